@@ -1,0 +1,17 @@
+"""The code that rides inside a .mar: texts in, answers out.
+
+Reading order, which is also the order in which the modules may import one another:
+
+errors          what can go wrong, and who has to act
+config          what an operator can set: frozen and validated
+wire            dialects: bytes <-> JSON values
+tokenization    text -> Encoding, never padded
+batching        a plan in integers, and the Batch that a model sees
+tasks/          what a model is used for: parse, reduce, decode
+engine/         the speed room: encodings -> values
+archive         what rides in the .mar beside the code, and how a worker knows that it is what was packed
+telemetry       what is counted and timed
+openapi         the contract of one served model, as a document
+predictor       the story on one page: requests -> replies
+bert_handler    the door: the only module that knows TorchServe
+"""

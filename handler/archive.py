@@ -1,0 +1,140 @@
+"""What rides in a .mar beside the code, and how a worker knows that it is what was packed.
+
+    MAR-INF/MANIFEST.json   written by torch-model-archiver
+    bert_handler.py         the entry file, a copy of handler/bert_handler.py
+    handler/                this package
+    model/                  config, safetensors, tokenizer, training.json
+    model-config.yaml       TorchServe's settings and the handler's
+    golden.json             questions, and the answers of plain transformers in fp32
+    model-card.md  openapi.json
+    manifest.json           SHA-256 of every file above except the first
+
+`write_manifest` is called when an archive is built, `verify` when a worker starts: every listed file must be there
+with its hash, and nothing unlisted may lie where code or weights are read from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from handler import wire
+from handler.errors import MalformedBody, ModelMismatch
+from handler.wire import JSON
+
+MODEL = "model"
+CODE = "handler"
+GOLDEN = "golden.json"
+MANIFEST = "manifest.json"
+CARD = "model-card.md"
+OPENAPI = "openapi.json"
+MODEL_CONFIG = "model-config.yaml"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What was packed."""
+
+    files: dict[str, str]  # path in the archive -> SHA-256
+    name: str
+    version: str
+    task: str
+
+    @property
+    def model_hash(self) -> str:
+        """SHA-256 over the paths and hashes of the model's files: equal for equal models."""
+        lines = [f"{path} {digest}\n" for path, digest in sorted(self.files.items()) if path.startswith(f"{MODEL}/")]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Questions and the answers they had when the archive was built."""
+
+    items: list[JSON]
+    parameters: dict[str, JSON]
+    answers: list[JSON]
+
+
+def write_manifest(folder: Path, name: str, version: str, task: str) -> Manifest:
+    """List every file of a staged archive with its hash, in `manifest.json`."""
+    files = {path: sha256(folder / path) for path in _listed(folder)}
+    manifest = Manifest(files, name, version, task)
+    head = {"format": FORMAT, "name": name, "version": version, "task": task, "model_hash": manifest.model_hash}
+    _write(folder / MANIFEST, {**head, "files": files})
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read `manifest.json` of an unpacked archive; raises ModelMismatch where there is none that can be read."""
+    value = _read(folder / MANIFEST)
+    if value.get("format") != FORMAT:
+        raise ModelMismatch(f"{MANIFEST} has format {value.get('format')}, this handler reads {FORMAT}: pack again")
+    try:
+        return Manifest(value["files"], value["name"], value["version"], value["task"])
+    except KeyError as error:
+        raise ModelMismatch(f"{MANIFEST} lacks {error}: pack again") from error
+
+
+def verify(folder: Path) -> Manifest:
+    """Hold an unpacked archive against its manifest.
+
+    Raises:
+        ModelMismatch: a file is missing or changed, or one was added to the model or the code.
+    """
+    manifest = read_manifest(folder)
+    for path, digest in manifest.files.items():
+        if not (folder / path).is_file():
+            raise ModelMismatch(f"{path} is missing from the archive: pack again")
+        if sha256(folder / path) != digest:
+            raise ModelMismatch(f"{path} is not the file that was packed (SHA-256 differs): pack again")
+    added = [path for path in _listed(folder) if path not in manifest.files and path.startswith((MODEL, CODE))]
+    if added:
+        raise ModelMismatch(f"{added[0]} was not in the archive when it was packed: pack again")
+    return manifest
+
+
+def write_golden(folder: Path, golden: Golden) -> None:
+    """Write `golden.json`, the inverse of `read_golden`."""
+    _write(folder / GOLDEN, {"items": golden.items, "parameters": golden.parameters, "answers": golden.answers})
+
+
+def read_golden(folder: Path) -> Golden:
+    """Read `golden.json`; raises ModelMismatch where it cannot be read."""
+    value = _read(folder / GOLDEN)
+    try:
+        return Golden(value["items"], value["parameters"], value["answers"])
+    except KeyError as error:
+        raise ModelMismatch(f"{GOLDEN} lacks {error}: pack again") from error
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        # hashlib.file_digest needs Python 3.11
+        digest = hashlib.sha256()
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _listed(folder: Path) -> list[str]:
+    paths = sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+    skipped = {"MAR-INF", "__pycache__"}
+    return [str(path) for path in paths if not skipped & set(path.parts) and str(path) != MANIFEST]
+
+
+def _write(path: Path, value: JSON) -> None:
+    path.write_bytes(wire.write_value(value) + b"\n")
+
+
+def _read(path: Path) -> JSON:
+    try:
+        value = wire.parse(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, MalformedBody) as error:
+        raise ModelMismatch(f"{path.name} cannot be read ({type(error).__name__}): pack again") from error
+    if not isinstance(value, dict):
+        raise ModelMismatch(f"{path.name} does not hold an object: pack again")
+    return value

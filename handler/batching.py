@@ -1,0 +1,111 @@
+"""Which encodings share a forward pass, and the tensors that the model then sees.
+
+`plan` is pure arithmetic. A `Batch` holds the chosen encodings either packed, end to end in one row with no padding at
+all, or padded to the longest for models whose attention cannot be told where a sequence ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from handler.tokenization import Encoding
+
+
+def plan(lengths: Sequence[int], max_tokens: int, *, padded: bool = False) -> list[list[int]]:
+    """Group rows into batches of at most `max_tokens` tokens, longest first.
+
+    A row longer than the budget travels alone. Every index appears exactly once. With `padded`, a row costs as much
+    as the longest of its batch.
+
+    >>> plan([3, 512, 5, 5], max_tokens=520)
+    [[1, 2], [3, 0]]
+    >>> plan([3, 5, 5], max_tokens=10, padded=True)
+    [[1, 2], [0]]
+    """
+    batches: list[list[int]] = []
+    room = longest = 0
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        cost = longest if padded and batches else lengths[index]
+        if not batches or cost > room:
+            batches.append([])
+            longest = cost = lengths[index]
+            room = max_tokens
+        batches[-1].append(index)
+        room -= cost
+    return batches
+
+
+@dataclass(frozen=True)
+class Packing:
+    """Where each sequence of a packed row lies."""
+
+    lengths: tuple[int, ...]
+    offsets: Tensor  # (n + 1,) int32, on the device: 0 and then the end of each sequence
+    starts: Tensor  # (n,) int64, on the device
+    max_length: int
+
+    def runs(self) -> list[tuple[int, int, int]]:
+        """Return (start, count, length) of each run of neighbours of one length.
+
+        >>> Packing((4, 2, 2), *[torch.empty(0)] * 2, 4).runs()
+        [(0, 1, 4), (4, 2, 2)]
+        """
+        found, start = [], 0
+        for length, group in groupby(self.lengths):
+            count = len(list(group))
+            found.append((start, count, length))
+            start += count * length
+        return found
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one forward pass sees.
+
+    Packed: `input_ids`, `type_ids` and `position_ids` are (1, total tokens). Padded: (n, longest), with a mask.
+    """
+
+    lengths: tuple[int, ...]
+    input_ids: Tensor
+    type_ids: Tensor
+    position_ids: Tensor | None = None
+    attention_mask: Tensor | None = None
+    packing: Packing | None = None
+
+    @classmethod
+    def packed(cls, encodings: Sequence[Encoding], device: torch.device, first_position: int = 0) -> Batch:
+        """Lay encodings end to end; position ids restart at `first_position` with each of them."""
+        lengths = tuple(map(len, encodings))
+        ids = [token for encoding in encodings for token in encoding.ids]
+        type_ids = [token for encoding in encodings for token in encoding.type_ids]
+        positions = [p for length in lengths for p in range(first_position, first_position + length)]
+        offsets = [0]
+        for length in lengths:
+            offsets.append(offsets[-1] + length)
+        # One copy to the device: the three rows and the offsets travel together.
+        flat = _to_device(torch.tensor([*ids, *type_ids, *positions, *offsets]), device)
+        rows, ends = flat[: 3 * len(ids)].view(3, 1, -1), flat[3 * len(ids) :]
+        packing = Packing(lengths, ends.to(torch.int32), ends[:-1], max(lengths))
+        return cls(lengths, rows[0], rows[1], position_ids=rows[2], packing=packing)
+
+    @classmethod
+    def padded(cls, encodings: Sequence[Encoding], device: torch.device, pad_id: int) -> Batch:
+        """Pad encodings on the right to the longest of them."""
+        lengths = tuple(map(len, encodings))
+        width = max(lengths)
+
+        def column(rows: list[list[int]], fill: int) -> Tensor:
+            return _to_device(torch.tensor([row + [fill] * (width - len(row)) for row in rows]), device)
+
+        ids = column([encoding.ids for encoding in encodings], pad_id)
+        type_ids = column([encoding.type_ids for encoding in encodings], 0)
+        return cls(lengths, ids, type_ids, attention_mask=column([[1] * length for length in lengths], 0))
+
+
+def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

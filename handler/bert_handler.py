@@ -1,0 +1,142 @@
+"""The door: TorchServe context in, bytes and status out.
+
+TorchServe imports this file by name from the root of an archive, looks for exactly one class and calls `initialize`
+and `handle`. No other module of the package knows TorchServe. Nothing here prints or logs the text of a user:
+TorchServe obeys some lines of a worker's output.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ts.metrics.metric_type_enum import MetricTypes
+
+import handler
+from handler import engine, wire
+from handler.config import ModelConfig
+from handler.errors import ConfigError
+from handler.predictor import Predictor, Reply, Request, Work
+from handler.telemetry import BatchReport
+from handler.wire import Body
+
+FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
+
+logger = logging.getLogger(__name__)
+
+
+class BertHandler:
+    """What TorchServe calls. A batch of requests goes through `preprocess`, `inference` and `postprocess`."""
+
+    predictor: Predictor
+    context: Any
+
+    def initialize(self, context: Any) -> None:
+        """Load the archive that TorchServe unpacked; raises a StartupError, a RuntimeError, if it cannot serve."""
+        folder = Path(context.system_properties["model_dir"])
+        _refuse_other_code(folder)
+        config = ModelConfig.from_mapping(context.model_yaml_config)
+        device = engine.place(context.system_properties.get("gpu_id"), config.handler, config.frontend.minWorkers or 1)
+        version = str(context.manifest["model"].get("modelVersion", "1.0"))
+        self.predictor = Predictor.load(folder, config.handler, device, name=str(context.model_name), version=version)
+        logger.info("ready: %s %s", self.predictor.task.name, self.predictor.engine.precision.name)
+
+    def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
+        """Answer one TorchServe batch: as many answers as rows, each with its own status and headers."""
+        self.context = context
+        if len(data) == 1 and not data[0] and _header(context, 0, "describe") == "True":
+            context.set_response_content_type(0, "application/json")
+            return [wire.write_value(self.predictor.describe())]
+        return self.postprocess(self.inference(self.preprocess(data)))
+
+    def preprocess(self, data: Sequence[Mapping[str, Any]]) -> Work:
+        """Read, parse and encode every row."""
+        return self.predictor.read([self._request(index, row) for index, row in enumerate(data)])
+
+    def inference(self, work: Work) -> Work:
+        """Compute the values of every encoding of the batch."""
+        self.predictor.run(work)
+        return work
+
+    def postprocess(self, work: Work) -> list[bytes]:
+        """Decode and write every answer, and report what the batch cost."""
+        replies = self.predictor.write(work)
+        for index, reply in enumerate(replies):
+            self._respond(index, reply)
+        self._measure(work.report)
+        return [reply.content for reply in replies]
+
+    def _request(self, index: int, row: Mapping[str, Any]) -> Request:
+        def header(name: str) -> str | None:
+            return _header(self.context, index, name)
+
+        is_form = (header("content-type") or "").lower().startswith(FORMS)
+        field = next((name for name in (("data",) if is_form else ("body", "data")) if name in row), None)
+        content = row[field] if field else None
+        part = self.context.get_all_request_header(index).get(field) if is_form else None
+        content_type = (part or {}).get("content-type") if is_form else header("content-type")
+        # TorchServe puts `explain` on every HTTP prediction and `url_path` on its own routes.
+        is_http = header("explain") is not None or header("host") is not None
+        is_kserve = header("explain") is not None and header("url_path") is None
+        json_length = header("inference-header-content-length") or ""
+        body = Body(
+            content=content.encode() if isinstance(content, str) else content if content is None else bytes(content),
+            content_type=content_type or "",
+            content_encoding=header("content-encoding") or "",
+            typed=is_http,
+            json_length=int(json_length) if json_length.isdecimal() else None,
+        )
+        return Request(
+            body,
+            operation=(header("url_path") or "").strip("/"),
+            explain=header("explain") == "True",
+            kserve=is_kserve,
+            deadline_ms=_milliseconds(header("x-request-deadline-ms")),
+        )
+
+    def _respond(self, index: int, reply: Reply) -> None:
+        self.context.set_response_status(reply.status, reply.phrase, index)
+        self.context.set_response_content_type(index, "application/json")
+        client_id = _header(self.context, index, "x-request-id")
+        if client_id and client_id.isascii() and client_id.isprintable():
+            self.context.set_response_header(index, "x-client-request-id", client_id[:128])
+        for name, value in reply.headers.items():
+            self.context.set_response_header(index, name, value)
+
+    def _measure(self, report: BatchReport) -> None:
+        for measured in report.measurements():
+            kind = MetricTypes.COUNTER if measured.kind == "counter" else MetricTypes.HISTOGRAM
+            try:
+                metric = self.context.metrics.get_metric(measured.name, kind)
+                metric.add_or_update(measured.value, [self.predictor.model.name, *measured.labels])
+            except Exception as error:  # noqa: BLE001 - a metrics file without our names must not cost an answer
+                logger.debug("metric %s was not taken: %s", measured.name, type(error).__name__)
+
+
+def _header(context: Any, index: int, name: str) -> str | None:
+    """Look a header up whatever its capitals; a form field of that name is no header."""
+    headers = context.get_all_request_header(index)
+    for key, value in headers.items():
+        if key.lower() == name and isinstance(value, str):
+            return value
+    return None
+
+
+def _milliseconds(header: str | None) -> float | None:
+    try:
+        deadline = float(header or "nan")
+    except ValueError:
+        return None
+    return deadline if math.isfinite(deadline) else None
+
+
+def _refuse_other_code(folder: Path) -> None:
+    """Refuse to serve with a `handler` package from elsewhere: TorchServe puts PYTHONPATH before the archive."""
+    imported = Path(handler.__file__ or "").resolve().parent
+    if imported != (folder / "handler").resolve():
+        raise ConfigError(
+            f"the code in use lies in {imported}, not in the archive: start TorchServe without PYTHONPATH"
+        )

@@ -1,0 +1,261 @@
+"""The speed room: encodings -> values.
+
+An `Engine` holds one model on one device. The encoder (nearly all of the work) computes in the chosen precision, the
+embeddings before it and the head after it stay in fp32. Sequences travel packed, end to end with no padding; a model
+whose attention cannot be replaced is found out by a probe at load and travels padded, sorted by length.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import Tensor, nn
+from transformers import PretrainedConfig, PreTrainedModel
+
+from handler.batching import Batch, Packing, plan
+from handler.config import ServingConfig
+from handler.engine.attention import PACKED
+from handler.engine.precision import Precision, choose
+from handler.errors import ConfigError, InternalError, ModelMismatch, OutOfMemory, RequestError
+from handler.tasks import Row, Task
+from handler.tokenization import Encoding, first_position
+
+logger = logging.getLogger(__name__)
+
+BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
+
+
+class Engine:
+    """One model on one device, ready to run."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        task: Task,
+        config: ServingConfig,
+        device: torch.device | None = None,
+        *,
+        pad_id: int = 0,
+        packed: bool = True,
+    ) -> None:
+        """Place a model in fp32 on a device, choose its precision and find out whether it can travel packed.
+
+        Args:
+            packed: False keeps the attention that transformers chose, for a reference to compare with.
+        """
+        self.device = device or torch.device("cpu")
+        self.task = task
+        self.precision: Precision = choose(config.precision, self.device)
+        self.max_batch_tokens = config.max_batch_tokens or BATCH_TOKENS[self.device.type]
+        self.pad_id = pad_id
+        self.first_position = first_position(model.config)
+        self.model = model.train(False).to(self.device)
+        self._takes_type_ids = (getattr(model.config, "type_vocab_size", 0) or 0) > 1
+        encoder = _encoder_of(model)
+        if encoder is not None:
+            encoder.register_forward_pre_hook(self._enter_encoder, with_kwargs=True)
+            encoder.register_forward_hook(self._leave_encoder, with_kwargs=True)
+        self.packed = packed and encoder is not None and self._can_pack()
+        (encoder or model).to(dtype=self.precision.dtype)
+
+    @classmethod
+    def load(
+        cls, folder: Path, task: Task, config: ServingConfig, device: torch.device | None = None, **options: Any
+    ) -> Engine:
+        """Load the weights of a model folder, from safetensors only.
+
+        Raises:
+            ModelMismatch: no weights, or weights that are not all of this architecture.
+            ConfigError: a precision that the device does not have.
+        """
+        auto_class = getattr(transformers, task.auto_class)
+        try:
+            model, report = auto_class.from_pretrained(
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+            )
+        except (OSError, ValueError, RuntimeError) as error:
+            raise ModelMismatch(f"the weights cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+        missing = sorted(report["missing_keys"])
+        if missing:
+            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+            raise ModelMismatch(f"the weights lack {', '.join(missing[:3])}{more}: is this model fine-tuned?")
+        return cls(model, task, config, device, **options)
+
+    def run(self, encodings: Sequence[Encoding]) -> list[Row | RequestError]:
+        """Compute the values of every encoding, in order.
+
+        A batch that fails is split: by halves where memory ran out, row by row otherwise, so that a failure stays with
+        the rows that cause it.
+        """
+        found: list[Row | RequestError | None] = [None] * len(encodings)
+        for rows in plan([len(encoding) for encoding in encodings], self.max_batch_tokens, padded=not self.packed):
+            for row, values in zip(rows, self._attempt([encodings[row] for row in rows]), strict=True):
+                found[row] = values
+        return [values if values is not None else InternalError("no answer was computed") for values in found]
+
+    def warm_up(self, max_length: int) -> None:
+        """Run the smallest and the largest batches once, so that no request pays for first-time work.
+
+        Raises:
+            ConfigError: the model cannot compute in this precision.
+        """
+        token = _probe(self.model.config)[0].ids[0]
+        for lengths in ([2], [max_length], [8] * max(1, self.max_batch_tokens // 8)):
+            try:
+                self._forward([Encoding([token] * length, [0] * length) for length in lengths])
+            except (RuntimeError, ValueError, TypeError) as error:
+                raise ConfigError(
+                    f"{type(self.model).__name__} does not run with handler.precision {self.precision.name} and "
+                    f"handler.max_batch_tokens {self.max_batch_tokens}: {' '.join(str(error).split())[:200]}"
+                ) from error
+
+    def _attempt(self, encodings: list[Encoding]) -> list[Row | RequestError]:
+        try:
+            return list(self._forward(encodings))
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                return self._one_by_one(encodings, error)
+        except Exception as error:  # noqa: BLE001 - whatever fails, it must not take the neighbours along
+            return self._one_by_one(encodings, error)
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        if len(encodings) == 1:
+            logger.error("out of memory with one sequence of %d tokens", len(encodings[0]))
+            return [OutOfMemory("not enough memory for this text")]
+        middle = len(encodings) // 2
+        logger.warning("out of memory with %d sequences: halving", len(encodings))
+        return [*self._attempt(encodings[:middle]), *self._attempt(encodings[middle:])]
+
+    def _one_by_one(self, encodings: list[Encoding], error: Exception) -> list[Row | RequestError]:
+        # The message of an exception may hold a user's text: only its type and place are logged.
+        place = error.__traceback__
+        while place and place.tb_next:
+            place = place.tb_next
+        where = f"{place.tb_frame.f_code.co_filename}:{place.tb_lineno}" if place else "?"
+        logger.error("%s at %s with %d sequences", type(error).__name__, where, len(encodings))
+        if len(encodings) == 1:
+            return [InternalError(f"unexpected {type(error).__name__} while computing")]
+        return [values for encoding in encodings for values in self._attempt([encoding])]
+
+    @torch.inference_mode()
+    def _forward(self, encodings: Sequence[Encoding]) -> list[Row]:
+        """Run one batch; the values leave the device once."""
+        if self.packed:
+            batch = Batch.packed(encodings, self.device, self.first_position)
+        else:
+            batch = Batch.padded(encodings, self.device, self.pad_id)
+        packed = self.task.reduce(self.model(**self._arguments(batch)), batch)
+        ends = np.cumsum(packed.counts)[:-1]
+        return np.split(packed.values.float().cpu().numpy(), ends)
+
+    def _arguments(self, batch: Batch) -> dict[str, Any]:
+        arguments: dict[str, Any] = {"input_ids": batch.input_ids}
+        if self._takes_type_ids:
+            arguments["token_type_ids"] = batch.type_ids
+        if batch.packing is not None:
+            return {**arguments, "position_ids": batch.position_ids, "packing": batch.packing}
+        return {**arguments, "attention_mask": batch.attention_mask}
+
+    def _enter_encoder(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        """Cast what enters the encoder to its precision: hidden states and additive masks."""
+        cast = self._caster(self.precision.dtype)
+        return tuple(map(cast, args)), {name: cast(value) for name, value in kwargs.items()}
+
+    def _leave_encoder(self, _: nn.Module, __: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        """Narrow packed states to the first token of each sequence if the head reads no more, and return to fp32."""
+        packing: Packing | None = kwargs.get("packing")
+        states = output[0]
+        if packing is not None and self.task.first_token_only:
+            states = states[0, packing.starts].unsqueeze(1)  # (n, 1, width): a batch of first tokens
+        if isinstance(output, tuple):
+            return (states.float(), *output[1:])
+        output[next(iter(output))] = states.float()
+        return output
+
+    def _caster(self, dtype: torch.dtype) -> Callable[[Any], Any]:
+        def cast(value: Any) -> Any:
+            return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+
+        return cast
+
+    def _can_pack(self) -> bool:
+        """Tell whether a packed probe gives what the padded one gives, in fp32, and leave the model set accordingly."""
+        before = self.model.config._attn_implementation
+        probe = _probe(self.model.config)
+        self.packed = False
+        precision, self.precision = self.precision, self.precision._replace(dtype=torch.float32)
+        try:
+            padded = self._forward(probe)
+            self.packed = True
+            self.model.set_attn_implementation(PACKED)
+            packed = self._forward(probe)
+            if all(map(_alike, packed, padded)):
+                return True
+            reason = "its packed answers differ"
+        except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError) as error:
+            reason = f"{type(error).__name__} in its packed forward"
+        finally:
+            self.precision = precision
+        logger.warning("%s travels padded: %s", type(self.model).__name__, reason)
+        self.model.set_attn_implementation(before)
+        return False
+
+
+def place(gpu_id: int | None, config: ServingConfig, n_workers: int) -> torch.device:
+    """Choose the device of a worker and the number of its threads.
+
+    PyTorch would start a thread for every core in every worker; together they would thrash.
+    """
+    threads = config.threads or max(1, usable_cores() // max(1, n_workers))
+    torch.set_num_threads(threads)
+    os.environ["RAYON_NUM_THREADS"] = str(threads)  # of the tokenizer; read at its first batch
+    if gpu_id is not None and torch.cuda.is_available():
+        return torch.device("cuda", gpu_id)
+    return torch.device("cpu")
+
+
+def usable_cores() -> int:
+    """Count the cores this process may use: affinity and, in a container, its share of CPU time (cgroup v2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def _encoder_of(model: PreTrainedModel) -> nn.Module | None:
+    """Return the stack of layers between embeddings and head; None where a family does not set it apart."""
+    modules = (getattr(model.base_model, name, None) for name in ("encoder", "transformer"))
+    return next((module for module in modules if isinstance(module, nn.Module)), None)
+
+
+def _probe(model_config: PretrainedConfig) -> list[Encoding]:
+    """Return sequences of different and of equal lengths, of random tokens."""
+    generator = np.random.default_rng(0)
+    lengths = [length for length in (9, 5, 5, 2) if length <= getattr(model_config, "max_position_embeddings", 512)]
+    low = min(10, model_config.vocab_size - 1)  # past the padding id, which some families look for
+    return [
+        Encoding(generator.integers(low, model_config.vocab_size, length).tolist(), [0] * length) for length in lengths
+    ]
+
+
+def _alike(one: Row, other: Row) -> bool:
+    return one.shape == other.shape and np.allclose(one, other, rtol=1e-3, atol=1e-4)
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    # On a CPU, PyTorch says it with a RuntimeError of its allocator.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,333 @@
+"""The story on one page: requests -> replies.
+
+    read      bytes -> questions -> queries         (wire, task.parse)
+    encode    all texts of all rows, in one call    (tokenization)
+    run       one plan over all encodings           (batching, engine, task.reduce)
+    write     values -> answers -> bytes            (task.decode, wire)
+
+A request that cannot be answered harms only itself: at every step it leaves the others with an error of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import AutoConfig
+
+from handler import archive, openapi, wire
+from handler.config import ServingConfig
+from handler.engine import Engine
+from handler.errors import (
+    Expired,
+    GoldenMismatch,
+    InputTooLong,
+    InternalError,
+    ModelMismatch,
+    RequestError,
+    UnknownOperation,
+    merge,
+)
+from handler.tasks import Query, Row, Task, task_for
+from handler.telemetry import BatchReport
+from handler.tokenization import Encoding, Tokenizer
+from handler.wire import JSON, Body, ModelName, Question
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Request:
+    """One row of a TorchServe batch, or one question from the command line."""
+
+    body: Body
+    operation: str = ""
+    explain: bool = False
+    kserve: bool = False  # came over one of KServe's routes, whose errors have their own shape
+    deadline_ms: float | None = None  # since the epoch
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one request gets back."""
+
+    content: bytes
+    status: int = 200
+    phrase: str = "OK"
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Item:
+    """One question of a request on its way to an answer, or to an error."""
+
+    query: Query | None = None
+    encodings: list[Encoding] = field(default_factory=list)
+    values: list[Row] = field(default_factory=list)
+    error: RequestError | None = None
+
+
+@dataclass
+class Job:
+    """One request on its way."""
+
+    request: Request
+    question: Question | None = None
+    items: list[Item] = field(default_factory=list)
+    error: RequestError | None = None
+
+    def settle(self) -> None:
+        """Turn errors of items into one of the whole request, unless the client wants them reported one by one."""
+        errors = {index: item.error for index, item in enumerate(self.items) if item.error}
+        if errors and self.question and self.question.on_error != "report":
+            self.error = merge(errors) if self.question.many else errors[0]
+            self.items = []
+
+
+@dataclass
+class Work:
+    """One batch of requests on its way, and what it cost."""
+
+    jobs: list[Job]
+    report: BatchReport = field(default_factory=BatchReport)
+
+    def items(self) -> list[Item]:
+        """List what can still be answered."""
+        return [item for job in self.jobs for item in job.items if item.query and not item.error]
+
+
+class Predictor:
+    """One model, ready to answer."""
+
+    def __init__(
+        self, task: Task, tokenizer: Tokenizer, engine: Engine, model: ModelName, model_hash: str = ""
+    ) -> None:
+        self.task = task
+        self.tokenizer = tokenizer
+        self.engine = engine
+        self.model = model
+        self.model_hash = model_hash
+        self.operations = ("", "predict")
+
+    @classmethod
+    def load(
+        cls,
+        folder: Path,
+        config: ServingConfig | None = None,
+        device: torch.device | None = None,
+        *,
+        name: str = "model",
+        version: str = "1.0",
+        packed: bool = True,
+    ) -> Predictor:
+        """Load a model folder, or an unpacked archive, which must then be what was packed.
+
+        Raises:
+            ModelMismatch: not a model folder, or an archive that changed.
+            ConfigError: a setting that this model or this machine cannot obey.
+            GoldenMismatch: the model answers differently from when it was packed.
+        """
+        config = config or ServingConfig()
+        is_archive = (folder / archive.MANIFEST).is_file()
+        manifest = archive.verify(folder) if is_archive else None
+        model_folder = folder / archive.MODEL if is_archive else folder
+        try:
+            model_config = AutoConfig.from_pretrained(model_folder, local_files_only=True, trust_remote_code=False)
+        except (OSError, ValueError) as error:
+            raise ModelMismatch(f"no config.json can be read from {model_folder}") from error
+        task = task_for(model_config, config)
+        tokenizer = Tokenizer(model_folder, model_config, config)
+        engine = Engine.load(model_folder, task, config, device, pad_id=tokenizer.pad_id, packed=packed)
+        engine.warm_up(tokenizer.max_length)
+        model = ModelName(name, version, task.nested)
+        predictor = cls(task, tokenizer, engine, model, manifest.model_hash if manifest else "")
+        if is_archive:
+            predictor.check_golden(archive.read_golden(folder))
+        return predictor
+
+    def answer(self, requests: Sequence[Request]) -> list[Reply]:
+        """Answer a batch of requests, in order."""
+        work = self.read(requests)
+        self.run(work)
+        return self.write(work)
+
+    def answer_items(self, items: Sequence[JSON], parameters: dict[str, JSON] | None = None) -> list[JSON]:
+        """Answer items as one request would; raises the request's error."""
+        value = {"instances": list(items), "parameters": parameters or {}}
+        work = self.read([Request(Body(wire.write_value(value), "application/json"))])
+        self.run(work)
+        answers = self._answers(work.jobs[0])
+        if work.jobs[0].error:
+            raise work.jobs[0].error
+        return answers
+
+    def check_golden(self, golden: archive.Golden) -> None:
+        """Answer the golden questions; raises GoldenMismatch where an answer differs beyond the tolerance."""
+        tolerance = self.engine.precision.tolerance
+        for index, answer in enumerate(self.answer_items(golden.items, golden.parameters)):
+            if not self.task.agree(golden.answers[index], answer, tolerance):
+                raise GoldenMismatch(
+                    f"golden question {index} is answered differently from when the archive was built "
+                    f"({self.engine.precision.name}, tolerance {tolerance:g}): the weights, a library or the hardware "
+                    "differ; pack again on this machine and compare, or choose another precision"
+                )
+
+    def read(self, requests: Sequence[Request]) -> Work:
+        """Read, parse and encode every request."""
+        work = Work([self._read(request) for request in requests])
+        began = time.perf_counter()
+        self._encode(work.items())
+        work.report.tokenize_s = time.perf_counter() - began
+        for job in work.jobs:
+            job.settle()
+        encodings = [encoding for item in work.items() for encoding in item.encodings]
+        work.report.n_texts = len(encodings)
+        work.report.n_tokens = sum(map(len, encodings))
+        work.report.n_truncated = sum(encoding.n_truncated for encoding in encodings)
+        return work
+
+    def run(self, work: Work) -> None:
+        """Compute the values of every encoding, all rows in one plan."""
+        items = work.items()
+        owners = [item for item in items for _ in item.encodings]
+        began = time.perf_counter()
+        found = self.engine.run([encoding for item in items for encoding in item.encodings])
+        work.report.inference_s = time.perf_counter() - began
+        for item, values in zip(owners, found, strict=True):
+            if isinstance(values, RequestError):
+                item.error = values
+            else:
+                item.values.append(values)
+
+    def write(self, work: Work) -> list[Reply]:
+        """Decode and write every answer, in the order of the requests."""
+        shared = work.report.headers() | ({"x-model-hash": self.model_hash[:16]} if self.model_hash else {})
+        replies = []
+        for job in work.jobs:
+            reply = self._write(job)
+            if job.error:
+                work.report.refused[job.error.type] += 1
+            replies.append(Reply(reply.content, reply.status, reply.phrase, {**shared, **reply.headers}))
+        return replies
+
+    def describe(self) -> JSON:
+        """Tell what is served: task, labels, limits, precision, hash, and an OpenAPI document."""
+        config = self.task.config
+        return {
+            "name": self.model.name,
+            "version": self.model.version,
+            "task": self.task.name,
+            "labels": self.task.labels,
+            "problem_type": self.task.model_config.problem_type,
+            "architecture": type(self.engine.model).__name__,
+            "precision": self.engine.precision.name,
+            "device": str(self.engine.device),
+            "threads": torch.get_num_threads(),
+            "packed": self.engine.packed,
+            "limits": {
+                "max_length": self.tokenizer.max_length,
+                "overflow": config.overflow,
+                "max_texts": config.max_texts,
+                "max_characters": config.max_characters,
+                "max_batch_tokens": self.engine.max_batch_tokens,
+            },
+            "operations": [operation for operation in self.operations if operation],
+            "model_hash": self.model_hash,
+            "openapi": openapi.document(self.task, self.model, config),
+        }
+
+    def _read(self, request: Request) -> Job:
+        job = Job(request)
+        try:
+            if request.deadline_ms is not None and request.deadline_ms < time.time() * 1000:
+                raise Expired("x-request-deadline-ms had passed when the work began")
+            job.question = question = wire.read(request.body)
+            self._refuse_unknown_operation(request, question)
+            limit = self.task.config.max_texts
+            if len(question.items) > limit:
+                raise InputTooLong(f"{len(question.items)} texts in one request, accepted: at most {limit}")
+            job.items = [self._parse(value, question) for value in question.items]
+            job.settle()
+        except RequestError as error:
+            job.error = error
+        except Exception as error:  # noqa: BLE001 - one poisonous row must not take the batch along
+            job.error, job.items = _unexpected("reading", error), []
+        return job
+
+    def _refuse_unknown_operation(self, request: Request, question: Question) -> None:
+        # On KServe's routes TorchServe sets no url_path, so one that names nothing is a stray header of the client's.
+        stray = question.dialect in (wire.KSERVE_V1, wire.OPEN_INFERENCE)
+        if request.explain or (request.operation not in self.operations and not stray):
+            named = ", ".join(operation for operation in self.operations if operation)
+            raise UnknownOperation(f"unknown operation, accepted: {named}")
+
+    def _parse(self, value: JSON, question: Question) -> Item:
+        try:
+            return Item(self.task.parse(value, question.parameters))
+        except RequestError as error:
+            return Item(error=error)
+
+    def _encode(self, items: list[Item]) -> None:
+        texts = [text for item in items if item.query for text in item.query.texts]
+        try:
+            found = iter(self.tokenizer.encode(texts))
+        except Exception as error:  # noqa: BLE001 - find the one that the tokenizer cannot read
+            for item in items:
+                if len(items) > 1:
+                    self._encode([item])
+                else:
+                    item.error = _unexpected("tokenising", error)
+            return
+        for item in items:
+            for _ in item.query.texts if item.query else ():
+                encoding = next(found)
+                if isinstance(encoding, RequestError):
+                    item.error = encoding
+                else:
+                    item.encodings.append(encoding)
+
+    def _answers(self, job: Job) -> list[JSON]:
+        answers: list[JSON] = []
+        for item in job.items:
+            if item.query and not item.error:
+                try:
+                    answers.append(self.task.decode(item.query, item.values))
+                    continue
+                except Exception as error:  # noqa: BLE001 - one poisonous row must not take the batch along
+                    item.error = _unexpected("decoding", error)
+            answers.append({"error": wire.PLAIN.write_error(item.error)} if item.error else None)
+        job.settle()
+        return answers
+
+    def _write(self, job: Job) -> Reply:
+        answers = self._answers(job)
+        if job.question and not job.error:
+            try:
+                content = wire.write(job.question, answers, self.model)
+                return Reply(content, headers=_counts(job))
+            except RequestError as error:
+                job.error = error
+            except Exception as error:  # noqa: BLE001 - e.g. a model that answers NaN
+                job.error = _unexpected("writing", error)
+        failure = job.error or InternalError("no answer was computed")
+        fallback = wire.OPEN_INFERENCE if job.request.kserve else wire.PLAIN
+        content = wire.write_error(failure, job.question.dialect if job.question else fallback)
+        message = str(failure).encode("ascii", "replace").decode()[:200]
+        return Reply(content, failure.status, failure.phrase, {"x-error-message": message})
+
+
+def _counts(job: Job) -> dict[str, str]:
+    encodings = [encoding for item in job.items for encoding in item.encodings]
+    counts = {"x-request-tokens": str(sum(map(len, encodings)))}
+    truncated = sum(encoding.n_truncated for encoding in encodings)
+    return counts | ({"x-truncated-tokens": str(truncated)} if truncated else {})
+
+
+def _unexpected(doing: str, error: Exception) -> InternalError:
+    # The message of an exception may hold a user's text: only its type is told.
+    logger.error("unexpected %s while %s a request", type(error).__name__, doing)
+    return InternalError(f"unexpected {type(error).__name__} while {doing} this request")

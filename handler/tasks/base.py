@@ -1,0 +1,110 @@
+"""The contract between a task and the engine: three verbs.
+
+`parse` turns one question into sequences, `reduce` brings a model's output on the device down to the least that
+answers, `decode` turns those values into an answer on the CPU. `parse` and `decode` are pure.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PretrainedConfig
+from transformers.utils.generic import ModelOutput
+
+from handler.batching import Batch
+from handler.config import ServingConfig
+from handler.errors import InputTooLong, InvalidInput
+from handler.tokenization import Text
+from handler.wire import JSON, kind_of
+
+Row: TypeAlias = NDArray[np.float32]  # the values of one encoding: (count, ...) of Packed.values
+
+
+@dataclass(frozen=True)
+class Query:
+    """One question, parsed: what to encode, and how to answer."""
+
+    texts: tuple[Text, ...]
+    options: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Values end to end; encoding i owns `counts[i]` of them, so one copy to the host serves every task."""
+
+    values: Tensor  # (sum(counts), ...)
+    counts: tuple[int, ...]
+
+
+class Task(ABC):
+    """One use of a model."""
+
+    name: ClassVar[str]  # on the wire
+    auto_class: ClassVar[str]  # of transformers
+    first_token_only: ClassVar[bool] = False  # the head reads nothing but the first token of each sequence
+    nested: ClassVar[bool] = False  # Hugging Face clients expect the answer of one text inside a list
+
+    def __init__(self, model_config: PretrainedConfig, config: ServingConfig) -> None:
+        self.model_config = model_config
+        self.config = config
+        self.labels: list[str] = [str(label) for _, label in sorted((model_config.id2label or {}).items())]
+
+    @abstractmethod
+    def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
+        """Turn one item of a question into a query.
+
+        Raises:
+            InvalidInput: not a question of this task, or an unknown parameter.
+            InputTooLong: more characters than the operator allows.
+        """
+
+    @abstractmethod
+    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
+        """Bring a model's output down to the least that answers, on the device."""
+
+    @abstractmethod
+    def decode(self, query: Query, rows: Sequence[Row]) -> JSON:
+        """Turn the values of a query's encodings into its answer."""
+
+    def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
+        """Tell whether two answers to one question are the same up to `tolerance` on every number."""
+        if isinstance(expected, list) and isinstance(answer, list):
+            return len(expected) == len(answer) and all(
+                self.agree(*pair, tolerance) for pair in zip(expected, answer, strict=True)
+            )
+        if isinstance(expected, dict) and isinstance(answer, dict):
+            return expected.keys() == answer.keys() and all(
+                self.agree(expected[key], answer[key], tolerance) for key in expected
+            )
+        if isinstance(expected, float) and isinstance(answer, float):
+            return abs(expected - answer) <= tolerance
+        return bool(expected == answer)
+
+    def schema(self) -> dict[str, JSON]:
+        """Describe item, parameters and answer as JSON Schemas, with an example of an item, for OpenAPI."""
+        raise NotImplementedError
+
+    def read_text(self, value: JSON, name: str) -> str:
+        """Return a text that can be tokenised, or raise what is wrong with it."""
+        if not isinstance(value, str):
+            raise InvalidInput(f"{name} must be a string, got {kind_of(value)}")
+        if not value.strip():
+            raise InvalidInput(f"{name} is empty")
+        if len(value) > self.config.max_characters:
+            raise InputTooLong(f"{name} has {len(value)} characters, accepted: at most {self.config.max_characters}")
+        if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise InvalidInput(f"{name} holds half of a surrogate pair, which is no character")
+        return value
+
+
+def refuse_unknown(given: Mapping[str, JSON], accepted: Sequence[str], what: str) -> None:
+    """Refuse a key that nobody would obey; its name is not repeated, for it may be a user's text."""
+    if any(key not in accepted for key in given):
+        said = ", ".join(accepted) if accepted else "none"
+        raise InvalidInput(f"unknown {what}, accepted: {said}")

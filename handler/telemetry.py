@@ -1,0 +1,54 @@
+"""What is counted and timed: headers of an answer, and measurements for TorchServe's metrics.
+
+The names are declared in metrics.yaml; TorchServe drops what is not declared there. Nothing here holds a text.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+
+class Measurement(NamedTuple):
+    """One value of one metric; seconds or counts."""
+
+    name: str
+    kind: Literal["counter", "histogram"]
+    value: float
+    labels: tuple[str, ...] = ()
+
+
+@dataclass
+class BatchReport:
+    """Numbers of one TorchServe batch."""
+
+    n_texts: int = 0
+    n_tokens: int = 0
+    n_truncated: int = 0
+    tokenize_s: float = 0.0
+    inference_s: float = 0.0
+    refused: Counter[str] = field(default_factory=Counter)  # type of error -> requests
+
+    def headers(self) -> dict[str, str]:
+        """Headers that every answer of the batch carries."""
+        return {
+            "x-batch-texts": str(self.n_texts),
+            "x-batch-tokens": str(self.n_tokens),
+            "x-tokenize-ms": f"{self.tokenize_s * 1e3:.2f}",
+            "x-inference-ms": f"{self.inference_s * 1e3:.2f}",
+        }
+
+    def measurements(self) -> Iterator[Measurement]:
+        """Yield what TorchServe's metrics shall see."""
+        yield Measurement("bert_batches_total", "counter", 1)
+        if self.n_texts:
+            yield Measurement("bert_tokenize_seconds", "histogram", self.tokenize_s)
+            yield Measurement("bert_inference_seconds", "histogram", self.inference_s)
+            yield Measurement("bert_texts_total", "counter", self.n_texts)
+            yield Measurement("bert_tokens_total", "counter", self.n_tokens)
+        if self.n_truncated:
+            yield Measurement("bert_truncated_tokens_total", "counter", self.n_truncated)
+        for error_type, count in self.refused.items():
+            yield Measurement("bert_refused_requests_total", "counter", count, (error_type,))

@@ -1,0 +1,129 @@
+"""Dialects: bytes <-> JSON values.
+
+The shape of the answer follows the shape of the question. `read` turns the body of one request into a `Question`,
+a list of items that a task can parse; `write` turns the answers back into the dialect of the question. This is the
+only room that touches JSON; it knows nothing of tasks or models.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+
+from handler.errors import MalformedBody, RequestError, UnsupportedMediaType
+from handler.wire.dialects import KSERVE_V1, OPEN_INFERENCE, PLAIN, Dialect, ModelName, Question, dialect_of
+from handler.wire.strict_json import JSON, decode, dump, kind_of, parse
+
+__all__ = [
+    "JSON",
+    "KSERVE_V1",
+    "OPEN_INFERENCE",
+    "PLAIN",
+    "Body",
+    "Dialect",
+    "ModelName",
+    "Question",
+    "kind_of",
+    "parse",
+    "read",
+    "write",
+    "write_error",
+    "write_value",
+]
+
+TEXT_TYPES = ("", "text/plain", "application/octet-stream")
+HOW_TO_SEND = "send text/plain or application/json (with curl: -H 'Content-Type: application/json' -d '\"a text\"')"
+
+
+@dataclass(frozen=True)
+class Body:
+    """The body of one request as the door received it."""
+
+    content: bytes | None  # None: TorchServe's form decoder found nothing that it hands on
+    content_type: str = ""
+    content_encoding: str = ""
+    typed: bool = True  # False: the transport (gRPC) cannot say a type, so JSON is told by its first character
+    json_length: int | None = None  # of the JSON in front of binary tensors (Open Inference v2, binary extension)
+
+
+def read(body: Body) -> Question:
+    """Read one body.
+
+    Raises:
+        UnsupportedMediaType: a type, charset or encoding that is not spoken here, or a form without `data`.
+        MalformedBody: empty, not UTF-8, not JSON, or JSON that is not strict.
+        InvalidInput: JSON of a shape that no dialect has.
+    """
+    if body.content_encoding.strip().lower() not in ("", "identity"):
+        raise UnsupportedMediaType("Content-Encoding is not supported: send the body as it is")
+    media, charset = _media_type(body.content_type)
+    if charset not in ("", "utf-8", "utf8", "us-ascii"):
+        raise UnsupportedMediaType("charset must be utf-8")
+    if body.content is None:
+        raise UnsupportedMediaType(f"a form must have a field named data; better: {HOW_TO_SEND}")
+    if media not in (*TEXT_TYPES, "application/json"):
+        raise UnsupportedMediaType(f"this Content-Type is not supported: {HOW_TO_SEND}")
+    if not body.content:
+        raise MalformedBody(f"body is empty: {HOW_TO_SEND}")
+    content, tail = body.content, None
+    if body.json_length is not None and body.json_length <= len(content):
+        content, tail = content[: body.json_length], content[body.json_length :]
+        media = "application/json"
+    looks_like_json = not body.typed and content.lstrip()[:1] in (b"{", b"[", b'"')
+    text = decode(content)
+    if media != "application/json" and not looks_like_json:
+        return PLAIN.read(text)
+    value = parse(text)
+    if tail is not None:
+        _attach(value, tail)
+    return dialect_of(value).read(value)
+
+
+def write(question: Question, answers: list[JSON], model: ModelName) -> bytes:
+    """Write the answers of a question; ASCII, compact. The inverse of `read`."""
+    return dump(question.dialect.write(question, answers, model)).encode("ascii")
+
+
+def write_error(error: RequestError, dialect: Dialect = PLAIN) -> bytes:
+    """Write an error in the dialect of the question, as far as that became known."""
+    return dump(dialect.write_error(error)).encode("ascii")
+
+
+def write_value(value: JSON) -> bytes:
+    """Write any JSON value; ASCII, compact."""
+    return dump(value).encode("ascii")
+
+
+def _attach(value: JSON, tail: bytes) -> None:
+    """Put binary tensors into the JSON they belong to: elements of 4 little-endian bytes of length, then UTF-8."""
+    tensors = value.get("inputs") if isinstance(value, dict) else None
+    for tensor in tensors if isinstance(tensors, list) else []:
+        parameters = tensor.get("parameters") if isinstance(tensor, dict) else None
+        size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
+        if type(size) is not int:
+            continue
+        if not 0 <= size <= len(tail):
+            raise MalformedBody("binary_data_size is not the size of the data that follow the JSON")
+        tensor["data"], tail = _elements(tail[:size]), tail[size:]
+    if tail:
+        raise MalformedBody(f"{len(tail)} bytes follow the last binary tensor")
+
+
+def _elements(packed: bytes) -> list[str]:
+    elements, at = [], 0
+    while at < len(packed):
+        if at + 4 > len(packed):
+            raise MalformedBody("a binary tensor ends inside a length")
+        (length,) = struct.unpack_from("<I", packed, at)
+        at += 4
+        if at + length > len(packed):
+            raise MalformedBody("a binary tensor ends inside an element")
+        elements.append(decode(packed[at : at + length]))
+        at += length
+    return elements
+
+
+def _media_type(content_type: str) -> tuple[str, str]:
+    media, *parameters = [part.strip().lower() for part in content_type.split(";")]
+    charsets = [part.partition("=")[2].strip(' "') for part in parameters if part.startswith("charset=")]
+    return media, charsets[0] if charsets else ""

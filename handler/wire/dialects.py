@@ -1,0 +1,222 @@
+"""Each dialect keeps both directions side by side: a JSON value to a question, answers to a JSON value."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from handler.errors import InvalidInput, RequestError
+from handler.wire.strict_json import JSON, dump, kind_of
+
+
+@dataclass(frozen=True)
+class Question:
+    """One request, read: items for a task, and how to write their answers."""
+
+    items: list[JSON]
+    parameters: dict[str, JSON]
+    dialect: Dialect
+    many: bool
+    on_error: str = "refuse"
+    id: str | None = None
+    outputs: list[str] = field(default_factory=list)  # names asked for in Open Inference v2; empty: all
+
+
+@dataclass(frozen=True)
+class ModelName:
+    """What the Open Inference Protocol wants to hear of the model."""
+
+    name: str
+    version: str
+    nested: bool = False  # Hugging Face clients expect the answer of one text inside a list
+
+
+class Dialect(ABC):
+    """One way to put questions and answers into JSON."""
+
+    @abstractmethod
+    def read(self, value: JSON) -> Question:
+        """Turn a JSON value into a question; raises InvalidInput."""
+
+    @abstractmethod
+    def write(self, question: Question, answers: list[JSON], model: ModelName) -> JSON:
+        """Turn the answers of the question's items into one JSON value."""
+
+    def write_error(self, error: RequestError) -> JSON:
+        """Turn an error into one JSON value: the shape of TorchServe's own frontend."""
+        return {"code": error.status, "type": error.type, "message": str(error)}
+
+
+class Plain(Dialect):
+    """A text, a JSON string, a list of questions, or one object with the task's own fields."""
+
+    def read(self, value: JSON) -> Question:
+        if isinstance(value, str):
+            return Question([value], {}, self, many=False)
+        if isinstance(value, list):
+            return _question(value, {}, self)
+        if not isinstance(value, dict):
+            raise InvalidInput(f"body must be a string, a list or an object, got {kind_of(value)}")
+        item = dict(value)
+        parameters = _object(item.pop("parameters", None), "parameters")
+        return _question(item, parameters, self)
+
+    def write(self, question: Question, answers: list[JSON], model: ModelName) -> JSON:
+        return answers if question.many else answers[0]
+
+
+class HuggingFace(Dialect):
+    """`{"inputs": X, "parameters": {...}}`: what Hugging Face's clients and SageMaker containers send."""
+
+    def read(self, value: JSON) -> Question:
+        rest = {key: item for key, item in value.items() if key not in ("inputs", "parameters", "options")}
+        # feature-extraction sends its parameters beside "inputs"
+        parameters = {**rest, **_object(value.get("parameters"), "parameters")}
+        return _question(value["inputs"], parameters, self)
+
+    def write(self, question: Question, answers: list[JSON], model: ModelName) -> JSON:
+        return answers if question.many or model.nested else answers[0]
+
+
+class KServeV1(Dialect):
+    """`{"instances": [...]}` -> `{"predictions": [...]}`."""
+
+    def read(self, value: JSON) -> Question:
+        _refuse_keys(value, ("instances", "parameters"), "body")
+        items = value["instances"]
+        if not isinstance(items, list):
+            raise InvalidInput(f"instances must be a list, got {kind_of(items)}")
+        # TorchServe's own KServe examples wrap each text as {"data": ...}
+        unwrapped = [item["data"] if isinstance(item, dict) and item.keys() == {"data"} else item for item in items]
+        return _question(unwrapped, _object(value.get("parameters"), "parameters"), self)
+
+    def write(self, question: Question, answers: list[JSON], model: ModelName) -> JSON:
+        return {"predictions": answers}
+
+
+class OpenInference(Dialect):
+    """Open Inference Protocol v2: text in BYTES tensors, one tensor a field, one row an item."""
+
+    own_parameters: ClassVar = ("binary_data_output", "binary_data_size")
+
+    def read(self, value: JSON) -> Question:
+        _refuse_keys(value, ("id", "model_name", "model_version", "inputs", "outputs", "parameters"), "body")
+        parameters = _object(value.get("parameters"), "parameters")
+        for name in self.own_parameters:
+            parameters.pop(name, None)
+        columns = {_word(tensor, "name"): self._column(tensor) for tensor in value["inputs"]}
+        if len(columns) < len(value["inputs"]):
+            raise InvalidInput("inputs: two tensors of one name")
+        sizes = {len(column) for column in columns.values()}
+        if len(sizes) > 1:
+            raise InvalidInput(f"inputs: tensors of different lengths ({', '.join(map(str, sorted(sizes)))})")
+        items: list[JSON] = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        outputs = value.get("outputs", [])
+        if not isinstance(outputs, list):
+            raise InvalidInput(f"outputs must be a list, got {kind_of(outputs)}")
+        question = _question(items, parameters, self)
+        request_id = value.get("id")
+        if not isinstance(request_id, str | None):
+            raise InvalidInput(f"id must be a string, got {kind_of(request_id)}")
+        names = [_word(output, "name") for output in outputs]
+        return Question(items, question.parameters, self, True, question.on_error, request_id, names)
+
+    def write(self, question: Question, answers: list[JSON], model: ModelName) -> JSON:
+        tensors = {tensor["name"]: tensor for tensor in self._tensors(answers)}
+        unknown = [name for name in question.outputs if name not in tensors]
+        if unknown:
+            raise InvalidInput(f"outputs: unknown name, accepted: {', '.join(tensors)}")
+        head = {"model_name": model.name, "model_version": model.version}
+        identity = {} if question.id is None else {"id": question.id}
+        return {**head, **identity, "outputs": [tensors[name] for name in question.outputs or tensors]}
+
+    def write_error(self, error: RequestError) -> JSON:
+        return {"error": str(error)}
+
+    @staticmethod
+    def _column(tensor: JSON) -> list[JSON]:
+        """Return the elements of one BYTES tensor of shape [n] or [n, 1]."""
+        name, shape, datum = tensor["name"], tensor.get("shape"), tensor.get("data")
+        if tensor.get("datatype") != "BYTES":
+            raise InvalidInput(f"inputs: datatype of {_shown(name)} must be BYTES")
+        if not isinstance(datum, list):
+            raise InvalidInput(f"inputs: data of {_shown(name)} must be a list, got {kind_of(datum)}")
+        if datum and all(isinstance(item, list) and len(item) == 1 for item in datum):
+            datum = [item[0] for item in datum]
+        sizes = [size for size in shape if type(size) is int and size >= 0] if isinstance(shape, list) else []
+        if sizes != shape or len(sizes) not in (1, 2) or sizes[1:] not in ([], [1]) or sizes[0] != len(datum):
+            raise InvalidInput(f"inputs: shape of {_shown(name)} must be [{len(datum)}] or [{len(datum)}, 1]")
+        return datum
+
+    @staticmethod
+    def _tensors(answers: list[JSON]) -> list[dict[str, JSON]]:
+        """Choose tensors by the shape of the answers: label and score, embedding, or JSON."""
+        n = len(answers)
+        if all(isinstance(answer, list) and answer and _is_ranking(answer) for answer in answers):
+            k = min(map(len, answers))
+            ranked = [item for answer in answers for item in answer[:k]]
+            return [
+                _tensor("label", "BYTES", [n, k], [item["label"] for item in ranked]),
+                _tensor("score", "FP32", [n, k], [item["score"] for item in ranked]),
+            ]
+        if all(isinstance(answer, list) and answer and type(answer[0]) is float for answer in answers):
+            flat = [number for answer in answers for number in answer]
+            return [_tensor("embedding", "FP32", [n, len(answers[0])], flat)]
+        return [_tensor("answer", "BYTES", [n], [dump(answer) for answer in answers])]
+
+
+PLAIN, HUGGING_FACE, KSERVE_V1, OPEN_INFERENCE = Plain(), HuggingFace(), KServeV1(), OpenInference()
+
+
+def dialect_of(value: JSON) -> Dialect:
+    if isinstance(value, dict):
+        if "instances" in value:
+            return KSERVE_V1
+        if "inputs" in value:
+            inputs = value["inputs"]
+            tensors = isinstance(inputs, list) and any(isinstance(i, dict) and "datatype" in i for i in inputs)
+            return OPEN_INFERENCE if tensors else HUGGING_FACE
+    return PLAIN
+
+
+def _question(items: JSON, parameters: dict[str, JSON], dialect: Dialect) -> Question:
+    many = isinstance(items, list)
+    if many and not items:
+        raise InvalidInput("the list of texts is empty")
+    on_error = parameters.pop("on_error", "refuse")
+    if on_error not in ("refuse", "report"):
+        raise InvalidInput("on_error must be refuse or report")
+    return Question(items if many else [items], parameters, dialect, many, on_error)
+
+
+def _object(value: JSON, name: str) -> dict[str, JSON]:
+    if not isinstance(value, dict | None):
+        raise InvalidInput(f"{name} must be an object, got {kind_of(value)}")
+    return dict(value or {})
+
+
+def _word(tensor: JSON, key: str) -> str:
+    word = tensor.get(key) if isinstance(tensor, dict) else None
+    if not isinstance(word, str):
+        raise InvalidInput(f"each tensor must be an object with a {key}")
+    return word
+
+
+def _shown(name: str) -> str:
+    """Show a tensor's name in a message, unless it could be something else than a name."""
+    return name if name.isidentifier() and len(name) <= 40 else "a tensor"
+
+
+def _refuse_keys(value: Mapping[str, JSON], known: Sequence[str], where: str) -> None:
+    if any(key not in known for key in value):
+        raise InvalidInput(f"{where} has an unknown key, accepted: {', '.join(known)}")
+
+
+def _is_ranking(answer: list[JSON]) -> bool:
+    return all(isinstance(item, dict) and item.keys() == {"label", "score"} for item in answer)
+
+
+def _tensor(name: str, datatype: str, shape: list[int], data: list[JSON]) -> dict[str, JSON]:
+    return {"name": name, "datatype": datatype, "shape": shape, "data": data}
