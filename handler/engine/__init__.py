@@ -18,6 +18,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from handler.batching import Batch, Packing, plan
 from handler.config import ServingConfig
@@ -75,6 +76,7 @@ class Engine:
             ModelMismatch: no weights, or weights that are not all of this architecture.
             ConfigError: a precision that the device does not have.
         """
+        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker's standard error is a log
         auto_class = getattr(transformers, task.auto_class)
         try:
             model, report = auto_class.from_pretrained(

@@ -49,6 +49,8 @@ class Task(ABC):
     auto_class: ClassVar[str]  # of transformers
     first_token_only: ClassVar[bool] = False  # the head reads nothing but the first token of each sequence
     nested: ClassVar[bool] = False  # Hugging Face clients expect the answer of one text inside a list
+    golden_items: ClassVar[tuple[JSON, ...]]  # questions that reach every branch of the task
+    golden_parameters: ClassVar[dict[str, JSON]] = {}
 
     def __init__(self, model_config: PretrainedConfig, config: ServingConfig) -> None:
         self.model_config = model_config
@@ -74,21 +76,11 @@ class Task(ABC):
 
     def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
         """Tell whether two answers to one question are the same up to `tolerance` on every number."""
-        if isinstance(expected, list) and isinstance(answer, list):
-            return len(expected) == len(answer) and all(
-                self.agree(*pair, tolerance) for pair in zip(expected, answer, strict=True)
-            )
-        if isinstance(expected, dict) and isinstance(answer, dict):
-            return expected.keys() == answer.keys() and all(
-                self.agree(expected[key], answer[key], tolerance) for key in expected
-            )
-        if isinstance(expected, float) and isinstance(answer, float):
-            return abs(expected - answer) <= tolerance
-        return bool(expected == answer)
+        return alike(expected, answer, tolerance)
 
+    @abstractmethod
     def schema(self) -> dict[str, JSON]:
         """Describe item, parameters and answer as JSON Schemas, with an example of an item, for OpenAPI."""
-        raise NotImplementedError
 
     def read_text(self, value: JSON, name: str) -> str:
         """Return a text that can be tokenised, or raise what is wrong with it."""
@@ -101,6 +93,24 @@ class Task(ABC):
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
             raise InvalidInput(f"{name} holds half of a surrogate pair, which is no character")
         return value
+
+
+def alike(expected: JSON, answer: JSON, tolerance: float) -> bool:
+    """Compare two JSON values; numbers may differ by `tolerance`.
+
+    >>> alike({"score": [0.5]}, {"score": [0.51]}, 0.02), alike([1.0], [1.0, 2.0], 0.1)
+    (True, False)
+    """
+    if isinstance(expected, dict) and isinstance(answer, dict):
+        same_keys = expected.keys() == answer.keys()
+        return same_keys and all(alike(expected[key], answer[key], tolerance) for key in expected)
+    if isinstance(expected, list) and isinstance(answer, list):
+        return len(expected) == len(answer) and all(
+            alike(*pair, tolerance) for pair in zip(expected, answer, strict=True)
+        )
+    if isinstance(expected, float) and isinstance(answer, float):
+        return abs(expected - answer) <= tolerance
+    return bool(expected == answer)
 
 
 def refuse_unknown(given: Mapping[str, JSON], accepted: Sequence[str], what: str) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
 
 import numpy as np
 from transformers.utils.generic import ModelOutput
 
 from handler.batching import Batch
 from handler.errors import InvalidInput
-from handler.tasks.base import Packed, Query, Row, Task, refuse_unknown
+from handler.tasks.base import Packed, Query, Row, Task, alike, refuse_unknown
 from handler.wire import JSON, kind_of
 
 
@@ -40,6 +41,14 @@ class SequenceClassification(Task):
     auto_class = "AutoModelForSequenceClassification"
     first_token_only = True
     nested = True
+    golden_items = (
+        "The delivery came a day early and everything works.",
+        "no",
+        {"text": "It stopped charging after a week.", "text_pair": "The battery is broken."},
+        "L'écran est rayé, 屏幕坏了, экран разбит: wer hilft mir? 🙂",
+        "again and " * 600,
+    )
+    golden_parameters: ClassVar = {"top_k": None}
 
     def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
         if isinstance(value, dict):
@@ -68,11 +77,8 @@ class SequenceClassification(Task):
 
     def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
         """Compare by label: two labels of nearly one score may change places."""
-        return super().agree(
-            {item["label"]: item["score"] for item in expected},
-            {item["label"]: item["score"] for item in answer},
-            tolerance,
-        )
+        by_label = [{item["label"]: item["score"] for item in ranked} for ranked in (expected, answer)]
+        return alike(by_label[0], by_label[1], tolerance)
 
     @property
     def default_function(self) -> str:

@@ -1,0 +1,251 @@
+#!/usr/bin/env python3
+"""Pack a fine-tuned model and the handler into a TorchServe archive, model_store/NAME.mar.
+
+The archive holds weights, tokenizer, code, settings, a model card, an OpenAPI document, the SHA-256 of every file and
+golden answers: what plain transformers answers in fp32 to a few fixed questions. A worker that finds another hash or
+other answers refuses to become ready. The same input gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+
+import torch
+
+from handler import archive, openapi
+from handler.config import ModelConfig, ServingConfig
+from handler.engine.precision import supported
+from handler.predictor import Predictor
+from handler.wire import JSON
+from scripts.console import ROOT, ScriptError, run, say
+
+# Everything a tokenizer or a model is saved as, and nothing else: no pickles, no checkpoints of a trainer.
+MODEL_FILES = (
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "*.model",
+    "training.json",
+)
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can say
+
+
+def main() -> None:
+    """Read the command line and build one archive."""
+    options = parser().parse_args()
+    config = with_options(ModelConfig.read(options.config), options)
+    built = build(options.model, options.name, options.version, config, options.model_store)
+    say(f"packed {built} ({built.stat().st_size / 1e6:.0f} MB, SHA-256 {archive.sha256(built)})")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of this script's command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="folder of the fine-tuned model")
+    parser.add_argument("--name", required=True, help="name of the model on the server and of the archive")
+    parser.add_argument("--version", default="1.0", help="version on the server (default: %(default)s)")
+    parser.add_argument("--model-store", type=Path, default=ROOT / "model_store", metavar="DIR", help="where to write")
+    parser.add_argument(
+        "--config", type=Path, default=ROOT / "model-config.yaml", metavar="FILE", help="settings that options override"
+    )
+    frontend = parser.add_argument_group("TorchServe's settings (default: what the config file says)")
+    frontend.add_argument("--workers", type=int, help="workers to start with, and at most")
+    frontend.add_argument("--batch-size", type=int, help="requests that one worker takes at once")
+    frontend.add_argument("--max-batch-delay", type=int, metavar="MS", help="how long a batch waits to fill")
+    frontend.add_argument("--response-timeout", type=int, metavar="S", help="after which a worker counts as hung")
+    frontend.add_argument("--job-queue-size", type=int, help="requests that may wait")
+    handler = parser.add_argument_group("the handler's settings (default: what the config file says)")
+    handler.add_argument("--task", help="by default what the model's config.json says")
+    handler.add_argument("--precision", help="auto, fp32, bf16 or fp16")
+    handler.add_argument("--overflow", help="truncate or refuse a text that is too long")
+    handler.add_argument("--max-length", type=int, metavar="TOKENS", help="of one text")
+    handler.add_argument("--max-batch-tokens", type=int, metavar="TOKENS", help="of one forward pass")
+    handler.add_argument("--max-texts", type=int, help="of one request")
+    handler.add_argument("--max-characters", type=int, help="of one text")
+    handler.add_argument("--top-k", type=int, help="labels of one answer")
+    handler.add_argument("--threads", type=int, help="of one worker")
+    return parser
+
+
+def with_options(config: ModelConfig, options: argparse.Namespace) -> ModelConfig:
+    """Return the settings with what the command line says put over them."""
+    frontend = {
+        "minWorkers": options.workers,
+        "maxWorkers": options.workers,
+        "batchSize": options.batch_size,
+        "maxBatchDelay": options.max_batch_delay,
+        "responseTimeout": options.response_timeout,
+        "jobQueueSize": options.job_queue_size,
+    }
+    handler = {setting.name: getattr(options, setting.name) for setting in fields(ServingConfig)}
+    return ModelConfig(
+        replace(config.frontend, **{key: value for key, value in frontend.items() if value is not None}),
+        replace(config.handler, **{key: value for key, value in handler.items() if value is not None}),
+    )
+
+
+def build(model: Path, name: str, version: str, config: ModelConfig, store: Path) -> Path:
+    """Build `store`/NAME.mar and return its path.
+
+    Raises:
+        ScriptError: a name that TorchServe cannot take, or no packable model in the folder.
+        StartupError: what would also keep a worker from becoming ready.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+        raise ScriptError(f"--name {name}: use letters, digits, '_', '-' and '.'")
+    if not re.fullmatch(r"[0-9]+(\.[0-9]+)*", version):
+        raise ScriptError(f"--version {version}: use numbers and dots, e.g. 1.0")
+    if not store.is_dir():
+        raise ScriptError(f"--model-store {store} is not a folder")
+    with staging() as scratch:
+        stage = scratch / "stage"
+        lay_out(stage, model, config)
+        add_answers(stage, name, version, config)
+        packed = run_archiver(stage, name, version, scratch)
+        normalised = scratch / "normalised.mar"
+        normalise(packed, normalised)
+        target = store / f"{name}.mar"
+        partial = target.with_suffix(".partial")
+        shutil.move(normalised, partial)
+        partial.replace(target)
+    return target
+
+
+@contextmanager
+def staging() -> Iterator[Path]:
+    """Yield a folder of our own: the archiver stages under the model's name, so two builds would collide."""
+    with tempfile.TemporaryDirectory(prefix="package-") as folder:
+        yield Path(folder)
+
+
+def lay_out(stage: Path, model: Path, config: ModelConfig) -> None:
+    """Put code, model and settings where `handler.archive` says; big files are linked, not copied."""
+    if not (model / "config.json").is_file():
+        raise ScriptError(f"--model {model}: no config.json; give a folder that train.py or save_pretrained wrote")
+    if not any(model.glob("*.safetensors")):
+        raise ScriptError(f"--model {model}: no .safetensors; save the model again with save_pretrained")
+    code = stage / archive.CODE
+    shutil.copytree(ROOT / "handler", code, ignore=shutil.ignore_patterns("__pycache__", "bert_handler.py"))
+    shutil.copy(ROOT / "handler" / "bert_handler.py", stage)
+    (stage / archive.MODEL).mkdir()
+    for pattern in MODEL_FILES:
+        for file in model.glob(pattern):
+            (stage / archive.MODEL / file.name).symlink_to(file.resolve())
+    (stage / archive.MODEL_CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+
+
+def add_answers(stage: Path, name: str, version: str, config: ModelConfig) -> None:
+    """Write golden answers, model card, OpenAPI document and manifest, then hold the stage against them once."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same sums in the same order every time
+    reference_config = replace(config.handler, precision="fp32")
+    model = stage / archive.MODEL
+    reference = Predictor.load(model, reference_config, name=name, version=version, packed=False)
+    task = reference.task
+    items, parameters = list(task.golden_items), dict(task.golden_parameters)
+    if config.handler.overflow == "refuse":
+        items = [item for item in items if not isinstance(item, str) or len(item) < 200]
+    answers = rounded(reference.answer_items(items, parameters))
+    archive.write_golden(stage, archive.Golden(items, parameters, answers))
+    write_json(stage / archive.OPENAPI, openapi.document(task, reference.model, config.handler))
+    (stage / archive.CARD).write_text(card(model, reference, config), encoding="utf-8")
+    archive.write_manifest(stage, name, version, task.name)
+    torch.set_num_threads(threads)
+    if config.handler.precision in ("auto", *supported(torch.device("cpu"))):
+        Predictor.load(stage, config.handler, name=name, version=version)
+    else:
+        say(f"note: this machine cannot try the archive at {config.handler.precision}; the worker will")
+
+
+def run_archiver(stage: Path, name: str, version: str, scratch: Path) -> Path:
+    """Call torch-model-archiver on the stage; stored, not deflated: weights do not shrink, and minutes are saved."""
+    (scratch / "temporary").mkdir()
+    command = [
+        sys.executable,
+        "-c",
+        "from model_archiver.model_packaging import generate_model_archive as main; main()",
+        *("--model-name", name, "--version", version, "--archive-format", "zip-store"),
+        *("--handler", str(stage / "bert_handler.py"), "--config-file", str(stage / archive.MODEL_CONFIG)),
+        *("--extra-files", str(stage), "--export-path", str(scratch)),
+    ]
+    done = subprocess.run(
+        command, env={"TMPDIR": str(scratch / "temporary")}, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise ScriptError(f"torch-model-archiver failed: {done.stderr.strip().splitlines()[-1:]}")
+    return scratch / f"{name}.mar"
+
+
+def normalise(source: Path, target: Path) -> None:
+    """Rewrite a zip with sorted entries, one time stamp and one mode, so that equal content is equal bytes."""
+    with zipfile.ZipFile(source) as packed, zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as out:
+        for entry in sorted(packed.namelist()):
+            info = zipfile.ZipInfo(entry, EPOCH)
+            info.external_attr = 0o644 << 16
+            if entry == "MAR-INF/MANIFEST.json":
+                manifest = json.loads(packed.read(entry))
+                manifest.pop("createdOn", None)
+                out.writestr(info, json.dumps(manifest, indent=2))
+                continue
+            with packed.open(entry) as reader, out.open(info, "w", force_zip64=True) as writer:
+                shutil.copyfileobj(reader, writer, 1 << 20)
+
+
+def card(model: Path, predictor: Predictor, config: ModelConfig) -> str:
+    """Write the model card: what, from what, trained how, metrics, labels."""
+    task, name = predictor.task, predictor.model
+    lines = [f"# {name.name} {name.version}", "", f"Task: {task.name} ({type(predictor.engine.model).__name__})", ""]
+    training = model / "training.json"
+    if training.is_file():
+        lines += ["## Training", "", *facts(json.loads(training.read_text(encoding="utf-8"))), ""]
+    else:
+        lines += ["## Training", "", "Not recorded: the model folder holds no training.json.", ""]
+    lines += ["## Labels", "", *(f"{index}. {label}" for index, label in enumerate(task.labels)), ""]
+    lines += ["## Serving", "", "```yaml", config.to_yaml().strip(), "```", ""]
+    return "\n".join(lines)
+
+
+def facts(value: dict[str, JSON], depth: int = 0) -> Iterator[str]:
+    """Write a mapping as a nested Markdown list."""
+    for key, fact in value.items():
+        if isinstance(fact, dict):
+            yield f"{'  ' * depth}- {key}:"
+            yield from facts(fact, depth + 1)
+        else:
+            yield f"{'  ' * depth}- {key}: {fact}"
+
+
+def rounded(answers: JSON) -> JSON:
+    """Round every number to 5 decimals: a last bit must not change the archive."""
+    if isinstance(answers, list):
+        return [rounded(answer) for answer in answers]
+    if isinstance(answers, dict):
+        return {key: rounded(answer) for key, answer in answers.items()}
+    return round(answers, 5) if isinstance(answers, float) else answers
+
+
+def write_json(path: Path, value: JSON) -> None:
+    """Write indented JSON for people to read."""
+    path.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    run(main)
