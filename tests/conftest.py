@@ -1,0 +1,81 @@
+"""Models small enough to be made anew for every run, and predictors over them.
+
+The weights are random but seeded, and larger than BERT's initial ones, so that different texts get clearly different
+scores. The tokenizer is that of the pretrained base model, which scripts/setup.sh fetches.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoTokenizer,
+    BertConfig,
+    BertForSequenceClassification,
+    PretrainedConfig,
+    PreTrainedModel,
+)
+
+from handler.config import ServingConfig
+from handler.predictor import Predictor
+from tests.samples import BASE, MakeModel, MakePredictor
+
+
+@pytest.fixture(scope="session")
+def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
+    """Return a maker of model folders: `make_model(problem_type, labels, **config)`."""
+
+    def make(
+        problem_type: Any = "single_label_classification",
+        labels: tuple[str, ...] = ("anger", "joy", "fear", "calm"),
+        architecture: type[PreTrainedModel] = BertForSequenceClassification,
+        config_class: type[PretrainedConfig] = BertConfig,
+        **settings: Any,
+    ) -> Path:
+        folder = tmp_path_factory.mktemp("model")
+        tokenizer = AutoTokenizer.from_pretrained(BASE, local_files_only=True)
+        small = {
+            "vocab_size": len(tokenizer),
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 64,
+            "initializer_range": 0.15,
+        }
+        config = config_class(
+            **{**small, **settings},
+            id2label=dict(enumerate(labels)),
+            label2id={label: index for index, label in enumerate(labels)},
+            problem_type=problem_type,
+        )
+        torch.manual_seed(7)
+        architecture(config).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def model_folder(make_model: MakeModel) -> Path:
+    """Return the folder of a single-label BERT with four labels."""
+    return make_model()
+
+
+@pytest.fixture(scope="session")
+def predictor(model_folder: Path) -> Predictor:
+    """Return a predictor with default settings."""
+    return Predictor.load(model_folder)
+
+
+@pytest.fixture(scope="session")
+def make_predictor(model_folder: Path) -> MakePredictor:
+    """Return a maker of predictors with other settings of the same model."""
+
+    def make(folder: Path | None = None, **settings: Any) -> Predictor:
+        return Predictor.load(folder or model_folder, ServingConfig(**settings))
+
+    return make

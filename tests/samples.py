@@ -1,0 +1,42 @@
+"""Texts that have tripped tokenizers, and two verbs that most tests need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from handler.predictor import Predictor, Reply, Request
+from handler.wire import Body, parse, write_value
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE = ROOT / "models" / "base"
+JSON_TYPE = "application/json"
+
+MakeModel: TypeAlias = Callable[..., Path]
+MakePredictor: TypeAlias = Callable[..., Predictor]
+
+TEXTS = [
+    "Where is my parcel?",
+    "no",
+    "The screen went black after two days and the shop does not answer my letters.",
+    "L'écran est rayé: qui m'aide?",
+    "屏幕坏了，怎么办",
+    "لا يعمل الجهاز",
+    "👩‍👩‍👧‍👦 family plan, please 🙂",
+    "Z̷̢͎a̵l̷g̵o combining  marks   and   spaces",
+    "a\nb\tc\r\nd",
+    "pneumonoultramicroscopicsilicovolcanoconiosis",
+    "word " * 700,
+    "It costs 1,299.00 € (incl. VAT) - is that right???",
+]
+
+
+def ask(predictor: Predictor, *values: Any, **request: Any) -> list[Reply]:
+    """Answer JSON values, each as a request of its own, in one batch."""
+    return predictor.answer([Request(Body(write_value(value), JSON_TYPE), **request) for value in values])
+
+
+def told(reply: Reply) -> Any:
+    """Return the JSON value of a reply."""
+    return parse(reply.content.decode())

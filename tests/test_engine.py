@@ -1,0 +1,220 @@
+"""The engine: packed equals padded equals transformers, whatever the company, for every family."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import transformers
+
+from handler import engine
+from handler.batching import Batch
+from handler.config import ServingConfig
+from handler.engine import Engine
+from handler.engine.attention import packed_attention
+from handler.engine.precision import choose, supported
+from handler.errors import ConfigError, InternalError, ModelMismatch, OutOfMemory, RequestError
+from handler.predictor import Predictor
+from handler.tokenization import Encoding
+from tests.samples import TEXTS, MakeModel, MakePredictor, ask, told
+
+CPU = torch.device("cpu")
+FAIRSEQ = {"type_vocab_size": 1, "pad_token_id": 1, "max_position_embeddings": 80}
+FAMILIES: dict[str, dict[str, Any]] = {
+    "Bert": {},
+    "Roberta": FAIRSEQ,
+    "XLMRoberta": FAIRSEQ,
+    "Camembert": FAIRSEQ,
+    "Electra": {"embedding_size": 32},
+    "Albert": {"embedding_size": 32},
+    "DistilBert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
+}
+PADDED_FAMILIES: dict[str, dict[str, Any]] = {"MPNet": FAIRSEQ, "DebertaV2": {}}
+
+
+def encodings(*lengths: int) -> list[Encoding]:
+    """Return sequences of random words."""
+    generator = np.random.default_rng(1)
+    return [Encoding(generator.integers(1000, 2000, length).tolist(), [0] * length) for length in lengths]
+
+
+def logits(found: list[Any]) -> np.ndarray[Any, Any]:
+    """Return the logits of every sequence, (n, labels)."""
+    assert not [values for values in found if isinstance(values, RequestError)]
+    return np.concatenate(found)
+
+
+def family(name: str, settings: dict[str, Any], make_model: MakeModel) -> Path:
+    """Make a model of a family."""
+    return make_model(
+        architecture=getattr(transformers, f"{name}ForSequenceClassification"),
+        config_class=getattr(transformers, f"{name}Config"),
+        **settings,
+    )
+
+
+def reference(folder: Path, sequences: list[Encoding]) -> np.ndarray[Any, Any]:
+    """Return what transformers computes for each sequence alone."""
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        return np.concatenate([model(torch.tensor([sequence.ids])).logits.numpy() for sequence in sequences])
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # DeBERTa's own module
+@pytest.mark.parametrize("name", [*FAMILIES, *PADDED_FAMILIES])
+def test_every_family_equals_transformers(name: str, make_model: MakeModel) -> None:
+    """Families whose attention can be replaced travel packed, the others padded; both give the same numbers."""
+    folder = family(name, {**FAMILIES, **PADDED_FAMILIES}[name], make_model)
+    predictor = Predictor.load(folder)
+    assert predictor.engine.packed == (name in FAMILIES)
+    sequences = encodings(3, 20, 20, 7, 50, 20)
+    np.testing.assert_allclose(logits(predictor.engine.run(sequences)), reference(folder, sequences), atol=1e-5)
+
+
+def test_type_ids_reach_the_model(predictor: Predictor, model_folder: Path) -> None:
+    """The second text of a pair has segment 1, packed as well as alone."""
+    ids = encodings(12)[0].ids
+    pair, single = Encoding(ids, [0] * 6 + [1] * 6), Encoding(ids, [0] * 12)
+    got = logits(predictor.engine.run([single, pair, single]))
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(model_folder).eval()
+    with torch.inference_mode():
+        expected = model(torch.tensor([ids]), token_type_ids=torch.tensor([pair.type_ids])).logits.numpy()
+    np.testing.assert_allclose(got[1:2], expected, atol=1e-5)
+    assert np.abs(got[1] - got[0]).max() > 1e-3
+
+
+def test_packed_equals_padded(model_folder: Path, make_predictor: MakePredictor) -> None:
+    """One model, two ways to lay out a batch."""
+    padded = Predictor.load(model_folder, packed=False)
+    assert not padded.engine.packed
+    sequences = encodings(*range(1, 40), 512)
+    np.testing.assert_allclose(
+        logits(make_predictor().engine.run(sequences)), logits(padded.engine.run(sequences)), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("precision", supported(CPU))
+def test_company_does_not_change_an_answer(precision: Any, make_predictor: MakePredictor) -> None:
+    """A text's scores are the same alone, in any batch and at any place, within a hundredth of the tolerance."""
+    predictor = make_predictor(precision=precision, max_batch_tokens=300)
+    alone = [told(reply) for text in TEXTS for reply in ask(predictor, text)]
+    together = [told(reply) for reply in ask(predictor, *TEXTS)]
+    reversed_ = [told(reply) for reply in ask(predictor, *TEXTS[::-1])][::-1]
+    tolerance = predictor.engine.precision.tolerance / (100 if precision == "fp32" else 4)
+    for one, two, three in zip(alone, together, reversed_, strict=True):
+        assert predictor.task.agree(one, two, tolerance)
+        assert predictor.task.agree(one, three, tolerance)
+
+
+@pytest.mark.parametrize("precision", supported(CPU))
+def test_each_precision_stays_within_its_tolerance(precision: Any, make_predictor: MakePredictor) -> None:
+    """Scores lie within the stated tolerance of those in fp32."""
+    exact, tried = make_predictor(), make_predictor(precision=precision)
+    for expected, got in zip(ask(exact, *TEXTS), ask(tried, *TEXTS), strict=True):
+        assert tried.task.agree(told(expected), told(got), tried.engine.precision.tolerance)
+
+
+def test_auto_is_the_best_the_hardware_does(make_predictor: MakePredictor) -> None:
+    """`auto` never emulates."""
+    assert make_predictor(precision="auto").engine.precision.name == supported(CPU)[0]
+
+
+def test_a_precision_without_instructions_is_refused() -> None:
+    """fp16 has no instructions on a CPU: the message names what can be used."""
+    with pytest.raises(ConfigError, match=r"precision is fp16.*accepted here: auto.*fp32"):
+        choose("fp16", CPU)
+
+
+def test_attention_without_boundaries_raises() -> None:
+    """Without boundaries texts would attend to each other: that must never pass in silence."""
+    states = torch.zeros(1, 4, 6, 8)
+    with pytest.raises(ValueError, match="boundaries"):
+        packed_attention(torch.nn.Identity(), states, states, states, None)
+
+
+class Fragile(Engine):
+    """An engine that runs out of memory above some number of sequences, and breaks on one token."""
+
+    limit = 1_000
+    poison = -1
+    raises: BaseException = RuntimeError("poison")
+
+    def _forward(self, encodings: Any) -> Any:
+        if any(self.poison in encoding.ids for encoding in encodings):
+            raise self.raises
+        if len(encodings) > self.limit:
+            raise torch.OutOfMemoryError("no room")
+        return super()._forward(encodings)
+
+
+@pytest.fixture
+def fragile(model_folder: Path, predictor: Predictor) -> Fragile:
+    """Return an engine that can be made to fail."""
+    return Fragile.load(model_folder, predictor.task, ServingConfig())  # type: ignore[return-value]
+
+
+def test_out_of_memory_halves_the_batch(fragile: Fragile) -> None:
+    """Sequences that do not fit together are computed apart, to the same values."""
+    sequences = encodings(3, 9, 4, 4, 7)
+    whole = logits(fragile.run(sequences))
+    fragile.limit = 2
+    np.testing.assert_allclose(logits(fragile.run(sequences)), whole, atol=1e-5)
+
+
+def test_out_of_memory_alone_is_the_requests_error(fragile: Fragile) -> None:
+    """What does not fit even alone gets 507."""
+    fragile.limit = 0
+    assert [type(found) for found in fragile.run(encodings(3, 4))] == [OutOfMemory, OutOfMemory]
+
+
+@pytest.mark.parametrize("error", [RuntimeError("poison"), KeyError("poison"), ZeroDivisionError()])
+def test_an_unexpected_failure_stays_with_its_row(
+    fragile: Fragile, error: BaseException, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A batch that fails is retried row by row; the log tells type and place, never the message."""
+    sequences = encodings(3, 9, 4)
+    expected = logits(fragile.run(sequences))
+    fragile.poison, fragile.raises = sequences[1].ids[0], error
+    found = fragile.run(sequences)
+    assert isinstance(found[1], InternalError)
+    np.testing.assert_allclose(logits([found[0], found[2]]), expected[[0, 2]], atol=1e-5)
+    assert type(error).__name__ in caplog.text
+    assert "poison" not in caplog.text.replace("test_engine.py", "")
+
+
+def test_weights_of_another_head_are_refused(make_model: MakeModel) -> None:
+    """A model without a trained head would answer noise."""
+    folder = make_model(architecture=transformers.BertModel)
+    with pytest.raises(ModelMismatch, match="belongs to no task"):
+        Predictor.load(folder)
+    with pytest.raises(ModelMismatch, match=r"weights lack.*is this model fine-tuned"):
+        Predictor.load(folder, ServingConfig(task="text-classification"))
+
+
+def test_threads_are_shared_between_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two workers on four cores get two threads each; an explicit number wins."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr(engine, "usable_cores", lambda: 4)
+    try:
+        assert engine.place(None, ServingConfig(), 2) == CPU
+        assert torch.get_num_threads() == 2
+        engine.place(None, ServingConfig(threads=3), 2)
+        assert torch.get_num_threads() == 3
+        engine.place(None, ServingConfig(), 9)
+        assert torch.get_num_threads() == 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_packed_batch_is_never_padded() -> None:
+    """As many tokens as the sequences have, positions restarting, and boundaries that end with the total."""
+    batch = Batch.packed(encodings(3, 2), CPU, first_position=2)
+    assert batch.input_ids.shape == (1, 5)
+    assert batch.position_ids is not None
+    assert batch.position_ids.tolist() == [[2, 3, 4, 2, 3]]
+    assert batch.packing is not None
+    assert batch.packing.offsets.tolist() == [0, 3, 5]
+    assert batch.packing.starts.tolist() == [0, 3]
