@@ -40,6 +40,21 @@ def plan(lengths: Sequence[int], max_tokens: int, *, padded: bool = False) -> li
     return batches
 
 
+def distinct(encodings: Sequence[Encoding]) -> tuple[list[Encoding], list[int]]:
+    """Return the encodings without repetition, and for each one given the place of its equal among them.
+
+    >>> same = Encoding([1, 2], [0, 0])
+    >>> distinct([same, Encoding([3], [0]), same])[1]
+    [0, 1, 0]
+    """
+    places: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
+    keys = [(tuple(encoding.ids), tuple(encoding.type_ids)) for encoding in encodings]
+    for key in keys:
+        places.setdefault(key, len(places))
+    firsts = dict(zip(reversed(keys), reversed(encodings), strict=True))
+    return [firsts[key] for key in places], [places[key] for key in keys]
+
+
 @dataclass(frozen=True)
 class Packing:
     """Where each sequence of a packed row lies."""

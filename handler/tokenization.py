@@ -16,6 +16,8 @@ from transformers import AutoTokenizer, PretrainedConfig
 from handler.config import ServingConfig
 from handler.errors import ConfigError, InputTooLong, ModelMismatch, RequestError
 
+VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+
 Text: TypeAlias = tuple[str, str | None]  # a text, or a pair
 
 
@@ -41,6 +43,9 @@ class Tokenizer:
             ModelMismatch: no fast tokenizer in the folder.
             ConfigError: `max_length` is more than the model can read.
         """
+        if not any(any(folder.glob(pattern)) for pattern in VOCABULARIES):
+            # transformers would make an empty tokenizer of the model's type
+            raise ModelMismatch(f"no tokenizer in the model folder: none of {', '.join(VOCABULARIES)}")
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as error:

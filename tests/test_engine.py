@@ -194,6 +194,23 @@ def test_weights_of_another_head_are_refused(make_model: MakeModel) -> None:
         Predictor.load(folder, ServingConfig(task="text-classification"))
 
 
+def test_equal_texts_are_computed_once(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Repetition costs nothing, and equal texts get equal bytes."""
+    seen: list[int] = []
+    forward = Engine._forward
+
+    def counted(self: Engine, encodings: Any) -> Any:
+        seen.append(len(encodings))
+        return forward(self, encodings)
+
+    monkeypatch.setattr(Engine, "_forward", counted)
+    one, two = encodings(4, 6)
+    found = logits(predictor.engine.run([one, two, one, one, two]))
+    assert sum(seen) == 2
+    assert (found[[0, 0, 0]] == found[[0, 2, 3]]).all()
+    assert (found[1] == found[4]).all()
+
+
 def test_threads_are_shared_between_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers on four cores get two threads each; an explicit number wins."""
     before = torch.get_num_threads()

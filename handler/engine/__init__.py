@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
-from handler.batching import Batch, Packing, plan
+from handler.batching import Batch, Packing, distinct, plan
 from handler.config import ServingConfig
 from handler.engine.attention import PACKED
 from handler.engine.precision import Precision, choose
@@ -96,16 +96,16 @@ class Engine:
         return cls(model, task, config, device, **options)
 
     def run(self, encodings: Sequence[Encoding]) -> list[Row | RequestError]:
-        """Compute the values of every encoding, in order.
+        """Compute the values of every encoding, in order; equal ones are computed once.
 
         A batch that fails is split: by halves where memory ran out, row by row otherwise, so that a failure stays with
         the rows that cause it.
         """
-        found: list[Row | RequestError | None] = [None] * len(encodings)
+        encodings, places = distinct(encodings)
+        found: dict[int, Row | RequestError] = {}
         for rows in plan([len(encoding) for encoding in encodings], self.max_batch_tokens, padded=not self.packed):
-            for row, values in zip(rows, self._attempt([encodings[row] for row in rows]), strict=True):
-                found[row] = values
-        return [values if values is not None else InternalError("no answer was computed") for values in found]
+            found.update(zip(rows, self._attempt([encodings[row] for row in rows]), strict=True))
+        return [found[place] for place in places]
 
     def warm_up(self, max_length: int) -> None:
         """Run the smallest and the largest batches once, so that no request pays for first-time work.
