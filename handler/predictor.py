@@ -17,17 +17,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import AutoConfig
 
 from handler import archive, openapi, wire
 from handler.config import ServingConfig
-from handler.engine import Engine
+from handler.engine import Engine, read_config
 from handler.errors import (
     Expired,
     GoldenMismatch,
     InputTooLong,
     InternalError,
-    ModelMismatch,
     RequestError,
     UnknownOperation,
     merge,
@@ -135,10 +133,7 @@ class Predictor:
         is_archive = (folder / archive.MANIFEST).is_file()
         manifest = archive.verify(folder) if is_archive else None
         model_folder = folder / archive.MODEL if is_archive else folder
-        try:
-            model_config = AutoConfig.from_pretrained(model_folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise ModelMismatch(f"no config.json can be read from {model_folder}") from error
+        model_config = read_config(model_folder)
         task = task_for(model_config, config)
         tokenizer = Tokenizer(model_folder, model_config, config)
         engine = Engine.load(model_folder, task, config, device, pad_id=tokenizer.pad_id, packed=packed)

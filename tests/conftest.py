@@ -19,9 +19,10 @@ from transformers import (
     PreTrainedModel,
 )
 
-from handler.config import ServingConfig
+from handler.config import ModelConfig, ServingConfig
 from handler.predictor import Predictor
-from tests.samples import BASE, MakeModel, MakePredictor
+from scripts.package import build
+from tests.samples import BASE, ROOT, MakeModel, MakePredictor
 
 
 @pytest.fixture(scope="session")
@@ -79,3 +80,10 @@ def make_predictor(model_folder: Path) -> MakePredictor:
         return Predictor.load(folder or model_folder, ServingConfig(**settings))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def mar(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an archive of the single-label model, named tiny, with the settings of the project."""
+    store = tmp_path_factory.mktemp("store")
+    return build(model_folder, "tiny", "1.0", ModelConfig.read(ROOT / "model-config.yaml"), store)

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from handler.batching import Batch, Packing, distinct, plan
@@ -213,6 +213,15 @@ class Engine:
         logger.warning("%s travels padded: %s", type(self.model).__name__, reason)
         self.model.set_attn_implementation(before)
         return False
+
+
+def read_config(folder: Path) -> PretrainedConfig:
+    """Read the model's own config; raises ModelMismatch where there is none."""
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelMismatch(f"no config.json of a known model in {folder}") from error
+    return config
 
 
 def place(gpu_id: int | None, config: ServingConfig, n_workers: int) -> torch.device:

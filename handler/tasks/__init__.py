@@ -5,12 +5,15 @@ A new task is one file and one line here. No task is compared as a string anywhe
 
 from __future__ import annotations
 
-from transformers import PretrainedConfig
+from typing import TYPE_CHECKING
 
 from handler.config import ServingConfig
 from handler.errors import ConfigError, ModelMismatch
 from handler.tasks.base import Packed, Query, Row, Task
 from handler.tasks.sequence_classification import SequenceClassification
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 __all__ = ["TASKS", "Packed", "Query", "Row", "Task", "task_for"]
 

@@ -9,19 +9,21 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from transformers import PretrainedConfig
-from transformers.utils.generic import ModelOutput
 
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InputTooLong, InvalidInput
 from handler.tokenization import Text
 from handler.wire import JSON, kind_of
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+    from transformers.utils.generic import ModelOutput
 
 Row: TypeAlias = NDArray[np.float32]  # the values of one encoding: (count, ...) of Packed.values
 

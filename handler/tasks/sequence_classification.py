@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from transformers.utils.generic import ModelOutput
 
 from handler.batching import Batch
 from handler.errors import InvalidInput
 from handler.tasks.base import Packed, Query, Row, Task, alike, refuse_unknown
 from handler.wire import JSON, kind_of
+
+if TYPE_CHECKING:
+    from transformers.utils.generic import ModelOutput
 
 
 def softmax(logits: Row) -> Row:
