@@ -25,8 +25,6 @@ from handler.wire import Body
 
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
-logger = logging.getLogger(__name__)
-
 
 class BertHandler:
     """What TorchServe calls. A batch of requests goes through `preprocess`, `inference` and `postprocess`."""
@@ -36,13 +34,13 @@ class BertHandler:
 
     def initialize(self, context: Any) -> None:
         """Load the archive that TorchServe unpacked; raises a StartupError, a RuntimeError, if it cannot serve."""
+        _log_to_standard_error()
         folder = Path(context.system_properties["model_dir"])
         _refuse_other_code(folder)
         config = ModelConfig.from_mapping(context.model_yaml_config)
         device = engine.place(context.system_properties.get("gpu_id"), config.handler, config.frontend.minWorkers or 1)
         version = str(context.manifest["model"].get("modelVersion", "1.0"))
         self.predictor = Predictor.load(folder, config.handler, device, name=str(context.model_name), version=version)
-        logger.info("ready: %s %s", self.predictor.task.name, self.predictor.engine.precision.name)
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer one TorchServe batch: as many answers as rows, each with its own status and headers."""
@@ -113,7 +111,7 @@ class BertHandler:
                 metric = self.context.metrics.get_metric(measured.name, kind)
                 metric.add_or_update(measured.value, [self.predictor.model.name, *measured.labels])
             except Exception as error:  # noqa: BLE001 - a metrics file without our names must not cost an answer
-                logger.debug("metric %s was not taken: %s", measured.name, type(error).__name__)
+                logging.getLogger(__name__).debug("metric %s: %s", measured.name, type(error).__name__)
 
 
 def _header(context: Any, index: int, name: str) -> str | None:
@@ -131,6 +129,15 @@ def _milliseconds(header: str | None) -> float | None:
     except ValueError:
         return None
     return deadline if math.isfinite(deadline) else None
+
+
+def _log_to_standard_error() -> None:
+    """Send this package's warnings where TorchServe takes them for warnings; standard output is its protocol."""
+    ours = logging.getLogger("handler")
+    if not ours.handlers:
+        ours.addHandler(logging.StreamHandler())
+        ours.setLevel(logging.WARNING)
+        ours.propagate = False
 
 
 def _refuse_other_code(folder: Path) -> None:
