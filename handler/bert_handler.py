@@ -137,7 +137,6 @@ def _log_to_standard_error() -> None:
     if not ours.handlers:
         ours.addHandler(logging.StreamHandler())
         ours.setLevel(logging.WARNING)
-        ours.propagate = False
 
 
 def _refuse_other_code(folder: Path) -> None:
