@@ -45,7 +45,7 @@ class BertHandler:
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer one TorchServe batch: as many answers as rows, each with its own status and headers."""
         self.context = context
-        if len(data) == 1 and not data[0] and _header(context, 0, "describe") == "True":
+        if len(data) == 1 and not data[0] and _headers(context, 0).get("describe") == "True":
             context.set_response_content_type(0, "application/json")
             return [wire.write_value(self.predictor.describe())]
         return self.postprocess(self.inference(self.preprocess(data)))
@@ -68,39 +68,35 @@ class BertHandler:
         return [reply.content for reply in replies]
 
     def _request(self, index: int, row: Mapping[str, Any]) -> Request:
-        def header(name: str) -> str | None:
-            return _header(self.context, index, name)
-
-        is_form = (header("content-type") or "").lower().startswith(FORMS)
+        headers = _headers(self.context, index)
+        content_type = headers.get("content-type", "")
+        is_form = content_type.lower().startswith(FORMS)
         field = next((name for name in (("data",) if is_form else ("body", "data")) if name in row), None)
         content = row[field] if field else None
-        part = self.context.get_all_request_header(index).get(field) if is_form else None
-        content_type = (part or {}).get("content-type") if is_form else header("content-type")
-        # TorchServe puts `explain` on every HTTP prediction and `url_path` on its own routes.
-        is_http = header("explain") is not None or header("host") is not None
-        is_kserve = header("explain") is not None and header("url_path") is None
-        json_length = header("inference-header-content-length") or ""
+        if is_form:
+            part = self.context.get_all_request_header(index).get(field)
+            content_type = part.get("content-type") or "" if isinstance(part, dict) else ""
+        json_length = headers.get("inference-header-content-length", "")
         body = Body(
             content=content.encode() if isinstance(content, str) else content if content is None else bytes(content),
-            content_type=content_type or "",
-            content_encoding=header("content-encoding") or "",
-            typed=is_http,
+            content_type=content_type,
+            content_encoding=headers.get("content-encoding", ""),
+            typed="host" in headers or "explain" in headers,  # gRPC has no headers
             json_length=int(json_length) if json_length.isdecimal() else None,
         )
         return Request(
             body,
-            operation=(header("url_path") or "").strip("/"),
-            explain=header("explain") == "True",
-            kserve=is_kserve,
-            deadline_ms=_milliseconds(header("x-request-deadline-ms")),
+            operation=headers.get("url_path", "").strip("/"),
+            explain=headers.get("explain") == "True",
+            # TorchServe puts `explain` on every HTTP prediction and `url_path` on those of its own routes.
+            kserve="explain" in headers and "url_path" not in headers,
+            deadline_ms=_milliseconds(headers.get("x-request-deadline-ms")),
+            id=headers.get("x-request-id"),
         )
 
     def _respond(self, index: int, reply: Reply) -> None:
         self.context.set_response_status(reply.status, reply.phrase, index)
         self.context.set_response_content_type(index, "application/json")
-        client_id = _header(self.context, index, "x-request-id")
-        if client_id and client_id.isascii() and client_id.isprintable():
-            self.context.set_response_header(index, "x-client-request-id", client_id[:128])
         for name, value in reply.headers.items():
             self.context.set_response_header(index, name, value)
 
@@ -114,13 +110,10 @@ class BertHandler:
                 logging.getLogger(__name__).debug("metric %s: %s", measured.name, type(error).__name__)
 
 
-def _header(context: Any, index: int, name: str) -> str | None:
-    """Look a header up whatever its capitals; a form field of that name is no header."""
+def _headers(context: Any, index: int) -> dict[str, str]:
+    """Return the headers of one row by lower-case name; TorchServe mixes form fields in, which are no strings."""
     headers = context.get_all_request_header(index)
-    for key, value in headers.items():
-        if key.lower() == name and isinstance(value, str):
-            return value
-    return None
+    return {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
 
 
 def _milliseconds(header: str | None) -> float | None:

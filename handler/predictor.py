@@ -47,6 +47,7 @@ class Request:
     explain: bool = False
     kserve: bool = False  # came over one of KServe's routes, whose errors have their own shape
     deadline_ms: float | None = None  # since the epoch
+    id: str | None = None  # the client's own
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,8 @@ class Predictor:
             reply = self._write(job)
             if job.error:
                 work.report.refused[job.error.type] += 1
-            replies.append(Reply(reply.content, reply.status, reply.phrase, {**shared, **reply.headers}))
+            headers = {**shared, **reply.headers, **_echo(job.request.id)}
+            replies.append(Reply(reply.content, reply.status, reply.phrase, headers))
         return replies
 
     def describe(self) -> JSON:
@@ -320,6 +322,12 @@ def _counts(job: Job) -> dict[str, str]:
     counts = {"x-request-tokens": str(sum(map(len, encodings)))}
     truncated = sum(encoding.n_truncated for encoding in encodings)
     return counts | ({"x-truncated-tokens": str(truncated)} if truncated else {})
+
+
+def _echo(request_id: str | None) -> dict[str, str]:
+    """Send the client's id back, if it can stand in a header."""
+    fit = request_id and request_id.isascii() and request_id.isprintable()
+    return {"x-client-request-id": request_id[:128]} if request_id and fit else {}
 
 
 def _unexpected(doing: str, error: Exception) -> InternalError:
