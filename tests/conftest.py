@@ -6,6 +6,10 @@ scores. The tokenizer is that of the pretrained base model, which scripts/setup.
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +26,7 @@ from transformers import (
 from handler.config import ModelConfig, ServingConfig
 from handler.predictor import Predictor
 from scripts.package import build
+from tests.live import Live, own_config
 from tests.samples import BASE, ROOT, MakeModel, MakePredictor
 
 
@@ -87,3 +92,21 @@ def mar(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an archive of the single-label model, named tiny, with the settings of the project."""
     store = tmp_path_factory.mktemp("store")
     return build(model_folder, "tiny", "1.0", ModelConfig.read(ROOT / "model-config.yaml"), store)
+
+
+@pytest.fixture(scope="session")
+def live(mar: Path) -> Iterator[Live]:
+    """Run the README's first command on ports of its own; yield the server it leaves running, with `tiny` beside."""
+    with tempfile.TemporaryDirectory(prefix="live-") as folder:
+        home = Path(folder)
+        store = home / "store"
+        store.mkdir()
+        shutil.copy(mar, store)
+        config, ports = own_config(home)
+        server = Live(home, config, store, ports)
+        try:
+            quickstart = server.script("quickstart.sh", "--model-store", str(store))
+            server.script("models.py", "register", "tiny")
+            yield replace(server, quickstart=quickstart.stdout)
+        finally:
+            server.script("serve.sh", "stop", check=False)
