@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Format, lint and strict types, in seconds. --fix rewrites what can be rewritten.
+# Format, lint (Python and Dockerfile) and strict types, in seconds. --fix rewrites what can be rewritten.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -11,4 +11,5 @@ case "${1:-}" in
 esac
 .venv/bin/ruff format --quiet --check . || { .venv/bin/ruff format --diff . ; echo "check: run scripts/check.sh --fix" >&2; exit 1; }
 .venv/bin/ruff check --quiet .
+.venv/bin/hadolint Dockerfile
 .venv/bin/mypy

@@ -53,7 +53,7 @@ wanted=$(cat requirements/*.txt | sha256sum | cut -d' ' -f1)-$requirements
 if [ "$(cat "$stamp" 2> /dev/null)" != "$wanted" ]; then
   say "installing $requirements (a minute or two)"
   if [ -n "${TORCH_INDEX_URL:-}" ]; then
-    .venv/bin/python -m pip install -qq --index-url "$TORCH_INDEX_URL" "$(grep '^torch==' requirements/serve.txt)"
+    .venv/bin/python -m pip install -qq --no-deps --index-url "$TORCH_INDEX_URL" "$(grep '^torch==' requirements/serve.txt)"
   fi
   .venv/bin/python -m pip install -qq --disable-pip-version-check -r "$requirements" -c requirements/constraints.txt
   # The checkout itself becomes importable (handler, scripts) without PYTHONPATH, which TorchServe would

@@ -1,0 +1,100 @@
+# An image that serves .mar archives with TorchServe: code, Python packages and Java, no model.
+#
+#   CPU (default)   docker build --build-arg TORCH_INDEX_URL=<PyTorch's index of CPU wheels> -t bert-on-torchserve .
+#   CUDA            docker build --build-arg DEVICE=cuda -t bert-on-torchserve:cuda .
+#   with models     add --target with-models: the archives of model_store/ become part of the image
+#   run             docker run -p 8080:8080 -v "$PWD/model_store:/app/model_store:ro" bert-on-torchserve
+#   keys            docker exec CONTAINER cat /app/run/key_file.json
+#   stop            docker stop -t 40 CONTAINER: requests get 30 seconds to finish, docker's own patience is 10
+#
+# It needs no network, no capability and no writable file system but /app/run, where TorchServe unpacks every archive:
+# a tmpfs there costs memory as large as the models. Archives must be readable by user 10001.
+
+# The slim Debian image of Python. Pin it by digest (name@sha256:...) where builds must not move.
+ARG BASE_IMAGE=python:3.11-slim-bookworm
+
+# ---- what pip installs, at the path where it will run: a venv cannot be moved -----------------------------------------
+FROM ${BASE_IMAGE} AS install
+ARG DEVICE=cpu
+ARG TORCH_INDEX_URL=
+ENV PIP_NO_CACHE_DIR=1
+WORKDIR /app
+COPY requirements/ requirements/
+COPY scripts/setup.sh scripts/setup.sh
+
+# pip's own index has only the torch that carries CUDA (several GB on x86-64): say so before it is downloaded, not after.
+RUN case "$DEVICE:$TORCH_INDEX_URL" in \
+      cpu:) echo "TORCH_INDEX_URL is empty: give PyTorch's index of CPU wheels, or DEVICE=cuda" >&2; exit 1 ;; \
+      cpu:* | cuda:*) ;; \
+      *) echo "DEVICE=$DEVICE is unknown: cpu or cuda" >&2; exit 1 ;; \
+    esac \
+ && scripts/setup.sh --serve \
+ && found=$(.venv/bin/python -c 'import torch; print("cuda" if torch.version.cuda else "cpu")') \
+ && if [ "$found" != "$DEVICE" ]; then echo "DEVICE=$DEVICE, but the torch of this index is for $found" >&2; exit 1; fi
+
+# Headers, test suites and test programs of the packages, and pip: about 250 MB that no server reads.
+# Of torch/bin only torch_shm_manager is ever started, by torch.multiprocessing.
+RUN site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
+ && .venv/bin/python -m pip uninstall --quiet --yes pip \
+ && find "$site/torch/bin" -mindepth 1 ! -name torch_shm_manager -delete \
+ && rm -r "$site/torch/include" "$site/torch/test" \
+ && find "$site" -type d -name tests -prune -exec rm -r {} + \
+ && find "$site" -name '*.a' -delete \
+ && .venv/bin/python -c 'import torch, transformers, ts.model_service_worker'
+
+# ---- what runs --------------------------------------------------------------------------------------------------------
+FROM ${BASE_IMAGE} AS serve
+ARG VERSION=0.1.0
+LABEL org.opencontainers.image.title="bert-on-torchserve" \
+      org.opencontainers.image.description="Fine-tuned BERT models on TorchServe" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}"
+
+# HF_*, TRANSFORMERS_*: a model comes from its archive; asking a hub would hang where there is no network.
+# TS_*: from outside the container only inference and metrics are reachable; management stays on loopback, because
+# whoever reaches it can scale and stop models. config.properties allows them (enable_envvars_config).
+# USER: libraries that name a cache after the user find no name for a bare number, and fail.
+# PYTHONDONTWRITEBYTECODE: the code is not writable, trying costs time at every start.
+ENV PATH=/app/.venv/bin:$PATH \
+    HF_HUB_OFFLINE=1 \
+    TRANSFORMERS_OFFLINE=1 \
+    HF_HUB_DISABLE_TELEMETRY=1 \
+    HOME=/app/run \
+    USER=server \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    TS_INFERENCE_ADDRESS=http://0.0.0.0:8080 \
+    TS_METRICS_ADDRESS=http://0.0.0.0:8082
+WORKDIR /app
+
+RUN install --directory --owner=10001 --group=10001 --mode=0700 run
+COPY --from=install /app/.venv .venv
+# Readable by everyone and writable by no one, whatever the permissions in the checkout.
+COPY --chmod=555 config.properties log4j2.xml metrics.yaml ./
+COPY --chmod=555 scripts/ scripts/
+COPY --chmod=555 handler/ handler/
+
+# A number, not a name: Kubernetes' runAsNonRoot cannot see who a name is.
+USER 10001:10001
+# The only place that is written: keys, pid file, sockets and the unpacked archives.
+VOLUME ["/app/run"]
+# Inference and metrics. Management (8081) is for `docker exec CONTAINER scripts/models.py list --run-dir /app/run`.
+EXPOSE 8080 8082
+
+# Ready means that every worker is up and a prediction comes back, not that a port is open.
+# 120 s: reading, checking and warming up a large archive on a slow disk.
+HEALTHCHECK --interval=30s --timeout=15s --start-period=120s --retries=3 \
+    CMD ["/app/scripts/serve.sh", "status", "--run-dir", "/app/run"]
+
+# In exec form SIGTERM reaches serve.sh, which lets the requests that are here finish and then stops TorchServe. It stays
+# process 1 and, being bash, reaps whatever TorchServe's workers leave behind: no init is needed.
+ENTRYPOINT ["/app/scripts/serve.sh", "run", "--run-dir", "/app/run"]
+# Every archive of the store. Arguments of `docker run` take this place, e.g. --models intents --grace 60
+CMD ["--models", "all"]
+
+# ---- docker build --target with-models: a deployment that is one image ------------------------------------------------
+FROM serve AS with-models
+COPY --chmod=555 model_store/ model_store/
+
+# ---- the default: archives are mounted at /app/model_store ------------------------------------------------------------
+FROM serve
