@@ -72,6 +72,8 @@ def read_manifest(folder: Path) -> Manifest:
     value = _read(folder / MANIFEST)
     if value.get("format") != FORMAT:
         raise ModelMismatch(f"{MANIFEST} has format {value.get('format')}, this handler reads {FORMAT}: pack again")
+    if not isinstance(value.get("files", {}), dict):
+        raise ModelMismatch(f"{MANIFEST} has no table of files: pack again")
     try:
         return Manifest(value["files"], value["name"], value["version"], value["task"])
     except KeyError as error:
@@ -90,7 +92,9 @@ def verify(folder: Path) -> Manifest:
             raise ModelMismatch(f"{path} is missing from the archive: pack again")
         if sha256(folder / path) != digest:
             raise ModelMismatch(f"{path} is not the file that was packed (SHA-256 differs): pack again")
-    added = [path for path in _listed(folder) if path not in manifest.files and path.startswith((MODEL, CODE))]
+    unlisted = [path for path in _listed(folder) if path not in manifest.files]
+    # The root is on PYTHONPATH too: a module there would be imported before the library of its name.
+    added = [path for path in unlisted if path.startswith((f"{MODEL}/", f"{CODE}/")) or path.endswith((".py", ".so"))]
     if added:
         raise ModelMismatch(f"{added[0]} was not in the archive when it was packed: pack again")
     return manifest
@@ -105,9 +109,12 @@ def read_golden(folder: Path) -> Golden:
     """Read `golden.json`; raises ModelMismatch where it cannot be read."""
     value = _read(folder / GOLDEN)
     try:
-        return Golden(value["items"], value["parameters"], value["answers"])
+        golden = Golden(value["items"], value["parameters"], value["answers"])
     except KeyError as error:
         raise ModelMismatch(f"{GOLDEN} lacks {error}: pack again") from error
+    if len(golden.items) != len(golden.answers):
+        raise ModelMismatch(f"{GOLDEN} has {len(golden.items)} questions and {len(golden.answers)} answers: pack again")
+    return golden
 
 
 def sha256(path: Path) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,8 @@ class BertHandler:
         _log_to_standard_error()
         folder = Path(context.system_properties["model_dir"])
         _refuse_other_code(folder)
+        if os.environ.get("TS_DECODE_INPUT_REQUEST") != "false":
+            raise ConfigError("decode_input_request must be false in config.properties: bodies are read strictly here")
         config = ModelConfig.from_mapping(context.model_yaml_config)
         device = engine.place(context.system_properties.get("gpu_id"), config.handler, config.frontend.minWorkers or 1)
         version = str(context.manifest["model"].get("modelVersion", "1.0"))
@@ -45,7 +48,7 @@ class BertHandler:
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer one TorchServe batch: as many answers as rows, each with its own status and headers."""
         self.context = context
-        if len(data) == 1 and not data[0] and _headers(context, 0).get("describe") == "True":
+        if len(data) == 1 and not data[0] and _is_describe(_headers(context, 0)):
             context.set_response_content_type(0, "application/json")
             return [wire.write_value(self.predictor.describe())]
         return self.postprocess(self.inference(self.preprocess(data)))
@@ -72,17 +75,16 @@ class BertHandler:
         content_type = headers.get("content-type", "")
         is_form = content_type.lower().startswith(FORMS)
         field = next((name for name in (("data",) if is_form else ("body", "data")) if name in row), None)
-        content = row[field] if field else None
         if is_form:
             part = self.context.get_all_request_header(index).get(field)
             content_type = part.get("content-type") or "" if isinstance(part, dict) else ""
         json_length = headers.get("inference-header-content-length", "")
         body = Body(
-            content=content.encode() if isinstance(content, str) else content if content is None else bytes(content),
+            content=_content(row.get(field) if field else None),
             content_type=content_type,
             content_encoding=headers.get("content-encoding", ""),
             typed="host" in headers or "explain" in headers,  # gRPC has no headers
-            json_length=int(json_length) if json_length.isdecimal() else None,
+            json_length=int(json_length) if json_length.isdecimal() and len(json_length) < 20 else None,
         )
         return Request(
             body,
@@ -113,7 +115,21 @@ class BertHandler:
 def _headers(context: Any, index: int) -> dict[str, str]:
     """Return the headers of one row by lower-case name; TorchServe mixes form fields in, which are no strings."""
     headers = context.get_all_request_header(index)
-    return {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+    given = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
+    # What TorchServe sets is in lower case, and a client's header in other capitals does not speak for it.
+    return given | {name: value for name, value in headers.items() if isinstance(value, str) and name in given}
+
+
+def _is_describe(headers: Mapping[str, str]) -> bool:
+    """Tell TorchServe's own question from a client's header on a prediction, where TorchServe puts `explain`."""
+    return headers.get("describe") == "True" and "explain" not in headers
+
+
+def _content(value: Any) -> bytes | None:
+    """Return a body's bytes; what TorchServe decoded (decode_input_request=true) is no longer what was sent."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "surrogatepass")
+    return bytes(value) if isinstance(value, bytes | bytearray) else None
 
 
 def _milliseconds(header: str | None) -> float | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,7 +82,7 @@ class Job:
     def settle(self) -> None:
         """Turn errors of items into one of the whole request, unless the client wants them reported one by one."""
         errors = {index: item.error for index, item in enumerate(self.items) if item.error}
-        if errors and self.question and self.question.on_error != "report":
+        if errors and self.question and not (self.question.many and self.question.on_error == "report"):
             self.error = merge(errors) if self.question.many else errors[0]
             self.items = []
 
@@ -151,26 +151,32 @@ class Predictor:
         self.run(work)
         return self.write(work)
 
-    def answer_items(self, items: Sequence[JSON], parameters: dict[str, JSON] | None = None) -> list[JSON]:
-        """Answer items as one request would; raises the request's error."""
-        value = {"instances": list(items), "parameters": parameters or {}}
-        work = self.read([Request(Body(wire.write_value(value), "application/json"))])
+    def answer_items(self, items: Sequence[JSON], parameters: Mapping[str, JSON] | None = None) -> list[JSON]:
+        """Answer items, each a request of its own, in one batch; raises the first error."""
+        bodies = [wire.write_value({"instances": [item], "parameters": parameters or {}}) for item in items]
+        work = self.read([Request(Body(body, "application/json")) for body in bodies])
         self.run(work)
-        answers = self._answers(work.jobs[0])
-        if work.jobs[0].error:
-            raise work.jobs[0].error
+        answers = [answer for job in work.jobs for answer in self._answers(job)]
+        for job in work.jobs:
+            if job.error:
+                raise job.error
         return answers
 
     def check_golden(self, golden: archive.Golden) -> None:
         """Answer the golden questions; raises GoldenMismatch where an answer differs beyond the tolerance."""
         tolerance = self.engine.precision.tolerance
-        for index, answer in enumerate(self.answer_items(golden.items, golden.parameters)):
-            if not self.task.agree(golden.answers[index], answer, tolerance):
-                raise GoldenMismatch(
-                    f"golden question {index} is answered differently from when the archive was built "
-                    f"({self.engine.precision.name}, tolerance {tolerance:g}): the weights, a library or the hardware "
-                    "differ; pack again on this machine and compare, or choose another precision"
-                )
+        try:
+            answers = self.answer_items(golden.items, golden.parameters)
+            pairs = zip(golden.answers, answers, strict=True)
+            wrong = [index for index, pair in enumerate(pairs) if not self.task.agree(*pair, tolerance)]
+        except (RequestError, TypeError, KeyError, AttributeError) as error:
+            raise GoldenMismatch(f"the golden questions cannot be answered ({error}): pack again") from error
+        if wrong:
+            raise GoldenMismatch(
+                f"golden question {wrong[0]} is answered differently from when the archive was built "
+                f"({self.engine.precision.name}, tolerance {tolerance:g}): the weights, a library or the hardware "
+                "differ; pack again on this machine and compare, or choose another precision"
+            )
 
     def read(self, requests: Sequence[Request]) -> Work:
         """Read, parse and encode every request."""
@@ -311,8 +317,10 @@ class Predictor:
             except Exception as error:  # noqa: BLE001 - e.g. a model that answers NaN
                 job.error = _unexpected("writing", error)
         failure = job.error or InternalError("no answer was computed")
-        fallback = wire.OPEN_INFERENCE if job.request.kserve else wire.PLAIN
-        content = wire.write_error(failure, job.question.dialect if job.question else fallback)
+        dialect = job.question.dialect if job.question else wire.PLAIN
+        if job.request.kserve and dialect is not wire.KSERVE_V1:
+            dialect = wire.OPEN_INFERENCE
+        content = wire.write_error(failure, dialect)
         message = str(failure).encode("ascii", "replace").decode()[:200]
         return Reply(content, failure.status, failure.phrase, {"x-error-message": message})
 

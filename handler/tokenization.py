@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from transformers import AutoTokenizer, PretrainedConfig
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from handler.config import ServingConfig
 from handler.errors import ConfigError, InputTooLong, ModelMismatch, RequestError
@@ -55,11 +55,12 @@ class Tokenizer:
                 f"{type(tokenizer).__name__} has no fast version: save one (tokenizer.json) and pack again"
             )
         self.pad_id: int = tokenizer.pad_token_id or 0
-        self.max_length = _max_length(tokenizer.model_max_length, model_config, config)
+        self.max_length = _max_length(tokenizer, model_config, config)
         self.refuses_long = config.overflow == "refuse"
+        self._side: str = tokenizer.truncation_side
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_padding()
-        self._backend.enable_truncation(self.max_length, strategy="longest_first")
+        self._cut_long_texts()
 
     def encode(self, texts: Sequence[Text]) -> list[Encoding | RequestError]:
         """Encode texts in one call; what is longer than `max_length` is cut, or an InputTooLong in its place."""
@@ -70,12 +71,15 @@ class Tokenizer:
             for text, found in zip(batch, encoded, strict=True)
         ]
 
+    def _cut_long_texts(self) -> None:
+        self._backend.enable_truncation(self.max_length, strategy="longest_first", direction=self._side)
+
     def _cut(self, text: str | tuple[str, str], found: Any) -> Encoding | RequestError:
         self._backend.no_truncation()
         try:
             n_tokens = len(self._backend.encode_batch_fast([text])[0].ids)
         finally:
-            self._backend.enable_truncation(self.max_length, strategy="longest_first")
+            self._cut_long_texts()
         if self.refuses_long:
             return InputTooLong(f"text has {n_tokens} tokens, accepted: at most {self.max_length}")
         return Encoding(found.ids, found.type_ids, n_tokens - len(found.ids))
@@ -91,12 +95,14 @@ def first_position(model_config: PretrainedConfig) -> int:
     return (model_config.pad_token_id or 0) + 1 if family else 0
 
 
-def _max_length(tokenizer_limit: int, model_config: PretrainedConfig, config: ServingConfig) -> int:
+def _max_length(tokenizer: PreTrainedTokenizerBase, model_config: PretrainedConfig, config: ServingConfig) -> int:
     positions = getattr(model_config, "max_position_embeddings", None)
-    limits = [tokenizer_limit] if tokenizer_limit < 1_000_000 else []  # transformers' "no limit" is 1e30
+    declared = tokenizer.model_max_length
+    limits = [declared] if declared < 1_000_000 else []  # transformers' "no limit" is 1e30
     if positions:
         limits.append(positions - first_position(model_config))
     limit = min(limits, default=512)
-    if config.max_length and config.max_length > limit:
-        raise ConfigError(f"handler.max_length is {config.max_length}, but the model reads at most {limit} tokens")
+    least = tokenizer.num_special_tokens_to_add(pair=True) + 2  # a token of each text
+    if config.max_length and not least <= config.max_length <= limit:
+        raise ConfigError(f"handler.max_length is {config.max_length}, but this model reads {least} to {limit} tokens")
     return config.max_length or limit

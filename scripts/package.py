@@ -26,6 +26,7 @@ import torch
 from handler import archive, openapi
 from handler.config import ModelConfig, ServingConfig
 from handler.engine.precision import supported
+from handler.errors import RequestError
 from handler.predictor import Predictor
 from handler.wire import JSON
 from scripts.console import ROOT, ScriptError, run, say
@@ -161,8 +162,9 @@ def add_answers(stage: Path, name: str, version: str, config: ModelConfig) -> No
     reference = Predictor.load(model, reference_config, name=name, version=version, packed=False)
     task = reference.task
     items, parameters = list(task.golden_items), dict(task.golden_parameters)
-    if config.handler.overflow == "refuse":
-        items = [item for item in items if not isinstance(item, str) or len(item) < 200]
+    items = [item for item in items if can_answer(reference, item, parameters)]
+    if not items:
+        raise ScriptError("the limits refuse every golden question: raise max_characters or max_length")
     answers = rounded(reference.answer_items(items, parameters))
     archive.write_golden(stage, archive.Golden(items, parameters, answers))
     write_json(stage / archive.OPENAPI, openapi.document(task, reference.model, config.handler))
@@ -173,6 +175,15 @@ def add_answers(stage: Path, name: str, version: str, config: ModelConfig) -> No
         Predictor.load(stage, config.handler, name=name, version=version)
     else:
         say(f"note: this machine cannot try the archive at {config.handler.precision}; the worker will")
+
+
+def can_answer(predictor: Predictor, item: JSON, parameters: dict[str, JSON]) -> bool:
+    """Tell whether the operator's limits let a golden question through."""
+    try:
+        predictor.answer_items([item], parameters)
+    except RequestError:
+        return False
+    return True
 
 
 def run_archiver(stage: Path, name: str, version: str, scratch: Path) -> Path:

@@ -6,6 +6,7 @@ scores. The tokenizer is that of the pretrained base model, which scripts/setup.
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -28,6 +29,8 @@ from handler.predictor import Predictor
 from scripts.package import build
 from tests.live import Live, own_config
 from tests.samples import BASE, ROOT, MakeModel, MakePredictor
+
+os.environ["TS_DECODE_INPUT_REQUEST"] = "false"  # as TorchServe does with our config.properties
 
 
 @pytest.fixture(scope="session")

@@ -382,7 +382,7 @@ def silent(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) 
 
 def check_refusal(reply: Reply, expected: Bad) -> None:
     """Hold a reply against the documented refusal."""
-    assert reply.status == expected.status
+    assert reply.status == expected.status, expected.name
     value = told(reply)
     if "error" in value:
         assert list(value) == ["error"]
@@ -408,11 +408,20 @@ def check_discretion(reply: Reply) -> None:
 
 
 @pytest.mark.usefixtures("silent")
-@pytest.mark.parametrize("case", [*ALL, UNKNOWN_OUTPUT], ids=str)
+@pytest.mark.parametrize("case", [*ONE_BY_ONE, UNKNOWN_OUTPUT], ids=str)
 def test_bad_input_alone(predictor: Predictor, case: Bad) -> None:
     """The documented status, in the shape of the dialect, and nothing of the text."""
     (reply,) = predictor.answer([case.request])
     check_refusal(reply, case)
+
+
+@pytest.mark.usefixtures("silent")
+@pytest.mark.parametrize("cases", IN_EVERY_DIALECT.values(), ids=IN_EVERY_DIALECT)
+def test_bad_items_of_every_dialect_alone(predictor: Predictor, cases: list[Bad]) -> None:
+    """One refusal in all dialects."""
+    for case in cases:
+        (reply,) = predictor.answer([case.request])
+        check_refusal(reply, case)
 
 
 @pytest.mark.usefixtures("silent")

@@ -848,7 +848,7 @@ WRONG: dict[str, tuple[Callable[[Path], None], type[StartupError], str]] = {
     "more tokens than the model reads": (
         then_repack(edit(SETTINGS, lambda old: old + b"  max_length: 513\n")),
         ConfigError,
-        "at most 512",
+        "reads 5 to 512 tokens",
     ),
     "precision that the hardware lacks": (
         then_repack(edit(SETTINGS, lambda old: old.replace(b"precision: fp32", b"precision: fp16"))),

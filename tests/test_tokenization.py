@@ -50,9 +50,10 @@ def test_refuse_harms_only_the_long_text(model_folder: Path) -> None:
 
 
 def test_more_than_the_model_reads_is_refused_at_start(model_folder: Path) -> None:
-    """A max_length beyond the position embeddings would crash on the first long text."""
-    with pytest.raises(ConfigError, match=r"max_length is 513, but the model reads at most 512 tokens"):
-        tokenizer(model_folder, max_length=513)
+    """Beyond the position embeddings the first long text would crash; too short, no text would be read at all."""
+    for length in (4, 513):
+        with pytest.raises(ConfigError, match=rf"max_length is {length}, but this model reads 5 to 512 tokens"):
+            tokenizer(model_folder, max_length=length)
 
 
 def test_roberta_reads_less_than_its_positions(make_model: MakeModel) -> None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
@@ -87,7 +88,7 @@ class Engine:
                 dtype=torch.float32,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             raise ModelMismatch(f"the weights cannot be loaded: {' '.join(str(error).split())[:300]}") from error
         missing = sorted(report["missing_keys"])
         if missing:

@@ -64,7 +64,8 @@ class SequenceClassification(Task):
         if top_k is not None and (type(top_k) is not int or top_k < 1):
             shown = top_k if type(top_k) is int else kind_of(top_k)
             raise InvalidInput(f"top_k must be a whole number of 1 or more, or null for all labels, got {shown}")
-        function = parameters.get("function_to_apply") or self.default_function
+        function = parameters.get("function_to_apply")
+        function = self.default_function if function is None else function
         if not isinstance(function, str) or function not in FUNCTIONS:
             raise InvalidInput(f"function_to_apply must be one of {', '.join(FUNCTIONS)}")
         return Query(((text, pair),), {"top_k": top_k, "function": function})

@@ -66,7 +66,9 @@ def read(body: Body) -> Question:
     if not body.content:
         raise MalformedBody(f"body is empty: {HOW_TO_SEND}")
     content, tail = body.content, None
-    if body.json_length is not None and body.json_length <= len(content):
+    if body.json_length is not None:
+        if body.json_length > len(content):
+            raise MalformedBody("Inference-Header-Content-Length is more than the length of the body")
         content, tail = content[: body.json_length], content[body.json_length :]
         media = "application/json"
     looks_like_json = not body.typed and content.lstrip()[:1] in (b"{", b"[", b'"')
@@ -104,7 +106,8 @@ def _attach(value: JSON, tail: bytes) -> None:
             continue
         if not 0 <= size <= len(tail):
             raise MalformedBody("binary_data_size is not the size of the data that follow the JSON")
-        tensor["data"], tail = _elements(tail[:size]), tail[size:]
+        packed, tail = tail[:size], tail[size:]
+        tensor["data"] = _elements(packed) if tensor.get("datatype") == "BYTES" else []
     if tail:
         raise MalformedBody(f"{len(tail)} bytes follow the last binary tensor")
 
@@ -124,6 +127,7 @@ def _elements(packed: bytes) -> list[str]:
 
 
 def _media_type(content_type: str) -> tuple[str, str]:
-    media, *parameters = [part.strip().lower() for part in content_type.split(";")]
-    charsets = [part.partition("=")[2].strip(' "') for part in parameters if part.startswith("charset=")]
-    return media, charsets[0] if charsets else ""
+    media, *parameters = content_type.lower().split(";")
+    pairs = [parameter.partition("=") for parameter in parameters]
+    charsets = [value.strip(' "') for name, _, value in pairs if name.strip() == "charset"]
+    return media.strip(), charsets[0] if charsets else ""

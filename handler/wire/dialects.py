@@ -99,14 +99,17 @@ class KServeV1(Dialect):
 class OpenInference(Dialect):
     """Open Inference Protocol v2: text in BYTES tensors, one tensor a field, one row an item."""
 
-    own_parameters: ClassVar = ("binary_data_output", "binary_data_size")
+    own_parameters: ClassVar = (
+        *("binary_data_output", "binary_data_size", "priority", "timeout"),
+        *("sequence_id", "sequence_start", "sequence_end"),
+    )
 
     def read(self, value: JSON) -> Question:
         _refuse_keys(value, ("id", "model_name", "model_version", "inputs", "outputs", "parameters"), "body")
         parameters = _object(value.get("parameters"), "parameters")
         for name in self.own_parameters:
             parameters.pop(name, None)
-        columns = {_word(tensor, "name"): self._column(tensor) for tensor in value["inputs"]}
+        columns = {_word(tensor, "name"): self._column(tensor, n) for n, tensor in enumerate(value["inputs"])}
         if len(columns) < len(value["inputs"]):
             raise InvalidInput("inputs: two tensors of one name")
         sizes = {len(column) for column in columns.values()}
@@ -136,18 +139,18 @@ class OpenInference(Dialect):
         return {"error": str(error)}
 
     @staticmethod
-    def _column(tensor: JSON) -> list[JSON]:
+    def _column(tensor: JSON, index: int) -> list[JSON]:
         """Return the elements of one BYTES tensor of shape [n] or [n, 1]."""
-        name, shape, datum = tensor["name"], tensor.get("shape"), tensor.get("data")
+        shape, datum = tensor.get("shape"), tensor.get("data")
         if tensor.get("datatype") != "BYTES":
-            raise InvalidInput(f"inputs: datatype of {_shown(name)} must be BYTES")
+            raise InvalidInput(f"inputs[{index}]: datatype must be BYTES")
         if not isinstance(datum, list):
-            raise InvalidInput(f"inputs: data of {_shown(name)} must be a list, got {kind_of(datum)}")
+            raise InvalidInput(f"inputs[{index}]: data must be a list, got {kind_of(datum)}")
         if datum and all(isinstance(item, list) and len(item) == 1 for item in datum):
             datum = [item[0] for item in datum]
         sizes = [size for size in shape if type(size) is int and size >= 0] if isinstance(shape, list) else []
         if sizes != shape or len(sizes) not in (1, 2) or sizes[1:] not in ([], [1]) or sizes[0] != len(datum):
-            raise InvalidInput(f"inputs: shape of {_shown(name)} must be [{len(datum)}] or [{len(datum)}, 1]")
+            raise InvalidInput(f"inputs[{index}]: shape must be [{len(datum)}] or [{len(datum)}, 1]")
         return datum
 
     @staticmethod
@@ -202,11 +205,6 @@ def _word(tensor: JSON, key: str) -> str:
     if not isinstance(word, str):
         raise InvalidInput(f"each tensor must be an object with a {key}")
     return word
-
-
-def _shown(name: str) -> str:
-    """Show a tensor's name in a message, unless it could be something else than a name."""
-    return name if name.isidentifier() and len(name) <= 40 else "a tensor"
 
 
 def _refuse_keys(value: Mapping[str, JSON], known: Sequence[str], where: str) -> None:

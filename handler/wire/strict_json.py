@@ -91,7 +91,7 @@ def _small(digits: str) -> int:
 
 def _deeper(value: JSON, depth: int) -> bool:
     level = [value]
-    while level and depth >= 0:
+    while level and depth > 0:
         children = (item.values() if isinstance(item, dict) else item for item in level)
         level = [child for group in children for child in group if isinstance(child, dict | list)]
         depth -= 1
