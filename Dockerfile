@@ -50,6 +50,7 @@ LABEL org.opencontainers.image.title="bert-on-torchserve" \
       org.opencontainers.image.licenses="Apache-2.0" \
       org.opencontainers.image.version="${VERSION}"
 
+# SERVE_RUN_DIR: where serve.sh and models.py look for the server, also under `docker exec`.
 # HF_*, TRANSFORMERS_*: a model comes from its archive; asking a hub would hang where there is no network.
 # TS_*: from outside the container only inference and metrics are reachable; management stays on loopback, because
 # whoever reaches it can scale and stop models. config.properties allows them (enable_envvars_config).
@@ -60,6 +61,7 @@ ENV PATH=/app/.venv/bin:$PATH \
     TRANSFORMERS_OFFLINE=1 \
     HF_HUB_DISABLE_TELEMETRY=1 \
     HOME=/app/run \
+    SERVE_RUN_DIR=/app/run \
     USER=server \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
@@ -78,17 +80,17 @@ COPY --chmod=555 handler/ handler/
 USER 10001:10001
 # The only place that is written: keys, pid file, sockets and the unpacked archives.
 VOLUME ["/app/run"]
-# Inference and metrics. Management (8081) is for `docker exec CONTAINER scripts/models.py list --run-dir /app/run`.
+# Inference and metrics. Management (8081) is for `docker exec CONTAINER scripts/models.py list`.
 EXPOSE 8080 8082
 
 # Ready means that every worker is up and a prediction comes back, not that a port is open.
 # 120 s: reading, checking and warming up a large archive on a slow disk.
 HEALTHCHECK --interval=30s --timeout=15s --start-period=120s --retries=3 \
-    CMD ["/app/scripts/serve.sh", "status", "--run-dir", "/app/run"]
+    CMD ["/app/scripts/serve.sh", "status"]
 
 # In exec form SIGTERM reaches serve.sh, which lets the requests that are here finish and then stops TorchServe. It stays
 # process 1 and, being bash, reaps whatever TorchServe's workers leave behind: no init is needed.
-ENTRYPOINT ["/app/scripts/serve.sh", "run", "--run-dir", "/app/run"]
+ENTRYPOINT ["/app/scripts/serve.sh", "run"]
 # Every archive of the store. Arguments of `docker run` take this place, e.g. --models intents --grace 60
 CMD ["--models", "all"]
 

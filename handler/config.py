@@ -43,8 +43,6 @@ class Frontend:
         _check(self, "")
         if self.minWorkers and self.maxWorkers and self.minWorkers > self.maxWorkers:
             raise ConfigError(f"minWorkers is {self.minWorkers}, more than maxWorkers, {self.maxWorkers}")
-        if self.batchSize and self.batchSize > 2 and self.maxBatchDelay == 0:
-            raise ConfigError("maxBatchDelay is 0, with which TorchServe never fills a batch beyond 2: use 1 to 5 (ms)")
         if self.batchSize and (self.jobQueueSize or 100) < self.batchSize:
             raise ConfigError(f"jobQueueSize is {self.jobQueueSize or 100}, less than one batch of {self.batchSize}")
 
@@ -121,7 +119,7 @@ def _refuse_unknown(settings: Iterable[object], known: list[str], prefix: str) -
 
 
 def _check(section: Frontend | ServingConfig, prefix: str) -> None:
-    """Hold every field to its annotation; counts are positive, delays and timeouts not negative."""
+    """Hold every field to its annotation; every number is positive (TorchServe takes a delay of 0 for 100 ms)."""
     hints = typing.get_type_hints(type(section))
     for setting in fields(section):
         value, name = getattr(section, setting.name), prefix + setting.name
@@ -129,9 +127,8 @@ def _check(section: Frontend | ServingConfig, prefix: str) -> None:
         if not any(_fits(value, kind) for kind in accepted):
             said = ", ".join(_spoken(kind) for kind in accepted if kind is not type(None))
             raise ConfigError(f"{name} is {value!r}, accepted: {said}")
-        smallest = 0 if setting.name == "maxBatchDelay" else 1
-        if isinstance(value, int) and value < smallest:
-            raise ConfigError(f"{name} is {value}, accepted: {smallest} or more")
+        if isinstance(value, int) and value < 1:
+            raise ConfigError(f"{name} is {value}, accepted: 1 or more")
 
 
 def _accepted(hint: object) -> list[object]:

@@ -213,7 +213,7 @@ def normalise(source: Path, target: Path) -> None:
             info.external_attr = 0o644 << 16
             if entry == "MAR-INF/MANIFEST.json":
                 manifest = json.loads(packed.read(entry))
-                manifest.pop("createdOn", None)
+                manifest["createdOn"] = "01/01/1980 00:00:00"
                 out.writestr(info, json.dumps(manifest, indent=2))
                 continue
             with packed.open(entry) as reader, out.open(info, "w", force_zip64=True) as writer:

@@ -22,7 +22,7 @@ from tests.samples import ROOT
         ({"minWorkers": True}, "minWorkers is True, accepted: a whole number"),
         ({"minWorkers": 0}, "minWorkers is 0, accepted: 1 or more"),
         ({"minWorkers": 3, "maxWorkers": 2}, "minWorkers is 3, more than maxWorkers, 2"),
-        ({"batchSize": 8, "maxBatchDelay": 0}, "maxBatchDelay is 0"),
+        ({"maxBatchDelay": 0}, "maxBatchDelay is 0, accepted: 1 or more"),
         ({"batchSize": 101}, "jobQueueSize is 100, less than one batch of 101"),
         ({"deviceIds": ["0"]}, "deviceIds is .* accepted: a list of whole numbers"),
         ({"deviceType": "tpu"}, "deviceType is 'tpu', accepted: cpu, gpu"),

@@ -83,7 +83,7 @@ def test_what_is_started_is_in_the_image_and_shares_a_run_folder() -> None:
         assert os.access(script, os.X_OK)
         assert script.parent.name in copied()
     assert (entry[1], probe[1]) == ("run", "status")
-    assert entry[2:] == probe[2:] == ["--run-dir", program(arguments("VOLUME")[0])[0]]
+    assert f"SERVE_RUN_DIR={program(arguments('VOLUME')[0])[0]} " in TEXT
 
 
 def test_the_process_is_nobody_in_particular() -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -36,10 +35,10 @@ def blocks(section: str) -> list[Block]:
     return [Block(*found) for found in re.findall(r"(?ms)^```(\w+)\n(.*?)^```$", body)]
 
 
-def examples() -> Iterator[tuple[Block, Block]]:
-    """Yield every example of the API with the answer that follows it."""
+def examples() -> list[tuple[Block, Block]]:
+    """Return every example of the API with the answer that follows it."""
     found = [block for block in blocks("Ask it") if not block.text.startswith("KEY=")]
-    yield from zip(found[::2], found[1::2], strict=True)
+    return list(zip(found[::2], found[1::2], strict=True))
 
 
 def shape(value: Any) -> Any:

@@ -323,6 +323,8 @@ def test_a_changed_archive_never_becomes_ready(live: Live, mar: Path) -> None:
     with zipfile.ZipFile(mar) as source, zipfile.ZipFile(target, "w") as broken:
         for name in source.namelist():
             content = source.read(name)
+            if name == "MAR-INF/MANIFEST.json":
+                content = content.replace(b'"tiny"', b'"broken"')
             broken.writestr(name, content + b" " if name == "model/config.json" else content)
     done = live.script("models.py", "register", "broken", check=False)
     assert done.returncode != 0

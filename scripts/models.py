@@ -1,0 +1,323 @@
+#!/usr/bin/env python3
+"""See and change what a running TorchServe serves, through its management API.
+
+A model counts as ready when all its workers have loaded it and one real prediction answers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psutil  # type: ignore[import-untyped]
+from rich.console import Console
+
+from scripts.client import Inference, Management, Model, NotRunning, Refused, Server, UnknownModel, add_options
+from scripts.console import ScriptError, run, say, table
+
+NOT_READY, NOT_RUNNING = 1, 3  # exit codes of `status`
+
+
+@dataclass(frozen=True)
+class Call:
+    """One command: what was asked for, and of which server."""
+
+    arguments: argparse.Namespace
+    server: Server
+    management: Management
+
+
+Command = Callable[[Call], int | None]
+
+
+def main() -> int | None:
+    """Parse the command line and run one command."""
+    arguments = parse_arguments()
+    server = Server.of(arguments)
+    command: Command = arguments.command
+    return command(Call(arguments, server, Management(server)))
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, command: Command) -> argparse.ArgumentParser:
+        told = (command.__doc__ or "").partition("\n")[0]
+        new = commands.add_parser(name, help=told, description=told)
+        new.set_defaults(command=command)
+        add_options(new)
+        return new
+
+    add("list", list_models)
+
+    new = add("status", status)
+    new.add_argument("models", nargs="*", metavar="NAME", help="models that must be there (default: all that are)")
+    new.add_argument("--wait", action="store_true", help="wait while models load")
+    new.add_argument("--log-from", type=int, default=0, metavar="BYTE", help="look for reasons in the log from here on")
+
+    new = add("describe", describe)
+    new.add_argument("name", metavar="NAME")
+    new.add_argument("--version", help="default: the default version")
+
+    new = add("register", register)
+    new.add_argument("archive", metavar="NAME[.mar]", help="an archive of the model store")
+    new.add_argument("--initial-workers", type=int, metavar="N", help="default: minWorkers of the archive")
+    new.add_argument("--batch-size", type=int, metavar="N", help="default: batchSize of the archive")
+    new.add_argument("--max-batch-delay", type=int, metavar="MS", help="default: maxBatchDelay of the archive")
+
+    new = add("scale", scale)
+    new.add_argument("name", metavar="NAME")
+    new.add_argument("--min", type=int, required=True, metavar="N", help="workers to run")
+    new.add_argument("--max", type=int, metavar="N", help="default: as --min")
+    new.add_argument("--version", help="default: the default version")
+
+    new = add("default", set_default)
+    new.add_argument("name", metavar="NAME")
+    new.add_argument("version", metavar="VERSION")
+
+    new = add("unregister", unregister)
+    new.add_argument("name", metavar="NAME")
+    new.add_argument("--version", help="default: the default version")
+
+    new = add("idle", idle)
+    new.add_argument("--within", type=float, default=30, metavar="SECONDS", help="give up after this (default: 30)")
+    return parser.parse_args()
+
+
+def list_models(call: Call) -> None:
+    """List every version of every model."""
+    show(call.management.models())
+
+
+def status(call: Call) -> int:
+    """Exit with 0 when every model is ready, with 1 when not, with 3 when no server is running."""
+    try:
+        models = call.management.models()
+    except NotRunning as error:
+        say(str(error))
+        return NOT_RUNNING
+    failures = Failures(call.server, call.arguments.log_from)
+    missing = set(call.arguments.models) - {model.name for model in models}
+    for name in sorted(missing):
+        say(f"{name} could not be registered: {failures.of_archive(name) or 'see the log of the server'}")
+    if call.arguments.models:
+        models = [model for model in models if model.name in call.arguments.models]
+    problems = 0
+    for model in models:
+        problem = problem_of(model, call, failures, wait=call.arguments.wait)
+        if problem:
+            say(f"{model.name} {model.version} is not ready: {problem}")
+            problems += 1
+    show([call.management.model(model.name, model.version) for model in models])
+    return NOT_READY if missing or problems or not models else 0
+
+
+def describe(call: Call) -> None:
+    """Print what a model is: task, labels, limits, precision, hashes, OpenAPI document."""
+    print(
+        json.dumps(call.management.describe(call.arguments.name, call.arguments.version), indent=2, ensure_ascii=False)
+    )
+
+
+def register(call: Call) -> None:
+    """Register an archive of the model store and wait until it is ready; one that fails is unregistered again."""
+    archive = call.arguments.archive if call.arguments.archive.endswith(".mar") else f"{call.arguments.archive}.mar"
+    failures = Failures.from_now(call.server)
+    try:
+        name, version = call.management.register(
+            archive,
+            initial_workers=call.arguments.initial_workers,
+            batch_size=call.arguments.batch_size,
+            max_batch_delay=call.arguments.max_batch_delay,
+        )
+    except Refused as refusal:
+        if refusal.kind == "ConflictStatusException":
+            raise ScriptError(f"{refusal.message}: scripts/models.py unregister removes it") from refusal
+        if isinstance(refusal, UnknownModel):
+            raise ScriptError(f"no {archive} in the server's model store: scripts/package.py makes one") from refusal
+        raise
+    if call.arguments.initial_workers:  # TorchServe prefers the archive's minWorkers
+        call.management.scale(name, version, call.arguments.initial_workers, call.arguments.initial_workers)
+    model = call.management.model(name, version)
+    problem = problem_of(model, call, failures, wait=True)
+    if problem:
+        call.management.unregister(name, version)
+        raise ScriptError(f"{name} {version} did not become ready and was unregistered: {problem}")
+    show([call.management.model(name, version)])
+
+
+def scale(call: Call) -> None:
+    """Set the number of workers of a model and wait until they are ready."""
+    failures = Failures.from_now(call.server)
+    version = call.arguments.version or call.management.default_version(call.arguments.name)
+    call.management.scale(call.arguments.name, version, call.arguments.min, call.arguments.max or call.arguments.min)
+    model = call.management.model(call.arguments.name, version)
+    problem = problem_of(model, call, failures, wait=True) if call.arguments.min else ""
+    if problem:
+        raise ScriptError(f"{call.arguments.name} {version} is not ready: {problem}")
+    show([call.management.model(call.arguments.name, version)])
+
+
+def set_default(call: Call) -> None:
+    """Send the requests that name no version to another version."""
+    call.management.set_default(call.arguments.name, call.arguments.version)
+    say(f"{call.arguments.name}: requests without a version now go to {call.arguments.version}")
+
+
+def unregister(call: Call) -> None:
+    """Remove a version of a model; requests in its queue are lost, so let it become idle first."""
+    try:
+        call.management.unregister(call.arguments.name, call.arguments.version)
+    except Refused as refusal:
+        if refusal.kind == "InvalidModelVersionException":
+            raise ScriptError(
+                f"{refusal.message}: first give it another one with scripts/models.py default"
+            ) from refusal
+        raise
+    say(f"{call.arguments.name} {call.arguments.version or ''}".rstrip() + " unregistered")
+
+
+def idle(call: Call) -> int:
+    """Wait until no request waits or runs; exit with 1 when some still do.
+
+    TorchServe tells how many requests wait, not how many run. A worker takes one batch after the other, in order: when
+    it answers a prediction, it has answered all before; and while it runs one, it uses its processor.
+    """
+    deadline = time.monotonic() + call.arguments.within
+    quiet = 0
+    spent = float("nan")
+    try:
+        for model in call.management.models():
+            if model.ready:
+                left = max(deadline - time.monotonic(), 0.1)
+                Inference(call.server).responds(model.name, model.version, timeout=left)
+        while quiet < 2 and time.monotonic() < deadline:
+            models = call.management.models()
+            before, spent = spent, sum(cpu_seconds(pid) for model in models for pid in model.pids)
+            quiet = quiet + 1 if spent - before < 0.02 and not any(model.waiting for model in models) else 0
+            time.sleep(0.3)
+    except NotRunning:
+        return 0
+    return 0 if quiet == 2 else NOT_READY
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used, 0 where there is none."""
+    try:
+        times = psutil.Process(pid).cpu_times() if pid > 0 else None
+    except psutil.Error:
+        return 0.0
+    return float(times.user + times.system) if times else 0.0
+
+
+def show(models: Sequence[Model]) -> None:
+    """Print models as a table."""
+    if not models:
+        say("no model is registered: scripts/models.py register NAME")
+        return
+    header = ["model", "version", "default", "workers", "batch", "delay", "waiting", "state"]
+    rows = [
+        [
+            model.name,
+            model.version,
+            "yes" if model.default else "",
+            f"{model.ready}/{model.min_workers}",
+            model.batch_size,
+            f"{model.max_batch_delay} ms",
+            model.waiting,
+            model.state,
+        ]
+        for model in models
+    ]
+    table(header, rows)
+
+
+class Failures:
+    """Why models did not load, from the log of the server; it has one JSON object a line."""
+
+    def __init__(self, server: Server, begin: int) -> None:
+        self.log = server.log
+        self.begin = begin
+
+    @classmethod
+    def from_now(cls, server: Server) -> Failures:
+        """Look only at what happens from now on."""
+        return cls(server, server.log.stat().st_size if server.log.is_file() else 0)
+
+    def of_worker(self, model: Model) -> str:
+        """Return the last thing that a worker of this model said before it gave up; empty: nothing."""
+        worker = f"-{model.name}_{model.version}-"
+        told = [line["message"] for line in self._lines() if line["logger"] == "MODEL_LOG" and worker in line["thread"]]
+        errors = [message for message in told if re.match(r"[\w.]*(Error|Mismatch)\b", message)]
+        named = [error for error in errors if ": " in error]  # the log cuts off what might quote a user
+        spoken = [message.partition(", exception ")[2] for message in told if ", exception " in message]
+        return (named or spoken or errors or [""])[-1].removeprefix("handler.errors.")
+
+    def of_archive(self, name: str) -> str:
+        """Return why an archive could not be registered at the start of the server; empty: nothing is known."""
+        for line in self._lines():
+            if re.search(rf"Failed to load model: (.*/)?{re.escape(name)}(\.mar)?$", line["message"]):
+                return str(line["error"].partition("\n")[0].rpartition("Exception: ")[2])
+        return ""
+
+    def _lines(self) -> Iterator[dict[str, str]]:
+        if not self.log.is_file():
+            return
+        with self.log.open("rb") as log:
+            log.seek(self.begin if self.begin <= self.log.stat().st_size else 0)  # it was rotated
+            for line in log:
+                try:
+                    yield json.loads(line)
+                except ValueError:
+                    continue  # Java itself speaks plain text
+
+
+def problem_of(model: Model, call: Call, failures: Failures, *, wait: bool) -> str:
+    """Return what keeps a model from being ready, or nothing; `wait` while its workers load."""
+    problem = loading_problem(model, call.management, failures) if wait else "" if model.is_ready else model.state
+    return problem or Inference(call.server).responds(model.name, model.version, timeout=30 if wait else 5)
+
+
+def loading_problem(model: Model, management: Management, failures: Failures) -> str:
+    """Wait until all workers of a model have loaded it; return what went wrong, or nothing.
+
+    TorchServe starts a worker that failed again and again, and tells nobody: more processes than workers is the sign.
+    """
+    seen: set[int] = set()
+    deadline = time.monotonic() + model.startup_timeout + 30
+    if model.is_ready:
+        return ""
+    with working(f"loading {model.name} {model.version}"):
+        while not model.is_ready:
+            seen.update(pid for pid in model.pids if pid > 0)
+            problem = failures.of_worker(model)
+            if problem or len(seen) > max(model.min_workers, len(model.pids)):
+                return problem or "a worker ended while it loaded; see the log of the server"
+            if time.monotonic() > deadline:
+                return f"{model.ready} of {model.min_workers} workers are ready after {model.startup_timeout + 30} s"
+            time.sleep(0.3)
+            model = management.model(model.name, model.version)
+    return ""
+
+
+@contextmanager
+def working(message: str) -> Iterator[None]:
+    """Show that something takes a while: a spinner, or one line where standard error is no terminal."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status(message):
+            yield
+    else:
+        say(message)
+        yield
+
+
+if __name__ == "__main__":
+    run(main)

