@@ -9,7 +9,7 @@ usage() {
 Usage: scripts/quickstart.sh [--stop] [--config FILE] [--run-dir DIR] [--model-store DIR]
 
 Sets up, fine-tunes a small BERT on examples/intents, packs it, starts the server, registers the model and asks it a
-few sentences. About four minutes the first time. The server is left running, unless
+few sentences. Three to four minutes the first time. The server is left running, unless
 
   --stop              stops it at the end
   --config, --run-dir, --model-store
@@ -47,7 +47,7 @@ if [ -f "$model/training.json" ] && ! newer "$model/training.json" "$data"; then
   echo "$model is trained already" >&2
 else
   scripts/train.py --model models/base --train "$data/train.csv" --validation "$data/validation.csv" \
-    --test "$data/test.csv" --output "$model" --overwrite
+    --test "$data/test.csv" --output "$model" --overwrite --epochs 8
 fi
 
 step "3/5 pack it into $archive"
