@@ -20,16 +20,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
-
-from handler import archive, openapi
+from handler import archive
 from handler.config import ModelConfig, ServingConfig
-from handler.engine.precision import supported
 from handler.errors import RequestError
-from handler.predictor import Predictor
 from handler.wire import JSON
 from scripts.console import ROOT, ScriptError, run, say
+
+# torch and transformers take seconds to import: functions do it, so that --help and mistakes are told at once.
+if TYPE_CHECKING:
+    from handler.predictor import Predictor
 
 # Everything a tokenizer or a model is saved as, and nothing else: no pickles, no checkpoints of a trainer.
 MODEL_FILES = (
@@ -155,6 +156,12 @@ def lay_out(stage: Path, model: Path, config: ModelConfig) -> None:
 
 def add_answers(stage: Path, name: str, version: str, config: ModelConfig) -> None:
     """Write golden answers, model card, OpenAPI document and manifest, then hold the stage against them once."""
+    import torch
+
+    from handler import openapi
+    from handler.engine.precision import supported
+    from handler.predictor import Predictor
+
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same sums in the same order every time
     reference_config = replace(config.handler, precision="fp32")
@@ -226,22 +233,29 @@ def card(model: Path, predictor: Predictor, config: ModelConfig) -> str:
     lines = [f"# {name.name} {name.version}", "", f"Task: {task.name} ({type(predictor.engine.model).__name__})", ""]
     training = model / "training.json"
     if training.is_file():
-        lines += ["## Training", "", *facts(json.loads(training.read_text(encoding="utf-8"))), ""]
+        lines += told(json.loads(training.read_text(encoding="utf-8")))
     else:
-        lines += ["## Training", "", "Not recorded: the model folder holds no training.json.", ""]
+        lines += ["Training is not recorded: the model folder holds no training.json.", ""]
     lines += ["## Labels", "", *(f"{index}. {label}" for index, label in enumerate(task.labels)), ""]
     lines += ["## Serving", "", "```yaml", config.to_yaml().strip(), "```", ""]
     return "\n".join(lines)
 
 
-def facts(value: dict[str, JSON], depth: int = 0) -> Iterator[str]:
-    """Write a mapping as a nested Markdown list."""
-    for key, fact in value.items():
-        if isinstance(fact, dict):
-            yield f"{'  ' * depth}- {key}:"
-            yield from facts(fact, depth + 1)
-        else:
-            yield f"{'  ' * depth}- {key}: {fact}"
+def told(training: dict[str, JSON]) -> list[str]:
+    """Write what training.json knows as Markdown."""
+    lines = ["## Metrics", ""]
+    for split in ("validation", "test"):
+        metrics = training.get(split) or {}
+        lines += (
+            [f"- {split}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())] if metrics else []
+        )
+    lines += ["", "## Training", "", f"- from: {training.get('base_model', {}).get('name')}"]
+    for split, facts in training.get("data", {}).items():
+        lines.append(f"- {split} data: {facts['name']}, {facts['rows']} rows, SHA-256 {facts['sha256']}")
+    lines += [f"- {name}: {value}" for name, value in training.get("parameters", {}).items() if value is not None]
+    lines += [f"- best epoch: {training.get('best_epoch')}", f"- finished: {training.get('finished')}"]
+    versions = training.get("versions", {})
+    return [*lines, "- with: " + ", ".join(f"{name} {version}" for name, version in versions.items()), ""]
 
 
 def rounded(answers: JSON) -> JSON:

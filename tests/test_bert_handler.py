@@ -923,6 +923,7 @@ print("CODE " + handler.__file__)
 """
 
 
+@pytest.mark.slow
 def test_torchserves_own_loader_serves_the_archive(unpacked: Path, predictor: Predictor) -> None:
     """In a process of its own, with the unpacked folder as PYTHONPATH and working directory, as TorchServe does."""
     rows = [http(text) for text in TEXTS] + [http(b"\xff Xyzzymark"), kserve({"inputs": [TENSOR]})]

@@ -20,6 +20,7 @@ from handler.errors import ConfigError, GoldenMismatch, ModelMismatch, StartupEr
 from handler.predictor import Predictor
 from scripts.console import ScriptError
 from scripts.package import build, parser, with_options
+from scripts.package import told as told_of
 from tests.samples import ROOT, ask, told
 
 
@@ -56,6 +57,23 @@ def test_an_archive_holds_what_it_says(mar: Path, unpacked: Path, model_folder: 
     assert "# tiny 1.0" in card
     assert "2. fear" in card
     assert json.loads((unpacked / "openapi.json").read_text(encoding="utf-8"))["info"]["title"] == "tiny"
+
+
+def test_the_card_tells_what_training_told() -> None:
+    """Metrics and origin, from what scripts/train.py writes."""
+    training = {
+        "base_model": {"name": "some-bert"},
+        "data": {"train": {"name": "train.csv", "rows": 820, "sha256": "ab" * 32}},
+        "test": {"accuracy": 0.9647},
+        "parameters": {"epochs": 8, "pair_column": None},
+        "best_epoch": 7,
+    }
+    lines = told_of(training)
+    assert "- test: accuracy 0.9647" in lines
+    assert "- from: some-bert" in lines
+    assert f"- train data: train.csv, 820 rows, SHA-256 {'ab' * 32}" in lines
+    assert "- epochs: 8" in lines
+    assert not [line for line in lines if "pair_column" in line]
 
 
 def test_what_is_served_equals_what_was_trained(unpacked: Path, model_folder: Path) -> None:
@@ -145,6 +163,7 @@ def test_a_folder_without_safetensors_is_refused(model_folder: Path, tmp_path: P
     assert not list(tmp_path.glob("*.mar"))
 
 
+@pytest.mark.slow
 def test_the_command_line(model_folder: Path, tmp_path: Path) -> None:
     """One command from a model folder to an archive; a mistake is one line on standard error."""
     command = [sys.executable, str(ROOT / "scripts" / "package.py"), "--model", str(model_folder), "--name", "cli"]

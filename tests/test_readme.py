@@ -117,7 +117,9 @@ def test_every_script_is_mentioned_and_has_help(script: str) -> None:
     assert len(done.stdout) > 60
 
 
-@pytest.mark.parametrize("option", sorted(set(re.findall(r"scripts/(\w+\.(?:py|sh)) [^`\n]*?(--(?!help)[a-z-]+)", README))))
+@pytest.mark.parametrize(
+    "option", sorted(set(re.findall(r"scripts/(\w+\.(?:py|sh)) [^`\n]*?(--(?!help)[a-z-]+)", README)))
+)
 def test_every_option_in_the_readme_exists(option: tuple[str, str]) -> None:
     """The first option of each command that the README shows is in the script's --help."""
     script, flag = option

@@ -22,6 +22,8 @@ from safetensors.torch import load_file
 from scripts import dataset, train
 from scripts.console import ROOT, ScriptError
 
+pytestmark = pytest.mark.slow
+
 ANIMALS = {"cat": "purrs meows", "dog": "barks digs", "bird": "sings flies"}
 FILLER = ["the", "a", "my", "old", "small", "happy", "in", "garden", "today", "again"]
 
