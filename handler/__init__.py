@@ -11,6 +11,7 @@ tasks/          what a model is used for: parse, reduce, decode
 engine/         the speed room: encodings -> values
 archive         what rides in the .mar beside the code, and how a worker knows that it is what was packed
 telemetry       what is counted and timed
+work            what travels: requests, items, replies
 openapi         the contract of one served model, as a document
 predictor       the story on one page: requests -> replies
 bert_handler    the door: the only module that knows TorchServe

@@ -20,9 +20,10 @@ import handler
 from handler import engine, wire
 from handler.config import ModelConfig
 from handler.errors import ConfigError
-from handler.predictor import Predictor, Reply, Request, Work
+from handler.predictor import Predictor
 from handler.telemetry import BatchReport
 from handler.wire import Body
+from handler.work import Reply, Request, Work
 
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -28,75 +27,13 @@ from handler.errors import (
     InternalError,
     RequestError,
     UnknownOperation,
-    merge,
 )
-from handler.tasks import Query, Row, Task, task_for
-from handler.telemetry import BatchReport
-from handler.tokenization import Encoding, Tokenizer
+from handler.tasks import Task, task_for
+from handler.tokenization import Tokenizer
 from handler.wire import JSON, Body, ModelName, Question
+from handler.work import Item, Job, Reply, Request, Work
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Request:
-    """One row of a TorchServe batch, or one question from the command line."""
-
-    body: Body
-    operation: str = ""
-    explain: bool = False
-    kserve: bool = False  # came over one of KServe's routes, whose errors have their own shape
-    deadline_ms: float | None = None  # since the epoch
-    id: str | None = None  # the client's own
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What one request gets back."""
-
-    content: bytes
-    status: int = 200
-    phrase: str = "OK"
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass
-class Item:
-    """One question of a request on its way to an answer, or to an error."""
-
-    query: Query | None = None
-    encodings: list[Encoding] = field(default_factory=list)
-    values: list[Row] = field(default_factory=list)
-    error: RequestError | None = None
-
-
-@dataclass
-class Job:
-    """One request on its way."""
-
-    request: Request
-    question: Question | None = None
-    items: list[Item] = field(default_factory=list)
-    error: RequestError | None = None
-
-    def settle(self) -> None:
-        """Turn errors of items into one of the whole request, unless the client wants them reported one by one."""
-        errors = {index: item.error for index, item in enumerate(self.items) if item.error}
-        if errors and self.question and not (self.question.many and self.question.on_error == "report"):
-            self.error = merge(errors) if self.question.many else errors[0]
-            self.items = []
-
-
-@dataclass
-class Work:
-    """One batch of requests on its way, and what it cost."""
-
-    jobs: list[Job]
-    report: BatchReport = field(default_factory=BatchReport)
-
-    def items(self) -> list[Item]:
-        """List what can still be answered."""
-        return [item for job in self.jobs for item in job.items if item.query and not item.error]
 
 
 class Predictor:
@@ -213,7 +150,7 @@ class Predictor:
             reply = self._write(job)
             if job.error:
                 work.report.refused[job.error.type] += 1
-            headers = {**shared, **reply.headers, **_echo(job.request.id)}
+            headers = {**shared, **reply.headers, **job.headers()}
             replies.append(Reply(reply.content, reply.status, reply.phrase, headers))
         return replies
 
@@ -311,7 +248,7 @@ class Predictor:
         if job.question and not job.error:
             try:
                 content = wire.write(job.question, answers, self.model)
-                return Reply(content, headers=_counts(job))
+                return Reply(content)
             except RequestError as error:
                 job.error = error
             except Exception as error:  # noqa: BLE001 - e.g. a model that answers NaN
@@ -323,19 +260,6 @@ class Predictor:
         content = wire.write_error(failure, dialect)
         message = str(failure).encode("ascii", "replace").decode()[:200]
         return Reply(content, failure.status, failure.phrase, {"x-error-message": message})
-
-
-def _counts(job: Job) -> dict[str, str]:
-    encodings = [encoding for item in job.items for encoding in item.encodings]
-    counts = {"x-request-tokens": str(sum(map(len, encodings)))}
-    truncated = sum(encoding.n_truncated for encoding in encodings)
-    return counts | ({"x-truncated-tokens": str(truncated)} if truncated else {})
-
-
-def _echo(request_id: str | None) -> dict[str, str]:
-    """Send the client's id back, if it can stand in a header."""
-    fit = request_id and request_id.isascii() and request_id.isprintable()
-    return {"x-client-request-id": request_id[:128]} if request_id and fit else {}
 
 
 def _unexpected(doing: str, error: Exception) -> InternalError:

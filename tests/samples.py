@@ -6,8 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from handler.predictor import Predictor, Reply, Request
+from handler.predictor import Predictor
 from handler.wire import Body, parse, write_value
+from handler.work import Reply, Request
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ROOT / "models" / "base"

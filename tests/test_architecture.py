@@ -23,6 +23,7 @@ ORDER = [
     "engine",
     "archive",
     "telemetry",
+    "work",
     "openapi",
     "predictor",
     "bert_handler",

@@ -16,8 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from handler.errors import InvalidInput, MalformedBody, UnsupportedMediaType
-from handler.predictor import Predictor, Reply, Request
+from handler.predictor import Predictor
 from handler.wire import JSON, Body, Question, read, write_value
+from handler.work import Reply, Request
 from tests.samples import JSON_TYPE, TEXTS, MakePredictor, told
 from tests.test_wire import NOT_JSON, REFUSED_TYPES, binary_body, packed, tensor
 

@@ -30,8 +30,9 @@ from handler import archive
 from handler.bert_handler import BertHandler
 from handler.config import ModelConfig, ServingConfig
 from handler.errors import ConfigError, GoldenMismatch, ModelMismatch, StartupError
-from handler.predictor import Predictor, Reply
+from handler.predictor import Predictor
 from handler.wire import JSON, parse, write_value
+from handler.work import Reply
 from scripts.package import build
 from tests.samples import JSON_TYPE, ROOT, TEXTS, ask, told
 

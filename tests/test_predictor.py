@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from handler.predictor import Predictor, Request
+from handler.predictor import Predictor
 from handler.wire import JSON, Body, write_value
+from handler.work import Request
 from tests.samples import JSON_TYPE, TEXTS, MakePredictor, ask, told
 
 BAD: list[JSON] = [None, 7, {}, [], "", [3], {"text": 1}, {"inputs": None}, {"instances": "x"}, ["a", " "]]

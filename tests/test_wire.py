@@ -23,7 +23,7 @@ from handler.errors import (
     RequestError,
     UnsupportedMediaType,
 )
-from handler.predictor import Predictor, Request
+from handler.predictor import Predictor
 from handler.wire import (
     JSON,
     KSERVE_V1,
@@ -38,6 +38,7 @@ from handler.wire import (
     write_error,
     write_value,
 )
+from handler.work import Request
 from tests.samples import JSON_TYPE, TEXTS, told
 
 MODEL = ModelName("intents", "1.2", nested=True)

@@ -1,0 +1,87 @@
+"""What travels: a request, its items on their way to answers or errors, and the reply.
+
+A batch of requests is one piece of `Work`. Everything here is data with the rules that keep it consistent; the way
+itself is told in `predictor`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from handler.errors import RequestError, merge
+from handler.tasks import Query, Row
+from handler.telemetry import BatchReport
+from handler.tokenization import Encoding
+from handler.wire import Body, Question
+
+
+@dataclass(frozen=True)
+class Request:
+    """One row of a TorchServe batch, or one question from the command line."""
+
+    body: Body
+    operation: str = ""
+    explain: bool = False
+    kserve: bool = False  # came over one of KServe's routes, whose errors have their own shape
+    deadline_ms: float | None = None  # since the epoch
+    id: str | None = None  # the client's own
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one request gets back."""
+
+    content: bytes
+    status: int = 200
+    phrase: str = "OK"
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Item:
+    """One question of a request on its way to an answer, or to an error."""
+
+    query: Query | None = None
+    encodings: list[Encoding] = field(default_factory=list)
+    values: list[Row] = field(default_factory=list)
+    error: RequestError | None = None
+
+
+@dataclass
+class Job:
+    """One request on its way."""
+
+    request: Request
+    question: Question | None = None
+    items: list[Item] = field(default_factory=list)
+    error: RequestError | None = None
+
+    def settle(self) -> None:
+        """Turn errors of items into one of the whole request, unless the client wants them reported one by one."""
+        errors = {index: item.error for index, item in enumerate(self.items) if item.error}
+        if errors and self.question and not (self.question.many and self.question.on_error == "report"):
+            self.error = merge(errors) if self.question.many else errors[0]
+            self.items = []
+
+    def headers(self) -> dict[str, str]:
+        """Headers of this request's own answer: its tokens, and the client's id where that can stand in a header."""
+        encodings = [encoding for item in self.items for encoding in item.encodings]
+        told = {"x-request-tokens": str(sum(map(len, encodings)))} if encodings else {}
+        if truncated := sum(encoding.n_truncated for encoding in encodings):
+            told["x-truncated-tokens"] = str(truncated)
+        name = self.request.id
+        if name and name.isascii() and name.isprintable():
+            told["x-client-request-id"] = name[:128]
+        return told
+
+
+@dataclass
+class Work:
+    """One batch of requests on its way, and what it cost."""
+
+    jobs: list[Job]
+    report: BatchReport = field(default_factory=BatchReport)
+
+    def items(self) -> list[Item]:
+        """List what can still be answered."""
+        return [item for job in self.jobs for item in job.items if item.query and not item.error]
