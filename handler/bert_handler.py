@@ -17,8 +17,9 @@ from typing import Any
 from ts.metrics.metric_type_enum import MetricTypes
 
 import handler
-from handler import engine, wire
+from handler import wire
 from handler.config import ModelConfig
+from handler.engine.device import place
 from handler.errors import ConfigError
 from handler.predictor import Predictor
 from handler.telemetry import BatchReport
@@ -42,7 +43,7 @@ class BertHandler:
         if os.environ.get("TS_DECODE_INPUT_REQUEST") != "false":
             raise ConfigError("decode_input_request must be false in config.properties: bodies are read strictly here")
         config = ModelConfig.from_mapping(context.model_yaml_config)
-        device = engine.place(context.system_properties.get("gpu_id"), config.handler, config.frontend.minWorkers or 1)
+        device = place(context.system_properties.get("gpu_id"), config.handler, config.frontend.minWorkers or 1)
         version = str(context.manifest["model"].get("modelVersion", "1.0"))
         self.predictor = Predictor.load(folder, config.handler, device, name=str(context.model_name), version=version)
 

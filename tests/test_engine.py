@@ -10,10 +10,9 @@ import pytest
 import torch
 import transformers
 
-from handler import engine
 from handler.batching import Batch
 from handler.config import ServingConfig
-from handler.engine import Engine
+from handler.engine import Engine, device
 from handler.engine.attention import packed_attention
 from handler.engine.precision import choose, supported
 from handler.errors import ConfigError, InternalError, ModelMismatch, OutOfMemory, RequestError
@@ -214,13 +213,13 @@ def test_equal_texts_are_computed_once(predictor: Predictor, monkeypatch: pytest
 def test_threads_are_shared_between_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two workers on four cores get two threads each; an explicit number wins."""
     before = torch.get_num_threads()
-    monkeypatch.setattr(engine, "usable_cores", lambda: 4)
+    monkeypatch.setattr(device, "usable_cores", lambda: 4)
     try:
-        assert engine.place(None, ServingConfig(), 2) == CPU
+        assert device.place(None, ServingConfig(), 2) == CPU
         assert torch.get_num_threads() == 2
-        engine.place(None, ServingConfig(threads=3), 2)
+        device.place(None, ServingConfig(threads=3), 2)
         assert torch.get_num_threads() == 3
-        engine.place(None, ServingConfig(), 9)
+        device.place(None, ServingConfig(), 9)
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
