@@ -28,9 +28,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from handler.archive import sha256
-from scripts import console, dataset
+from scripts import console, dataset, problems
 from scripts.console import ScriptError, say
-from scripts.dataset import PROBLEMS, Columns, Examples, Problem, Table
+from scripts.dataset import Columns, Examples, Table
+from scripts.problems import PROBLEMS, Problem
 
 # torch and transformers take seconds to import: functions do it, so that --help and errors in the data come at once.
 if TYPE_CHECKING:
@@ -230,7 +231,7 @@ def read(settings: Settings) -> Splits:
     tables = hub_tables(settings) if settings.dataset else file_tables(settings)
     for table in tables.values():
         table.require(settings.columns)
-    kind = dataset.guess(tables["train"], settings.columns) if settings.problem == "auto" else settings.problem
+    kind = problems.guess(tables["train"], settings.columns) if settings.problem == "auto" else settings.problem
     problem = PROBLEMS[kind].learn(tables["train"], settings.columns)
     examples = {name: problem.examples(table) for name, table in tables.items()}
     if "validation" not in examples:

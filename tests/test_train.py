@@ -19,7 +19,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from scripts import dataset, train
+from scripts import dataset, problems, train
 from scripts.console import ROOT, ScriptError
 
 pytestmark = pytest.mark.slow
@@ -290,7 +290,7 @@ def test_pairs(base: Path, tmp_path: Path) -> None:
 def test_every_form_holds_the_same_examples(tmp_path: Path) -> None:
     rows = [{"text": 'he said "no", twice', "label": "a"}, {"text": "naïve 🙂 café", "label": "b"}]
     tables = [dataset.read(write(tmp_path / f"data{end}", rows)) for end in (".csv", ".tsv", ".jsonl")]
-    texts = [dataset.SingleLabel.learn(t, COLUMNS).examples(t).texts for t in tables]
+    texts = [problems.SingleLabel.learn(t, COLUMNS).examples(t).texts for t in tables]
     assert texts[0] == texts[1] == texts[2] == [row["text"] for row in rows]
 
 
@@ -332,7 +332,7 @@ def test_holding_out_keeps_the_mix_of_labels() -> None:
 )
 def test_the_problem_is_guessed(labels: list[object], kind: str, tmp_path: Path) -> None:
     table = dataset.read(write(tmp_path / "data.jsonl", [{"text": "x", "label": label} for label in labels]))
-    assert dataset.guess(table, COLUMNS) == kind
+    assert problems.guess(table, COLUMNS) == kind
 
 
 # --- what is refused -----------------------------------------------------------------------------------------------
