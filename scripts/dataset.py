@@ -11,7 +11,6 @@ import csv
 import hashlib
 import io
 import json
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -238,27 +237,3 @@ class Examples:
         pairs = None if self.pairs is None else [self.pairs[i] for i in indices]
         targets = [self.targets[i] for i in indices]
         return Examples(self.name, self.sha256, [self.texts[i] for i in indices], pairs, targets)
-
-
-def split(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
-    """Hold out a fraction of the examples, spread evenly over the labels (or over the range of a number).
-
-    The examples are sorted by target, in random order among equals, and every 1/fraction-th is held out. A class
-    of one example stays in training.
-    """
-    chance = random.Random(seed)  # noqa: S311 a shuffle, not a secret
-    order = list(range(len(examples)))
-    chance.shuffle(order)
-    order.sort(key=lambda index: examples.targets[index])
-    found = Counter(target for target in examples.targets if isinstance(target, int))
-    start = chance.random()
-    held = {
-        index
-        for place, index in enumerate(order)
-        if int(start + (place + 1) * fraction) > int(start + place * fraction)
-        and (isinstance(target := examples.targets[index], float | list) or found[target] > 1)
-    }
-    if not 0 < len(held) < len(examples):
-        raise ScriptError(f"{examples.name}: {len(examples)} rows are too few to hold out {fraction:.0%} of them")
-    kept = [index for index in range(len(examples)) if index not in held]
-    return examples.take(kept), examples.take(sorted(held))

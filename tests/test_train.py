@@ -19,7 +19,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from scripts import dataset, problems, train
+from scripts import dataset, problems, splits, train
 from scripts.console import ROOT, ScriptError
 
 pytestmark = pytest.mark.slow
@@ -312,12 +312,12 @@ def test_a_hub_dataset_in_a_local_folder(
 def test_holding_out_keeps_the_mix_of_labels() -> None:
     targets: list[dataset.Target] = [*[0] * 50, *[1] * 30, *[2] * 19, 3]
     texts = [str(index) for index in range(100)]
-    kept, held = dataset.split(dataset.Examples("x", "", texts, None, targets), 0.2, seed=3)
+    kept, held = splits.split(dataset.Examples("x", "", texts, None, targets), 0.2, seed=3)
     assert sorted(kept.texts + held.texts) == sorted(texts)
     counts = [list(held.targets).count(label) for label in range(4)]
     assert all(abs(count - 0.2 * n) <= 1 for count, n in zip(counts, (50, 30, 19, 1), strict=True))
     assert counts[3] == 0
-    assert held.texts == dataset.split(dataset.Examples("x", "", texts, None, targets), 0.2, seed=3)[1].texts
+    assert held.texts == splits.split(dataset.Examples("x", "", texts, None, targets), 0.2, seed=3)[1].texts
 
 
 @pytest.mark.parametrize(

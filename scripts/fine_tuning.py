@@ -1,0 +1,243 @@
+"""The training itself: a pretrained encoder is loaded, fitted to the examples, and measured.
+
+Owns everything that needs torch and transformers, which take seconds to import: scripts/train.py imports this room
+only when all that can be refused without them has been. Writes nothing but the Trainer's checkpoints.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from rich.progress import Progress
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerState, TrainingArguments
+from transformers.models.auto import modeling_auto as auto
+from transformers.utils.hub import cached_file
+
+from handler.archive import sha256
+from scripts import console
+from scripts.console import ScriptError, say
+from scripts.dataset import Examples
+from scripts.problems import Problem
+from scripts.splits import Splits
+from scripts.training_settings import BASE, Settings
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A pretrained encoder with a new head for the labels, its tokenizer, and the hashes of its weights."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    sha256: dict[str, str]
+
+    @property
+    def max_length(self) -> int:
+        """How many tokens the model takes. RoBERTa's table of positions starts behind its padding index."""
+        modules = [module for name, module in self.model.named_modules() if name.endswith("position_embeddings")]
+        tables = [module for module in modules if hasattr(module, "num_embeddings")]
+        sizes = [t.num_embeddings - (0 if t.padding_idx is None else t.padding_idx + 1) for t in tables]
+        return int(min([self.tokenizer.model_max_length, *sizes]))
+
+
+def load(settings: Settings, problem: Problem) -> Checkpoint:
+    """Load an encoder and its tokenizer; the head starts at random, from the seed."""
+    name = settings.model
+    if not Path(name).is_dir() and Path(name).parent not in (Path(), Path(name)) and Path(name).parent.is_dir():
+        raise ScriptError(f"model {name}: no such folder{'; scripts/setup.sh fetches it' if name == BASE else ''}")
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+        require_encoder(name, config)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        transformers.set_seed(settings.seed)
+        model, report = getattr(transformers, problem.auto_class).from_pretrained(
+            name,
+            num_labels=len(problem.labels),
+            id2label=dict(enumerate(problem.labels)),
+            label2id=problem.index,
+            problem_type=problem.problem_type,
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+        folder = Path(str(cached_file(name, "config.json"))).parent
+    except (OSError, ValueError) as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        where = "" if Path(name).is_dir() else "no such folder here, and the hub did not provide it: "
+        raise ScriptError(f"model {name}: {where}{why}") from None
+    encoder = f"{model.base_model_prefix}."
+    lost = [key for key in report["missing_keys"] if key.startswith(encoder) and "pooler" not in key]
+    if lost:
+        raise ScriptError(f"model {name}: its file lacks {len(lost)} weights of the encoder, e.g. {min(lost)}")
+    if len(tokenizer) > config.vocab_size:
+        raise ScriptError(f"model {name}: {len(tokenizer)} tokens, but embeddings for {config.vocab_size} only")
+    return Checkpoint(model, tokenizer, {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))})
+
+
+def require_encoder(name: str, config: PretrainedConfig) -> None:
+    """Refuse what cannot fill in a masked word: decoders, sequence-to-sequence models, vision."""
+    kind = config.model_type
+    fills = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    classifies = kind in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    if not (fills and classifies) or config.is_encoder_decoder or getattr(config, "is_decoder", False):
+        raise ScriptError(f"model {name}: a {kind} is no text encoder; take a BERT, RoBERTa, ELECTRA, DistilBERT, ...")
+
+
+def settle(settings: Settings, n_texts: int, checkpoint: Checkpoint) -> None:
+    """Fill in the settings that depend on the data, the model and the machine."""
+    if settings.epochs is None:
+        settings.epochs = min(10, max(3, 50_000 // n_texts))
+    if settings.learning_rate is None:
+        settings.learning_rate = 5e-5 * 768 / checkpoint.model.config.hidden_size
+    if settings.max_length is None:
+        settings.max_length = min(256, checkpoint.max_length)
+    if settings.max_length > checkpoint.max_length:
+        raise ScriptError(f"--max-length {settings.max_length}: {settings.model} takes {checkpoint.max_length} tokens")
+    settings.precision = mixed_precision(settings.precision)
+
+
+def mixed_precision(wanted: str) -> str:
+    """Choose the precision of the matrix products; weights and sums stay fp32.
+
+    bf16 on a CPU without instructions for it is many times slower than fp32.
+    """
+    if torch.cuda.is_available():
+        has = ["bf16", "fp16"] if torch.cuda.is_bf16_supported(including_emulation=False) else ["fp16"]
+    else:
+        has = ["bf16"] if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else []
+    if wanted == "auto":
+        return [*has, "fp32"][0]
+    if wanted not in (has := ["fp32", *has]):
+        raise ScriptError(f"--precision {wanted}: no instructions for it on this machine, which has {', '.join(has)}")
+    return wanted
+
+
+# --- training ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What came of a training."""
+
+    epochs: list[dict[str, float]]
+    best_epoch: int
+    validation: dict[str, float]
+    test: dict[str, float] | None
+
+
+def fit(settings: Settings, splits: Splits, checkpoint: Checkpoint, last: Path | None) -> Outcome:
+    """Train, keep the best epoch in the model, and measure it."""
+    problem, tokenizer = splits.problem, checkpoint.tokenizer
+    trainer = transformers.Trainer(
+        model=checkpoint.model,
+        args=arguments(settings, problem),
+        train_dataset=encode(settings, splits.train, problem, tokenizer),
+        eval_dataset=encode(settings, splits.validation, problem, tokenizer),
+        processing_class=tokenizer,
+        data_collator=transformers.DataCollatorWithPadding(tokenizer),
+        compute_metrics=lambda answers: problem.measure(
+            cast("Any", answers.predictions), cast("Any", answers.label_ids)
+        ),
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    if settings.early_stopping:
+        trainer.add_callback(transformers.EarlyStoppingCallback(settings.early_stopping))
+    with console.progress() as bar:
+        trainer.add_callback(Narrator(problem, bar))
+        trainer.train(resume_from_checkpoint=None if last is None else str(last))
+    epochs = history(trainer.state, problem)
+    best = next(epoch for epoch in epochs if epoch["step"] == trainer.state.best_global_step)
+    test = None
+    if splits.test is not None:
+        answers: Any = trainer.predict(encode(settings, splits.test, problem, tokenizer))
+        test = problem.measure(answers.predictions, answers.label_ids)
+    return Outcome(epochs, int(best["epoch"]), {key: best[key] for key in problem.metrics}, test)
+
+
+def encode(settings: Settings, examples: Examples, problem: Problem, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Tokenize once, and say how many texts may have lost their end."""
+    encoded = problem.encode(examples, tokenizer, cast("int", settings.max_length))
+    if full := sum(len(item["input_ids"]) == settings.max_length for item in encoded):
+        say(f"{examples.name}: {full} of {len(encoded)} texts fill --max-length {settings.max_length}, the rest is cut")
+    return encoded
+
+
+def arguments(settings: Settings, problem: Problem) -> TrainingArguments:
+    """Return the settings in the Trainer's words."""
+    return transformers.TrainingArguments(
+        output_dir=str(settings.checkpoints.resolve()),
+        num_train_epochs=cast("int", settings.epochs),
+        learning_rate=cast("float", settings.learning_rate),
+        warmup_steps=settings.warmup_ratio,
+        weight_decay=settings.weight_decay,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=2 * settings.batch_size,
+        train_sampling_strategy="group_by_length",
+        remove_unused_columns=False,
+        eval_strategy="epoch",
+        save_strategy="epoch",
+        logging_strategy="epoch",
+        logging_nan_inf_filter=False,
+        save_total_limit=1,  # beside the best one
+        load_best_model_at_end=True,
+        metric_for_best_model=problem.best,
+        greater_is_better=not problem.lower_is_better,
+        seed=settings.seed,
+        bf16=settings.precision == "bf16",
+        fp16=settings.precision == "fp16",
+        use_cpu=not torch.cuda.is_available(),
+        disable_tqdm=True,
+        report_to="none",
+        log_level="error",
+    )
+
+
+class Narrator(transformers.TrainerCallback):
+    """Move the progress bar, say one line an epoch, and stop when the loss is no longer a number."""
+
+    def __init__(self, problem: Problem, bar: Progress) -> None:
+        self.problem = problem
+        self.bar = bar
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.task = self.bar.add_task("training", total=state.max_steps, completed=state.global_step)
+        self.started = time.monotonic()
+        if state.best_global_step:  # the folder may have moved since the interruption
+            state.best_model_checkpoint = str(Path(args.output_dir) / f"checkpoint-{state.best_global_step}")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.bar.update(self.task, completed=state.global_step)
+
+    def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not math.isfinite(state.log_history[-1].get("loss", 0)):
+            raise ScriptError("the loss is no longer a number: lower --learning-rate")
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        epoch = history(state, self.problem)[-1]
+        line = f"epoch {epoch['epoch']}/{args.num_train_epochs}  loss {epoch['loss']:.3f}"
+        seconds = f"{time.monotonic() - self.started:.0f} s"
+        best = "  best" if state.best_global_step == state.global_step else ""
+        say(f"{line}  validation {self.problem.titled(epoch)}  ({seconds}){best}")
+
+
+def history(state: TrainerState, problem: Problem) -> list[dict[str, float]]:
+    """Return the losses and metrics of every epoch."""
+    losses = [entry for entry in state.log_history if "loss" in entry]
+    measured = [entry for entry in state.log_history if f"eval_{problem.best}" in entry]
+    return [
+        {
+            "epoch": round(after["epoch"]),
+            "step": after["step"],
+            "loss": before["loss"],
+            "validation_loss": after["eval_loss"],
+            **{key: after[f"eval_{key}"] for key in problem.metrics},
+        }
+        for before, after in zip(losses, measured, strict=True)
+    ]
