@@ -17,8 +17,9 @@ from dataclasses import dataclass
 import psutil  # type: ignore[import-untyped]
 from rich.console import Console
 
-from scripts.client import Inference, Management, Model, NotRunning, Refused, Server, UnknownModel, add_options
+from scripts.client import Inference, Management, Model
 from scripts.console import ScriptError, run, say, table
+from scripts.server import NotRunning, Refused, Server, UnknownModel, add_options
 
 NOT_READY, NOT_RUNNING = 1, 3  # exit codes of `status`
 

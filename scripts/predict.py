@@ -29,8 +29,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import IO
 
-from scripts.client import JSON, Inference, NotRunning, Refused, Server, Unavailable, UnknownModel, add_options
+from scripts.client import JSON, Inference
 from scripts.console import ScriptError, progress, run, say, table
+from scripts.server import NotRunning, Refused, Server, Unavailable, UnknownModel, add_options
 
 LONGEST_PAUSE = 8.0  # s, between two tries
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import requests
 
-from scripts.client import Inference, Management, Server
+from scripts.client import Inference, Management
+from scripts.server import Server
 from tests.samples import JSON_TYPE, ROOT
 
 PORTS = ("inference_address", "management_address", "metrics_address", "grpc_inference_port", "grpc_management_port")

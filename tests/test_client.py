@@ -8,18 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from scripts.client import (
-    Inference,
-    Management,
-    NotRunning,
-    Refused,
-    Server,
-    Unauthorized,
-    Unavailable,
-    UnknownModel,
-    read_settings,
-)
+from scripts.client import Inference, Management
 from scripts.console import ROOT, ScriptError
+from scripts.server import NotRunning, Refused, Server, Unauthorized, Unavailable, UnknownModel, read_settings
 from tests.stand_in import StandIn
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.client import ADDRESSES, read_settings
+from scripts.server import ADDRESSES, read_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "Dockerfile").read_text(encoding="utf-8")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from scripts import models
-from scripts.client import NotRunning, UnknownModel
 from scripts.console import ScriptError
+from scripts.server import NotRunning, UnknownModel
 from tests.stand_in import NO_PID, StandIn, worker
 
 Run = Callable[..., tuple[int, str, str]]

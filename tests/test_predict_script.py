@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from scripts import predict
-from scripts.client import NotRunning, Unavailable
 from scripts.console import ROOT, ScriptError
+from scripts.server import NotRunning, Unavailable
 from tests.stand_in import StandIn
 
 Run = Callable[..., tuple[int, list[Any]]]

@@ -14,8 +14,8 @@ from ts.metrics.metric_type_enum import MetricTypes
 
 from handler.config import ModelConfig
 from handler.telemetry import BatchReport
-from scripts.client import read_settings
 from scripts.console import ROOT
+from scripts.server import read_settings
 
 # What TorchServe 0.12 reads (ConfigManager.java), of which a misspelt one is ignored without a word.
 KNOWN = """
