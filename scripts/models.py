@@ -8,17 +8,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import psutil  # type: ignore[import-untyped]
-from rich.console import Console
 
 from scripts.client import Inference, Management, Model
 from scripts.console import ScriptError, run, say, table
+from scripts.readiness import Failures, problem_of
 from scripts.server import NotRunning, Refused, Server, UnknownModel, add_options
 
 NOT_READY, NOT_RUNNING = 1, 3  # exit codes of `status`
@@ -112,7 +110,7 @@ def status(call: Call) -> int:
         models = [model for model in models if model.name in call.arguments.models]
     problems = 0
     for model in models:
-        problem = problem_of(model, call, failures, wait=call.arguments.wait)
+        problem = problem_of(model, call.management, failures, wait=call.arguments.wait)
         if problem:
             say(f"{model.name} {model.version} is not ready: {problem}")
             problems += 1
@@ -147,7 +145,7 @@ def register(call: Call) -> None:
     if call.arguments.initial_workers:  # TorchServe prefers the archive's minWorkers
         call.management.scale(name, version, call.arguments.initial_workers, call.arguments.initial_workers)
     model = call.management.model(name, version)
-    problem = problem_of(model, call, failures, wait=True)
+    problem = problem_of(model, call.management, failures, wait=True)
     if problem:
         call.management.unregister(name, version)
         raise ScriptError(f"{name} {version} did not become ready and was unregistered: {problem}")
@@ -160,7 +158,7 @@ def scale(call: Call) -> None:
     version = call.arguments.version or call.management.default_version(call.arguments.name)
     call.management.scale(call.arguments.name, version, call.arguments.min, call.arguments.max or call.arguments.min)
     model = call.management.model(call.arguments.name, version)
-    problem = problem_of(model, call, failures, wait=True) if call.arguments.min else ""
+    problem = problem_of(model, call.management, failures, wait=True) if call.arguments.min else ""
     if problem:
         raise ScriptError(f"{call.arguments.name} {version} is not ready: {problem}")
     show([call.management.model(call.arguments.name, version)])
@@ -238,86 +236,6 @@ def show(models: Sequence[Model]) -> None:
         for model in models
     ]
     table(header, rows)
-
-
-class Failures:
-    """Why models did not load, from the log of the server; it has one JSON object a line."""
-
-    def __init__(self, server: Server, begin: int) -> None:
-        self.log = server.log
-        self.begin = begin
-
-    @classmethod
-    def from_now(cls, server: Server) -> Failures:
-        """Look only at what happens from now on."""
-        return cls(server, server.log.stat().st_size if server.log.is_file() else 0)
-
-    def of_worker(self, model: Model) -> str:
-        """Return the last thing that a worker of this model said before it gave up; empty: nothing."""
-        worker = f"-{model.name}_{model.version}-"
-        told = [line["message"] for line in self._lines() if line["logger"] == "MODEL_LOG" and worker in line["thread"]]
-        errors = [message for message in told if re.match(r"[\w.]*(Error|Mismatch)\b", message)]
-        named = [error for error in errors if ": " in error]  # the log cuts off what might quote a user
-        spoken = [message.partition(", exception ")[2] for message in told if ", exception " in message]
-        return (named or spoken or errors or [""])[-1].removeprefix("handler.errors.")
-
-    def of_archive(self, name: str) -> str:
-        """Return why an archive could not be registered at the start of the server; empty: nothing is known."""
-        for line in self._lines():
-            if re.search(rf"Failed to load model: (.*/)?{re.escape(name)}(\.mar)?$", line["message"]):
-                return str(line["error"].partition("\n")[0].rpartition("Exception: ")[2])
-        return ""
-
-    def _lines(self) -> Iterator[dict[str, str]]:
-        if not self.log.is_file():
-            return
-        with self.log.open("rb") as log:
-            log.seek(self.begin if self.begin <= self.log.stat().st_size else 0)  # it was rotated
-            for line in log:
-                try:
-                    yield json.loads(line)
-                except ValueError:
-                    continue  # Java itself speaks plain text
-
-
-def problem_of(model: Model, call: Call, failures: Failures, *, wait: bool) -> str:
-    """Return what keeps a model from being ready, or nothing; `wait` while its workers load."""
-    problem = loading_problem(model, call.management, failures) if wait else "" if model.is_ready else model.state
-    return problem or Inference(call.server).responds(model.name, model.version, timeout=30 if wait else 5)
-
-
-def loading_problem(model: Model, management: Management, failures: Failures) -> str:
-    """Wait until all workers of a model have loaded it; return what went wrong, or nothing.
-
-    TorchServe starts a worker that failed again and again, and tells nobody: more processes than workers is the sign.
-    """
-    seen: set[int] = set()
-    deadline = time.monotonic() + model.startup_timeout + 30
-    if model.is_ready:
-        return ""
-    with working(f"loading {model.name} {model.version}"):
-        while not model.is_ready:
-            seen.update(pid for pid in model.pids if pid > 0)
-            problem = failures.of_worker(model)
-            if problem or len(seen) > max(model.min_workers, len(model.pids)):
-                return problem or "a worker ended while it loaded; see the log of the server"
-            if time.monotonic() > deadline:
-                return f"{model.ready} of {model.min_workers} workers are ready after {model.startup_timeout + 30} s"
-            time.sleep(0.3)
-            model = management.model(model.name, model.version)
-    return ""
-
-
-@contextmanager
-def working(message: str) -> Iterator[None]:
-    """Show that something takes a while: a spinner, or one line where standard error is no terminal."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with console.status(message):
-            yield
-    else:
-        say(message)
-        yield
 
 
 if __name__ == "__main__":
