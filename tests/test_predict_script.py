@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from scripts import predict
+from scripts import answerers, predict
 from scripts.console import ROOT, ScriptError
 from scripts.server import NotRunning, Unavailable
 from tests.stand_in import StandIn
@@ -31,7 +31,7 @@ def stand_in(tmp_path: Path) -> Iterator[StandIn]:
 def run(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Return a runner of the script in this process: exit code and the lines of standard output."""
     # Retries follow at once.
-    monkeypatch.setattr(predict, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(answerers, "LONGEST_PAUSE", 0.01)
 
     def run_script(*words: str | Path, stdin: bytes = b"") -> tuple[int, list[Any]]:
         monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, words), *stand_in.options])
