@@ -84,8 +84,8 @@ VOLUME ["/app/run"]
 EXPOSE 8080 8082
 
 # Ready means that every worker is up and a prediction comes back, not that a port is open.
-# 120 s: reading, checking and warming up a large archive on a slow disk.
-HEALTHCHECK --interval=30s --timeout=15s --start-period=120s --retries=3 \
+# 45 s: behind a batch of many texts a prediction waits. 120 s: reading, checking and warming up a large archive on a slow disk.
+HEALTHCHECK --interval=30s --timeout=45s --start-period=120s --retries=3 \
     CMD ["/app/scripts/serve.sh", "status"]
 
 # In exec form SIGTERM reaches serve.sh, which lets the requests that are here finish and then stops TorchServe. It stays

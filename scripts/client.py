@@ -120,7 +120,7 @@ class Inference(Port):
         """Ask a model one JSON question."""
         return self.request("POST", _path("predictions", model, version), value=question, timeout=timeout)
 
-    def responds(self, model: str, version: str, timeout: float = 5) -> str:
+    def responds(self, model: str, version: str, timeout: float = 30) -> str:
         """Send one real prediction; return what is wrong, or nothing.
 
         The text is no question of every task: that the handler refuses it is an answer too.

@@ -21,7 +21,7 @@ from scripts.server import Server
 def problem_of(model: Model, management: Management, failures: Failures, *, wait: bool) -> str:
     """Return what keeps a model from being ready, or nothing; `wait` while its workers load."""
     problem = loading_problem(model, management, failures) if wait else "" if model.is_ready else model.state
-    return problem or Inference(management.server).responds(model.name, model.version, timeout=30 if wait else 5)
+    return problem or Inference(management.server).responds(model.name, model.version)
 
 
 def loading_problem(model: Model, management: Management, failures: Failures) -> str:

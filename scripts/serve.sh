@@ -12,8 +12,8 @@ Usage: scripts/serve.sh start|stop|status|logs|run [options]
 
   start    start in the background, wait until the server (and --models) answers
   run      the same in the foreground, logging to standard output (for containers): SIGTERM or Ctrl-C lets
-           queued and running requests finish, a second one stops at once; exits with 0 after that, with
-           Java's code when Java ended by itself
+           queued and running requests finish (exit code 0), a second one stops at once (143); when Java ends by
+           itself, with Java's code
   stop     let queued and running requests finish, then stop
   status   a table of the models; exits with 0 when every one has all its workers ready and answers a prediction,
            1 when not, 3 when no server is running
@@ -265,7 +265,8 @@ run() {
   done
   if [ -n "$stopper" ]; then
     kill "$stopper" 2> /dev/null || true
-    [ "$code" -ne 143 ] || code=0 # SIGTERM was ours: what was asked for was done
+    # SIGTERM was ours: what was asked for was done, unless a second signal cut requests off
+    [ "$code" -ne 143 ] || [ "$signals" -gt 1 ] || code=0
   fi
   tidy
   exit "$code"
