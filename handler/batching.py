@@ -93,12 +93,19 @@ class Batch:
     packing: Packing | None = None
 
     @classmethod
-    def packed(cls, encodings: Sequence[Encoding], device: torch.device, first_position: int = 0) -> Batch:
-        """Lay encodings end to end; position ids restart at `first_position` with each of them."""
+    def packed(
+        cls, encodings: Sequence[Encoding], device: torch.device, first_position: int = 0, pad_id: int | None = None
+    ) -> Batch:
+        """Lay encodings end to end; position ids restart at `first_position` with each of them.
+
+        The RoBERTa family, whose first position is not 0, skips a padding token that stands in a text.
+        """
         lengths = tuple(map(len, encodings))
         ids = [token for encoding in encodings for token in encoding.ids]
         type_ids = [token for encoding in encodings for token in encoding.type_ids]
         positions = [p for length in lengths for p in range(first_position, first_position + length)]
+        if first_position and pad_id in ids:
+            positions = [p for encoding in encodings for p in _positions(encoding.ids, first_position, pad_id)]
         offsets = [0]
         for length in lengths:
             offsets.append(offsets[-1] + length)
@@ -120,6 +127,19 @@ class Batch:
         ids = column([encoding.ids for encoding in encodings], pad_id)
         type_ids = column([encoding.type_ids for encoding in encodings], 0)
         return cls(lengths, ids, type_ids, attention_mask=column([[1] * length for length in lengths], 0))
+
+
+def _positions(ids: Sequence[int], first: int, pad_id: int | None) -> list[int]:
+    """Count positions past padding tokens, which all stand at `first` - 1.
+
+    >>> _positions([0, 1, 5], first=2, pad_id=1)
+    [2, 1, 3]
+    """
+    positions, at = [], first
+    for token in ids:
+        positions.append(first - 1 if token == pad_id else at)
+        at += token != pad_id
+    return positions
 
 
 def _to_device(tensor: Tensor, device: torch.device) -> Tensor:

@@ -7,6 +7,7 @@ TorchServe obeys some lines of a worker's output.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -26,6 +27,7 @@ from handler.telemetry import BatchReport
 from handler.wire import Body
 from handler.work import Reply, Request, Work
 
+PATIENCE = 0.7  # of responseTimeout, after which TorchServe kills the worker; one more forward pass must fit in
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
@@ -45,7 +47,8 @@ class BertHandler:
         config = ModelConfig.from_mapping(context.model_yaml_config)
         device = place(context.system_properties.get("gpu_id"), config.handler, config.frontend.minWorkers or 1)
         version = str(context.manifest["model"].get("modelVersion", "1.0"))
-        self.predictor = Predictor.load(folder, config.handler, device, name=str(context.model_name), version=version)
+        name, patience = str(context.model_name), PATIENCE * (config.frontend.responseTimeout or 120)
+        self.predictor = Predictor.load(folder, config.handler, device, name=name, version=version, patience_s=patience)
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer one TorchServe batch: as many answers as rows, each with its own status and headers."""
@@ -107,11 +110,9 @@ class BertHandler:
     def _measure(self, report: BatchReport) -> None:
         for measured in report.measurements():
             kind = MetricTypes.COUNTER if measured.kind == "counter" else MetricTypes.HISTOGRAM
-            try:
+            with contextlib.suppress(Exception):  # a metrics file without our names must not cost an answer
                 metric = self.context.metrics.get_metric(measured.name, kind)
                 metric.add_or_update(measured.value, [self.predictor.model.name, *measured.labels])
-            except Exception as error:  # noqa: BLE001 - a metrics file without our names must not cost an answer
-                logging.getLogger(__name__).debug("metric %s: %s", measured.name, type(error).__name__)
 
 
 def _headers(context: Any, index: int) -> dict[str, str]:

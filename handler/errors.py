@@ -12,6 +12,7 @@ ServingError
     ├── UnsupportedMediaType  415
     ├── InvalidInput          422
     ├── InternalError         503 we act: an unexpected failure, for the affected rows only
+    ├── Overloaded            503 more work in one batch than a worker may take time for
     ├── Expired               504
     └── OutOfMemory           507 we act: even a batch of one did not fit
 
@@ -20,7 +21,7 @@ A message names the field, what came and what is accepted, never the text of a u
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import ClassVar
 
@@ -97,6 +98,12 @@ class InternalError(RequestError):
     status = 503
 
 
+class Overloaded(RequestError):
+    """The batch took so long that this part of it was not begun; fewer or shorter texts at once will do."""
+
+    status = 503
+
+
 class Expired(RequestError):
     """The client's deadline had passed before the work began."""
 
@@ -115,6 +122,22 @@ def merge(errors: Mapping[int, RequestError]) -> RequestError:
     >>> str(merge({0: InvalidInput("text is empty"), 3: InvalidInput("text is null")}))
     'item 0: text is empty; item 3: text is null'
     """
-    shown = [f"item {index}: {error}" for index, error in sorted(errors.items())]
-    more = f"; and {len(shown) - 20} more" if len(shown) > 20 else ""
-    return type(errors[min(errors)])("; ".join(shown[:20]) + more)
+    indices = sorted(errors)
+    shown = "; ".join(f"item {index}: {errors[index]}" for index in indices[:20])
+    more = f"; and items {_ranges(indices[20:])}" if len(indices) > 20 else ""
+    return type(errors[indices[0]])(shown + more)
+
+
+def _ranges(indices: Sequence[int]) -> str:
+    """Write ascending numbers shortly.
+
+    >>> _ranges([20, 21, 22, 30])
+    '20-22, 30'
+    """
+    runs: list[list[int]] = []
+    for index in indices:
+        if runs and index == runs[-1][1] + 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ", ".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)

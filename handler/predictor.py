@@ -11,6 +11,7 @@ A request that cannot be answered harms only itself: at every step it leaves the
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,13 +41,20 @@ class Predictor:
     """One model, ready to answer."""
 
     def __init__(
-        self, task: Task, tokenizer: Tokenizer, engine: Engine, model: ModelName, model_hash: str = ""
+        self,
+        task: Task,
+        tokenizer: Tokenizer,
+        engine: Engine,
+        model: ModelName,
+        model_hash: str = "",
+        patience_s: float = math.inf,
     ) -> None:
         self.task = task
         self.tokenizer = tokenizer
         self.engine = engine
         self.model = model
         self.model_hash = model_hash
+        self.patience_s = patience_s
         self.operations = ("", "predict")
 
     @classmethod
@@ -59,8 +67,14 @@ class Predictor:
         name: str = "model",
         version: str = "1.0",
         packed: bool = True,
+        patience_s: float = math.inf,
     ) -> Predictor:
         """Load a model folder, or an unpacked archive, which must then be what was packed.
+
+        Args:
+            folder: of a model, or of an unpacked archive.
+            packed: False computes as plain transformers does, for a reference.
+            patience_s: seconds for one batch; what was not begun by then is refused as Overloaded.
 
         Raises:
             ModelMismatch: not a model folder, or an archive that changed.
@@ -74,10 +88,18 @@ class Predictor:
         model_config = read_config(model_folder)
         task = task_for(model_config, config)
         tokenizer = Tokenizer(model_folder, model_config, config)
-        engine = Engine.load(model_folder, task, config, device, pad_id=tokenizer.pad_id, packed=packed)
+        engine = Engine.load(
+            model_folder,
+            task,
+            config,
+            device,
+            pad_id=tokenizer.pad_id,
+            type_ids=tokenizer.has_type_ids,
+            packed=packed,
+        )
         engine.warm_up(tokenizer.max_length)
         model = ModelName(name, version, task.nested)
-        predictor = cls(task, tokenizer, engine, model, manifest.model_hash if manifest else "")
+        predictor = cls(task, tokenizer, engine, model, manifest.model_hash if manifest else "", patience_s)
         if is_archive:
             predictor.check_golden(archive.read_golden(folder))
         return predictor
@@ -117,7 +139,8 @@ class Predictor:
 
     def read(self, requests: Sequence[Request]) -> Work:
         """Read, parse and encode every request."""
-        work = Work([self._read(request) for request in requests])
+        deadline = time.monotonic() + self.patience_s
+        work = Work([self._read(request) for request in requests], deadline)
         began = time.perf_counter()
         self._encode(work.items())
         work.report.tokenize_s = time.perf_counter() - began
@@ -134,7 +157,7 @@ class Predictor:
         items = work.items()
         owners = [item for item in items for _ in item.encodings]
         began = time.perf_counter()
-        found = self.engine.run([encoding for item in items for encoding in item.encodings])
+        found = self.engine.run([encoding for item in items for encoding in item.encodings], work.deadline)
         work.report.inference_s = time.perf_counter() - began
         for item, values in zip(owners, found, strict=True):
             if isinstance(values, RequestError):

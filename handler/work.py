@@ -6,6 +6,7 @@ itself is told in `predictor`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 
 from handler.errors import RequestError, merge
@@ -80,6 +81,7 @@ class Work:
     """One batch of requests on its way, and what it cost."""
 
     jobs: list[Job]
+    deadline: float = math.inf  # on the clock of time.monotonic, for beginning further computation
     report: BatchReport = field(default_factory=BatchReport)
 
     def items(self) -> list[Item]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -24,7 +25,7 @@ from typing import TYPE_CHECKING
 
 from handler import archive
 from handler.config import ModelConfig, ServingConfig
-from handler.errors import RequestError
+from handler.errors import InputTooLong, InvalidInput
 from handler.wire import JSON
 from scripts.console import ROOT, ScriptError, run, say
 
@@ -188,7 +189,7 @@ def can_answer(predictor: Predictor, item: JSON, parameters: dict[str, JSON]) ->
     """Tell whether the operator's limits let a golden question through."""
     try:
         predictor.answer_items([item], parameters)
-    except RequestError:
+    except (InputTooLong, InvalidInput):
         return False
     return True
 
@@ -205,7 +206,7 @@ def run_archiver(stage: Path, name: str, version: str, scratch: Path) -> Path:
         *("--extra-files", str(stage), "--export-path", str(scratch)),
     ]
     done = subprocess.run(
-        command, env={"TMPDIR": str(scratch / "temporary")}, capture_output=True, text=True, check=False
+        command, env={**os.environ, "TMPDIR": str(scratch / "temporary")}, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise ScriptError(f"torch-model-archiver failed: {done.stderr.strip().splitlines()[-1:]}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ from handler.config import ServingConfig
 from handler.engine import Engine, device
 from handler.engine.attention import packed_attention
 from handler.engine.precision import choose, supported
-from handler.errors import ConfigError, InternalError, ModelMismatch, OutOfMemory, RequestError
+from handler.errors import ConfigError, InternalError, ModelMismatch, OutOfMemory, Overloaded, RequestError
 from handler.predictor import Predictor
 from handler.tokenization import Encoding
 from tests.samples import TEXTS, MakeModel, MakePredictor, ask, told
@@ -140,12 +143,14 @@ class Fragile(Engine):
     limit = 1_000
     poison = -1
     raises: BaseException = RuntimeError("poison")
+    pause_s = 0.0
 
     def _forward(self, encodings: Any) -> Any:
         if any(self.poison in encoding.ids for encoding in encodings):
             raise self.raises
         if len(encodings) > self.limit:
             raise torch.OutOfMemoryError("no room")
+        time.sleep(self.pause_s)
         return super()._forward(encodings)
 
 
@@ -191,6 +196,32 @@ def test_weights_of_another_head_are_refused(make_model: MakeModel) -> None:
         Predictor.load(folder)
     with pytest.raises(ModelMismatch, match=r"weights lack.*is this model fine-tuned"):
         Predictor.load(folder, ServingConfig(task="text-classification"))
+
+
+def test_after_the_deadline_no_batch_is_begun(fragile: Fragile) -> None:
+    """Short texts are answered, the giant that takes too long is refused, and nothing fails."""
+    fragile.max_batch_tokens = 50
+    fragile.pause_s = 0.2
+    found = fragile.run(encodings(400, 5, 300, 6), deadline=time.monotonic() + 0.1)
+    assert [isinstance(values, Overloaded) for values in found] == [True, False, True, False]
+    assert all(isinstance(values, Overloaded) for values in fragile.run(encodings(3, 4), deadline=0.0))
+
+
+def test_a_family_whose_padding_leaks_is_refused(make_model: MakeModel) -> None:
+    """FNet mixes all places of a row: a text's answer would depend on its company."""
+    with pytest.raises(ModelMismatch, match="depend on its company"):
+        Predictor.load(family("FNet", {"type_vocab_size": 4}, make_model))
+
+
+def test_labels_with_gaps_are_refused(make_model: MakeModel, tmp_path: Path) -> None:
+    """transformers would fail on the first answer in the gap."""
+    folder = tmp_path / "gaps"
+    shutil.copytree(make_model(), folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config["id2label"] = {"0": "a", "1": "b", "2": "c", "5": "d"}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    with pytest.raises(ModelMismatch, match="id2label"):
+        Predictor.load(folder)
 
 
 def test_equal_texts_are_computed_once(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:

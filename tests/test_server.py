@@ -12,6 +12,7 @@ import subprocess
 import time
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -330,6 +331,24 @@ def test_a_changed_archive_never_becomes_ready(live: Live, mar: Path) -> None:
     assert done.returncode != 0
     assert "model/config.json is not the file that was packed" in done.stderr
     assert "broken" not in live.script("models.py", "list").stdout
+
+
+def test_a_giant_request_is_refused_before_it_kills_the_worker(live: Live) -> None:
+    """A thousand long texts take minutes: they are 503 in time, neighbours are answered, the worker lives."""
+    config = ModelConfig.read(ROOT / "model-config.yaml")
+    impatient = replace(config, frontend=replace(config.frontend, responseTimeout=6))
+    build(ROOT / "models" / "intents", "impatient", "1.0", impatient, live.store)
+    live.script("models.py", "register", "impatient")
+    pids = live.worker_pids("impatient")
+    giant = json.dumps([f"{number} {'word ' * 300}" for number in range(1000)])
+    with ThreadPoolExecutor(4) as pool:
+        refused = pool.submit(live.post, "/predictions/impatient", giant)
+        time.sleep(0.5)
+        replies = list(pool.map(lambda _: live.post("/predictions/impatient", "hello", "text/plain"), range(3)))
+    assert (refused.result().status_code, refused.result().json()["type"]) == (503, "Overloaded")
+    assert [reply.status_code for reply in replies] == [200] * 3
+    assert live.worker_pids("impatient") == pids
+    live.script("models.py", "unregister", "impatient")
 
 
 def test_predict_asks_the_server_and_the_folder_alike(live: Live, tmp_path: Path) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from transformers import pipeline
+from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForSequenceClassification, pipeline
 
 from handler.predictor import Predictor
-from tests.samples import TEXTS, MakeModel, ask, told
+from tests.samples import BASE, TEXTS, MakeModel, ask, told
 
+generic: Any = PreTrainedTokenizerFast  # untyped in transformers
 KINDS: dict[str, dict[str, Any]] = {
     "single-label": {},
     "single-label, unnamed": {"problem_type": None},
@@ -48,3 +52,54 @@ def test_the_operators_top_k_is_the_default(pair: tuple[Predictor, Any]) -> None
     predictor, _ = pair
     answer = told(ask(predictor, "hello")[0])
     assert len(answer) == min(5, len(predictor.task.labels))
+
+
+def byte_level_tokenizer() -> Any:
+    """Train a byte-level BPE as the RoBERTa family has, on the sample texts."""
+    model = Tokenizer(models.BPE())
+    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=special, initial_alphabet=alphabet)
+    model.train_from_iterator(TEXTS, trainer)
+    model.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    return generic(tokenizer_object=model, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
+
+
+def generic_tokenizer() -> Any:
+    """Take BERT's vocabulary without BERT's class: transformers then hands no segments to the model."""
+    return generic(tokenizer_file=str(BASE / "tokenizer.json"), pad_token="[PAD]", unk_token="[UNK]")
+
+
+@pytest.mark.parametrize(
+    ("make_tokenizer", "settings"),
+    [
+        (
+            byte_level_tokenizer,
+            {
+                "architecture": RobertaForSequenceClassification,
+                "config_class": RobertaConfig,
+                "pad_token_id": 1,
+                "type_vocab_size": 1,
+            },
+        ),
+        (generic_tokenizer, {}),
+    ],
+    ids=["byte-level BPE", "generic class"],
+)
+def test_other_tokenizers_equal_the_pipeline(
+    make_tokenizer: Callable[[], Any], settings: dict[str, Any], make_model: MakeModel
+) -> None:
+    """Texts that spell a padding token, and pairs, whatever tokenizer a model has."""
+    folder = make_model(**settings)
+    make_tokenizer().save_pretrained(folder)
+    predictor = Predictor.load(folder)
+    longest = predictor.tokenizer.max_length
+    reference = pipeline("text-classification", str(folder), truncation=True, max_length=longest, device="cpu")
+    odd = ["hi <pad> there <pad> friend", "[PAD] or [SEP]", "</s>"]
+    pairs = [{"text": one, "text_pair": other} for one, other in itertools.pairwise(TEXTS)]
+    items: list[Any] = [*odd, *TEXTS[:10], *pairs]
+    got = told(ask(predictor, {"inputs": items, "parameters": {"top_k": None}})[0])
+    for item, answer in zip(items, got, strict=True):
+        expected = {one["label"]: one["score"] for one in reference(item, top_k=None)}
+        assert {one["label"]: one["score"] for one in answer} == pytest.approx(expected, abs=1e-5)

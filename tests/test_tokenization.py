@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import AutoConfig, AutoTokenizer
 
 from handler.config import ServingConfig
 from handler.errors import ConfigError, InputTooLong, ModelMismatch
-from handler.tokenization import Encoding, Text, Tokenizer
+from handler.tokenization import Encoding, Text, Tokenizer, cut
 from tests.samples import BASE, TEXTS, MakeModel
 
 LONG = "again and " * 400
@@ -31,6 +33,37 @@ def test_tokens_equal_transformers(model_folder: Path, max_length: int) -> None:
         assert isinstance(found, Encoding)
         assert found.ids == expected["input_ids"]
         assert found.type_ids == expected["token_type_ids"]
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.integers(1, 30), st.integers(0, 30), st.integers(6, 40), st.sampled_from(["left", "right"]))
+def test_cutting_equals_the_librarys_own(first: int, second: int, room: int, side: str) -> None:
+    """The same tokens stay as with the truncation of `tokenizers`, which is too dear for long pairs."""
+    backend = AutoTokenizer.from_pretrained(BASE).backend_tokenizer
+    backend.no_padding()
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"] * 3
+    text = " ".join(words[:first])
+    question = (text, " ".join(words[::-1][:second])) if second else text
+    backend.no_truncation()
+    (whole,) = backend.encode_batch([question])
+    kept = cut(whole.sequence_ids, room, tail=side == "right") if len(whole.ids) > room else range(len(whole.ids))
+    backend.enable_truncation(room, strategy="longest_first", direction=side)
+    (expected,) = backend.encode_batch([question])
+    assert [whole.ids[place] for place in kept] == expected.ids
+    assert [whole.type_ids[place] for place in kept] == expected.type_ids
+
+
+def test_a_long_pair_is_cheap(model_folder: Path) -> None:
+    """Twice 100,000 characters need neither a gigabyte nor minutes; every token is accounted for."""
+    (found,) = tokenizer(model_folder).encode([("a " * 50_000, "b " * 50_000)])
+    assert isinstance(found, Encoding)
+    assert (len(found), found.n_truncated) == (512, 100_003 - 512)
+
+
+def test_a_tokenizer_of_another_model_is_refused(make_model: MakeModel) -> None:
+    """A token without an embedding would fail on the first text that has it."""
+    with pytest.raises(ModelMismatch, match="the tokenizer has a token 30521, the model only embeddings for 300"):
+        tokenizer(make_model(vocab_size=300))
 
 
 def test_what_is_cut_is_counted(model_folder: Path) -> None:

@@ -8,7 +8,9 @@ whose attention cannot be replaced is found out by a probe at load and travels p
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import math
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from handler.batching import Batch, Packing, distinct, plan
 from handler.config import ServingConfig
 from handler.engine.attention import PACKED
 from handler.engine.precision import Precision, choose
-from handler.errors import ConfigError, InternalError, ModelMismatch, OutOfMemory, RequestError
+from handler.errors import ConfigError, InternalError, ModelMismatch, OutOfMemory, Overloaded, RequestError
 from handler.tasks import Row, Task
 from handler.tokenization import Encoding, first_position
 
@@ -44,12 +46,19 @@ class Engine:
         device: torch.device | None = None,
         *,
         pad_id: int = 0,
+        type_ids: bool = True,
         packed: bool = True,
     ) -> None:
         """Place a model in fp32 on a device, choose its precision and find out whether it can travel packed.
 
         Args:
+            pad_id: the token that a padded batch is filled with.
+            type_ids: whether the model's tokenizer hands segments on, as transformers' own callers would see it.
             packed: False keeps the attention that transformers chose, for a reference to compare with.
+
+        Raises:
+            ConfigError: a precision that the device does not have.
+            ModelMismatch: a text's values would depend on the padding beside it.
         """
         self.device = device or torch.device("cpu")
         self.task = task
@@ -58,12 +67,12 @@ class Engine:
         self.pad_id = pad_id
         self.first_position = first_position(model.config)
         self.model = model.train(False).to(self.device)
-        self._takes_type_ids = (getattr(model.config, "type_vocab_size", 0) or 0) > 1
+        self._takes_type_ids = type_ids and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
         encoder = _encoder_of(model)
         if encoder is not None:
             encoder.register_forward_pre_hook(self._enter_encoder, with_kwargs=True)
             encoder.register_forward_hook(self._leave_encoder, with_kwargs=True)
-        self.packed = packed and encoder is not None and self._can_pack()
+        self.packed = self._can_pack(packed and encoder is not None)
         (encoder or model).to(dtype=self.precision.dtype)
 
     @classmethod
@@ -87,7 +96,7 @@ class Engine:
                 dtype=torch.float32,
                 output_loading_info=True,
             )
-        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
             raise ModelMismatch(f"the weights cannot be loaded: {' '.join(str(error).split())[:300]}") from error
         missing = sorted(report["missing_keys"])
         if missing:
@@ -95,16 +104,22 @@ class Engine:
             raise ModelMismatch(f"the weights lack {', '.join(missing[:3])}{more}: is this model fine-tuned?")
         return cls(model, task, config, device, **options)
 
-    def run(self, encodings: Sequence[Encoding]) -> list[Row | RequestError]:
-        """Compute the values of every encoding, in order; equal ones are computed once.
+    def run(self, encodings: Sequence[Encoding], deadline: float = math.inf) -> list[Row | RequestError]:
+        """Compute the values of every encoding, in order; equal ones are computed once, short ones first.
 
+        After `deadline`, on the clock of `time.monotonic`, no further batch is begun: what is left is Overloaded.
         A batch that fails is split: by halves where memory ran out, row by row otherwise, so that a failure stays with
         the rows that cause it.
         """
         encodings, places = distinct(encodings)
         found: dict[int, Row | RequestError] = {}
-        for rows in plan([len(encoding) for encoding in encodings], self.max_batch_tokens, padded=not self.packed):
-            found.update(zip(rows, self._attempt([encodings[row] for row in rows]), strict=True))
+        batches = plan([len(encoding) for encoding in encodings], self.max_batch_tokens, padded=not self.packed)
+        for rows in reversed(batches):
+            if time.monotonic() < deadline:
+                found.update(zip(rows, self._attempt([encodings[row] for row in rows]), strict=True))
+            else:  # TorchServe would kill the worker, and with it the answers that are ready
+                late = Overloaded("too much for one batch: send fewer or shorter texts at once")
+                found.update(dict.fromkeys(rows, late))
         return [found[place] for place in places]
 
     def warm_up(self, max_length: int) -> None:
@@ -155,7 +170,7 @@ class Engine:
     def _forward(self, encodings: Sequence[Encoding]) -> list[Row]:
         """Run one batch; the values leave the device once."""
         if self.packed:
-            batch = Batch.packed(encodings, self.device, self.first_position)
+            batch = Batch.packed(encodings, self.device, self.first_position, self.model.config.pad_token_id)
         else:
             batch = Batch.padded(encodings, self.device, self.pad_id)
         packed = self.task.reduce(self.model(**self._arguments(batch)), batch)
@@ -172,8 +187,8 @@ class Engine:
 
     def _enter_encoder(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Cast what enters the encoder to its precision: hidden states and additive masks."""
-        cast = self._caster(self.precision.dtype)
-        return tuple(map(cast, args)), {name: cast(value) for name, value in kwargs.items()}
+        dtype = self.precision.dtype
+        return tuple(_cast(value, dtype) for value in args), {name: _cast(kwargs[name], dtype) for name in kwargs}
 
     def _leave_encoder(self, _: nn.Module, __: Any, kwargs: dict[str, Any], output: Any) -> Any:
         """Narrow packed states to the first token of each sequence if the head reads no more, and return to fp32."""
@@ -186,30 +201,35 @@ class Engine:
         output[next(iter(output))] = states.float()
         return output
 
-    def _caster(self, dtype: torch.dtype) -> Callable[[Any], Any]:
-        def cast(value: Any) -> Any:
-            return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-
-        return cast
-
-    def _can_pack(self) -> bool:
-        """Tell whether a packed probe gives what the padded one gives, in fp32, and leave the model set accordingly."""
-        before = self.model.config._attn_implementation
-        probe = _probe(self.model.config)
+    def _can_pack(self, wanted: bool) -> bool:
+        """Compare, in fp32, a probe computed alone, padded and packed, and leave the model set accordingly."""
         self.packed = False
+        probe = _probe(self.model.config)
         precision, self.precision = self.precision, self.precision._replace(dtype=torch.float32)
         try:
             padded = self._forward(probe)
+            if not all(map(_alike, padded, (self._forward([one])[0] for one in probe))):
+                raise ModelMismatch(
+                    f"{type(self.model).__name__} lets padding change the answer to a text, which would then depend on "
+                    "its company: this family cannot be served"
+                )
+            return wanted and self._packs_like(padded, probe)
+        except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+            name = type(self.model).__name__
+            raise ModelMismatch(f"{name} cannot be run as a BERT: {type(error).__name__} on a few tokens") from error
+        finally:
+            self.precision = precision
+
+    def _packs_like(self, padded: list[Row], probe: list[Encoding]) -> bool:
+        before = self.model.config._attn_implementation
+        try:
             self.packed = True
             self.model.set_attn_implementation(PACKED)
-            packed = self._forward(probe)
-            if all(map(_alike, packed, padded)):
+            if all(map(_alike, self._forward(probe), padded)):
                 return True
             reason = "its packed answers differ"
         except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError) as error:
             reason = f"{type(error).__name__} in its packed forward"
-        finally:
-            self.precision = precision
         logger.warning("%s travels padded: %s", type(self.model).__name__, reason)
         self.model.set_attn_implementation(before)
         return False
@@ -238,6 +258,10 @@ def _probe(model_config: PretrainedConfig) -> list[Encoding]:
     return [
         Encoding(generator.integers(low, model_config.vocab_size, length).tolist(), [0] * length) for length in lengths
     ]
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
 def _alike(one: Row, other: Row) -> bool:

@@ -53,9 +53,7 @@ def packed_attention(
     if packing is None or attention_mask is not None:
         raise ValueError("packed attention needs the boundaries of the sequences and takes no mask")
     tokens = [states[0].transpose(0, 1) for states in (query, key, value)]  # (tokens, heads, width)
-    usual_scaling = scaling is None or scaling == query.shape[-1] ** -0.5
-    half = query.dtype in (torch.bfloat16, torch.float16)
-    if varlen_attn is not None and query.is_cuda and half and usual_scaling:
+    if varlen_attn is not None and query.is_cuda and _fits_the_kernel(query, scaling):
         ends, longest = packing.offsets, packing.max_length
         return varlen_attn(*tokens, ends, ends, longest, longest).unsqueeze(0), None
     answer = torch.empty_like(tokens[0])
@@ -66,6 +64,15 @@ def packed_attention(
         attended = functional.scaled_dot_product_attention(q, k, v, scale=scaling)
         answer[start : start + count * length] = attended.transpose(1, 2).flatten(0, 1)
     return answer.unsqueeze(0), None
+
+
+def _fits_the_kernel(query: Tensor, scaling: float | None) -> bool:
+    """Tell whether PyTorch's variable-length kernel (flash attention: Ampere or newer) takes these states."""
+    width = query.shape[-1]
+    usual_scaling = scaling is None or scaling == width**-0.5
+    half = query.dtype in (torch.bfloat16, torch.float16)
+    recent = torch.cuda.get_device_capability(query.device) >= (8, 0)
+    return usual_scaling and half and recent and width % 8 == 0 and width <= 256
 
 
 AttentionInterface.register(PACKED, packed_attention)

@@ -19,6 +19,7 @@ def place(gpu_id: int | None, config: ServingConfig, n_workers: int) -> torch.de
     torch.set_num_threads(threads)
     os.environ["RAYON_NUM_THREADS"] = str(threads)  # of the tokenizer; read at its first batch
     if gpu_id is not None and torch.cuda.is_available():
+        torch.cuda.set_device(gpu_id)  # or this worker would hold memory on GPU 0 as well
         return torch.device("cuda", gpu_id)
     return torch.device("cpu")
 

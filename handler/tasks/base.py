@@ -17,7 +17,7 @@ from torch import Tensor
 
 from handler.batching import Batch
 from handler.config import ServingConfig
-from handler.errors import InputTooLong, InvalidInput
+from handler.errors import InputTooLong, InvalidInput, ModelMismatch
 from handler.tokenization import Text
 from handler.wire import JSON, kind_of
 
@@ -57,7 +57,10 @@ class Task(ABC):
     def __init__(self, model_config: PretrainedConfig, config: ServingConfig) -> None:
         self.model_config = model_config
         self.config = config
-        self.labels: list[str] = [str(label) for _, label in sorted((model_config.id2label or {}).items())]
+        labels: dict[Any, str] = dict(model_config.id2label or {})
+        if sorted(labels) != list(range(len(labels))):
+            raise ModelMismatch("id2label in config.json does not number the labels from 0 without gaps")
+        self.labels: list[str] = [str(labels[index]) for index in range(len(labels))]
 
     @abstractmethod
     def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
@@ -98,7 +101,7 @@ class Task(ABC):
 
 
 def alike(expected: JSON, answer: JSON, tolerance: float) -> bool:
-    """Compare two JSON values; numbers may differ by `tolerance`.
+    """Compare two JSON values; numbers may differ by `tolerance`, those beyond 1 by that part of their size.
 
     >>> alike({"score": [0.5]}, {"score": [0.51]}, 0.02), alike([1.0], [1.0, 2.0], 0.1)
     (True, False)
@@ -111,7 +114,7 @@ def alike(expected: JSON, answer: JSON, tolerance: float) -> bool:
             alike(*pair, tolerance) for pair in zip(expected, answer, strict=True)
         )
     if isinstance(expected, float) and isinstance(answer, float):
-        return abs(expected - answer) <= tolerance
+        return abs(expected - answer) <= tolerance * max(1.0, abs(expected))
     return bool(expected == answer)
 
 
