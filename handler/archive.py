@@ -5,7 +5,7 @@
     handler/                this package
     model/                  config, safetensors, tokenizer, training.json
     model-config.yaml       TorchServe's settings and the handler's
-    golden.json             questions, and the answers of plain transformers in fp32
+    golden.json             questions, and their answers computed the plain way (fp32, padded)
     model-card.md  openapi.json
     manifest.json           SHA-256 of every file above except the first
 

@@ -2,8 +2,8 @@
 """Pack a fine-tuned model and the handler into a TorchServe archive, model_store/NAME.mar.
 
 The archive holds weights, tokenizer, code, settings, a model card, an OpenAPI document, the SHA-256 of every file and
-golden answers: what plain transformers answers in fp32 to a few fixed questions. A worker that finds another hash or
-other answers refuses to become ready. The same input gives the same bytes.
+golden answers: what the model answers to a few fixed questions, computed the plain way (fp32, padded). A worker that
+finds another hash or other answers refuses to become ready. The same input gives the same bytes.
 """
 
 from __future__ import annotations
