@@ -36,6 +36,8 @@ from handler.work import Item, Job, Reply, Request, Work
 
 logger = logging.getLogger(__name__)
 
+OPERATIONS = ("predict",)  # what may stand in the path behind the version; nothing there means the first
+
 
 class Predictor:
     """One model, ready to answer."""
@@ -55,7 +57,6 @@ class Predictor:
         self.model = model
         self.model_hash = model_hash
         self.patience_s = patience_s
-        self.operations = ("", "predict")
 
     @classmethod
     def load(
@@ -198,7 +199,7 @@ class Predictor:
                 "max_characters": config.max_characters,
                 "max_batch_tokens": self.engine.max_batch_tokens,
             },
-            "operations": [operation for operation in self.operations if operation],
+            "operations": list(OPERATIONS),
             "model_hash": self.model_hash,
             "openapi": openapi.document(self.task, self.model, config),
         }
@@ -224,9 +225,9 @@ class Predictor:
     def _refuse_unknown_operation(self, request: Request, question: Question) -> None:
         # On KServe's routes TorchServe sets no url_path, so one that names nothing is a stray header of the client's.
         stray = question.dialect in (wire.KSERVE_V1, wire.OPEN_INFERENCE)
-        if request.explain or (request.operation not in self.operations and not stray):
-            named = ", ".join(operation for operation in self.operations if operation)
-            raise UnknownOperation(f"unknown operation, accepted: {named}")
+        known = request.operation in ("", *OPERATIONS)
+        if request.explain or not (known or stray):
+            raise UnknownOperation(f"unknown operation, accepted: {', '.join(OPERATIONS)}")
 
     def _parse(self, value: JSON, question: Question) -> Item:
         try:

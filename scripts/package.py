@@ -9,6 +9,7 @@ finds another hash or other answers refuses to become ready. The same input give
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -18,7 +19,6 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -132,7 +132,7 @@ def build(model: Path, name: str, version: str, config: ModelConfig, store: Path
     return target
 
 
-@contextmanager
+@contextlib.contextmanager
 def staging() -> Iterator[Path]:
     """Yield a folder of our own: the archiver stages under the model's name, so two builds would collide."""
     with tempfile.TemporaryDirectory(prefix="package-") as folder:
@@ -169,12 +169,7 @@ def add_answers(stage: Path, name: str, version: str, config: ModelConfig) -> No
     model = stage / archive.MODEL
     reference = Predictor.load(model, reference_config, name=name, version=version, packed=False)
     task = reference.task
-    items, parameters = list(task.golden_items), dict(task.golden_parameters)
-    items = [item for item in items if can_answer(reference, item, parameters)]
-    if not items:
-        raise ScriptError("the limits refuse every golden question: raise max_characters or max_length")
-    answers = rounded(reference.answer_items(items, parameters))
-    archive.write_golden(stage, archive.Golden(items, parameters, answers))
+    archive.write_golden(stage, golden_of(reference))
     write_json(stage / archive.OPENAPI, openapi.document(task, reference.model, config.handler))
     (stage / archive.CARD).write_text(card(model, reference, config), encoding="utf-8")
     archive.write_manifest(stage, name, version, task.name)
@@ -185,13 +180,16 @@ def add_answers(stage: Path, name: str, version: str, config: ModelConfig) -> No
         say(f"note: this machine cannot try the archive at {config.handler.precision}; the worker will")
 
 
-def can_answer(predictor: Predictor, item: JSON, parameters: dict[str, JSON]) -> bool:
-    """Tell whether the operator's limits let a golden question through."""
-    try:
-        predictor.answer_items([item], parameters)
-    except (InputTooLong, InvalidInput):
-        return False
-    return True
+def golden_of(reference: Predictor) -> archive.Golden:
+    """Answer the golden questions of a task, except those that the operator's limits refuse."""
+    golden = archive.Golden([], dict(reference.task.golden_parameters), [])
+    for item in reference.task.golden_items:
+        with contextlib.suppress(InputTooLong, InvalidInput):
+            golden.answers.extend(rounded(reference.answer_items([item], golden.parameters)))
+            golden.items.append(item)
+    if not golden.items:
+        raise ScriptError("the limits refuse every golden question: raise max_characters or max_length")
+    return golden
 
 
 def run_archiver(stage: Path, name: str, version: str, scratch: Path) -> Path:

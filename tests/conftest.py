@@ -29,6 +29,7 @@ from handler.predictor import Predictor
 from scripts.package import build
 from tests.live import Live, own_config
 from tests.samples import BASE, ROOT, MakeModel, MakePredictor
+from tests.stand_in import StandIn
 
 os.environ["TS_DECODE_INPUT_REQUEST"] = "false"  # as TorchServe does with our config.properties
 
@@ -113,3 +114,10 @@ def live(mar: Path) -> Iterator[Live]:
             yield replace(server, quickstart=quickstart.stdout)
         finally:
             server.script("serve.sh", "stop", check=False)
+
+
+@pytest.fixture
+def stand_in(tmp_path: Path) -> Iterator[StandIn]:
+    """Return a running server that answers as TorchServe does."""
+    with StandIn(tmp_path) as server:
+        yield server

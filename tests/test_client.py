@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,13 +11,6 @@ from scripts.client import Inference, Management
 from scripts.console import ROOT, ScriptError
 from scripts.server import NotRunning, Refused, Server, Unauthorized, Unavailable, UnknownModel, read_settings
 from tests.stand_in import StandIn
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path) -> Iterator[StandIn]:
-    """Return a running server."""
-    with StandIn(tmp_path) as server:
-        yield server
 
 
 @pytest.fixture

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -15,13 +14,6 @@ from scripts.server import NotRunning, UnknownModel
 from tests.stand_in import NO_PID, StandIn, worker
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path) -> Iterator[StandIn]:
-    """Return a running server."""
-    with StandIn(tmp_path) as server:
-        yield server
 
 
 @pytest.fixture

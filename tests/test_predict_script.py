@@ -6,7 +6,7 @@ import io
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,6 @@ from scripts.server import NotRunning, Unavailable
 from tests.stand_in import StandIn
 
 Run = Callable[..., tuple[int, list[Any]]]
-
-
-@pytest.fixture
-def stand_in(tmp_path: Path) -> Iterator[StandIn]:
-    """Return a running server."""
-    with StandIn(tmp_path) as server:
-        yield server
 
 
 @pytest.fixture
