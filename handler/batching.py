@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import accumulate, groupby
 
 import torch
 from torch import Tensor
@@ -40,34 +40,32 @@ def plan(lengths: Sequence[int], max_tokens: int, *, padded: bool = False) -> li
     return batches
 
 
-def distinct(encodings: Sequence[Encoding]) -> tuple[list[Encoding], list[int]]:
-    """Return the encodings without repetition, and for each one given the place of its equal among them.
+def distinct(encodings: Sequence[Encoding]) -> list[list[int]]:
+    """Return the indices of the encodings, those of equal tokens in one group.
 
     >>> same = Encoding([1, 2], [0, 0])
-    >>> distinct([same, Encoding([3], [0]), same])[1]
-    [0, 1, 0]
+    >>> distinct([same, Encoding([3], [0]), same])
+    [[0, 2], [1]]
     """
-    places: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
-    keys = [(tuple(encoding.ids), tuple(encoding.type_ids)) for encoding in encodings]
-    for key in keys:
-        places.setdefault(key, len(places))
-    firsts = dict(zip(reversed(keys), reversed(encodings), strict=True))
-    return [firsts[key] for key in places], [places[key] for key in keys]
+    groups: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
+    for index, encoding in enumerate(encodings):
+        groups.setdefault((tuple(encoding.ids), tuple(encoding.type_ids)), []).append(index)
+    return list(groups.values())
 
 
 @dataclass(frozen=True)
 class Packing:
-    """Where each sequence of a packed row lies."""
+    """Where each sequence of a packed row lies, and which of its tokens are read in the end."""
 
     lengths: tuple[int, ...]
     offsets: Tensor  # (n + 1,) int32, on the device: 0 and then the end of each sequence
-    starts: Tensor  # (n,) int64, on the device
     max_length: int
+    read: Tensor | None = None  # (tokens read,) int64, on the device: places in the row; None: all
 
     def runs(self) -> list[tuple[int, int, int]]:
         """Return (start, count, length) of each run of neighbours of one length.
 
-        >>> Packing((4, 2, 2), *[torch.empty(0)] * 2, 4).runs()
+        >>> Packing((4, 2, 2), torch.empty(0), 4).runs()
         [(0, 1, 4), (4, 2, 2)]
         """
         found, start = [], 0
@@ -80,21 +78,28 @@ class Packing:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass sees.
+    """What one forward pass sees, and which tokens of it are read.
 
     Packed: `input_ids`, `type_ids` and `position_ids` are (1, total tokens). Padded: (n, longest), with a mask.
     """
 
     lengths: tuple[int, ...]
+    counts: tuple[int, ...]  # tokens read of each sequence
     input_ids: Tensor
     type_ids: Tensor
+    read: Tensor | None = None  # (sum of counts,) int64: places in the flattened `input_ids`; None: all
     position_ids: Tensor | None = None
     attention_mask: Tensor | None = None
     packing: Packing | None = None
 
     @classmethod
     def packed(
-        cls, encodings: Sequence[Encoding], device: torch.device, first_position: int = 0, pad_id: int | None = None
+        cls,
+        encodings: Sequence[Encoding],
+        device: torch.device,
+        first_position: int = 0,
+        pad_id: int | None = None,
+        reads: Sequence[Sequence[int]] | None = None,
     ) -> Batch:
         """Lay encodings end to end; position ids restart at `first_position` with each of them.
 
@@ -106,27 +111,52 @@ class Batch:
         positions = [p for length in lengths for p in range(first_position, first_position + length)]
         if first_position and pad_id in ids:
             positions = [p for encoding in encodings for p in _positions(encoding.ids, first_position, pad_id)]
-        offsets = [0]
-        for length in lengths:
-            offsets.append(offsets[-1] + length)
-        # One copy to the device: the three rows and the offsets travel together.
-        flat = _to_device(torch.tensor([*ids, *type_ids, *positions, *offsets]), device)
-        rows, ends = flat[: 3 * len(ids)].view(3, 1, -1), flat[3 * len(ids) :]
-        packing = Packing(lengths, ends.to(torch.int32), ends[:-1], max(lengths))
-        return cls(lengths, rows[0], rows[1], position_ids=rows[2], packing=packing)
+        offsets = [0, *accumulate(lengths)]
+        read = [start + place for start, places in zip(offsets, reads or (), strict=False) for place in places]
+        # One copy to the device: the three rows, the offsets and the places travel together.
+        flat = _to_device(torch.tensor([*ids, *type_ids, *positions, *offsets, *read]), device)
+        rows, ends = flat[: 3 * len(ids)].view(3, 1, -1), flat[3 * len(ids) : 3 * len(ids) + len(offsets)]
+        places = None if reads is None else flat[len(flat) - len(read) :]
+        packing = Packing(lengths, ends.to(torch.int32), max(lengths), places)
+        counts = lengths if reads is None else tuple(map(len, reads))
+        return cls(lengths, counts, rows[0], rows[1], places, position_ids=rows[2], packing=packing)
 
     @classmethod
-    def padded(cls, encodings: Sequence[Encoding], device: torch.device, pad_id: int) -> Batch:
+    def padded(
+        cls,
+        encodings: Sequence[Encoding],
+        device: torch.device,
+        pad_id: int,
+        reads: Sequence[Sequence[int]] | None = None,
+    ) -> Batch:
         """Pad encodings on the right to the longest of them."""
         lengths = tuple(map(len, encodings))
         width = max(lengths)
+        reads = reads or [range(length) for length in lengths]
 
         def column(rows: list[list[int]], fill: int) -> Tensor:
             return _to_device(torch.tensor([row + [fill] * (width - len(row)) for row in rows]), device)
 
         ids = column([encoding.ids for encoding in encodings], pad_id)
         type_ids = column([encoding.type_ids for encoding in encodings], 0)
-        return cls(lengths, ids, type_ids, attention_mask=column([[1] * length for length in lengths], 0))
+        mask = column([[1] * length for length in lengths], 0)
+        read = _to_device(
+            torch.tensor([row * width + place for row, places in enumerate(reads) for place in places]), device
+        )
+        return cls(lengths, tuple(map(len, reads)), ids, type_ids, read, attention_mask=mask)
+
+    def tokens(self, states: Tensor) -> Tensor:
+        """Return what is said of the tokens that are read, sequence by sequence.
+
+        Args:
+            states: (1, total tokens, ...) of a packed batch, (n, longest, ...) of a padded one, or
+                (read tokens, 1, ...) where the engine has left out the others before the head.
+
+        Returns:
+            (sum of counts, ...)
+        """
+        flat = states.flatten(0, 1)
+        return flat if self.read is None or len(flat) == len(self.read) else flat[self.read]
 
 
 def _positions(ids: Sequence[int], first: int, pad_id: int | None) -> list[int]:

@@ -20,7 +20,8 @@ import yaml
 from handler.errors import ConfigError
 
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Overflow = Literal["truncate", "refuse"]
+Overflow = Literal["truncate", "window", "refuse"]
+WindowMerge = Literal["mean", "max", "weighted"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,9 @@ class ServingConfig:
 
     task: str | None = None  # by default what the model's own config says
     precision: Precision = "fp32"
-    overflow: Overflow = "truncate"  # what happens to a text longer than max_length
+    overflow: Overflow | None = None  # what happens to a text longer than max_length; by default what suits the task
+    stride: int = 128  # tokens that neighbouring windows share, at most half of a window
+    window_merge: WindowMerge = "mean"  # of the labels of the windows of one text
     max_length: int | None = None  # tokens of one sequence; by default the model's limit
     max_batch_tokens: int | None = None  # tokens of one forward pass; by default 1024 on a CPU, 16384 on a GPU
     max_texts: int = 1000  # of one request

@@ -24,7 +24,11 @@ def document(task: Task, model: ModelName, config: ServingConfig) -> JSON:
     example = schema["example"]
     parameters = {
         "type": "object",
-        "properties": {**schema["parameters"], "on_error": {"type": "string", "enum": ["refuse", "report"]}},
+        "properties": {
+            **{name: parameter.document() for name, parameter in task.parameters.items()},
+            "on_error": {"type": "string", "enum": ["refuse", "report"]},
+            "operation": {"type": "string"},
+        },
         "additionalProperties": False,
     }
     items = {"type": "array", "items": _ref("Item"), "minItems": 1, "maxItems": config.max_texts}

@@ -29,14 +29,12 @@ from handler.errors import (
     RequestError,
     UnknownOperation,
 )
-from handler.tasks import Task, task_for
+from handler.tasks import Query, Task, auto_class_for, operations_for
 from handler.tokenization import Tokenizer
 from handler.wire import JSON, Body, ModelName, Question
 from handler.work import Item, Job, Reply, Request, Work
 
 logger = logging.getLogger(__name__)
-
-OPERATIONS = ("predict",)  # what may stand in the path behind the version; nothing there means the first
 
 
 class Predictor:
@@ -44,14 +42,16 @@ class Predictor:
 
     def __init__(
         self,
-        task: Task,
+        operations: Mapping[str, Task],
         tokenizer: Tokenizer,
         engine: Engine,
         model: ModelName,
         model_hash: str = "",
         patience_s: float = math.inf,
     ) -> None:
-        self.task = task
+        """Put the rooms together; `operations` maps words of the path to tasks, the main one first."""
+        self.operations = operations
+        self.task = next(iter(operations.values()))
         self.tokenizer = tokenizer
         self.engine = engine
         self.model = model
@@ -87,11 +87,13 @@ class Predictor:
         manifest = archive.verify(folder) if is_archive else None
         model_folder = folder / archive.MODEL if is_archive else folder
         model_config = read_config(model_folder)
-        task = task_for(model_config, config)
         tokenizer = Tokenizer(model_folder, model_config, config)
+        operations = operations_for(model_config, config, tokenizer)
+        main = operations["predict"]
         engine = Engine.load(
             model_folder,
-            task,
+            auto_class_for(type(main), model_config),
+            main,
             config,
             device,
             pad_id=tokenizer.pad_id,
@@ -99,8 +101,8 @@ class Predictor:
             packed=packed,
         )
         engine.warm_up(tokenizer.max_length)
-        model = ModelName(name, version, task.nested)
-        predictor = cls(task, tokenizer, engine, model, manifest.model_hash if manifest else "", patience_s)
+        model_hash = manifest.model_hash if manifest else ""
+        predictor = cls(operations, tokenizer, engine, ModelName(name, version), model_hash, patience_s)
         if is_archive:
             predictor.check_golden(archive.read_golden(folder))
         return predictor
@@ -147,7 +149,7 @@ class Predictor:
         work.report.tokenize_s = time.perf_counter() - began
         for job in work.jobs:
             job.settle()
-        encodings = [encoding for item in work.items() for encoding in item.encodings]
+        encodings = [encoding for *_, item in work.items() for _, encoding in item.sequences]
         work.report.n_texts = len(encodings)
         work.report.n_tokens = sum(map(len, encodings))
         work.report.n_truncated = sum(encoding.n_truncated for encoding in encodings)
@@ -155,12 +157,12 @@ class Predictor:
 
     def run(self, work: Work) -> None:
         """Compute the values of every encoding, all rows in one plan."""
-        items = work.items()
-        owners = [item for item in items for _ in item.encodings]
+        owners = [(task, item, encoding) for task, _, item in work.items() for _, encoding in item.sequences]
         began = time.perf_counter()
-        found = self.engine.run([encoding for item in items for encoding in item.encodings], work.deadline)
+        encodings, tasks = [encoding for *_, encoding in owners], [task for task, *_ in owners]
+        found = self.engine.run(encodings, tasks, work.deadline)
         work.report.inference_s = time.perf_counter() - began
-        for item, values in zip(owners, found, strict=True):
+        for (_, item, _), values in zip(owners, found, strict=True):
             if isinstance(values, RequestError):
                 item.error = values
             else:
@@ -194,73 +196,80 @@ class Predictor:
             "packed": self.engine.packed,
             "limits": {
                 "max_length": self.tokenizer.max_length,
-                "overflow": config.overflow,
+                "overflow": self.task.overflow,
                 "max_texts": config.max_texts,
                 "max_characters": config.max_characters,
                 "max_batch_tokens": self.engine.max_batch_tokens,
             },
-            "operations": list(OPERATIONS),
+            "operations": {word: task.name for word, task in self.operations.items()},
             "model_hash": self.model_hash,
             "openapi": openapi.document(self.task, self.model, config),
         }
 
     def _read(self, request: Request) -> Job:
-        job = Job(request)
+        job = Job(request, self.task)
         try:
             if request.deadline_ms is not None and request.deadline_ms < time.time() * 1000:
                 raise Expired("x-request-deadline-ms had passed when the work began")
             job.question = question = wire.read(request.body)
-            self._refuse_unknown_operation(request, question)
+            job.task = self._task(request, question)
             limit = self.task.config.max_texts
             if len(question.items) > limit:
                 raise InputTooLong(f"{len(question.items)} texts in one request, accepted: at most {limit}")
-            job.items = [self._parse(value, question) for value in question.items]
+            job.items = [self._parse(job.task, value, question) for value in question.items]
+            n_texts = sum(len(item.query.texts) for item in job.items if item.query)
+            if n_texts > limit:
+                raise InputTooLong(f"{n_texts} texts or pairs to compute for one request, accepted: at most {limit}")
             job.settle()
         except RequestError as error:
-            job.error = error
+            job.error, job.items = error, []
         except Exception as error:  # noqa: BLE001 - one poisonous row must not take the batch along
             job.error, job.items = _unexpected("reading", error), []
         return job
 
-    def _refuse_unknown_operation(self, request: Request, question: Question) -> None:
+    def _task(self, request: Request, question: Question) -> Task:
         # On KServe's routes TorchServe sets no url_path, so one that names nothing is a stray header of the client's.
         stray = question.dialect in (wire.KSERVE_V1, wire.OPEN_INFERENCE)
-        known = request.operation in ("", *OPERATIONS)
-        if request.explain or not (known or stray):
-            raise UnknownOperation(f"unknown operation, accepted: {', '.join(OPERATIONS)}")
+        path = request.operation if not stray or request.operation in self.operations else ""
+        operation = question.operation or path or "predict"
+        if request.explain or operation not in self.operations:
+            raise UnknownOperation(f"unknown operation, accepted: {', '.join(self.operations)}")
+        return self.operations[operation]
 
-    def _parse(self, value: JSON, question: Question) -> Item:
+    def _parse(self, task: Task, value: JSON, question: Question) -> Item:
         try:
-            return Item(self.task.parse(value, question.parameters))
+            return Item(task.parse(value, question.parameters))
         except RequestError as error:
             return Item(error=error)
 
-    def _encode(self, items: list[Item]) -> None:
-        texts = [text for item in items if item.query for text in item.query.texts]
+    def _encode(self, items: list[tuple[Task, Query, Item]]) -> None:
+        texts = [text for _, query, _ in items for text in query.texts]
+        layouts = [query.layout for _, query, _ in items for _ in query.texts]
         try:
-            found = iter(self.tokenizer.encode(texts))
+            found = iter(self.tokenizer.encode(texts, layouts))
         except Exception as error:  # noqa: BLE001 - find the one that the tokenizer cannot read
-            for item in items:
+            for one in items:
                 if len(items) > 1:
-                    self._encode([item])
+                    self._encode([one])
                 else:
-                    item.error = _unexpected("tokenising", error)
+                    one[-1].error = _unexpected("tokenising", error)
             return
-        for item in items:
-            for _ in item.query.texts if item.query else ():
-                encoding = next(found)
-                if isinstance(encoding, RequestError):
-                    item.error = encoding
+        for _, query, item in items:
+            for text, encodings in zip(range(len(query.texts)), found, strict=False):
+                if isinstance(encodings, RequestError):
+                    item.error = encodings
                 else:
-                    item.encodings.append(encoding)
+                    item.sequences += [(text, encoding) for encoding in encodings]
 
     def _answers(self, job: Job) -> list[JSON]:
         answers: list[JSON] = []
         for item in job.items:
             if item.query and not item.error:
                 try:
-                    answers.append(self.task.decode(item.query, item.values))
+                    answers.append(job.task.decode(item.query, item.windows()))
                     continue
+                except RequestError as error:
+                    item.error = error
                 except Exception as error:  # noqa: BLE001 - one poisonous row must not take the batch along
                     item.error = _unexpected("decoding", error)
             answers.append({"error": wire.PLAIN.write_error(item.error)} if item.error else None)
@@ -271,7 +280,7 @@ class Predictor:
         answers = self._answers(job)
         if job.question and not job.error:
             try:
-                content = wire.write(job.question, answers, self.model)
+                content = wire.write(job.question, answers, self.model, job.task.form)
                 return Reply(content)
             except RequestError as error:
                 job.error = error

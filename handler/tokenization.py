@@ -1,7 +1,8 @@
-"""Text -> Encoding, never padded.
+"""Text -> Encodings, never padded.
 
 All texts of a TorchServe batch go through one call of the model's own fast tokenizer, which works on them in parallel.
-This room owns lengths: how many tokens a model can read, what is cut, and what is refused.
+This room owns lengths: how many tokens a model can read, what is cut, what is laid out in windows, what is refused. It
+also knows the other way: tokens -> text.
 """
 
 from __future__ import annotations
@@ -9,16 +10,38 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
-from handler.config import ServingConfig
+from handler.config import Overflow, ServingConfig
 from handler.errors import ConfigError, InputTooLong, InvalidInput, ModelMismatch, RequestError
 
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 Text: TypeAlias = tuple[str, str | None]  # a text, or a pair
+Gives: TypeAlias = Literal["longest", "first", "second"]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """How one text, or pair of texts, becomes sequences that the model can read."""
+
+    overflow: Overflow = "truncate"
+    gives: Gives = "longest"  # which text of a pair gives way: is cut, or is read through windows
+    stride: int = 0  # tokens that neighbouring windows share; at most half of what a window holds
+    max_length: int | None = None  # tokens of one sequence; the model's limit by default, and at most
+    max_first: int | None = None  # tokens of the first text of a pair, the rest of it is cut
+    spans: bool = False  # whether to keep where in the text each token lies
+
+
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """Where each token of an encoding comes from; special tokens come from nowhere (None)."""
+
+    offsets: list[tuple[int, int]]  # characters of its text, end excluded
+    words: list[int | None]  # which word of its text, as the tokenizer divides it
+    owners: list[int | None]  # 0: the text, 1: the second text of a pair
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +51,7 @@ class Encoding:
     ids: list[int]
     type_ids: list[int]
     n_truncated: int = 0
+    spans: Spans | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -61,35 +85,96 @@ class Tokenizer:
                 "they do not belong together"
             )
         self.pad_id: int = tokenizer.pad_token_id or 0
+        self.mask_id: int | None = tokenizer.mask_token_id
+        self.mask: str | None = None if tokenizer.mask_token is None else str(tokenizer.mask_token)
+        self.unknown_id: int | None = tokenizer.unk_token_id
+        self.special_ids: frozenset[int] = frozenset(tokenizer.all_special_ids)
         self.has_type_ids: bool = "token_type_ids" in tokenizer.model_input_names
         self.max_length = _max_length(tokenizer, model_config, config)
-        self.refuses_long = config.overflow == "refuse"
         self._cuts_tail: bool = tokenizer.truncation_side == "right"
+        self._full = tokenizer
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_padding()
         # Not the backend's own truncation: of a long pair it builds every combination of the pieces it cuts off
         # (6.5 s and 1.7 GB for two texts of 40,000 characters, 2026-11-24).
         self._backend.no_truncation()
 
-    def encode(self, texts: Sequence[Text]) -> list[Encoding | RequestError]:
-        """Encode texts in one call.
+    @property
+    def joins_words_by_prefix(self) -> bool:
+        """Whether a token says that it continues a word (WordPiece's ##)."""
+        return bool(getattr(self._backend.model, "continuing_subword_prefix", None))
 
-        What is longer than `max_length` is cut, or an InputTooLong in its place; a text without any token is an
-        InvalidInput.
+    def encode(self, texts: Sequence[Text], layouts: Sequence[Layout]) -> list[list[Encoding] | RequestError]:
+        """Encode texts in one call; one encoding each, or several where a long text is read through windows.
+
+        In the place of a text stands an InputTooLong where its layout refuses what is longer than `max_length`, and an
+        InvalidInput where it has no token at all.
         """
-        batch = [text if pair is None else (text, pair) for text, pair in texts]
-        return [self._fit(found) for found in self._backend.encode_batch_fast(batch)]
+        found: list[list[Encoding] | RequestError] = [InvalidInput("no text")] * len(texts)
+        for spans in (False, True):  # counting characters costs a third more: only for those who ask
+            chosen = [index for index, layout in enumerate(layouts) if layout.spans is spans]
+            batch = [text if pair is None else (text, pair) for text, pair in (texts[index] for index in chosen)]
+            if not batch:
+                continue
+            read = self._backend.encode_batch if spans else self._backend.encode_batch_fast
+            for index, tokens in zip(chosen, read(batch), strict=True):
+                found[index] = self._fit(tokens, layouts[index])
+        return found
 
-    def _fit(self, found: Any) -> Encoding | RequestError:
+    def text_of(self, ids: Sequence[int]) -> str:
+        """Return the text that tokens spell, without special tokens."""
+        return str(self._full.decode(list(ids), skip_special_tokens=True))
+
+    def token(self, token_id: int) -> str:
+        """Return a token as it stands in the vocabulary."""
+        return str(self._full.convert_ids_to_tokens(token_id))
+
+    def join(self, tokens: Sequence[str]) -> str:
+        """Return the text that tokens of the vocabulary spell."""
+        return str(self._full.convert_tokens_to_string(list(tokens)))
+
+    def ids_of(self, text: str) -> list[int]:
+        """Return the tokens of a text, without special tokens around it."""
+        ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _fit(self, found: Any, layout: Layout) -> list[Encoding] | RequestError:
         ids, type_ids = found.ids, found.type_ids
         if not ids:
             return InvalidInput("text holds nothing that this model reads")
-        if len(ids) <= self.max_length:
-            return Encoding(ids, type_ids)
-        if self.refuses_long:
-            return InputTooLong(f"text has {len(ids)} tokens, accepted: at most {self.max_length}")
-        kept = cut(found.sequence_ids, self.max_length, tail=self._cuts_tail)
-        return Encoding([ids[i] for i in kept], [type_ids[i] for i in kept], len(ids) - len(kept))
+        room = min(layout.max_length or self.max_length, self.max_length)
+        spans = Spans(found.offsets, found.word_ids, found.sequence_ids) if layout.spans else None
+        if len(ids) <= room and layout.max_first is None:
+            return [Encoding(ids, type_ids, 0, spans)]
+        owners = spans.owners if spans else found.sequence_ids
+        kept = list(range(len(ids)))
+        if layout.max_first is not None:  # leaves the second text at least half of a sequence
+            kept = shorten(owners, 0, min(layout.max_first, (room - owners.count(None)) // 2), tail=self._cuts_tail)
+        n_cut = len(ids) - len(kept)
+        if len(kept) <= room:
+            pieces = [kept]
+        elif layout.overflow == "refuse":
+            return InputTooLong(f"text has {len(ids)} tokens, accepted: at most {room}")
+        elif layout.overflow == "window":
+            pieces = windows([owners[place] for place in kept], room, layout.stride, layout.gives)
+            pieces = [[kept[place] for place in piece] for piece in pieces]
+            n_cut = len(ids) - len({place for piece in pieces for place in piece})
+        else:
+            pieces = [self._cut([owners[place] for place in kept], room, layout.gives)]
+            pieces = [[kept[place] for place in piece] for piece in pieces]
+            n_cut = len(ids) - len(pieces[0])
+        cuts = [n_cut] + [0] * (len(pieces) - 1)  # what no window holds is counted once
+        return [
+            Encoding([ids[i] for i in piece], [type_ids[i] for i in piece], n, spans and _take(spans, piece))
+            for piece, n in zip(pieces, cuts, strict=True)
+        ]
+
+    def _cut(self, owners: Sequence[int | None], room: int, gives: Gives) -> list[int]:
+        other = {"first": 1, "second": 0}.get(gives)
+        left = room - owners.count(None) - (0 if other is None else owners.count(other))
+        if other is None or left < 1:
+            return cut(owners, room, tail=self._cuts_tail)
+        return shorten(owners, 1 - other, left, tail=self._cuts_tail)
 
 
 def cut(owners: Sequence[int | None], room: int, *, tail: bool = True) -> list[int]:
@@ -103,15 +188,47 @@ def cut(owners: Sequence[int | None], room: int, *, tail: bool = True) -> list[i
     >>> cut([None, 0, 0, 0, None, 1, None], room=6)
     [0, 1, 2, 4, 5, 6]
     """
-    left = dict(enumerate(_shares(owners.count(0), owners.count(1), room - owners.count(None))))
-    kept = []
-    for place in range(len(owners)) if tail else reversed(range(len(owners))):
-        owner = owners[place]
-        if owner is not None:
-            left[owner] -= 1
-        if owner is None or left[owner] >= 0:
-            kept.append(place)
-    return sorted(kept)
+    first, second = _shares(owners.count(0), owners.count(1), room - owners.count(None))
+    kept = set(shorten(owners, 0, first, tail=tail))
+    return [place for place in shorten(owners, 1, second, tail=tail) if place in kept]
+
+
+def shorten(owners: Sequence[int | None], which: int, room: int, *, tail: bool = True) -> list[int]:
+    """Return the places that stay when one text keeps at most `room` tokens.
+
+    >>> shorten([None, 0, 0, 0, None], 0, 2), shorten([None, 0, 0, 0, None], 0, 2, tail=False)
+    ([0, 1, 2, 4], [0, 2, 3, 4])
+    """
+    its = [place for place, owner in enumerate(owners) if owner == which]
+    lost = set(its[room:] if tail else its[: max(0, len(its) - room)])
+    return [place for place in range(len(owners)) if place not in lost]
+
+
+def windows(owners: Sequence[int | None], room: int, stride: int, gives: Gives = "longest") -> list[list[int]]:
+    """Return the places of the tokens in each window over a text; special tokens and the other text stand in all.
+
+    Args:
+        owners: for each token the text it belongs to, 0 or 1; None for special tokens.
+        room: tokens of one window.
+        stride: tokens of the moving text that neighbouring windows share, at most half of what a window holds of it.
+        gives: which text of a pair moves; the other one keeps at most half of a window.
+
+    >>> windows([None, 0, 0, 0, 0, 0, None], room=5, stride=1)
+    [[0, 1, 2, 3, 6], [0, 3, 4, 5, 6]]
+    """
+    second = gives == "second" or (gives == "longest" and owners.count(1) > owners.count(0))
+    moving = [place for place, owner in enumerate(owners) if owner == int(second)]
+    still = shorten(owners, 1 - second, (room - owners.count(None)) // 2)
+    fixed = [place for place in still if owners[place] != int(second)]
+    size = max(1, room - len(fixed))
+    shared = min(stride, size // 2)
+    starts = range(0, max(1, len(moving) - shared), size - shared)
+    return [sorted([*fixed, *moving[start : start + size]]) for start in starts]
+
+
+def _take(spans: Spans, places: Sequence[int]) -> Spans:
+    offsets, words, owners = spans.offsets, spans.words, spans.owners
+    return Spans([offsets[i] for i in places], [words[i] for i in places], [owners[i] for i in places])
 
 
 def _shares(first: int, second: int, room: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ import math
 from dataclasses import dataclass, field
 
 from handler.errors import RequestError, merge
-from handler.tasks import Query, Row
+from handler.tasks import Query, Row, Task, Window
 from handler.telemetry import BatchReport
 from handler.tokenization import Encoding
 from handler.wire import Body, Question
@@ -43,9 +43,14 @@ class Item:
     """One question of a request on its way to an answer, or to an error."""
 
     query: Query | None = None
-    encodings: list[Encoding] = field(default_factory=list)
-    values: list[Row] = field(default_factory=list)
+    sequences: list[tuple[int, Encoding]] = field(default_factory=list)  # each with the text of the query that it shows
+    values: list[Row] = field(default_factory=list)  # of each sequence
     error: RequestError | None = None
+
+    def windows(self) -> list[Window]:
+        """Return what was computed."""
+        pairs = zip(self.sequences, self.values, strict=True)
+        return [Window(text, encoding, values) for (text, encoding), values in pairs]
 
 
 @dataclass
@@ -53,6 +58,7 @@ class Job:
     """One request on its way."""
 
     request: Request
+    task: Task
     question: Question | None = None
     items: list[Item] = field(default_factory=list)
     error: RequestError | None = None
@@ -66,7 +72,7 @@ class Job:
 
     def headers(self) -> dict[str, str]:
         """Headers of this request's own answer: its tokens, and the client's id where that can stand in a header."""
-        encodings = [encoding for item in self.items for encoding in item.encodings]
+        encodings = [encoding for item in self.items for _, encoding in item.sequences]
         told = {"x-request-tokens": str(sum(map(len, encodings)))} if encodings else {}
         if truncated := sum(encoding.n_truncated for encoding in encodings):
             told["x-truncated-tokens"] = str(truncated)
@@ -84,6 +90,7 @@ class Work:
     deadline: float = math.inf  # on the clock of time.monotonic, for beginning further computation
     report: BatchReport = field(default_factory=BatchReport)
 
-    def items(self) -> list[Item]:
-        """List what can still be answered."""
-        return [item for job in self.jobs for item in job.items if item.query and not item.error]
+    def items(self) -> list[tuple[Task, Query, Item]]:
+        """List what can still be answered, and for what it is."""
+        items = ((job.task, item.query, item) for job in self.jobs for item in job.items if not item.error)
+        return [(task, query, item) for task, query, item in items if query]

@@ -145,19 +145,20 @@ class Fragile(Engine):
     raises: BaseException = RuntimeError("poison")
     pause_s = 0.0
 
-    def _forward(self, encodings: Any) -> Any:
+    def _forward(self, use: Any, encodings: Any) -> Any:
         if any(self.poison in encoding.ids for encoding in encodings):
             raise self.raises
         if len(encodings) > self.limit:
             raise torch.OutOfMemoryError("no room")
         time.sleep(self.pause_s)
-        return super()._forward(encodings)
+        return super()._forward(use, encodings)
 
 
 @pytest.fixture
 def fragile(model_folder: Path, predictor: Predictor) -> Fragile:
     """Return an engine that can be made to fail."""
-    return Fragile.load(model_folder, predictor.task, ServingConfig())  # type: ignore[return-value]
+    auto_class = "AutoModelForSequenceClassification"
+    return Fragile.load(model_folder, auto_class, predictor.task, ServingConfig())  # type: ignore[return-value]
 
 
 def test_out_of_memory_halves_the_batch(fragile: Fragile) -> None:
@@ -229,9 +230,9 @@ def test_equal_texts_are_computed_once(predictor: Predictor, monkeypatch: pytest
     seen: list[int] = []
     forward = Engine._forward
 
-    def counted(self: Engine, encodings: Any) -> Any:
+    def counted(self: Engine, use: Any, encodings: Any) -> Any:
         seen.append(len(encodings))
-        return forward(self, encodings)
+        return forward(self, use, encodings)
 
     monkeypatch.setattr(Engine, "_forward", counted)
     one, two = encodings(4, 6)
@@ -264,4 +265,19 @@ def test_a_packed_batch_is_never_padded() -> None:
     assert batch.position_ids.tolist() == [[2, 3, 4, 2, 3]]
     assert batch.packing is not None
     assert batch.packing.offsets.tolist() == [0, 3, 5]
-    assert batch.packing.starts.tolist() == [0, 3]
+    assert batch.read is None
+    assert batch.counts == (3, 2)
+
+
+def test_what_is_read_is_found_in_every_layout() -> None:
+    """Chosen tokens, sequence by sequence: in a packed row, in a padded batch, and where the others were left out."""
+    sequences, reads = encodings(3, 2), [[0, 2], [1]]
+    packed = Batch.packed(sequences, CPU, reads=reads)
+    padded = Batch.padded(sequences, CPU, 0, reads)
+    chosen = [sequences[0].ids[0], sequences[0].ids[2], sequences[1].ids[1]]
+    assert packed.counts == padded.counts == (2, 1)
+    assert packed.tokens(packed.input_ids).tolist() == chosen
+    assert padded.tokens(padded.input_ids).tolist() == chosen
+    assert packed.tokens(torch.tensor([chosen]).T).tolist() == chosen
+    every = Batch.padded(sequences, CPU, 0)
+    assert every.tokens(every.input_ids).tolist() == sequences[0].ids + sequences[1].ids

@@ -175,4 +175,4 @@ def test_the_command_line(model_folder: Path, tmp_path: Path) -> None:
         assert yaml.safe_load(packed.read("model-config.yaml"))["batchSize"] == 4
     wrong = subprocess.run([*command, "--overflow", "drop"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
-    assert wrong.stderr == "error: handler.overflow is 'drop', accepted: truncate, refuse\n"
+    assert wrong.stderr == "error: handler.overflow is 'drop', accepted: truncate, window, refuse\n"

@@ -30,6 +30,7 @@ from handler.wire import (
     OPEN_INFERENCE,
     PLAIN,
     Body,
+    Form,
     ModelName,
     Question,
     parse,
@@ -41,8 +42,8 @@ from handler.wire import (
 from handler.work import Request
 from tests.samples import JSON_TYPE, TEXTS, told
 
-MODEL = ModelName("intents", "1.2", nested=True)
-FLAT = ModelName("intents", "1.2", nested=False)
+MODEL = ModelName("intents", "1.2")
+LABELLED = Form(nested=True, tensors="ranking")
 JOY: JSON = [{"label": "joy", "score": 0.75}, {"label": "calm", "score": 0.25}]
 CALM: JSON = [{"label": "calm", "score": 0.5}, {"label": "joy", "score": 0.25}]
 HEAD: JSON = {"model_name": "intents", "model_version": "1.2"}
@@ -141,7 +142,7 @@ def test_the_shape_of_the_answer_follows_the_question(exchange: Exchange) -> Non
     assert question.items == exchange.items
     assert question.parameters == exchange.parameters
     assert question.on_error == "refuse"
-    assert parse(write(question, answers_to(question), MODEL).decode()) == exchange.told
+    assert parse(write(question, answers_to(question), MODEL, LABELLED).decode()) == exchange.told
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "application/octet-stream", "TEXT/Plain; charset=UTF-8"])
@@ -150,27 +151,29 @@ def test_a_plain_text_is_one_question(content_type: str, text: str) -> None:
     """Without a JSON type the body is the text itself, whatever it looks like."""
     question = read(Body(text.encode(), content_type))
     assert (question.items, question.parameters, question.many) == ([text], {}, False)
-    assert parse(write(question, [JOY], MODEL).decode()) == JOY
+    assert parse(write(question, [JOY], MODEL, LABELLED).decode()) == JOY
 
 
 @pytest.mark.parametrize("nested", [True, False])
 def test_hugging_face_clients_of_a_nesting_task_get_one_list_more(nested: bool) -> None:
     """Only the answer to one Hugging Face text depends on the task: its client expects a list around it."""
-    model = MODEL if nested else FLAT
+    form = Form(nested=nested)
     one, many = (read(Body(write_value({"inputs": text}), JSON_TYPE)) for text in ("a", ["a"]))
-    assert parse(write(one, [JOY], model).decode()) == ([JOY] if nested else JOY)
-    assert parse(write(many, [JOY], model).decode()) == [JOY]
-    assert parse(write(read(Body(b'"a"', JSON_TYPE)), [JOY], model).decode()) == JOY
+    assert parse(write(one, [JOY], MODEL, form).decode()) == ([JOY] if nested else JOY)
+    assert parse(write(many, [JOY], MODEL, form).decode()) == [JOY]
+    assert parse(write(read(Body(b'"a"', JSON_TYPE)), [JOY], MODEL, form).decode()) == JOY
 
 
 @pytest.mark.parametrize(
-    ("answers", "outputs"),
+    ("form", "answers", "outputs"),
     [
         (
+            "embedding",
             [[0.5, 1.5], [2.0, 3.0]],
             [{"name": "embedding", "datatype": "FP32", "shape": [2, 2], "data": [0.5, 1.5, 2.0, 3.0]}],
         ),
         (
+            "json",
             [{"answer": "a"}, {"answer": "é"}],
             [
                 {
@@ -182,16 +185,22 @@ def test_hugging_face_clients_of_a_nesting_task_get_one_list_more(nested: bool) 
             ],
         ),
         (
+            "json",
+            [[0.5, 1.5], [2.0]],
+            [{"name": "answer", "datatype": "BYTES", "shape": [2], "data": ["[0.5,1.5]", "[2.0]"]}],
+        ),
+        (
+            "json",
             [[{"entity": "B", "score": 0.5}], []],
             [{"name": "answer", "datatype": "BYTES", "shape": [2], "data": ['[{"entity":"B","score":0.5}]', "[]"]}],
         ),
     ],
-    ids=["embedding", "object", "entities"],
+    ids=["embedding", "object", "similarities", "entities"],
 )
-def test_open_inference_chooses_tensors_by_the_answers(answers: list[JSON], outputs: JSON) -> None:
+def test_open_inference_chooses_tensors_by_the_form(form: Any, answers: list[JSON], outputs: JSON) -> None:
     """Embeddings are FP32, whatever has no tensor of its own is JSON in BYTES."""
     question = read(Body(write_value({"inputs": [tensor("a", "b")]}), JSON_TYPE))
-    assert parse(write(question, answers, MODEL).decode()) == {**HEAD, "outputs": outputs}
+    assert parse(write(question, answers, MODEL, Form(tensors=form)).decode()) == {**HEAD, "outputs": outputs}
 
 
 def test_open_inference_reports_errors_beside_answers() -> None:
@@ -199,7 +208,7 @@ def test_open_inference_reports_errors_beside_answers() -> None:
     asked = {"inputs": [tensor("a", "")], "parameters": {"on_error": "report"}}
     question = read(Body(write_value(asked), JSON_TYPE))
     assert (question.on_error, question.parameters) == ("report", {})
-    (output,) = parse(write(question, [JOY, {"error": {"code": 422}}], MODEL).decode())["outputs"]
+    (output,) = parse(write(question, [JOY, {"error": {"code": 422}}], MODEL, LABELLED).decode())["outputs"]
     assert (output["name"], output["shape"]) == ("answer", [2])
     assert [parse(element) for element in output["data"]] == [JOY, {"error": {"code": 422}}]
 
@@ -398,7 +407,7 @@ def test_open_inference_keeps_any_text_and_id(texts: list[str], identity: str) -
     """Texts and the client's id travel unchanged."""
     question = read(Body(write_value({"id": identity, "inputs": [tensor(*texts)]}), JSON_TYPE))
     assert [item["text"] for item in question.items] == texts
-    assert parse(write(question, [JOY] * len(texts), MODEL).decode())["id"] == identity
+    assert parse(write(question, [JOY] * len(texts), MODEL, LABELLED).decode())["id"] == identity
 
 
 # --- errors ----------------------------------------------------------------------------------------------------
@@ -481,7 +490,7 @@ def test_tritonclient_is_understood(texts: list[str], column: bool, binary: bool
     question = read(body)
     assert question.items == [{"text": text} for text in texts]
     assert question.parameters == {}
-    result = result_of(write(question, [JOY] * len(texts), MODEL))
+    result = result_of(write(question, [JOY] * len(texts), MODEL, LABELLED))
     assert result.get_response()["id"] == "id-1"
     assert result.as_numpy("label").tolist() == [["joy", "calm"]] * len(texts)
     np.testing.assert_allclose(result.as_numpy("score"), [[0.75, 0.25]] * len(texts))

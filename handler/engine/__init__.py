@@ -27,12 +27,21 @@ from handler.config import ServingConfig
 from handler.engine.attention import PACKED
 from handler.engine.precision import Precision, choose
 from handler.errors import ConfigError, InternalError, ModelMismatch, OutOfMemory, Overloaded, RequestError
-from handler.tasks import Row, Task
+from handler.tasks import Packed, Row, Use
 from handler.tokenization import Encoding, first_position
 
 logger = logging.getLogger(__name__)
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
+
+
+class HiddenStates(Use):
+    """The encoder's answer to every token, without any task: what two ways to compute must agree on."""
+
+    runs = "encoder"
+
+    def reduce(self, output: Any, batch: Batch) -> Packed:
+        return Packed(batch.tokens(output[0]), batch.counts)
 
 
 class Engine:
@@ -41,7 +50,7 @@ class Engine:
     def __init__(
         self,
         model: PreTrainedModel,
-        task: Task,
+        main: Use,
         config: ServingConfig,
         device: torch.device | None = None,
         *,
@@ -52,6 +61,7 @@ class Engine:
         """Place a model in fp32 on a device, choose its precision and find out whether it can travel packed.
 
         Args:
+            main: the use that the model's head is for.
             pad_id: the token that a padded batch is filled with.
             type_ids: whether the model's tokenizer hands segments on, as transformers' own callers would see it.
             packed: False keeps the attention that transformers chose, for a reference to compare with.
@@ -61,12 +71,12 @@ class Engine:
             ModelMismatch: a text's values would depend on the padding beside it.
         """
         self.device = device or torch.device("cpu")
-        self.task = task
+        self.main = main
         self.precision: Precision = choose(config.precision, self.device)
         self.max_batch_tokens = config.max_batch_tokens or BATCH_TOKENS[self.device.type]
         self.pad_id = pad_id
         self.first_position = first_position(model.config)
-        self.model = model.train(False).to(self.device)
+        self.model = model.train(False).requires_grad_(False).to(self.device)
         self._takes_type_ids = type_ids and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
         encoder = _encoder_of(model)
         if encoder is not None:
@@ -77,18 +87,23 @@ class Engine:
 
     @classmethod
     def load(
-        cls, folder: Path, task: Task, config: ServingConfig, device: torch.device | None = None, **options: Any
+        cls,
+        folder: Path,
+        auto_class: str,
+        main: Use,
+        config: ServingConfig,
+        device: torch.device | None = None,
+        **options: Any,
     ) -> Engine:
-        """Load the weights of a model folder, from safetensors only.
+        """Load the weights of a model folder with a class of transformers, from safetensors only.
 
         Raises:
             ModelMismatch: no weights, or weights that are not all of this architecture.
             ConfigError: a precision that the device does not have.
         """
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker's standard error is a log
-        auto_class = getattr(transformers, task.auto_class)
         try:
-            model, report = auto_class.from_pretrained(
+            model, report = getattr(transformers, auto_class).from_pretrained(
                 folder,
                 local_files_only=True,
                 trust_remote_code=False,
@@ -98,29 +113,46 @@ class Engine:
             )
         except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
             raise ModelMismatch(f"the weights cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-        missing = sorted(report["missing_keys"])
+        # An encoder is often saved without a pooler, which only heads read.
+        missing = sorted(key for key in report["missing_keys"] if main.runs == "head" or "pooler" not in key)
         if missing:
             more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
             raise ModelMismatch(f"the weights lack {', '.join(missing[:3])}{more}: is this model fine-tuned?")
-        return cls(model, task, config, device, **options)
+        return cls(model, main, config, device, **options)
 
-    def run(self, encodings: Sequence[Encoding], deadline: float = math.inf) -> list[Row | RequestError]:
+    def run(
+        self, encodings: Sequence[Encoding], uses: Sequence[Use] | None = None, deadline: float = math.inf
+    ) -> list[Row | RequestError]:
         """Compute the values of every encoding, in order; equal ones are computed once, short ones first.
 
-        After `deadline`, on the clock of `time.monotonic`, no further batch is begun: what is left is Overloaded.
+        Args:
+            uses: what each encoding is computed for; by default all for the main use.
+            deadline: on the clock of `time.monotonic`. Then no further batch is begun: what is left is Overloaded.
+
         A batch that fails is split: by halves where memory ran out, row by row otherwise, so that a failure stays with
         the rows that cause it.
         """
-        encodings, places = distinct(encodings)
+        uses = uses or [self.main] * len(encodings)
         found: dict[int, Row | RequestError] = {}
-        batches = plan([len(encoding) for encoding in encodings], self.max_batch_tokens, padded=not self.packed)
-        for rows in reversed(batches):
+        for use, rows in self._batches(encodings, uses):
             if time.monotonic() < deadline:
-                found.update(zip(rows, self._attempt([encodings[row] for row in rows]), strict=True))
+                values = self._attempt(use, [encodings[row[0]] for row in rows])
             else:  # TorchServe would kill the worker, and with it the answers that are ready
                 late = Overloaded("too much for one batch: send fewer or shorter texts at once")
-                found.update(dict.fromkeys(rows, late))
-        return [found[place] for place in places]
+                values = [late] * len(rows)
+            found.update((index, value) for row, value in zip(rows, values, strict=True) for index in row)
+        return [found[index] for index in range(len(encodings))]
+
+    def _batches(self, encodings: Sequence[Encoding], uses: Sequence[Use]) -> list[tuple[Use, list[list[int]]]]:
+        """Plan forward passes, short ones first; a row of one holds the indices of all encodings equal to it."""
+        batches = []
+        for use in dict.fromkeys(uses):
+            members = [index for index, its in enumerate(uses) if its is use]
+            equal = [[members[i] for i in group] for group in distinct([encodings[index] for index in members])]
+            lengths = [len(encodings[group[0]]) for group in equal]
+            for rows in plan(lengths, self.max_batch_tokens, padded=not self.packed):
+                batches.append((use, [equal[row] for row in rows]))
+        return sorted(batches, key=lambda batch: len(encodings[batch[1][0][0]]))  # a plan's rows: longest first
 
     def warm_up(self, max_length: int) -> None:
         """Run the smallest and the largest batches once, so that no request pays for first-time work.
@@ -131,21 +163,21 @@ class Engine:
         token = _probe(self.model.config)[0].ids[0]
         for lengths in ([2], [max_length], [8] * max(1, self.max_batch_tokens // 8)):
             try:
-                self._forward([Encoding([token] * length, [0] * length) for length in lengths])
+                self._forward(self.main, [Encoding([token] * length, [0] * length) for length in lengths])
             except (RuntimeError, ValueError, TypeError) as error:
                 raise ConfigError(
                     f"{type(self.model).__name__} does not run with handler.precision {self.precision.name} and "
                     f"handler.max_batch_tokens {self.max_batch_tokens}: {' '.join(str(error).split())[:200]}"
                 ) from error
 
-    def _attempt(self, encodings: list[Encoding]) -> list[Row | RequestError]:
+    def _attempt(self, use: Use, encodings: list[Encoding]) -> list[Row | RequestError]:
         try:
-            return list(self._forward(encodings))
+            return list(self._forward(use, encodings))
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
-                return self._one_by_one(encodings, error)
+                return self._one_by_one(use, encodings, error)
         except Exception as error:  # noqa: BLE001 - whatever fails, it must not take the neighbours along
-            return self._one_by_one(encodings, error)
+            return self._one_by_one(use, encodings, error)
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         if len(encodings) == 1:
@@ -153,9 +185,9 @@ class Engine:
             return [OutOfMemory("not enough memory for this text")]
         middle = len(encodings) // 2
         logger.warning("out of memory with %d sequences: halving", len(encodings))
-        return [*self._attempt(encodings[:middle]), *self._attempt(encodings[middle:])]
+        return [*self._attempt(use, encodings[:middle]), *self._attempt(use, encodings[middle:])]
 
-    def _one_by_one(self, encodings: list[Encoding], error: Exception) -> list[Row | RequestError]:
+    def _one_by_one(self, use: Use, encodings: list[Encoding], error: Exception) -> list[Row | RequestError]:
         # The message of an exception may hold a user's text: only its type and place are logged.
         place = error.__traceback__
         while place and place.tb_next:
@@ -164,26 +196,44 @@ class Engine:
         logger.error("%s at %s with %d sequences", type(error).__name__, where, len(encodings))
         if len(encodings) == 1:
             return [InternalError(f"unexpected {type(error).__name__} while computing")]
-        return [values for encoding in encodings for values in self._attempt([encoding])]
+        return [values for encoding in encodings for values in self._attempt(use, [encoding])]
 
     @torch.inference_mode()
-    def _forward(self, encodings: Sequence[Encoding]) -> list[Row]:
+    def _forward(self, use: Use, encodings: Sequence[Encoding]) -> list[Row]:
         """Run one batch; the values leave the device once."""
-        if self.packed:
-            batch = Batch.packed(encodings, self.device, self.first_position, self.model.config.pad_token_id)
-        else:
-            batch = Batch.padded(encodings, self.device, self.pad_id)
-        packed = self.task.reduce(self.model(**self._arguments(batch)), batch)
+        if use.runs == "nothing":
+            return [np.empty(0, np.float32)] * len(encodings)
+        batch = self.lay_out(use, encodings)
+        packed = use.reduce(self.call(use, batch), batch)
         ends = np.cumsum(packed.counts)[:-1]
         return np.split(packed.values.float().cpu().numpy(), ends)
 
-    def _arguments(self, batch: Batch) -> dict[str, Any]:
-        arguments: dict[str, Any] = {"input_ids": batch.input_ids}
+    def lay_out(self, use: Use, encodings: Sequence[Encoding]) -> Batch:
+        """Put encodings on the device, packed or padded."""
+        places = [use.reads(encoding) for encoding in encodings]
+        reads = [place for place in places if place is not None] or None
+        if self.packed:
+            return Batch.packed(encodings, self.device, self.first_position, self.model.config.pad_token_id, reads)
+        return Batch.padded(encodings, self.device, self.pad_id, reads)
+
+    def call(self, use: Use, batch: Batch, embeddings: Tensor | None = None) -> Any:
+        """Run the model, or its encoder alone, on a batch; on other embeddings than those of its tokens if given.
+
+        Args:
+            embeddings: of the words, (*batch.input_ids.shape, width of an embedding).
+
+        Returns:
+            The output of the model of transformers.
+        """
+        words = {"input_ids": batch.input_ids} if embeddings is None else {"inputs_embeds": embeddings}
+        arguments: dict[str, Any] = dict(words)
         if self._takes_type_ids:
             arguments["token_type_ids"] = batch.type_ids
         if batch.packing is not None:
-            return {**arguments, "position_ids": batch.position_ids, "packing": batch.packing}
-        return {**arguments, "attention_mask": batch.attention_mask}
+            arguments |= {"position_ids": batch.position_ids, "packing": batch.packing}
+        else:
+            arguments["attention_mask"] = batch.attention_mask
+        return (self.model if use.runs == "head" else self.model.base_model)(**arguments)
 
     def _enter_encoder(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         """Cast what enters the encoder to its precision: hidden states and additive masks."""
@@ -191,11 +241,11 @@ class Engine:
         return tuple(_cast(value, dtype) for value in args), {name: _cast(kwargs[name], dtype) for name in kwargs}
 
     def _leave_encoder(self, _: nn.Module, __: Any, kwargs: dict[str, Any], output: Any) -> Any:
-        """Narrow packed states to the first token of each sequence if the head reads no more, and return to fp32."""
+        """Narrow packed states to the tokens that are read, if those are not all, and return to fp32."""
         packing: Packing | None = kwargs.get("packing")
         states = output[0]
-        if packing is not None and self.task.first_token_only:
-            states = states[0, packing.starts].unsqueeze(1)  # (n, 1, width): a batch of first tokens
+        if packing is not None and packing.read is not None:
+            states = states[0, packing.read].unsqueeze(1)  # (read tokens, 1, width): as many sequences of one token
         if isinstance(output, tuple):
             return (states.float(), *output[1:])
         output[next(iter(output))] = states.float()
@@ -207,8 +257,9 @@ class Engine:
         probe = _probe(self.model.config)
         precision, self.precision = self.precision, self.precision._replace(dtype=torch.float32)
         try:
-            padded = self._forward(probe)
-            if not all(map(_alike, padded, (self._forward([one])[0] for one in probe))):
+            padded = self._try(probe)
+            alone = [row for one in zip(*(self._try([encoding]) for encoding in probe), strict=True) for row in one]
+            if not all(map(_alike, padded, alone)):
                 raise ModelMismatch(
                     f"{type(self.model).__name__} lets padding change the answer to a text, which would then depend on "
                     "its company: this family cannot be served"
@@ -220,17 +271,22 @@ class Engine:
         finally:
             self.precision = precision
 
+    def _try(self, probe: list[Encoding]) -> list[Row]:
+        """Return the hidden states of every sequence, and then the values of the main use."""
+        return [*self._forward(HiddenStates(), probe), *self._forward(self.main, probe)]
+
     def _packs_like(self, padded: list[Row], probe: list[Encoding]) -> bool:
         before = self.model.config._attn_implementation
         try:
             self.packed = True
             self.model.set_attn_implementation(PACKED)
-            if all(map(_alike, self._forward(probe), padded)):
+            if all(map(_alike, self._try(probe), padded)):
                 return True
             reason = "its packed answers differ"
         except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError) as error:
             reason = f"{type(error).__name__} in its packed forward"
         logger.warning("%s travels padded: %s", type(self.model).__name__, reason)
+        self.packed = False
         self.model.set_attn_implementation(before)
         return False
 

@@ -1,25 +1,27 @@
 """The contract between a task and the engine: three verbs.
 
-`parse` turns one question into sequences, `reduce` brings a model's output on the device down to the least that
-answers, `decode` turns those values into an answer on the CPU. `parse` and `decode` are pure.
+`parse` turns one question into texts, `reduce` brings a model's output on the device down to the least that answers,
+`decode` turns those values into an answer on the CPU. `parse` and `decode` are pure.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
 from handler.batching import Batch
-from handler.config import ServingConfig
-from handler.errors import InputTooLong, InvalidInput, ModelMismatch
-from handler.tokenization import Text
-from handler.wire import JSON, kind_of
+from handler.config import Overflow, ServingConfig
+from handler.errors import InputTooLong, InvalidInput, ModelMismatch, UnknownOperation
+from handler.tasks import parameters
+from handler.tasks.parameters import Parameter
+from handler.tokenization import Encoding, Layout, Text, Tokenizer
+from handler.wire import JSON, Form, kind_of
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -30,10 +32,20 @@ Row: TypeAlias = NDArray[np.float32]  # the values of one encoding: (count, ...)
 
 @dataclass(frozen=True)
 class Query:
-    """One question, parsed: what to encode, and how to answer."""
+    """One question, parsed: what to encode, how to lay it out, and how to answer."""
 
     texts: tuple[Text, ...]
-    options: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    layout: Layout = field(default_factory=Layout)
+
+
+@dataclass(frozen=True)
+class Window:
+    """One computed sequence of a query: which of its texts it shows, its tokens, and its values."""
+
+    text: int
+    encoding: Encoding
+    values: Row
 
 
 @dataclass(frozen=True)
@@ -44,27 +56,65 @@ class Packed:
     counts: tuple[int, ...]
 
 
-class Task(ABC):
-    """One use of a model."""
+@dataclass(frozen=True)
+class Aim:
+    """What an explanation explains: one score of one window."""
+
+    label: str
+    window: int  # its index among the windows of the query
+    score: Callable[[ModelOutput, Batch], Tensor]  # of a batch of n copies of the window, differentiable: (n,)
+
+
+class Use(ABC):
+    """What the engine needs to know of a task."""
+
+    runs: ClassVar[Literal["head", "encoder", "nothing"]] = "head"  # the whole model, all but its head, or no model
+
+    def reads(self, encoding: Encoding) -> Sequence[int] | None:
+        """Return the places of the tokens that are read behind the encoder, one at least; None: all of them."""
+        return None
+
+    @abstractmethod
+    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
+        """Bring a model's output down to the least that answers, on the device."""
+
+
+class Task(Use):
+    """One use of a model. A new one is a subclass in a file of its own and a line in the registry."""
 
     name: ClassVar[str]  # on the wire
-    auto_class: ClassVar[str]  # of transformers
-    first_token_only: ClassVar[bool] = False  # the head reads nothing but the first token of each sequence
-    nested: ClassVar[bool] = False  # Hugging Face clients expect the answer of one text inside a list
+    operation: ClassVar[str]  # in the path, for a model whose main task is another
+    auto_classes: ClassVar[tuple[str, ...]] = ()  # of transformers: those that load a model with the head it reads
+    overflows: ClassVar[tuple[Overflow, ...]] = ("truncate", "refuse")  # what it can do with a long text; default first
+    form: ClassVar[Form] = Form()  # of answers, where a dialect leaves a choice
     golden_items: ClassVar[tuple[JSON, ...]]  # questions that reach every branch of the task
     golden_parameters: ClassVar[dict[str, JSON]] = {}
 
-    def __init__(self, model_config: PretrainedConfig, config: ServingConfig) -> None:
+    def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
         self.model_config = model_config
         self.config = config
-        labels: dict[Any, str] = dict(model_config.id2label or {})
-        if sorted(labels) != list(range(len(labels))):
-            raise ModelMismatch("id2label in config.json does not number the labels from 0 without gaps")
-        self.labels: list[str] = [str(labels[index]) for index in range(len(labels))]
+        self.tokenizer = tokenizer
+        self.overflow = config.overflow if config.overflow in self.overflows else self.overflows[0]
+        self.labels: list[str] = []
+        self.parameters: dict[str, Parameter] = {}
+
+    @classmethod
+    def head_of(cls, model_config: PretrainedConfig) -> str | None:
+        """Return the class of transformers that loads this model with the head the task reads; None: it has another."""
+        for auto_class in cls.auto_classes:
+            head = auto_class.removeprefix("AutoModel") or "Model"  # e.g. ForSequenceClassification
+            if any(architecture.endswith(head) for architecture in model_config.architectures or []):
+                return auto_class
+        return None
+
+    @classmethod
+    def fits(cls, model_config: PretrainedConfig) -> bool:
+        """Tell whether a model with this head can be used so, e.g. by its labels."""
+        return cls.head_of(model_config) is not None
 
     @abstractmethod
-    def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
-        """Turn one item of a question into a query.
+    def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
+        """Turn one item of a question and the parameters given with it into a query.
 
         Raises:
             InvalidInput: not a question of this task, or an unknown parameter.
@@ -72,12 +122,17 @@ class Task(ABC):
         """
 
     @abstractmethod
-    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
-        """Bring a model's output down to the least that answers, on the device."""
+    def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
+        """Turn the values of a query's windows into its answer; a text that was not windowed has one window."""
 
-    @abstractmethod
-    def decode(self, query: Query, rows: Sequence[Row]) -> JSON:
-        """Turn the values of a query's encodings into its answer."""
+    def aims(self, query: Query, windows: Sequence[Window], target: JSON) -> list[Aim]:
+        """Choose the scores that an explanation explains: those of `target`, by default of the answer.
+
+        Raises:
+            InvalidInput: a target that the answer does not have.
+            UnknownOperation: answers of this task are not explained.
+        """
+        raise UnknownOperation(f"{self.name} has no explanations")
 
     def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
         """Tell whether two answers to one question are the same up to `tolerance` on every number."""
@@ -85,9 +140,20 @@ class Task(ABC):
 
     @abstractmethod
     def schema(self) -> dict[str, JSON]:
-        """Describe item, parameters and answer as JSON Schemas, with an example of an item, for OpenAPI."""
+        """Describe "item" and "answer" as JSON Schemas, with an "example" of an item, for OpenAPI."""
 
-    def read_text(self, value: JSON, name: str) -> str:
+    def read_parameters(self, given: Mapping[str, JSON]) -> dict[str, Any]:
+        """Return every parameter of the task, given or by default; raises InvalidInput."""
+        return parameters.read(self.parameters, given)
+
+    def read_fields(self, value: JSON, *names: str) -> dict[str, JSON]:
+        """Return the fields of an item that must be an object of exactly these; raises InvalidInput."""
+        if not isinstance(value, dict):
+            raise InvalidInput(f"a question must be an object with {' and '.join(names)}, got {kind_of(value)}")
+        parameters.refuse_unknown(value, names, "field")
+        return {name: value.get(name) for name in names}
+
+    def read_text(self, value: JSON, name: str = "text") -> str:
         """Return a text that can be tokenised, or raise what is wrong with it."""
         if not isinstance(value, str):
             raise InvalidInput(f"{name} must be a string, got {kind_of(value)}")
@@ -98,6 +164,43 @@ class Task(ABC):
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
             raise InvalidInput(f"{name} holds half of a surrogate pair, which is no character")
         return value
+
+    def read_texts(self, value: JSON, name: str) -> list[str]:
+        """Return a list of texts; one alone is a list of one. Raises what is wrong with it."""
+        if isinstance(value, str):
+            return [self.read_text(value, name)]
+        if not isinstance(value, list) or not value:
+            raise InvalidInput(f"{name} must be a list of strings, got {'none' if value == [] else kind_of(value)}")
+        return [self.read_text(text, f"{name}[{index}]") for index, text in enumerate(value)]
+
+    def text_schema(self) -> dict[str, JSON]:
+        """Describe a text as a JSON Schema."""
+        return {"type": "string", "minLength": 1, "maxLength": self.config.max_characters, "pattern": r"\S"}
+
+
+def labels_of(model_config: PretrainedConfig) -> list[str]:
+    """Return the names of a model's labels, in their order; raises ModelMismatch where there are gaps."""
+    labels: dict[Any, str] = dict(model_config.id2label or {})
+    if sorted(labels) != list(range(len(labels))):
+        raise ModelMismatch("id2label in config.json does not number the labels from 0 without gaps")
+    return [str(labels[index]) for index in range(len(labels))]
+
+
+def softmax(logits: Row) -> Row:
+    """Return exp(x - max) / sum over the last axis: probabilities that add up to one.
+
+    >>> softmax(np.array([0.0, 0.0], dtype=np.float32))
+    array([0.5, 0.5], dtype=float32)
+    """
+    exponentials: Row = np.exp(logits - logits.max(-1, keepdims=True))
+    scores: Row = exponentials / exponentials.sum(-1, keepdims=True)
+    return scores
+
+
+def sigmoid(logits: Row) -> Row:
+    """Return 1 / (1 + exp(-x)): each label's own probability."""
+    scores: Row = np.float32(1) / (np.float32(1) + np.exp(-logits))
+    return scores
 
 
 def alike(expected: JSON, answer: JSON, tolerance: float) -> bool:
@@ -116,10 +219,3 @@ def alike(expected: JSON, answer: JSON, tolerance: float) -> bool:
     if isinstance(expected, float) and isinstance(answer, float):
         return abs(expected - answer) <= tolerance * max(1.0, abs(expected))
     return bool(expected == answer)
-
-
-def refuse_unknown(given: Mapping[str, JSON], accepted: Sequence[str], what: str) -> None:
-    """Refuse a key that nobody would obey; its name is not repeated, for it may be a user's text."""
-    if any(key not in accepted for key in given):
-        said = ", ".join(accepted) if accepted else "none"
-        raise InvalidInput(f"unknown {what}, accepted: {said}")

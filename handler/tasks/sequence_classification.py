@@ -8,30 +8,25 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from handler.batching import Batch
-from handler.errors import InvalidInput
-from handler.tasks.base import Packed, Query, Row, Task, alike, refuse_unknown
-from handler.wire import JSON, kind_of
+from handler.config import ServingConfig
+from handler.tasks.base import (
+    Packed,
+    Query,
+    Row,
+    Task,
+    Window,
+    alike,
+    labels_of,
+    sigmoid,
+    softmax,
+)
+from handler.tasks.parameters import Choice, Whole
+from handler.tokenization import Encoding, Layout, Tokenizer
+from handler.wire import JSON, Form
 
 if TYPE_CHECKING:
+    from transformers import PretrainedConfig
     from transformers.utils.generic import ModelOutput
-
-
-def softmax(logits: Row) -> Row:
-    """Return exp(x - max) / sum: probabilities that add up to one.
-
-    >>> softmax(np.array([0.0, 0.0], dtype=np.float32))
-    array([0.5, 0.5], dtype=float32)
-    """
-    exponentials: Row = np.exp(logits - logits.max())
-    scores: Row = exponentials / exponentials.sum()
-    return scores
-
-
-def sigmoid(logits: Row) -> Row:
-    """Return 1 / (1 + exp(-x)): each label's own probability."""
-    scores: Row = np.float32(1) / (np.float32(1) + np.exp(-logits))
-    return scores
-
 
 FUNCTIONS: dict[str, Callable[[Row], Row]] = {"softmax": softmax, "sigmoid": sigmoid, "none": lambda logits: logits}
 
@@ -40,9 +35,10 @@ class SequenceClassification(Task):
     """text-classification."""
 
     name = "text-classification"
-    auto_class = "AutoModelForSequenceClassification"
-    first_token_only = True
-    nested = True
+    operation = "classify"
+    auto_classes = ("AutoModelForSequenceClassification",)
+    overflows = ("truncate", "window", "refuse")
+    form = Form(nested=True, tensors="ranking")
     golden_items = (
         "The delivery came a day early and everything works.",
         "no",
@@ -52,36 +48,14 @@ class SequenceClassification(Task):
     )
     golden_parameters: ClassVar = {"top_k": None}
 
-    def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
-        if isinstance(value, dict):
-            refuse_unknown(value, ("text", "text_pair"), "field")
-            text = self.read_text(value.get("text"), "text")
-            pair = self.read_text(value["text_pair"], "text_pair") if "text_pair" in value else None
-        else:
-            text, pair = self.read_text(value, "text"), None
-        refuse_unknown(parameters, ("top_k", "function_to_apply"), "parameter")
-        top_k = parameters.get("top_k", self.config.top_k)
-        if top_k is not None and (type(top_k) is not int or top_k < 1):
-            shown = top_k if type(top_k) is int else kind_of(top_k)
-            raise InvalidInput(f"top_k must be a whole number of 1 or more, or null for all labels, got {shown}")
-        function = parameters.get("function_to_apply")
-        function = self.default_function if function is None else function
-        if not isinstance(function, str) or function not in FUNCTIONS:
-            raise InvalidInput(f"function_to_apply must be one of {', '.join(FUNCTIONS)}")
-        return Query(((text, pair),), {"top_k": top_k, "function": function})
-
-    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
-        return Packed(output["logits"], (1,) * len(batch.lengths))
-
-    def decode(self, query: Query, rows: Sequence[Row]) -> JSON:
-        scores = FUNCTIONS[query.options["function"]](rows[0][0])
-        best = np.argsort(-scores, kind="stable")[: query.options["top_k"]]
-        return [{"label": self.labels[i], "score": score} for i, score in zip(best, scores[best].tolist(), strict=True)]
-
-    def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
-        """Compare by label: two labels of nearly one score may change places."""
-        by_label = [{item["label"]: item["score"] for item in ranked} for ranked in (expected, answer)]
-        return alike(by_label[0], by_label[1], tolerance)
+    def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(model_config, config, tokenizer)
+        self.labels = labels_of(model_config)
+        self.parameters = {
+            "top_k": Whole(default=config.top_k, null=True, about="null for all labels"),
+            "function_to_apply": Choice(accepted=tuple(FUNCTIONS), default=self.default_function),
+        }
+        self.layout = Layout(self.overflow, stride=config.stride)
 
     @property
     def default_function(self) -> str:
@@ -92,8 +66,53 @@ class SequenceClassification(Task):
         multi = problem == "multi_label_classification" or len(self.labels) == 1
         return "sigmoid" if multi else "softmax"
 
+    def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
+        if isinstance(value, dict):
+            fields = self.read_fields(value, "text", "text_pair")
+            text = self.read_text(fields["text"], "text")
+            pair = self.read_text(fields["text_pair"], "text_pair") if "text_pair" in value else None
+        else:
+            text, pair = self.read_text(value), None
+        return Query(((text, pair),), self.read_parameters(given), self.layout)
+
+    def reads(self, encoding: Encoding) -> Sequence[int]:
+        return (0,)
+
+    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
+        return Packed(output["logits"], (1,) * len(batch.lengths))
+
+    def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
+        scores = self.merge([window.values[0] for window in windows], query.options["function_to_apply"], windows)
+        best = np.argsort(-scores, kind="stable")[: query.options["top_k"]]
+        return [{"label": self.labels[i], "score": score} for i, score in zip(best, scores[best].tolist(), strict=True)]
+
+    def merge(self, logits: list[Row], function: str, windows: Sequence[Window]) -> Row:
+        """Return the scores (labels,) of a text from the logits (labels,) of its windows.
+
+        mean: the mean of the windows' scores. max: of each label its best score; where scores are shares (softmax) they
+        are made to add up to one again. weighted: the scores of the mean logits, each window counting by its tokens.
+        """
+        apply = FUNCTIONS[function]
+        if len(logits) == 1:
+            return apply(logits[0])
+        if self.config.window_merge == "weighted":
+            lengths = [len(window.encoding) for window in windows]
+            mean: Row = np.average(logits, axis=0, weights=lengths).astype(np.float32)
+            return apply(mean)
+        scores = np.stack([apply(its) for its in logits])
+        if self.config.window_merge == "mean":
+            averaged: Row = scores.mean(0)
+            return averaged
+        best: Row = scores.max(0)
+        return best / best.sum() if function == "softmax" else best
+
+    def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
+        """Compare by label: two labels of nearly one score may change places."""
+        by_label = [{item["label"]: item["score"] for item in ranked} for ranked in (expected, answer)]
+        return alike(by_label[0], by_label[1], tolerance)
+
     def schema(self) -> dict[str, JSON]:
-        text = {"type": "string", "minLength": 1, "maxLength": self.config.max_characters}
+        text = self.text_schema()
         pair = {
             "type": "object",
             "properties": {"text": text, "text_pair": text},
@@ -108,10 +127,6 @@ class SequenceClassification(Task):
         }
         return {
             "item": {"oneOf": [text, pair]},
-            "parameters": {
-                "top_k": {"type": ["integer", "null"], "minimum": 1, "default": self.config.top_k},
-                "function_to_apply": {"type": "string", "enum": list(FUNCTIONS), "default": self.default_function},
-            },
             "answer": {"type": "array", "items": ranked},
             "example": "My parcel has not arrived yet.",
         }

@@ -11,7 +11,7 @@ import struct
 from dataclasses import dataclass
 
 from handler.errors import MalformedBody, RequestError, UnsupportedMediaType
-from handler.wire.dialects import KSERVE_V1, OPEN_INFERENCE, PLAIN, Dialect, ModelName, Question, dialect_of
+from handler.wire.dialects import KSERVE_V1, OPEN_INFERENCE, PLAIN, Dialect, Form, ModelName, Question, dialect_of
 from handler.wire.strict_json import JSON, decode, dump, kind_of, parse
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "PLAIN",
     "Body",
     "Dialect",
+    "Form",
     "ModelName",
     "Question",
     "kind_of",
@@ -81,9 +82,9 @@ def read(body: Body) -> Question:
     return dialect_of(value).read(value)
 
 
-def write(question: Question, answers: list[JSON], model: ModelName) -> bytes:
+def write(question: Question, answers: list[JSON], model: ModelName, form: Form) -> bytes:
     """Write the answers of a question; ASCII, compact. The inverse of `read`."""
-    return dump(question.dialect.write(question, answers, model)).encode("ascii")
+    return dump(question.dialect.write(question, answers, model, form)).encode("ascii")
 
 
 def write_error(error: RequestError, dialect: Dialect = PLAIN) -> bytes:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
 
 from handler.errors import InvalidInput, RequestError
 from handler.wire.strict_json import JSON, dump, kind_of
@@ -20,6 +21,7 @@ class Question:
     dialect: Dialect
     many: bool
     on_error: str = "refuse"
+    operation: str = ""  # another use of the model, for routes whose path cannot say it
     id: str | None = None
     outputs: list[str] = field(default_factory=list)  # names asked for in Open Inference v2; empty: all
 
@@ -30,7 +32,14 @@ class ModelName:
 
     name: str
     version: str
-    nested: bool = False  # Hugging Face clients expect the answer of one text inside a list
+
+
+@dataclass(frozen=True)
+class Form:
+    """The form of a task's answers, where a dialect leaves a choice."""
+
+    nested: bool = False  # Hugging Face's clients expect the answer to one text inside a list
+    tensors: Literal["ranking", "embedding", "json"] = "json"  # of Open Inference v2
 
 
 class Dialect(ABC):
@@ -41,7 +50,7 @@ class Dialect(ABC):
         """Turn a JSON value into a question; raises InvalidInput."""
 
     @abstractmethod
-    def write(self, question: Question, answers: list[JSON], model: ModelName) -> JSON:
+    def write(self, question: Question, answers: list[JSON], model: ModelName, form: Form) -> JSON:
         """Turn the answers of the question's items into one JSON value."""
 
     def write_error(self, error: RequestError) -> JSON:
@@ -63,7 +72,7 @@ class Plain(Dialect):
         parameters = _object(item.pop("parameters", None), "parameters")
         return _question(item, parameters, self)
 
-    def write(self, question: Question, answers: list[JSON], model: ModelName) -> JSON:
+    def write(self, question: Question, answers: list[JSON], model: ModelName, form: Form) -> JSON:
         return answers if question.many else answers[0]
 
 
@@ -76,8 +85,8 @@ class HuggingFace(Dialect):
         parameters = {**rest, **_object(value.get("parameters"), "parameters")}
         return _question(value["inputs"], parameters, self)
 
-    def write(self, question: Question, answers: list[JSON], model: ModelName) -> JSON:
-        return answers if question.many or model.nested else answers[0]
+    def write(self, question: Question, answers: list[JSON], model: ModelName, form: Form) -> JSON:
+        return answers if question.many or form.nested else answers[0]
 
 
 class KServeV1(Dialect):
@@ -92,7 +101,7 @@ class KServeV1(Dialect):
         unwrapped = [item["data"] if isinstance(item, dict) and item.keys() == {"data"} else item for item in items]
         return _question(unwrapped, _object(value.get("parameters"), "parameters"), self)
 
-    def write(self, question: Question, answers: list[JSON], model: ModelName) -> JSON:
+    def write(self, question: Question, answers: list[JSON], model: ModelName, form: Form) -> JSON:
         return {"predictions": answers}
 
 
@@ -124,10 +133,10 @@ class OpenInference(Dialect):
         if not isinstance(request_id, str | None):
             raise InvalidInput(f"id must be a string, got {kind_of(request_id)}")
         names = [_word(output, "name") for output in outputs]
-        return Question(items, question.parameters, self, True, question.on_error, request_id, names)
+        return replace(question, id=request_id, outputs=names)
 
-    def write(self, question: Question, answers: list[JSON], model: ModelName) -> JSON:
-        tensors = {tensor["name"]: tensor for tensor in self._tensors(answers)}
+    def write(self, question: Question, answers: list[JSON], model: ModelName, form: Form) -> JSON:
+        tensors = {tensor["name"]: tensor for tensor in self._tensors(answers, form)}
         unknown = [name for name in question.outputs if name not in tensors]
         if unknown:
             raise InvalidInput(f"outputs: unknown name, accepted: {', '.join(tensors)}")
@@ -140,33 +149,34 @@ class OpenInference(Dialect):
 
     @staticmethod
     def _column(tensor: JSON, index: int) -> list[JSON]:
-        """Return the elements of one BYTES tensor of shape [n] or [n, 1]."""
+        """Return the elements of one BYTES tensor of shape [n] or [n, 1], or lists of k elements of one of [n, k]."""
         shape, datum = tensor.get("shape"), tensor.get("data")
         if tensor.get("datatype") != "BYTES":
             raise InvalidInput(f"inputs[{index}]: datatype must be BYTES")
         if not isinstance(datum, list):
             raise InvalidInput(f"inputs[{index}]: data must be a list, got {kind_of(datum)}")
-        if datum and all(isinstance(item, list) and len(item) == 1 for item in datum):
-            datum = [item[0] for item in datum]
+        if datum and all(isinstance(item, list) for item in datum):
+            datum = [element for item in datum for element in item]
         sizes = [size for size in shape if type(size) is int and size >= 0] if isinstance(shape, list) else []
-        if sizes != shape or len(sizes) not in (1, 2) or sizes[1:] not in ([], [1]) or sizes[0] != len(datum):
-            raise InvalidInput(f"inputs[{index}]: shape must be [{len(datum)}] or [{len(datum)}, 1]")
-        return datum
+        if sizes != shape or len(sizes) not in (1, 2) or math.prod(sizes) != len(datum):
+            raise InvalidInput(f"inputs[{index}]: shape must be [{len(datum)}], [{len(datum)}, 1] or [n, k] of as many")
+        k = sizes[1] if len(sizes) > 1 else 1
+        return datum if k == 1 else [datum[start : start + k] for start in range(0, len(datum), max(1, k))]
 
     @staticmethod
-    def _tensors(answers: list[JSON]) -> list[dict[str, JSON]]:
-        """Choose tensors by the shape of the answers: label and score, embedding, or JSON."""
+    def _tensors(answers: list[JSON], form: Form) -> list[dict[str, JSON]]:
+        """Put answers into the tensors of their form, or into one of JSON where an error stands among them."""
         n = len(answers)
-        if all(isinstance(answer, list) and answer and _is_ranking(answer) for answer in answers):
+        if form.tensors == "ranking" and all(isinstance(answer, list) for answer in answers):
             k = min(map(len, answers))
             ranked = [item for answer in answers for item in answer[:k]]
             return [
                 _tensor("label", "BYTES", [n, k], [item["label"] for item in ranked]),
                 _tensor("score", "FP32", [n, k], [item["score"] for item in ranked]),
             ]
-        if all(isinstance(answer, list) and answer and type(answer[0]) is float for answer in answers):
-            flat = [number for answer in answers for number in answer]
-            return [_tensor("embedding", "FP32", [n, len(answers[0])], flat)]
+        if form.tensors == "embedding" and all(isinstance(answer, list) for answer in answers):
+            width = min(map(len, answers))
+            return [_tensor("embedding", "FP32", [n, width], [number for answer in answers for number in answer])]
         return [_tensor("answer", "BYTES", [n], [dump(answer) for answer in answers])]
 
 
@@ -191,7 +201,10 @@ def _question(items: JSON, parameters: dict[str, JSON], dialect: Dialect) -> Que
     on_error = parameters.pop("on_error", "refuse")
     if on_error not in ("refuse", "report"):
         raise InvalidInput("on_error must be refuse or report")
-    return Question(items if many else [items], parameters, dialect, many, on_error)
+    operation = parameters.pop("operation", "")
+    if not isinstance(operation, str):
+        raise InvalidInput(f"operation must be a string, got {kind_of(operation)}")
+    return Question(items if many else [items], parameters, dialect, many, on_error, operation)
 
 
 def _object(value: JSON, name: str) -> dict[str, JSON]:
@@ -210,10 +223,6 @@ def _word(tensor: JSON, key: str) -> str:
 def _refuse_keys(value: Mapping[str, JSON], known: Sequence[str], where: str) -> None:
     if any(key not in known for key in value):
         raise InvalidInput(f"{where} has an unknown key, accepted: {', '.join(known)}")
-
-
-def _is_ranking(answer: list[JSON]) -> bool:
-    return all(isinstance(item, dict) and item.keys() == {"label", "score"} for item in answer)
 
 
 def _tensor(name: str, datatype: str, shape: list[int], data: list[JSON]) -> dict[str, JSON]:
