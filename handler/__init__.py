@@ -9,6 +9,7 @@ tokenization    text -> Encoding, never padded
 batching        a plan in integers, and the Batch that a model sees
 tasks/          what a model is used for: parse, reduce, decode
 engine/         the speed room: encodings -> values
+explain         why an answer: attributions of words
 archive         what rides in the .mar beside the code, and how a worker knows that it is what was packed
 telemetry       what is counted and timed
 work            what travels: requests, items, replies

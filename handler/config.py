@@ -62,6 +62,7 @@ class ServingConfig:
     max_texts: int = 1000  # of one request
     max_characters: int = 100_000  # of one text
     top_k: int = 5  # labels of one answer, unless the request says otherwise
+    explain_seconds: int = 10  # that the explanations of one batch may take, while its other requests wait
     threads: int | None = None  # of one worker; by default cores / minWorkers
 
     def __post_init__(self) -> None:

@@ -3,6 +3,7 @@
     read      bytes -> questions -> queries         (wire, task.parse)
     encode    all texts of all rows, in one call    (tokenization)
     run       one plan over all encodings           (batching, engine, task.reduce)
+    explain   attributions, for those who ask why   (explain, task.aims)
     write     values -> answers -> bytes            (task.decode, wire)
 
 A request that cannot be answered harms only itself: at every step it leaves the others with an error of its own.
@@ -14,11 +15,12 @@ import logging
 import math
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from handler import archive, openapi, wire
+from handler import archive, explain, openapi, wire
 from handler.config import ServingConfig
 from handler.engine import Engine, read_config
 from handler.errors import (
@@ -29,7 +31,8 @@ from handler.errors import (
     RequestError,
     UnknownOperation,
 )
-from handler.tasks import Query, Task, auto_class_for, operations_for
+from handler.explain import Explainer
+from handler.tasks import Query, Task, auto_class_for, operations_for, parameters
 from handler.tokenization import Tokenizer
 from handler.wire import JSON, Body, ModelName, Question
 from handler.work import Item, Job, Reply, Request, Work
@@ -54,6 +57,7 @@ class Predictor:
         self.task = next(iter(operations.values()))
         self.tokenizer = tokenizer
         self.engine = engine
+        self.explainer = Explainer(engine)
         self.model = model
         self.model_hash = model_hash
         self.patience_s = patience_s
@@ -167,6 +171,7 @@ class Predictor:
                 item.error = values
             else:
                 item.values.append(values)
+        self._explain(work)
 
     def write(self, work: Work) -> list[Reply]:
         """Decode and write every answer, in the order of the requests."""
@@ -202,6 +207,7 @@ class Predictor:
                 "max_batch_tokens": self.engine.max_batch_tokens,
             },
             "operations": {word: task.name for word, task in self.operations.items()},
+            "explained": [word for word, task in self.operations.items() if task.explains],
             "model_hash": self.model_hash,
             "openapi": openapi.document(self.task, self.model, config),
         }
@@ -216,7 +222,7 @@ class Predictor:
             limit = self.task.config.max_texts
             if len(question.items) > limit:
                 raise InputTooLong(f"{len(question.items)} texts in one request, accepted: at most {limit}")
-            job.items = [self._parse(job.task, value, question) for value in question.items]
+            job.items = [self._parse(job, value, question) for value in question.items]
             n_texts = sum(len(item.query.texts) for item in job.items if item.query)
             if n_texts > limit:
                 raise InputTooLong(f"{n_texts} texts or pairs to compute for one request, accepted: at most {limit}")
@@ -227,18 +233,41 @@ class Predictor:
             job.error, job.items = _unexpected("reading", error), []
         return job
 
+    def _explain(self, work: Work) -> None:
+        """Explain, after all predictions and short texts first, as long as the operator lets the others wait."""
+        asked = [(item, task, query) for task, query, item in work.items() if item.wanted]
+        began = time.perf_counter()
+        deadline = min(work.deadline, time.monotonic() + self.task.config.explain_seconds)
+        for item, task, query in sorted(asked, key=lambda one: max(len(encoding) for _, encoding in one[0].sequences)):
+            found = self.explainer.explain(task, query, item.windows(), item.wanted or {}, deadline)
+            if isinstance(found, RequestError):
+                item.error = found
+            else:
+                item.attributions = found
+        work.report.explain_s = time.perf_counter() - began if asked else 0.0
+
     def _task(self, request: Request, question: Question) -> Task:
         # On KServe's routes TorchServe sets no url_path, so one that names nothing is a stray header of the client's.
         stray = question.dialect in (wire.KSERVE_V1, wire.OPEN_INFERENCE)
         path = request.operation if not stray or request.operation in self.operations else ""
         operation = question.operation or path or "predict"
-        if request.explain or operation not in self.operations:
+        explained = [word for word, task in self.operations.items() if task.explains]
+        if request.explain and operation not in explained:
+            raise UnknownOperation(f"no explanations of this operation, accepted: {', '.join(explained) or 'none'}")
+        if operation not in self.operations:
             raise UnknownOperation(f"unknown operation, accepted: {', '.join(self.operations)}")
         return self.operations[operation]
 
-    def _parse(self, task: Task, value: JSON, question: Question) -> Item:
+    def _parse(self, job: Job, value: JSON, question: Question) -> Item:
+        names = explain.PARAMETERS if job.request.explain else ()
+        asked = {name: given for name, given in question.parameters.items() if name in names}
+        given = {name: given for name, given in question.parameters.items() if name not in names}
         try:
-            return Item(task.parse(value, question.parameters))
+            query = job.task.parse(value, given)
+            if not job.request.explain:
+                return Item(query)
+            wanted = parameters.read(explain.PARAMETERS, asked)
+            return Item(replace(query, layout=replace(query.layout, spans=True)), wanted=wanted)
         except RequestError as error:
             return Item(error=error)
 
@@ -280,8 +309,10 @@ class Predictor:
         answers = self._answers(job)
         if job.question and not job.error:
             try:
-                content = wire.write(job.question, answers, self.model, job.task.form)
-                return Reply(content)
+                if job.request.explain:
+                    explanations = [self._explanation(job, *pair) for pair in zip(job.items, answers, strict=True)]
+                    return Reply(wire.write_explanations(job.question, answers, explanations, self.model))
+                return Reply(wire.write(job.question, answers, self.model, job.task.form))
             except RequestError as error:
                 job.error = error
             except Exception as error:  # noqa: BLE001 - e.g. a model that answers NaN
@@ -293,6 +324,11 @@ class Predictor:
         content = wire.write_error(failure, dialect)
         message = str(failure).encode("ascii", "replace").decode()[:200]
         return Reply(content, failure.status, failure.phrase, {"x-error-message": message})
+
+    def _explanation(self, job: Job, item: Item, answer: JSON) -> JSON:
+        if item.error or not item.query or not item.wanted:
+            return answer
+        return explain.write(job.task, item.query, answer, item.attributions, item.wanted["top_words"])
 
 
 def _unexpected(doing: str, error: Exception) -> InternalError:

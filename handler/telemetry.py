@@ -29,6 +29,7 @@ class BatchReport:
     n_truncated: int = 0
     tokenize_s: float = 0.0
     inference_s: float = 0.0
+    explain_s: float = 0.0
     refused: Counter[str] = field(default_factory=Counter)  # type of error -> requests
 
     def headers(self) -> dict[str, str]:
@@ -48,6 +49,8 @@ class BatchReport:
             yield Measurement("bert_inference_seconds", "histogram", self.inference_s)
             yield Measurement("bert_texts_total", "counter", self.n_texts)
             yield Measurement("bert_tokens_total", "counter", self.n_tokens)
+        if self.explain_s:
+            yield Measurement("bert_explain_seconds", "histogram", self.explain_s)
         if self.n_truncated:
             yield Measurement("bert_truncated_tokens_total", "counter", self.n_truncated)
         for error_type, count in self.refused.items():

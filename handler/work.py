@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 from handler.errors import RequestError, merge
+from handler.explain import Attribution
 from handler.tasks import Query, Row, Task, Window
 from handler.telemetry import BatchReport
 from handler.tokenization import Encoding
@@ -45,6 +47,8 @@ class Item:
     query: Query | None = None
     sequences: list[tuple[int, Encoding]] = field(default_factory=list)  # each with the text of the query that it shows
     values: list[Row] = field(default_factory=list)  # of each sequence
+    wanted: dict[str, Any] | None = None  # the parameters of an explanation, if one is asked for
+    attributions: list[Attribution] = field(default_factory=list)
     error: RequestError | None = None
 
     def windows(self) -> list[Window]:

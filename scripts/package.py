@@ -86,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
     handler.add_argument("--max-texts", type=int, help="of one request")
     handler.add_argument("--max-characters", type=int, help="of one text")
     handler.add_argument("--top-k", type=int, help="labels of one answer")
+    handler.add_argument("--explain-seconds", type=int, metavar="S", help="for the explanations of one batch")
     handler.add_argument("--threads", type=int, help="of one worker")
     return parser
 

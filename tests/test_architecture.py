@@ -21,6 +21,7 @@ ORDER = [
     "batching",
     "tasks",
     "engine",
+    "explain",
     "archive",
     "telemetry",
     "work",

@@ -162,10 +162,12 @@ REFUSED: dict[str, tuple[Sent, int]] = {
     "gzip": (http(b"\x1f\x8b", JSON_TYPE, Content_Encoding="gzip"), 415),
     "another type": (http(TEXT, "image/png"), 415),
     "number": (http(b"7", JSON_TYPE), 422),
-    "unknown operation": (with_headers(http(TEXT), ("url_path", "embed")), 404),
-    "explanations": (with_headers(http(TEXT), ("explain", "True")), 404),
-    "explanations of a form": (with_headers(form(("data", "", TEXT.encode())), ("explain", "True")), 404),
-    "KServe v1 explain": (with_headers(kserve({"instances": [TEXT]}), ("explain", "True")), 404),
+    "unknown operation": (with_headers(http(TEXT), ("url_path", "nonsense")), 404),
+    "explanations of nothing known": (with_headers(http(TEXT), ("explain", "True"), ("url_path", "nonsense")), 404),
+    "KServe v1 explain": (
+        with_headers(kserve({"instances": [TEXT], "parameters": {"target": "nobody"}}), ("explain", "True")),
+        422,
+    ),
     "deadline": (http(TEXT, X_Request_Deadline_Ms="1"), 504),
     "KServe v2 wrong datatype": (kserve({"inputs": [{**TENSOR, "datatype": "FP32"}]}), 422),
     "KServe v2 cut short": (

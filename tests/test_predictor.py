@@ -135,12 +135,17 @@ def test_a_passed_deadline_is_not_computed(predictor: Predictor) -> None:
 
 
 def test_an_unknown_operation_is_404(predictor: Predictor) -> None:
-    """The message names what there is; a stray header on KServe's routes is ignored, `:explain` is not."""
+    """The message names what there is; a stray header on KServe's routes is ignored."""
     assert ask(predictor, "a", operation="predict")[0].status == 200
     (unknown,) = ask(predictor, "a", operation="nonsense")
     assert (unknown.status, told(unknown)["message"]) == (404, "unknown operation, accepted: predict, classify")
     assert ask(predictor, {"instances": ["a"]}, operation="nonsense")[0].status == 200
-    assert ask(predictor, {"instances": ["a"]}, explain=True)[0].status == 404
+    (unexplained,) = ask(predictor, "a", operation="nonsense", explain=True)
+    assert unexplained.status == 404
+    assert told(unexplained)["message"] == "no explanations of this operation, accepted: predict, classify"
+    assert ask(predictor, {"inputs": "a", "parameters": {"operation": "classify"}})[0].status == 200
+    assert ask(predictor, {"inputs": "a", "parameters": {"operation": "nonsense"}})[0].status == 404
+    assert ask(predictor, {"inputs": "a", "parameters": {"operation": 1}})[0].status == 422
 
 
 def test_describe_tells_what_is_served(predictor: Predictor) -> None:

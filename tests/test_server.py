@@ -244,14 +244,27 @@ def test_a_client_that_leaves_harms_nobody(live: Live) -> None:
         ("/predictions/nobody", 404),
         ("/predictions/tiny/9.9", 404),
         ("/predictions/tiny/1.0/nonsense", 404),
-        ("/explanations/tiny", 404),
-        ("/v1/models/tiny:explain", 404),
+        ("/explanations/tiny/1.0/nonsense", 404),
+        ("/explanations/nobody", 404),
         ("/nowhere", 404),
     ],
 )
 def test_what_is_not_there_is_404(live: Live, path: str, status: int) -> None:
     """Unknown model, version, operation and route."""
     assert live.post(path, '{"instances": ["a"]}' if "v1" in path else '"a"').status_code == status
+
+
+def test_explanations_on_both_routes(live: Live) -> None:
+    """TorchServe's own route and KServe's: words that add up, while predictions beside them are answered."""
+    with ThreadPoolExecutor(8) as pool:
+        predictions = [pool.submit(live.post, "/predictions/tiny", '"Where is it?"') for _ in range(16)]
+        explained = live.post("/explanations/tiny", '"Where is it?"').json()
+        kserve = live.post("/v1/models/tiny:explain", '{"instances": ["Where is it?"]}').json()
+    assert [word["word"] for word in explained["words"]] == ["Where", "is", "it", "?"]
+    total = sum(word["attribution"] for word in explained["words"]) - explained["convergence_delta"]
+    assert total == pytest.approx(explained["score"] - explained["baseline_score"], abs=1e-5)
+    assert kserve["explanations"][0]["label"] == kserve["predictions"][0][0]["label"] == explained["label"]
+    assert {prediction.result().status_code for prediction in predictions} == {200}
 
 
 def test_headers_of_an_answer(live: Live) -> None:

@@ -103,7 +103,7 @@ def test_every_measurement_of_the_handler_is_declared() -> None:
     """With its kind and its number of labels: TorchServe drops the others without a word."""
     cache = MetricsCacheYamlImpl(str(ROOT / "metrics.yaml"))
     cache.initialize_cache()
-    report = BatchReport(1, 1, 1, 0.1, 0.1, Counter(InvalidInput=1))
+    report = BatchReport(1, 1, 1, 0.1, 0.1, 0.1, Counter(InvalidInput=1))
     for measured in report.measurements():
         metric = cache.get_metric(measured.name, MetricTypes(measured.kind))
         assert metric.dimension_names == ["ModelName", *["ErrorType"] * len(measured.labels)]

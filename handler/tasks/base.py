@@ -86,6 +86,7 @@ class Task(Use):
     operation: ClassVar[str]  # in the path, for a model whose main task is another
     auto_classes: ClassVar[tuple[str, ...]] = ()  # of transformers: those that load a model with the head it reads
     overflows: ClassVar[tuple[Overflow, ...]] = ("truncate", "refuse")  # what it can do with a long text; default first
+    fields: ClassVar[tuple[str, str]] = ("text", "text_pair")  # of an item that is a pair of texts
     form: ClassVar[Form] = Form()  # of answers, where a dialect leaves a choice
     golden_items: ClassVar[tuple[JSON, ...]]  # questions that reach every branch of the task
     golden_parameters: ClassVar[dict[str, JSON]] = {}
@@ -133,6 +134,11 @@ class Task(Use):
             UnknownOperation: answers of this task are not explained.
         """
         raise UnknownOperation(f"{self.name} has no explanations")
+
+    @property
+    def explains(self) -> bool:
+        """Whether its answers can be explained."""
+        return type(self).aims is not Task.aims
 
     def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
         """Tell whether two answers to one question are the same up to `tolerance` on every number."""

@@ -30,7 +30,8 @@ class Parameter(ABC):
     def document(self) -> dict[str, JSON]:
         """Describe the parameter as a JSON Schema, for OpenAPI."""
         schema = self.schema()
-        schema["type"] = [schema["type"], "null"]
+        if "type" in schema:
+            schema["type"] = [schema["type"], "null"]
         if "enum" in schema:
             schema["enum"] = [*schema["enum"], None]
         default = {"default": self.default} if self.default is not None else {}
@@ -113,6 +114,17 @@ class Words(Parameter):
 
     def schema(self) -> dict[str, JSON]:
         return {"type": "array", "items": {"type": "string"}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Free(Parameter):
+    """Any value; who uses it says what fits."""
+
+    def read(self, name: str, value: JSON) -> JSON:
+        return value
+
+    def schema(self) -> dict[str, JSON]:
+        return {}
 
 
 def read(accepted: Mapping[str, Parameter], given: Mapping[str, JSON]) -> dict[str, Any]:

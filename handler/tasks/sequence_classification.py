@@ -6,10 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from handler.batching import Batch
 from handler.config import ServingConfig
+from handler.errors import InvalidInput
 from handler.tasks.base import (
+    Aim,
     Packed,
     Query,
     Row,
@@ -29,6 +33,12 @@ if TYPE_CHECKING:
     from transformers.utils.generic import ModelOutput
 
 FUNCTIONS: dict[str, Callable[[Row], Row]] = {"softmax": softmax, "sigmoid": sigmoid, "none": lambda logits: logits}
+
+DIFFERENTIABLE: dict[str, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda logits: logits.softmax(-1),
+    "sigmoid": torch.sigmoid,
+    "none": lambda logits: logits,
+}
 
 
 class SequenceClassification(Task):
@@ -105,6 +115,22 @@ class SequenceClassification(Task):
             return averaged
         best: Row = scores.max(0)
         return best / best.sum() if function == "softmax" else best
+
+    def aims(self, query: Query, windows: Sequence[Window], target: JSON) -> list[Aim]:
+        """Explain the score of a label, by default the best one, in the window where it is highest."""
+        function = query.options["function_to_apply"]
+        scores = np.stack([FUNCTIONS[function](window.values[0]) for window in windows])
+        if target is None:
+            target = self.labels[int(self.merge([window.values[0] for window in windows], function, windows).argmax())]
+        if target not in self.labels:
+            raise InvalidInput(f"target must be one of the labels: {', '.join(self.labels)}")
+        label = self.labels.index(target)
+
+        def score(output: ModelOutput, _: Batch) -> Tensor:
+            scored: Tensor = DIFFERENTIABLE[function](output["logits"])[:, label]
+            return scored
+
+        return [Aim(target, int(scores[:, label].argmax()), score)]
 
     def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
         """Compare by label: two labels of nearly one score may change places."""

@@ -29,6 +29,7 @@ __all__ = [
     "read",
     "write",
     "write_error",
+    "write_explanations",
     "write_value",
 ]
 
@@ -85,6 +86,11 @@ def read(body: Body) -> Question:
 def write(question: Question, answers: list[JSON], model: ModelName, form: Form) -> bytes:
     """Write the answers of a question; ASCII, compact. The inverse of `read`."""
     return dump(question.dialect.write(question, answers, model, form)).encode("ascii")
+
+
+def write_explanations(question: Question, answers: list[JSON], explanations: list[JSON], model: ModelName) -> bytes:
+    """Write why the answers of a question are as they are; ASCII, compact."""
+    return dump(question.dialect.write_explanations(question, answers, explanations, model)).encode("ascii")
 
 
 def write_error(error: RequestError, dialect: Dialect = PLAIN) -> bytes:

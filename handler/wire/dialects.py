@@ -53,6 +53,16 @@ class Dialect(ABC):
     def write(self, question: Question, answers: list[JSON], model: ModelName, form: Form) -> JSON:
         """Turn the answers of the question's items into one JSON value."""
 
+    def write_explanations(
+        self,
+        question: Question,
+        answers: list[JSON],
+        explanations: list[JSON],
+        model: ModelName,
+    ) -> JSON:
+        """Turn the explanations of the answers into one JSON value."""
+        return self.write(question, explanations, model, Form())
+
     def write_error(self, error: RequestError) -> JSON:
         """Turn an error into one JSON value: the shape of TorchServe's own frontend."""
         return {"code": error.status, "type": error.type, "message": str(error)}
@@ -103,6 +113,11 @@ class KServeV1(Dialect):
 
     def write(self, question: Question, answers: list[JSON], model: ModelName, form: Form) -> JSON:
         return {"predictions": answers}
+
+    def write_explanations(
+        self, question: Question, answers: list[JSON], explanations: list[JSON], model: ModelName
+    ) -> JSON:
+        return {"predictions": answers, "explanations": explanations}
 
 
 class OpenInference(Dialect):
