@@ -117,12 +117,15 @@ class Predictor:
         self.run(work)
         return self.write(work)
 
-    def answer_items(self, items: Sequence[JSON], parameters: Mapping[str, JSON] | None = None) -> list[JSON]:
-        """Answer items, each a request of its own, in one batch; raises the first error."""
+    def answer_items(
+        self, items: Sequence[JSON], parameters: Mapping[str, JSON] | None = None, *, explain: bool = False
+    ) -> list[JSON]:
+        """Answer or explain items, each a request of its own, in one batch; raises the first error."""
         bodies = [wire.write_value({"instances": [item], "parameters": parameters or {}}) for item in items]
-        work = self.read([Request(Body(body, "application/json")) for body in bodies])
+        work = self.read([Request(Body(body, "application/json"), explain=explain) for body in bodies])
         self.run(work)
-        answers = [answer for job in work.jobs for answer in self._answers(job)]
+        told = [(job, self._answers(job)) for job in work.jobs]
+        answers = [one for job, its in told for one in (self._explanations(job, its) if explain else its)]
         for job in work.jobs:
             if job.error:
                 raise job.error
@@ -209,7 +212,7 @@ class Predictor:
             "operations": {word: task.name for word, task in self.operations.items()},
             "explained": [word for word, task in self.operations.items() if task.explains],
             "model_hash": self.model_hash,
-            "openapi": openapi.document(self.task, self.model, config),
+            "openapi": openapi.document(self.operations, self.model, config),
         }
 
     def _read(self, request: Request) -> Job:
@@ -237,7 +240,8 @@ class Predictor:
         """Explain, after all predictions and short texts first, as long as the operator lets the others wait."""
         asked = [(item, task, query) for task, query, item in work.items() if item.wanted]
         began = time.perf_counter()
-        deadline = min(work.deadline, time.monotonic() + self.task.config.explain_seconds)
+        patience = self.task.config.explain_seconds if math.isfinite(work.deadline) else math.inf  # nobody waits
+        deadline = min(work.deadline, time.monotonic() + patience)
         for item, task, query in sorted(asked, key=lambda one: max(len(encoding) for _, encoding in one[0].sequences)):
             found = self.explainer.explain(task, query, item.windows(), item.wanted or {}, deadline)
             if isinstance(found, RequestError):
@@ -310,7 +314,7 @@ class Predictor:
         if job.question and not job.error:
             try:
                 if job.request.explain:
-                    explanations = [self._explanation(job, *pair) for pair in zip(job.items, answers, strict=True)]
+                    explanations = self._explanations(job, answers)
                     return Reply(wire.write_explanations(job.question, answers, explanations, self.model))
                 return Reply(wire.write(job.question, answers, self.model, job.task.form))
             except RequestError as error:
@@ -325,10 +329,14 @@ class Predictor:
         message = str(failure).encode("ascii", "replace").decode()[:200]
         return Reply(content, failure.status, failure.phrase, {"x-error-message": message})
 
-    def _explanation(self, job: Job, item: Item, answer: JSON) -> JSON:
-        if item.error or not item.query or not item.wanted:
-            return answer
-        return explain.write(job.task, item.query, answer, item.attributions, item.wanted["top_words"])
+    def _explanations(self, job: Job, answers: list[JSON]) -> list[JSON]:
+        """Return why the answers are as they are; an error of an item stays in its place."""
+        return [
+            explain.write(job.task, item.query, answer, item.attributions, item.wanted["top_words"])
+            if item.query and item.wanted and not item.error
+            else answer
+            for item, answer in zip(job.items, answers, strict=False)
+        ]
 
 
 def _unexpected(doing: str, error: Exception) -> InternalError:

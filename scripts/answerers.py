@@ -13,10 +13,14 @@ import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scripts.client import JSON, Inference
 from scripts.console import ScriptError
 from scripts.server import NotRunning, Refused, Server, Unavailable, UnknownModel
+
+if TYPE_CHECKING:
+    from handler.predictor import Predictor
 
 LONGEST_PAUSE = 8.0  # s, between two tries
 
@@ -77,10 +81,16 @@ def ask_server(arguments: argparse.Namespace, stack: ExitStack) -> Answerer:
 
 def load_local(arguments: argparse.Namespace, stack: ExitStack) -> Answerer:
     """Load a model folder or an archive into this process."""
+    parameters = arguments.parameters | {"on_error": "report"}
+    predictor = load(arguments.local, stack)
+    return lambda questions: predictor.answer_items(questions, parameters)
+
+
+def load(folder: Path, stack: ExitStack) -> Predictor:
+    """Load a model folder or an archive with its own settings."""
     from handler.config import ModelConfig, ServingConfig
     from handler.predictor import Predictor
 
-    folder: Path = arguments.local
     if folder.is_file():
         unpacked = stack.enter_context(tempfile.TemporaryDirectory())
         try:
@@ -93,6 +103,4 @@ def load_local(arguments: argparse.Namespace, stack: ExitStack) -> Answerer:
         raise ScriptError(f"no model at {folder}")
     settings = folder / "model-config.yaml"
     config = ModelConfig.read(settings).handler if settings.is_file() else ServingConfig()
-    predictor = Predictor.load(folder, config)
-    parameters = arguments.parameters | {"on_error": "report"}
-    return lambda questions: predictor.answer_items(questions, parameters)
+    return Predictor.load(folder, config)

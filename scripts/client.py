@@ -120,6 +120,10 @@ class Inference(Port):
         """Ask a model one JSON question."""
         return self.request("POST", _path("predictions", model, version), value=question, timeout=timeout)
 
+    def explain(self, model: str, question: JSON, *, version: str | None = None, timeout: float = 60) -> JSON:
+        """Ask a model why it answers one JSON question as it does."""
+        return self.request("POST", _path("explanations", model, version), value=question, timeout=timeout)
+
     def responds(self, model: str, version: str, timeout: float = 30) -> str:
         """Send one real prediction; return what is wrong, or nothing.
 

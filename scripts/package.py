@@ -1,6 +1,8 @@
 #!/usr/bin/env python3
 """Pack a fine-tuned model and the handler into a TorchServe archive, model_store/NAME.mar.
 
+Beside it, NAME.openapi.json describes every route on which the model will answer.
+
 The archive holds weights, tokenizer, code, settings, a model card, an OpenAPI document, the SHA-256 of every file and
 golden answers: what the model answers to a few fixed questions, computed the plain way (fp32, padded). A worker that
 finds another hash or other answers refuses to become ready. The same input gives the same bytes.
@@ -129,10 +131,16 @@ def build(model: Path, name: str, version: str, config: ModelConfig, store: Path
         normalised = scratch / "normalised.mar"
         normalise(packed, normalised)
         target = store / f"{name}.mar"
-        partial = target.with_suffix(".partial")
-        shutil.move(normalised, partial)
-        partial.replace(target)
+        put(stage / archive.OPENAPI, store / f"{name}.openapi.json")
+        put(normalised, target)
     return target
+
+
+def put(file: Path, target: Path) -> None:
+    """Move a file to its place in one step, from whatever file system."""
+    partial = target.with_suffix(".partial")
+    shutil.move(file, partial)
+    partial.replace(target)
 
 
 @contextlib.contextmanager
@@ -173,7 +181,7 @@ def add_answers(stage: Path, name: str, version: str, config: ModelConfig) -> No
     reference = Predictor.load(model, reference_config, name=name, version=version, packed=False)
     task = reference.task
     archive.write_golden(stage, golden_of(reference))
-    write_json(stage / archive.OPENAPI, openapi.document(task, reference.model, config.handler))
+    write_json(stage / archive.OPENAPI, openapi.document(reference.operations, reference.model, config.handler))
     (stage / archive.CARD).write_text(card(model, reference, config), encoding="utf-8")
     archive.write_manifest(stage, name, version, task.name)
     torch.set_num_threads(threads)

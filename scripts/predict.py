@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Ask a served model many questions, or a model folder or archive without a server.
 
-Texts come from the command line, from a file, or one a line from standard input. Answers are JSON lines in the same
+Texts come from the command line, from a file, or one a line from standard input; lines of a .jsonl may hold questions
+of any task, e.g. {"question": ..., "context": ...}. Answers are JSON lines in the same
 order, {"index": 0, "answer": [{"label": ..., "score": ...}, ...]}, or {"index": 0, "error": {...}} for a text that
 cannot be answered. With --output a run that was cut short goes on where it stopped when it is started again.
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import sys
 import time
@@ -25,7 +27,7 @@ from scripts.answerers import Answerer, ask_server, load_local
 from scripts.answers import Lines, Table, is_error, resume
 from scripts.client import JSON
 from scripts.console import progress, run, say
-from scripts.questions import read_questions, skip
+from scripts.questions import add_sources, read_questions, skip
 from scripts.server import add_options
 
 
@@ -99,17 +101,15 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--local", type=Path, metavar="PATH", help="a model folder or .mar, without a server")
     parser.add_argument("--version", help="of the model (default: the default version)")
 
-    source = parser.add_argument_group("texts (default: one a line from standard input)")
-    source.add_argument("--csv", type=Path, metavar="FILE", help="a table with a header; tabs in a .tsv, commas else")
-    source.add_argument("--jsonl", type=Path, metavar="FILE", help="a JSON object a line")
-    source.add_argument("--column", default="text", metavar="NAME", help="of the text (default: text)")
-    source.add_argument("--pair-column", metavar="NAME", help="of the second text (default: text_pair in --jsonl)")
+    add_sources(parser)
 
     answers = parser.add_argument_group("answers")
     answers.add_argument("--output", type=Path, metavar="FILE", help="where they go (default: standard output)")
     answers.add_argument("--with-text", action="store_true", help="repeat the text beside its answer")
     answers.add_argument("--table", action="store_true", help="print a table of text, best label and score instead")
     answers.add_argument("--top-k", type=int, metavar="N", help="labels an answer (default: the model's)")
+    answers.add_argument("--operation", metavar="WORD", help="another use of the model, e.g. embed or tokenize")
+    answers.add_argument("--parameters", type=object_of, default={}, metavar="JSON", help="of the task, as an object")
 
     speed = parser.add_argument_group("requests")
     speed.add_argument("--texts-per-request", type=positive, default=32, metavar="N", help="default: 32")
@@ -124,8 +124,17 @@ def parse_arguments() -> argparse.Namespace:
     if arguments.table and arguments.output:
         parser.error("--table goes to standard output: leave out --output")
     arguments.model = None if arguments.local else arguments.words.pop(0)
-    arguments.parameters = {} if arguments.top_k is None else {"top_k": arguments.top_k}
+    given = {"top_k": arguments.top_k, "operation": arguments.operation}
+    arguments.parameters |= {name: value for name, value in given.items() if value is not None}
     return arguments
+
+
+def object_of(word: str) -> dict[str, JSON]:
+    """Read a JSON object."""
+    value = json.loads(word)
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError("must be a JSON object")
+    return value
 
 
 def positive(word: str) -> int:

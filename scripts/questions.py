@@ -1,7 +1,7 @@
 """Where the questions of scripts/predict.py come from: the command line, a table, JSON lines or standard input.
 
-A question is a text, or {"text", "text_pair"}. A line or row that cannot be read is refused by its number, never by its
-text; whether it can be answered is not asked here.
+A question is a text, {"text", "text_pair"}, or from JSON lines what any task takes. A line or row that cannot be read
+is refused by its number, never by its text; whether it can be answered is not asked here.
 """
 
 from __future__ import annotations
@@ -18,6 +18,19 @@ from typing import IO
 from scripts.client import JSON
 from scripts.console import ScriptError, say
 
+TEXT = "text"  # the column, unless another is named
+
+
+def add_sources(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where questions come from."""
+    source = parser.add_argument_group("texts (default: one a line from standard input)")
+    source.add_argument("--csv", type=Path, metavar="FILE", help="a table with a header; tabs in a .tsv, commas else")
+    source.add_argument("--jsonl", type=Path, metavar="FILE", help="a JSON object a line")
+    source.add_argument(
+        "--column", metavar="NAME", help="of the text (default: text; a .jsonl without it holds whole questions)"
+    )
+    source.add_argument("--pair-column", metavar="NAME", help="of the second text (default: text_pair in --jsonl)")
+
 
 def read_questions(arguments: argparse.Namespace) -> tuple[Iterator[JSON], int | None]:
     """Return the questions, a text or {"text", "text_pair"} each, and how many there are where that is known."""
@@ -27,8 +40,9 @@ def read_questions(arguments: argparse.Namespace) -> tuple[Iterator[JSON], int |
     if arguments.words:
         return iter(arguments.words), len(arguments.words)
     if arguments.csv:
-        return rows(arguments.csv, arguments.column, arguments.pair_column), sum(
-            1 for _ in rows(arguments.csv, arguments.column, arguments.pair_column)
+        column = arguments.column or TEXT
+        return rows(arguments.csv, column, arguments.pair_column), sum(
+            1 for _ in rows(arguments.csv, column, arguments.pair_column)
         )
     if arguments.jsonl:
         return objects(arguments.jsonl, arguments.column, arguments.pair_column), sum(
@@ -67,16 +81,19 @@ def rows(path: Path, column: str, pair_column: str | None) -> Iterator[JSON]:
             raise ScriptError(f"row {reader.line_num} of {path} cannot be read: {error}") from None
 
 
-def objects(path: Path, column: str, pair_column: str | None) -> Iterator[JSON]:
-    """Yield the questions of a file of JSON objects."""
+def objects(path: Path, column: str | None, pair_column: str | None) -> Iterator[JSON]:
+    """Yield the questions of a file of JSON objects; one without a text is a question as a whole."""
     for number, line in enumerate(lines(path.open("rb"), str(path)), 1):
         try:
             item = json.loads(line)
         except ValueError:
             raise ScriptError(f"line {number} of {path} is not JSON") from None
-        if not isinstance(item, dict) or column not in item:
-            raise ScriptError(f"line {number} of {path} is no object with a field {column}: use --column")
-        yield question_of(item, column, pair_column or ("text_pair" if "text_pair" in item else None))
+        if not isinstance(item, dict) or (column and column not in item):
+            raise ScriptError(f"line {number} of {path} is no object with a field {column or TEXT}: use --column")
+        if not column and TEXT not in item:
+            yield item
+        else:
+            yield question_of(item, column or TEXT, pair_column or ("text_pair" if "text_pair" in item else None))
 
 
 def question_of(row: dict[str, JSON], column: str, pair_column: str | None) -> JSON:

@@ -35,6 +35,7 @@ class StandIn:
         self.failures: deque[int | str] = deque()
         self.requests: list[tuple[str, str, JSON]] = []  # method, path with its query, body
         self.max_texts = 1000
+        self.parameters: JSON = None  # of the last prediction
         self.delay = 0.0
         self.models: dict[tuple[str, str], dict[str, JSON]] = {("toy", "1.0"): described("toy", "1.0")}
         self.default = {"toy": "1.0"}
@@ -91,6 +92,7 @@ class StandIn:
         question = json.loads(body) if kind == "application/json" else body.decode()
         if not isinstance(question, dict):
             return 200, answer(question)
+        self.parameters = question["parameters"]
         if len(question["inputs"]) > self.max_texts:
             return 413, error(413, "InputTooLong", "too many texts")
         return 200, [answer(text) for text in question["inputs"]]
@@ -195,8 +197,8 @@ class QuietServer(ThreadingHTTPServer):
 
 
 def answer(question: JSON) -> JSON:
-    """Answer one text or pair."""
-    text = question["text"] + question["text_pair"] if isinstance(question, dict) else question
+    """Answer one text, or the texts of an object together."""
+    text = "".join(question.values()) if isinstance(question, dict) else question
     if text == "bad":
         return {"error": error(422, "InvalidInput", "bad")}
     return [{"label": text.upper(), "score": 1.0}]

@@ -99,8 +99,21 @@ def test_objects(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ScriptError, match=r"line 2 of .* is not JSON"):
         run("toy", "--jsonl", path)
     path.write_text('{"content": "a"}\n')
-    with pytest.raises(ScriptError, match="no object with a field text"):
-        run("toy", "--jsonl", path)
+    assert label(run("toy", "--jsonl", path, "--column", "content")[1][0]) == "A"
+    with pytest.raises(ScriptError, match="no object with a field body"):
+        run("toy", "--jsonl", path, "--column", "body")
+
+
+def test_whole_questions(run: Run, tmp_path: Path, stand_in: StandIn) -> None:
+    """An object without a text is a question of another task; operation and parameters go along."""
+    path = tmp_path / "questions.jsonl"
+    path.write_text('{"question": "a", "context": "b"}\n')
+    options = ("--operation", "answer", "--parameters", '{"max_answer_len": 3}', "--top-k", "2")
+    assert label(run("toy", "--jsonl", path, *options)[1][0]) == "AB"
+    assert stand_in.parameters == {"on_error": "report", "operation": "answer", "max_answer_len": 3, "top_k": 2}
+    for wrong in ("7", "[]", "{"):
+        with pytest.raises(SystemExit):
+            run("toy", "a", "--parameters", wrong)
 
 
 def test_half_a_character_survives(run: Run, tmp_path: Path) -> None:
