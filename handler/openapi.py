@@ -125,7 +125,7 @@ class _Use:
         if not self.given:  # which neither a text nor a list can carry
             examples |= {"one": {"value": self.example}, "many": {"value": [self.example, self.example]}}
         shapes = [self._ref("Item"), items, hugging_face, self._kserve(parameters)]
-        bodies = {"application/json": {"schema": {"anyOf": shapes}, "examples": examples}}
+        bodies: JSON = {"application/json": {"schema": {"anyOf": shapes}, "examples": examples}}
         if isinstance(self.example, str) and not self.given:
             bodies["text/plain"] = {"schema": {"type": "string"}, "example": self.example}
         return bodies

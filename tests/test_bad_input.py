@@ -329,7 +329,7 @@ OF_TENSORS = [
 BESIDE_THE_BODY = [
     *(
         Bad(f"operation {operation}", Request(Body(write_value(MARK), JSON_TYPE), operation), 404, "UnknownOperation")
-        for operation in ("Embed", MARK, "predict/more", "../predict", "Predict", " ", "%00", "é")
+        for operation in ("nonsense", MARK, "predict/more", "../predict", "Predict", " ", "%00", "é")
     ),
     *(
         Bad(f"explain {name}", Request(Body(body, JSON_TYPE), "tokenise", explain=True), 404, "UnknownOperation")

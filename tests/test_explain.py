@@ -153,8 +153,9 @@ def test_explanations_among_predictions(predictor: Predictor) -> None:
             assert told(mixed[index])["score"] == pytest.approx(told(alone[index])["score"], abs=1e-5)
 
 
-def test_time_that_runs_out_costs_only_explanations(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_that_runs_out_costs_only_explanations(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was not explained in time is 503; the prediction beside it is answered."""
+    predictor = Predictor.load(model_folder, patience_s=1000)
     monkeypatch.setattr("handler.explain.time", SimpleNamespace(monotonic=lambda: math.inf))
     body = Body(b'"Where is it?"', "application/json")
     explained, predicted = predictor.answer([Request(body, explain=True), Request(body)])

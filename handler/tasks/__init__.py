@@ -10,7 +10,14 @@ from typing import TYPE_CHECKING
 from handler.config import ServingConfig
 from handler.errors import ConfigError, ModelMismatch
 from handler.tasks.base import Aim, Packed, Query, Row, Task, Use, Window
+from handler.tasks.feature_extraction import FeatureExtraction
+from handler.tasks.fill_mask import FillMask
+from handler.tasks.next_sentence import NextSentencePrediction
+from handler.tasks.rerank import Rerank
+from handler.tasks.sentence_similarity import SentenceSimilarity
 from handler.tasks.sequence_classification import SequenceClassification
+from handler.tasks.tokenize import Tokenize
+from handler.tasks.zero_shot import ZeroShotClassification
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
@@ -19,7 +26,19 @@ if TYPE_CHECKING:
 __all__ = ["TASKS", "Aim", "Packed", "Query", "Row", "Task", "Use", "Window", "operations_for", "task_class_for"]
 
 # The first whose head a model has is its main task; the others are further operations of it where they fit.
-TASKS: dict[str, type[Task]] = {task.name: task for task in (SequenceClassification,)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (
+        SequenceClassification,
+        FillMask,
+        NextSentencePrediction,
+        FeatureExtraction,
+        ZeroShotClassification,
+        SentenceSimilarity,
+        Rerank,
+        Tokenize,
+    )
+}
 
 
 def task_class_for(model_config: PretrainedConfig, config: ServingConfig) -> type[Task]:
