@@ -164,10 +164,12 @@ class Predictor:
 
     def run(self, work: Work) -> None:
         """Compute the values of every encoding, all rows in one plan."""
-        owners = [(task, item, encoding) for task, _, item in work.items() for _, encoding in item.sequences]
+        owners = [
+            (query.use or task, item, encoding) for task, query, item in work.items() for _, encoding in item.sequences
+        ]
         began = time.perf_counter()
-        encodings, tasks = [encoding for *_, encoding in owners], [task for task, *_ in owners]
-        found = self.engine.run(encodings, tasks, work.deadline)
+        encodings, uses = [encoding for *_, encoding in owners], [use for use, *_ in owners]
+        found = self.engine.run(encodings, uses, work.deadline)
         work.report.inference_s = time.perf_counter() - began
         for (_, item, _), values in zip(owners, found, strict=True):
             if isinstance(values, RequestError):

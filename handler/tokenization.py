@@ -121,13 +121,18 @@ class Tokenizer:
                 found[index] = self._fit(tokens, layouts[index])
         return found
 
-    def text_of(self, ids: Sequence[int]) -> str:
-        """Return the text that tokens spell, without special tokens."""
-        return str(self._full.decode(list(ids), skip_special_tokens=True))
+    def text_of(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """Return the text that tokens spell; special tokens are left out unless asked for."""
+        return str(self._full.decode(list(ids), skip_special_tokens=not special))
 
     def token(self, token_id: int) -> str:
         """Return a token as it stands in the vocabulary."""
         return str(self._full.convert_ids_to_tokens(token_id))
+
+    def id_of(self, token: str) -> int | None:
+        """Return the number of a token as it stands in the vocabulary; None: it does not."""
+        found: int | None = self._backend.token_to_id(token)
+        return found
 
     def join(self, tokens: Sequence[str]) -> str:
         """Return the text that tokens of the vocabulary spell."""

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
     from transformers.utils.generic import ModelOutput
 
+REPEATED = 10  # times max_characters: all that the pairs of one question may come to
+
 Row: TypeAlias = NDArray[np.float32]  # the values of one encoding: (count, ...) of Packed.values
 
 
@@ -37,6 +39,7 @@ class Query:
     texts: tuple[Text, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
     layout: Layout = field(default_factory=Layout)
+    use: Use | None = None  # how it is computed, by default as the task says; queries of one use share a forward pass
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,7 @@ class Task(Use):
     overflows: ClassVar[tuple[Overflow, ...]] = ("truncate", "refuse")  # what it can do with a long text; default first
     fields: ClassVar[tuple[str, str]] = ("text", "text_pair")  # of an item that is a pair of texts
     form: ClassVar[Form] = Form()  # of answers, where a dialect leaves a choice
-    golden_items: ClassVar[tuple[JSON, ...]]  # questions that reach every branch of the task
+    golden_items: tuple[JSON, ...]  # questions that reach every branch of the task
     golden_parameters: ClassVar[dict[str, JSON]] = {}
 
     def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
@@ -110,8 +113,8 @@ class Task(Use):
 
     @classmethod
     def fits(cls, model_config: PretrainedConfig) -> bool:
-        """Tell whether a model with this head can be used so, e.g. by its labels."""
-        return cls.head_of(model_config) is not None
+        """Tell whether a model can be used so: by its head, where the task reads one, or e.g. by its labels."""
+        return cls.runs != "head" or cls.head_of(model_config) is not None
 
     @abstractmethod
     def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
@@ -159,6 +162,24 @@ class Task(Use):
         parameters.refuse_unknown(value, names, "field")
         return {name: value.get(name) for name in names}
 
+    def read_item(self, value: JSON) -> str:
+        """Return the text of an item that is one, or an object of that alone; raises what is wrong with it."""
+        return self.read_text(self.read_fields(value, "text")["text"] if isinstance(value, dict) else value)
+
+    def read_text_or_pair(self, value: JSON) -> Text:
+        """Return an item that is a text, or an object with one and perhaps a `text_pair`; raises what is wrong."""
+        if not isinstance(value, dict):
+            return self.read_text(value), None
+        fields = self.read_fields(value, "text", "text_pair")
+        pair = self.read_text(fields["text_pair"], "text_pair") if "text_pair" in value else None
+        return self.read_text(fields["text"]), pair
+
+    def limit_pairs(self, characters: int) -> None:
+        """Refuse a question whose pairs repeat a text until there are too many characters; raises InputTooLong."""
+        most = REPEATED * self.config.max_characters
+        if characters > most:
+            raise InputTooLong(f"the pairs of a question have {characters} characters, accepted: at most {most}")
+
     def read_text(self, value: JSON, name: str = "text") -> str:
         """Return a text that can be tokenised, or raise what is wrong with it."""
         if not isinstance(value, str):
@@ -182,6 +203,12 @@ class Task(Use):
     def text_schema(self) -> dict[str, JSON]:
         """Describe a text as a JSON Schema."""
         return {"type": "string", "minLength": 1, "maxLength": self.config.max_characters, "pattern": r"\S"}
+
+    def item_schema(self, *more: str) -> dict[str, JSON]:
+        """Describe an item that is a text, or an object with `text` and perhaps `more` of them, as a JSON Schema."""
+        text = self.text_schema()
+        fields = {"type": "object", "properties": dict.fromkeys(("text", *more), text), "required": ["text"]}
+        return {"oneOf": [text, {**fields, "additionalProperties": False}]}
 
 
 def labels_of(model_config: PretrainedConfig) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from handler.errors import InvalidInput
 from handler.wire import JSON, kind_of
@@ -31,7 +31,8 @@ class Parameter(ABC):
         """Describe the parameter as a JSON Schema, for OpenAPI."""
         schema = self.schema()
         if "type" in schema:
-            schema["type"] = [schema["type"], "null"]
+            kinds = schema["type"]
+            schema["type"] = [*(kinds if isinstance(kinds, list) else [kinds]), "null"]
         if "enum" in schema:
             schema["enum"] = [*schema["enum"], None]
         default = {"default": self.default} if self.default is not None else {}
@@ -105,15 +106,20 @@ class Choice(Parameter):
 
 @dataclass(frozen=True, kw_only=True)
 class Words(Parameter):
-    """A list of strings."""
+    """A list of strings; where `alone` says so, also a string: the only one, or several between commas."""
+
+    alone: Literal["refused", "one", "commas"] = "refused"
 
     def read(self, name: str, value: JSON) -> list[str]:
+        if isinstance(value, str) and self.alone != "refused":
+            return [value] if self.alone == "one" else [word.strip() for word in value.split(",") if word.strip()]
         if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-            raise InvalidInput(f"{name} must be a list of strings")
+            strings = {"refused": "", "one": " or one string", "commas": " or one string with commas between them"}
+            raise InvalidInput(f"{name} must be a list of strings{strings[self.alone]}")
         return value
 
     def schema(self) -> dict[str, JSON]:
-        return {"type": "array", "items": {"type": "string"}}
+        return {"type": "array" if self.alone == "refused" else ["array", "string"], "items": {"type": "string"}}
 
 
 @dataclass(frozen=True, kw_only=True)

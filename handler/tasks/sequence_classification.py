@@ -77,13 +77,7 @@ class SequenceClassification(Task):
         return "sigmoid" if multi else "softmax"
 
     def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
-        if isinstance(value, dict):
-            fields = self.read_fields(value, "text", "text_pair")
-            text = self.read_text(fields["text"], "text")
-            pair = self.read_text(fields["text_pair"], "text_pair") if "text_pair" in value else None
-        else:
-            text, pair = self.read_text(value), None
-        return Query(((text, pair),), self.read_parameters(given), self.layout)
+        return Query((self.read_text_or_pair(value),), self.read_parameters(given), self.layout)
 
     def reads(self, encoding: Encoding) -> Sequence[int]:
         return (0,)
@@ -138,13 +132,6 @@ class SequenceClassification(Task):
         return alike(by_label[0], by_label[1], tolerance)
 
     def schema(self) -> dict[str, JSON]:
-        text = self.text_schema()
-        pair = {
-            "type": "object",
-            "properties": {"text": text, "text_pair": text},
-            "required": ["text"],
-            "additionalProperties": False,
-        }
         label = {"type": "string", "enum": self.labels}
         ranked = {
             "type": "object",
@@ -152,7 +139,7 @@ class SequenceClassification(Task):
             "required": ["label", "score"],
         }
         return {
-            "item": {"oneOf": [text, pair]},
+            "item": self.item_schema("text_pair"),
             "answer": {"type": "array", "items": ranked},
             "example": "My parcel has not arrived yet.",
         }
