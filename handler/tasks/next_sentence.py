@@ -1,0 +1,82 @@
+"""Whether one text continues another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from handler.batching import Batch
+from handler.config import ServingConfig
+from handler.tasks.base import Packed, Query, Task, Window, alike, softmax
+from handler.tasks.fill_mask import pretraining_head
+from handler.tokenization import Encoding, Layout, Tokenizer
+from handler.wire import JSON, Form
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+    from transformers.utils.generic import ModelOutput
+
+
+class NextSentencePrediction(Task):
+    """next-sentence-prediction."""
+
+    name = "next-sentence-prediction"
+    operation = "next-sentence"
+    auto_classes = ("AutoModelForNextSentencePrediction", "AutoModelForPreTraining")
+    form = Form(tensors="ranking")
+    golden_items = (
+        {"text": "The parcel was to come on Monday.", "next_sentence": "It has still not arrived."},
+        {"text": "The parcel was to come on Monday.", "next_sentence": "Penguins cannot fly."},
+        {"text": "L'écran est rayé, 屏幕坏了.", "next_sentence": "экран разбит: wer hilft mir? 🙂"},
+        {"text": "again and " * 600, "next_sentence": "no"},
+    )
+
+    def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(model_config, config, tokenizer)
+        self.labels = ["is_next", "not_next"]  # BERT's own order; config.json does not name them
+        self.layout = Layout(self.overflow)
+
+    @classmethod
+    def head_of(cls, model_config: PretrainedConfig) -> str | None:
+        return pretraining_head(super().head_of(model_config), model_config)
+
+    def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
+        fields = self.read_fields(value, "text", "next_sentence")
+        text, following = (self.read_text(fields[name], name) for name in fields)
+        return Query(((text, following),), self.read_parameters(given), self.layout)
+
+    def reads(self, encoding: Encoding) -> Sequence[int]:
+        return (0,)
+
+    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
+        name = "seq_relationship_logits" if "seq_relationship_logits" in output else "logits"
+        return Packed(output[name], (1,) * len(batch.lengths))
+
+    def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
+        scores = softmax(windows[0].values[0])
+        ranked = np.argsort(-scores, kind="stable")
+        return [{"label": self.labels[index], "score": float(scores[index])} for index in ranked]
+
+    def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
+        """Compare by label: two labels of nearly one score may change places."""
+        by_label = [{item["label"]: item["score"] for item in ranked} for ranked in (expected, answer)]
+        return alike(by_label[0], by_label[1], tolerance)
+
+    def schema(self) -> dict[str, JSON]:
+        text = self.text_schema()
+        names = ["text", "next_sentence"]
+        pair = {
+            "type": "object",
+            "properties": dict.fromkeys(names, text),
+            "required": names,
+            "additionalProperties": False,
+        }
+        fields = {"label": {"type": "string", "enum": self.labels}, "score": {"type": "number"}}
+        ranked = {"type": "object", "properties": fields, "required": [*fields]}
+        return {
+            "item": pair,
+            "answer": {"type": "array", "items": ranked},
+            "example": {"text": "My parcel has not arrived.", "next_sentence": "Where is it?"},
+        }
