@@ -138,7 +138,8 @@ def test_an_unknown_operation_is_404(predictor: Predictor) -> None:
     """The message names what there is; a stray header on KServe's routes is ignored."""
     assert ask(predictor, "a", operation="predict")[0].status == 200
     (unknown,) = ask(predictor, "a", operation="nonsense")
-    assert (unknown.status, told(unknown)["message"]) == (404, "unknown operation, accepted: predict, classify")
+    accepted = "predict, classify, embed, similarity, tokenize"
+    assert (unknown.status, told(unknown)["message"]) == (404, f"unknown operation, accepted: {accepted}")
     assert ask(predictor, {"instances": ["a"]}, operation="nonsense")[0].status == 200
     (unexplained,) = ask(predictor, "a", operation="nonsense", explain=True)
     assert unexplained.status == 404

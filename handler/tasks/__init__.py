@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 from handler.config import ServingConfig
 from handler.errors import ConfigError, ModelMismatch
 from handler.tasks.base import Aim, Packed, Query, Row, Task, Use, Window
+from handler.tasks.feature_extraction import FeatureExtraction
 from handler.tasks.fill_mask import FillMask
 from handler.tasks.next_sentence import NextSentencePrediction
+from handler.tasks.sentence_similarity import SentenceSimilarity
 from handler.tasks.sequence_classification import SequenceClassification
+from handler.tasks.tokenize import Tokenize
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
@@ -27,6 +30,9 @@ TASKS: dict[str, type[Task]] = {
         SequenceClassification,
         FillMask,
         NextSentencePrediction,
+        FeatureExtraction,
+        SentenceSimilarity,
+        Tokenize,
     )
 }
 

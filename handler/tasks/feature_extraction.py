@@ -1,0 +1,138 @@
+"""One vector for a text, from any model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from handler.batching import Batch
+from handler.config import ServingConfig
+from handler.tasks.base import Packed, Query, Row, Task, Use, Window
+from handler.tasks.parameters import Choice, Flag, Parameter, Whole
+from handler.tokenization import Encoding, Layout, Tokenizer
+from handler.wire import JSON, Form
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+    from transformers.utils.generic import ModelOutput
+
+
+class FirstToken(Use):
+    """The first token of a sequence: BERT's [CLS]."""
+
+    runs = "encoder"
+
+    def reads(self, encoding: Encoding) -> Sequence[int]:
+        return (0,)
+
+    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
+        return Packed(batch.tokens(output[0]), batch.counts)
+
+
+class Mean(Use):
+    """The mean of all tokens of a sequence, special ones included, as sentence-transformers takes it."""
+
+    runs = "encoder"
+
+    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
+        states = batch.tokens(output[0])  # (total tokens, width), in fp32
+        lengths = torch.tensor(batch.lengths)
+        rows = torch.arange(len(lengths)).repeat_interleave(lengths).to(states.device)
+        sums = states.new_zeros(len(lengths), states.shape[-1]).index_add_(0, rows, states)
+        return Packed(sums / lengths.to(states.device).unsqueeze(-1), (1,) * len(lengths))
+
+
+# One of each, so that every task that asks for them shares forward passes.
+POOLINGS: dict[str, Use] = {"mean": Mean(), "cls": FirstToken()}
+POOLING = Choice(accepted=tuple(POOLINGS), default="mean", about="mean of all tokens, or the first one")
+
+# What Hugging Face's clients name beside these, with null for "not set".
+FOREIGN = ("prompt_name", "truncation_direction", "encoding_format")
+
+
+class FeatureExtraction(Task):
+    """feature-extraction."""
+
+    name = "feature-extraction"
+    operation = "embed"
+    runs = "encoder"
+    auto_classes = ("AutoModel",)
+    overflows = ("truncate", "window", "refuse")
+    form = Form(tensors="embedding")
+    golden_items = (
+        "The delivery came a day early and everything works.",
+        "no",
+        "L'écran est rayé, 屏幕坏了, экран разбит: wer hilft mir? 🙂",
+        "again and " * 600,
+    )
+
+    def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(model_config, config, tokenizer)
+        self.parameters: dict[str, Parameter] = {
+            "pooling": POOLING,
+            "normalize": Flag(default=False, about="whether to scale to length 1"),
+            "dimensions": Whole(most=model_config.hidden_size, about="the first so many numbers only; all by default"),
+            "truncate": Flag(about="what happens to a long text: true cuts it, false refuses it"),
+        }
+        self.layout = embedding_layout(self)
+
+    def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
+        text = self.read_item(value)
+        asked = {name: its for name, its in given.items() if its is not None or name not in FOREIGN}
+        options = self.read_parameters(asked)
+        wanted = {None: self.layout.overflow, True: "truncate", False: "refuse"}[options["truncate"]]
+        layout = self.layout if wanted == self.layout.overflow else replace(self.layout, overflow=wanted)
+        return Query(((text, None),), options, layout, POOLINGS[options["pooling"]])
+
+    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
+        return POOLINGS["mean"].reduce(output, batch)
+
+    def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
+        vector = pooled(windows)[: query.options["dimensions"]]
+        return (unit(vector) if query.options["normalize"] else vector).tolist()
+
+    def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
+        """Compare as points: their distance may be `tolerance` of the expected length. Single numbers may stray."""
+        if len(expected) != len(answer):
+            return False
+        known, found = (np.array(vector, dtype=np.float64) for vector in (expected, answer))
+        return bool(np.linalg.norm(found - known) <= tolerance * np.linalg.norm(known))
+
+    def schema(self) -> dict[str, JSON]:
+        return {
+            "item": self.item_schema(),
+            "answer": {"type": "array", "items": {"type": "number"}},
+            "example": "My parcel has not arrived yet.",
+        }
+
+
+def embedding_layout(task: Task) -> Layout:
+    """Return how texts are laid out to be embedded: windows share no token, so that each of a text counts once."""
+    return Layout(task.overflow, stride=0)
+
+
+def pooled(windows: Sequence[Window]) -> Row:
+    """Return the vector of one text: the mean of its windows' vectors, each counting by its tokens.
+
+    With the pooling `mean`, that is the mean over all tokens of the text, and the special ones of every window.
+    """
+    if len(windows) == 1:
+        vector: Row = windows[0].values[0]
+        return vector
+    vectors = np.stack([window.values[0] for window in windows])
+    mean: Row = np.average(vectors, axis=0, weights=[len(window.encoding) for window in windows]).astype(np.float32)
+    return mean
+
+
+def unit(vector: Row) -> Row:
+    """Return a vector of length 1 in its direction.
+
+    >>> unit(np.array([3.0, 4.0], dtype=np.float32))
+    array([0.6, 0.8], dtype=float32)
+    """
+    scaled: Row = vector / max(np.float32(np.linalg.norm(vector)), np.float32(1e-12))
+    return scaled

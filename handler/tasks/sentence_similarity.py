@@ -1,0 +1,76 @@
+"""How near one sentence is to others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from handler.batching import Batch
+from handler.config import ServingConfig
+from handler.tasks.base import Packed, Query, Task, Window
+from handler.tasks.feature_extraction import POOLING, POOLINGS, embedding_layout, pooled, unit
+from handler.tokenization import Tokenizer
+from handler.wire import JSON
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+    from transformers.utils.generic import ModelOutput
+
+
+class SentenceSimilarity(Task):
+    """sentence-similarity: the cosines between embeddings."""
+
+    name = "sentence-similarity"
+    operation = "similarity"
+    runs = "encoder"
+    overflows = ("truncate", "window", "refuse")
+    golden_items = (
+        {
+            "source_sentence": "My parcel has not arrived.",
+            "sentences": ["Where is my order?", "no", "L'écran est rayé, 屏幕坏了 🙂", "again and " * 600],
+        },
+    )
+
+    def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(model_config, config, tokenizer)
+        self.parameters = {"pooling": POOLING}
+        self.layout = embedding_layout(self)
+
+    def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
+        fields = self.read_fields(value, "source_sentence", "sentences")
+        source = self.read_text(fields["source_sentence"], "source_sentence")
+        sentences = self.read_texts(fields["sentences"], "sentences")
+        options = self.read_parameters(given)
+        texts = tuple((text, None) for text in (source, *sentences))
+        return Query(texts, options, self.layout, POOLINGS[options["pooling"]])
+
+    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
+        return POOLINGS["mean"].reduce(output, batch)
+
+    def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
+        by_text: list[list[Window]] = [[] for _ in query.texts]
+        for window in windows:
+            by_text[window.text].append(window)
+        source, *others = (unit(pooled(its)) for its in by_text)
+        return [float(source @ other) for other in others]
+
+    def schema(self) -> dict[str, JSON]:
+        text = self.text_schema()
+        most = max(1, self.config.max_texts - 1)
+        properties = {
+            "source_sentence": text,
+            "sentences": {"type": "array", "items": text, "minItems": 1, "maxItems": most},
+        }
+        return {
+            "item": {
+                "type": "object",
+                "properties": properties,
+                "required": [*properties],
+                "additionalProperties": False,
+            },
+            "answer": {"type": "array", "items": {"type": "number"}},
+            "example": {
+                "source_sentence": "Where is my parcel?",
+                "sentences": ["It has not arrived.", "It is broken."],
+            },
+        }

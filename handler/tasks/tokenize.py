@@ -1,0 +1,72 @@
+"""The tokens of a text as the model reads them; no model is run."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from handler.batching import Batch
+from handler.config import ServingConfig
+from handler.tasks.base import Packed, Query, Task, Window
+from handler.tokenization import Layout, Spans, Tokenizer
+from handler.wire import JSON
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+    from transformers.utils.generic import ModelOutput
+
+
+class Tokenize(Task):
+    """tokenize: shows a text, or a pair, as far as one sequence holds it."""
+
+    name = "tokenize"
+    operation = "tokenize"
+    runs = "nothing"
+    golden_items = (
+        "It works.",
+        {"text": "L'écran est rayé, 屏幕坏了.", "text_pair": "экран разбит: wer hilft mir? 🙂"},
+        "again and " * 600,
+    )
+
+    def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(model_config, config, tokenizer)
+        self.layout = Layout(self.overflow, spans=True)
+
+    def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
+        return Query((self.read_text_or_pair(value),), self.read_parameters(given), self.layout)
+
+    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
+        return Packed(torch.empty(0), (0,) * len(batch.lengths))
+
+    def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
+        encoding = windows[0].encoding
+        spans = encoding.spans or Spans([], [], [])
+        places = zip(spans.owners, spans.offsets, strict=True)
+        return {
+            "tokens": [self.tokenizer.token(token) for token in encoding.ids],
+            "ids": encoding.ids,
+            "offsets": [None if owner is None else list(offsets) for owner, offsets in places],
+            "sequence_ids": spans.owners,
+            "n_tokens": len(encoding),
+            "n_truncated": encoding.n_truncated,
+        }
+
+    def schema(self) -> dict[str, JSON]:
+        whole = {"type": "integer", "minimum": 0}
+        offsets = {"type": ["array", "null"], "items": whole, "description": "start and end in its text, in characters"}
+        owner = {"type": ["integer", "null"], "description": "0: the text, 1: the pair; null: a special token"}
+        fields = {
+            "tokens": {"type": "array", "items": {"type": "string"}},
+            "ids": {"type": "array", "items": whole},
+            "offsets": {"type": "array", "items": offsets},
+            "sequence_ids": {"type": "array", "items": owner},
+            "n_tokens": whole,
+            "n_truncated": {**whole, "description": "tokens that the model would not see"},
+        }
+        return {
+            "item": self.item_schema("text_pair"),
+            "answer": {"type": "object", "properties": fields, "required": [*fields]},
+            "example": "My parcel has not arrived yet.",
+        }
