@@ -1,0 +1,92 @@
+"""Texts by how well they answer a query, from a cross-encoder: a model that gives a pair of texts one score."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from handler.batching import Batch
+from handler.config import ServingConfig
+from handler.tasks.base import Packed, Query, Task, Window, alike, sigmoid
+from handler.tasks.parameters import Flag, Whole
+from handler.tokenization import Encoding, Layout, Tokenizer
+from handler.wire import JSON
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+    from transformers.utils.generic import ModelOutput
+
+
+class Rerank(Task):
+    """rerank."""
+
+    name = "rerank"
+    operation = "rerank"
+    auto_classes = ("AutoModelForSequenceClassification",)
+    golden_items = (
+        {
+            "query": "Where is my parcel?",
+            "texts": ["It is on its way.", "no", "L'écran est rayé, 屏幕坏了 🙂", "again and " * 600],
+        },
+    )
+
+    def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(model_config, config, tokenizer)
+        self.parameters = {
+            "top_k": Whole(about="the best so many; all by default"),
+            "raw_scores": Flag(default=False, about="whether to leave out the sigmoid"),
+            "return_text": Flag(default=False, about="whether to repeat each text"),
+        }
+        self.layout = Layout(self.overflow, gives="second")  # the query is read whole where that leaves room
+
+    @classmethod
+    def fits(cls, model_config: PretrainedConfig) -> bool:
+        return super().fits(model_config) and model_config.num_labels == 1
+
+    def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
+        fields = self.read_fields(value, "query", "texts")
+        query, texts = self.read_text(fields["query"], "query"), self.read_texts(fields["texts"], "texts")
+        self.limit_pairs(sum(map(len, texts)) + len(texts) * len(query))
+        return Query(tuple((query, text) for text in texts), self.read_parameters(given), self.layout)
+
+    def reads(self, encoding: Encoding) -> Sequence[int]:
+        return (0,)
+
+    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
+        return Packed(output["logits"], (1,) * len(batch.lengths))
+
+    def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
+        logits = np.concatenate([window.values[0] for window in windows])
+        best = np.argsort(-logits, kind="stable")[: query.options["top_k"]].tolist()
+        scores = (logits if query.options["raw_scores"] else sigmoid(logits)).tolist()
+        told = query.options["return_text"]
+        return [
+            {"index": index, "score": scores[index], **({"text": query.texts[index][1]} if told else {})}
+            for index in best
+        ]
+
+    def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
+        """Compare by text: two of nearly one score may change places."""
+        by_index = [{item["index"]: item["score"] for item in ranked} for ranked in (expected, answer)]
+        return alike(by_index[0], by_index[1], tolerance)
+
+    def schema(self) -> dict[str, JSON]:
+        text = self.text_schema()
+        texts = {"type": "array", "items": text, "minItems": 1, "maxItems": self.config.max_texts}
+        ranked = {
+            "type": "object",
+            "properties": {"index": {"type": "integer"}, "score": {"type": "number"}, "text": {"type": "string"}},
+            "required": ["index", "score"],
+        }
+        return {
+            "item": {
+                "type": "object",
+                "properties": {"query": text, "texts": texts},
+                "required": ["query", "texts"],
+                "additionalProperties": False,
+            },
+            "answer": {"type": "array", "items": ranked},
+            "example": {"query": "Where is my parcel?", "texts": ["It is on its way.", "The battery is broken."]},
+        }
