@@ -1,0 +1,81 @@
+"""What holds for every such task: golden questions, schemas that tell the truth, a worker whose main task it is."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from openapi_spec_validator import validate
+from transformers import BertForMaskedLM, BertForNextSentencePrediction, BertForSequenceClassification, BertModel
+
+from handler import openapi
+from handler.config import ServingConfig
+from handler.errors import GoldenMismatch
+from handler.predictor import Predictor
+from handler.tasks import TASKS
+from scripts.package import golden_of
+from tests.samples import MakeModel
+
+# Of each task a model that can be used so.
+MODELS: dict[str, dict[str, Any]] = {
+    "text-classification": {},
+    "fill-mask": {"architecture": BertForMaskedLM},
+    "next-sentence-prediction": {"architecture": BertForNextSentencePrediction},
+    "feature-extraction": {"architecture": BertModel},
+    "zero-shot-classification": {"labels": ("contradiction", "neutral", "entailment")},
+    "sentence-similarity": {"architecture": BertModel},
+    "rerank": {"labels": ("relevant",), "problem_type": None},
+    "tokenize": {"architecture": BertModel},
+}
+LoadMain: TypeAlias = Callable[..., Predictor]
+
+
+@pytest.fixture(scope="module")
+def load_main(make_model: MakeModel) -> LoadMain:
+    """Return a loader of a predictor whose main task is the one named."""
+    folders: dict[tuple[str, int], Path] = {}
+
+    def load(name: str, layers: int = 2, **options: Any) -> Predictor:
+        if (name, layers) not in folders:
+            settings = {"architecture": BertForSequenceClassification, **MODELS[name]}
+            folders[name, layers] = make_model(**settings, num_hidden_layers=layers)
+        return Predictor.load(folders[name, layers], ServingConfig(task=name), **options)
+
+    return load
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_golden_questions_hold_the_same_model_and_no_other(name: str, load_main: LoadMain) -> None:
+    """Answers of the plain way are those of the packed one; one layer less is found out."""
+    golden = golden_of(load_main(name, packed=False))
+    assert len(golden.items) == len(load_main(name).task.golden_items)
+    load_main(name).check_golden(golden)
+    if TASKS[name].runs != "nothing":
+        with pytest.raises(GoldenMismatch, match="answered differently"):
+            load_main(name, layers=1).check_golden(golden)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_schemas_describe_questions_and_answers(name: str, load_main: LoadMain) -> None:
+    """Golden items and the example are items, their answers are answers, and the whole is OpenAPI."""
+    predictor = load_main(name)
+    task = predictor.task
+    schema = task.schema()
+    item, answer = (Draft202012Validator(schema[part]) for part in ("item", "answer"))
+    questions = [schema["example"], *task.golden_items]
+    for question, its in zip(questions, predictor.answer_items(questions, task.golden_parameters), strict=True):
+        item.validate(question)
+        answer.validate(its)
+    assert not item.is_valid({"nonsense": 1})
+    document = openapi.document(task, predictor.model, predictor.task.config)
+    validate(document)
+    Draft202012Validator(document["components"]["schemas"]["Parameters"]).validate(task.golden_parameters)
+
+
+def test_every_task_has_a_word_of_its_own() -> None:
+    """Two tasks of one operation would hide each other."""
+    assert len({task.operation for task in TASKS.values()}) == len(TASKS)
+    assert {task.operation for task in TASKS.values()}.isdisjoint({"predict"})
