@@ -65,12 +65,13 @@ def test_schemas_describe_questions_and_answers(name: str, load_main: LoadMain) 
     task = predictor.task
     schema = task.schema()
     item, answer = (Draft202012Validator(schema[part]) for part in ("item", "answer"))
-    questions = [schema["example"], *task.golden_items]
-    for question, its in zip(questions, predictor.answer_items(questions, task.golden_parameters), strict=True):
+    (shown,) = predictor.answer_items([schema["example"]], schema.get("parameters"))
+    answers = predictor.answer_items(list(task.golden_items), task.golden_parameters)
+    for question, its in zip([schema["example"], *task.golden_items], [shown, *answers], strict=True):
         item.validate(question)
         answer.validate(its)
     assert not item.is_valid({"nonsense": 1})
-    document = openapi.document(task, predictor.model, predictor.task.config)
+    document = openapi.document(predictor.operations, predictor.model, task.config)
     validate(document)
     Draft202012Validator(document["components"]["schemas"]["Parameters"]).validate(task.golden_parameters)
 
