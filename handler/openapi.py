@@ -121,7 +121,7 @@ class _Use:
         items = {"type": "array", "items": self._ref("Item"), "minItems": 1, "maxItems": self.config.max_texts}
         inputs = {"inputs": {"anyOf": [self._ref("Item"), items]}, "parameters": self._ref(parameters)}
         hugging_face = _object(inputs, ["inputs"])
-        examples = {"hugging face": {"value": {"inputs": self.example, "parameters": self.given}}}
+        examples: JSON = {"hugging face": {"value": {"inputs": self.example, "parameters": self.given}}}
         if not self.given:  # which neither a text nor a list can carry
             examples |= {"one": {"value": self.example}, "many": {"value": [self.example, self.example]}}
         shapes = [self._ref("Item"), items, hugging_face, self._kserve(parameters)]

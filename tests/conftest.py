@@ -28,7 +28,7 @@ from handler.config import ModelConfig, ServingConfig
 from handler.predictor import Predictor
 from scripts.package import build
 from tests.live import Live, own_config
-from tests.samples import BASE, ROOT, MakeModel, MakePredictor
+from tests.samples import BASE, MODELS, ROOT, LoadMain, MakeModel, MakePredictor
 from tests.stand_in import StandIn
 
 os.environ["TS_DECODE_INPUT_REQUEST"] = "false"  # as TorchServe does with our config.properties
@@ -89,6 +89,19 @@ def make_predictor(model_folder: Path) -> MakePredictor:
         return Predictor.load(folder or model_folder, ServingConfig(**settings))
 
     return make
+
+
+@pytest.fixture(scope="session")
+def load_main(make_model: MakeModel) -> LoadMain:
+    """Return a loader of a predictor whose main task is the one named: `load_main(main, layers, **options)`."""
+    folders: dict[tuple[str, int], Path] = {}
+
+    def load(main: str, layers: int = 2, **options: Any) -> Predictor:
+        if (main, layers) not in folders:
+            folders[main, layers] = make_model(**MODELS[main], num_hidden_layers=layers)
+        return Predictor.load(folders[main, layers], ServingConfig(task=main), **options)
+
+    return load
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from transformers import BertForMaskedLM, BertForNextSentencePrediction, BertModel
+
 from handler.predictor import Predictor
 from handler.wire import Body, parse, write_value
 from handler.work import Reply, Request
@@ -16,6 +18,7 @@ JSON_TYPE = "application/json"
 
 MakeModel: TypeAlias = Callable[..., Path]
 MakePredictor: TypeAlias = Callable[..., Predictor]
+LoadMain: TypeAlias = Callable[..., Predictor]  # by the name of the main task
 
 TEXTS = [
     "Where is my parcel?",
@@ -31,6 +34,19 @@ TEXTS = [
     "word " * 700,
     "It costs 1,299.00 € (incl. VAT) - is that right???",
 ]
+
+
+# Of each task a model that can be used so.
+MODELS: dict[str, dict[str, Any]] = {
+    "text-classification": {},
+    "fill-mask": {"architecture": BertForMaskedLM},
+    "next-sentence-prediction": {"architecture": BertForNextSentencePrediction},
+    "feature-extraction": {"architecture": BertModel},
+    "zero-shot-classification": {"labels": ("contradiction", "neutral", "entailment")},
+    "sentence-similarity": {"architecture": BertModel},
+    "rerank": {"labels": ("relevant",), "problem_type": None},
+    "tokenize": {"architecture": BertModel},
+}
 
 
 def ask(predictor: Predictor, *values: Any, **request: Any) -> list[Reply]:

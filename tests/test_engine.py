@@ -192,9 +192,9 @@ def test_an_unexpected_failure_stays_with_its_row(
 
 def test_weights_of_another_head_are_refused(make_model: MakeModel) -> None:
     """A model without a trained head would answer noise."""
-    folder = make_model(architecture=transformers.BertForMultipleChoice)
     with pytest.raises(ModelMismatch, match="belongs to no task"):
-        Predictor.load(folder)
+        Predictor.load(make_model(architecture=transformers.BertForMultipleChoice))
+    folder = make_model(architecture=transformers.BertModel)
     with pytest.raises(ModelMismatch, match=r"weights lack.*is this model fine-tuned"):
         Predictor.load(folder, ServingConfig(task="text-classification"))
 

@@ -8,21 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from handler.predictor import Predictor
 from handler.wire import Body, write_value
 from handler.work import Request
-from tests.samples import JSON_TYPE, told
-from tests.tasks import KINDS, make
+from tests.samples import JSON_TYPE, MODELS, LoadMain, told
 
 
-@pytest.fixture(scope="module", params=KINDS, ids=str)
-def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Predictor:
-    """Load a model of every kind, under the name of an archive."""
-    kind = KINDS[request.param]
-    return Predictor.load(make(kind, tmp_path_factory.mktemp("model")), kind.config, name="mine", version="2.0")
+@pytest.fixture(scope="module", params=MODELS)
+def served(request: pytest.FixtureRequest, load_main: LoadMain) -> Predictor:
+    """Load a model of every task, under the name of an archive."""
+    return load_main(request.param, name="mine", version="2.0")
 
 
 def document(predictor: Predictor) -> Any:

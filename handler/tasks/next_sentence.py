@@ -25,6 +25,7 @@ class NextSentencePrediction(Task):
     name = "next-sentence-prediction"
     operation = "next-sentence"
     auto_classes = ("AutoModelForNextSentencePrediction", "AutoModelForPreTraining")
+    fields = ("text", "next_sentence")
     form = Form(tensors="ranking")
     golden_items = (
         {"text": "The parcel was to come on Monday.", "next_sentence": "It has still not arrived."},
@@ -43,7 +44,7 @@ class NextSentencePrediction(Task):
         return pretraining_head(super().head_of(model_config), model_config)
 
     def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
-        fields = self.read_fields(value, "text", "next_sentence")
+        fields = self.read_fields(value, *self.fields)
         text, following = (self.read_text(fields[name], name) for name in fields)
         return Query(((text, following),), self.read_parameters(given), self.layout)
 
@@ -66,11 +67,10 @@ class NextSentencePrediction(Task):
 
     def schema(self) -> dict[str, JSON]:
         text = self.text_schema()
-        names = ["text", "next_sentence"]
         pair = {
             "type": "object",
-            "properties": dict.fromkeys(names, text),
-            "required": names,
+            "properties": dict.fromkeys(self.fields, text),
+            "required": [*self.fields],
             "additionalProperties": False,
         }
         fields = {"label": {"type": "string", "enum": self.labels}, "score": {"type": "number"}}

@@ -25,6 +25,7 @@ class Rerank(Task):
     name = "rerank"
     operation = "rerank"
     auto_classes = ("AutoModelForSequenceClassification",)
+    fields = ("query", "texts")
     golden_items = (
         {
             "query": "Where is my parcel?",
@@ -46,7 +47,7 @@ class Rerank(Task):
         return super().fits(model_config) and model_config.num_labels == 1
 
     def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
-        fields = self.read_fields(value, "query", "texts")
+        fields = self.read_fields(value, *self.fields)
         query, texts = self.read_text(fields["query"], "query"), self.read_texts(fields["texts"], "texts")
         self.limit_pairs(sum(map(len, texts)) + len(texts) * len(query))
         return Query(tuple((query, text) for text in texts), self.read_parameters(given), self.layout)
@@ -84,7 +85,7 @@ class Rerank(Task):
             "item": {
                 "type": "object",
                 "properties": {"query": text, "texts": texts},
-                "required": ["query", "texts"],
+                "required": [*self.fields],
                 "additionalProperties": False,
             },
             "answer": {"type": "array", "items": ranked},

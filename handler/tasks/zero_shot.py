@@ -114,6 +114,7 @@ class ZeroShotClassification(Task):
             "item": self.item_schema(),
             "answer": {"type": "array", "items": ranked},
             "example": "My parcel has not arrived yet.",
+            "parameters": {"candidate_labels": ["delivery", "payment", "repair"]},
         }
 
 
