@@ -11,6 +11,7 @@ from handler.config import ServingConfig
 from handler.errors import ConfigError, ModelMismatch
 from handler.tasks.base import Aim, Packed, Query, Row, Task, Use, Window
 from handler.tasks.sequence_classification import SequenceClassification
+from handler.tasks.token_classification import TokenClassification
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["TASKS", "Aim", "Packed", "Query", "Row", "Task", "Use", "Window", "operations_for", "task_class_for"]
 
 # The first whose head a model has is its main task; the others are further operations of it where they fit.
-TASKS: dict[str, type[Task]] = {task.name: task for task in (SequenceClassification,)}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (SequenceClassification, TokenClassification)}
 
 
 def task_class_for(model_config: PretrainedConfig, config: ServingConfig) -> type[Task]:
