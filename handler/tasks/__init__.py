@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from handler.config import ServingConfig
 from handler.errors import ConfigError, ModelMismatch
 from handler.tasks.base import Aim, Packed, Query, Row, Task, Use, Window
+from handler.tasks.question_answering import QuestionAnswering
 from handler.tasks.sequence_classification import SequenceClassification
 from handler.tasks.token_classification import TokenClassification
 from handler.tokenization import Tokenizer
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
 __all__ = ["TASKS", "Aim", "Packed", "Query", "Row", "Task", "Use", "Window", "operations_for", "task_class_for"]
 
 # The first whose head a model has is its main task; the others are further operations of it where they fit.
-TASKS: dict[str, type[Task]] = {task.name: task for task in (SequenceClassification, TokenClassification)}
+TASKS: dict[str, type[Task]] = {
+    task.name: task
+    for task in (
+        SequenceClassification,
+        TokenClassification,
+        QuestionAnswering,
+    )
+}
 
 
 def task_class_for(model_config: PretrainedConfig, config: ServingConfig) -> type[Task]:
