@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
@@ -127,7 +127,8 @@ class TokenClassification(Task):
         if strategy == "none":
             return self._tokens(tokens, words, scores, ignored)
         firsts = np.arange(len(words)) if strategy == "simple" else self._words(text, tokens, words)
-        labels, best = MERGES[strategy](scores, firsts)
+        votes = vote(scores, firsts, strategy)
+        labels, best = votes.argmax(-1), votes.max(-1)
         begins = self.scheme.begins(labels)
         ends = np.append(begins[1:], len(labels))
         sums = np.add.reduceat(best.astype(np.float64), begins)
@@ -208,36 +209,26 @@ class TokenClassification(Task):
         }
 
 
-def _simple(scores: Row, _: Places) -> tuple[Places, Row]:
-    return scores.argmax(-1), scores.max(-1)
+def vote(scores: Row, firsts: Places, strategy: str) -> Row:
+    """Return the scores of words, (words, labels), from those of their tokens, (tokens, labels).
 
+    first: of a word's first token. average: the mean. max: of its surest token, the first of several.
 
-def _first(scores: Row, firsts: Places) -> tuple[Places, Row]:
-    return _simple(scores[firsts], firsts)
+    Args:
+        firsts: (words,), the first token of each word.
 
-
-def _average(scores: Row, firsts: Places) -> tuple[Places, Row]:
+    >>> vote(np.array([[0.6, 0.4], [0.2, 0.8], [0.5, 0.5]]), np.array([0, 2]), "max").tolist()
+    [[0.2, 0.8], [0.5, 0.5]]
+    """
+    if strategy == "first" or len(firsts) == len(scores):
+        return scores[firsts]
     counts = np.diff(np.append(firsts, len(scores)))
-    means = np.add.reduceat(scores, firsts) / counts[:, None]
-    return _simple(means.astype(np.float32), firsts)
-
-
-def _max(scores: Row, firsts: Places) -> tuple[Places, Row]:
-    """Let the first of a word's surest tokens speak for it."""
+    if strategy == "average":
+        means: Row = (np.add.reduceat(scores, firsts) / counts[:, None]).astype(np.float32)
+        return means
     best = scores.max(-1)
-    counts = np.diff(np.append(firsts, len(scores)))
     surest = np.flatnonzero(best == np.repeat(np.maximum.reduceat(best, firsts), counts))
-    chosen = surest[np.searchsorted(surest, firsts)]
-    return _simple(scores[chosen], firsts)
-
-
-# Scores of tokens, and where units of tokens begin -> label and score of each unit.
-MERGES: dict[str, Callable[[Row, Places], tuple[Places, Row]]] = {
-    "simple": _simple,
-    "first": _first,
-    "average": _average,
-    "max": _max,
-}
+    return scores[surest[np.searchsorted(surest, firsts)]]
 
 
 def _agree(expected: JSON, answer: JSON, tolerance: float) -> bool:
