@@ -22,7 +22,8 @@ from transformers import (
 from handler.config import ServingConfig
 from handler.predictor import Predictor
 from handler.tasks import Window
-from handler.tasks.question_answering import QuestionAnswering
+from handler.tasks.question_answering import QuestionAnswering, best_spans
+from handler.tokenization import Tokens
 from handler.wire import JSON
 from tests.samples import TEXTS, MakeModel, ask, told
 from tests.test_tasks import byte_level_tokenizer
@@ -194,6 +195,28 @@ def test_windows_equal_the_whole_text(knowing: Path, max_seq_len: int, doc_strid
         best = answers[0] if top_k > 1 else answers
         assert best["answer"] in (ANSWER, "zebra drinks from the river")
         assert context[best["start"] : best["end"]] == best["answer"]
+
+
+@pytest.mark.parametrize("words", [True, False])
+def test_the_best_spans_are_those_of_trying_all(words: bool) -> None:
+    """Best first, each apart from those before it, to the last one."""
+    random = np.random.default_rng(1)
+    for n in range(1, 25):
+        places, longest = np.arange(n), int(random.integers(1, 8))
+        word_of = np.cumsum(random.random(n) < 0.6)
+        tokens = Tokens(places, places, places, 2 * places, 2 * places + 1, word_of)
+        starts, ends = random.random(n), random.random(n)
+        every = []
+        for first, last in itertools.combinations_with_replacement(range(n), 2):
+            if last < first + longest:
+                one = places[word_of == word_of[first]][0] if words else first
+                other = places[word_of == word_of[last]][-1] if words else last
+                every.append((2 * one, 2 * other + 1, starts[first] * ends[last]))
+        kept: list[tuple[int, int, float]] = []
+        for span in sorted(every, key=lambda span: -span[2]):
+            if all(span[1] <= start or end <= span[0] for start, end, _ in kept):
+                kept.append(span)
+        assert list(best_spans(starts, ends, tokens, longest, words=words)) == kept
 
 
 def decide(predictor: Predictor, context: str, logits: dict[str, tuple[float, float]], **options: Any) -> Any:

@@ -34,7 +34,7 @@ class QuestionAnswering(Task):
     sequence, which stands for "no answer". Where this differs from that pipeline:
 
     Windows over a long context are put together token by token, each as the window says that shows most around it, and
-    shares are taken over all of them, with the "no answer" of the window that most believes in one. The pipeline takes
+    shares are taken over all of them, with the "no answer" of the window that believes in it least. The pipeline takes
     shares within each window, so that a window without the answer spreads its own whole over nonsense, and a word that
     stands alone in one beats the answer that has a rival beside it in another.
 
@@ -141,7 +141,7 @@ def best_spans(
     """
     best, reach = _best_ends(starts, ends, longest)
     taken = np.zeros(len(starts), dtype=np.bool_)
-    while len(best) and not best[first := int(best.argmax())] <= 0:
+    while len(best) and not best[first := int(best.argmax())] <= 0:  # a NaN goes on, to be found when it is written
         last, score = first + int(reach[first]), float(best[first])
         if words and tokens.words[first] >= 0 and tokens.words[last] >= 0:
             first = int(np.flatnonzero(tokens.words == tokens.words[first])[0])
