@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from handler.config import Overflow, ServingConfig
@@ -42,6 +44,19 @@ class Spans:
     offsets: list[tuple[int, int]]  # characters of its text, end excluded
     words: list[int | None]  # which word of its text, as the tokenizer divides it
     owners: list[int | None]  # 0: the text, 1: the second text of a pair
+    places: Sequence[int]  # which token of the whole sequence it is, as the text would be laid out without a limit
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The tokens of one text, special tokens left out, put together from its windows: (tokens,) each."""
+
+    at: NDArray[np.intp]  # places in the windows laid end to end
+    ids: NDArray[np.intp]
+    places: NDArray[np.intp]  # in the whole sequence
+    starts: NDArray[np.intp]  # characters of the text
+    ends: NDArray[np.intp]
+    words: NDArray[np.intp]  # -1: in no word
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +163,7 @@ class Tokenizer:
         if not ids:
             return InvalidInput("text holds nothing that this model reads")
         room = min(layout.max_length or self.max_length, self.max_length)
-        spans = Spans(found.offsets, found.word_ids, found.sequence_ids) if layout.spans else None
+        spans = Spans(found.offsets, found.word_ids, found.sequence_ids, range(len(ids))) if layout.spans else None
         if len(ids) <= room and layout.max_first is None:
             return [Encoding(ids, type_ids, 0, spans)]
         owners = spans.owners if spans else found.sequence_ids
@@ -231,9 +246,37 @@ def windows(owners: Sequence[int | None], room: int, stride: int, gives: Gives =
     return [sorted([*fixed, *moving[start : start + size]]) for start in starts]
 
 
+def join_windows(encodings: Sequence[Encoding], owner: int = 0) -> Tokens:
+    """Put a text together again: each token once, from the window where it has most context; the way back of `windows`.
+
+    Context is counted in tokens up to the nearer edge of the window; where the text itself begins or ends is no edge.
+
+    Args:
+        encodings: the windows over a text in their order, with spans; or the one encoding of a short text.
+        owner: 0 for the text, 1 for the second text of a pair.
+    """
+    spans = [encoding.spans for encoding in encodings if encoding.spans]
+    at = np.flatnonzero([owned == owner for its in spans for owned in its.owners])
+    places = np.array([place for its in spans for place in its.places], dtype=np.intp)
+    window = np.repeat(np.arange(len(spans)), [len(its.owners) for its in spans])[at]
+    counts = np.bincount(window, minlength=len(spans))
+    before = np.arange(len(at)) - (np.cumsum(counts) - counts)[window]
+    after = counts[window] - 1 - before
+    context = np.minimum(
+        np.where(window == 0, len(at), before),
+        np.where(window == len(spans) - 1, len(at), after),
+    )
+    order = np.lexsort((-context, places[at]))
+    at = at[order[np.diff(places[at][order], prepend=-1) > 0]]
+    offsets = np.array([offset for its in spans for offset in its.offsets], dtype=np.intp)[at]
+    words = np.array([-1 if word is None else word for its in spans for word in its.words], dtype=np.intp)[at]
+    ids = np.array([token for encoding in encodings for token in encoding.ids], dtype=np.intp)[at]
+    return Tokens(at, ids, places[at], offsets[:, 0], offsets[:, 1], words)
+
+
 def _take(spans: Spans, places: Sequence[int]) -> Spans:
     offsets, words, owners = spans.offsets, spans.words, spans.owners
-    return Spans([offsets[i] for i in places], [words[i] for i in places], [owners[i] for i in places])
+    return Spans([offsets[i] for i in places], [words[i] for i in places], [owners[i] for i in places], places)
 
 
 def _shares(first: int, second: int, room: int) -> tuple[int, int]:

@@ -6,7 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from transformers import BertForMaskedLM, BertForNextSentencePrediction, BertModel
+from transformers import (
+    BertForMaskedLM,
+    BertForNextSentencePrediction,
+    BertForQuestionAnswering,
+    BertForTokenClassification,
+    BertModel,
+)
 
 from handler.predictor import Predictor
 from handler.wire import Body, parse, write_value
@@ -39,6 +45,8 @@ TEXTS = [
 # Of each task a model that can be used so.
 MODELS: dict[str, dict[str, Any]] = {
     "text-classification": {},
+    "token-classification": {"architecture": BertForTokenClassification, "labels": ("O", "B-PER", "I-PER")},
+    "question-answering": {"architecture": BertForQuestionAnswering},
     "fill-mask": {"architecture": BertForMaskedLM},
     "next-sentence-prediction": {"architecture": BertForNextSentencePrediction},
     "feature-extraction": {"architecture": BertModel},

@@ -13,9 +13,11 @@ from handler.tasks.base import Aim, Packed, Query, Row, Task, Use, Window
 from handler.tasks.feature_extraction import FeatureExtraction
 from handler.tasks.fill_mask import FillMask
 from handler.tasks.next_sentence import NextSentencePrediction
+from handler.tasks.question_answering import QuestionAnswering
 from handler.tasks.rerank import Rerank
 from handler.tasks.sentence_similarity import SentenceSimilarity
 from handler.tasks.sequence_classification import SequenceClassification
+from handler.tasks.token_classification import TokenClassification
 from handler.tasks.tokenize import Tokenize
 from handler.tasks.zero_shot import ZeroShotClassification
 from handler.tokenization import Tokenizer
@@ -30,6 +32,8 @@ TASKS: dict[str, type[Task]] = {
     task.name: task
     for task in (
         SequenceClassification,
+        TokenClassification,
+        QuestionAnswering,
         FillMask,
         NextSentencePrediction,
         FeatureExtraction,
