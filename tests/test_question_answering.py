@@ -203,7 +203,7 @@ def test_the_best_spans_are_those_of_trying_all(words: bool) -> None:
     random = np.random.default_rng(1)
     for n in range(1, 25):
         places, longest = np.arange(n), int(random.integers(1, 8))
-        word_of = np.cumsum(random.random(n) < 0.6)
+        word_of = np.cumsum((random.random(n) < 0.6).astype(int))
         tokens = Tokens(places, places, places, 2 * places, 2 * places + 1, word_of)
         starts, ends = random.random(n), random.random(n)
         every = []
