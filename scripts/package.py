@@ -269,12 +269,12 @@ def told(training: dict[str, JSON]) -> list[str]:
 
 
 def rounded(answers: JSON) -> JSON:
-    """Round every number to 5 decimals: a last bit must not change the archive."""
+    """Round every number to 5 digits: a last bit must not change the archive."""
     if isinstance(answers, list):
         return [rounded(answer) for answer in answers]
     if isinstance(answers, dict):
         return {key: rounded(answer) for key, answer in answers.items()}
-    return round(answers, 5) if isinstance(answers, float) else answers
+    return float(f"{answers:.5g}") if isinstance(answers, float) else answers
 
 
 def write_json(path: Path, value: JSON) -> None:

@@ -46,7 +46,7 @@ TEXTS = [
 MODELS: dict[str, dict[str, Any]] = {
     "text-classification": {},
     "token-classification": {"architecture": BertForTokenClassification, "labels": ("O", "B-PER", "I-PER")},
-    "question-answering": {"architecture": BertForQuestionAnswering},
+    "question-answering": {"architecture": BertForQuestionAnswering, "labels": ("LABEL_0", "LABEL_1")},
     "fill-mask": {"architecture": BertForMaskedLM},
     "next-sentence-prediction": {"architecture": BertForNextSentencePrediction},
     "feature-extraction": {"architecture": BertModel},

@@ -42,7 +42,7 @@ class Tokenize(Task):
 
     def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
         encoding = windows[0].encoding
-        spans = encoding.spans or Spans([], [], [])
+        spans = encoding.spans or Spans([], [], [], [])
         places = zip(spans.owners, spans.offsets, strict=True)
         return {
             "tokens": [self.tokenizer.token(token) for token in encoding.ids],
