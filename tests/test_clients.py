@@ -165,7 +165,12 @@ HUGGING_FACE: list[tuple[str, str, dict[str, Any], Any]] = [
     ("fill_mask", "pretrained", {"top_k": 2, "targets": ["capital", "heart", "town"]}, "Paris is the [MASK] of it."),
     ("fill_mask", "pretrained", {"top_k": 2}, "[MASK] is the [MASK] of France."),
     ("feature_extraction", "encoder", {}, COMPLAINT),
-    ("feature_extraction", "encoder", {"normalize": True, "dimensions": 8, "truncate": True}, COMPLAINT * 60),
+    (
+        "feature_extraction",
+        "encoder",
+        {"normalize": True, "dimensions": 8, "truncate": True, "encoding_format": "float"},
+        COMPLAINT * 60,
+    ),
     ("feature_extraction", "pretrained/1.0/embed", {"normalize": False}, COMPLAINT),
     ("sentence_similarity", "encoder/1.0/similarity", {}, CASES["sentence-similarity"].item),
     ("zero_shot_classification", "entailment", {"candidate_labels": LABELS}, COMPLAINT),
