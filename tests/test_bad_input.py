@@ -292,6 +292,8 @@ MORE: dict[str, JSON] = {
     "output is text": {"outputs": [MARK]},
     "output without a name": {"outputs": [{}]},
     "output with a number as name": {"outputs": [{"name": 7}]},
+    "output with text as parameters": {"outputs": [{"name": "label", "parameters": MARK}]},
+    "output with a parameter that nobody obeys": {"outputs": [{"name": "label", "parameters": {MARK: 1}}]},
     "unknown key": {MARK: MARK},
 }
 OF_TENSORS = [

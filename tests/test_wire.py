@@ -517,6 +517,13 @@ def test_tritonclient_gets_the_predictors_answers(predictor: Predictor) -> None:
         np.testing.assert_allclose([item["score"] for item in answer], scores, atol=1e-6)
 
 
+def test_tritonclient_is_told_what_it_cannot_have() -> None:
+    """Triton's own way to ask for the best labels would come back in another shape; ours is top_k."""
+    outputs = [InferRequestedOutput("label", class_count=2)]
+    with pytest.raises(InvalidInput, match=r"outputs\[0\]\.parameters has an unknown key, accepted: binary_data"):
+        read(triton_body(infer_input(["a"]), outputs=outputs))
+
+
 @pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
 @pytest.mark.parametrize("datatype", ["INT32", "FP32", "UINT8"])
 def test_tritonclient_with_a_wrong_datatype_is_told_so(datatype: str, binary: bool) -> None:

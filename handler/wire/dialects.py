@@ -148,6 +148,9 @@ class OpenInference(Dialect):
         if not isinstance(request_id, str | None):
             raise InvalidInput(f"id must be a string, got {kind_of(request_id)}")
         names = [_word(output, "name") for output in outputs]
+        for index, output in enumerate(outputs):
+            asked = _object(output.get("parameters"), f"outputs[{index}].parameters")
+            _refuse_keys(asked, ("binary_data",), f"outputs[{index}].parameters")  # not e.g. "classification"
         return replace(question, id=request_id, outputs=names)
 
     def write(self, question: Question, answers: list[JSON], model: ModelName, form: Form) -> JSON:
