@@ -211,6 +211,15 @@ class Task(Use):
         return {"oneOf": [text, {**fields, "additionalProperties": False}]}
 
 
+def locate(windows: Sequence[Window], at: int) -> tuple[int, int]:
+    """Return window and place in it of a token, given its place in the windows laid end to end."""
+    for index, window in enumerate(windows):
+        if at < len(window.encoding):
+            return index, at
+        at -= len(window.encoding)
+    raise IndexError(at)
+
+
 def labels_of(model_config: PretrainedConfig) -> list[str]:
     """Return the names of a model's labels, in their order; raises ModelMismatch where there are gaps."""
     labels: dict[Any, str] = dict(model_config.id2label or {})
