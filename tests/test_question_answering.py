@@ -20,10 +20,10 @@ from transformers import (
 )
 
 from handler.config import ServingConfig
+from handler.layout import Tokens
 from handler.predictor import Predictor
 from handler.tasks import Window
 from handler.tasks.question_answering import QuestionAnswering, best_spans
-from handler.tokenization import Tokens
 from handler.wire import JSON
 from tests.samples import TEXTS, MakeModel, ask, told
 from tests.test_tasks import byte_level_tokenizer

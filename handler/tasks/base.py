@@ -18,9 +18,10 @@ from torch import Tensor
 from handler.batching import Batch
 from handler.config import Overflow, ServingConfig
 from handler.errors import InputTooLong, InvalidInput, ModelMismatch, UnknownOperation
+from handler.layout import Encoding, Layout, Text
 from handler.tasks import parameters
 from handler.tasks.parameters import Parameter
-from handler.tokenization import Encoding, Layout, Text, Tokenizer
+from handler.tokenization import Tokenizer
 from handler.wire import JSON, Form, kind_of
 
 if TYPE_CHECKING:

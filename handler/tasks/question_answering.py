@@ -15,9 +15,10 @@ from torch import Tensor
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InvalidInput
+from handler.layout import Layout, Tokens, join_windows
 from handler.tasks.base import Aim, Packed, Query, Task, Window, locate, softmax
 from handler.tasks.parameters import Flag, Whole
-from handler.tokenization import Layout, Tokenizer, Tokens, join_windows
+from handler.tokenization import Tokenizer
 from handler.wire import JSON
 
 if TYPE_CHECKING:

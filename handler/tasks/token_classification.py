@@ -11,10 +11,11 @@ from torch import Tensor
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InvalidInput
+from handler.layout import Layout, Tokens, join_windows
 from handler.tasks.base import Aim, Packed, Query, Row, Task, Window, alike, labels_of, locate, softmax
 from handler.tasks.parameters import Choice, Whole, Words
 from handler.tasks.tag_scheme import Places, Scheme
-from handler.tokenization import Layout, Tokenizer, Tokens, join_windows
+from handler.tokenization import Tokenizer
 from handler.wire import JSON
 
 if TYPE_CHECKING:
