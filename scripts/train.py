@@ -43,13 +43,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = parse(argv, __doc__ or "")
     check_output(settings)
     splits = read(settings)
-    n_train, n_validation = len(splits.train), len(splits.validation)
-    say(f"{n_train} texts to train, {n_validation} to validate, {len(splits.problem.labels)} labels; loading the model")
+    n_train, n_validation, n_labels = len(splits.train), len(splits.validation), len(splits.problem.labels)
+    labels = f", {n_labels} labels" if n_labels else ""
+    say(f"{n_train} {splits.problem.noun} to train, {n_validation} to validate{labels}; loading the model")
     quiet()
     from scripts import fine_tuning
 
     checkpoint = fine_tuning.load(settings, splits.problem)
-    fine_tuning.settle(settings, n_train, checkpoint)
+    fine_tuning.settle(settings, splits, checkpoint)
     last = start(settings, splits, checkpoint)
     try:
         outcome = fine_tuning.fit(settings, splits, checkpoint, last)
@@ -68,9 +69,9 @@ def report(splits: Splits, outcome: Outcome) -> None:
     if outcome.test is not None and splits.test is not None:
         rows.append(("test", outcome.test, splits.test))
     shown = [[name, *(f"{metrics[key]:.3f}" for key in titles), len(data)] for name, metrics, data in rows]
-    console.table(["", *titles.values(), "texts"], shown)
+    console.table(["", *titles.values(), splits.problem.noun], shown)
     if outcome.test is not None and splits.test is not None:
-        print(f"test {splits.problem.titled(outcome.test)}  ({len(splits.test)} texts)")
+        print(f"test {splits.problem.titled(outcome.test)}  ({len(splits.test)} {splits.problem.noun})")
 
 
 def quiet() -> None:
@@ -149,6 +150,7 @@ def save(settings: Settings, splits: Splits, checkpoint: Checkpoint, outcome: Ou
         shutil.rmtree(settings.checkpoints)
     record = {
         "base_model": {"name": dataset.portable(settings.model), "sha256": checkpoint.sha256},
+        "problem": settings.problem,
         "problem_type": splits.problem.problem_type,
         "labels": list(splits.problem.labels),
         "data": splits.describe(),

@@ -21,6 +21,8 @@ from safetensors.torch import load_file
 
 from scripts import dataset, problems, splits, train
 from scripts.console import ROOT, ScriptError
+from scripts.problems.base import Examples
+from scripts.problems.classification import Labelled, SingleLabel
 
 pytestmark = pytest.mark.slow
 
@@ -289,8 +291,8 @@ def test_pairs(base: Path, tmp_path: Path) -> None:
 
 def test_every_form_holds_the_same_examples(tmp_path: Path) -> None:
     rows = [{"text": 'he said "no", twice', "label": "a"}, {"text": "naïve 🙂 café", "label": "b"}]
-    tables = [dataset.read(write(tmp_path / f"data{end}", rows)) for end in (".csv", ".tsv", ".jsonl")]
-    texts = [problems.SingleLabel.learn(t, COLUMNS).examples(t).texts for t in tables]
+    tables = [dataset.read(write(tmp_path / f"data{end}", rows), dataset.TABLES) for end in dataset.TABLES]
+    texts = [[row.text for row in SingleLabel.learn(t, COLUMNS).examples(t).rows] for t in tables]
     assert texts[0] == texts[1] == texts[2] == [row["text"] for row in rows]
 
 
@@ -310,14 +312,15 @@ def test_a_hub_dataset_in_a_local_folder(
 
 
 def test_holding_out_keeps_the_mix_of_labels() -> None:
-    targets: list[dataset.Target] = [*[0] * 50, *[1] * 30, *[2] * 19, 3]
-    texts = [str(index) for index in range(100)]
-    kept, held = splits.split(dataset.Examples("x", "", texts, None, targets), 0.2, seed=3)
-    assert sorted(kept.texts + held.texts) == sorted(texts)
-    counts = [list(held.targets).count(label) for label in range(4)]
+    targets = [*[0] * 50, *[1] * 30, *[2] * 19, 3]
+    rows = [Labelled(str(index), None, target) for index, target in enumerate(targets)]
+    problem, examples = SingleLabel("abcd", COLUMNS), Examples("x", "", rows)
+    kept, held = splits.split(problem, examples, 0.2, seed=3)
+    assert sorted([*kept.rows, *held.rows], key=lambda row: int(row.text)) == rows
+    counts = [[row.target for row in held.rows].count(label) for label in range(4)]
     assert all(abs(count - 0.2 * n) <= 1 for count, n in zip(counts, (50, 30, 19, 1), strict=True))
     assert counts[3] == 0
-    assert held.texts == splits.split(dataset.Examples("x", "", texts, None, targets), 0.2, seed=3)[1].texts
+    assert held == splits.split(problem, examples, 0.2, seed=3)[1]
 
 
 @pytest.mark.parametrize(
@@ -331,7 +334,9 @@ def test_holding_out_keeps_the_mix_of_labels() -> None:
     ],
 )
 def test_the_problem_is_guessed(labels: list[object], kind: str, tmp_path: Path) -> None:
-    table = dataset.read(write(tmp_path / "data.jsonl", [{"text": "x", "label": label} for label in labels]))
+    table = dataset.read(
+        write(tmp_path / "data.jsonl", [{"text": "x", "label": label} for label in labels]), dataset.TABLES
+    )
     assert problems.guess(table, COLUMNS) == kind
 
 
@@ -401,12 +406,12 @@ def test_a_folder_that_is_not_there(animals: Path, tmp_path: Path) -> None:
 def test_bad_bytes_and_bad_json(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"text,label\n\xff,a\n")
     with pytest.raises(ScriptError, match="byte 11 is not UTF-8"):
-        dataset.read(tmp_path / "a.csv")
+        dataset.read(tmp_path / "a.csv", dataset.TABLES)
     (tmp_path / "a.jsonl").write_text('{"text": "x", "label": "a"}\n{"text": \n')
     with pytest.raises(ScriptError, match="row 2: not a JSON object"):
-        dataset.read(tmp_path / "a.jsonl")
+        dataset.read(tmp_path / "a.jsonl", dataset.TABLES)
     with pytest.raises(ScriptError, match=r"must end in one of \.csv, \.tsv, \.jsonl"):
-        dataset.read(tmp_path / "a.xlsx")
+        dataset.read(tmp_path / "a.xlsx", dataset.TABLES)
 
 
 def test_a_label_that_training_has_not_seen(base: Path, animals: Path, tmp_path: Path) -> None:

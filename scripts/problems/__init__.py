@@ -1,0 +1,70 @@
+"""The kinds of problems that a model can be trained for.
+
+    base.py             what every kind has
+    classification.py   single, multi, regression, entailment: one answer about a text or a pair
+
+The registry is at the bottom. A new kind is a class, a line there and an example in the help of scripts/train.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scripts.console import ScriptError
+from scripts.dataset import TABLES, Columns, Reader, Table
+from scripts.problems.base import Problem
+from scripts.problems.classification import (
+    ENTAILMENT,
+    Entailment,
+    MultiLabel,
+    Regression,
+    SingleLabel,
+    number,
+)
+
+
+def readers(kind: str, path: Path) -> Mapping[str, Reader]:
+    """Return what reads the files of a kind of problem; where the kind is open, the end of a name may tell it."""
+    if kind != "auto":
+        return PROBLEMS[kind].readers
+    telling = TABLES | {end: PROBLEMS[told].readers[end] for end, told in TOLD_BY_NAME.items()}
+    if path.suffix.lower() not in telling:
+        kinds = [kind for kind, problem in PROBLEMS.items() if path.suffix.lower() in problem.readers]
+        if kinds:
+            raise ScriptError(f"{path}: say what it is for: --problem {' or '.join(kinds)}")
+    return telling
+
+
+def guess(table: Table, columns: Columns) -> str:
+    """Name the kind of problem that a table poses.
+
+    Tokens with tags: entities. Questions with contexts: answers. A premise and a hypothesis with labels of entailment:
+    entailment. A query and a text, if no columns were chosen: ranking. Several label columns, a separator or lists:
+    multi. Numbers of which one has a fraction: regression. Else single.
+    """
+    for needed, kind in TOLD_BY_COLUMNS:
+        if needed <= set(table.header):
+            return kind
+    label = columns.labels[0] if columns.labels else "label"
+    cells = [record.get(label) for _, record in table.rows]
+    if {"premise", "hypothesis"} <= set(table.header) and all(cell in ENTAILMENT for cell in cells):
+        return "entailment"
+    if len(columns.labels) > 1 or columns.separator or any(isinstance(cell, list) for cell in cells):
+        return "multi"
+    values = [number(str(cell)) for cell in cells]
+    if (columns.text, columns.pair) == ("text", None) and {"query", "text"} <= set(table.header):
+        return "ranking"
+    fractions = all(value is not None for value in values) and any(v is not None and v % 1 for v in values)
+    return "regression" if fractions else "single"
+
+
+PROBLEMS: dict[str, type[Problem[Any]]] = {
+    "single": SingleLabel,
+    "multi": MultiLabel,
+    "regression": Regression,
+    "entailment": Entailment,
+}
+TOLD_BY_NAME: dict[str, str] = {}
+TOLD_BY_COLUMNS: list[tuple[set[str], str]] = []
