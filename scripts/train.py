@@ -34,7 +34,7 @@ from scripts.training_settings import Settings, parse
 if TYPE_CHECKING:
     from scripts.fine_tuning import Checkpoint, Outcome
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "datasets", "safetensors", "scikit-learn")
+LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "datasets", "safetensors", "scikit-learn", "seqeval")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

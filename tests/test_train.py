@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
 import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +18,16 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from scripts import dataset, problems, splits, train
+from scripts import dataset, problems, splits
 from scripts.console import ROOT, ScriptError
 from scripts.problems.base import Examples
 from scripts.problems.classification import Labelled, SingleLabel
+from tests.training import Row, fit, tiny, weights, write
 
 pytestmark = pytest.mark.slow
 
 ANIMALS = {"cat": "purrs meows", "dog": "barks digs", "bird": "sings flies"}
 FILLER = ["the", "a", "my", "old", "small", "happy", "in", "garden", "today", "again"]
-
-Row = dict[str, Any]
-Train = Callable[..., dict[str, Any]]
 
 
 def sentences(n: int, seed: int = 0) -> list[tuple[str, str]]:
@@ -45,64 +42,15 @@ def sentences(n: int, seed: int = 0) -> list[tuple[str, str]]:
     return rows
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """A model this small is slower with two, and many times slower where another process wants the second core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT of 2 layers and width 32 with a vocabulary of whole words."""
-    folder = tmp_path_factory.mktemp("models") / "base"
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *FILLER, *" ".join(ANIMALS.values()).split()]
-    tokenizer = transformers.BertTokenizer(vocab={word: index for index, word in enumerate(words)}, model_max_length=40)
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=40,
-        initializer_range=0.1,
-    )
-    transformers.AutoModel.from_config(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
-    return folder
-
-
-def write(path: Path, rows: Sequence[Row]) -> Path:
-    """Write rows as the end of the name says."""
-    if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return path
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], delimiter="\t" if path.suffix == ".tsv" else ",")
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
+    return tiny(tmp_path_factory.mktemp("models") / "base", [*FILLER, *" ".join(ANIMALS.values()).split()])
 
 
 def labelled(n: int, seed: int = 0) -> list[Row]:
     """Return rows with one label each."""
     return [{"text": text, "label": label} for text, label in sentences(n, seed)]
-
-
-def fit(base: Path, output: Path, *options: object) -> dict[str, Any]:
-    """Train in this process and return training.json."""
-    common = ("--model", base, "--output", output, "--precision", "fp32", "--batch-size", 8, "--learning-rate", 4e-3)
-    train.main([str(option) for option in (*common, *options)])
-    record: dict[str, Any] = json.loads((output / "training.json").read_text())
-    return record
-
-
-def weights(output: Path) -> str:
-    """Return the hash of the trained weights."""
-    return hashlib.sha256((output / "model.safetensors").read_bytes()).hexdigest()
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,9 @@
 
     base.py             what every kind has
     classification.py   single, multi, regression, entailment: one answer about a text or a pair
+    tags.py             the schemes in which tags of words make spans
+    tagged.py           texts whose words have tags, and the forms of such data
+    entities.py         entities: spans of words in a text
 
 The registry is at the bottom. A new kind is a class, a line there and an example in the help of scripts/train.py.
 """
@@ -23,6 +26,8 @@ from scripts.problems.classification import (
     SingleLabel,
     number,
 )
+from scripts.problems.entities import Entities
+from scripts.problems.tagged import CONLL
 
 
 def readers(kind: str, path: Path) -> Mapping[str, Reader]:
@@ -65,6 +70,11 @@ PROBLEMS: dict[str, type[Problem[Any]]] = {
     "multi": MultiLabel,
     "regression": Regression,
     "entailment": Entailment,
+    "entities": Entities,
 }
-TOLD_BY_NAME: dict[str, str] = {}
-TOLD_BY_COLUMNS: list[tuple[set[str], str]] = []
+TOLD_BY_NAME: dict[str, str] = dict.fromkeys(CONLL, "entities")  # the end of a file's name
+TOLD_BY_COLUMNS: list[tuple[set[str], str]] = [
+    ({"tokens", "tags"}, "entities"),
+    ({"tokens", "ner_tags"}, "entities"),
+    ({"text", "entities"}, "entities"),
+]

@@ -17,6 +17,8 @@ from scripts.dataset import Columns, Reader, Record, Table
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
+IGNORED = -100  # the label of a token that no loss counts
+
 E = TypeVar("E")
 P = TypeVar("P", bound="Problem[Any]")
 Stratum: TypeAlias = "int | float | list[float] | list[str]"
