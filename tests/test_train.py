@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +21,7 @@ from scripts import dataset, problems, splits
 from scripts.console import ROOT, ScriptError
 from scripts.problems.base import Examples
 from scripts.problems.classification import Labelled, SingleLabel
-from tests.training import Row, fit, tiny, weights, write
+from tests.training import Row, fit, fit_interrupted, tiny, weights, write
 
 pytestmark = pytest.mark.slow
 
@@ -143,25 +142,10 @@ def test_resuming_after_the_last_epoch_gives_the_same_model(
     assert weights(output) == weights(trained)
 
 
-class Interrupted(transformers.TrainerCallback):
-    """Press Ctrl-C in the middle of the third epoch."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.epoch > 2.5:
-            raise KeyboardInterrupt
-
-
-def test_an_interrupted_training_goes_on(
-    trained: Path, base: Path, animals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_training_goes_on(trained: Path, base: Path, animals: Path, tmp_path: Path) -> None:
     output = tmp_path / "interrupted"
     data = ("--train", animals / "train.csv", "--validation", animals / "validation.csv", "--epochs", 5)
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            transformers.trainer, "DEFAULT_CALLBACKS", [transformers.trainer_callback.DefaultFlowCallback, Interrupted]
-        )
-        with pytest.raises(KeyboardInterrupt):
-            fit(base, output, *data)
+    fit_interrupted(base, output, *data)
     assert not (output / "training.json").exists()
     with pytest.raises(ScriptError, match="--resume goes on, --overwrite starts anew"):
         fit(base, output, *data)

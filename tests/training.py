@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import transformers
 
@@ -63,6 +64,27 @@ def fit(base: Path, output: Path, *options: object) -> Row:
         torch.set_num_threads(before)
     record: Row = json.loads((output / "training.json").read_text())
     return record
+
+
+class Interruption(transformers.TrainerCallback):
+    """Press Ctrl-C in the middle of an epoch."""
+
+    epoch = 3
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.epoch > self.epoch - 0.5:
+            raise KeyboardInterrupt
+
+
+def fit_interrupted(base: Path, output: Path, *options: object, epoch: int = 3) -> None:
+    """Train until the middle of an epoch."""
+    callback = type("InterruptionThen", (Interruption,), {"epoch": epoch})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            transformers.trainer, "DEFAULT_CALLBACKS", [transformers.trainer_callback.DefaultFlowCallback, callback]
+        )
+        with pytest.raises(KeyboardInterrupt):
+            fit(base, output, *options)
 
 
 def weights(output: Path) -> str:

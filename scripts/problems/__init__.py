@@ -5,6 +5,8 @@
     tags.py             the schemes in which tags of words make spans
     tagged.py           texts whose words have tags, and the forms of such data
     entities.py         entities: spans of words in a text
+    squad.py            the form of SQuAD's files, and its two metrics
+    answers.py          answers: the part of a context that answers a question
 
 The registry is at the bottom. A new kind is a class, a line there and an example in the help of scripts/train.py.
 """
@@ -17,6 +19,7 @@ from typing import Any
 
 from scripts.console import ScriptError
 from scripts.dataset import TABLES, Columns, Reader, Table
+from scripts.problems.answers import Answers
 from scripts.problems.base import Problem
 from scripts.problems.classification import (
     ENTAILMENT,
@@ -71,10 +74,12 @@ PROBLEMS: dict[str, type[Problem[Any]]] = {
     "regression": Regression,
     "entailment": Entailment,
     "entities": Entities,
+    "answers": Answers,
 }
-TOLD_BY_NAME: dict[str, str] = dict.fromkeys(CONLL, "entities")  # the end of a file's name
+TOLD_BY_NAME: dict[str, str] = {".json": "answers", **dict.fromkeys(CONLL, "entities")}  # the end of a file's name
 TOLD_BY_COLUMNS: list[tuple[set[str], str]] = [
     ({"tokens", "tags"}, "entities"),
     ({"tokens", "ner_tags"}, "entities"),
     ({"text", "entities"}, "entities"),
+    ({"question", "context", "answers"}, "answers"),
 ]
