@@ -238,7 +238,7 @@ def arguments(settings: Settings, problem: Problem[Any]) -> TrainingArguments:
         warmup_steps=settings.warmup_ratio,
         weight_decay=settings.weight_decay,
         per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=2 * settings.batch_size,
+        per_device_eval_batch_size=problem.eval_share * settings.batch_size,
         train_sampling_strategy="group_by_length",
         remove_unused_columns=False,
         eval_strategy="epoch",

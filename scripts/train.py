@@ -1,14 +1,28 @@
 #!/usr/bin/env python3
-"""Fine-tune a BERT on labelled texts: one label a text, several, a number; single texts or pairs.
+"""Fine-tune a BERT. What for, --problem says; where the data tells it, nothing needs to be said.
 
   scripts/train.py --train examples/intents/train.csv --validation examples/intents/validation.csv \\
       --test examples/intents/test.csv --output models/intents
 
-Data: CSV and TSV with a header, JSONL, or --dataset NAME from the hub; columns are chosen by name. Several labels a
-text are several columns of 0 and 1 (--label-columns refund,urgent) or one column with a list (--label-separator ";").
-The best epoch on the validation data is kept. The output folder holds the model, its tokenizer and training.json,
-which says what it was made from. While training runs it also holds checkpoints/: after an interruption the same
-command with --resume goes on from the last finished epoch, to the same result.
+  problem        data (columns are chosen by name)                  example of --train
+  single         text, label: CSV, TSV, JSONL                       intents.csv
+  multi          several labels a text: lists or columns of 0/1     topics.csv --label-separator ";"
+  regression     text, number                                       stars.csv --label-column stars
+  entailment     premise, hypothesis, label; serves zero-shot       nli.csv
+  ranking        query, text, label from 0 to 1: a cross-encoder    passages.csv
+  entities       CoNLL; JSONL with tokens and tags, or with         names.conll
+                 text and entities (start, end, label)
+  answers        SQuAD 1.1 or 2.0: JSON                             squad.json
+  masked-words   plain text, a passage a line                       mails.txt --problem masked-words
+  next-sentence  plain text, a sentence a line, a blank line        books.txt --problem next-sentence
+                 between documents
+  pretraining    the same, both objectives of BERT                  books.txt --problem pretraining
+
+Texts of single, multi and regression may be pairs (--pair-column). Instead of files, --dataset NAME takes a dataset
+from the hub. The best epoch on the validation data is kept; without such data a part of the training data is held out,
+whole queries, contexts and documents of it. The output folder holds the model, its tokenizer and training.json, which
+says what it was made from. While training runs it also holds checkpoints/: after an interruption the same command with
+--resume goes on from the last finished epoch, to the same result.
 """
 
 from __future__ import annotations

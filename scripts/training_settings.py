@@ -129,7 +129,11 @@ def parse(argv: Sequence[str] | None, description: str) -> Settings:
     add("--label-separator", metavar="CHAR", help="several labels a text: what separates them in --label-column")
     group = parser.add_argument_group("training")
     add = group.add_argument
-    add("--epochs", type=count, help="passes over the training data (default: 50,000 texts in all, 3 to 10 passes)")
+    add(
+        "--epochs",
+        type=count,
+        help="passes over the training data (default: about 50,000 texts in all, 3 to 10 passes)",
+    )
     add("--learning-rate", type=positive, help="highest learning rate (default: 5e-5 * 768 / width of the model)")
     add("--warmup-ratio", type=share, default=0.1, help="part of the steps in which the learning rate rises")
     add("--weight-decay", type=float, default=0.01, help="decay of the weights")

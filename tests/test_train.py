@@ -305,7 +305,7 @@ SECRET = "my secret is 12345"
             ("--label-columns", "a,b"),
             "row 3, column a: a column of one label",
         ),
-        (f"text,label\n{SECRET},a\n{SECRET},b\n", (), "train.csv: 2 rows are too few to hold out 10% of them"),
+        (f"text,label\n{SECRET},a\n{SECRET},b\n", (), "train.csv: 2 texts are too few to hold out 10% of them"),
         (f"text,label\n{SECRET},a\n{SECRET},b\n", ("--pair-column", "other"), "no column other"),
     ],
 )

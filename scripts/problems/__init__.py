@@ -7,6 +7,10 @@
     entities.py         entities: spans of words in a text
     squad.py            the form of SQuAD's files, and its two metrics
     answers.py          answers: the part of a context that answers a question
+    ranking.py          ranking: how relevant a text is to a query
+    masking.py          hiding words, and how well they are guessed
+    masked_words.py     masked-words: hidden words
+    next_sentence.py    next-sentence, pretraining: whether one sentence follows another, alone or with hidden words
 
 The registry is at the bottom. A new kind is a class, a line there and an example in the help of scripts/train.py.
 """
@@ -30,6 +34,9 @@ from scripts.problems.classification import (
     number,
 )
 from scripts.problems.entities import Entities
+from scripts.problems.masked_words import MaskedWords
+from scripts.problems.next_sentence import NextSentence, Pretraining
+from scripts.problems.ranking import Ranking
 from scripts.problems.tagged import CONLL
 
 
@@ -48,21 +55,23 @@ def readers(kind: str, path: Path) -> Mapping[str, Reader]:
 def guess(table: Table, columns: Columns) -> str:
     """Name the kind of problem that a table poses.
 
-    Tokens with tags: entities. Questions with contexts: answers. A premise and a hypothesis with labels of entailment:
-    entailment. A query and a text, if no columns were chosen: ranking. Several label columns, a separator or lists:
-    multi. Numbers of which one has a fraction: regression. Else single.
+    Tokens with tags, or texts with spans: entities. Questions with contexts and answers: answers. A premise and a
+    hypothesis with the labels of entailment: entailment. A query and a text with numbers from 0 to 1: ranking. Several
+    label columns, a separator or lists: multi. Numbers of which one has a fraction: regression. Else single.
     """
+    header = set(table.header)
     for needed, kind in TOLD_BY_COLUMNS:
-        if needed <= set(table.header):
+        if needed <= header and needed.issuperset(columns.labels):
             return kind
-    label = columns.labels[0] if columns.labels else "label"
+    label = next((name for name in columns.labels or Ranking.label_columns if name in header), "label")
     cells = [record.get(label) for _, record in table.rows]
-    if {"premise", "hypothesis"} <= set(table.header) and all(cell in ENTAILMENT for cell in cells):
-        return "entailment"
     if len(columns.labels) > 1 or columns.separator or any(isinstance(cell, list) for cell in cells):
         return "multi"
+    if {"premise", "hypothesis"} <= header and all(cell in ENTAILMENT for cell in cells):
+        return "entailment"
     values = [number(str(cell)) for cell in cells]
-    if (columns.text, columns.pair) == ("text", None) and {"query", "text"} <= set(table.header):
+    open_columns = (columns.text, columns.pair) == ("text", None)
+    if {"query", "text"} <= header and open_columns and all(v is not None and 0 <= v <= 1 for v in values):
         return "ranking"
     fractions = all(value is not None for value in values) and any(v is not None and v % 1 for v in values)
     return "regression" if fractions else "single"
@@ -73,8 +82,12 @@ PROBLEMS: dict[str, type[Problem[Any]]] = {
     "multi": MultiLabel,
     "regression": Regression,
     "entailment": Entailment,
+    "ranking": Ranking,
     "entities": Entities,
     "answers": Answers,
+    "masked-words": MaskedWords,
+    "next-sentence": NextSentence,
+    "pretraining": Pretraining,
 }
 TOLD_BY_NAME: dict[str, str] = {".json": "answers", **dict.fromkeys(CONLL, "entities")}  # the end of a file's name
 TOLD_BY_COLUMNS: list[tuple[set[str], str]] = [

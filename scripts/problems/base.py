@@ -82,6 +82,7 @@ class Problem(ABC, Generic[E]):
     options: ClassVar[frozenset[str]] = frozenset({"text_column", "pair_column", "label_column"})  # of Settings
     max_length: ClassVar[int] = 256
     epochs: ClassVar[tuple[int, int]] = (3, 10)  # fewest and most, unless told
+    eval_share: ClassVar[int] = 2  # texts of a batch of evaluation, in batches of training; answers of words are large
 
     def __init__(self, labels: Sequence[str], columns: Columns) -> None:
         self.labels = tuple(labels)
@@ -126,6 +127,8 @@ class Problem(ABC, Generic[E]):
 
     def head(self) -> dict[str, Any]:
         """Return what the config of the model must say about its head."""
+        if not self.labels:
+            return {}
         return {
             "num_labels": len(self.labels),
             "id2label": dict(enumerate(self.labels)),
