@@ -114,7 +114,7 @@ def split(problem: Problem[E], examples: Examples[E], fraction: float, seed: int
         for index in group
     }
     if not 0 < len(held) < len(examples):
-        found = f"{len(groups)} {problem.noun if len(groups) == len(examples) else 'groups'}"
-        raise ScriptError(f"{examples.name}: {found} are too few to hold out {fraction:.0%} of them")
+        n_groups = f"{len(groups)} {problem.noun if len(groups) == len(examples) else 'groups'}"
+        raise ScriptError(f"{examples.name}: {n_groups} are too few to hold out {fraction:.0%} of them")
     kept = [index for index in range(len(examples)) if index not in held]
     return examples.take(kept), examples.take(sorted(held))
