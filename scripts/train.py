@@ -46,7 +46,8 @@ from scripts.training_settings import Settings, parse
 
 # torch and transformers take seconds to import: `main` waits, so that --help and errors in the data come at once.
 if TYPE_CHECKING:
-    from scripts.fine_tuning import Checkpoint, Outcome
+    from scripts.encoder import Checkpoint
+    from scripts.fine_tuning import Outcome
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "datasets", "safetensors", "scikit-learn", "seqeval")
 
@@ -61,9 +62,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     labels = f", {n_labels} labels" if n_labels else ""
     say(f"{n_train} {splits.problem.noun} to train, {n_validation} to validate{labels}; loading the model")
     quiet()
-    from scripts import fine_tuning
+    from scripts import encoder, fine_tuning
 
-    checkpoint = fine_tuning.load(settings, splits.problem)
+    checkpoint = encoder.load(settings, splits.problem)
     fine_tuning.settle(settings, splits, checkpoint)
     last = start(settings, splits, checkpoint)
     try:

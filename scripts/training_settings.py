@@ -132,7 +132,7 @@ def parse(argv: Sequence[str] | None, description: str) -> Settings:
     add(
         "--epochs",
         type=count,
-        help="passes over the training data (default: about 50,000 texts in all, 3 to 10 passes)",
+        help="passes over the data (default: about 50,000 texts in all, 3 to 20 times)",
     )
     add("--learning-rate", type=positive, help="highest learning rate (default: 5e-5 * 768 / width of the model)")
     add("--warmup-ratio", type=share, default=0.1, help="part of the steps in which the learning rate rises")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import doctest
 import hashlib
+import importlib
 import json
 import random
 import shutil
@@ -397,6 +399,12 @@ def test_overwriting_replaces_the_model(base: Path, animals: Path, tmp_path: Pat
         fit(base, tmp_path / "out", "--train", animals / "train.csv", "--epochs", 1)
     fit(base, tmp_path / "out", "--train", animals / "train.csv", "--epochs", 1, "--seed", 2, "--overwrite")
     assert weights(tmp_path / "out") != before
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scripts" / "problems").glob("*.py")), ids=lambda path: path.stem)
+def test_worked_examples_are_true(path: Path) -> None:
+    name = f"scripts.problems.{path.stem}".removesuffix(".__init__")
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
 # --- the command ---------------------------------------------------------------------------------------------------

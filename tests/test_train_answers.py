@@ -105,6 +105,21 @@ def test_contexts_stay_together(tmp_path: Path) -> None:
     assert not {row.context for row in kept.rows} & {row.context for row in held.rows}
 
 
+def test_a_hub_dataset_has_the_same_questions(tmp_path: Path) -> None:
+    import datasets
+
+    read = dataset.read(save(tmp_path / "a.json", squad(4)), Answers.readers)
+    answers = {"text": datasets.List(datasets.Value("string")), "answer_start": datasets.List(datasets.Value("int32"))}
+    kinds = datasets.Features(
+        {"question": datasets.Value("string"), "context": datasets.Value("string"), "answers": answers}
+    )
+    columns = {name: [record[name] for _, record in read.rows] for name in kinds}
+    hub = dataset.hub_table("squad[train]", datasets.Dataset.from_dict(columns, features=kinds))
+    assert hub.labelled(COLUMNS)
+    problem = Answers.learn(hub, COLUMNS)
+    assert problem.examples(hub).rows == problem.examples(read).rows
+
+
 # --- the metrics ---------------------------------------------------------------------------------------------------
 
 

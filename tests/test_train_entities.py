@@ -197,6 +197,17 @@ def test_labels_stand_on_first_tokens_of_words_in_windows(base: Path) -> None:
     assert encoded.notes == ["1 of 1 sentences are longer than 7 tokens: read in parts"]
 
 
+def test_a_hub_dataset_names_its_tags() -> None:
+    import datasets
+
+    names = datasets.ClassLabel(names=["O", "B-LOC"])
+    kinds = datasets.Features({"tokens": datasets.List(datasets.Value("string")), "ner_tags": datasets.List(names)})
+    rows = datasets.Dataset.from_dict({"tokens": [["in", "rome"]], "ner_tags": [[0, 1]]}, features=kinds)
+    read = dataset.hub_table("conll[train]", rows)
+    columns = Columns("tokens", None, ("ner_tags",))
+    assert Entities.learn(read, columns).examples(read).rows[0].tags == ["O", "B-LOC"]
+
+
 def test_equal_sentences_are_held_out_together(tmp_path: Path) -> None:
     read = table(tmp_path / "a.conll", "ann B-PER\n\nrome B-LOC\n\n" * 3 + "".join(f"x{i} O\n\n" for i in range(20)))
     problem = Entities.learn(read, COLUMNS)

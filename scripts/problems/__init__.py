@@ -25,14 +25,7 @@ from scripts.console import ScriptError
 from scripts.dataset import TABLES, Columns, Reader, Table
 from scripts.problems.answers import Answers
 from scripts.problems.base import Problem
-from scripts.problems.classification import (
-    ENTAILMENT,
-    Entailment,
-    MultiLabel,
-    Regression,
-    SingleLabel,
-    number,
-)
+from scripts.problems.classification import ENTAILMENT, Entailment, MultiLabel, Regression, SingleLabel, number
 from scripts.problems.entities import Entities
 from scripts.problems.masked_words import MaskedWords
 from scripts.problems.next_sentence import NextSentence, Pretraining

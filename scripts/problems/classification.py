@@ -97,6 +97,7 @@ class Entailment(SingleLabel):
     """What a premise says about a hypothesis; the names of the labels are those that zero-shot classification needs."""
 
     noun = "pairs"
+    epochs = (3, 20)
     text_columns = ("premise", "sentence1", "text")
     pair_columns = ("hypothesis", "sentence2")
 

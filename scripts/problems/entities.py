@@ -37,6 +37,7 @@ class Entities(Problem[Tagged]):
     auto_class = "AutoModelForTokenClassification"
     metrics: ClassVar = {"f1": "F1", "precision": "precision", "recall": "recall", "accuracy": "token accuracy"}
     best = "f1"
+    epochs = (3, 20)
     noun = "sentences"
     readers = CONLL | {".txt": read_conll, ".jsonl": TABLES[".jsonl"]}
     text_columns = ("tokens", "words", "text")

@@ -32,6 +32,7 @@ class Ranking(Classification[list[float]]):
     problem_type = "multi_label_classification"
     metrics: ClassVar = {"ndcg": f"NDCG@{CUTOFF}", "mrr": f"MRR@{CUTOFF}", "average_precision": "average precision"}
     best = "ndcg"
+    epochs = (3, 20)
     noun = "pairs"
     text_columns = ("query", "question")
     pair_columns = ("text", "passage", "document")
