@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_output(settings)
     splits = read(settings)
     n_train, n_validation, n_labels = len(splits.train), len(splits.validation), len(splits.problem.labels)
-    labels = f", {n_labels} labels" if n_labels else ""
+    labels = f", {n_labels} labels" if n_labels > 1 else ""
     say(f"{n_train} {splits.problem.noun} to train, {n_validation} to validate{labels}; loading the model")
     quiet()
     from scripts import encoder, fine_tuning

@@ -162,6 +162,7 @@ def test_the_problem_is_guessed(header: str, labels: list[str], columns: Columns
             ("--problem", "entailment"),
             "a.csv row 3, column label: the label is none of entailment, neutral",
         ),
+        ("premise,hypothesis,label\nx,y,neutral\nx,y,contradiction\n", (), "column label: no label is entailment"),
         (f"premise,label\n{SECRET},neutral\n", ("--problem", "entailment"), "a.csv: no column hypothesis"),
     ],
 )

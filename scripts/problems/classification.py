@@ -107,7 +107,10 @@ class Entailment(SingleLabel):
         for row, record in table.rows:
             if table.label(row, record, column) not in ENTAILMENT:
                 raise table.error(row, column, f"the label is none of {', '.join(ENTAILMENT)}")
-        return cls(ordered(table, column, {table.label(row, record, column) for row, record in table.rows}), columns)
+        names = ordered(table, column, {table.label(row, record, column) for row, record in table.rows})
+        if "entailment" not in names:
+            raise ScriptError(f"{table.name}, column {column}: no label is entailment")
+        return cls(names, columns)
 
 
 ENTAILMENT = ("entailment", "neutral", "contradiction", "not_entailment")
