@@ -78,11 +78,15 @@ class BertHandler:
     def _request(self, index: int, row: Mapping[str, Any]) -> Request:
         headers = _headers(self.context, index)
         content_type = headers.get("content-type", "")
+        # TorchServe puts `explain` on every HTTP prediction and `url_path` on those of its own routes.
+        kserve = "explain" in headers and "url_path" not in headers
         is_form = content_type.lower().startswith(FORMS)
         field = next((name for name in (("data",) if is_form else ("body", "data")) if name in row), None)
         if is_form:
             part = self.context.get_all_request_header(index).get(field)
             content_type = part.get("content-type") or "" if isinstance(part, dict) else ""
+        elif kserve and not content_type:
+            content_type = "application/json"  # tritonclient names no type
         json_length = headers.get("inference-header-content-length", "")
         body = Body(
             content=_content(row.get(field) if field else None),
@@ -95,8 +99,7 @@ class BertHandler:
             body,
             operation=headers.get("url_path", "").strip("/"),
             explain=headers.get("explain") == "True",
-            # TorchServe puts `explain` on every HTTP prediction and `url_path` on those of its own routes.
-            kserve="explain" in headers and "url_path" not in headers,
+            kserve=kserve,
             deadline_ms=_milliseconds(headers.get("x-request-deadline-ms")),
             id=headers.get("x-request-id"),
         )

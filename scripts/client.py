@@ -214,8 +214,8 @@ class Management(Port):
         """
         before = {(model.name, model.version) for model in self.models()}
         self.request("POST", "/models", parameters={"url": archive, "synchronous": "false", **settings}, timeout=300)
-        after = {(model.name, model.version) for model in self.models()}
-        new = sorted(after - before)
+        after = {(model.name, model.version) for model in self.models() if model.archive == archive}
+        new = sorted(after - before)  # somebody else may have registered another archive meanwhile
         if not new:
             raise Unavailable(f"{archive} was registered, but is gone again")
         return new[0]

@@ -60,7 +60,7 @@ def with_headers(sent: Sent, *headers: tuple[str, str]) -> Sent:
     return Sent(sent.fields, {**sent.headers, **dict(headers)})
 
 
-def kserve(value: JSON, content_type: str = JSON_TYPE, **headers: str) -> Sent:
+def kserve(value: JSON, content_type: str | None = JSON_TYPE, **headers: str) -> Sent:
     """Return a request on one of KServe's routes, where TorchServe sets no `url_path`."""
     sent = http(write_value(value), content_type, **headers)
     return Sent(sent.fields, {name: text for name, text in sent.headers.items() if name != "url_path"})

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import requests
+from grpc import insecure_channel
 
 from scripts.client import Inference, Management
 from scripts.server import Server
@@ -52,6 +53,27 @@ class Live:
         if content_type is not None:
             headers["Content-Type"] = content_type
         return requests.post(self.url + path, data=content, headers=headers, timeout=60, **more)
+
+    def grpc(self, model: str, body: bytes) -> bytes:
+        """Call Predictions with a message written by hand: model_name = 1, input map = 3 {key = 1, value = 2}."""
+
+        def field(number: int, content: bytes) -> bytes:
+            return bytes([number << 3 | 2]) + varint(len(content)) + content
+
+        def varint(number: int) -> bytes:
+            low, rest = number & 127, number >> 7
+            return bytes([low | 128]) + varint(rest) if rest else bytes([low])
+
+        message = field(1, model.encode()) + field(3, field(1, b"data") + field(2, body))
+        with insecure_channel(f"127.0.0.1:{self.ports['grpc_inference_port']}") as channel:
+            call = channel.unary_unary("/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions")
+            answer: bytes = call(message, metadata=[("protocol", "gRPC"), ("authorization", f"Bearer {self.key}")])
+        length, at, shift = 0, 1, 0  # field 1, bytes
+        while True:
+            length |= (answer[at] & 127) << shift
+            shift, at = shift + 7, at + 1
+            if answer[at - 1] < 128:
+                return answer[at : at + length]
 
     def script(self, name: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run one of the project's scripts against this server."""

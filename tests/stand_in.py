@@ -139,7 +139,7 @@ class StandIn:
             return 409, error(409, "ConflictStatusException", f"Model version {version} is already registered")
         if not version:
             return 404, error(404, "ModelNotFoundException", f"Model not found at: {archive}")
-        self.models[name, version] = described(name, version)
+        self.models[name, version] = {**described(name, version), "modelUrl": archive}
         self.default.setdefault(name, version)
         if name == "broken":
             self.models[name, version]["workers"] = [worker(NO_PID, "UNLOADED")]

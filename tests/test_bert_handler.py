@@ -78,7 +78,9 @@ ROWS: dict[str, Sent] = {
     "type in upper case": Sent([("body", "", write_value(TEXT))], {"HOST": "h", "CONTENT-TYPE": "APPLICATION/JSON"}),
     "KServe v1": kserve({"instances": [TEXT]}),
     "KServe v1 with a stray header": kserve({"instances": [TEXT]}, url_path="nonsense"),
+    "KServe v1 without a type": kserve({"instances": [TEXT]}, None),
     "KServe v2": kserve({"inputs": [TENSOR]}),
+    "KServe v2 without a type": kserve({"inputs": [TENSOR]}, None),
     "KServe v2 with a stray header": with_headers(kserve({"inputs": [TENSOR]}), ("url_path", "nonsense")),
     "KServe v2 binary": Sent(
         [("body", "", BINARY_HEAD + BINARY)],

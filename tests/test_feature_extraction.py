@@ -126,7 +126,7 @@ def test_every_dialect_asks(embedder: Predictor) -> None:
     """The shape of the answer follows that of the question; v2 answers with numbers, (n, width)."""
     text, other = TEXTS[0], TEXTS[3]
     tensor = {"name": "text", "shape": [2], "datatype": "BYTES", "data": [text, other]}
-    beside = {"normalize": None, "prompt_name": None, "truncate": True, "truncation_direction": None, "dimensions": 3}
+    unset = {"normalize": None, "prompt_name": None, "truncation_direction": None, "encoding_format": "float"}
     replies = ask(
         embedder,
         text,
@@ -134,7 +134,7 @@ def test_every_dialect_asks(embedder: Predictor) -> None:
         {"inputs": text},
         {"instances": [text, other]},
         {"inputs": [tensor]},
-        {"inputs": text, **beside},
+        {"inputs": text, **unset, "truncate": True, "dimensions": 3},
         [other, text],
     )
     one, field, hugging, kserve, tensors, few, many = map(told, replies)
@@ -151,6 +151,7 @@ def test_every_dialect_asks(embedder: Predictor) -> None:
         ({"inputs": "a", "parameters": {"pooling": "max"}}, 422, "pooling must be one of mean, cls"),
         ({"inputs": "a", "parameters": {"dimensions": 33}}, 422, "dimensions must be a whole number from 1 to 32, got"),
         ({"inputs": "a", "parameters": {"normalize": 1}}, 422, "normalize must be true or false"),
+        ({"inputs": "a", "encoding_format": "base64"}, 422, "unknown parameter, accepted: pooling, normalize"),
         ({"inputs": "a", "prompt_name": "query"}, 422, "unknown parameter, accepted: pooling, normalize, dimensions"),
         ({"inputs": "word " * 700, "truncate": False}, 413, "text has 702 tokens, accepted: at most 512"),
         ({"text": ["a"]}, 422, "text must be a string, got a list"),

@@ -112,6 +112,23 @@ def test_register_scales_where_the_archive_would_win(run: Run) -> None:
     assert rows(table)[0][3] == "3/3"
 
 
+def test_two_that_register_at_once_each_take_their_own(
+    run: Run, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What somebody else registered meanwhile is neither waited for nor shown."""
+    original = stand_in.register
+
+    def register(archive: str) -> object:
+        original("another-1.0.mar")
+        return original(archive)
+
+    monkeypatch.setattr(stand_in, "register", register)
+    code, table, _ = run("register", "toy-2.0", "--initial-workers", "2")
+    assert code == 0
+    assert [row[:2] for row in rows(table)] == [["toy", "2.0"]]
+    assert len(stand_in.models["another", "1.0"]["workers"]) == 1
+
+
 def test_a_model_that_fails_to_load_is_unregistered_with_the_reason(run: Run, stand_in: StandIn) -> None:
     """The line that the handler left in the log, not a traceback."""
     with pytest.raises(ScriptError, match=r"unregistered: ConfigError: unknown setting handler\.topk$"):

@@ -16,7 +16,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import grpc
 import pytest
 import requests
 from transformers import pipeline
@@ -106,30 +105,8 @@ def test_grpc_answers_the_same_bytes(live: Live) -> None:
     text = "Where is my parcel?"
     expected = live.post("/predictions/intents", text, "text/plain").json()
     for body in (text, json.dumps(text), json.dumps({"text": text})):
-        got = json.loads(grpc_predict(live, "intents", body.encode()))
+        got = json.loads(live.grpc("intents", body.encode()))
         assert [one["label"] for one in got] == [one["label"] for one in expected]
-
-
-def grpc_predict(live: Live, model: str, body: bytes) -> bytes:
-    """Call Predictions with a message written by hand: model_name = 1, input map = 3 {key = 1, value = 2}."""
-
-    def field(number: int, content: bytes) -> bytes:
-        return bytes([number << 3 | 2]) + varint(len(content)) + content
-
-    def varint(number: int) -> bytes:
-        low, rest = number & 127, number >> 7
-        return bytes([low | 128]) + varint(rest) if rest else bytes([low])
-
-    message = field(1, model.encode()) + field(3, field(1, b"data") + field(2, body))
-    with grpc.insecure_channel(f"127.0.0.1:{live.ports['grpc_inference_port']}") as channel:
-        call = channel.unary_unary("/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions")
-        answer: bytes = call(message, metadata=[("protocol", "gRPC"), ("authorization", f"Bearer {live.key}")])
-    length, at, shift = 0, 1, 0  # field 1, bytes
-    while True:
-        length |= (answer[at] & 127) << shift
-        shift, at = shift + 7, at + 1
-        if answer[at - 1] < 128:
-            return answer[at : at + length]
 
 
 def test_answers_follow_requests_under_concurrency(live: Live, intents: Predictor) -> None:

@@ -51,8 +51,8 @@ class Mean(Use):
 POOLINGS: dict[str, Use] = {"mean": Mean(), "cls": FirstToken()}
 POOLING = Choice(accepted=tuple(POOLINGS), default="mean", about="mean of all tokens, or the first one")
 
-# What Hugging Face's clients name beside these, with null for "not set".
-FOREIGN = ("prompt_name", "truncation_direction", "encoding_format")
+# What Hugging Face's clients name beside these, and what means no more than null does, "not set".
+FOREIGN = {"prompt_name": None, "truncation_direction": None, "encoding_format": "float"}
 
 
 class FeatureExtraction(Task):
@@ -83,7 +83,7 @@ class FeatureExtraction(Task):
 
     def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
         text = self.read_item(value)
-        asked = {name: its for name, its in given.items() if its is not None or name not in FOREIGN}
+        asked = {name: its for name, its in given.items() if name not in FOREIGN or its not in (None, FOREIGN[name])}
         options = self.read_parameters(asked)
         wanted = {None: self.layout.overflow, True: "truncate", False: "refuse"}[options["truncate"]]
         layout = self.layout if wanted == self.layout.overflow else replace(self.layout, overflow=wanted)
