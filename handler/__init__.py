@@ -5,7 +5,8 @@ Reading order, which is also the order in which the modules may import one anoth
 errors          what can go wrong, and who has to act
 config          what an operator can set: frozen and validated
 wire            dialects: bytes <-> JSON values
-tokenization    text -> Encoding, never padded
+layout          how texts fit into sequences: cut, or seen through windows and put together again
+tokenization    text -> encodings, never padded
 batching        a plan in integers, and the Batch that a model sees
 tasks/          what a model is used for: parse, reduce, decode
 engine/         the speed room: encodings -> values

@@ -13,7 +13,7 @@ from itertools import accumulate, groupby
 import torch
 from torch import Tensor
 
-from handler.tokenization import Encoding
+from handler.layout import Encoding
 
 
 def plan(lengths: Sequence[int], max_tokens: int, *, padded: bool = False) -> list[list[int]]:

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from handler.engine import Engine
 from handler.errors import InternalError, OutOfMemory, Overloaded, RequestError
+from handler.layout import Encoding
 from handler.tasks import Aim, Query, Task, Window
 from handler.tasks.parameters import Free, Parameter, Whole
-from handler.tokenization import Encoding
 from handler.wire import JSON
 
 logger = logging.getLogger(__name__)

@@ -12,9 +12,9 @@ from typing import Any
 
 from handler.errors import RequestError, merge
 from handler.explain import Attribution
+from handler.layout import Encoding
 from handler.tasks import Query, Row, Task, Window
 from handler.telemetry import BatchReport
-from handler.tokenization import Encoding
 from handler.wire import Body, Question
 
 

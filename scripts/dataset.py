@@ -1,8 +1,9 @@
-"""Labelled data: tables of rows, and the examples that are made of them.
+"""Data as tables of rows.
 
-Reads CSV, TSV, JSONL and hub datasets, and refuses the first bad row by file, row and column, never by its text. Rows
-are counted as a spreadsheet shows them: the header of a CSV or TSV is row 1, the first line of a JSONL is row 1, the
-first row of a hub dataset is row 0 (as its viewer counts). What labels mean is the business of scripts/problems.py.
+Reads CSV, TSV, JSONL, lines of text and hub datasets, and refuses the first bad row by file, row and column, never by
+its text. Rows are counted as a spreadsheet shows them: the header of a CSV or TSV is row 1, the first line of a JSONL
+is row 1, the first row of a hub dataset is row 0 (as its viewer counts). What the rows mean, and the forms of file
+that only one kind of problem has, are the business of scripts/problems/.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from typing import Any, TypeAlias
 
 from scripts.console import ScriptError, say
 
-Target: TypeAlias = "int | float | list[float]"
 Record: TypeAlias = Mapping[str, object]
+Reader: TypeAlias = Callable[[str, str], Iterator[tuple[int, Record]]]  # a file's name and content -> its records
 
 
 @dataclass(frozen=True)
@@ -60,15 +61,18 @@ class Table:
 
     def text(self, row: int, record: Record, column: str) -> str:
         """Return the text of one cell; it must be there."""
-        cell = record.get(column)
+        return self.checked(row, column, record.get(column))
+
+    def checked(self, row: int, column: str, cell: object, what: str = "the text") -> str:
+        """Return a cell, or a part of one, that must be a text."""
         if not isinstance(cell, str):
-            raise self.error(row, column, "the text is missing" if cell is None else "the text is not a string")
+            raise self.error(row, column, f"{what} is missing" if cell is None else f"{what} is not a string")
         if not cell.strip():
-            raise self.error(row, column, "the text is empty")
+            raise self.error(row, column, f"{what} is empty")
         try:
             cell.encode()
         except UnicodeEncodeError:
-            raise self.error(row, column, "the text holds half a surrogate pair") from None
+            raise self.error(row, column, f"{what} holds half a surrogate pair") from None
         return cell
 
     def label(self, row: int, record: Record, column: str) -> str:
@@ -82,11 +86,11 @@ class Table:
 # --- reading -------------------------------------------------------------------------------------------------------
 
 
-def read(path: Path) -> Table:
-    """Read a CSV, TSV or JSONL file, chosen by the end of its name."""
-    reader = READERS.get(path.suffix.lower())
+def read(path: Path, readers: Mapping[str, Reader]) -> Table:
+    """Read a file; the end of its name chooses the reader."""
+    reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise ScriptError(f"{path}: the name must end in one of {', '.join(READERS)}")
+        raise ScriptError(f"{path}: the name must end in one of {', '.join(readers)}")
     content = path.read_bytes()
     try:
         rows = list(reader(path.name, content.decode("utf-8-sig")))
@@ -138,11 +142,14 @@ def read_jsonl(name: str, content: str) -> Iterator[tuple[int, Record]]:
         yield row, record
 
 
-READERS: dict[str, Callable[[str, str], Iterator[tuple[int, Record]]]] = {
-    ".csv": read_csv,
-    ".tsv": read_tsv,
-    ".jsonl": read_jsonl,
-}
+def read_lines(name: str, content: str) -> Iterator[tuple[int, Record]]:  # noqa: ARG001 no line can be wrong
+    """Yield the lines of a plain text; blank ones have an empty text."""
+    for row, line in enumerate(content.rstrip().split("\n"), start=1):
+        yield row, {"text": line.strip()}
+
+
+TABLES: dict[str, Reader] = {".csv": read_csv, ".tsv": read_tsv, ".jsonl": read_jsonl}
+LINES: dict[str, Reader] = {".txt": read_lines}
 
 
 def headed(name: str, header: list[str]) -> list[str]:
@@ -214,26 +221,3 @@ def class_names(feature: Any) -> Callable[[Any], object]:
     if hasattr(inner, "int2str"):
         return lambda cells: [inner.int2str(cell) for cell in cells]
     return lambda cell: cell
-
-
-# --- examples ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Texts and what is to be learnt about each, in the order of their table."""
-
-    name: str
-    sha256: str
-    texts: list[str]
-    pairs: list[str] | None
-    targets: list[Target]
-
-    def __len__(self) -> int:
-        return len(self.texts)
-
-    def take(self, indices: Sequence[int]) -> Examples:
-        """Return the chosen examples."""
-        pairs = None if self.pairs is None else [self.pairs[i] for i in indices]
-        targets = [self.targets[i] for i in indices]
-        return Examples(self.name, self.sha256, [self.texts[i] for i in indices], pairs, targets)

@@ -1,4 +1,4 @@
-"""The training itself: a pretrained encoder is loaded, fitted to the examples, and measured.
+"""The training itself: a pretrained encoder is fitted to the examples, and measured.
 
 Owns everything that needs torch and transformers, which take seconds to import: scripts/train.py imports this room
 only when all that can be refused without them has been. Writes nothing but the Trainer's checkpoints.
@@ -12,95 +12,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 import transformers
 from rich.progress import Progress
-from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase, TrainerState, TrainingArguments
-from transformers.models.auto import modeling_auto as auto
-from transformers.utils.hub import cached_file
+from transformers import EvalPrediction, PreTrainedTokenizerBase, TrainerState, TrainingArguments
 
-from handler.archive import sha256
 from scripts import console
 from scripts.console import ScriptError, say
-from scripts.dataset import Examples
-from scripts.problems import Problem
+from scripts.encoder import Checkpoint
+from scripts.problems.base import Encoded, Examples, Feature, Problem
 from scripts.splits import Splits
-from scripts.training_settings import BASE, Settings
+from scripts.training_settings import Settings
+
+N_SPECIAL = 4  # tokens around a pair of texts, at most
 
 
-@dataclass(frozen=True)
-class Checkpoint:
-    """A pretrained encoder with a new head for the labels, its tokenizer, and the hashes of its weights."""
-
-    model: PreTrainedModel
-    tokenizer: PreTrainedTokenizerBase
-    sha256: dict[str, str]
-
-    @property
-    def max_length(self) -> int:
-        """How many tokens the model takes. RoBERTa's table of positions starts behind its padding index."""
-        modules = [module for name, module in self.model.named_modules() if name.endswith("position_embeddings")]
-        tables = [module for module in modules if hasattr(module, "num_embeddings")]
-        sizes = [t.num_embeddings - (0 if t.padding_idx is None else t.padding_idx + 1) for t in tables]
-        return int(min([self.tokenizer.model_max_length, *sizes]))
-
-
-def load(settings: Settings, problem: Problem) -> Checkpoint:
-    """Load an encoder and its tokenizer; the head starts at random, from the seed."""
-    name = settings.model
-    if not Path(name).is_dir() and Path(name).parent not in (Path(), Path(name)) and Path(name).parent.is_dir():
-        raise ScriptError(f"model {name}: no such folder{'; scripts/setup.sh fetches it' if name == BASE else ''}")
-    try:
-        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
-        require_encoder(name, config)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
-        transformers.set_seed(settings.seed)
-        model, report = getattr(transformers, problem.auto_class).from_pretrained(
-            name,
-            num_labels=len(problem.labels),
-            id2label=dict(enumerate(problem.labels)),
-            label2id=problem.index,
-            problem_type=problem.problem_type,
-            ignore_mismatched_sizes=True,
-            use_safetensors=True,
-            trust_remote_code=False,
-            dtype=torch.float32,
-            output_loading_info=True,
-        )
-        folder = Path(str(cached_file(name, "config.json"))).parent
-    except (OSError, ValueError) as error:
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        where = "" if Path(name).is_dir() else "no such folder here, and the hub did not provide it: "
-        raise ScriptError(f"model {name}: {where}{why}") from None
-    encoder = f"{model.base_model_prefix}."
-    lost = [key for key in report["missing_keys"] if key.startswith(encoder) and "pooler" not in key]
-    if lost:
-        raise ScriptError(f"model {name}: its file lacks {len(lost)} weights of the encoder, e.g. {min(lost)}")
-    if len(tokenizer) > config.vocab_size:
-        raise ScriptError(f"model {name}: {len(tokenizer)} tokens, but embeddings for {config.vocab_size} only")
-    return Checkpoint(model, tokenizer, {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))})
-
-
-def require_encoder(name: str, config: PretrainedConfig) -> None:
-    """Refuse what cannot fill in a masked word: decoders, sequence-to-sequence models, vision."""
-    kind = config.model_type
-    fills = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    classifies = kind in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-    if not (fills and classifies) or config.is_encoder_decoder or getattr(config, "is_decoder", False):
-        raise ScriptError(f"model {name}: a {kind} is no text encoder; take a BERT, RoBERTa, ELECTRA, DistilBERT, ...")
-
-
-def settle(settings: Settings, n_texts: int, checkpoint: Checkpoint) -> None:
+def settle(settings: Settings, splits: Splits, checkpoint: Checkpoint) -> None:
     """Fill in the settings that depend on the data, the model and the machine."""
+    problem = splits.problem
     if settings.epochs is None:
-        settings.epochs = min(10, max(3, 50_000 // n_texts))
+        fewest, most = problem.epochs
+        settings.epochs = min(most, max(fewest, 50_000 // problem.size(splits.train)))
     if settings.learning_rate is None:
         settings.learning_rate = 5e-5 * 768 / checkpoint.model.config.hidden_size
     if settings.max_length is None:
-        settings.max_length = min(256, checkpoint.max_length)
+        settings.max_length = min(problem.max_length, checkpoint.max_length)
     if settings.max_length > checkpoint.max_length:
         raise ScriptError(f"--max-length {settings.max_length}: {settings.model} takes {checkpoint.max_length} tokens")
+    if "doc_stride" in problem.options:
+        settle_windows(settings, settings.max_length)
     settings.precision = mixed_precision(settings.precision)
+
+
+def settle_windows(settings: Settings, max_length: int) -> None:
+    """Fill in how questions and contexts share the tokens of a window."""
+    settings.doc_stride = settings.doc_stride or min(128, max_length // 3)
+    settings.max_question_length = settings.max_question_length or min(64, max_length // 3)
+    settings.max_answer_length = settings.max_answer_length or 30
+    if settings.doc_stride + settings.max_question_length + N_SPECIAL >= max_length:
+        taken = f"--doc-stride {settings.doc_stride} and --max-question-length {settings.max_question_length}"
+        raise ScriptError(f"{taken} leave nothing new of a context in a window of --max-length {max_length}")
 
 
 def mixed_precision(wanted: str) -> str:
@@ -135,16 +87,17 @@ class Outcome:
 def fit(settings: Settings, splits: Splits, checkpoint: Checkpoint, last: Path | None) -> Outcome:
     """Train, keep the best epoch in the model, and measure it."""
     problem, tokenizer = splits.problem, checkpoint.tokenizer
-    trainer = transformers.Trainer(
+    encoded = encode(settings, splits.train, problem, tokenizer, training=True)
+    validation = Judged(encode(settings, splits.validation, problem, tokenizer))
+    trainer = InOrder(
         model=checkpoint.model,
         args=arguments(settings, problem),
-        train_dataset=encode(settings, splits.train, problem, tokenizer),
-        eval_dataset=encode(settings, splits.validation, problem, tokenizer),
+        train_dataset=cast("Any", encoded.features),
+        eval_dataset=cast("Any", validation.features),
         processing_class=tokenizer,
-        data_collator=transformers.DataCollatorWithPadding(tokenizer),
-        compute_metrics=lambda answers: problem.measure(
-            cast("Any", answers.predictions), cast("Any", answers.label_ids)
-        ),
+        data_collator=problem.collator(tokenizer, settings.limits),
+        compute_metrics=validation.measure,
+        preprocess_logits_for_metrics=problem.reduce,
     )
     trainer.remove_callback(transformers.PrinterCallback)
     if settings.early_stopping:
@@ -156,20 +109,51 @@ def fit(settings: Settings, splits: Splits, checkpoint: Checkpoint, last: Path |
     best = next(epoch for epoch in epochs if epoch["step"] == trainer.state.best_global_step)
     test = None
     if splits.test is not None:
-        answers: Any = trainer.predict(encode(settings, splits.test, problem, tokenizer))
-        test = problem.measure(answers.predictions, answers.label_ids)
+        judged = Judged(encode(settings, splits.test, problem, tokenizer))
+        trainer.compute_metrics = judged.measure
+        reported = trainer.predict(cast("Any", judged.features)).metrics or {}
+        test = {key: reported[f"test_{key}"] for key in problem.metrics}
     return Outcome(epochs, int(best["epoch"]), {key: best[key] for key in problem.metrics}, test)
 
 
-def encode(settings: Settings, examples: Examples, problem: Problem, tokenizer: PreTrainedTokenizerBase) -> Any:
-    """Tokenize once, and say how many texts may have lost their end."""
-    encoded = problem.encode(examples, tokenizer, cast("int", settings.max_length))
-    if full := sum(len(item["input_ids"]) == settings.max_length for item in encoded):
-        say(f"{examples.name}: {full} of {len(encoded)} texts fill --max-length {settings.max_length}, the rest is cut")
+def encode(
+    settings: Settings,
+    examples: Examples[Any],
+    problem: Problem[Any],
+    tokenizer: PreTrainedTokenizerBase,
+    training: bool = False,
+) -> Encoded:
+    """Tokenize once, and say what was cut."""
+    encoded = problem.encode(examples, tokenizer, settings.limits, training=training)
+    for note in encoded.notes:
+        say(f"{examples.name}: {note}")
     return encoded
 
 
-def arguments(settings: Settings, problem: Problem) -> TrainingArguments:
+class Judged:
+    """Encoded examples, longest first so that batches are padded little; the judge sees them in their own order."""
+
+    def __init__(self, encoded: Encoded) -> None:
+        lengths = [len(feature["input_ids"]) for feature in encoded.features]
+        self.judge = encoded.judge
+        self.order = np.argsort(-np.array(lengths), kind="stable")
+        self.features: list[Feature] = [encoded.features[index] for index in self.order]
+
+    def measure(self, answers: EvalPrediction) -> dict[str, float]:
+        """Return the metrics of a model's outputs."""
+        places = np.argsort(self.order)
+        outputs: Any = answers.predictions
+        return self.judge(tuple(part[places] for part in outputs) if isinstance(outputs, tuple) else outputs[places])
+
+
+class InOrder(transformers.Trainer):
+    """A trainer that evaluates in the order of the data; that of transformers shuffles it when it groups by length."""
+
+    def _get_eval_sampler(self, eval_dataset: Any) -> Any:
+        return torch.utils.data.SequentialSampler(eval_dataset)
+
+
+def arguments(settings: Settings, problem: Problem[Any]) -> TrainingArguments:
     """Return the settings in the Trainer's words."""
     return transformers.TrainingArguments(
         output_dir=str(settings.checkpoints.resolve()),
@@ -178,7 +162,7 @@ def arguments(settings: Settings, problem: Problem) -> TrainingArguments:
         warmup_steps=settings.warmup_ratio,
         weight_decay=settings.weight_decay,
         per_device_train_batch_size=settings.batch_size,
-        per_device_eval_batch_size=2 * settings.batch_size,
+        per_device_eval_batch_size=problem.eval_share * settings.batch_size,
         train_sampling_strategy="group_by_length",
         remove_unused_columns=False,
         eval_strategy="epoch",
@@ -202,7 +186,7 @@ def arguments(settings: Settings, problem: Problem) -> TrainingArguments:
 class Narrator(transformers.TrainerCallback):
     """Move the progress bar, say one line an epoch, and stop when the loss is no longer a number."""
 
-    def __init__(self, problem: Problem, bar: Progress) -> None:
+    def __init__(self, problem: Problem[Any], bar: Progress) -> None:
         self.problem = problem
         self.bar = bar
 
@@ -227,7 +211,7 @@ class Narrator(transformers.TrainerCallback):
         say(f"{line}  validation {self.problem.titled(epoch)}  ({seconds}){best}")
 
 
-def history(state: TrainerState, problem: Problem) -> list[dict[str, float]]:
+def history(state: TrainerState, problem: Problem[Any]) -> list[dict[str, float]]:
     """Return the losses and metrics of every epoch."""
     losses = [entry for entry in state.log_history if "loss" in entry]
     measured = [entry for entry in state.log_history if f"eval_{problem.best}" in entry]

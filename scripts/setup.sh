@@ -55,7 +55,9 @@ if [ "$(cat "$stamp" 2> /dev/null)" != "$wanted" ]; then
   if [ -n "${TORCH_INDEX_URL:-}" ]; then
     .venv/bin/python -m pip install -qq --no-deps --index-url "$TORCH_INDEX_URL" "$(grep '^torch==' requirements/serve.txt)"
   fi
-  .venv/bin/python -m pip install -qq --disable-pip-version-check -r "$requirements" -c requirements/constraints.txt
+  # seqeval comes as source alone, which builds only where pip builds it apart from what is installed here.
+  .venv/bin/python -m pip install -qq --disable-pip-version-check --use-pep517 -r "$requirements" \
+    -c requirements/constraints.txt
   # The checkout itself becomes importable (handler, scripts) without PYTHONPATH, which TorchServe would
   # put in front of the code inside an archive.
   pwd > "$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"

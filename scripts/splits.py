@@ -8,25 +8,29 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from scripts import dataset, problems
 from scripts.console import ScriptError
-from scripts.dataset import Examples, Table
-from scripts.problems import PROBLEMS, Problem
+from scripts.dataset import Table
+from scripts.problems import PROBLEMS
+from scripts.problems.base import Examples, Problem
 from scripts.training_settings import Settings
+
+E = TypeVar("E")
 
 
 @dataclass(frozen=True)
 class Splits:
     """The data of one training; `test` is only reported."""
 
-    problem: Problem
-    train: Examples
-    validation: Examples
-    test: Examples | None
+    problem: Problem[Any]
+    train: Examples[Any]
+    validation: Examples[Any]
+    test: Examples[Any] | None
 
     def describe(self) -> dict[str, Any]:
         """Return what the data was, without any of it."""
@@ -44,27 +48,38 @@ class Splits:
 
 
 def read(settings: Settings) -> Splits:
-    """Read and check all data."""
+    """Read and check all data; what kind of problem it is, and which columns it has, is then settled."""
     tables = hub_tables(settings) if settings.dataset else file_tables(settings)
+    if not tables["train"].rows:
+        raise ScriptError(f"{tables['train'].name}: no rows")
+    if settings.problem == "auto":
+        settings.problem = problems.guess(tables["train"], settings.columns)
+    kind = PROBLEMS[settings.problem]
+    settings.settle_columns(kind, tables["train"].header)
+    unasked = settings.test is None and "test" in tables
+    if unasked and not tables["test"].labelled(settings.columns):  # a hub dataset may withhold them
+        del tables["test"]
     for table in tables.values():
         table.require(settings.columns)
-    kind = problems.guess(tables["train"], settings.columns) if settings.problem == "auto" else settings.problem
-    problem = PROBLEMS[kind].learn(tables["train"], settings.columns)
+    problem = kind.learn(tables["train"], settings.columns)
     examples = {name: problem.examples(table) for name, table in tables.items()}
     if "validation" not in examples:
-        train, held = split(examples["train"], settings.validation_split, settings.seed)
+        train, held = split(problem, examples["train"], settings.validation_split, settings.seed)
         examples |= {"train": train, "validation": held}
+    for part in examples.values():
+        problem.check(part)
     return Splits(problem, examples["train"], examples["validation"], examples.get("test"))
 
 
 def file_tables(settings: Settings) -> dict[str, Table]:
     """Return the tables of the files that were named."""
     files = {"train": settings.train, "validation": settings.validation, "test": settings.test}
-    return {name: dataset.read(Path(file)) for name, file in files.items() if file is not None}
+    paths = {name: Path(file) for name, file in files.items() if file is not None}
+    return {name: dataset.read(path, problems.readers(settings.problem, path)) for name, path in paths.items()}
 
 
 def hub_tables(settings: Settings) -> dict[str, Table]:
-    """Return the splits of a hub dataset; a test split nobody asked for is left out if its labels were withheld."""
+    """Return the splits of a hub dataset."""
     found = dataset.read_hub(str(settings.dataset), settings.dataset_config)
     tables = {}
     for name, asked in {"train": settings.train, "validation": settings.validation, "test": settings.test}.items():
@@ -72,30 +87,34 @@ def hub_tables(settings: Settings) -> dict[str, Table]:
             tables[name] = found[split]
         elif asked or name == "train":
             raise ScriptError(f"dataset {settings.dataset}: no split {split}; it has {', '.join(found)}")
-    if settings.test is None and "test" in tables and not tables["test"].labelled(settings.columns):
-        del tables["test"]
     return tables
 
 
-def split(examples: Examples, fraction: float, seed: int) -> tuple[Examples, Examples]:
+def split(problem: Problem[E], examples: Examples[E], fraction: float, seed: int) -> tuple[Examples[E], Examples[E]]:
     """Hold out a fraction of the examples, spread evenly over the labels (or over the range of a number).
 
-    The examples are sorted by target, in random order among equals, and every 1/fraction-th is held out. A class
-    of one example stays in training.
+    Examples that belong together (`Problem.group`) stay together. The groups are sorted by the stratum of their first
+    example, in random order among equals, and every 1/fraction-th is held out. A class of one stays in training.
     """
     chance = random.Random(seed)  # noqa: S311 a shuffle, not a secret
-    order = list(range(len(examples)))
-    chance.shuffle(order)
-    order.sort(key=lambda index: examples.targets[index])
-    found = Counter(target for target in examples.targets if isinstance(target, int))
+    together: dict[Hashable, list[int]] = {}
+    for index, example in enumerate(examples.rows):
+        key = problem.group(example)
+        together.setdefault(("alone", index) if key is None else key, []).append(index)
+    groups = [(problem.stratum(examples.rows[group[0]]), group) for group in together.values()]
+    chance.shuffle(groups)
+    groups.sort(key=lambda group: group[0])
+    found = Counter(stratum for stratum, _ in groups if isinstance(stratum, int))
     start = chance.random()
     held = {
         index
-        for place, index in enumerate(order)
+        for place, (stratum, group) in enumerate(groups)
         if int(start + (place + 1) * fraction) > int(start + place * fraction)
-        and (isinstance(target := examples.targets[index], float | list) or found[target] > 1)
+        and not (isinstance(stratum, int) and found[stratum] == 1)
+        for index in group
     }
     if not 0 < len(held) < len(examples):
-        raise ScriptError(f"{examples.name}: {len(examples)} rows are too few to hold out {fraction:.0%} of them")
+        n_groups = f"{len(groups)} {problem.noun if len(groups) == len(examples) else 'groups'}"
+        raise ScriptError(f"{examples.name}: {n_groups} are too few to hold out {fraction:.0%} of them")
     kept = [index for index in range(len(examples)) if index not in held]
     return examples.take(kept), examples.take(sorted(held))

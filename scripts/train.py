@@ -1,14 +1,28 @@
 #!/usr/bin/env python3
-"""Fine-tune a BERT on labelled texts: one label a text, several, a number; single texts or pairs.
+"""Fine-tune a BERT. What for, --problem says; where the data tells it, nothing needs to be said.
 
   scripts/train.py --train examples/intents/train.csv --validation examples/intents/validation.csv \\
       --test examples/intents/test.csv --output models/intents
 
-Data: CSV and TSV with a header, JSONL, or --dataset NAME from the hub; columns are chosen by name. Several labels a
-text are several columns of 0 and 1 (--label-columns refund,urgent) or one column with a list (--label-separator ";").
-The best epoch on the validation data is kept. The output folder holds the model, its tokenizer and training.json,
-which says what it was made from. While training runs it also holds checkpoints/: after an interruption the same
-command with --resume goes on from the last finished epoch, to the same result.
+  problem        data (columns are chosen by name)                  example of --train
+  single         text, label: CSV, TSV, JSONL                       intents.csv
+  multi          several labels a text: lists or columns of 0/1     topics.csv --label-separator ";"
+  regression     text, number                                       stars.csv --label-column stars
+  entailment     premise, hypothesis, label; serves zero-shot       nli.csv
+  ranking        query, text, label from 0 to 1: a cross-encoder    passages.csv
+  entities       CoNLL; JSONL with tokens and tags, or with         names.conll
+                 text and entities (start, end, label)
+  answers        SQuAD 1.1 or 2.0: JSON                             squad.json
+  masked-words   plain text, a passage a line                       mails.txt --problem masked-words
+  next-sentence  plain text, a sentence a line, a blank line        books.txt --problem next-sentence
+                 between documents
+  pretraining    the same, both objectives of BERT                  books.txt --problem pretraining
+
+Texts of single, multi and regression may be pairs (--pair-column). Instead of files, --dataset NAME takes a dataset
+from the hub. The best epoch on the validation data is kept; without such data a part of the training data is held out,
+whole queries, contexts and documents of it. The output folder holds the model, its tokenizer and training.json, which
+says what it was made from. While training runs it also holds checkpoints/: after an interruption the same command with
+--resume goes on from the last finished epoch, to the same result.
 """
 
 from __future__ import annotations
@@ -32,9 +46,10 @@ from scripts.training_settings import Settings, parse
 
 # torch and transformers take seconds to import: `main` waits, so that --help and errors in the data come at once.
 if TYPE_CHECKING:
-    from scripts.fine_tuning import Checkpoint, Outcome
+    from scripts.encoder import Checkpoint
+    from scripts.fine_tuning import Outcome
 
-LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "datasets", "safetensors", "scikit-learn")
+LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "datasets", "safetensors", "scikit-learn", "seqeval")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -43,13 +58,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = parse(argv, __doc__ or "")
     check_output(settings)
     splits = read(settings)
-    n_train, n_validation = len(splits.train), len(splits.validation)
-    say(f"{n_train} texts to train, {n_validation} to validate, {len(splits.problem.labels)} labels; loading the model")
+    n_train, n_validation, n_labels = len(splits.train), len(splits.validation), len(splits.problem.labels)
+    labels = f", {n_labels} labels" if n_labels > 1 else ""
+    say(f"{n_train} {splits.problem.noun} to train, {n_validation} to validate{labels}; loading the model")
     quiet()
-    from scripts import fine_tuning
+    from scripts import encoder, fine_tuning
 
-    checkpoint = fine_tuning.load(settings, splits.problem)
-    fine_tuning.settle(settings, n_train, checkpoint)
+    checkpoint = encoder.load(settings, splits.problem)
+    fine_tuning.settle(settings, splits, checkpoint)
     last = start(settings, splits, checkpoint)
     try:
         outcome = fine_tuning.fit(settings, splits, checkpoint, last)
@@ -68,9 +84,9 @@ def report(splits: Splits, outcome: Outcome) -> None:
     if outcome.test is not None and splits.test is not None:
         rows.append(("test", outcome.test, splits.test))
     shown = [[name, *(f"{metrics[key]:.3f}" for key in titles), len(data)] for name, metrics, data in rows]
-    console.table(["", *titles.values(), "texts"], shown)
+    console.table(["", *titles.values(), splits.problem.noun], shown)
     if outcome.test is not None and splits.test is not None:
-        print(f"test {splits.problem.titled(outcome.test)}  ({len(splits.test)} texts)")
+        print(f"test {splits.problem.titled(outcome.test)}  ({len(splits.test)} {splits.problem.noun})")
 
 
 def quiet() -> None:
@@ -149,6 +165,7 @@ def save(settings: Settings, splits: Splits, checkpoint: Checkpoint, outcome: Ou
         shutil.rmtree(settings.checkpoints)
     record = {
         "base_model": {"name": dataset.portable(settings.model), "sha256": checkpoint.sha256},
+        "problem": settings.problem,
         "problem_type": splits.problem.problem_type,
         "labels": list(splits.problem.labels),
         "data": splits.describe(),

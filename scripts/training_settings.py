@@ -11,10 +11,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from scripts.console import ScriptError
 from scripts.dataset import Columns
 from scripts.problems import PROBLEMS
+from scripts.problems.base import Limits, Problem
 
 BASE = "models/base"
+SPECIAL = sorted(set().union(*(kind.options for kind in PROBLEMS.values())))
 
 
 class Settings(argparse.Namespace):
@@ -27,9 +30,9 @@ class Settings(argparse.Namespace):
     test: str | None
     dataset: str | None
     dataset_config: str | None
-    text_column: str
+    text_column: str | None
     pair_column: str | None
-    label_column: str
+    label_column: str | None
     label_columns: str | None
     label_separator: str | None
     problem: str
@@ -40,6 +43,10 @@ class Settings(argparse.Namespace):
     weight_decay: float
     batch_size: int
     max_length: int | None
+    doc_stride: int | None
+    max_question_length: int | None
+    max_answer_length: int | None
+    whole_words: bool
     early_stopping: int | None
     precision: str
     seed: int
@@ -56,12 +63,40 @@ class Settings(argparse.Namespace):
     def columns(self) -> Columns:
         """Which columns hold what."""
         several = tuple(name.strip() for name in (self.label_columns or "").split(",") if name.strip())
-        return Columns(self.text_column, self.pair_column, several or (self.label_column,), self.label_separator)
+        one = () if self.label_column is None else (self.label_column,)
+        return Columns(self.text_column or "text", self.pair_column, several or one, self.label_separator)
+
+    def settle_columns(self, kind: type[Problem[Any]], header: Sequence[str]) -> None:
+        """Choose the columns that were left open, and refuse options that this kind of problem would not obey."""
+        given = [name for name in SPECIAL if getattr(self, name) and name not in kind.options]
+        if given:
+            raise ScriptError(f"--{given[0].replace('_', '-')} means nothing to --problem {self.problem}")
+        self.text_column = self.text_column or chosen(kind.text_columns, header)
+        self.pair_column = self.pair_column or chosen(kind.pair_columns, header)
+        if not self.label_columns:
+            self.label_column = self.label_column or chosen(kind.label_columns, header)
+
+    @property
+    def limits(self) -> Limits:
+        """How texts become tokens, once that is settled."""
+        return Limits(
+            self.max_length or 0,
+            self.doc_stride or 0,
+            self.max_question_length or 0,
+            self.max_answer_length or 0,
+            self.whole_words,
+            self.seed,
+        )
 
     def parameters(self) -> dict[str, Any]:
         """Return what decides the result."""
         apart = {"output", "resume", "overwrite", "keep_checkpoints", "model", "dataset", "train", "validation", "test"}
         return {key: value for key, value in sorted(vars(self).items()) if key not in apart}
+
+
+def chosen(names: Sequence[str], header: Sequence[str]) -> str | None:
+    """Return the first name that the header has, else the first at all."""
+    return next((name for name in names if name in header), names[0] if names else None)
 
 
 class Help(argparse.RawDescriptionHelpFormatter):
@@ -80,26 +115,34 @@ def parse(argv: Sequence[str] | None, description: str) -> Settings:
     add("--output", type=Path, required=True, metavar="DIR", help="where the fine-tuned model goes")
     group = parser.add_argument_group("data")
     add = group.add_argument
-    add("--train", metavar="FILE", help="training data (.csv, .tsv, .jsonl); with --dataset, the name of a split")
+    add("--train", metavar="FILE", help="training data; with --dataset, the name of a split")
     add("--validation", metavar="FILE", help="validation data; without it a part of the training data is held out")
     add("--validation-split", type=share, default=0.1, metavar="PART", help="the part that is then held out")
     add("--test", metavar="FILE", help="test data, reported at the end")
     add("--dataset", metavar="NAME", help="a hub dataset instead of files: its train, validation and test splits")
     add("--dataset-config", metavar="NAME", help="its configuration")
-    add("--text-column", default="text", metavar="COLUMN", help="the text")
-    add("--pair-column", metavar="COLUMN", help="the second text of a pair")
-    add("--label-column", default="label", metavar="COLUMN", help="the label, the list of labels, or the number")
+    add("--problem", choices=["auto", *PROBLEMS], default="auto", help="auto: see what the data is")
+    add("--text-column", metavar="COLUMN", help=f"the text ({columns_of('text_columns')})")
+    add("--pair-column", metavar="COLUMN", help=f"the second text of a pair ({columns_of('pair_columns')})")
+    add("--label-column", metavar="COLUMN", help=f"what is to be answered ({columns_of('label_columns')})")
     add("--label-columns", metavar="A,B,C", help="several labels a text: columns of 0 and 1")
     add("--label-separator", metavar="CHAR", help="several labels a text: what separates them in --label-column")
-    add("--problem", choices=["auto", *PROBLEMS], default="auto", help="auto: see what the labels are")
     group = parser.add_argument_group("training")
     add = group.add_argument
-    add("--epochs", type=count, help="passes over the training data (default: 50,000 texts in all, 3 to 10 passes)")
+    add(
+        "--epochs",
+        type=count,
+        help="passes over the data (default: about 50,000 texts in all, 3 to 20 times)",
+    )
     add("--learning-rate", type=positive, help="highest learning rate (default: 5e-5 * 768 / width of the model)")
     add("--warmup-ratio", type=share, default=0.1, help="part of the steps in which the learning rate rises")
     add("--weight-decay", type=float, default=0.01, help="decay of the weights")
     add("--batch-size", type=count, default=32, help="texts a step")
-    add("--max-length", type=count, help="tokens of a text, the rest is cut (default: 256, or what the model takes)")
+    add("--max-length", type=count, help=f"tokens of a text or window ({lengths_of()}; at most what the model takes)")
+    add("--doc-stride", type=count, help="answers: tokens that neighbouring windows share (default: 128)")
+    add("--max-question-length", type=count, help="answers: tokens of a question, the rest is cut (default: 64)")
+    add("--max-answer-length", type=count, help="answers: tokens of the longest answer (default: 30)")
+    add("--whole-words", action="store_true", help="masked-words, pretraining: hide all tokens of a word together")
     add("--early-stopping", type=count, metavar="PATIENCE", help="stop after so many epochs without a better one")
     add("--precision", choices=["auto", "fp32", "bf16", "fp16"], default="auto", help="auto: mixed where it is faster")
     add("--seed", type=int, default=0, help="same seed, same machine: same model")
@@ -116,6 +159,22 @@ def parse(argv: Sequence[str] | None, description: str) -> Settings:
     if settings.validation_split == 0:
         parser.error("--validation-split must be above 0: the best epoch is chosen on that part")
     return settings
+
+
+def columns_of(which: str) -> str:
+    """Say which columns are looked for unless one is named."""
+    kinds: dict[tuple[str, ...], list[str]] = {}
+    for kind, problem in PROBLEMS.items():
+        kinds.setdefault(getattr(problem, which), []).append(kind)
+    usual = getattr(Problem, which)
+    apart = [f"{', '.join(of)}: {' or '.join(names)}" for names, of in kinds.items() if names and names != usual]
+    return "; ".join([f"default: {usual[0]}" if usual else "default: none", *apart])
+
+
+def lengths_of() -> str:
+    """Say how long texts are unless told."""
+    apart = [f"{kind}: {problem.max_length}" for kind, problem in PROBLEMS.items() if problem.max_length != 256]
+    return "; ".join([f"default: {Problem.max_length}", *apart])
 
 
 def count(value: str) -> int:

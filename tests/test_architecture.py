@@ -17,6 +17,7 @@ ORDER = [
     "errors",
     "config",
     "wire",
+    "layout",
     "tokenization",
     "batching",
     "tasks",

@@ -19,8 +19,8 @@ from handler.engine import Engine, device
 from handler.engine.attention import packed_attention
 from handler.engine.precision import choose, supported
 from handler.errors import ConfigError, InternalError, ModelMismatch, OutOfMemory, Overloaded, RequestError
+from handler.layout import Encoding
 from handler.predictor import Predictor
-from handler.tokenization import Encoding
 from tests.samples import TEXTS, MakeModel, MakePredictor, ask, told
 
 CPU = torch.device("cpu")

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -212,3 +213,107 @@ def test_a_long_text_is_explained_in_the_window_that_decides(make_predictor: Mak
     first, last = answer["words"][0], answer["words"][-1]
     assert all(text[word["start"] : word["end"]] == word["word"] for word in answer["words"])
     assert last["end"] - first["start"] < len(text) / 2
+
+
+# --- entities and answers ----------------------------------------------------------------------------------------
+
+LETTER = "Ada Lovelace wrote to Charles Babbage in London on a Monday, and nobody answered her letter."
+QUESTION = {"question": "Who wrote the letter?", "context": LETTER}
+
+
+def sums(explanation: Any) -> float:
+    """Return how far the words are from adding up to the score, the told error taken off."""
+    total = sum(word["attribution"] for word in explanation["words"]) - explanation["convergence_delta"]
+    return float(total - (explanation["score"] - explanation["baseline_score"]))
+
+
+@pytest.fixture(scope="module")
+def tagger(make_model: MakeModel) -> Predictor:
+    """Return a model that sees entities of random places."""
+    labels = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
+    folder = make_model(architecture=transformers.BertForTokenClassification, labels=labels, initializer_range=0.4)
+    return Predictor.load(folder)
+
+
+@pytest.fixture(scope="module")
+def reader(make_model: MakeModel) -> Predictor:
+    """Return a model that answers with random spans."""
+    folder = make_model(
+        architecture=transformers.BertForQuestionAnswering, labels=("start", "end"), initializer_range=0.4
+    )
+    return Predictor.load(folder)
+
+
+def test_an_entity_is_explained(tagger: Predictor) -> None:
+    """By default the one of the best score; a character chooses another, and any label of its word."""
+    entities = told(ask(tagger, LETTER)[0])
+    (answer,) = explain(tagger, LETTER)
+    assert answer["label"] in {entity["entity_group"] for entity in entities}
+    assert sums(answer) == pytest.approx(0, abs=1e-5)
+    for entity in entities:
+        asked = {"inputs": LETTER, "parameters": {"target": entity["start"]}}
+        (answer,) = explain(tagger, asked)
+        assert (answer["label"], answer["score"]) == (entity["entity_group"], pytest.approx(entity["score"], abs=1e-5))
+        assert sums(answer) == pytest.approx(0, abs=1e-5)
+    (other,) = explain(tagger, {"inputs": LETTER, "parameters": {"target": {"start": 4, "label": "B-LOC"}}})
+    tokens = told(ask(tagger, {"inputs": LETTER, "parameters": {"aggregation_strategy": "none"}})[0])
+    assert other["label"] == "B-LOC"
+    assert other["score"] <= max([token["score"] for token in tokens if token["start"] == 4], default=1)
+
+
+def test_a_word_without_entity_is_explained(tagger: Predictor) -> None:
+    """Why it is none: the word alone, not all that is none around it."""
+    tokens = told(
+        ask(tagger, {"inputs": LETTER, "parameters": {"aggregation_strategy": "none", "ignore_labels": []}})[0]
+    )
+    outside = next(token for token in tokens if token["entity"] == "O")
+    (answer,) = explain(tagger, {"inputs": LETTER, "parameters": {"target": outside["start"]}})
+    assert (answer["label"], answer["score"]) == ("O", pytest.approx(outside["score"], abs=1e-5))
+
+
+def test_an_answer_is_explained(reader: Predictor) -> None:
+    """Start and end, each with the words of question and context that speak for it."""
+    parameters = {"max_answer_len": 3, "align_to_words": False}
+    answer = told(ask(reader, {"inputs": QUESTION, "parameters": parameters})[0])
+    (explained,) = explain(reader, {"inputs": QUESTION, "parameters": parameters})
+    assert explained["answer"] == answer
+    assert explained["start"]["score"] * explained["end"]["score"] == pytest.approx(answer["score"], abs=1e-5)
+    for edge in ("start", "end"):
+        assert explained[edge]["label"] == edge
+        assert sums(explained[edge]) == pytest.approx(0, abs=1e-5)
+        assert {word["field"] for word in explained[edge]["words"]} == {"question", "context"}
+        for word in explained[edge]["words"]:
+            assert QUESTION[word["field"]][word["start"] : word["end"]] == word["word"]
+
+
+def test_another_span_and_none_at_all(reader: Predictor) -> None:
+    """A span that was not the answer; and the empty answer, which the first token stands for."""
+    (other,) = explain(reader, {"inputs": QUESTION, "parameters": {"target": {"start": 4, "end": 12}}})
+    best = told(ask(reader, {"inputs": QUESTION, "parameters": {"top_k": 1}})[0])
+    assert other["start"]["score"] * other["end"]["score"] <= best["score"] + 1e-5
+    asked = {"inputs": QUESTION, "parameters": {"handle_impossible_answer": True, "top_k": 100}}
+    none = next(one for one in told(ask(reader, asked)[0]) if not one["answer"])
+    (nothing,) = explain(reader, {"inputs": QUESTION, "parameters": {"target": {"start": 0, "end": 0}}})
+    assert nothing["start"]["score"] * nothing["end"]["score"] == pytest.approx(none["score"], abs=1e-6)
+
+
+def test_long_texts_are_explained_where_they_are_read(tagger: Predictor, reader: Predictor) -> None:
+    """In the window that shows most around the target, with offsets in the whole text."""
+    filler = "The weather was fine. " * 150
+    text = filler + LETTER + filler
+    (answer,) = explain(tagger, {"inputs": text, "parameters": {"target": len(filler), "n_steps": 1}})
+    assert all(text[word["start"] : word["end"]] == word["word"] for word in answer["words"])
+    assert answer["words"][0]["start"] < len(filler) < answer["words"][-1]["start"]
+    question = {"question": "Who?", "context": text}
+    target = {"start": len(filler), "end": len(filler) + 3}
+    (found,) = explain(reader, {"inputs": question, "parameters": {"target": target, "n_steps": 1}})
+    for word in found["start"]["words"]:
+        assert question[word["field"]][word["start"] : word["end"]] == word["word"]
+
+
+@pytest.mark.parametrize("target", ["PER", -1, 10_000, {"start": 0, "label": "nobody"}, {"start": "0"}, [], True])
+def test_a_target_that_is_no_place_of_the_text(tagger: Predictor, reader: Predictor, target: Any) -> None:
+    """422, and the message says what a target is."""
+    for predictor, question in ((tagger, LETTER), (reader, QUESTION)):
+        (reply,) = ask(predictor, {"inputs": question, "parameters": {"target": target}}, explain=True)
+        assert (reply.status, told(reply)["message"][:9]) == (422, "target mu" if target not in (-1, 10_000) else ANY)

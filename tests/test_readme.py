@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from handler import errors
+from handler import errors, explain
 from handler.errors import RequestError
 from handler.predictor import Predictor
 from tests.live import Live, activated
-from tests.samples import ROOT, ask
+from tests.samples import MODELS, ROOT, LoadMain, ask
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").iterdir() if path.is_file() and os.access(path, os.X_OK))
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -99,14 +99,14 @@ def test_the_two_commands_are_there() -> None:
 
 def test_every_link_leads_somewhere() -> None:
     """Every relative link of every Markdown file of the project."""
-    files = [ROOT / "README.md", *(ROOT / "examples").rglob("*.md")]
+    files = [ROOT / "README.md", *(ROOT / "examples").rglob("*.md"), *(ROOT / "docs").rglob("*.md")]
     for file in files:
         for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", file.read_text(encoding="utf-8")):
             assert (file.parent / target).exists(), f"{file.name}: {target}"
 
 
 @pytest.mark.parametrize(
-    "script", sorted(path.name for path in (ROOT / "scripts").iterdir() if os.access(path, os.X_OK))
+    "script", sorted(path.name for path in (ROOT / "scripts").glob("*.*") if os.access(path, os.X_OK))
 )
 def test_every_script_is_mentioned_and_has_help(script: str) -> None:
     """A script that nobody tells of is not there; --help says what it does."""
@@ -135,6 +135,19 @@ def test_the_table_of_errors_is_complete() -> None:
         if kind is not RequestError:
             row = next(line for line in table.splitlines() if f"`{kind.__name__}`" in line)
             assert str(kind.status) in row
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_tasks_are_documented(name: str, load_main: LoadMain) -> None:
+    """Every task in README and docs, with its operation, its parameters and what it does with long texts."""
+    task = load_main(name).task
+    row = next(line for line in README.split("## Every task")[1].splitlines() if line.startswith(f"| `{name}` |"))
+    assert f"| `{task.operation}` |" in row
+    documented = (ROOT / "docs" / "tasks.md").read_text(encoding="utf-8")
+    section = documented.split(f"## {name}, `{task.operation}`\n")[1].split("\n## ")[0]
+    for parameter in task.parameters:
+        assert f"`{parameter}`" in section
+    assert set(explain.PARAMETERS) <= set(re.findall(r"`(\w+)`", documented.split("## Explanations")[1]))
 
 
 def test_the_table_of_headers_is_complete(predictor: Predictor) -> None:

@@ -12,7 +12,8 @@ from transformers import AutoConfig, AutoTokenizer
 
 from handler.config import ServingConfig
 from handler.errors import ConfigError, InputTooLong, ModelMismatch
-from handler.tokenization import Encoding, Layout, Text, Tokenizer, cut
+from handler.layout import Encoding, Layout, Text, cut
+from handler.tokenization import Tokenizer
 from tests.samples import BASE, TEXTS, MakeModel
 
 LONG = "again and " * 400

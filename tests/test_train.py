@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
+import doctest
 import hashlib
+import importlib
 import json
 import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,16 +19,16 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
-from scripts import dataset, problems, splits, train
+from scripts import dataset, problems, splits
 from scripts.console import ROOT, ScriptError
+from scripts.problems.base import Examples
+from scripts.problems.classification import Labelled, SingleLabel
+from tests.training import Row, fit, fit_interrupted, tiny, weights, write
 
 pytestmark = pytest.mark.slow
 
 ANIMALS = {"cat": "purrs meows", "dog": "barks digs", "bird": "sings flies"}
 FILLER = ["the", "a", "my", "old", "small", "happy", "in", "garden", "today", "again"]
-
-Row = dict[str, Any]
-Train = Callable[..., dict[str, Any]]
 
 
 def sentences(n: int, seed: int = 0) -> list[tuple[str, str]]:
@@ -43,64 +43,15 @@ def sentences(n: int, seed: int = 0) -> list[tuple[str, str]]:
     return rows
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """A model this small is slower with two, and many times slower where another process wants the second core."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT of 2 layers and width 32 with a vocabulary of whole words."""
-    folder = tmp_path_factory.mktemp("models") / "base"
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *FILLER, *" ".join(ANIMALS.values()).split()]
-    tokenizer = transformers.BertTokenizer(vocab={word: index for index, word in enumerate(words)}, model_max_length=40)
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(words),
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=64,
-        max_position_embeddings=40,
-        initializer_range=0.1,
-    )
-    transformers.AutoModel.from_config(config).save_pretrained(folder)  # type: ignore[no-untyped-call]
-    return folder
-
-
-def write(path: Path, rows: Sequence[Row]) -> Path:
-    """Write rows as the end of the name says."""
-    if path.suffix == ".jsonl":
-        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        return path
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, rows[0], delimiter="\t" if path.suffix == ".tsv" else ",")
-        writer.writeheader()
-        writer.writerows(rows)
-    return path
+    return tiny(tmp_path_factory.mktemp("models") / "base", [*FILLER, *" ".join(ANIMALS.values()).split()])
 
 
 def labelled(n: int, seed: int = 0) -> list[Row]:
     """Return rows with one label each."""
     return [{"text": text, "label": label} for text, label in sentences(n, seed)]
-
-
-def fit(base: Path, output: Path, *options: object) -> dict[str, Any]:
-    """Train in this process and return training.json."""
-    common = ("--model", base, "--output", output, "--precision", "fp32", "--batch-size", 8, "--learning-rate", 4e-3)
-    train.main([str(option) for option in (*common, *options)])
-    record: dict[str, Any] = json.loads((output / "training.json").read_text())
-    return record
-
-
-def weights(output: Path) -> str:
-    """Return the hash of the trained weights."""
-    return hashlib.sha256((output / "model.safetensors").read_bytes()).hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -193,25 +144,10 @@ def test_resuming_after_the_last_epoch_gives_the_same_model(
     assert weights(output) == weights(trained)
 
 
-class Interrupted(transformers.TrainerCallback):
-    """Press Ctrl-C in the middle of the third epoch."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.epoch > 2.5:
-            raise KeyboardInterrupt
-
-
-def test_an_interrupted_training_goes_on(
-    trained: Path, base: Path, animals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_training_goes_on(trained: Path, base: Path, animals: Path, tmp_path: Path) -> None:
     output = tmp_path / "interrupted"
     data = ("--train", animals / "train.csv", "--validation", animals / "validation.csv", "--epochs", 5)
-    with monkeypatch.context() as patch:
-        patch.setattr(
-            transformers.trainer, "DEFAULT_CALLBACKS", [transformers.trainer_callback.DefaultFlowCallback, Interrupted]
-        )
-        with pytest.raises(KeyboardInterrupt):
-            fit(base, output, *data)
+    fit_interrupted(base, output, *data)
     assert not (output / "training.json").exists()
     with pytest.raises(ScriptError, match="--resume goes on, --overwrite starts anew"):
         fit(base, output, *data)
@@ -289,8 +225,8 @@ def test_pairs(base: Path, tmp_path: Path) -> None:
 
 def test_every_form_holds_the_same_examples(tmp_path: Path) -> None:
     rows = [{"text": 'he said "no", twice', "label": "a"}, {"text": "naïve 🙂 café", "label": "b"}]
-    tables = [dataset.read(write(tmp_path / f"data{end}", rows)) for end in (".csv", ".tsv", ".jsonl")]
-    texts = [problems.SingleLabel.learn(t, COLUMNS).examples(t).texts for t in tables]
+    tables = [dataset.read(write(tmp_path / f"data{end}", rows), dataset.TABLES) for end in dataset.TABLES]
+    texts = [[row.text for row in SingleLabel.learn(t, COLUMNS).examples(t).rows] for t in tables]
     assert texts[0] == texts[1] == texts[2] == [row["text"] for row in rows]
 
 
@@ -310,14 +246,15 @@ def test_a_hub_dataset_in_a_local_folder(
 
 
 def test_holding_out_keeps_the_mix_of_labels() -> None:
-    targets: list[dataset.Target] = [*[0] * 50, *[1] * 30, *[2] * 19, 3]
-    texts = [str(index) for index in range(100)]
-    kept, held = splits.split(dataset.Examples("x", "", texts, None, targets), 0.2, seed=3)
-    assert sorted(kept.texts + held.texts) == sorted(texts)
-    counts = [list(held.targets).count(label) for label in range(4)]
+    targets = [*[0] * 50, *[1] * 30, *[2] * 19, 3]
+    rows = [Labelled(str(index), None, target) for index, target in enumerate(targets)]
+    problem, examples = SingleLabel("abcd", COLUMNS), Examples("x", "", rows)
+    kept, held = splits.split(problem, examples, 0.2, seed=3)
+    assert sorted([*kept.rows, *held.rows], key=lambda row: int(row.text)) == rows
+    counts = [[row.target for row in held.rows].count(label) for label in range(4)]
     assert all(abs(count - 0.2 * n) <= 1 for count, n in zip(counts, (50, 30, 19, 1), strict=True))
     assert counts[3] == 0
-    assert held.texts == splits.split(dataset.Examples("x", "", texts, None, targets), 0.2, seed=3)[1].texts
+    assert held == splits.split(problem, examples, 0.2, seed=3)[1]
 
 
 @pytest.mark.parametrize(
@@ -331,7 +268,9 @@ def test_holding_out_keeps_the_mix_of_labels() -> None:
     ],
 )
 def test_the_problem_is_guessed(labels: list[object], kind: str, tmp_path: Path) -> None:
-    table = dataset.read(write(tmp_path / "data.jsonl", [{"text": "x", "label": label} for label in labels]))
+    table = dataset.read(
+        write(tmp_path / "data.jsonl", [{"text": "x", "label": label} for label in labels]), dataset.TABLES
+    )
     assert problems.guess(table, COLUMNS) == kind
 
 
@@ -368,7 +307,7 @@ SECRET = "my secret is 12345"
             ("--label-columns", "a,b"),
             "row 3, column a: a column of one label",
         ),
-        (f"text,label\n{SECRET},a\n{SECRET},b\n", (), "train.csv: 2 rows are too few to hold out 10% of them"),
+        (f"text,label\n{SECRET},a\n{SECRET},b\n", (), "train.csv: 2 texts are too few to hold out 10% of them"),
         (f"text,label\n{SECRET},a\n{SECRET},b\n", ("--pair-column", "other"), "no column other"),
     ],
 )
@@ -401,12 +340,12 @@ def test_a_folder_that_is_not_there(animals: Path, tmp_path: Path) -> None:
 def test_bad_bytes_and_bad_json(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"text,label\n\xff,a\n")
     with pytest.raises(ScriptError, match="byte 11 is not UTF-8"):
-        dataset.read(tmp_path / "a.csv")
+        dataset.read(tmp_path / "a.csv", dataset.TABLES)
     (tmp_path / "a.jsonl").write_text('{"text": "x", "label": "a"}\n{"text": \n')
     with pytest.raises(ScriptError, match="row 2: not a JSON object"):
-        dataset.read(tmp_path / "a.jsonl")
+        dataset.read(tmp_path / "a.jsonl", dataset.TABLES)
     with pytest.raises(ScriptError, match=r"must end in one of \.csv, \.tsv, \.jsonl"):
-        dataset.read(tmp_path / "a.xlsx")
+        dataset.read(tmp_path / "a.xlsx", dataset.TABLES)
 
 
 def test_a_label_that_training_has_not_seen(base: Path, animals: Path, tmp_path: Path) -> None:
@@ -460,6 +399,12 @@ def test_overwriting_replaces_the_model(base: Path, animals: Path, tmp_path: Pat
         fit(base, tmp_path / "out", "--train", animals / "train.csv", "--epochs", 1)
     fit(base, tmp_path / "out", "--train", animals / "train.csv", "--epochs", 1, "--seed", 2, "--overwrite")
     assert weights(tmp_path / "out") != before
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scripts" / "problems").glob("*.py")), ids=lambda path: path.stem)
+def test_worked_examples_are_true(path: Path) -> None:
+    name = f"scripts.problems.{path.stem}".removesuffix(".__init__")
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 
 # --- the command ---------------------------------------------------------------------------------------------------

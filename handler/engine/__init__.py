@@ -27,8 +27,9 @@ from handler.config import ServingConfig
 from handler.engine.attention import PACKED
 from handler.engine.precision import Precision, choose
 from handler.errors import ConfigError, InternalError, ModelMismatch, OutOfMemory, Overloaded, RequestError
+from handler.layout import Encoding
 from handler.tasks import Packed, Row, Use
-from handler.tokenization import Encoding, first_position
+from handler.tokenization import first_position
 
 logger = logging.getLogger(__name__)
 

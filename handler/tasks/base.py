@@ -18,9 +18,10 @@ from torch import Tensor
 from handler.batching import Batch
 from handler.config import Overflow, ServingConfig
 from handler.errors import InputTooLong, InvalidInput, ModelMismatch, UnknownOperation
+from handler.layout import Encoding, Layout, Text
 from handler.tasks import parameters
 from handler.tasks.parameters import Parameter
-from handler.tokenization import Encoding, Layout, Text, Tokenizer
+from handler.tokenization import Tokenizer
 from handler.wire import JSON, Form, kind_of
 
 if TYPE_CHECKING:
@@ -209,6 +210,15 @@ class Task(Use):
         text = self.text_schema()
         fields = {"type": "object", "properties": dict.fromkeys(("text", *more), text), "required": ["text"]}
         return {"oneOf": [text, {**fields, "additionalProperties": False}]}
+
+
+def locate(windows: Sequence[Window], at: int) -> tuple[int, int]:
+    """Return window and place in it of a token, given its place in the windows laid end to end."""
+    for index, window in enumerate(windows):
+        if at < len(window.encoding):
+            return index, at
+        at -= len(window.encoding)
+    raise IndexError(at)
 
 
 def labels_of(model_config: PretrainedConfig) -> list[str]:

@@ -11,9 +11,10 @@ import torch
 
 from handler.batching import Batch
 from handler.config import ServingConfig
+from handler.layout import Encoding, Layout
 from handler.tasks.base import Packed, Query, Row, Task, Use, Window
 from handler.tasks.parameters import Choice, Flag, Parameter, Whole
-from handler.tokenization import Encoding, Layout, Tokenizer
+from handler.tokenization import Tokenizer
 from handler.wire import JSON, Form
 
 if TYPE_CHECKING:

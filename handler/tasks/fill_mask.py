@@ -12,9 +12,10 @@ from torch import Tensor
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InputTooLong, InvalidInput, ModelMismatch
+from handler.layout import Encoding, Layout
 from handler.tasks.base import Packed, Query, Task, Use, Window
 from handler.tasks.parameters import Whole, Words
-from handler.tokenization import Encoding, Layout, Tokenizer
+from handler.tokenization import Tokenizer
 from handler.wire import JSON
 
 if TYPE_CHECKING:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InvalidInput
-from handler.tasks.base import Packed, Query, Task, Window, softmax
+from handler.layout import Layout, Tokens, join_windows
+from handler.tasks.base import Aim, Packed, Query, Task, Window, locate, softmax
 from handler.tasks.parameters import Flag, Whole
-from handler.tokenization import Layout, Tokenizer, Tokens, join_windows
+from handler.tokenization import Tokenizer
 from handler.wire import JSON
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ class QuestionAnswering(Task):
     operation = "answer"
     auto_classes = ("AutoModelForQuestionAnswering",)
     overflows = ("window", "truncate", "refuse")
+    fields = ("question", "context")
     golden_items = (
         {"question": "Who signed for the parcel?", "context": PARCEL},
         {"question": "Où? 🙂", "context": "屏幕坏了 на улице, aux Champs-Élysées: pneumonoultramicroscopic"},
@@ -104,6 +108,30 @@ class QuestionAnswering(Task):
         ranked = sorted(answers, key=lambda answer: -answer["score"])[: options["top_k"]]
         return ranked if options["top_k"] > 1 else ranked[0]
 
+    def aims(self, query: Query, windows: Sequence[Window], target: JSON) -> list[Aim]:
+        """Explain why an answer starts and why it ends where it does: two shares of one window.
+
+        Args:
+            target: {"start": character, "end": character} of a span of the context, by default the answer.
+        """
+        tokens = join_windows([window.encoding for window in windows], owner=1)
+        if target is None:
+            only = replace(query, options={**query.options, "top_k": 1})
+            target = self.decode(only, windows)
+        start, end = (target.get("start"), target.get("end")) if isinstance(target, dict) else (None, None)
+        if type(start) is not int or type(end) is not int:
+            raise InvalidInput('target must be {"start": character, "end": character} of a span of the context')
+        inside = np.flatnonzero((tokens.starts < end) & (tokens.ends > start))
+        if len(inside) == 0 and (start, end) != (0, 0):
+            raise InvalidInput("target is a span in which the context has no word")
+        logits = np.concatenate([window.values for window in windows])
+        places = tokens.at[inside]
+        if not len(places):  # the first token of the window that believes least in "no answer" stands for that
+            firsts = np.cumsum([0, *(len(window.encoding) for window in windows[:-1])])
+            places = firsts[[logits[firsts].sum(-1).argmin()]]
+        edges = enumerate(("start", "end"))
+        return [_aim(edge, windows, int(places[logits[places, column].argmax()])) for column, edge in edges]
+
     def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
         """Compare by span, scores also by their own size, for those of many answers are small.
 
@@ -127,6 +155,21 @@ class QuestionAnswering(Task):
             "answer": {"oneOf": [answer, {"type": "array", "items": answer}]},
             "example": {"question": "Who wrote the letter?", "context": "Ada wrote the letter in London."},
         }
+
+
+def _aim(edge: str, windows: Sequence[Window], at: int) -> Aim:
+    """Aim at a token's share of all starts, or ends, in its window."""
+    window, place = locate(windows, at)
+    spans = windows[window].encoding.spans
+    owners = spans.owners if spans else []
+    context = [place for place, owner in enumerate(owners) if place == 0 or owner == 1]
+
+    def score(output: ModelOutput, batch: Batch) -> Tensor:
+        logits = batch.tokens(output[f"{edge}_logits"]).reshape(len(batch.lengths), -1)
+        shares: Tensor = logits[:, context].softmax(-1)
+        return shares[:, context.index(place)]
+
+    return Aim(edge, window, score)
 
 
 def best_spans(

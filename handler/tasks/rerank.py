@@ -9,9 +9,10 @@ import numpy as np
 
 from handler.batching import Batch
 from handler.config import ServingConfig
+from handler.layout import Encoding, Layout
 from handler.tasks.base import Packed, Query, Task, Window, alike, sigmoid
 from handler.tasks.parameters import Flag, Whole
-from handler.tokenization import Encoding, Layout, Tokenizer
+from handler.tokenization import Tokenizer
 from handler.wire import JSON
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from torch import Tensor
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InvalidInput
+from handler.layout import Encoding, Layout
 from handler.tasks.base import (
     Aim,
     Packed,
@@ -25,7 +26,7 @@ from handler.tasks.base import (
     softmax,
 )
 from handler.tasks.parameters import Choice, Whole
-from handler.tokenization import Encoding, Layout, Tokenizer
+from handler.tokenization import Tokenizer
 from handler.wire import JSON, Form
 
 if TYPE_CHECKING:

@@ -3,66 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from torch import Tensor
 
 from handler.batching import Batch
 from handler.config import ServingConfig
-from handler.tasks.base import Packed, Query, Row, Task, Window, alike, labels_of, softmax
+from handler.errors import InvalidInput
+from handler.layout import Layout, Tokens, join_windows
+from handler.tasks.base import Aim, Packed, Query, Row, Task, Window, alike, labels_of, locate, softmax
 from handler.tasks.parameters import Choice, Whole, Words
-from handler.tokenization import Layout, Tokenizer, Tokens, join_windows
+from handler.tasks.tag_scheme import Places, Scheme
+from handler.tokenization import Tokenizer
 from handler.wire import JSON
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
     from transformers.utils.generic import ModelOutput
 
-Places: TypeAlias = NDArray[np.intp]
 Which: TypeAlias = tuple[int, int, str]  # the first and the last token of an entity, and what it is called
 STRATEGIES = ("none", "simple", "first", "average", "max")
 MANY = "Ada Lovelace wrote to Charles Babbage in London. "
-
-
-@dataclass(frozen=True)
-class Scheme:
-    """How labels divide a text into entities: for each label its entity, and whether it opens or closes one."""
-
-    groups: list[str]  # what an entity is called
-    tags: Places  # (labels,): a number that neighbours must share to be one entity
-    opens: NDArray[np.bool_]  # (labels,)
-    closes: NDArray[np.bool_]  # (labels,)
-
-    def begins(self, labels: Places) -> Places:
-        """Return where in a row of labels entities begin."""
-        tags = self.tags[labels]
-        new = (tags[1:] != tags[:-1]) | self.opens[labels[1:]] | self.closes[labels[:-1]]
-        return np.flatnonzero(np.concatenate(([True], new)))
-
-    @classmethod
-    def of(cls, labels: Sequence[str]) -> Scheme:
-        """Read the scheme off the labels.
-
-        IOB, where B- opens an entity, as the pipeline of transformers reads every label. BILOU and IOBES (BMES) where
-        every prefix is one of theirs and one of L-, U-, E-, S- beside B- is among them: there U- and S- are entities
-        of one token, and L- and E- close one. A label without a prefix continues its like.
-
-        >>> Scheme.of(["O", "B-PER", "I-PER"]).opens.tolist(), Scheme.of(["O", "B-X", "L-X"]).closes.tolist()
-        ([False, True, False], [False, False, True])
-        """
-        prefixes = {label.split("-", 1)[0] for label in labels if "-" in label}
-        closing = prefixes <= set("BILUESM") and "B" in prefixes and bool(prefixes & set("LUES"))
-        known, opening = ("BILUESM", "BUS") if closing else ("BI", "B")
-        split = [(label[0], label[2:]) if label[1:2] == "-" and label[0] in known else ("", label) for label in labels]
-        tags = [tag for _, tag in split]
-        return cls(
-            [label.split("-", 1)[-1] for label in labels],
-            np.array([tags.index(tag) for tag in tags]),
-            np.array([prefix != "" and prefix in opening for prefix, _ in split]),
-            np.array([closing and prefix != "" and prefix in "LUES" for prefix, _ in split]),
-        )
 
 
 class TokenClassification(Task):
@@ -181,6 +143,52 @@ class TokenClassification(Task):
                 start == 0 or " " in text[start - 1 : start + 1] or token == unknown for _, token, start, _ in spans
             ]
         return np.flatnonzero([True, *begins[1:]])
+
+    def aims(self, query: Query, windows: Sequence[Window], target: JSON) -> list[Aim]:
+        """Explain why the tokens of an entity have their labels: the mean of the scores of those labels.
+
+        Args:
+            target: a character of the entity or, where none is, of the word; or {"start": character, "label": label}
+                for the score of another label of the word there. By default the entity of the best score.
+        """
+        tokens = join_windows([window.encoding for window in windows])
+        scores = softmax(np.concatenate([window.values for window in windows])[tokens.at])
+        labels = scores.argmax(-1)
+        begins = self.scheme.begins(labels)
+        entities = np.searchsorted(begins, np.arange(len(labels)), side="right")  # of which entity a token is
+        ignored = [self.scheme.groups[label] in query.options["ignore_labels"] for label in labels]
+        if target is None:
+            best = scores.max(-1) - np.array(ignored)
+            chosen = np.flatnonzero(entities == entities[int(best.argmax())])
+        else:
+            start, label = self._read_target(target)
+            there = np.flatnonzero((tokens.starts <= start) & (start < tokens.ends))
+            if not len(there):
+                raise InvalidInput(f"target is character {start}, where text has no word")
+            same = tokens.words if label is not None or ignored[there[0]] else entities
+            chosen = np.flatnonzero(same == same[there[0]])
+            labels = labels if label is None else np.full_like(labels, self.labels.index(label))
+        window, first = locate(windows, int(tokens.at[chosen[0]]))
+        places = [first + int(at - tokens.at[chosen[0]]) for at in tokens.at[chosen]]
+        shown = [place for place in places if place < len(windows[window].encoding)]  # an entity may leave its window
+        wanted = labels[chosen[: len(shown)]].tolist()
+
+        def score(output: ModelOutput, batch: Batch) -> Tensor:
+            logits = batch.tokens(output["logits"]).reshape(len(batch.lengths), -1, len(self.labels))
+            of_tokens: Tensor = logits.softmax(-1)[:, shown, wanted]
+            return of_tokens.mean(-1)
+
+        name = self.scheme.groups[wanted[0]] if target is None or isinstance(target, int) else self.labels[wanted[0]]
+        return [Aim(name, window, score)]
+
+    def _read_target(self, target: JSON) -> tuple[int, str | None]:
+        start, label = (target.get("start"), target.get("label")) if isinstance(target, dict) else (target, None)
+        if type(start) is not int or not (label is None or label in self.labels):
+            raise InvalidInput(
+                'target must be a character, or {"start": character, "label": label} with one of the labels: '
+                + ", ".join(self.labels)
+            )
+        return start, label
 
     def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
         """Compare entity by entity; with strategy `none`, a token may take another label of nearly the same score.

@@ -9,8 +9,9 @@ import torch
 
 from handler.batching import Batch
 from handler.config import ServingConfig
+from handler.layout import Layout, Spans
 from handler.tasks.base import Packed, Query, Task, Window
-from handler.tokenization import Layout, Spans, Tokenizer
+from handler.tokenization import Tokenizer
 from handler.wire import JSON
 
 if TYPE_CHECKING:

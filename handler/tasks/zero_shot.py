@@ -11,9 +11,10 @@ import numpy as np
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InputTooLong, InvalidInput, ModelMismatch
+from handler.layout import Encoding, Layout
 from handler.tasks.base import Packed, Query, Row, Task, Window, alike, softmax
 from handler.tasks.parameters import Flag, Parameter, Words
-from handler.tokenization import Encoding, Layout, Tokenizer
+from handler.tokenization import Tokenizer
 from handler.wire import JSON, Form, kind_of
 
 if TYPE_CHECKING:

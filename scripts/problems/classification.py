@@ -1,80 +1,71 @@
-"""The kinds of problems: what the labels of a table mean.
-
-Every kind is one class that learns its labels from the training table, knows the target of a row, encodes examples and
-measures answers. The registry is at the bottom. Reads no files and trains nothing.
-"""
+"""One answer about a whole text or pair of texts: a label, several labels, a number."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from scripts.console import ScriptError
-from scripts.dataset import Columns, Examples, Record, Table, Target
+from scripts.dataset import Columns, Record, Table
+from scripts.problems.base import Encoded, Examples, Limits, Problem, Stratum, cut, unpacked
 
 if TYPE_CHECKING:
     import numpy as np
     from transformers import PreTrainedTokenizerBase
 
+T = TypeVar("T", int, float, list[float])
 
-class Problem(ABC):
-    """What is learnt: which labels there are, what a row's target is, and how good answers are."""
 
-    problem_type: ClassVar[str]  # in the model's config.json
-    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
-    metrics: ClassVar[Mapping[str, str]]  # key -> title
-    best: ClassVar[str]  # the metric that chooses the best epoch
-    lower_is_better: ClassVar[bool] = False
+@dataclass(frozen=True)
+class Labelled(Generic[T]):
+    """A text, or a pair of them, and what the model should answer."""
 
-    def __init__(self, labels: Sequence[str], columns: Columns) -> None:
-        self.labels = tuple(labels)
-        self.columns = columns
-        self.index = {label: number for number, label in enumerate(self.labels)}
+    text: str
+    pair: str | None
+    target: T
 
-    @classmethod
-    @abstractmethod
-    def learn(cls, table: Table, columns: Columns) -> Problem:
-        """Find the labels in the training table."""
 
-    @abstractmethod
-    def target(self, table: Table, row: int, record: Record) -> Target:
+class Classification(Problem[Labelled[T]]):
+    """What the three kinds share; each knows the target of a row and measures answers."""
+
+    auto_class = "AutoModelForSequenceClassification"
+
+    def target(self, table: Table, row: int, record: Record) -> T:
         """Return what the model should answer for one row."""
+        raise NotImplementedError
 
-    @abstractmethod
-    def measure(self, logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    def measure(self, targets: np.ndarray, logits: np.ndarray) -> dict[str, float]:
         """Return the metrics of answers (n, labels) against targets (n,) or (n, labels)."""
+        raise NotImplementedError
 
-    @abstractmethod
-    def counts(self, examples: Examples) -> dict[str, int]:
-        """Return how often each label occurs."""
+    def example(self, table: Table, row: int, record: Record) -> Labelled[T]:
+        text = table.text(row, record, self.columns.text)
+        pair = None if self.columns.pair is None else table.text(row, record, self.columns.pair)
+        return Labelled(text, pair, self.target(table, row, record))
 
-    def examples(self, table: Table) -> Examples:
-        """Turn the rows of a table into examples; the first bad row is refused."""
-        text, pair = self.columns.text, self.columns.pair
-        texts = [table.text(row, record, text) for row, record in table.rows]
-        pairs = None if pair is None else [table.text(row, record, pair) for row, record in table.rows]
-        targets = [self.target(table, row, record) for row, record in table.rows]
-        return Examples(table.name, table.sha256, texts, pairs, targets)
+    def stratum(self, example: Labelled[T]) -> Stratum:
+        return example.target
 
-    def encode(self, examples: Examples, tokenizer: PreTrainedTokenizerBase, max_length: int) -> list[dict[str, Any]]:
-        """Tokenize once, without padding; each item is one example as the model takes it."""
-        encoded = tokenizer(examples.texts, examples.pairs, truncation=True, max_length=max_length)
-        names = list(encoded.keys())
-        columns = zip(*(encoded[name] for name in names), strict=True)
-        return [
-            {**dict(zip(names, values, strict=True)), "labels": target}
-            for values, target in zip(columns, examples.targets, strict=True)
-        ]
+    def encode(
+        self, examples: Examples[Labelled[T]], tokenizer: PreTrainedTokenizerBase, limits: Limits, *, training: bool
+    ) -> Encoded:
+        import numpy as np
 
-    def titled(self, metrics: Mapping[str, float]) -> str:
-        """Return metrics as a person reads them: `accuracy 0.953  macro F1 0.951`."""
-        return "  ".join(f"{title} {metrics[key]:.3f}" for key, title in self.metrics.items())
+        texts, pairs = [row.text for row in examples.rows], [row.pair for row in examples.rows]
+        seconds = None if self.columns.pair is None else pairs
+        encoding = tokenizer(texts, seconds, truncation=True, max_length=limits.max_length)
+        features = unpacked(encoding)
+        for feature, row in zip(features, examples.rows, strict=True):
+            feature["labels"] = row.target
+        judge = partial(self.measure, np.array([row.target for row in examples.rows]))
+        return Encoded(features, judge, cut(features, limits, self.noun))
 
 
-class SingleLabel(Problem):
+class SingleLabel(Classification[int]):
     """Exactly one label a text."""
 
     problem_type = "single_label_classification"
@@ -90,24 +81,48 @@ class SingleLabel(Problem):
         (column,) = self.columns.labels
         return known(self.index, table.label(row, record, column), table, row, column)
 
-    def measure(self, logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    def measure(self, targets: np.ndarray, logits: np.ndarray) -> dict[str, float]:
         from sklearn.metrics import accuracy_score, f1_score
 
         answers = logits.argmax(-1)
         macro = f1_score(targets, answers, average="macro", zero_division=0)
         return {"accuracy": float(accuracy_score(targets, answers)), "macro_f1": float(macro)}
 
-    def counts(self, examples: Examples) -> dict[str, int]:
-        found = Counter(examples.targets)
+    def counts(self, examples: Examples[Labelled[int]]) -> dict[str, int]:
+        found = Counter(row.target for row in examples.rows)
         return {label: found[number] for number, label in enumerate(self.labels)}
 
 
-class MultiLabel(Problem):
+class Entailment(SingleLabel):
+    """What a premise says about a hypothesis; the names of the labels are those that zero-shot classification needs."""
+
+    noun = "pairs"
+    epochs = (3, 20)
+    text_columns = ("premise", "sentence1", "text")
+    pair_columns = ("hypothesis", "sentence2")
+
+    @classmethod
+    def learn(cls, table: Table, columns: Columns) -> Entailment:
+        (column,) = columns.labels
+        for row, record in table.rows:
+            if table.label(row, record, column) not in ENTAILMENT:
+                raise table.error(row, column, f"the label is none of {', '.join(ENTAILMENT)}")
+        names = ordered(table, column, {table.label(row, record, column) for row, record in table.rows})
+        if "entailment" not in names:
+            raise ScriptError(f"{table.name}, column {column}: no label is entailment")
+        return cls(names, columns)
+
+
+ENTAILMENT = ("entailment", "neutral", "contradiction", "not_entailment")
+
+
+class MultiLabel(Classification[list[float]]):
     """Any number of labels a text: several columns of 0 and 1, or one column with a list of labels."""
 
     problem_type = "multi_label_classification"
     metrics: ClassVar = {"micro_f1": "micro F1", "subset_accuracy": "subset accuracy"}
     best = "micro_f1"
+    options = Problem.options | {"label_columns", "label_separator"}
 
     @classmethod
     def learn(cls, table: Table, columns: Columns) -> MultiLabel:
@@ -126,19 +141,19 @@ class MultiLabel(Problem):
             target[known(self.index, label, table, row, column)] = 1.0
         return target
 
-    def measure(self, logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    def measure(self, targets: np.ndarray, logits: np.ndarray) -> dict[str, float]:
         from sklearn.metrics import accuracy_score, f1_score
 
         answers, targets = logits > 0, targets > 0.5
         micro = f1_score(targets, answers, average="micro", zero_division=0)
         return {"micro_f1": float(micro), "subset_accuracy": float(accuracy_score(targets, answers))}
 
-    def counts(self, examples: Examples) -> dict[str, int]:
-        sums = map(sum, zip(*examples.targets, strict=True))
+    def counts(self, examples: Examples[Labelled[list[float]]]) -> dict[str, int]:
+        sums = map(sum, zip(*(row.target for row in examples.rows), strict=True))
         return {label: int(n) for label, n in zip(self.labels, sums, strict=True)}
 
 
-class Regression(Problem):
+class Regression(Classification[float]):
     """A number a text."""
 
     problem_type = "regression"
@@ -157,7 +172,7 @@ class Regression(Problem):
             raise table.error(row, column, "the target of a regression must be a number")
         return value
 
-    def measure(self, logits: np.ndarray, targets: np.ndarray) -> dict[str, float]:
+    def measure(self, targets: np.ndarray, logits: np.ndarray) -> dict[str, float]:
         from scipy.stats import pearsonr, spearmanr  # type: ignore[import-untyped]
 
         answers = logits.reshape(-1)
@@ -168,7 +183,7 @@ class Regression(Problem):
             "spearman": 0.0 if constant else float(spearmanr(answers, targets).statistic),
         }
 
-    def counts(self, examples: Examples) -> dict[str, int]:
+    def counts(self, examples: Examples[Labelled[float]]) -> dict[str, int]:
         return {self.labels[0]: len(examples)}
 
 
@@ -208,19 +223,3 @@ def number(cell: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-PROBLEMS: dict[str, type[Problem]] = {"single": SingleLabel, "multi": MultiLabel, "regression": Regression}
-
-
-def guess(table: Table, columns: Columns) -> str:
-    """Name the kind of problem that a table poses.
-
-    Several label columns, a separator or lists: multi. Numbers of which one has a fraction: regression. Else single.
-    """
-    cells = [record.get(columns.labels[0]) for _, record in table.rows]
-    if len(columns.labels) > 1 or columns.separator or any(isinstance(cell, list) for cell in cells):
-        return "multi"
-    values = [number(str(cell)) for cell in cells]
-    fractions = all(value is not None for value in values) and any(v is not None and v % 1 for v in values)
-    return "regression" if fractions else "single"
