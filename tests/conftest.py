@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from handler.config import ModelConfig, ServingConfig
 from handler.predictor import Predictor
 from scripts.package import build
 from tests.live import Live, own_config
-from tests.samples import BASE, MODELS, ROOT, LoadMain, MakeModel, MakePredictor
+from tests.samples import BASE, HEADS, MODELS, ROOT, LoadMain, MakeModel, MakePredictor
 from tests.stand_in import StandIn
 
 os.environ["TS_DECODE_INPUT_REQUEST"] = "false"  # as TorchServe does with our config.properties
@@ -127,6 +128,22 @@ def live(mar: Path) -> Iterator[Live]:
             yield replace(server, quickstart=quickstart.stdout)
         finally:
             server.script("serve.sh", "stop", check=False)
+
+
+@pytest.fixture(scope="session")
+def heads(live: Live, make_model: MakeModel) -> Mapping[str, Path]:
+    """Pack and register a model of every head; return their folders. A worker loads while the next one is packed."""
+    settings = ModelConfig.read(ROOT / "model-config.yaml")
+    folders = {name: make_model(**made) for name, (made, _) in HEADS.items()}
+    with ThreadPoolExecutor(len(HEADS)) as pool:
+        registering = []
+        for name, (_, task) in HEADS.items():
+            packed_for = replace(settings, handler=replace(settings.handler, task=task, threads=1))
+            build(folders[name], name, "1.0", packed_for, live.store)
+            registering.append(pool.submit(live.script, "models.py", "register", name))
+    for registered in registering:
+        registered.result()
+    return folders
 
 
 @pytest.fixture

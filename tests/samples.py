@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from transformers import (
     BertForMaskedLM,
     BertForNextSentencePrediction,
+    BertForPreTraining,
     BertForQuestionAnswering,
     BertForTokenClassification,
     BertModel,
@@ -54,6 +55,17 @@ MODELS: dict[str, dict[str, Any]] = {
     "sentence-similarity": {"architecture": BertModel},
     "rerank": {"labels": ("relevant",), "problem_type": None},
     "tokenize": {"architecture": BertModel},
+}
+
+
+# Models by name on the server: how each is made and the task it is packed for; `tiny`, a classifier, is there already.
+HEADS: dict[str, tuple[dict[str, Any], str | None]] = {
+    "entities": (MODELS["token-classification"], None),
+    "answers": (MODELS["question-answering"], None),
+    "pretrained": ({"architecture": BertForPreTraining}, None),
+    "entailment": (MODELS["zero-shot-classification"], "zero-shot-classification"),
+    "reranker": (MODELS["rerank"], "rerank"),
+    "encoder": (MODELS["feature-extraction"], None),
 }
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,12 @@ import pytest
 import tritonclient.http as triton
 from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
-from transformers import BertForPreTraining
 
-from handler.config import ModelConfig, ServingConfig
+from handler.config import ServingConfig
 from handler.predictor import Predictor
 from handler.tasks import TASKS, Task
-from scripts.package import build
 from tests.live import Live
-from tests.samples import MODELS, ROOT, MakeModel
+from tests.samples import HEADS
 
 pytestmark = pytest.mark.server
 
@@ -32,16 +29,6 @@ TOLERANCE = 1e-5
 ADA = "Ada Lovelace wrote to Charles Babbage in London, and Élodie Müller-Łukasz read it in 東京. 🙂 "
 PARCEL = "The parcel left Hamburg on Monday, and Ms Müller-Łukasz signed for it at noon. "
 COMPLAINT = "The screen went black after two days, and the shop does not answer my letters."
-
-# Models by name on the server: how each is made and the task it is packed for; `tiny`, a classifier, is there already.
-HEADS: dict[str, tuple[dict[str, Any], str | None]] = {
-    "entities": (MODELS["token-classification"], None),
-    "answers": (MODELS["question-answering"], None),
-    "pretrained": ({"architecture": BertForPreTraining}, None),
-    "entailment": (MODELS["zero-shot-classification"], "zero-shot-classification"),
-    "reranker": (MODELS["rerank"], "rerank"),
-    "encoder": (MODELS["feature-extraction"], None),
-}
 
 
 @dataclass(frozen=True)
@@ -102,27 +89,12 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(live: Live, make_model: MakeModel, model_folder: Path) -> Iterator[Served]:
-    """Pack and register a model of every head; a worker loads while the next archive is packed."""
-    settings = ModelConfig.read(ROOT / "model-config.yaml")
-    folders = {name: make_model(**made) for name, (made, _) in HEADS.items()}
-    registering = []
-    try:
-        with ThreadPoolExecutor(len(HEADS)) as pool:
-            for name, (_, task) in HEADS.items():
-                packed_for = replace(settings, handler=replace(settings.handler, task=task, threads=1))
-                build(folders[name], name, "1.0", packed_for, live.store)
-                registering.append(pool.submit(live.script, "models.py", "register", name))
-        for registered in registering:
-            registered.result()
-        local = {
-            name: Predictor.load(folders[name], ServingConfig(task=task), name=name)
-            for name, (_, task) in HEADS.items()
-        }
-        yield Served(live, {**local, "tiny": Predictor.load(model_folder, name="tiny")})
-    finally:
-        with ThreadPoolExecutor(len(HEADS)) as pool:
-            list(pool.map(lambda name: live.script("models.py", "unregister", name, check=False), HEADS))
+def served(live: Live, heads: Mapping[str, Path], model_folder: Path) -> Served:
+    """Load the models that the server has into this process."""
+    local = {
+        name: Predictor.load(folder, ServingConfig(task=HEADS[name][1]), name=name) for name, folder in heads.items()
+    }
+    return Served(live, {**local, "tiny": Predictor.load(model_folder, name="tiny")})
 
 
 def test_every_task_is_asked_here() -> None:

@@ -35,9 +35,13 @@ def blocks(section: str) -> list[Block]:
     return [Block(*found) for found in re.findall(r"(?ms)^```(\w+)\n(.*?)^```$", body)]
 
 
-def examples() -> list[tuple[Block, Block]]:
-    """Return every example of the API with the answer that follows it."""
-    found = [block for block in blocks("Ask it") if not block.text.startswith("KEY=")]
+KEY = next(block.text for block in blocks("Ask it") if block.text.startswith("KEY="))
+ASK = next(block.text for block in blocks("Every task") if block.text.startswith("ask()"))
+
+
+def examples(section: str) -> list[tuple[Block, Block]]:
+    """Return every example of a section with the answer that follows it."""
+    found = [block for block in blocks(section) if block.language != "sh" and block.text not in (KEY, ASK)]
     return list(zip(found[::2], found[1::2], strict=True))
 
 
@@ -52,22 +56,47 @@ def shape(value: Any) -> Any:
     return {key: shape(item) for key, item in value.items()} if isinstance(value, dict) else value
 
 
+def kinds(value: Any) -> Any:
+    """Reduce an answer to what does not depend on the model: keys and kinds of values, lists by their first element."""
+    if isinstance(value, dict):
+        return {key: kinds(item) for key, item in value.items()}
+    return [kinds(item) for item in value[:1]] if isinstance(value, list) else type(value)
+
+
+def run(example: Block, live: Live) -> str:
+    """Run an example as it stands, but for the port of the server."""
+    text = ((ASK if example.language == "bash" else "") + example.text).replace(
+        "127.0.0.1:8080", f"127.0.0.1:{live.ports['inference_address']}"
+    )
+    command = ["bash", "-c", KEY + text] if example.language == "bash" else ["python3", "-c", text]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=live.run_dir, env=activated()).stdout
+
+
+def of(example: tuple[Block, Block]) -> str:
+    """Name an example."""
+    return re.sub(r"\W+", " ", example[0].text)[:40]
+
+
 @pytest.mark.server
-@pytest.mark.parametrize("example", examples(), ids=lambda pair: re.sub(r"\W+", " ", pair[0].text)[:40])
+@pytest.mark.parametrize("example", examples("Ask it"), ids=of)
 def test_an_example_answers_what_the_readme_shows(live: Live, example: tuple[Block, Block]) -> None:
-    """Run each example as it stands, but for the port of the server."""
+    """Every question to the quickstart's model."""
     question, answer = example
-    text = question.text.replace("127.0.0.1:8080", f"127.0.0.1:{live.ports['inference_address']}")
-    if question.language == "bash":
-        key = next(block.text for block in blocks("Ask it") if block.text.startswith("KEY="))
-        command = ["bash", "-c", key + text]
-    else:
-        command = ["python3", "-c", text]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=live.run_dir, env=activated())
+    told = run(question, live)
     if answer.language == "json":
-        assert shape(json.loads(done.stdout)) == shape(json.loads(answer.text))
+        assert shape(json.loads(told)) == shape(json.loads(answer.text))
     else:
-        assert done.stdout == answer.text
+        assert told == answer.text
+
+
+@pytest.mark.server
+@pytest.mark.parametrize("example", examples("Every task"), ids=of)
+def test_an_example_of_a_task_is_answered_so(live: Live, heads: Any, example: tuple[Block, Block]) -> None:
+    """Every question to a model of its kind, untrained: the keys and kinds of values that the README shows."""
+    assert heads
+    question, answer = example
+    found = kinds(json.loads(run(question, live)))
+    assert found in (kinds(json.loads(answer.text)), []), "an untrained model may find no entity"
 
 
 @pytest.mark.server
