@@ -42,7 +42,7 @@ def main() -> None:
             bar.update(task, advance=1)
     rows = [row for one in explained for row in heaviest(one)]
     table(["label", "score", "words that count most"], rows)
-    arguments.output.write_text(page(arguments.model or str(arguments.local), explained), encoding="utf-8")
+    arguments.output.write_text(page(arguments.model or arguments.local.name, explained), encoding="utf-8")
     say(f"written: {arguments.output}")
 
 
