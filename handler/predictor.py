@@ -33,6 +33,7 @@ from handler.errors import (
 )
 from handler.explain import Explainer
 from handler.tasks import Query, Task, auto_class_for, operations_for, parameters
+from handler.telemetry import BatchReport
 from handler.tokenization import Tokenizer
 from handler.wire import JSON, Body, ModelName, Question
 from handler.work import Item, Job, Reply, Request, Work
@@ -160,6 +161,7 @@ class Predictor:
         work.report.n_texts = len(encodings)
         work.report.n_tokens = sum(map(len, encodings))
         work.report.n_truncated = sum(encoding.n_truncated for encoding in encodings)
+        work.report.n_unknown = sum(encoding.ids.count(self.tokenizer.unknown_id or -1) for encoding in encodings)
         return work
 
     def run(self, work: Work) -> None:
@@ -183,7 +185,7 @@ class Predictor:
         shared = work.report.headers() | ({"x-model-hash": self.model_hash[:16]} if self.model_hash else {})
         replies = []
         for job in work.jobs:
-            reply = self._write(job)
+            reply = self._write(job, work.report)
             if job.error:
                 work.report.refused[job.error.type] += 1
             headers = {**shared, **reply.headers, **job.headers()}
@@ -311,8 +313,12 @@ class Predictor:
         job.settle()
         return answers
 
-    def _write(self, job: Job) -> Reply:
+    def _write(self, job: Job, report: BatchReport) -> Reply:
         answers = self._answers(job)
+        for item, answer in zip(job.items, answers, strict=False):
+            if not item.error and (leading := job.task.leading(answer)):
+                report.labels[leading[0]] += 1
+                report.score_sum += leading[1]
         if job.question and not job.error:
             try:
                 if job.request.explain:

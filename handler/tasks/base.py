@@ -144,6 +144,10 @@ class Task(Use):
         """Whether its answers can be explained."""
         return type(self).aims is not Task.aims
 
+    def leading(self, answer: JSON) -> tuple[str, float] | None:
+        """Return the label that a client would act on, and its score, whose shares tell when texts begin to differ."""
+        return None
+
     def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
         """Tell whether two answers to one question are the same up to `tolerance` on every number."""
         return alike(expected, answer, tolerance)
