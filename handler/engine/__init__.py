@@ -26,7 +26,15 @@ from handler.batching import Batch, Packing, distinct, plan
 from handler.config import ServingConfig
 from handler.engine.attention import PACKED
 from handler.engine.precision import Precision, choose
-from handler.errors import ConfigError, InternalError, ModelMismatch, OutOfMemory, Overloaded, RequestError
+from handler.errors import (
+    ConfigError,
+    DeviceLost,
+    InternalError,
+    ModelMismatch,
+    OutOfMemory,
+    Overloaded,
+    RequestError,
+)
 from handler.layout import Encoding
 from handler.tasks import Packed, Row, Use
 from handler.tokenization import first_position
@@ -75,6 +83,7 @@ class Engine:
         self.main = main
         self.precision: Precision = choose(config.precision, self.device)
         self.max_batch_tokens = config.max_batch_tokens or BATCH_TOKENS[self.device.type]
+        self.lost = False  # whether the device failed for good, as a GPU does for a process after some errors
         self.pad_id = pad_id
         self.first_position = first_position(model.config)
         self.model = model.train(False).requires_grad_(False).to(self.device)
@@ -173,7 +182,13 @@ class Engine:
 
     def _attempt(self, use: Use, encodings: list[Encoding]) -> list[Row | RequestError]:
         try:
+            if self.lost:
+                return [DeviceLost("the device failed: ask again, another worker takes over")] * len(encodings)
             return list(self._forward(use, encodings))
+        except torch.AcceleratorError as error:  # nothing on the device can be trusted from here on
+            self.lost = True
+            logger.error("%s: the device is lost, this worker ends", type(error).__name__)
+            return self._attempt(use, encodings)
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 return self._one_by_one(use, encodings, error)
