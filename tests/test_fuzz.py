@@ -67,7 +67,7 @@ def test_no_question_breaks_a_task(name: str, load_main: LoadMain, data: st.Data
     needed = schema.get("parameters", {})
     explained = task.explains and data.draw(st.booleans())
     cheap = {**explain.PARAMETERS, "n_steps": Whole(default=1, most=1)} if explained else {}
-    question = {
+    question: dict[str, Any] = {
         "inputs": data.draw(item(schema["example"]) | st.lists(item(schema["example"]), max_size=3)),
         "parameters": data.draw(given_with({**task.parameters, **cheap}, needed)),
     }
