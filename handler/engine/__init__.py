@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 from handler.batching import Batch, Packing, distinct, plan
 from handler.config import ServingConfig
 from handler.engine.attention import PACKED
+from handler.engine.encoder import PackedEncoder, encoder_name, packed_encoder
 from handler.engine.precision import Precision, choose
 from handler.errors import ConfigError, InternalError, ModelMismatch, OutOfMemory, Overloaded, RequestError
 from handler.layout import Encoding
@@ -79,12 +80,14 @@ class Engine:
         self.first_position = first_position(model.config)
         self.model = model.train(False).requires_grad_(False).to(self.device)
         self._takes_type_ids = type_ids and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
-        encoder = _encoder_of(model)
-        if encoder is not None:
+        name = encoder_name(model.base_model)
+        if name is not None:
+            encoder = getattr(model.base_model, name)
             encoder.register_forward_pre_hook(self._enter_encoder, with_kwargs=True)
             encoder.register_forward_hook(self._leave_encoder, with_kwargs=True)
-        self.packed = self._can_pack(packed and encoder is not None)
-        (encoder or model).to(dtype=self.precision.dtype)
+            del encoder  # its weights go layer by layer when ours settles
+        self.packed = self._can_pack(packed and name is not None)
+        self._settle(getattr(model.base_model, name) if name else model)
 
     @classmethod
     def load(
@@ -252,6 +255,17 @@ class Engine:
         output[next(iter(output))] = states.float()
         return output
 
+    def _settle(self, encoder: nn.Module) -> None:
+        """Bring the encoder into its precision; raises ModelMismatch where that changes answers in fp32."""
+        if not isinstance(encoder, PackedEncoder):
+            encoder.to(dtype=self.precision.dtype)
+            return
+        probe = _probe(self.model.config)
+        before = self._try(probe) if self.precision.dtype == torch.float32 else []
+        encoder.settle(self.precision.dtype, self.device)
+        if before and not all(map(_alike, before, self._try(probe))):
+            raise ModelMismatch(f"{type(self.model).__name__} is computed differently with weights laid out for speed")
+
     def _can_pack(self, wanted: bool) -> bool:
         """Compare, in fp32, a probe computed alone, padded and packed, and leave the model set accordingly."""
         self.packed = False
@@ -277,18 +291,29 @@ class Engine:
         return [*self._forward(HiddenStates(), probe), *self._forward(self.main, probe)]
 
     def _packs_like(self, padded: list[Row], probe: list[Encoding]) -> bool:
-        before = self.model.config._attn_implementation
-        try:
-            self.packed = True
-            self.model.set_attn_implementation(PACKED)
-            if all(map(_alike, self._try(probe), padded)):
-                return True
-            reason = "its packed answers differ"
-        except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError) as error:
-            reason = f"{type(error).__name__} in its packed forward"
-        logger.warning("%s travels padded: %s", type(self.model).__name__, reason)
-        self.packed = False
-        self.model.set_attn_implementation(before)
+        """Try our own encoder, then that of transformers with our attention; leave what gives the same answers."""
+        base, before = self.model.base_model, self.model.config._attn_implementation
+        name = encoder_name(base)
+        ours = packed_encoder(self.model)
+        theirs = getattr(base, name) if name else None
+        for encoder in (ours, theirs):
+            if encoder is None or name is None:
+                continue
+            setattr(base, name, encoder)
+            try:
+                self.packed = True
+                self.model.set_attn_implementation(PACKED)
+                if all(map(_alike, self._try(probe), padded)):
+                    return True
+                reason = "its packed answers differ"
+            except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError) as error:
+                reason = f"{type(error).__name__} in its packed forward"
+            whose = "of transformers" if encoder is theirs else "of ours"
+            logger.warning(
+                "%s cannot travel packed through the encoder %s: %s", type(self.model).__name__, whose, reason
+            )
+            self.packed = False
+            self.model.set_attn_implementation(before)
         return False
 
 
@@ -299,12 +324,6 @@ def read_config(folder: Path) -> PretrainedConfig:
     except (OSError, ValueError) as error:
         raise ModelMismatch(f"no config.json of a known model in {folder}") from error
     return config
-
-
-def _encoder_of(model: PreTrainedModel) -> nn.Module | None:
-    """Return the stack of layers between embeddings and head; None where a family does not set it apart."""
-    modules = (getattr(model.base_model, name, None) for name in ("encoder", "transformer"))
-    return next((module for module in modules if isinstance(module, nn.Module)), None)
 
 
 def _probe(model_config: PretrainedConfig) -> list[Encoding]:
