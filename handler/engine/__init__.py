@@ -24,9 +24,11 @@ from transformers.utils import logging as transformers_logging
 
 from handler.batching import Batch, Packing, distinct, plan
 from handler.config import ServingConfig
+from handler.engine import int8
 from handler.engine.attention import PACKED
 from handler.engine.encoder import PackedEncoder, encoder_name, packed_encoder
-from handler.engine.precision import Precision, choose
+from handler.engine.int8 import IntegerEncoder
+from handler.engine.precision import DTYPES, INT8, Precision, choose, supported
 from handler.errors import ConfigError, InternalError, ModelMismatch, OutOfMemory, Overloaded, RequestError
 from handler.layout import Encoding
 from handler.tasks import Packed, Row, Use
@@ -74,18 +76,23 @@ class Engine:
         """
         self.device = device or torch.device("cpu")
         self.main = main
-        self.precision: Precision = choose(config.precision, self.device)
+        name = encoder_name(model.base_model)
+        encoder = getattr(model.base_model, name) if name else None
+        integers = isinstance(encoder, IntegerEncoder)
+        self.precision: Precision = choose(config.precision, self.device, floats=not integers, integers=integers)
         self.max_batch_tokens = config.max_batch_tokens or BATCH_TOKENS[self.device.type]
         self.pad_id = pad_id
         self.first_position = first_position(model.config)
         self.model = model.train(False).requires_grad_(False).to(self.device)
         self._takes_type_ids = type_ids and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
-        name = encoder_name(model.base_model)
-        if name is not None:
-            encoder = getattr(model.base_model, name)
+        if integers:  # proven when it was packed, and by its golden answers
+            self.packed = True
+            model.set_attn_implementation(PACKED)
+            return
+        if encoder is not None:
             encoder.register_forward_pre_hook(self._enter_encoder, with_kwargs=True)
             encoder.register_forward_hook(self._leave_encoder, with_kwargs=True)
-            del encoder  # its weights go layer by layer when ours settles
+        del encoder  # its weights go layer by layer when ours settles
         self.packed = self._can_pack(packed and name is not None)
         self._settle(getattr(model.base_model, name) if name else model)
 
@@ -101,10 +108,17 @@ class Engine:
     ) -> Engine:
         """Load the weights of a model folder with a class of transformers, from safetensors only.
 
+        Those for int8 lie in a file of their own, and are taken where the precision says so.
+
         Raises:
             ModelMismatch: no weights, or weights that are not all of this architecture.
             ConfigError: a precision that the device does not have.
         """
+        quantised = folder / int8.FILE
+        held = {"floats": _has_floats(folder), "integers": quantised.is_file()}
+        if choose(config.precision, device or torch.device("cpu"), **held) is INT8:
+            make, dtype = getattr(transformers, auto_class).from_config, DTYPES[supported(torch.device("cpu"))[0]]
+            return cls(int8.read(quantised, make, read_config(folder), dtype), main, config, device, **options)
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker's standard error is a log
         try:
             model, report = getattr(transformers, auto_class).from_pretrained(
@@ -255,6 +269,11 @@ class Engine:
         output[next(iter(output))] = states.float()
         return output
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether scores have gradients, from which explanations are made."""
+        return self.precision is not INT8
+
     def _settle(self, encoder: nn.Module) -> None:
         """Bring the encoder into its precision; raises ModelMismatch where that changes answers in fp32."""
         if not isinstance(encoder, PackedEncoder):
@@ -324,6 +343,11 @@ def read_config(folder: Path) -> PretrainedConfig:
     except (OSError, ValueError) as error:
         raise ModelMismatch(f"no config.json of a known model in {folder}") from error
     return config
+
+
+def _has_floats(folder: Path) -> bool:
+    """Tell whether a model folder may hold weights in floating point; if not, transformers will say what it lacks."""
+    return not (folder / int8.FILE).is_file() or any(file.name != int8.FILE for file in folder.glob("*.safetensors"))
 
 
 def _probe(model_config: PretrainedConfig) -> list[Encoding]:

@@ -50,7 +50,7 @@ class Attention:
 
     def __init__(self, packing: Packing, heads: int, dtype: torch.dtype) -> None:
         """Find groups of sequences, unless PyTorch's own kernels are faster for these."""
-        self.packing, self.heads = packing, heads
+        self.packing, self.heads, self.dtype = packing, heads, dtype
         self.read = packing.read
         # A task reads one token of a sequence at least.
         self.one_each = packing.read is not None and len(packing.read) == len(packing.lengths)

@@ -49,6 +49,7 @@ class Product:
 
     def __init__(self, *linears: nn.Linear) -> None:
         self._linears = linears
+        self.watch: Callable[[Tensor], None] | None = None  # sees what enters, when the archive is built
         self._weight = self._bias = torch.empty(0)
 
     def settle(self, dtype: torch.dtype, *, reorder: bool) -> None:
@@ -60,6 +61,8 @@ class Product:
 
     def __call__(self, x: Tensor, activation: str | None = None, residual: Tensor | None = None) -> Tensor:
         """Compute, then apply an activation or add a residual (tokens, all outs)."""
+        if self.watch is not None:
+            self.watch(x)
         if not self._weight.is_mkldnn or (torch.is_grad_enabled() and x.requires_grad):
             y = self._plain(x)
             if activation is not None:
@@ -71,12 +74,15 @@ class Product:
         attribute, algorithm = ACTIVATIONS[activation][:2] if activation else ("none", "")
         return operator(x, weight, bias, attribute, [], algorithm)  # type: ignore[no-any-return]
 
+    def plain(self) -> tuple[Tensor, Tensor]:
+        """Return weight (all outs, in) and bias (all outs,) of a settled product."""
+        return self._weight.to_dense() if self._weight.is_mkldnn else self._weight, self._bias
+
     def _plain(self, x: Tensor) -> Tensor:
         """Compute in the way that has gradients, and needs no weights of its own."""
         if self._linears:
             return torch.cat([linear(x) for linear in self._linears], -1)
-        weight = self._weight.to_dense() if self._weight.is_mkldnn else self._weight
-        return functional.linear(x, weight, self._bias)
+        return functional.linear(x, *self.plain())
 
 
 class Norm:
@@ -84,13 +90,13 @@ class Norm:
 
     def __init__(self, norm: nn.LayerNorm) -> None:
         self._shape, self._eps = norm.normalized_shape, norm.eps
-        self._weight, self._bias = norm.weight.detach(), norm.bias.detach()
+        self.weight, self.bias = norm.weight.detach(), norm.bias.detach()
 
     def settle(self, dtype: torch.dtype) -> None:
-        self._weight, self._bias = self._weight.to(dtype), self._bias.to(dtype)
+        self.weight, self.bias = self.weight.to(dtype), self.bias.to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return functional.layer_norm(x, self._shape, self._weight, self._bias, self._eps)
+        return functional.layer_norm(x, self._shape, self.weight, self.bias, self._eps)
 
 
 class Layer:
@@ -105,10 +111,19 @@ class Layer:
 
     def settle(self, dtype: torch.dtype, *, reorder: bool) -> None:
         """Bring the weights into their precision and order; once."""
-        for product in filter(None, (self._query, self._states, self._output, self._up, self._down)):
+        for product in self.products().values():
             product.settle(dtype, reorder=reorder)
-        self._attention_norm.settle(dtype)
-        self._norm.settle(dtype)
+        for norm in self.norms().values():
+            norm.settle(dtype)
+
+    def products(self) -> dict[str, Product]:
+        """Return the products by name; only the last layer has queries apart from the other states."""
+        named = {"states": self._states, "output": self._output, "up": self._up, "down": self._down}
+        return named if self._query is None else {"query": self._query, **named}
+
+    def norms(self) -> dict[str, Norm]:
+        """Return the layer norms by name."""
+        return {"attention_norm": self._attention_norm, "norm": self._norm}
 
     def __call__(self, x: Tensor, attention: Attention) -> Tensor:
         """Compute all tokens; in the last layer those that are read, but from the keys and values of all."""
@@ -143,11 +158,15 @@ class PackedEncoder(nn.Module):
             (read tokens, 1, width): as many sequences of one token.
         """
         attention = Attention(packing, self.heads, self.dtype)
-        x = hidden_states[0].to(self.dtype)
+        x = self.enter(hidden_states[0])
         for layer in self.layers:
             x = layer(x, attention)
         states = x.float().unsqueeze(0 if packing.read is None else 1)
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)  # type: ignore[arg-type]
+
+    def enter(self, states: Tensor) -> Tensor:
+        """Bring states (tokens, width) from fp32 to what the layers work on."""
+        return states.to(self.dtype)
 
     def settle(self, dtype: torch.dtype, device: torch.device) -> None:
         """Bring all weights into their precision, and into the order that the device reads them in; once."""
