@@ -58,6 +58,8 @@ class Predictor:
         self.task = next(iter(operations.values()))
         self.tokenizer = tokenizer
         self.engine = engine
+        for task in operations.values():
+            task.differentiable = engine.differentiable
         self.explainer = Explainer(engine)
         self.model = model
         self.model_hash = model_hash
@@ -109,7 +111,7 @@ class Predictor:
         model_hash = manifest.model_hash if manifest else ""
         predictor = cls(operations, tokenizer, engine, ModelName(name, version), model_hash, patience_s)
         if is_archive:
-            predictor.check_golden(archive.read_golden(folder))
+            predictor.check_golden(archive.read_golden(folder, archive.golden_name(engine.precision.name)))
         return predictor
 
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
@@ -260,6 +262,8 @@ class Predictor:
         path = request.operation if not stray or request.operation in self.operations else ""
         operation = question.operation or path or "predict"
         explained = [word for word, task in self.operations.items() if task.explains]
+        if request.explain and not self.engine.differentiable:
+            raise UnknownOperation("explanations need gradients: pack the model with --precision fp32 or bf16")
         if request.explain and operation not in explained:
             raise UnknownOperation(f"no explanations of this operation, accepted: {', '.join(explained) or 'none'}")
         if operation not in self.operations:
