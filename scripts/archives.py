@@ -65,6 +65,11 @@ class Archive:
         with zipfile.ZipFile(self.file) as opened:
             return opened.read(archive.MODEL_CONFIG).decode()
 
+    def weights(self) -> int:
+        """Return the bytes of its weights."""
+        with zipfile.ZipFile(self.file) as opened:
+            return sum(entry.file_size for entry in opened.infolist() if entry.filename.endswith(".safetensors"))
+
     def damage(self) -> str:
         """Return which file is not the one that was packed, or nothing; reads all of it."""
         files = self.packed.get("files")
