@@ -89,7 +89,7 @@ def test_nothing_is_wrong_with_this_repository(diagnose: Diagnose, tmp_path: Pat
             "error: inference_address is open to other machines (0.0.0.0:1) without keys",
         ),
         (
-            {"grpc_management_address": "0.0.0.0", "grpc_management_port": "1"},
+            {"grpc_management_address": "0.0.0.0", "grpc_management_port": "1"},  # noqa: S104
             1,
             "warning: grpc_management_port is open to other machines (0.0.0.0:1): it can change what is served",
         ),
