@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-import psutil  # type: ignore[import-untyped]
-
+from scripts import draining, shadow
+from scripts.archives import Archive, Store
 from scripts.client import Inference, Management, Model
 from scripts.console import ScriptError, run, say, table
+from scripts.questions import add_sources, read_questions
 from scripts.readiness import Failures, problem_of
+from scripts.rollout import Rollout, previous
 from scripts.server import NotRunning, Refused, Server, UnknownModel, add_options
 
 NOT_READY, NOT_RUNNING = 1, 3  # exit codes of `status`
+STILL_THERE = 1  # exit code of `promote` and `rollback` when the old version stays
 
 
 @dataclass(frozen=True)
@@ -85,9 +88,36 @@ def parse_arguments() -> argparse.Namespace:
     new.add_argument("name", metavar="NAME")
     new.add_argument("--version", help="default: the default version")
 
+    new = add("promote", promote)
+    new.add_argument("name", metavar="NAME")
+    new.add_argument("--version", required=True, help="that shall serve")
+    new.add_argument("--archive", type=Path, metavar="FILE", help="that holds it (default: NAME.mar of the store)")
+    add_rollout_options(new)
+
+    new = add("rollback", rollback)
+    new.add_argument("name", metavar="NAME")
+    new.add_argument("--version", help="default: the one that is kept")
+    add_rollout_options(new)
+
+    new = add("shadow", mirror)
+    new.add_argument("name", metavar="NAME")
+    new.add_argument("--candidate", required=True, metavar="VERSION", help="that might serve")
+    new.add_argument("--serving", metavar="VERSION", help="to compare it with (default: the default version)")
+    new.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    add_sources(new)
+
     new = add("idle", idle)
     new.add_argument("--within", type=float, default=30, metavar="SECONDS", help="give up after this (default: 30)")
     return parser.parse_args()
+
+
+def add_rollout_options(parser: argparse.ArgumentParser) -> None:
+    """Add what promote and rollback have in common."""
+    parser.add_argument("--workers", type=int, metavar="N", help="default: minWorkers of the archive")
+    parser.add_argument(
+        "--within", type=float, default=120, metavar="SECONDS", help="for the old version to answer all (default: 120)"
+    )
+    parser.add_argument("--model-store", type=Path, metavar="DIR", help="default: that of the running server")
 
 
 def list_models(call: Call) -> None:
@@ -183,37 +213,63 @@ def unregister(call: Call) -> None:
     say(f"{call.arguments.name} {call.arguments.version or ''}".rstrip() + " unregistered")
 
 
-def idle(call: Call) -> int:
-    """Wait until no request waits or runs; exit with 1 when some still do.
+def promote(call: Call) -> int:
+    """Let another version take over without a lost request: register, try out, make default, drain, unregister the old.
 
-    TorchServe tells how many requests wait, not how many run. A worker takes one batch after the other, in order: when
-    it answers a prediction, it has answered all before; and while it runs one, it uses its processor.
+    Any failure leaves the old version serving. Exits with 1 when the new version serves but the old one still had
+    requests and stays beside it.
     """
-    deadline = time.monotonic() + call.arguments.within
-    quiet = 0
-    spent = float("nan")
-    try:
-        for model in call.management.models():
-            if model.ready:
-                left = max(deadline - time.monotonic(), 0.1)
-                Inference(call.server).responds(model.name, model.version, timeout=left)
-        while quiet < 2 and time.monotonic() < deadline:
-            models = call.management.models()
-            before, spent = spent, sum(cpu_seconds(pid) for model in models for pid in model.pids)
-            quiet = quiet + 1 if spent - before < 0.02 and not any(model.waiting for model in models) else 0
-            time.sleep(0.3)
-    except NotRunning:
-        return 0
-    return 0 if quiet == 2 else NOT_READY
+    name, store = call.arguments.name, store_of(call)
+    return _roll(call, store, call.arguments.version, call.arguments.archive or store.current(name))
 
 
-def cpu_seconds(pid: int) -> float:
-    """Return the processor time that a process has used, 0 where there is none."""
-    try:
-        times = psutil.Process(pid).cpu_times() if pid > 0 else None
-    except psutil.Error:
-        return 0.0
-    return float(times.user + times.system) if times else 0.0
+def rollback(call: Call) -> int:
+    """Go back to the version before, whose archive is kept beside the model store's, in the same way."""
+    name, store, version = call.arguments.name, store_of(call), call.arguments.version
+    version = version or previous(store, name, call.management.default_version(name))
+    return _roll(call, store, version, store.kept(name).get(version, store.current(name)))
+
+
+def _roll(call: Call, store: Store, version: str, file: Path) -> int:
+    asked = call.arguments
+    rollout = Rollout(call.management, store, asked.name, asked.within, asked.workers)
+    done = rollout.to(version, lambda: Archive.read(file))
+    show(call.management.versions(asked.name))
+    return 0 if done else STILL_THERE
+
+
+def mirror(call: Call) -> int:
+    """Ask the version that serves and a candidate the same questions, and tell how their answers differ.
+
+    The candidate is registered beside it (register). Exits with 1 when a best label changed or only the candidate
+    failed. No text is told, only numbers of lines.
+    """
+    asked = call.arguments
+    asked.words = []
+    versions = (asked.serving or call.management.default_version(asked.name), asked.candidate)
+    for version in versions:
+        call.management.model(asked.name, version)
+    found = shadow.compare(Inference(call.server), asked.name, versions, read_questions(asked)[0])
+    if asked.json:
+        print(json.dumps(found.report(), indent=2, ensure_ascii=False))
+    else:
+        table(*shadow.table_of(found))
+        for (before, after), count in found.labels.most_common(10):
+            say(f"{count} from {before} to {after}")
+        for told, lines in (("flipped", found.flipped), ("only the candidate failed", found.only_candidate_failed)):
+            if lines:
+                say(f"{told}: lines {', '.join(map(str, lines[: shadow.SHOWN]))}{' ...' * (len(lines) > shadow.SHOWN)}")
+    return 1 if found.worse else 0
+
+
+def store_of(call: Call) -> Store:
+    """Return the model store that was named, or that of the running server."""
+    return Store(call.arguments.model_store) if call.arguments.model_store else Store.of(call.server)
+
+
+def idle(call: Call) -> int:
+    """Wait until no request waits or runs; exit with 1 when some still do."""
+    return 0 if draining.idle(call.management, call.management.models, call.arguments.within) else NOT_READY
 
 
 def show(models: Sequence[Model]) -> None:

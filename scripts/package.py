@@ -29,6 +29,7 @@ from handler import archive
 from handler.config import ModelConfig, ServingConfig
 from handler.errors import InputTooLong, InvalidInput
 from handler.wire import JSON
+from scripts.archives import Store
 from scripts.console import ROOT, ScriptError, run, say
 
 # torch and transformers take seconds to import: functions do it, so that --help and mistakes are told at once.
@@ -131,7 +132,7 @@ def with_options(config: ModelConfig, options: argparse.Namespace) -> ModelConfi
 def build(
     model: Path, name: str, version: str, config: ModelConfig, store: Path, calibration: Calibration | None = None
 ) -> Path:
-    """Build `store`/NAME.mar and return its path.
+    """Build `store`/NAME.mar and return its path; another version that was there is kept (scripts/archives.py).
 
     Raises:
         ScriptError: a name that TorchServe cannot take, or no packable model in the folder.
@@ -155,6 +156,7 @@ def build(
         normalised = scratch / "normalised.mar"
         normalise(packed, normalised)
         target = store / f"{name}.mar"
+        Store(store).keep(name, instead_of=version)
         put(stage / archive.OPENAPI, store / f"{name}.openapi.json")
         put(normalised, target)
     return target

@@ -14,8 +14,9 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from scripts.console import ROOT, ScriptError
+from scripts.settings import DEFAULTS, effective
 
-ADDRESSES = {"inference_address": "http://127.0.0.1:8080", "management_address": "http://127.0.0.1:8081"}
+ADDRESSES = {key: DEFAULTS[key] for key in ("inference_address", "management_address")}
 
 
 class ServerError(ScriptError):
@@ -82,11 +83,11 @@ class Server:
     @classmethod
     def read(cls, config: Path, run_dir: Path) -> Server:
         """Read the addresses of a server from its settings."""
-        settings = read_settings(config)
+        settings = {key: setting.value for key, setting in effective(config).items()}
         return cls(
-            _reachable(settings.get("inference_address", ADDRESSES["inference_address"])),
-            _reachable(settings.get("management_address", ADDRESSES["management_address"])),
-            settings.get("disable_token_authorization", "false").lower() != "true",
+            _reachable(settings["inference_address"]),
+            _reachable(settings["management_address"]),
+            settings["disable_token_authorization"].lower() != "true",
             run_dir,
         )
 
@@ -112,19 +113,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def read_settings(path: Path) -> dict[str, str]:
-    """Read a file of `key=value` lines as TorchServe does: the last of equal keys wins.
-
-    Where the file has enable_envvars_config, TS_KEY in the environment wins over it.
-    """
-    if not path.is_file():
-        raise ScriptError(f"no settings at {path}")
-    lines = map(str.strip, path.read_text(encoding="utf-8").splitlines())
-    pairs = (line.split("=", 1) for line in lines if "=" in line and not line.startswith(("#", "!")))
-    settings = {key.strip(): value.strip() for key, value in pairs}
-    if settings.get("enable_envvars_config", "").lower() == "true":
-        variables = {key: f"TS_{key.upper()}" for key in (*settings, *ADDRESSES, "disable_token_authorization")}
-        settings |= {key: os.environ[name] for key, name in variables.items() if name in os.environ}
-    return settings
+    """Return what a file sets, with what the environment says put over it where the file allows that."""
+    return {key: setting.value for key, setting in effective(path).items() if setting.is_set}
 
 
 def _reachable(address: str) -> str:

@@ -10,12 +10,16 @@ import json
 import socket
 import threading
 import time
+import zipfile
 from collections import deque
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from handler.archive import MANIFEST, MODEL_CONFIG, OPENAPI
+from scripts.archives import TORCHSERVE_MANIFEST, Archive
 
 JSON = Any
 INFERENCE_KEY, MANAGEMENT_KEY = "inferKey", "manageKy"
@@ -39,6 +43,10 @@ class StandIn:
         self.delay = 0.0
         self.models: dict[tuple[str, str], dict[str, JSON]] = {("toy", "1.0"): described("toy", "1.0")}
         self.default = {"toy": "1.0"}
+        self.store = run_dir / "store"  # archives there are registered by their manifests
+        self.answers: dict[str, Callable[[str], JSON]] = {}  # of a version, instead of capitals
+        self.broken: dict[tuple[str, str], int] = {}  # method and path of the management port: a status
+        self.busy = 0  # times that a version still has a request waiting, when asked
         self._lock = threading.Lock()
 
     def __enter__(self) -> StandIn:
@@ -88,8 +96,14 @@ class StandIn:
             return failure, error(failure, "ServiceUnavailableException", "no worker")
         if words[1] not in self.default:
             return 404, error(404, "ModelNotFoundException", f"Model not found: {words[1]}")
+        version = words[2] if len(words) > 2 else self.default[words[1]]
+        if (words[1], version) not in self.models:
+            return 404, error(404, "ModelVersionNotFoundException", f"Model version: {version} does not exist")
         time.sleep(self.delay)
         question = json.loads(body) if kind == "application/json" else body.decode()
+        if isinstance(question, str) and version in self.answers:
+            told = self.answers[version](question)
+            return (told["code"], told) if isinstance(told, dict) and "code" in told else (200, told)
         if not isinstance(question, dict):
             return 200, answer(question)
         self.parameters = question["parameters"]
@@ -100,6 +114,8 @@ class StandIn:
     def manage(self, method: str, path: str, query: JSON, body: bytes, kind: str) -> tuple[int, JSON]:
         """Answer on the management port."""
         words = path.strip("/").split("/")
+        if status := self.broken.get((method, path)):
+            return status, error(status, "InternalServerException", "it broke")
         if method == "POST":
             return self.register(query["url"][0])
         if len(words) == 1:
@@ -128,20 +144,26 @@ class StandIn:
             found[0]["minWorkers"] = count
             found[0]["workers"] = [worker(NO_PID + index) for index in range(count)]
             return 202, {"status": "Processing worker updates..."}
+        if method == "GET" and self.busy and len(words) > 2:
+            self.busy -= 1
+            return 200, [{**model, "jobQueueStatus": {"pendingRequests": 1}} for model in found]
         if "customized" in query:
             return 200, [{**found[0], "customizedMetadata": {"task": "capitals"}}]
         return 200, found
 
     def register(self, archive: str) -> tuple[int, JSON]:
-        """Register an archive: `NAME-VERSION.mar`; `broken-...` never loads."""
+        """Register an archive of the store, or else `NAME-VERSION.mar`; `broken-...` never loads, nor 6.6.6."""
         name, _, version = archive.removesuffix(".mar").partition("-")
+        if (self.store / archive).is_file():
+            found = Archive.read(self.store / archive)
+            name, version = found.name, found.version
         if (name, version) in self.models:
             return 409, error(409, "ConflictStatusException", f"Model version {version} is already registered")
         if not version:
             return 404, error(404, "ModelNotFoundException", f"Model not found at: {archive}")
         self.models[name, version] = {**described(name, version), "modelUrl": archive}
         self.default.setdefault(name, version)
-        if name == "broken":
+        if name == "broken" or version == "6.6.6":
             self.models[name, version]["workers"] = [worker(NO_PID, "UNLOADED")]
             line = {"logger": "MODEL_LOG", "thread": f"W-9000-{name}_{version}-stdout"}
             self.write_log(**line, message="handler.errors.ConfigError: unknown setting handler.topk")
@@ -153,6 +175,7 @@ class StandIn:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # head and body in one packet: two would wait 40 ms for each other
 
             def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -185,6 +208,21 @@ class StandIn:
         server = QuietServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
         return server
+
+
+def write_archive(file: Path, name: str = "toy", version: str = "1.0", config: str = "", **files: str) -> Path:
+    """Write a .mar with both manifests; of `files` there are hashes in ours, but the content is `content`."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.unlink(missing_ok=True)  # as package.py: another file, not the old one overwritten
+    ours = {"format": 1, "name": name, "version": version, "task": "capitals", "model_hash": "0" * 64, "files": files}
+    with zipfile.ZipFile(file, "w") as packed:
+        packed.writestr(TORCHSERVE_MANIFEST, json.dumps({"model": {"modelName": name, "modelVersion": version}}))
+        packed.writestr(MANIFEST, json.dumps(ours))
+        packed.writestr(MODEL_CONFIG, config)
+        packed.writestr(OPENAPI, json.dumps({"info": {"version": version}}))
+        for path in files:
+            packed.writestr(path, "content")
+    return file
 
 
 class QuietServer(ThreadingHTTPServer):

@@ -30,11 +30,11 @@ def test_settings_are_read_as_torchserve_reads_them(tmp_path: Path, monkeypatch:
     """Comments, spaces, the last of equal keys; the environment only where the file lets it."""
     path = tmp_path / "config.properties"
     path.write_text("# a=1\n! a=2\n a = 3=4 \na=5\n\njunk\n")
-    monkeypatch.setenv("TS_A", "6")
+    monkeypatch.setenv("TS_DEBUG", "6")
     assert read_settings(path) == {"a": "5"}
-    path.write_text("enable_envvars_config=true\na=5\n")
+    path.write_text("enable_envvars_config=true\ndebug=5\n")
     monkeypatch.setenv("TS_INFERENCE_ADDRESS", "http://0.0.0.0:1234")
-    assert read_settings(path)["a"] == "6"
+    assert read_settings(path)["debug"] == "6"
     assert Server.read(path, tmp_path).inference == "http://127.0.0.1:1234"
 
 

@@ -15,38 +15,18 @@ from ts.metrics.metric_type_enum import MetricTypes
 from handler.config import ModelConfig
 from handler.telemetry import BatchReport
 from scripts.console import ROOT
-from scripts.server import read_settings
-
-# What TorchServe 0.12 reads (ConfigManager.java), of which a misspelt one is ignored without a word.
-KNOWN = """
-allowed_urls async_logging blacklist_env_vars certificate_file cors_allowed_headers cors_allowed_methods
-cors_allowed_origin cpp_log_config cpu_launcher_args cpu_launcher_enable debug decode_input_request
-default_response_timeout default_service_handler default_startup_timeout default_workers_per_model
-disable_system_metrics disable_token_authorization enable_envvars_config enable_grpc_ssl enable_metrics_api
-enable_model_api grpc_inference_address grpc_inference_max_connection_age_grace_ms
-grpc_inference_max_connection_age_ms grpc_inference_port grpc_management_address
-grpc_management_max_connection_age_grace_ms grpc_management_max_connection_age_ms grpc_management_port
-inference_address initial_distribution_port initial_worker_port install_py_dep_per_model io_ratio ipex_enable
-ipex_gpu_enable job_queue_size keystore keystore_pass keystore_type limit_max_image_pixels load_models
-management_address max_request_size max_response_size metric_time_interval metrics_address metrics_config metrics_mode
-model_metrics_auto_detect model_server_home model_snapshot model_store models netty_client_threads
-number_of_gpu number_of_netty_threads plugins_path prefer_direct_buffer private_key_file service_envelope
-system_metrics_cmd token_expiration_min ts_header_key_sequence_end ts_header_key_sequence_id
-ts_header_key_sequence_start ts_open_inference_protocol unregister_model_timeout use_env_allowed_urls use_native_io
-version vmargs workflow_store
-"""
+from scripts.settings import KEYS, read_file
 
 
 @pytest.fixture
-def settings(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+def settings() -> dict[str, str]:
     """Return config.properties, whatever the environment says."""
-    monkeypatch.setattr("os.environ", {})
-    return read_settings(ROOT / "config.properties")
+    return read_file(ROOT / "config.properties")
 
 
 def test_every_setting_is_one_that_torchserve_reads(settings: dict[str, str]) -> None:
     """A typing error in this file would change nothing, silently."""
-    assert set(settings) <= set(KNOWN.split())
+    assert set(settings) <= KEYS
 
 
 def test_only_this_machine_may_connect_and_only_with_a_key(settings: dict[str, str]) -> None:
