@@ -11,7 +11,7 @@ import torch
 
 from handler.engine.device import usable_cores
 from handler.predictor import Predictor
-from scripts.benchmark import accuracy, engine, machine, peers, scaling
+from scripts.benchmark import accuracy, engine, load, machine, peers, scaling
 from scripts.benchmark.subjects import Subject, default_names, subjects
 from scripts.benchmark.texts import mixes
 from scripts.console import ScriptError, say
@@ -24,7 +24,8 @@ def measure(arguments: argparse.Namespace, stack: ExitStack, keep: Keep) -> dict
     device = torch.device(arguments.device)
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ScriptError("--device cuda: PyTorch sees no GPU here")
-    torch.set_num_threads(arguments.threads or usable_cores())
+    arguments.threads = arguments.threads or usable_cores()
+    torch.set_num_threads(arguments.threads)
     results: dict[str, Any] = {"about": machine.about(device) | {"skipped": []}}
     skipped: list[str] = results["about"]["skipped"]
     names = arguments.models or default_names()
@@ -47,6 +48,9 @@ def measure(arguments: argparse.Namespace, stack: ExitStack, keep: Keep) -> dict
             keep(results)
         if "peers" in arguments.only:
             compare(subject, loaded, arguments, device, results)
+            keep(results)
+        if {"offline", "server", "http-peers"} & set(arguments.only):
+            load.measure(subject, loaded, arguments.only, arguments, results)
             keep(results)
     say(f"load of the machine while measuring: {machine.load()}")
     results["about"]["load_after"] = machine.load()

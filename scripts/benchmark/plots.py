@@ -80,8 +80,8 @@ def roofline(pyplot: Any, rows: list[Row]) -> Any:
                 axes.text(at, max(row["fraction"], high) + 0.02, f"{row['fraction']:.0%}", ha="center", fontsize=9)
     axes.axhline(1, color="#444444", linewidth=1)
     axes.axhline(0.75, color="#444444", linewidth=1, linestyle=(0, (4, 3)))
-    axes.text(len(groups) - 0.45, 1.01, "roofline", ha="right", va="bottom", fontsize=9, color="#444444")
-    axes.text(len(groups) - 0.45, 0.76, "goal for bert-base", ha="right", va="bottom", fontsize=9, color="#444444")
+    for height, told in ((1, "roofline"), (0.75, "goal for\nbert-base")):
+        axes.text(len(groups) - 0.35, height, told, va="center", fontsize=9, color="#444444")
     axes.set_xticks(range(len(groups)), [f"{model}\n{mix}" for model, mix in groups])
     axes.set_xlim(-0.6, len(groups) - 0.4)
     axes.set_ylim(0, max(1.1, axes.get_ylim()[1]))
@@ -98,7 +98,7 @@ def peers(pyplot: Any, rows: list[Row]) -> Any:
     mixes = list(dict.fromkeys(row["mix"] for row in rows))
     most = max(len(row["contenders"]) for row in rows)
     figure, grid = pyplot.subplots(
-        len(models), len(mixes), squeeze=False, figsize=(4.9 * len(mixes), 0.34 * most * len(models) + 1.1)
+        len(models), len(mixes), squeeze=False, figsize=(6.2 * len(mixes), 0.34 * most * len(models) + 1.1)
     )
     for row in rows:
         axes = grid[models.index(row["model"])][mixes.index(row["mix"])]
@@ -115,7 +115,7 @@ def peers(pyplot: Any, rows: list[Row]) -> Any:
         for label, its in zip(axes.get_yticklabels(), ordered, strict=True):
             label.set_fontweight("bold" if its["ours"] else "normal")
         axes.axvline(1, color="#444444", linewidth=1)
-        axes.set_xlim(0, max(ratios) * 1.45)
+        axes.set_xlim(0, max(its["ratio_spread"][1] for its in ordered) * 1.5)
         axes.set_title(f"{row['model']}, {row['mix']} ({row['tokens'] / row['texts']:.0f} tokens a text)")
         axes.grid(axis="y", visible=False)
     for axes in grid[-1]:

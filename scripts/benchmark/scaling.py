@@ -38,7 +38,7 @@ def measure(
     told.append(("batch", [point(n, encodings[:n], samples[str(n)].median) for n in BATCH]))
 
     mixed = encodings[:48] + subject.encode(long_texts(texts, 6, subject.count))
-    runs = {str(n): partial(_with_budget, predictor, n, mixed) for n in BUDGET}
+    runs = {str(n): partial(with_budget, predictor, n, mixed) for n in BUDGET}
     samples = interleave(runs, engine.device, seconds, least=3)
     told.append(("budget", [point(n, mixed, samples[str(n)].median) for n in BUDGET]))
 
@@ -148,7 +148,8 @@ def _up_to(encodings: Sequence[Encoding], tokens: int) -> list[Encoding]:
     return found
 
 
-def _with_budget(predictor: Predictor, budget: int, encodings: Sequence[Encoding]) -> None:
+def with_budget(predictor: Predictor, budget: int, encodings: Sequence[Encoding]) -> None:
+    """Run the engine with another token budget than its own."""
     engine = predictor.engine
     before, engine.max_batch_tokens = engine.max_batch_tokens, budget
     try:

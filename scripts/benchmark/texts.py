@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import random
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,19 +71,21 @@ def short_texts(texts: Sequence[str], n_texts: int, seed: int = 0) -> list[str]:
 
 
 def long_texts(texts: Sequence[str], n_texts: int, count: Count, seed: int = 0, mean: int = LONG) -> list[str]:
-    """Join texts until each has about as many tokens as drawn: log-normal, as lengths of documents are."""
+    """Join texts until each has about as many tokens as wanted: log-normal, as lengths of documents are."""
     chance = random.Random(seed)  # noqa: S311 - reproducible
     sigma = 0.5
     found = []
-    for _ in range(n_texts):
-        wanted = chance.lognormvariate(math.log(mean) - sigma**2 / 2, sigma)
+    normal = statistics.NormalDist(math.log(mean) - sigma**2 / 2, sigma)
+    for place in range(n_texts):
+        wanted = math.exp(normal.inv_cdf((place + 0.5) / n_texts))
         parts = chance.sample(list(texts), min(len(texts), 80))
         lengths = count(parts)
         total, taken = 2, 0
-        while taken < len(parts) and total < min(wanted, 500):
+        while taken < len(parts) and total + lengths[taken] / 2 < min(wanted, 500):
             total += lengths[taken] - 2
             taken += 1
-        found.append(" ".join(parts[:taken]))
+        found.append(" ".join(parts[: max(1, taken)]))
+    chance.shuffle(found)
     return found
 
 
