@@ -11,6 +11,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
+import sys
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ def main() -> int:
     arguments.output.mkdir(parents=True, exist_ok=True)
     from scripts.benchmark.parts import measure
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers and folders of ours are cleared away then, too
     with ExitStack() as stack:
         results = measure(arguments, stack, lambda found: save(found, arguments.output))
     write(results, arguments.output)

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import statistics
+import sys
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -40,6 +42,7 @@ def main() -> None:
     from scripts.benchmark import machine, tuning
     from scripts.benchmark.subjects import subject
 
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers and folders of ours are cleared away then, too
     torch.set_num_threads(usable_cores())
     with ExitStack() as stack:
         model = subject(arguments.model, stack)

@@ -12,13 +12,13 @@ import torch
 from handler.batching import plan
 from handler.predictor import Predictor
 from scripts.benchmark.arithmetic import Sample
-from scripts.benchmark.measure import Run, interleave
+from scripts.benchmark.measure import Run, interleave, timed
 from scripts.benchmark.roofline import roofline
 from scripts.benchmark.subjects import Subject, try_load
 from scripts.benchmark.texts import Mix, mixes
 from scripts.console import say
 
-WORK = 8e9  # operations of one measurement at least: what is smaller is repeated within it
+SHORTEST = 0.03  # s, of one measurement at least: what is faster is repeated within it
 
 
 def measure(
@@ -28,7 +28,9 @@ def measure(
     rows = []
     for mix in mixes(source, subject.count):
         encodings = subject.encode(mix.texts)
-        times = max(1, round(WORK / subject.shape.flops(mix.lengths)))
+        device = next(iter(loaded.values())).engine.device
+        once = min(timed(partial(one.engine.run, encodings), device) for one in loaded.values() for _ in "12")
+        times = max(1, round(SHORTEST / once))
         contenders: dict[str, Run] = {}
         widths = {precision: width_of(predictor, mix) for precision, predictor in loaded.items()}
         for precision, predictor in loaded.items():
@@ -37,7 +39,6 @@ def measure(
             if roof is not None:
                 layers = max(1, round(times * subject.shape.layers * mix.tokens / widths[precision]))
                 contenders[f"roofline {precision}"] = partial(_repeat, roof, layers)
-        device = next(iter(loaded.values())).engine.device
         samples = interleave(contenders, device, seconds)
         for precision, predictor in loaded.items():
             work = {

@@ -131,7 +131,7 @@ def _worker(
     predictor.engine.run(encodings)
     ready.wait(timeout=180)
     began, runs = time.perf_counter(), 0
-    while time.perf_counter() - began < seconds:
+    while not runs or time.perf_counter() - began < seconds:
         predictor.engine.run(encodings)
         runs += 1
     answers.put((runs, time.perf_counter() - began))
