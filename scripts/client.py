@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 from urllib.parse import quote
@@ -124,18 +125,24 @@ class Inference(Port):
         """Ask a model why it answers one JSON question as it does."""
         return self.request("POST", _path("explanations", model, version), value=question, timeout=timeout)
 
-    def responds(self, model: str, version: str, timeout: float = 30) -> str:
+    def responds(self, model: str, version: str, timeout: float = 30, patience: float = 0) -> str:
         """Send one real prediction; return what is wrong, or nothing.
 
-        The text is no question of every task: that the handler refuses it is an answer too.
+        The text is no question of every task: that the handler refuses it is an answer too. A server that has no answer
+        now, e.g. because the queue is full of others' requests, is asked again for `patience` seconds.
         """
-        try:
-            self.request("POST", _path("predictions", model, version), content=b"Ready?", timeout=timeout)
-        except Refused as refusal:
-            return "" if refusal.status == UNPROCESSABLE else str(refusal)
-        except ServerError as error:
-            return str(error)
-        return ""
+        deadline = time.monotonic() + patience
+        while True:
+            try:
+                self.request("POST", _path("predictions", model, version), content=b"Ready?", timeout=timeout)
+            except Refused as refusal:
+                return "" if refusal.status == UNPROCESSABLE else str(refusal)
+            except ServerError as error:
+                if not isinstance(error, Unavailable) or time.monotonic() > deadline:
+                    return str(error)
+            else:
+                return ""
+            time.sleep(0.3)
 
 
 @dataclass(frozen=True)

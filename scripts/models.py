@@ -8,33 +8,19 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from scripts import draining, shadow
-from scripts.archives import Archive, Store
-from scripts.client import Inference, Management, Model
-from scripts.console import ScriptError, run, say, table
-from scripts.questions import add_sources, read_questions
+from scripts import draining
+from scripts.call import Call, Command, show
+from scripts.client import Management
+from scripts.console import ScriptError, run, say
+from scripts.questions import add_sources
 from scripts.readiness import Failures, problem_of
-from scripts.rollout import Rollout, previous
+from scripts.rollout import add_rollout_options, promote, rollback
 from scripts.server import NotRunning, Refused, Server, UnknownModel, add_options
+from scripts.shadow import mirror
 
 NOT_READY, NOT_RUNNING = 1, 3  # exit codes of `status`
-STILL_THERE = 1  # exit code of `promote` and `rollback` when the old version stays
-
-
-@dataclass(frozen=True)
-class Call:
-    """One command: what was asked for, and of which server."""
-
-    arguments: argparse.Namespace
-    server: Server
-    management: Management
-
-
-Command = Callable[[Call], int | None]
 
 
 def main() -> int | None:
@@ -61,6 +47,7 @@ def parse_arguments() -> argparse.Namespace:
 
     new = add("status", status)
     new.add_argument("models", nargs="*", metavar="NAME", help="models that must be there (default: all that are)")
+    new.add_argument("--archives", nargs="+", default=[], metavar="FILE", help="the same, by archives of the store")
     new.add_argument("--wait", action="store_true", help="wait while models load")
     new.add_argument("--log-from", type=int, default=0, metavar="BYTE", help="look for reasons in the log from here on")
 
@@ -111,15 +98,6 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def add_rollout_options(parser: argparse.ArgumentParser) -> None:
-    """Add what promote and rollback have in common."""
-    parser.add_argument("--workers", type=int, metavar="N", help="default: minWorkers of the archive")
-    parser.add_argument(
-        "--within", type=float, default=120, metavar="SECONDS", help="for the old version to answer all (default: 120)"
-    )
-    parser.add_argument("--model-store", type=Path, metavar="DIR", help="default: that of the running server")
-
-
 def list_models(call: Call) -> None:
     """List every version of every model."""
     show(call.management.models())
@@ -134,10 +112,12 @@ def status(call: Call) -> int:
         return NOT_RUNNING
     failures = Failures(call.server, call.arguments.log_from)
     missing = set(call.arguments.models) - {model.name for model in models}
+    missing |= set(call.arguments.archives) - {model.archive for model in models}
     for name in sorted(missing):
         say(f"{name} could not be registered: {failures.of_archive(name) or 'see the log of the server'}")
-    if call.arguments.models:
-        models = [model for model in models if model.name in call.arguments.models]
+    if call.arguments.models or call.arguments.archives:
+        asked = {*call.arguments.models, *call.arguments.archives}
+        models = [model for model in models if asked & {model.name, model.archive}]
     problems = 0
     for model in models:
         problem = problem_of(model, call.management, failures, wait=call.arguments.wait)
@@ -213,85 +193,9 @@ def unregister(call: Call) -> None:
     say(f"{call.arguments.name} {call.arguments.version or ''}".rstrip() + " unregistered")
 
 
-def promote(call: Call) -> int:
-    """Let another version take over without a lost request: register, try out, make default, drain, unregister the old.
-
-    Any failure leaves the old version serving. Exits with 1 when the new version serves but the old one still had
-    requests and stays beside it.
-    """
-    name, store = call.arguments.name, store_of(call)
-    return _roll(call, store, call.arguments.version, call.arguments.archive or store.current(name))
-
-
-def rollback(call: Call) -> int:
-    """Go back to the version before, whose archive is kept beside the model store's, in the same way."""
-    name, store, version = call.arguments.name, store_of(call), call.arguments.version
-    version = version or previous(store, name, call.management.default_version(name))
-    return _roll(call, store, version, store.kept(name).get(version, store.current(name)))
-
-
-def _roll(call: Call, store: Store, version: str, file: Path) -> int:
-    asked = call.arguments
-    rollout = Rollout(call.management, store, asked.name, asked.within, asked.workers)
-    done = rollout.to(version, lambda: Archive.read(file))
-    show(call.management.versions(asked.name))
-    return 0 if done else STILL_THERE
-
-
-def mirror(call: Call) -> int:
-    """Ask the version that serves and a candidate the same questions, and tell how their answers differ.
-
-    The candidate is registered beside it (register). Exits with 1 when a best label changed or only the candidate
-    failed. No text is told, only numbers of lines.
-    """
-    asked = call.arguments
-    asked.words = []
-    versions = (asked.serving or call.management.default_version(asked.name), asked.candidate)
-    for version in versions:
-        call.management.model(asked.name, version)
-    found = shadow.compare(Inference(call.server), asked.name, versions, read_questions(asked)[0])
-    if asked.json:
-        print(json.dumps(found.report(), indent=2, ensure_ascii=False))
-    else:
-        table(*shadow.table_of(found))
-        for (before, after), count in found.labels.most_common(10):
-            say(f"{count} from {before} to {after}")
-        for told, lines in (("flipped", found.flipped), ("only the candidate failed", found.only_candidate_failed)):
-            if lines:
-                say(f"{told}: lines {', '.join(map(str, lines[: shadow.SHOWN]))}{' ...' * (len(lines) > shadow.SHOWN)}")
-    return 1 if found.worse else 0
-
-
-def store_of(call: Call) -> Store:
-    """Return the model store that was named, or that of the running server."""
-    return Store(call.arguments.model_store) if call.arguments.model_store else Store.of(call.server)
-
-
 def idle(call: Call) -> int:
     """Wait until no request waits or runs; exit with 1 when some still do."""
     return 0 if draining.idle(call.management, call.management.models, call.arguments.within) else NOT_READY
-
-
-def show(models: Sequence[Model]) -> None:
-    """Print models as a table."""
-    if not models:
-        say("no model is registered: scripts/models.py register NAME")
-        return
-    header = ["model", "version", "default", "workers", "batch", "delay", "waiting", "state"]
-    rows = [
-        [
-            model.name,
-            model.version,
-            "yes" if model.default else "",
-            f"{model.ready}/{model.min_workers}",
-            model.batch_size,
-            f"{model.max_batch_delay} ms",
-            model.waiting,
-            model.state,
-        ]
-        for model in models
-    ]
-    table(header, rows)
 
 
 if __name__ == "__main__":

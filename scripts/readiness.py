@@ -17,11 +17,14 @@ from scripts.client import Inference, Management, Model
 from scripts.console import say
 from scripts.server import Server
 
+PATIENCE_S = 10  # that a full queue is waited for
+
 
 def problem_of(model: Model, management: Management, failures: Failures, *, wait: bool) -> str:
     """Return what keeps a model from being ready, or nothing; `wait` while its workers load."""
     problem = loading_problem(model, management, failures) if wait else "" if model.is_ready else model.state
-    return problem or Inference(management.server).responds(model.name, model.version)
+    patience = PATIENCE_S if wait else 0
+    return problem or Inference(management.server).responds(model.name, model.version, patience=patience)
 
 
 def loading_problem(model: Model, management: Management, failures: Failures) -> str:

@@ -7,16 +7,21 @@ failure removes it again and the old one goes on; afterwards the old one is only
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from scripts.archives import Archive, Store
+from scripts.call import Call, show
 from scripts.client import Management
 from scripts.console import ScriptError, say
 from scripts.draining import idle
 from scripts.readiness import Failures, problem_of
 from scripts.server import Refused, ServerError
+
+STILL_THERE = 1  # exit code of `promote` and `rollback` when the old version stays
 
 
 @dataclass(frozen=True)
@@ -146,3 +151,42 @@ def previous(store: Store, name: str, serving: str) -> str:
     if found:
         raise ScriptError(f"{store.folder} keeps {', '.join(found)} of {name}: choose with --version")
     raise ScriptError(f"{store.folder} keeps no earlier version of {name}: scripts/models.py promote with --archive")
+
+
+def add_rollout_options(parser: argparse.ArgumentParser) -> None:
+    """Add what promote and rollback have in common."""
+    parser.add_argument("--workers", type=int, metavar="N", help="default: minWorkers of the archive")
+    parser.add_argument(
+        "--within", type=float, default=120, metavar="SECONDS", help="for the old version to answer all (default: 120)"
+    )
+    parser.add_argument("--model-store", type=Path, metavar="DIR", help="default: that of the running server")
+
+
+def promote(call: Call) -> int:
+    """Let another version take over without a lost request: register, try out, make default, drain, unregister the old.
+
+    Any failure leaves the old version serving. Exits with 1 when the new version serves but the old one still had
+    requests and stays beside it.
+    """
+    name, store = call.arguments.name, store_of(call)
+    return _roll(call, store, call.arguments.version, call.arguments.archive or store.current(name))
+
+
+def rollback(call: Call) -> int:
+    """Go back to the version before, whose archive the model store keeps, in the same way."""
+    name, store, version = call.arguments.name, store_of(call), call.arguments.version
+    version = version or previous(store, name, call.management.default_version(name))
+    return _roll(call, store, version, store.kept(name).get(version, store.current(name)))
+
+
+def _roll(call: Call, store: Store, version: str, file: Path) -> int:
+    asked = call.arguments
+    rollout = Rollout(call.management, store, asked.name, asked.within, asked.workers)
+    done = rollout.to(version, lambda: Archive.read(file))
+    show(call.management.versions(asked.name))
+    return 0 if done else STILL_THERE
+
+
+def store_of(call: Call) -> Store:
+    """Return the model store that was named, or that of the running server."""
+    return Store(call.arguments.model_store) if call.arguments.model_store else Store.of(call.server)

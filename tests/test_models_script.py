@@ -85,6 +85,22 @@ def test_status_is_1_when_a_wanted_model_is_missing(run: Run, stand_in: StandIn)
     assert "nope could not be registered: Failed to parse" in told
 
 
+def test_status_of_archives(run: Run, stand_in: StandIn) -> None:
+    """By the name of the file: what is in it may be called otherwise."""
+    assert run("status", "--archives", "toy.mar")[0] == 0
+    exception = "org.pytorch.serve.archive.model.InvalidModelException: Failed to parse\n\tat org.pytorch"
+    stand_in.write_log(logger="ModelServer", thread="main", message="Failed to load model: cut.mar", error=exception)
+    code, _, told = run("status", "--archives", "toy.mar", "cut.mar")
+    assert code == 1
+    assert "cut.mar could not be registered: Failed to parse" in told
+
+
+def test_a_full_queue_is_waited_for_while_models_load(run: Run, stand_in: StandIn) -> None:
+    """Others may ask already."""
+    stand_in.failures.extend([503, 503])
+    assert run("status", "--wait")[0] == 0
+
+
 def test_status_is_3_without_a_server(run: Run, stand_in: StandIn) -> None:
     """A script can tell "not running" from "not ready"."""
     stand_in.stop()

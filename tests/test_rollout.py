@@ -164,7 +164,7 @@ def test_a_step_that_fails_leaves_the_old_version(script: Script, stand_in: Stan
     """And takes the new one away again."""
     script.pack("2.0")
     if broken == "prediction":
-        stand_in.failures.append(503)
+        stand_in.failures.append(400)
     else:
         stand_in.broken[broken] = 500
     with pytest.raises(ScriptError, match=r"toy 1\.0 goes on serving"):
@@ -318,18 +318,19 @@ class Load:
                 except requests.RequestException as error:
                     self.ledger[text] = error
                 self.slowest_s = max(self.slowest_s, time.monotonic() - began)
+                time.sleep(0.01)  # the cores are wanted by the worker that loads, too
 
 
 @pytest.mark.server
 def test_a_version_comes_and_goes_under_load(live: Live, model_folder: Path, make_model: MakeModel) -> None:
-    """1.0, 2.0 and back while four clients ask: every request gets the right answer, of exactly one version."""
+    """1.0, 2.0 and back while three clients ask: every request gets the right answer, of exactly one version."""
     settings = ModelConfig.read(ROOT / "model-config.yaml")
     settings = replace(settings, handler=replace(settings.handler, threads=1))
     folders = {"1.0": model_folder, "2.0": make_model(labels=("red", "green", "blue", "grey"))}
     build(folders["1.0"], "rolling", "1.0", settings, live.store)
     live.script("models.py", "register", "rolling")
     build(folders["2.0"], "rolling", "2.0", settings, live.store)
-    with Load(live, "rolling", 4) as load:
+    with Load(live, "rolling", 3) as load:
         live.script("models.py", "register", "rolling")
         recorded = live.run_dir / "recorded.jsonl"
         recorded.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
@@ -350,8 +351,8 @@ def test_a_version_comes_and_goes_under_load(live: Live, model_folder: Path, mak
         digest = archive_of(live, version).hash
         mine = {text: reply.json() for text, reply in replies.items() if reply.headers["x-model-hash"] == digest}
         served[version] = len(mine)
-        for expected, answer in zip(told(ask(predictor, list(mine))[0]), mine.values(), strict=True):
-            assert predictor.task.agree(expected, answer, 1e-5)
+        for text, answer in mine.items():
+            assert predictor.task.agree(told(ask(predictor, text)[0]), answer, 1e-5)
     print(f"{served}, slowest {load.slowest_s:.2f} s")
     assert sum(served.values()) == len(load.ledger)
     assert min(served.values()) > 10

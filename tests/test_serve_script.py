@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from scripts.console import ROOT
+from tests.live import own_config
 
 Serve = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -97,6 +102,15 @@ def test_a_port_in_use_is_named(serve: Serve, config: Path) -> None:
     assert f"port {port} is in use (management_address)" in done.stderr
 
 
+def test_a_misspelt_setting_is_not_ignored(serve: Serve, config: Path) -> None:
+    """TorchServe would start without it, and nobody would know."""
+    config.write_text(config.read_text() + "job_queue_sise=5\n")
+    for command in ("start", "run"):
+        done = serve(command)
+        assert done.returncode == 2
+        assert "unknown setting job_queue_sise: did you mean job_queue_size?" in done.stderr
+
+
 def test_no_java(serve: Serve) -> None:
     """JAVA_HOME wins, so a wrong one is named."""
     done = serve("start", JAVA_HOME="/nowhere")
@@ -144,3 +158,53 @@ def test_status_while_stopping(serve: Serve, tmp_path: Path) -> None:
         assert serve("stop", "--grace", "1").returncode == 0
         assert process.wait(timeout=10) == -signal.SIGTERM
     assert not (state / "pid").exists()
+
+
+def changed(mar: Path, name: str, store: Path, file: str, content: bytes | None) -> None:
+    """Copy an archive under another name with one file changed, or left out."""
+    with zipfile.ZipFile(mar) as source, zipfile.ZipFile(store / f"{name}.mar", "w") as target:
+        for entry in source.namelist():
+            packed = source.read(entry)
+            if entry == "MAR-INF/MANIFEST.json":
+                packed = packed.replace(b'"tiny"', f'"{name}"'.encode())
+            if entry != file or content is not None:
+                target.writestr(entry, content or packed if entry == file else packed)
+
+
+@pytest.mark.server
+def test_a_broken_archive_ends_the_server(mar: Path) -> None:
+    """In the foreground, as in a container: each is named with its reason, and the process ends within a minute."""
+    with tempfile.TemporaryDirectory(prefix="broken-") as folder:
+        store, home = Path(folder) / "store", Path(folder)
+        store.mkdir()
+        shutil.copy(mar, store / "tiny.mar")
+        whole = mar.read_bytes()
+        (store / "truncated.mar").write_bytes(whole[: len(whole) // 2])
+        changed(mar, "weightless", store, "model/model.safetensors", None)
+        changed(mar, "other", store, "model/tokenizer.json", b"{}")
+        changed(mar, "misspelt", store, "model-config.yaml", b"minWorkers: 1\nhandler:\n  topk: 1\n")
+        own, _ = own_config(home)
+        (home / "run").mkdir()
+        (home / "run" / "pid").write_text(f"{os.getpid()}\n")  # stale: no obstacle
+        words = ["--config", str(own), "--run-dir", folder, "--model-store", str(store), "--models", "all"]
+        began = time.monotonic()
+        done = subprocess.run(
+            [str(ROOT / "scripts" / "serve.sh"), "run", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=170,
+        )
+        took = time.monotonic() - began
+    print(f"{took:.0f} s")
+    assert done.returncode == 1
+    for reason in (
+        "truncated.mar could not be registered: ",
+        "weightless 1.0 is not ready: ModelMismatch: model/model.safetensors is missing from the archive: pack again",
+        "other 1.0 is not ready: ModelMismatch: model/tokenizer.json is not the file that was packed",
+        "misspelt 1.0 is not ready: ConfigError: unknown setting handler.topk: did you mean handler.top_k?",
+        "ending: not every model of --models became ready",
+    ):
+        assert reason in done.stderr
+    assert "tiny 1.0 is not ready" not in done.stderr
+    assert took < 60 or os.getloadavg()[0] > 3, "on a machine that does nothing else"
