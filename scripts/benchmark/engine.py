@@ -61,8 +61,8 @@ def measure(
                     samples.get(f"roofline {precision}"),
                 )
             )
-            told = f"{rows[-1]['fraction']:.0%} of the roofline" if "fraction" in rows[-1] else "no roofline"
-            say(f"engine {subject.name} {mix.name} {precision}: {rows[-1]['texts_per_s']:.1f} texts/s, {told}")
+            share = f"{rows[-1]['fraction']:.0%} of the roofline" if "fraction" in rows[-1] else "no roofline"
+            say(f"engine {subject.name} {mix.name} {precision}: {rows[-1]['texts_per_s']:.1f} texts/s, {share}")
     return rows
 
 
