@@ -19,6 +19,7 @@ from typing import Any
 
 from scripts.console import ROOT, run, say
 
+MIXES = ("short", "long", "mixed")
 PARTS = ("engine", "scaling", "peers", "offline", "server", "http-peers")
 
 # Threads that wait must not spin, as scripts/serve.sh says; OpenMP reads this when torch is imported.
@@ -55,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="folders, .mar archives or random:LAYERSxWIDTH (default: models/intents and random:12x768)",
     )
+    parser.add_argument("--mixes", type=words, default=MIXES, metavar="NAME,...", help=f"of {', '.join(MIXES)} texts")
     parser.add_argument("--lengths-from", type=Path, metavar="CSV", help="texts of this file instead of the examples'")
     parser.add_argument("--precisions", type=words, metavar="NAME,...", help="default: all that machine and model have")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")

@@ -12,11 +12,13 @@ engine      part 1: the engine alone, as a fraction of the roofline
 scaling     part 2: time and memory against work, threads, token budget, batch and workers
 exported    the same weights as ONNX and OpenVINO models
 peers       part 3: what others do with the same texts and the same weights
+accuracy    what fewer bits cost
 ledger      every request of a load run: sent = right + refused + failed, and none wrong
 http        a client thin enough not to be what is measured
 service     a TorchServe, and a LitServe, of our own ports and folder
 litserver   the server that LitServe runs
 load        parts 4 to 6: LoadGen's Offline and Server scenarios, and servers side by side
+tables      one table of the report for each question
 report      results -> Markdown
 plots       results -> pictures
 parts       all of these in order

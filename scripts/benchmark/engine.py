@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,18 +14,18 @@ from scripts.benchmark.arithmetic import Sample
 from scripts.benchmark.measure import Run, interleave, timed
 from scripts.benchmark.roofline import roofline
 from scripts.benchmark.subjects import Subject, try_load
-from scripts.benchmark.texts import Mix, mixes
+from scripts.benchmark.texts import Mix
 from scripts.console import say
 
 SHORTEST = 0.03  # s, of one measurement at least: what is faster is repeated within it
 
 
 def measure(
-    subject: Subject, loaded: dict[str, Predictor], source: Path | None, seconds: float
+    subject: Subject, loaded: dict[str, Predictor], told: Sequence[Mix], seconds: float
 ) -> list[dict[str, Any]]:
     """Measure every precision on every distribution of lengths, engines and rooflines in turn."""
     rows = []
-    for mix in mixes(source, subject.count):
+    for mix in told:
         encodings = subject.encode(mix.texts)
         device = next(iter(loaded.values())).engine.device
         once = min(timed(partial(one.engine.run, encodings), device) for one in loaded.values() for _ in "12")
@@ -62,8 +61,8 @@ def measure(
                     samples.get(f"roofline {precision}"),
                 )
             )
-            told = f"{rows[-1]['fraction']:.0%} of the roofline" if "fraction" in rows[-1] else "no roofline"
-            say(f"engine {subject.name} {mix.name} {precision}: {rows[-1]['texts_per_s']:.1f} texts/s, {told}")
+            share = f"{rows[-1]['fraction']:.0%} of the roofline" if "fraction" in rows[-1] else "no roofline"
+            say(f"engine {subject.name} {mix.name} {precision}: {rows[-1]['texts_per_s']:.1f} texts/s, {share}")
     return rows
 
 

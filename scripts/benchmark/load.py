@@ -7,7 +7,7 @@ import queue
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ from scripts.benchmark.service import litserve, torchserve
 from scripts.benchmark.subjects import Subject
 from scripts.benchmark.texts import SOURCES, Mix, read_texts, short_texts
 from scripts.console import say
+
+Keep = Callable[[dict[str, Any]], None]
 
 TEXTS_PER_REQUEST = 32  # of the Offline scenario
 IN_FLIGHT = 64  # requests that the client keeps open at most: two full batches
@@ -237,11 +239,9 @@ def side_by_side(
     return {"model": subject.name, "mix": mix.name, "connections": connections, "servers": rows}
 
 
-def measure(
-    subject: Subject, loaded: dict[str, Predictor], only: Sequence[str], options: Any, results: dict[str, Any]
-) -> None:
+def measure(subject: Subject, loaded: dict[str, Predictor], options: Any, results: dict[str, Any], keep: Keep) -> None:
     """Serve one model at its fastest precision (and, beside LitServe, in fp32), and run the parts asked for."""
-    skipped: list[str] = results["about"]["skipped"]
+    skipped, only = results["about"]["skipped"], options.only
     lacks = {part: machine.missing("loadgen") for part in ("offline", "server") if part in only}
     lacks |= {"http-peers": machine.missing("litserve")} if "http-peers" in only else {}
     skipped += [reason for reason in dict.fromkeys(lacks.values()) if reason and reason not in skipped]
@@ -257,10 +257,12 @@ def measure(
         if "offline" in wanted or "server" in wanted:
             row = offline(subject, loaded[best], address, mix, ledger, options.seconds)
             results.setdefault("offline", []).append(row)
+            keep(results)
             if "server" in wanted:
                 rate, bound = row["texts_per_s"], options.p99_ms
                 told = server(subject, loaded[best], address, mix, ledger, options.seconds, rate, bound)
                 results.setdefault("server", []).append(told)
+                keep(results)
     if "http-peers" in wanted:
         with torchserve(*archives.values()) as addresses:
             ours = {f"TorchServe, packed {name}": addresses[mar.stem] for name, mar in archives.items()}
@@ -273,3 +275,4 @@ def measure(
                 ledgers["LitServe, pipeline fp32"] = ledger
             told = side_by_side(subject, ours, mix, ledgers, options.threads, options.seconds)
             results.setdefault("http_peers", []).append(told)
+            keep(results)

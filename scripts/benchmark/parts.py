@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -12,11 +12,10 @@ import torch
 from handler.engine.device import usable_cores
 from handler.predictor import Predictor
 from scripts.benchmark import accuracy, engine, load, machine, peers, scaling
+from scripts.benchmark.load import Keep
 from scripts.benchmark.subjects import Subject, default_names, subjects
-from scripts.benchmark.texts import mixes
+from scripts.benchmark.texts import Mix, mixes
 from scripts.console import ScriptError, say
-
-Keep = Callable[[dict[str, Any]], None]
 
 
 def measure(arguments: argparse.Namespace, stack: ExitStack, keep: Keep) -> dict[str, Any]:
@@ -37,8 +36,9 @@ def measure(arguments: argparse.Namespace, stack: ExitStack, keep: Keep) -> dict
         skipped += reasons
         if not loaded:
             continue
+        told = mixes(arguments.lengths_from, subject.count, arguments.mixes)
         if "engine" in arguments.only:
-            rows = engine.measure(subject, loaded, arguments.lengths_from, arguments.seconds)
+            rows = engine.measure(subject, loaded, told, arguments.seconds)
             results.setdefault("engine", []).extend(rows)
             keep(results)
         if "scaling" in arguments.only:
@@ -47,11 +47,10 @@ def measure(arguments: argparse.Namespace, stack: ExitStack, keep: Keep) -> dict
                 results.setdefault("scaling", []).extend(rows)
             keep(results)
         if "peers" in arguments.only:
-            compare(subject, loaded, arguments, device, results)
+            compare(subject, loaded, told, arguments, device, results, keep)
             keep(results)
         if {"offline", "server", "http-peers"} & set(arguments.only):
-            load.measure(subject, loaded, arguments.only, arguments, results)
-            keep(results)
+            load.measure(subject, loaded, arguments, results, keep)
     say(f"load of the machine while measuring: {machine.load()}")
     results["about"]["load_after"] = machine.load()
     keep(results)
@@ -61,17 +60,19 @@ def measure(arguments: argparse.Namespace, stack: ExitStack, keep: Keep) -> dict
 def compare(
     subject: Subject,
     loaded: dict[str, Predictor],
+    told: Sequence[Mix],
     arguments: argparse.Namespace,
     device: torch.device,
     results: dict[str, Any],
+    keep: Keep,
 ) -> None:
     """Measure the peers on every distribution of lengths, and what fewer bits cost where labels mean something."""
-    told = mixes(arguments.lengths_from, subject.count)
     everybody, reasons = peers.contenders(subject, loaded, device)
     results["about"]["skipped"] += [reason for reason in reasons if reason not in results["about"]["skipped"]]
     for mix in told:
         rows = peers.measure(subject, everybody, mix, device, arguments.seconds)
         results.setdefault("peers", []).append(rows)
+        keep(results)
     if not subject.is_random:
         found = accuracy.measure(subject, everybody, arguments.lengths_from)
         results.setdefault("accuracy", []).append(found)

@@ -58,6 +58,9 @@ def mixes(source: Path | None, count: Count, names: Sequence[str] = ("short", "l
         "long": lambda: long_texts(texts, LONG_TEXTS, count),
         "mixed": lambda: short_texts(texts, 24) + long_texts(texts, 4, count),
     }
+    for name in names:
+        if name not in kinds:
+            raise ScriptError(f"{name} is no distribution of lengths; there are {', '.join(kinds)}")
     return [_mix(name, kinds[name](), count) for name in names]
 
 
