@@ -20,7 +20,7 @@ from handler import wire
 from handler.config import ServingConfig
 from handler.engine import HiddenStates, int8
 from handler.engine.encoder import PackedEncoder, encoder_name
-from handler.engine.int8 import PLACES, Range
+from handler.engine.int8 import PLACES, Range, Scales
 from handler.errors import RequestError
 from handler.layout import Encoding
 from handler.predictor import Predictor
@@ -33,6 +33,7 @@ from scripts.dataset import TABLES, Table, read
 MOST = 512  # examples that are looked at for ranges
 ANSWERS = {"label", "labels", "answers", "answer", "tags", "entities", "id"}  # columns that are no part of a question
 BINS = 2048
+SMOOTHING = 0.6  # how much of the size of a channel moves into its weights
 PRODUCTS = dict(zip(PLACES, ("states", "output", "up", "down"), strict=True))  # what reads a place
 
 
@@ -98,7 +99,7 @@ def quantise(folder: Path, config: ServingConfig, calibration: Calibration) -> R
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same sums in the same order every time
     try:
-        int8.write(folder / int8.FILE, model, ranges(exact, encodings(exact, seen)))
+        int8.write(folder / int8.FILE, model, scales(exact, encodings(exact, seen)))
     finally:
         torch.set_num_threads(threads)
     report = compare(exact, Predictor.load(folder, _with(config, "int8")), asked, len(seen))
@@ -134,16 +135,19 @@ def encodings(predictor: Predictor, examples: Sequence[Example]) -> list[Encodin
     return [encoding for *_, item in work.items() for _, encoding in item.sequences]
 
 
-def ranges(predictor: Predictor, seen: list[Encoding]) -> list[dict[str, Range]]:
-    """Return the range of every place of every layer, over all tokens of what is seen."""
+def scales(predictor: Predictor, seen: list[Encoding]) -> list[Scales]:
+    """Return how every layer is rounded, over all tokens of what is seen."""
     encoder: Any = predictor.engine.model.base_model
     encoder = getattr(encoder, encoder_name(encoder) or "")
     watched = {
-        (index, place): (product, Histogram())
+        (index, place): (product, Histogram(place == "input"))
         for index, layer in enumerate(encoder.layers)
         for place, product in ((place, layer.products()[name]) for place, name in PRODUCTS.items())
     }
     for look in (Histogram.widen, Histogram.count):
+        if look is Histogram.count:
+            for (_, place), (product, histogram) in watched.items():
+                histogram.settle(product.plain()[0] if place == "middle" else None)
         for product, histogram in watched.values():
             product.watch = lambda x, histogram=histogram, look=look: look(histogram, x)
         failed = [
@@ -153,38 +157,60 @@ def ranges(predictor: Predictor, seen: list[Encoding]) -> list[dict[str, Range]]
             raise ScriptError(f"an example cannot be computed: {failed[0]}")
     for product, _ in watched.values():
         product.watch = None
-    found = {key: histogram.range() for key, (_, histogram) in watched.items()}
-    return [{place: found[index, place] for place in PLACES} for index in range(len(encoder.layers))]
+    return [
+        Scales({place: watched[index, place][1].range() for place in PLACES}, watched[index, "middle"][1].divisor)
+        for index in range(len(encoder.layers))
+    ]
 
 
 class Histogram:
     """How often which numbers were seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, whole: bool = False) -> None:
+        """Begin with none; `whole` never cuts anything off."""
+        self.whole = whole
+        self.least = self.most = torch.zeros(1)  # of each channel
+        self.divisor = torch.ones(1)
         self.low = self.high = 0.0
         self.counts = torch.zeros(BINS, dtype=torch.float64)
 
     def widen(self, x: Tensor) -> None:
-        """Look for the least and the greatest number."""
-        low, high = x.aminmax()
-        self.low, self.high = min(self.low, float(low)), max(self.high, float(high))
+        """Look for the least and the greatest number of each channel of (tokens, channels)."""
+        low, high = x.aminmax(dim=0)
+        self.least, self.most = torch.minimum(self.least, low), torch.maximum(self.most, high)
+
+    def settle(self, weight: Tensor | None = None) -> None:
+        """Find the ends, after all were seen once.
+
+        Args:
+            weight: (out, channels) with which channels share their size: a large channel is made smaller and its
+                weights larger (SmoothQuant: Xiao et al. 2023).
+        """
+        if weight is not None:
+            largest = torch.maximum(-self.least, self.most).clamp(min=1e-5)
+            divisor = largest**SMOOTHING / weight.abs().amax(0).clamp(min=1e-5) ** (1 - SMOOTHING)
+            self.divisor = divisor / divisor.mean()
+        self.low, self.high = float((self.least / self.divisor).min()), float((self.most / self.divisor).max())
 
     def count(self, x: Tensor) -> None:
-        """Count the numbers, after all were seen once."""
-        self.counts += torch.histc(x.flatten().float(), BINS, self.low, max(self.high, self.low + 1e-6)).double()
+        """Count the numbers, each channel divided as settled."""
+        shares = (x / self.divisor).flatten().float()
+        self.counts += torch.histc(shares, BINS, self.low, max(self.high, self.low + 1e-6)).double()
 
     def range(self) -> Range:
         """Return the range that loses least, as the mean square of what rounding and cutting off change."""
-        width = max(self.high - self.low, 1e-6) / BINS
-        centres = self.low + width * (torch.arange(BINS, dtype=torch.float64) + 0.5)
+        low, high = self.low, self.high
+        if self.whole:
+            return Range.over(low, high)
+        width = max(high - low, 1e-6) / BINS
+        centres = low + width * (torch.arange(BINS, dtype=torch.float64) + 0.5)
 
         def loss(low: float, high: float) -> float:
-            rounding = ((high - low) / 255) ** 2 / 12
+            rounding = torch.tensor(((high - low) / 255) ** 2 / 12, dtype=torch.float64)
             cut = (centres - centres.clamp(low, high)) ** 2
             return float((self.counts * torch.where(cut > 0, cut, rounding)).sum())
 
         shares = [share / 50 for share in range(50, 9, -1)]
-        low, high = self.low, self.high
         for _ in range(2):  # either end in turn
             low = min((self.low * share for share in shares), key=lambda end: loss(end, high))
             high = min((self.high * share for share in shares), key=lambda end: loss(low, end))

@@ -51,7 +51,7 @@ def quantised(folder: Path, target: Path, sequences: Sequence[Encoding] | None =
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.safetensors"))
     exact = Predictor.load(folder)
     seen = list(sequences or random_encodings(*LENGTHS))
-    int8.write(target / int8.FILE, exact.engine.model, calibration.ranges(exact, seen))
+    int8.write(target / int8.FILE, exact.engine.model, calibration.scales(exact, seen))
     return target
 
 
@@ -154,9 +154,9 @@ def test_the_same_examples_give_the_same_bytes(trained: Path, tmp_path: Path) ->
 @pytest.mark.slow
 def test_bad_ranges_are_not_packed(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where rounding costs answers, the message says how many; a lower bar may be set."""
-    right = calibration.ranges
+    right = calibration.scales
     shrunk = {place: Range(1e-4, 128) for place in PLACES}
-    monkeypatch.setattr(calibration, "ranges", lambda *args: [shrunk for _ in right(*args)])
+    monkeypatch.setattr(calibration, "scales", lambda *args: [its._replace(ranges=shrunk) for its in right(*args)])
     examples = Calibration(trained / "train.csv", trained / "train.csv")
     with pytest.raises(ScriptError, match=r"of the accuracy of fp32, less than --min-accuracy-ratio 0\.99"):
         build(trained / "model", "bad", "1.0", config("int8"), tmp_path, examples)
@@ -250,8 +250,9 @@ def test_a_rare_giant_is_cut_off() -> None:
     usual = torch.randn(3_000_000, generator=generator)
     for numbers, low, high in ((usual, 3.0, 6.0), (torch.cat([usual, torch.tensor([40.0])]), 3.0, 20.0)):
         histogram = Histogram()
-        histogram.widen(numbers)
-        histogram.count(numbers)
+        histogram.widen(numbers[:, None])
+        histogram.settle()
+        histogram.count(numbers[:, None])
         scale, zero = histogram.range()
         assert low < scale * (255 - zero) < high
 

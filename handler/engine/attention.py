@@ -122,12 +122,14 @@ class Attention:
 
 
 def rounded(length: int) -> int:
-    """Round a length up, to a multiple of 8 at least and of a quarter of a power of two.
+    """Round a length up, to a multiple of 16 at least and of an eighth of a power of two.
 
-    >>> rounded(3), rounded(8), rounded(60), rounded(65), rounded(300)
-    (8, 8, 64, 80, 320)
+    Steps of 8 make more and smaller groups: 7 to 17 % slower on short texts in int8 (width 384, 2026-11-24).
+
+    >>> rounded(3), rounded(16), rounded(60), rounded(130), rounded(300)
+    (16, 16, 64, 160, 320)
     """
-    step = max(8, 1 << (length - 1).bit_length() >> 3)
+    step = max(16, 1 << (length - 1).bit_length() >> 3)
     return -(-length // step) * step
 
 

@@ -1,8 +1,8 @@
 """Eight-bit integers: weights of -127..127 with a scale a row, activations of 0..255 with a scale a place.
 
 All scales are found when the archive is built (scripts/calibration.py) and never change: what is computed for a text
-depends on no other text. Between the products the states stay in fp32, in units of the next product's input, so that
-the layer norm before it has brought them where rounding makes them integers, and the residual is added as it is.
+depends on no other text. Between layers the states stay in fp32, in units of the next layer's input, so that the norm
+has brought them where rounding makes them integers, and the residual is added as it is.
 The file holds a whole model: the layers, and under `rest.` what stands before and behind them.
 """
 
@@ -50,6 +50,13 @@ class Range(NamedTuple):
 
 
 PLAIN = Range(1.0, 0)
+
+
+class Scales(NamedTuple):
+    """How the activations of one layer are rounded."""
+
+    ranges: dict[str, Range]  # of each of PLACES
+    smoothing: Tensor  # (width,) by which the channels in the middle are divided first, and their weights multiplied
 
 
 class IntegerProduct:
@@ -127,9 +134,12 @@ class IntegerLayer(Layer):
         self._int_query = IntegerProduct(_under(stored, "query"), its["input"]) if self._last else None
         self._int_output = IntegerProduct(_under(stored, "output"), its["attended"], its["input"])
         self._int_up = IntegerProduct(_under(stored, "up"), its["middle"])
-        self._int_down = IntegerProduct(_under(stored, "down"), its["hidden"], its["middle"])
-        self._int_attention_norm = IntegerNorm(_under(stored, "attention_norm"), eps, its["input"], its["middle"])
-        self._int_norm = IntegerNorm(_under(stored, "norm"), eps, its["middle"], after)
+        self._int_down = IntegerProduct(_under(stored, "down"), its["hidden"])
+        self._int_attention_norm = IntegerNorm(_under(stored, "attention_norm"), eps, its["input"], PLAIN)
+        self._int_norm = IntegerNorm(_under(stored, "norm"), eps, PLAIN, after)
+        # In the middle a few channels are so large that the others would lose their digits: each has a unit of its own.
+        self._middle_units = 1 / (stored["smoothing"] * its["middle"].scale)
+        self._middle_zero = torch.tensor(its["middle"].zero + 0.5)
 
     def __call__(self, x: Tensor, attention: Attention) -> Tensor:
         """Compute all tokens; in the last layer those that are read, but from the keys and values of all."""
@@ -145,7 +155,8 @@ class IntegerLayer(Layer):
             x = x.index_select(0, read)
         attended = integers(attended.float().add_(self._attended_range.zero + 0.5))
         x = self._int_attention_norm(self._int_output.added(attended, x))
-        hidden = self._int_up.activated(integers(x), self._activation, self._hidden_range)
+        middle = torch.addcmul(self._middle_zero, x, self._middle_units)
+        hidden = self._int_up.activated(integers(middle), self._activation, self._hidden_range)
         return self._int_norm(self._int_down.added(hidden, x))
 
 
@@ -190,17 +201,18 @@ def supported(device: torch.device) -> bool:
 # --- the file ------------------------------------------------------------------------------------------------------
 
 
-def write(path: Path, model: PreTrainedModel, ranges: list[dict[str, Range]]) -> None:
-    """Write a model whose encoder is a settled PackedEncoder in fp32, given the ranges of each of its layers."""
+def write(path: Path, model: PreTrainedModel, scales: list[Scales]) -> None:
+    """Write a model whose encoder is a settled PackedEncoder in fp32, given the scales of each of its layers."""
     base = model.base_model
     encoder: PackedEncoder = getattr(base, encoder_name(base) or "")
     tensors: dict[str, Tensor] = {}
-    for index, (layer, its) in enumerate(zip(encoder.layers, ranges, strict=True)):
-        named: dict[str, Tensor] = {"ranges": torch.tensor([its[place] for place in PLACES], dtype=torch.float64)}
+    for index, (layer, its) in enumerate(zip(encoder.layers, scales, strict=True)):
+        places = torch.tensor([its.ranges[place] for place in PLACES], dtype=torch.float64)
+        named = {"ranges": places, "smoothing": its.smoothing}
         for name, product in layer.products().items():
             weight, bias = product.plain()
-            named |= {f"{name}.weight": weight, f"{name}.bias": bias}
-            named[f"{name}.weight"], named[f"{name}.scale"] = rounded_rows(weight)
+            integers, scale = rounded_rows(weight * its.smoothing if name == "up" else weight)
+            named |= {f"{name}.weight": integers, f"{name}.scale": scale, f"{name}.bias": bias}
         for name, norm in layer.norms().items():
             named |= {f"{name}.weight": norm.weight, f"{name}.bias": norm.bias}
         tensors |= {f"layers.{index}.{name}": tensor for name, tensor in named.items()}
