@@ -279,7 +279,8 @@ def test_a_model_that_is_none_is_refused(name: str) -> None:
 
 def test_the_engine_part_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny random model through the whole script: results, report, and where they were made."""
-    command = ["bench.py", "--only", "engine", "--models", "random:1x64", "--seconds", "0", "--output", str(tmp_path)]
+    command = ["bench.py", "--only", "engine,scaling", "--threads", "1", "--models", "random:1x64"]
+    command += ["--seconds", "0", "--output", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", command)
     monkeypatch.setattr(machine, "version", lambda _: None)  # no pictures, whatever is installed
     threads = torch.get_num_threads()
@@ -294,6 +295,8 @@ def test_the_engine_part_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert len(row["engine"]["seconds"]) >= 5
         assert row["fraction"] > 0
         assert row["packed"]
+    assert {row["kind"] for row in found["scaling"]} == {"work", "batch", "budget"}
+    assert all(point["tokens_per_s"] > 0 for row in found["scaling"] for point in row["points"])
     assert found["models"] == [{"name": "random-1x64", "random": True, "layers": 1, "width": 64, "inner": 256}]
     assert "| random-1x64 | short" in (tmp_path / "report.md").read_text()
 

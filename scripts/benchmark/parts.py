@@ -42,9 +42,8 @@ def measure(arguments: argparse.Namespace, stack: ExitStack, keep: Keep) -> dict
             results.setdefault("engine", []).extend(rows)
             keep(results)
         if "scaling" in arguments.only:
-            for precision, predictor in loaded.items():
-                rows = scaling.measure(subject, precision, predictor, arguments.lengths_from, arguments.seconds / 2)
-                results.setdefault("scaling", []).extend(rows)
+            rows = scaling.measure(subject, loaded, arguments.lengths_from, arguments.seconds / 2)
+            results.setdefault("scaling", []).extend(rows)
             keep(results)
         if "peers" in arguments.only:
             compare(subject, loaded, told, arguments, device, results, keep)

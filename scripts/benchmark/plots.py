@@ -77,7 +77,9 @@ def roofline(pyplot: Any, rows: list[Row]) -> Any:
                 label = precision if group == 0 else None
                 colour = PRECISIONS.get(precision, GREY)
                 axes.bar(at, row["fraction"], width * 0.92, color=colour, label=label, yerr=error, ecolor="#444444")
-                axes.text(at, max(row["fraction"], high) + 0.02, f"{row['fraction']:.0%}", ha="center", fontsize=9)
+                box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+                above = max(row["fraction"], high) + 0.02
+                axes.text(at, above, f"{row['fraction']:.0%}", ha="center", fontsize=9, bbox=box, zorder=4)
     axes.axhline(1, color="#444444", linewidth=1)
     axes.axhline(0.75, color="#444444", linewidth=1, linestyle=(0, (4, 3)))
     for height, told in ((1, "roofline"), (0.75, "goal for\nbert-base")):
@@ -189,10 +191,13 @@ LABELS = {
 def scaling(pyplot: Any, rows: list[Row]) -> Any:
     """Draw one panel for each thing that changes; time of a call beside throughput where that is the trade."""
     kinds = [kind for kind in LABELS if any(row["kind"] == kind for row in rows)]
-    figure, grid = pyplot.subplots(1, len(kinds), squeeze=False, figsize=(4.1 * len(kinds), 3.6))
+    columns = min(3, len(kinds))
+    lines = -(-len(kinds) // columns)
+    figure, cells = pyplot.subplots(lines, columns, squeeze=False, figsize=(4.1 * columns, 3.4 * lines))
+    grid = cells.flatten()
     series = list(dict.fromkeys((row["model"], row["precision"]) for row in rows))
     models = list(dict.fromkeys(model for model, _ in series))
-    for axes, kind in zip(grid[0], kinds, strict=True):
+    for axes, kind in zip(grid, kinds, strict=False):
         for row in (row for row in rows if row["kind"] == kind):
             at = [point["at"] for point in row["points"]]
             dashes = ("-", (0, (5, 2)), ":")[models.index(row["model"]) % 3]
@@ -209,6 +214,9 @@ def scaling(pyplot: Any, rows: list[Row]) -> Any:
         axes.set_ylim(bottom=0)
         axes.set_title("µs a token" if kind == "work" else "tokens/s")
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    grid[0][0].legend(loc="lower left")
+    for axes in grid[len(kinds) :]:
+        axes.set_axis_off()
+    last = grid[-1] if len(grid) > len(kinds) else grid[0]
+    last.legend(*grid[0].get_legend_handles_labels(), loc="upper left" if last is not grid[0] else "lower left")
     figure.tight_layout()
     return figure

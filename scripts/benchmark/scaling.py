@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,39 +18,49 @@ from scripts.benchmark.subjects import Subject
 from scripts.benchmark.texts import SOURCES, long_texts, read_texts, short_texts
 from scripts.console import say
 
+Call = Callable[[Predictor, int], tuple[Run, Sequence[Encoding]]]  # what is run, and with what
+
 WORK = (1_000, 3_000, 10_000, 30_000, 100_000)  # tokens
 BATCH = (1, 2, 4, 8, 16, 32, 64, 128)  # texts
 BUDGET = (64, 128, 256, 512, 1024, 2048, 4096)  # tokens
 
 
 def measure(
-    subject: Subject, precision: str, predictor: Predictor, source: Path | None, seconds: float
+    subject: Subject, loaded: dict[str, Predictor], source: Path | None, seconds: float
 ) -> list[dict[str, Any]]:
-    """Change one thing at a time; the amount of work stops where it would take more than four times `seconds`."""
+    """Change one thing at a time, all precisions in turn; the amount of work stops where it would take more than four
+    times `seconds`. Work and workers are measured one precision after the other.
+    """
     texts = read_texts(source) if source else read_texts(*SOURCES)
     encodings = subject.encode(short_texts(texts, 128))
-    engine = predictor.engine
-    threads, cores = torch.get_num_threads(), engine.device.type == "cpu"
-    told = [("work", work(subject, predictor, texts, 4 * seconds))]
-
-    runs: dict[str, Run] = {str(n): partial(engine.run, encodings[:n]) for n in BATCH}
-    samples = interleave(runs, engine.device, seconds, least=3)
-    told.append(("batch", [point(n, encodings[:n], samples[str(n)].median) for n in BATCH]))
-
+    some = encodings[:64]
     mixed = encodings[:48] + subject.encode(long_texts(texts, 6, subject.count))
-    runs = {str(n): partial(with_budget, predictor, n, mixed) for n in BUDGET}
-    samples = interleave(runs, engine.device, seconds, least=3)
-    told.append(("budget", [point(n, mixed, samples[str(n)].median) for n in BUDGET]))
-
-    if cores and threads > 1:
-        steps = steps_to(threads)
-        runs = {str(n): partial(_with_threads, predictor, n, encodings[:64]) for n in steps}
-        samples = interleave(runs, engine.device, seconds, least=3)
-        torch.set_num_threads(threads)
-        told.append(("threads", [point(n, encodings[:64], samples[str(n)].median) for n in steps]))
-        told.append(("workers", [fleet(subject, precision, n, threads, encodings[:64], seconds) for n in steps]))
-    say(f"scaling {subject.name} {precision}: {', '.join(kind for kind, _ in told)} measured")
-    return [{"model": subject.name, "precision": precision, "kind": kind, "points": points} for kind, points in told]
+    device, threads = next(iter(loaded.values())).engine.device, torch.get_num_threads()
+    several = steps_to(threads) if device.type == "cpu" and threads > 1 else []
+    series: dict[str, tuple[Sequence[int], Call]] = {
+        "batch": (BATCH, lambda predictor, n: (partial(predictor.engine.run, encodings[:n]), encodings[:n])),
+        "budget": (BUDGET, lambda predictor, n: (partial(with_budget, predictor, n, mixed), mixed)),
+        "threads": (
+            several,
+            lambda predictor, n: (partial(_with_threads, predictor, n, some), some),
+        ),
+    }
+    told = {("work", name): work(subject, one, texts, 4 * seconds) for name, one in loaded.items()}
+    for kind, (steps, call) in series.items():
+        calls = {(name, n): call(predictor, n) for name, predictor in loaded.items() for n in steps}
+        if calls:
+            runs = {f"{name} {n}": run for (name, n), (run, _) in calls.items()}
+            samples = interleave(runs, device, seconds * len(loaded), least=3)
+            torch.set_num_threads(threads)
+            for (name, n), (_, its) in calls.items():
+                told.setdefault((kind, name), []).append(point(n, its, samples[f"{name} {n}"].median))
+    for name in loaded if several else ():
+        told["workers", name] = [fleet(subject, name, n, threads, some, seconds) for n in several]
+    say(f"scaling {subject.name}: {', '.join(dict.fromkeys(kind for kind, _ in told))} measured")
+    return [
+        {"model": subject.name, "precision": precision, "kind": kind, "points": points}
+        for (kind, precision), points in told.items()
+    ]
 
 
 def work(subject: Subject, predictor: Predictor, texts: Sequence[str], limit: float) -> list[dict[str, Any]]:
