@@ -445,6 +445,9 @@ def test_metrics_are_those_of_the_metrics_file(worker: Worker, caplog: pytest.Lo
     truncated = found.pop("bert_truncated_tokens_total ModelName:model")
     assert truncated == 702 - 512
     assert found.pop("bert_tokens_total ModelName:model") > 512
+    labels = {name: found.pop(name) for name in [*found] if name.startswith("bert_labels_total ModelName:model,Label:")}
+    assert sum(labels.values()) == 2
+    assert 0 < found.pop("bert_top_score_total ModelName:model") <= 2
     assert found == {
         "bert_batches_total ModelName:model": 1,
         "bert_texts_total ModelName:model": 2,
