@@ -6,17 +6,19 @@ import doctest
 import importlib
 import json
 import sys
+import time
 from argparse import ArgumentTypeError
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from transformers import BertConfig
 
 from scripts import bench
-from scripts.benchmark import engine, machine, report, roofline, service, texts
+from scripts.benchmark import engine, machine, peers, report, roofline, service, texts
 from scripts.benchmark.arithmetic import Sample, Shape, padded_tokens
 from scripts.benchmark.ledger import Ledger
 from scripts.benchmark.measure import interleave, memory
@@ -130,6 +132,20 @@ def test_contenders_run_in_turn() -> None:
     found = interleave({name: lambda name=name: seen.append(name) for name in "ab"}, CPU, 0, least=3)  # type: ignore[misc]
     assert "".join(seen) == "ab" + "ab" + "ba" + "ab"
     assert [len(found[name].seconds) for name in "ab"] == [3, 3]
+
+
+def test_one_slow_run_does_not_end_the_search_for_a_size() -> None:
+    """A peer must get its best size on a busy machine as well, or we would look better than we are."""
+    disturbed = [True]
+
+    def answer(_: Any, size: int) -> Any:
+        slow = 0.02 if size == 2 and disturbed else 0.0
+        disturbed.clear() if slow else None
+        time.sleep(0.016 / size + slow)
+        return np.zeros(1, np.intp)
+
+    mix = texts.Mix("short", tuple("abcdefgh"), (3,) * 8)
+    assert peers.best_size(peers.Contender("peer", answer), mix, CPU) == 8
 
 
 def test_memory_is_seen() -> None:
