@@ -44,11 +44,6 @@ RUN site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("pure
 
 # ---- what runs --------------------------------------------------------------------------------------------------------
 FROM ${BASE_IMAGE} AS serve
-ARG VERSION=0.1.0
-LABEL org.opencontainers.image.title="bert-on-torchserve" \
-      org.opencontainers.image.description="Fine-tuned BERT models on TorchServe" \
-      org.opencontainers.image.licenses="Apache-2.0" \
-      org.opencontainers.image.version="${VERSION}"
 
 # SERVE_RUN_DIR: where serve.sh and models.py look for the server, also under `docker exec`.
 # HF_*, TRANSFORMERS_*: a model comes from its archive; asking a hub would hang where there is no network.
@@ -75,6 +70,21 @@ COPY --from=install /app/.venv .venv
 COPY --chmod=555 config.properties log4j2.xml metrics.yaml ./
 COPY --chmod=555 scripts/ scripts/
 COPY --chmod=555 handler/ handler/
+
+ARG VERSION=0.1.0
+# What is in the image, for whoever finds it: commit and time of the build, address of the repository. After the big
+# layers, which a new time would make anew.
+#   --build-arg REVISION=$(git rev-parse HEAD) --build-arg CREATED=$(date -u +%FT%TZ) --build-arg SOURCE=...
+ARG REVISION=
+ARG CREATED=
+ARG SOURCE=
+LABEL org.opencontainers.image.title="bert-on-torchserve" \
+      org.opencontainers.image.description="Fine-tuned BERT models on TorchServe" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.source="${SOURCE}"
 
 # A number, not a name: Kubernetes' runAsNonRoot cannot see who a name is.
 USER 10001:10001

@@ -6,6 +6,7 @@
     model/                  config, safetensors, tokenizer, training.json
     model-config.yaml       TorchServe's settings and the handler's
     golden.json             questions, and their answers computed the plain way (fp32, padded)
+    golden-int8.json        their answers in int8, where the archive has weights in it
     model-card.md  openapi.json
     manifest.json           SHA-256 of every file above except the first
 
@@ -26,6 +27,7 @@ from handler.wire import JSON
 MODEL = "model"
 CODE = "handler"
 GOLDEN = "golden.json"
+GOLDEN_INT8 = "golden-int8.json"
 MANIFEST = "manifest.json"
 CARD = "model-card.md"
 OPENAPI = "openapi.json"
@@ -100,20 +102,25 @@ def verify(folder: Path) -> Manifest:
     return manifest
 
 
-def write_golden(folder: Path, golden: Golden) -> None:
-    """Write `golden.json`, the inverse of `read_golden`."""
-    _write(folder / GOLDEN, {"items": golden.items, "parameters": golden.parameters, "answers": golden.answers})
+def golden_name(precision: str) -> str:
+    """Name the file of golden answers that a precision is held against."""
+    return GOLDEN_INT8 if precision == "int8" else GOLDEN
 
 
-def read_golden(folder: Path) -> Golden:
-    """Read `golden.json`; raises ModelMismatch where it cannot be read."""
-    value = _read(folder / GOLDEN)
+def write_golden(folder: Path, golden: Golden, name: str = GOLDEN) -> None:
+    """Write golden answers, the inverse of `read_golden`."""
+    _write(folder / name, {"items": golden.items, "parameters": golden.parameters, "answers": golden.answers})
+
+
+def read_golden(folder: Path, name: str = GOLDEN) -> Golden:
+    """Read golden answers; raises ModelMismatch where they cannot be read."""
+    value = _read(folder / name)
     try:
         golden = Golden(value["items"], value["parameters"], value["answers"])
     except KeyError as error:
-        raise ModelMismatch(f"{GOLDEN} lacks {error}: pack again") from error
+        raise ModelMismatch(f"{name} lacks {error}: pack again") from error
     if len(golden.items) != len(golden.answers):
-        raise ModelMismatch(f"{GOLDEN} has {len(golden.items)} questions and {len(golden.answers)} answers: pack again")
+        raise ModelMismatch(f"{name} has {len(golden.items)} questions and {len(golden.answers)} answers: pack again")
     return golden
 
 

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import math
 import os
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from handler.wire import Body
 from handler.work import Reply, Request, Work
 
 PATIENCE = 0.7  # of responseTimeout, after which TorchServe kills the worker; one more forward pass must fit in
+LAST_WORDS_S = 1.0  # from the loss of the device to the end of the worker
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
@@ -73,6 +75,9 @@ class BertHandler:
         for index, reply in enumerate(replies):
             self._respond(index, reply)
         self._measure(work.report)
+        if self.predictor.engine.lost:
+            # TorchServe starts another worker; these answers, and those of batches already on their way, leave first.
+            threading.Timer(LAST_WORDS_S, os._exit, (1,)).start()
         return [reply.content for reply in replies]
 
     def _request(self, index: int, row: Mapping[str, Any]) -> Request:

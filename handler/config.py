@@ -19,7 +19,7 @@ import yaml
 
 from handler.errors import ConfigError
 
-Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 Overflow = Literal["truncate", "window", "refuse"]
 WindowMerge = Literal["mean", "max", "weighted"]
 

@@ -14,7 +14,8 @@ ServingError
     ├── InternalError         503 we act: an unexpected failure, for the affected rows only
     ├── Overloaded            503 more work in one batch than a worker may take time for
     ├── Expired               504
-    └── OutOfMemory           507 we act: even a batch of one did not fit
+    ├── OutOfMemory           507 we act: even a batch of one did not fit
+    └── DeviceLost            507 we act: the GPU failed, and this worker ends so that another takes its place
 
 A message names the field, what came and what is accepted, never the text of a user.
 """
@@ -112,6 +113,12 @@ class Expired(RequestError):
 
 class OutOfMemory(RequestError):
     """Even alone this request did not fit into memory."""
+
+    status = 507
+
+
+class DeviceLost(RequestError):
+    """The device failed in a way that this process cannot mend; another worker will answer."""
 
     status = 507
 

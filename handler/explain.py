@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from handler.engine import Engine
-from handler.errors import InternalError, OutOfMemory, Overloaded, RequestError
+from handler.errors import DeviceLost, InternalError, OutOfMemory, Overloaded, RequestError
 from handler.layout import Encoding
 from handler.tasks import Aim, Query, Task, Window
 from handler.tasks.parameters import Free, Parameter, Whole
@@ -77,6 +77,9 @@ class Explainer:
             return [self._settle(task, aim, windows[aim.window], wanted["n_steps"], deadline) for aim in aims]
         except RequestError as error:
             return error
+        except torch.AcceleratorError:
+            self.engine.lost = True
+            return DeviceLost("the device failed: ask again, another worker takes over")
         except Exception as error:  # noqa: BLE001 - one explanation must not take the batch along
             # The message of an exception may hold a user's text: only its type is told.
             if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):

@@ -17,7 +17,7 @@ ERRORS = {
     422: "well-formed, but not a question of this task",
     503: "an unexpected failure of this request, or more work in one batch than there is time for",
     504: "the deadline had passed",
-    507: "out of memory",
+    507: "out of memory, or the device failed and the worker is replaced",
 }
 
 

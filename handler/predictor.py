@@ -33,6 +33,7 @@ from handler.errors import (
 )
 from handler.explain import Explainer
 from handler.tasks import Query, Task, auto_class_for, operations_for, parameters
+from handler.telemetry import BatchReport
 from handler.tokenization import Tokenizer
 from handler.wire import JSON, Body, ModelName, Question
 from handler.work import Item, Job, Reply, Request, Work
@@ -57,6 +58,8 @@ class Predictor:
         self.task = next(iter(operations.values()))
         self.tokenizer = tokenizer
         self.engine = engine
+        for task in operations.values():
+            task.differentiable = engine.differentiable
         self.explainer = Explainer(engine)
         self.model = model
         self.model_hash = model_hash
@@ -108,7 +111,7 @@ class Predictor:
         model_hash = manifest.model_hash if manifest else ""
         predictor = cls(operations, tokenizer, engine, ModelName(name, version), model_hash, patience_s)
         if is_archive:
-            predictor.check_golden(archive.read_golden(folder))
+            predictor.check_golden(archive.read_golden(folder, archive.golden_name(engine.precision.name)))
         return predictor
 
     def answer(self, requests: Sequence[Request]) -> list[Reply]:
@@ -160,6 +163,7 @@ class Predictor:
         work.report.n_texts = len(encodings)
         work.report.n_tokens = sum(map(len, encodings))
         work.report.n_truncated = sum(encoding.n_truncated for encoding in encodings)
+        work.report.n_unknown = sum(encoding.ids.count(self.tokenizer.unknown_id or -1) for encoding in encodings)
         return work
 
     def run(self, work: Work) -> None:
@@ -183,7 +187,7 @@ class Predictor:
         shared = work.report.headers() | ({"x-model-hash": self.model_hash[:16]} if self.model_hash else {})
         replies = []
         for job in work.jobs:
-            reply = self._write(job)
+            reply = self._write(job, work.report)
             if job.error:
                 work.report.refused[job.error.type] += 1
             headers = {**shared, **reply.headers, **job.headers()}
@@ -258,6 +262,8 @@ class Predictor:
         path = request.operation if not stray or request.operation in self.operations else ""
         operation = question.operation or path or "predict"
         explained = [word for word, task in self.operations.items() if task.explains]
+        if request.explain and not self.engine.differentiable:
+            raise UnknownOperation("explanations need gradients: pack the model with --precision fp32 or bf16")
         if request.explain and operation not in explained:
             raise UnknownOperation(f"no explanations of this operation, accepted: {', '.join(explained) or 'none'}")
         if operation not in self.operations:
@@ -311,8 +317,12 @@ class Predictor:
         job.settle()
         return answers
 
-    def _write(self, job: Job) -> Reply:
+    def _write(self, job: Job, report: BatchReport) -> Reply:
         answers = self._answers(job)
+        for item, answer in zip(job.items, answers, strict=False):
+            if not item.error and (leading := job.task.leading(answer)):
+                report.labels[leading[0]] += 1
+                report.score_sum += leading[1]
         if job.question and not job.error:
             try:
                 if job.request.explain:

@@ -5,6 +5,7 @@ The names are declared in metrics.yaml; TorchServe drops what is not declared th
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -30,6 +31,9 @@ class BatchReport:
     tokenize_s: float = 0.0
     inference_s: float = 0.0
     explain_s: float = 0.0
+    n_unknown: int = 0  # tokens that the vocabulary does not have
+    labels: Counter[str] = field(default_factory=Counter)  # the first label of an answer -> answers
+    score_sum: float = 0.0  # of those first labels
     refused: Counter[str] = field(default_factory=Counter)  # type of error -> requests
 
     def headers(self) -> dict[str, str]:
@@ -53,5 +57,12 @@ class BatchReport:
             yield Measurement("bert_explain_seconds", "histogram", self.explain_s)
         if self.n_truncated:
             yield Measurement("bert_truncated_tokens_total", "counter", self.n_truncated)
+        if self.n_unknown:
+            yield Measurement("bert_unknown_tokens_total", "counter", self.n_unknown)
+        if self.labels:
+            yield Measurement("bert_top_score_total", "counter", self.score_sum)
+        for label, count in self.labels.items():
+            # A comma, a bar or a line break in a label would end the line in which TorchServe reads it.
+            yield Measurement("bert_labels_total", "counter", count, (re.sub(r"[^\w .-]", "_", label),))
         for error_type, count in self.refused.items():
             yield Measurement("bert_refused_requests_total", "counter", count, (error_type,))

@@ -35,6 +35,7 @@ from scripts.console import ROOT, ScriptError, run, say
 # torch and transformers take seconds to import: functions do it, so that --help and mistakes are told at once.
 if TYPE_CHECKING:
     from handler.predictor import Predictor
+    from scripts.calibration import Calibration
 
 # Everything a tokenizer or a model is saved as, and nothing else: no pickles, no checkpoints of a trainer.
 MODEL_FILES = (
@@ -58,7 +59,12 @@ def main() -> None:
     """Read the command line and build one archive."""
     options = parser().parse_args()
     config = with_options(ModelConfig.read(options.config), options)
-    built = build(options.model, options.name, options.version, config, options.model_store)
+    calibration = None
+    if options.calibration:
+        from scripts.calibration import Calibration
+
+        calibration = Calibration(options.calibration, options.evaluation, options.min_accuracy_ratio)
+    built = build(options.model, options.name, options.version, config, options.model_store, calibration)
     say(f"packed {built} ({built.stat().st_size / 1e6:.0f} MB, SHA-256 {archive.sha256(built)})")
 
 
@@ -80,7 +86,7 @@ def parser() -> argparse.ArgumentParser:
     frontend.add_argument("--job-queue-size", type=int, help="requests that may wait")
     handler = parser.add_argument_group("the handler's settings (default: what the config file says)")
     handler.add_argument("--task", help="by default what the model's config.json says")
-    handler.add_argument("--precision", help="auto, fp32, bf16 or fp16")
+    handler.add_argument("--precision", help="auto, fp32, bf16, fp16 or int8")
     handler.add_argument("--overflow", help="truncate, window or refuse a text that is too long")
     handler.add_argument("--stride", type=int, metavar="TOKENS", help="that neighbouring windows share")
     handler.add_argument("--window-merge", help="of the labels of a text's windows: mean, max or weighted")
@@ -91,6 +97,18 @@ def parser() -> argparse.ArgumentParser:
     handler.add_argument("--top-k", type=int, help="labels of one answer")
     handler.add_argument("--explain-seconds", type=int, metavar="S", help="for the explanations of one batch")
     handler.add_argument("--threads", type=int, help="of one worker")
+    integers = parser.add_argument_group(
+        "int8 (with --precision int8 the only weights, with auto beside those in fp32)"
+    )
+    integers.add_argument(
+        "--calibration", type=Path, metavar="FILE", help="examples (.csv, .tsv, .jsonl), the best with labels"
+    )
+    integers.add_argument(
+        "--evaluation", type=Path, metavar="FILE", help="examples to compare on (default: every second for calibration)"
+    )
+    integers.add_argument(
+        "--min-accuracy-ratio", type=float, default=0.99, metavar="R", help="to fp32 (default: %(default)s)"
+    )
     return parser
 
 
@@ -111,7 +129,9 @@ def with_options(config: ModelConfig, options: argparse.Namespace) -> ModelConfi
     )
 
 
-def build(model: Path, name: str, version: str, config: ModelConfig, store: Path) -> Path:
+def build(
+    model: Path, name: str, version: str, config: ModelConfig, store: Path, calibration: Calibration | None = None
+) -> Path:
     """Build `store`/NAME.mar and return its path; another version that was there is kept (scripts/archives.py).
 
     Raises:
@@ -122,12 +142,16 @@ def build(model: Path, name: str, version: str, config: ModelConfig, store: Path
         raise ScriptError(f"--name {name}: use letters, digits, '_', '-' and '.'")
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)*", version):
         raise ScriptError(f"--version {version}: use numbers and dots, e.g. 1.0")
+    if calibration is None and config.handler.precision == "int8":
+        raise ScriptError("--precision int8 needs --calibration FILE, with examples of what will be asked")
+    if calibration is not None and config.handler.precision not in ("int8", "auto"):
+        raise ScriptError("--calibration is for --precision int8 or auto")
     if not store.is_dir():
         raise ScriptError(f"--model-store {store} is not a folder")
     with staging() as scratch:
         stage = scratch / "stage"
         lay_out(stage, model, config)
-        add_answers(stage, name, version, config)
+        add_answers(stage, name, version, config, calibration)
         packed = run_archiver(stage, name, version, scratch)
         normalised = scratch / "normalised.mar"
         normalise(packed, normalised)
@@ -168,7 +192,9 @@ def lay_out(stage: Path, model: Path, config: ModelConfig) -> None:
     (stage / archive.MODEL_CONFIG).write_text(config.to_yaml(), encoding="utf-8")
 
 
-def add_answers(stage: Path, name: str, version: str, config: ModelConfig) -> None:
+def add_answers(
+    stage: Path, name: str, version: str, config: ModelConfig, calibration: Calibration | None = None
+) -> None:
     """Write golden answers, model card, OpenAPI document and manifest, then hold the stage against them once."""
     import torch
 
@@ -183,14 +209,39 @@ def add_answers(stage: Path, name: str, version: str, config: ModelConfig) -> No
     reference = Predictor.load(model, reference_config, name=name, version=version, packed=False)
     task = reference.task
     archive.write_golden(stage, golden_of(reference))
+    told_of_int8 = add_int8(stage, config, calibration) if calibration else []
+    if config.handler.precision == "int8":
+        for served in reference.operations.values():
+            served.differentiable = False  # the document tells what is served
     write_json(stage / archive.OPENAPI, openapi.document(reference.operations, reference.model, config.handler))
-    (stage / archive.CARD).write_text(card(model, reference, config), encoding="utf-8")
+    (stage / archive.CARD).write_text("\n".join([card(model, reference, config), *told_of_int8]), encoding="utf-8")
     archive.write_manifest(stage, name, version, task.name)
     torch.set_num_threads(threads)
-    if config.handler.precision in ("auto", *supported(torch.device("cpu"))):
+    if config.handler.precision in ("auto", "int8", *supported(torch.device("cpu"))):
         Predictor.load(stage, config.handler, name=name, version=version)
     else:
         say(f"note: this machine cannot try the archive at {config.handler.precision}; the worker will")
+
+
+def add_int8(stage: Path, config: ModelConfig, calibration: Calibration) -> list[str]:
+    """Add the weights in int8 and their golden answers, in the place of those in fp32 unless `auto` has the choice.
+
+    Returns:
+        A section of the model card.
+    """
+    from handler.engine import int8
+    from handler.predictor import Predictor
+    from scripts.calibration import quantise
+
+    model = stage / archive.MODEL
+    report = quantise(model, config.handler, calibration)
+    rounded = Predictor.load(model, replace(config.handler, precision="int8"))
+    archive.write_golden(stage, golden_of(rounded), archive.GOLDEN_INT8)
+    if config.handler.precision == "int8":
+        for file in [*model.glob("*.safetensors"), *model.glob("*.safetensors.index.json")]:
+            if file.name != int8.FILE:
+                file.unlink()
+    return ["## int8", "", *report.lines(), ""]
 
 
 def golden_of(reference: Predictor) -> archive.Golden:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import struct
+import threading
 import time
 from pathlib import Path
 
@@ -50,6 +51,20 @@ def door(predictor: Predictor) -> BertHandler:
 def worker(door: BertHandler) -> Worker:
     """Return a worker with the project's own metrics file."""
     return Worker(door, metrics_of(ROOT / "metrics.yaml"))
+
+
+def test_a_lost_device_ends_the_worker_after_its_answers(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """507 for every row, and an end that waits until TorchServe has them."""
+    door = BertHandler()
+    door.predictor = Predictor.load(model_folder)
+    ended = threading.Event()
+    monkeypatch.setattr("handler.bert_handler.LAST_WORDS_S", 0.2)
+    monkeypatch.setattr("handler.bert_handler.os._exit", lambda _: ended.set())
+    door.predictor.engine.lost = True
+    answers = Worker(door, metrics_of(ROOT / "metrics.yaml"))(http(TEXT), http(TEXT))
+    assert [(answer.status, answer.value["type"]) for answer in answers] == [(507, "DeviceLost")] * 2
+    assert not ended.is_set()
+    assert ended.wait(5)
 
 
 @pytest.fixture(scope="module")

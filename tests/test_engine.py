@@ -18,7 +18,15 @@ from handler.config import ServingConfig
 from handler.engine import Engine, device
 from handler.engine.attention import packed_attention
 from handler.engine.precision import choose, supported
-from handler.errors import ConfigError, InternalError, ModelMismatch, OutOfMemory, Overloaded, RequestError
+from handler.errors import (
+    ConfigError,
+    DeviceLost,
+    InternalError,
+    ModelMismatch,
+    OutOfMemory,
+    Overloaded,
+    RequestError,
+)
 from handler.layout import Encoding
 from handler.predictor import Predictor
 from tests.samples import TEXTS, MakeModel, MakePredictor, ask, told
@@ -188,6 +196,16 @@ def test_an_unexpected_failure_stays_with_its_row(
     np.testing.assert_allclose(logits([found[0], found[2]]), expected[[0, 2]], atol=1e-5)
     assert type(error).__name__ in caplog.text
     assert "poison" not in caplog.text.replace("test_engine.py", "")
+
+
+def test_a_lost_device_is_told_and_not_asked_again(fragile: Fragile) -> None:
+    """Every row of the batch, and of those after it, gets 507; nothing is computed any more."""
+    fragile.poison, fragile.raises = encodings(4)[0].ids[0], torch.AcceleratorError("device-side assert")
+    found = fragile.run([*encodings(4), *encodings(6)])
+    assert fragile.lost
+    assert {type(value) for value in found} == {DeviceLost}
+    fragile.poison = -1
+    assert isinstance(fragile.run(encodings(9))[0], DeviceLost)
 
 
 def test_weights_of_another_head_are_refused(make_model: MakeModel) -> None:

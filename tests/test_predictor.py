@@ -156,3 +156,15 @@ def test_describe_tells_what_is_served(predictor: Predictor) -> None:
     assert told_of["labels"] == ["anger", "joy", "fear", "calm"]
     assert told_of["limits"]["max_length"] == 512
     assert told_of["openapi"]["openapi"] == "3.1.0"
+
+
+def test_what_tells_drift_is_counted_without_texts(predictor: Predictor) -> None:
+    """First labels of good answers and the sum of their scores; tokens that the vocabulary does not have."""
+    question = {"inputs": ["hello", "", "hello ⁂ there"], "parameters": {"on_error": "report"}}
+    work = predictor.read([Request(Body(write_value(question), JSON_TYPE))])
+    predictor.run(work)
+    (reply,) = predictor.write(work)
+    first, _, last = told(reply)
+    assert sum(work.report.labels.values()) == 2
+    assert work.report.score_sum == pytest.approx(first[0]["score"] + last[0]["score"])
+    assert work.report.n_unknown == 1

@@ -284,6 +284,11 @@ def test_metrics_count_what_was_asked(live: Live) -> None:
     name = "bert_refused_requests_total"
     assert live.wait_for_metric(name, refused + 1, ModelName="tiny", ErrorType="InvalidInput") == refused + 1
     assert live.metric("bert_inference_seconds_count", ModelName="tiny") > 0
+    told = [
+        live.metric("bert_labels_total", ModelName="tiny", Label=label) for label in ("anger", "joy", "fear", "calm")
+    ]
+    assert sum(told) > 0
+    assert 0 < live.metric("bert_top_score_total", ModelName="tiny") <= sum(told)
 
 
 def test_describe_tells_what_is_served(live: Live) -> None:

@@ -24,9 +24,20 @@ from transformers.utils import logging as transformers_logging
 
 from handler.batching import Batch, Packing, distinct, plan
 from handler.config import ServingConfig
+from handler.engine import int8
 from handler.engine.attention import PACKED
-from handler.engine.precision import Precision, choose
-from handler.errors import ConfigError, InternalError, ModelMismatch, OutOfMemory, Overloaded, RequestError
+from handler.engine.encoder import PackedEncoder, encoder_name, packed_encoder
+from handler.engine.int8 import IntegerEncoder
+from handler.engine.precision import DTYPES, INT8, Precision, choose, supported
+from handler.errors import (
+    ConfigError,
+    DeviceLost,
+    InternalError,
+    ModelMismatch,
+    OutOfMemory,
+    Overloaded,
+    RequestError,
+)
 from handler.layout import Encoding
 from handler.tasks import Packed, Row, Use
 from handler.tokenization import first_position
@@ -73,18 +84,26 @@ class Engine:
         """
         self.device = device or torch.device("cpu")
         self.main = main
-        self.precision: Precision = choose(config.precision, self.device)
+        name = encoder_name(model.base_model)
+        encoder = getattr(model.base_model, name) if name else None
+        integers = isinstance(encoder, IntegerEncoder)
+        self.precision: Precision = choose(config.precision, self.device, floats=not integers, integers=integers)
         self.max_batch_tokens = config.max_batch_tokens or BATCH_TOKENS[self.device.type]
+        self.lost = False  # whether the device failed for good, as a GPU does for a process after some errors
         self.pad_id = pad_id
         self.first_position = first_position(model.config)
         self.model = model.train(False).requires_grad_(False).to(self.device)
         self._takes_type_ids = type_ids and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
-        encoder = _encoder_of(model)
+        if integers:  # proven when it was packed, and by its golden answers
+            self.packed = True
+            model.set_attn_implementation(PACKED)
+            return
         if encoder is not None:
             encoder.register_forward_pre_hook(self._enter_encoder, with_kwargs=True)
             encoder.register_forward_hook(self._leave_encoder, with_kwargs=True)
-        self.packed = self._can_pack(packed and encoder is not None)
-        (encoder or model).to(dtype=self.precision.dtype)
+        del encoder  # its weights go layer by layer when ours settles
+        self.packed = self._can_pack(packed and name is not None)
+        self._settle(getattr(model.base_model, name) if name else model)
 
     @classmethod
     def load(
@@ -98,10 +117,17 @@ class Engine:
     ) -> Engine:
         """Load the weights of a model folder with a class of transformers, from safetensors only.
 
+        Those for int8 lie in a file of their own, and are taken where the precision says so.
+
         Raises:
             ModelMismatch: no weights, or weights that are not all of this architecture.
             ConfigError: a precision that the device does not have.
         """
+        quantised = folder / int8.FILE
+        held = {"floats": _has_floats(folder), "integers": quantised.is_file()}
+        if choose(config.precision, device or torch.device("cpu"), **held) is INT8:
+            make, dtype = getattr(transformers, auto_class).from_config, DTYPES[supported(torch.device("cpu"))[0]]
+            return cls(int8.read(quantised, make, read_config(folder), dtype), main, config, device, **options)
         transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker's standard error is a log
         try:
             model, report = getattr(transformers, auto_class).from_pretrained(
@@ -173,7 +199,13 @@ class Engine:
 
     def _attempt(self, use: Use, encodings: list[Encoding]) -> list[Row | RequestError]:
         try:
+            if self.lost:
+                return [DeviceLost("the device failed: ask again, another worker takes over")] * len(encodings)
             return list(self._forward(use, encodings))
+        except torch.AcceleratorError as error:  # nothing on the device can be trusted from here on
+            self.lost = True
+            logger.error("%s: the device is lost, this worker ends", type(error).__name__)
+            return self._attempt(use, encodings)
         except (RuntimeError, MemoryError) as error:
             if not _is_out_of_memory(error):
                 return self._one_by_one(use, encodings, error)
@@ -252,6 +284,22 @@ class Engine:
         output[next(iter(output))] = states.float()
         return output
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether scores have gradients, from which explanations are made."""
+        return self.precision is not INT8
+
+    def _settle(self, encoder: nn.Module) -> None:
+        """Bring the encoder into its precision; raises ModelMismatch where that changes answers in fp32."""
+        if not isinstance(encoder, PackedEncoder):
+            encoder.to(dtype=self.precision.dtype)
+            return
+        probe = _probe(self.model.config)
+        before = self._try(probe) if self.precision.dtype == torch.float32 else []
+        encoder.settle(self.precision.dtype, self.device)
+        if before and not all(map(_alike, before, self._try(probe))):
+            raise ModelMismatch(f"{type(self.model).__name__} is computed differently with weights laid out for speed")
+
     def _can_pack(self, wanted: bool) -> bool:
         """Compare, in fp32, a probe computed alone, padded and packed, and leave the model set accordingly."""
         self.packed = False
@@ -277,18 +325,29 @@ class Engine:
         return [*self._forward(HiddenStates(), probe), *self._forward(self.main, probe)]
 
     def _packs_like(self, padded: list[Row], probe: list[Encoding]) -> bool:
-        before = self.model.config._attn_implementation
-        try:
-            self.packed = True
-            self.model.set_attn_implementation(PACKED)
-            if all(map(_alike, self._try(probe), padded)):
-                return True
-            reason = "its packed answers differ"
-        except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError) as error:
-            reason = f"{type(error).__name__} in its packed forward"
-        logger.warning("%s travels padded: %s", type(self.model).__name__, reason)
-        self.packed = False
-        self.model.set_attn_implementation(before)
+        """Try our own encoder, then that of transformers with our attention; leave what gives the same answers."""
+        base, before = self.model.base_model, self.model.config._attn_implementation
+        name = encoder_name(base)
+        ours = packed_encoder(self.model)
+        theirs = getattr(base, name) if name else None
+        for encoder in (ours, theirs):
+            if encoder is None or name is None:
+                continue
+            setattr(base, name, encoder)
+            try:
+                self.packed = True
+                self.model.set_attn_implementation(PACKED)
+                if all(map(_alike, self._try(probe), padded)):
+                    return True
+                reason = "its packed answers differ"
+            except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError) as error:
+                reason = f"{type(error).__name__} in its packed forward"
+            whose = "of transformers" if encoder is theirs else "of ours"
+            logger.warning(
+                "%s cannot travel packed through the encoder %s: %s", type(self.model).__name__, whose, reason
+            )
+            self.packed = False
+            self.model.set_attn_implementation(before)
         return False
 
 
@@ -301,10 +360,9 @@ def read_config(folder: Path) -> PretrainedConfig:
     return config
 
 
-def _encoder_of(model: PreTrainedModel) -> nn.Module | None:
-    """Return the stack of layers between embeddings and head; None where a family does not set it apart."""
-    modules = (getattr(model.base_model, name, None) for name in ("encoder", "transformer"))
-    return next((module for module in modules if isinstance(module, nn.Module)), None)
+def _has_floats(folder: Path) -> bool:
+    """Tell whether a model folder may hold weights in floating point; if not, transformers will say what it lacks."""
+    return not (folder / int8.FILE).is_file() or any(file.name != int8.FILE for file in folder.glob("*.safetensors"))
 
 
 def _probe(model_config: PretrainedConfig) -> list[Encoding]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from handler import config
+from handler.engine import int8
 from handler.errors import ConfigError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -21,6 +22,7 @@ class Precision(NamedTuple):
 
 
 TOLERANCES = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}
+INT8 = Precision("int8", torch.float32, 5e-2)  # against answers in int8, which golden-int8.json holds
 
 
 def supported(device: torch.device) -> list[str]:
@@ -34,13 +36,28 @@ def supported(device: torch.device) -> list[str]:
     return ["bf16", "fp32"] if instructions and torch.ops.mkldnn._is_mkldnn_bf16_supported() else ["fp32"]
 
 
-def choose(requested: config.Precision, device: torch.device) -> Precision:
+def choose(
+    requested: config.Precision, device: torch.device, *, floats: bool = True, integers: bool = False
+) -> Precision:
     """Return the precision to compute in.
 
+    Args:
+        floats: whether there are weights to compute in a floating-point precision.
+        integers: whether there are weights for int8.
+
     Raises:
-        ConfigError: the device would only emulate what is asked for.
+        ConfigError: the device would only emulate what is asked for, or there are no weights for it.
     """
-    can = supported(device)
+    can = [*(["int8"] if integers and int8.supported(device) else []), *(supported(device) if floats else [])]
+    if requested == "int8" and not integers:
+        raise ConfigError("handler.precision is int8, but there are no weights in int8: pack with --calibration")
+    if not can or (not floats and requested not in ("auto", "int8")):
+        raise ConfigError(
+            f"handler.precision is {requested}, but the archive has weights for int8 alone"
+            + ("" if can else f", which this {device.type} has no instructions for")
+        )
+    if can[0] == "int8" and requested in ("auto", "int8"):
+        return INT8
     name = can[0] if requested == "auto" else requested
     if name not in can:
         raise ConfigError(

@@ -94,6 +94,7 @@ class Task(Use):
     form: ClassVar[Form] = Form()  # of answers, where a dialect leaves a choice
     golden_items: tuple[JSON, ...]  # questions that reach every branch of the task
     golden_parameters: ClassVar[dict[str, JSON]] = {}
+    differentiable = True  # whether the engine that computes it has gradients
 
     def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
         self.model_config = model_config
@@ -142,7 +143,11 @@ class Task(Use):
     @property
     def explains(self) -> bool:
         """Whether its answers can be explained."""
-        return type(self).aims is not Task.aims
+        return self.differentiable and type(self).aims is not Task.aims
+
+    def leading(self, answer: JSON) -> tuple[str, float] | None:
+        """Return the label that a client would act on, and its score, whose shares tell when texts begin to differ."""
+        return None
 
     def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
         """Tell whether two answers to one question are the same up to `tolerance` on every number."""

@@ -40,6 +40,7 @@ DIFFERENTIABLE: dict[str, Callable[[Tensor], Tensor]] = {
     "sigmoid": torch.sigmoid,
     "none": lambda logits: logits,
 }
+MOST_COUNTED = 100  # labels, each of which is a time series of the metrics
 
 
 class SequenceClassification(Task):
@@ -126,6 +127,10 @@ class SequenceClassification(Task):
             return scored
 
         return [Aim(target, int(scores[:, label].argmax()), score)]
+
+    def leading(self, answer: JSON) -> tuple[str, float] | None:
+        few = len(self.labels) <= MOST_COUNTED
+        return (answer[0]["label"], answer[0]["score"]) if few else None
 
     def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
         """Compare by label: two labels of nearly one score may change places."""

@@ -30,7 +30,7 @@ class Template(Parameter):
 
     def read(self, name: str, value: JSON) -> str:
         if not isinstance(value, str) or PLACE not in value:
-            got = "a string without" if isinstance(value, str) else kind_of(value)
+            got = "a string without it" if isinstance(value, str) else kind_of(value)
             raise InvalidInput(f"{name} must be a string that holds {PLACE}, where a label stands, got {got}")
         return value
 

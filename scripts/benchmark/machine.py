@@ -1,0 +1,100 @@
+"""Where and with what was measured: a number without this says nothing."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil  # type: ignore[import-untyped]
+import torch
+
+from handler.engine.device import usable_cores
+from handler.engine.precision import supported
+from scripts.console import ROOT
+
+PACKAGES = ("torch", "transformers", "tokenizers", "torchserve")
+INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+# What a peer is called in the report -> the packages that it needs beside those of requirements/develop.txt.
+PEERS = {
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "openvino": ("openvino", "nncf"),
+    "litserve": ("litserve",),
+    "loadgen": ("mlcommons-loadgen",),
+    "plots": ("matplotlib",),
+}
+HOW = "pip install -r requirements/bench.txt -c requirements/constraints.txt"
+
+
+def about(device: torch.device) -> dict[str, Any]:
+    """Describe the machine, the versions and the command."""
+    peers = [package for packages in PEERS.values() for package in packages]
+    return {
+        "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
+        "command": shlex.join(["scripts/" + Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "commit": commit(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else processor(),
+        "cores": usable_cores(),
+        "threads": torch.get_num_threads(),
+        "memory_gb": round(psutil.virtual_memory().total / 2**30, 1),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        "wait_policy": os.environ.get("OMP_WAIT_POLICY", "unset"),
+        "precisions": supported(device),
+        "load": load(),
+        "versions": {name: version(name) for name in (*PACKAGES, *peers)},
+    }
+
+
+def load() -> list[float]:
+    """Return the processes that wanted a core in the last 1, 5 and 15 minutes, ours included."""
+    return [round(value, 2) for value in os.getloadavg()]
+
+
+def processor() -> str:
+    """Name the processor and the instructions that matter here."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
+    flags = set(facts.get("flags", "").split())
+    wanted = [
+        flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8") if flag in flags
+    ]
+    name = (
+        f"{facts.get('model name', platform.machine())} (family {facts.get('cpu family')}, model {facts.get('model')})"
+    )
+    return f"{name}, {', '.join(wanted)}"
+
+
+def version(package: str) -> str | None:
+    """Return the version of an installed package; None: it is not."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def missing(peer: str) -> str:
+    """Say what a peer lacks and how to install it; nothing where it is there."""
+    lacking = [package for package in PEERS[peer] if version(package) is None]
+    return f"{peer} is skipped: {' and '.join(lacking)} not installed; {HOW}" if lacking else ""
+
+
+def commit() -> str:
+    """Return the commit of the code, with a + where files differ from it."""
+    told = subprocess.run(
+        ["git", "describe", "--always", "--dirty=+", "--exclude=*"],  # noqa: S607 - the user's git
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return told.stdout.strip() or "unknown"

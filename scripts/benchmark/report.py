@@ -1,0 +1,88 @@
+"""Results -> Markdown that a person reads from the top: what and where, then one table for each question."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from scripts.benchmark import tables
+
+Row = dict[str, Any]
+
+
+def render(results: Row, pictures: Sequence[str] = ()) -> str:
+    """Write the whole report; `pictures` are names of PNG files beside it."""
+    drawn = {name.removesuffix(".png"): name for name in pictures}
+    parts = [
+        about(results["about"], results.get("models", [])),
+        section("Engine against the roofline", ENGINE, tables.engine(results.get("engine", [])), drawn.get("roofline")),
+        section("Against others, in one process", PEERS, tables.peers(results.get("peers", [])), drawn.get("peers")),
+        section("What padding costs", PADDING, tables.padding(results.get("peers", [])), drawn.get("padding")),
+        section("Accuracy of fewer bits", ACCURACY, tables.accuracy(results.get("accuracy", []))),
+        section("Over HTTP: all at once (MLPerf Offline)", OFFLINE, tables.offline(results.get("offline", []))),
+        section(
+            "Over HTTP: as requests come (MLPerf Server)",
+            SERVER,
+            tables.server(results.get("server", [])),
+            drawn.get("latency"),
+        ),
+        section("Servers side by side", HTTP, tables.http_peers(results.get("http_peers", []))),
+        section("Scaling", SCALING, tables.scaling(results.get("scaling", [])), drawn.get("scaling")),
+        left_out(results["about"].get("skipped", [])),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+ENGINE = """Tokens to values, without tokenising and HTTP. The roofline is the model's own matrix products at that
+precision, alone, measured in the same rounds; the fraction is the median of those of the rounds, its spread their
+quartiles. Work is counted as 2n(4h² + 2hf)L + 4nhL² operations a sequence."""
+PEERS = """From texts to scores, the same texts and weights, contenders in turn within every round. Each peer runs at
+the best of a few sizes of micro-batch, found before. The ratio is to packed fp32, the median of those of the rounds."""
+PADDING = """Tokens that are computed for the tokens that are there: 1.00 is no padding."""
+ACCURACY = """Labels that stay as `transformers` gives them in fp32, on texts that no calibration has seen."""
+OFFLINE = """LoadGen hands over all texts at once. Every answer is compared with the one computed beforehand; "of the
+engine" compares with the engine alone on the same texts just before."""
+SERVER = """LoadGen sends one text a request at Poisson-distributed times; latency counts from the scheduled time. The
+rate found is the highest tried at which 99 % of the answers came within the bound."""
+HTTP = """One text a request from so many connections, each of which sends the next when the answer is there; servers
+in turn."""
+SCALING = """One thing changes, the rest stays as it is by default."""
+
+
+def about(facts: Row, models: Sequence[Row]) -> str:
+    """Write where and with what was measured."""
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
+    shapes = ", ".join(
+        f"{model['name']} ({model['layers']} layers of {model['width']}{', random weights' if model['random'] else ''})"
+        for model in models
+    )
+    load = ", ".join(str(value) for value in facts["load"])
+    after = ", ".join(str(value) for value in facts.get("load_after", [])) or "?"
+    return "\n".join(
+        [
+            "# Measured speed",
+            "",
+            f"* **When**: {facts['date']}, commit {facts['commit']}",
+            f"* **Command**: `{facts['command']}`",
+            f"* **Machine**: {facts['device']}; {facts['cores']} cores, {facts['memory_gb']} GB; {facts['system']}",
+            f"* **Load before and after** (1, 5, 15 minutes): {load}; {after}",
+            f"* **Threads**: {facts['threads']}, `OMP_WAIT_POLICY={facts['wait_policy']}`",
+            f"* **Versions**: Python {facts['python']}, {versions}",
+            f"* **Models**: {shapes or 'none'}",
+            "",
+            "Numbers are medians; in brackets the quartiles. Every single time is in results.json.",
+        ]
+    )
+
+
+def section(title: str, told: str, table: str, picture: str | None = None) -> str:
+    """Write one section; nothing where nothing was measured."""
+    if not table:
+        return ""
+    shown = f"\n\n![{title}]({picture})" if picture else ""
+    return f"## {title}\n\n{told}{shown}\n\n{table}"
+
+
+def left_out(reasons: Sequence[str]) -> str:
+    """Write what was not measured and why."""
+    return "## Left out\n\n" + "\n".join(f"* {reason}" for reason in reasons) if reasons else ""

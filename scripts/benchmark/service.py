@@ -1,0 +1,124 @@
+"""A TorchServe, and a LitServe, with ports and folders of their own; both are stopped by whoever started them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from scripts.benchmark.http import Address, Client
+from scripts.client import Inference
+from scripts.console import ROOT, ScriptError
+from scripts.server import Server
+
+PORTS = ("inference_address", "management_address", "metrics_address", "grpc_inference_port", "grpc_management_port")
+
+
+@contextlib.contextmanager
+def torchserve(*archives: Path) -> Iterator[dict[str, Address]]:
+    """Serve archives with this project's settings; yield the address of each by its name."""
+    with tempfile.TemporaryDirectory(prefix="b-") as folder:
+        home = Path(folder)
+        (home / "store").mkdir()
+        for mar in archives:
+            shutil.copy(mar, home / "store")
+        config = home / "config.properties"
+        config.write_text(own_ports((ROOT / "config.properties").read_text(encoding="utf-8")), encoding="utf-8")
+        where = ["--config", str(config), "--run-dir", str(home)]
+        try:
+            serve("start", *where, "--model-store", str(home / "store"), "--models", *(mar.stem for mar in archives))
+            server = Server.read(config, home)
+            headers = {"Content-Type": "application/json", "Authorization": f"Bearer {Inference(server).key()}"}
+            yield {
+                mar.stem: Address(
+                    f"{server.inference}/predictions/{mar.stem}", headers, write_ours, lambda value: value
+                )
+                for mar in archives
+            }
+        finally:
+            serve("stop", *where, check=False)
+
+
+def serve(*arguments: str, check: bool = True) -> None:
+    """Run scripts/serve.sh; PYTHONPATH would come before the code in an archive."""
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
+    command = [str(ROOT / "scripts" / "serve.sh"), *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if check and done.returncode:
+        raise ScriptError(f"the server did not start: {' '.join(done.stderr.split())[-600:]}")
+
+
+def write_ours(texts: Sequence[str]) -> bytes:
+    """Ask for every label of texts."""
+    return json.dumps({"inputs": list(texts), "parameters": {"top_k": None}}).encode()
+
+
+@contextlib.contextmanager
+def litserve(folder: Path, threads: int, batch: int) -> Iterator[Address]:
+    """Serve a model folder with LitServe and a pipeline of transformers; yield its address."""
+    (port,) = free_ports(1)
+    command = [sys.executable, "-m", "scripts.benchmark.litserver", str(folder), str(port), str(threads), str(batch)]
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+        address = Address(
+            f"http://127.0.0.1:{port}/predict",
+            {"Content-Type": "application/json"},
+            lambda texts: json.dumps({"text": texts[0]}).encode(),
+            lambda value: [value],
+        )
+        try:
+            deadline = time.monotonic() + 120
+            while Client(address, timeout=30).ask(["Ready?"])[0] != 200:
+                if process.poll() is not None or time.monotonic() > deadline:
+                    log.seek(0)
+                    told = log.read().decode(errors="replace").split()
+                    raise ScriptError(f"LitServe did not start: {' '.join(told)[-400:]}")
+                time.sleep(0.5)
+            yield address
+        finally:
+            stop(process)
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """End a server and the processes it has started."""
+    import psutil  # type: ignore[import-untyped]
+
+    family: list[Any] = []
+    with contextlib.suppress(psutil.Error):
+        family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for one in family:
+        with contextlib.suppress(psutil.Error):
+            one.terminate()
+    _, left = psutil.wait_procs(family, timeout=10)
+    for one in left:
+        with contextlib.suppress(psutil.Error):
+            one.kill()
+    process.wait(timeout=10)
+
+
+def own_ports(settings: str) -> str:
+    """Give a server's settings ports that nobody listens on now."""
+    for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True):
+        settings, changed = re.subn(rf"(?m)^({name}=(?:http://127\.0\.0\.1:)?)\d+", rf"\g<1>{port}", settings)
+        if changed != 1:
+            raise ScriptError(f"config.properties has no {name} on 127.0.0.1 to put another port in")
+    return settings
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]

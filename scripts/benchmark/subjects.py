@@ -1,0 +1,183 @@
+"""Models to measure: a folder, an archive, or a random one made on the spot."""
+
+from __future__ import annotations
+
+import tempfile
+import zipfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
+
+from handler import archive
+from handler.config import ModelConfig, ServingConfig
+from handler.engine import read_config
+from handler.engine.precision import DTYPES, supported
+from handler.errors import StartupError
+from handler.layout import Encoding, Layout
+from handler.predictor import Predictor
+from handler.tokenization import Tokenizer
+from scripts.benchmark.arithmetic import Shape
+from scripts.console import ROOT, ScriptError
+from scripts.package import build
+
+DEFAULTS = ("models/intents", "random:12x768")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One model."""
+
+    name: str
+    folder: Path  # of the model, or of an unpacked archive
+    config: ModelConfig
+    scratch: Path  # where archives of it may be built
+    is_random: bool = False  # then its labels say nothing
+
+    @property
+    def model(self) -> Path:
+        """The folder of weights and tokenizer."""
+        return self.folder / archive.MODEL if (self.folder / archive.MANIFEST).is_file() else self.folder
+
+    @cached_property
+    def shape(self) -> Shape:
+        """Layers and widths."""
+        return Shape.of(read_config(self.model))
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The handler's tokenizer of it."""
+        return Tokenizer(self.model, read_config(self.model), self.config.handler)
+
+    def encode(self, texts: Sequence[str]) -> list[Encoding]:
+        """Encode texts, each cut to what the model can read."""
+        found = self.tokenizer.encode([(text, None) for text in texts], [Layout()] * len(texts))
+        encodings = []
+        for one in found:
+            if not isinstance(one, list):
+                raise ScriptError(f"{self.name} refuses a text of the benchmark: {one}")
+            encodings.append(one[0])
+        return encodings
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Count the tokens of texts, special tokens included."""
+        return [len(encoding) for encoding in self.encode(texts)]
+
+    def precisions(self, device: torch.device) -> list[str]:
+        """Return what the machine does well, and what the archive says."""
+        own = self.config.handler.precision
+        return list(dict.fromkeys([*reversed(supported(device)), *([own] if own != "auto" else [])]))
+
+    def settings(self, precision: str, **more: object) -> ModelConfig:
+        """Return its settings at a precision; raises ConfigError where the handler does not know it."""
+        handler = {**_given(self.config.handler), "precision": precision, **more}
+        return replace(self.config, handler=ServingConfig(**handler))  # type: ignore[arg-type]
+
+    def load(self, precision: str, device: torch.device) -> Predictor:
+        """Load it at a precision; what needs more than weights, as int8 its scales, is packed first.
+
+        Raises:
+            StartupError: this model cannot be served so.
+        """
+        threads = torch.get_num_threads()
+        try:
+            if precision in DTYPES and DTYPES[precision].is_floating_point:
+                return Predictor.load(self.model, self.settings(precision).handler, device)
+            if self.folder != self.model and self.config.handler.precision == precision:
+                return Predictor.load(self.folder, self.config.handler, device)
+            config = self.settings(precision)
+            return Predictor.load(
+                unpack(self.pack(config), self.scratch / f"{self.name}-{precision}"), config.handler, device
+            )
+        finally:
+            torch.set_num_threads(threads)
+
+    def pack(self, config: ModelConfig, name: str = "") -> Path:
+        """Build an archive of it and return its path."""
+        store = self.scratch / "store"
+        store.mkdir(exist_ok=True)
+        return build(self.model, name or f"{self.name}-{config.handler.precision}", "1.0", config, store)
+
+
+def subjects(names: Sequence[str], stack: ExitStack) -> list[Subject]:
+    """Return the models named: folders, archives, or random:LAYERSxWIDTH."""
+    return [subject(name, stack) for name in names]
+
+
+def subject(name: str, stack: ExitStack) -> Subject:
+    """Prepare one model; its temporary files live as long as the stack."""
+    scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+    if name.startswith("random:"):
+        layers, _, width = name.removeprefix("random:").partition("x")
+        if not (layers.isdigit() and width.isdigit() and int(width) % 64 == 0 and int(width)):
+            raise ScriptError(f"{name}: say random:LAYERSxWIDTH, with a width that 64 divides, e.g. random:12x768")
+        folder = random_bert(scratch / "model", int(layers), int(width))
+        return Subject(name.replace(":", "-"), folder, defaults(), scratch, is_random=True)
+    path = Path(name) if Path(name).exists() else ROOT / name
+    if path.is_file():
+        folder = unpack(path, scratch / "unpacked")
+        return Subject(path.stem, folder, ModelConfig.read(folder / archive.MODEL_CONFIG), scratch)
+    if not (path / "config.json").is_file():
+        raise ScriptError(f"no model at {name}: give a folder, a .mar or random:LAYERSxWIDTH")
+    return Subject(path.name, path, defaults(), scratch)
+
+
+def defaults() -> ModelConfig:
+    """Return the settings of the project, as scripts/package.py takes them."""
+    return ModelConfig.read(ROOT / archive.MODEL_CONFIG)
+
+
+def default_names() -> list[str]:
+    """Return the small model that the quickstart trains, or a random one of its size, and a bert-base."""
+    return [name if (ROOT / name).is_dir() or ":" in name else "random:6x384" for name in DEFAULTS]
+
+
+def random_bert(folder: Path, layers: int, width: int, labels: int = 10) -> Path:
+    """Write a random BERT with the tokenizer of models/base: speed does not depend on what weights say."""
+    base = ROOT / "models" / "base"
+    if not base.is_dir():
+        raise ScriptError("no models/base, whose tokenizer a random model needs: run scripts/setup.sh")
+    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
+    config = BertConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=width,
+        num_hidden_layers=layers,
+        num_attention_heads=max(1, width // (64 if width >= 512 else 32)),
+        intermediate_size=4 * width,
+        initializer_range=0.05,  # more than usual: answers must differ, or swapped ones would not be noticed
+        id2label={index: f"LABEL_{index}" for index in range(labels)},
+        label2id={f"LABEL_{index}": index for index in range(labels)},
+    )
+    torch.manual_seed(0)
+    make: Any = AutoModelForSequenceClassification.from_config
+    make(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def unpack(mar: Path, folder: Path) -> Path:
+    """Unpack an archive, once."""
+    if not folder.is_dir():
+        try:
+            with zipfile.ZipFile(mar) as packed:
+                packed.extractall(folder)
+        except zipfile.BadZipFile:
+            raise ScriptError(f"{mar} is no archive, or a broken one") from None
+    return folder
+
+
+def try_load(subject: Subject, precision: str, device: torch.device) -> Predictor | str:
+    """Load a model, or say in a line why it cannot be measured so."""
+    try:
+        return subject.load(precision, device)
+    except (StartupError, ScriptError) as error:
+        return f"{subject.name} at {precision} is skipped: {error}"
+
+
+def _given(config: ServingConfig) -> dict[str, object]:
+    return dict(vars(config))

@@ -1,0 +1,96 @@
+"""Real texts of real lengths. Uniform random lengths would flatter whoever pads."""
+
+from __future__ import annotations
+
+import csv
+import math
+import random
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.console import ROOT, ScriptError
+
+Count = Callable[[Sequence[str]], list[int]]  # tokens of each text, special tokens included
+
+SOURCES = tuple(ROOT / "examples" / "intents" / name for name in ("train.csv", "validation.csv", "test.csv"))
+LONG = 160  # tokens, the mean of a long text
+SHORT_TEXTS, LONG_TEXTS = 32, 8  # of one measurement
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Texts of one distribution of lengths, all different: equal ones would be computed once."""
+
+    name: str
+    texts: tuple[str, ...]
+    lengths: tuple[int, ...]
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens all of them have."""
+        return sum(self.lengths)
+
+
+def read_texts(*paths: Path, column: str = "text") -> list[str]:
+    """Return the different texts of CSV files, in order."""
+    found: dict[str, None] = {}
+    for path in paths:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file)
+            if column not in (rows.fieldnames or ()):
+                raise ScriptError(f"{path} has no column {column}")
+            found.update((row[column].strip(), None) for row in rows)
+    return [text for text in found if text]
+
+
+def mixes(source: Path | None, count: Count, names: Sequence[str] = ("short", "long", "mixed")) -> list[Mix]:
+    """Return the distributions to measure: those of the examples, or the one of a file."""
+    if source is not None:
+        texts = read_texts(source)
+        if len(texts) < SHORT_TEXTS:
+            raise ScriptError(f"{source} has {len(texts)} different texts; at least {SHORT_TEXTS} are needed")
+        return [_mix(source.stem, random.Random(0).sample(texts, SHORT_TEXTS), count)]  # noqa: S311 - reproducible
+    texts = read_texts(*SOURCES)
+    kinds = {
+        "short": lambda: short_texts(texts, SHORT_TEXTS),
+        "long": lambda: long_texts(texts, LONG_TEXTS, count),
+        "mixed": lambda: short_texts(texts, 24) + long_texts(texts, 4, count),
+    }
+    for name in names:
+        if name not in kinds:
+            raise ScriptError(f"{name} is no distribution of lengths; there are {', '.join(kinds)}")
+    return [_mix(name, kinds[name](), count) for name in names]
+
+
+def short_texts(texts: Sequence[str], n_texts: int, seed: int = 0) -> list[str]:
+    """Draw texts; where there are too few, the rest is made of two of them."""
+    chance = random.Random(seed)  # noqa: S311 - reproducible
+    found = dict.fromkeys(chance.sample(list(texts), min(n_texts, len(texts))))
+    while len(found) < n_texts:
+        found[" ".join(chance.sample(list(texts), 2))] = None
+    return list(found)
+
+
+def long_texts(texts: Sequence[str], n_texts: int, count: Count, seed: int = 0, mean: int = LONG) -> list[str]:
+    """Join texts until each has about as many tokens as wanted: log-normal, as lengths of documents are."""
+    chance = random.Random(seed)  # noqa: S311 - reproducible
+    sigma = 0.5
+    found = []
+    normal = statistics.NormalDist(math.log(mean) - sigma**2 / 2, sigma)
+    for place in range(n_texts):
+        wanted = math.exp(normal.inv_cdf((place + 0.5) / n_texts))
+        parts = chance.sample(list(texts), min(len(texts), 80))
+        lengths = count(parts)
+        total, taken = 2, 0
+        while taken < len(parts) and total + lengths[taken] / 2 < min(wanted, 500):
+            total += lengths[taken] - 2
+            taken += 1
+        found.append(" ".join(parts[: max(1, taken)]))
+    chance.shuffle(found)
+    return found
+
+
+def _mix(name: str, texts: Sequence[str], count: Count) -> Mix:
+    return Mix(name, tuple(texts), tuple(count(texts)))

@@ -1,0 +1,292 @@
+"""A model in eight-bit integers: the scales of its activations, found on examples, and what that costs in accuracy.
+
+One half of the examples shows which numbers stand before each product; their range is cut where rounding would lose
+more than cutting does. The other half, or a file of its own, is answered in fp32 and in int8. Where examples have
+labels, the right answers are counted; where they have none, fp32 is right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from handler import wire
+from handler.config import ServingConfig
+from handler.engine import HiddenStates, int8
+from handler.engine.encoder import PackedEncoder, encoder_name
+from handler.engine.int8 import PLACES, Range, Scales
+from handler.errors import RequestError
+from handler.layout import Encoding
+from handler.predictor import Predictor
+from handler.tasks import Task
+from handler.wire import JSON, Body
+from handler.work import Request
+from scripts.console import ScriptError, say
+from scripts.dataset import TABLES, Table, read
+
+MOST = 512  # examples that are looked at for ranges
+ANSWERS = {"label", "labels", "answers", "answer", "tags", "entities", "id"}  # columns that are no part of a question
+BINS = 2048
+SMOOTHING = 0.6  # how much of the size of a channel moves into its weights
+PRODUCTS = dict(zip(PLACES, ("states", "output", "up", "down"), strict=True))  # what reads a place
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """From what a model is made int8, and how good it must be then."""
+
+    examples: Path
+    evaluation: Path | None = None
+    least_ratio: float = 0.99
+
+
+@dataclass(frozen=True)
+class Example:
+    """A question, and its label where that is known."""
+
+    item: JSON
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Report:
+    """How int8 answers where fp32 answers so."""
+
+    n_calibration: int
+    n_evaluation: int
+    agreement: float  # mean, 0..1, of how like the answers are
+    n_flips: int  # answers that say something else
+    accuracy: tuple[float, float] | None  # of fp32 and of int8, where labels are known
+
+    @property
+    def ratio(self) -> float:
+        """Accuracy in int8 over that in fp32; without labels, the agreement."""
+        if self.accuracy is None:
+            return self.agreement
+        return self.accuracy[1] / self.accuracy[0] if self.accuracy[0] else 0.0
+
+    def lines(self) -> list[str]:
+        """Write it for the console and the model card."""
+        told = [f"- calibrated on {self.n_calibration} examples, evaluated on {self.n_evaluation} others"]
+        if self.accuracy is not None:
+            told.append("- accuracy: fp32 {:.4f}, int8 {:.4f} (ratio {:.4f})".format(*self.accuracy, self.ratio))
+        agreed = f"- agreement with fp32: {self.agreement:.4f}"
+        return [*told, f"{agreed}; {self.n_flips} of {self.n_evaluation} answers say something else"]
+
+
+def quantise(folder: Path, config: ServingConfig, calibration: Calibration) -> Report:
+    """Write int8.safetensors into a model folder and tell how it answers.
+
+    Raises:
+        ScriptError: a family that has no int8, examples that are no questions of the task, or answers too different.
+    """
+    if not int8.supported(torch.device("cpu")):
+        raise ScriptError(
+            "int8 cannot be tried here: this CPU has no instructions for it (AVX-512 VNNI, AVX-VNNI, AMX)"
+        )
+    exact = Predictor.load(folder, _with(config, "fp32"))
+    seen, asked = _split(calibration, exact.task)
+    model = exact.engine.model
+    if not isinstance(getattr(model.base_model, encoder_name(model.base_model) or "", None), PackedEncoder):
+        raise ScriptError(f"a {type(model).__name__} has no int8: pack it with --precision fp32 or bf16")
+    say(f"calibrating on {len(seen)} examples")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # the same sums in the same order every time
+    try:
+        int8.write(folder / int8.FILE, model, scales(exact, encodings(exact, seen)))
+    finally:
+        torch.set_num_threads(threads)
+    report = compare(exact, Predictor.load(folder, _with(config, "int8")), asked, len(seen))
+    say("\n".join(report.lines()))
+    if report.ratio < calibration.least_ratio:
+        what = "accuracy" if report.accuracy else "agreement"
+        raise ScriptError(
+            f"int8 keeps {report.ratio:.4f} of the {what} of fp32, less than --min-accuracy-ratio "
+            f"{calibration.least_ratio:g}: give more, and more typical, examples, or pack with --precision bf16"
+        )
+    return report
+
+
+def examples_of(table: Table) -> list[Example]:
+    """Return the rows of a table as questions: one text, or an object of all columns that are no answers."""
+    found = []
+    for _, record in table.rows:
+        item: JSON = {name: cell for name, cell in record.items() if name not in ANSWERS and cell is not None}
+        label = record.get("label")
+        found.append(Example(item["text"] if item.keys() == {"text"} else item, None if label is None else str(label)))
+    if len(found) < 2:
+        raise ScriptError(f"{table.name}: {len(found)} rows; calibration needs two at least")
+    return found
+
+
+def encodings(predictor: Predictor, examples: Sequence[Example]) -> list[Encoding]:
+    """Return what the model would see of the examples; raises ScriptError for one that is no question."""
+    requests = [Request(Body(wire.write_value({"instances": [one.item]}), "application/json")) for one in examples]
+    work = predictor.read(requests)
+    for index, job in enumerate(work.jobs):
+        if job.error:
+            raise ScriptError(f"example {index} is no question of {predictor.task.name}: {job.error}")
+    return [encoding for *_, item in work.items() for _, encoding in item.sequences]
+
+
+def scales(predictor: Predictor, seen: list[Encoding]) -> list[Scales]:
+    """Return how every layer is rounded, over all tokens of what is seen."""
+    encoder: Any = predictor.engine.model.base_model
+    encoder = getattr(encoder, encoder_name(encoder) or "")
+    watched = {
+        (index, place): (product, Histogram(place == "input"))
+        for index, layer in enumerate(encoder.layers)
+        for place, product in ((place, layer.products()[name]) for place, name in PRODUCTS.items())
+    }
+    for look in (Histogram.widen, Histogram.count):
+        if look is Histogram.count:
+            for (_, place), (product, histogram) in watched.items():
+                histogram.settle(product.plain()[0] if place == "middle" else None)
+        for product, histogram in watched.values():
+            product.watch = lambda x, histogram=histogram, look=look: look(histogram, x)
+        failed = [
+            one for one in predictor.engine.run(seen, [HiddenStates()] * len(seen)) if isinstance(one, RequestError)
+        ]
+        if failed:
+            raise ScriptError(f"an example cannot be computed: {failed[0]}")
+    for product, _ in watched.values():
+        product.watch = None
+    return [
+        Scales({place: watched[index, place][1].range() for place in PLACES}, watched[index, "middle"][1].divisor)
+        for index in range(len(encoder.layers))
+    ]
+
+
+class Histogram:
+    """How often which numbers were seen."""
+
+    def __init__(self, whole: bool = False) -> None:
+        """Begin with none; `whole` never cuts anything off."""
+        self.whole = whole
+        self.least = self.most = torch.zeros(1)  # of each channel
+        self.divisor = torch.ones(1)
+        self.low = self.high = 0.0
+        self.counts = torch.zeros(BINS, dtype=torch.float64)
+
+    def widen(self, x: Tensor) -> None:
+        """Look for the least and the greatest number of each channel of (tokens, channels)."""
+        low, high = x.aminmax(dim=0)
+        self.least, self.most = torch.minimum(self.least, low), torch.maximum(self.most, high)
+
+    def settle(self, weight: Tensor | None = None) -> None:
+        """Find the ends, after all were seen once.
+
+        Args:
+            weight: (out, channels) with which channels share their size: a large channel is made smaller and its
+                weights larger (SmoothQuant: Xiao et al. 2023).
+        """
+        if weight is not None:
+            largest = torch.maximum(-self.least, self.most).clamp(min=1e-5)
+            divisor = largest**SMOOTHING / weight.abs().amax(0).clamp(min=1e-5) ** (1 - SMOOTHING)
+            self.divisor = divisor / divisor.mean()
+        self.low, self.high = float((self.least / self.divisor).min()), float((self.most / self.divisor).max())
+
+    def count(self, x: Tensor) -> None:
+        """Count the numbers, each channel divided as settled."""
+        shares = (x / self.divisor).flatten().float()
+        self.counts += torch.histc(shares, BINS, self.low, max(self.high, self.low + 1e-6)).double()
+
+    def range(self) -> Range:
+        """Return the range that loses least, as the mean square of what rounding and cutting off change."""
+        low, high = self.low, self.high
+        if self.whole:
+            return Range.over(low, high)
+        width = max(high - low, 1e-6) / BINS
+        centres = low + width * (torch.arange(BINS, dtype=torch.float64) + 0.5)
+
+        def loss(low: float, high: float) -> float:
+            rounding = torch.tensor(((high - low) / 255) ** 2 / 12, dtype=torch.float64)
+            cut = (centres - centres.clamp(low, high)) ** 2
+            return float((self.counts * torch.where(cut > 0, cut, rounding)).sum())
+
+        shares = [share / 50 for share in range(50, 9, -1)]
+        for _ in range(2):  # either end in turn
+            low = min((self.low * share for share in shares), key=lambda end: loss(end, high))
+            high = min((self.high * share for share in shares), key=lambda end: loss(low, end))
+        return Range.over(low, high)
+
+
+def compare(exact: Predictor, rounded: Predictor, examples: Sequence[Example], n_calibration: int) -> Report:
+    """Answer examples in fp32 and in int8."""
+    items = [one.item for one in examples]
+    expected, found = (_answers(predictor, items) for predictor in (exact, rounded))
+    likes = [likeness(exact.task, *pair) for pair in zip(expected, found, strict=True)]
+    labels = [one.label for one in examples]
+    accuracy = None
+    if all(label in exact.task.labels for label in labels):
+        right = [
+            float(np.mean([decision(answer) == label for answer, label in zip(answers, labels, strict=True)]))
+            for answers in (expected, found)
+        ]
+        accuracy = right[0], right[1]
+    n_flips = sum(like < (0.99 if _is_vector(answer) else 1) for like, answer in zip(likes, expected, strict=True))
+    return Report(n_calibration, len(examples), float(np.mean(likes)), n_flips, accuracy)
+
+
+def likeness(task: Task, expected: JSON, answer: JSON) -> float:
+    """Return 1 for two answers that say the same, 0 for others; of vectors the cosine."""
+    if _is_vector(expected):
+        one, other = np.array(expected), np.array(answer)
+        return float(one @ other / max(1e-12, float(np.linalg.norm(one) * np.linalg.norm(other))))
+    if task.model_config.problem_type == "regression":
+        return float(task.agree(expected, answer, 0.05))
+    if task.model_config.problem_type == "multi_label_classification":
+        chosen = [{one["label"] for one in ranked if one["score"] >= 0.5} for ranked in (expected, answer)]
+        return float(chosen[0] == chosen[1])
+    return float(decision(expected) == decision(answer))
+
+
+def decision(answer: JSON) -> JSON:
+    """Return what an answer says apart from its scores: of a ranking the first.
+
+    >>> decision([{"label": "a", "score": 0.7}, {"label": "b", "score": 0.3}])
+    'a'
+    >>> decision([{"entity_group": "PER", "score": 0.9, "start": 0, "end": 3}])
+    [{'entity_group': 'PER', 'start': 0, 'end': 3}]
+    """
+    if isinstance(answer, list):
+        ranked = bool(answer) and all(isinstance(one, dict) and "score" in one and "start" not in one for one in answer)
+        return decision(answer[0]) if ranked else [decision(one) for one in answer]
+    if isinstance(answer, dict):
+        said = {name: decision(its) for name, its in answer.items() if not isinstance(its, float)}
+        return said["label"] if said.keys() == {"label"} else said
+    return answer
+
+
+def _answers(predictor: Predictor, items: Sequence[JSON]) -> list[JSON]:
+    """Answer in pieces that bound the memory."""
+    return [one for start in range(0, len(items), 256) for one in predictor.answer_items(items[start : start + 256])]
+
+
+def _split(calibration: Calibration, task: Task) -> tuple[list[Example], list[Example]]:
+    """Return examples for the ranges, and others for the comparison."""
+    examples = examples_of(read(calibration.examples, TABLES))
+    if calibration.evaluation is not None:
+        asked = examples_of(read(calibration.evaluation, TABLES))
+    else:
+        examples, asked = examples[::2], examples[1::2]
+    for one in (*examples, *asked):
+        try:
+            task.parse(one.item, {})
+        except RequestError as error:
+            raise ScriptError(f"an example is no question of {task.name}: {error}") from None
+    return examples[:: -(-len(examples) // MOST)], asked  # spread over the file, which may be sorted
+
+
+def _with(config: ServingConfig, precision: Any) -> ServingConfig:
+    return replace(config, precision=precision)
+
+
+def _is_vector(answer: JSON) -> bool:
+    return isinstance(answer, list) and len(answer) > 1 and all(isinstance(number, float) for number in answer)

@@ -1,0 +1,110 @@
+"""Our own encoder: the numbers of transformers, whichever tokens are read and whatever lies beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from handler.batching import Batch
+from handler.engine import Engine, HiddenStates
+from handler.engine.attention import Attention, attend, rounded
+from handler.engine.encoder import PackedEncoder
+from handler.engine.precision import supported
+from handler.layout import Encoding
+from handler.predictor import Predictor
+from handler.tasks import Use
+from tests.samples import MakeModel, MakePredictor
+from tests.test_engine import FAMILIES, encodings, family
+
+CPU = torch.device("cpu")
+LENGTHS = (3, 20, 8, 7, 50, 20, 90, 1, 64, 65)
+
+
+class Chosen(HiddenStates):
+    """The states of some tokens of each sequence."""
+
+    def __init__(self, *places: int) -> None:
+        self.places = places
+
+    def reads(self, encoding: Encoding) -> Sequence[int]:
+        return [place for place in self.places if place < len(encoding)] or [0]
+
+
+def states(engine: Engine, use: Use, sequences: list[Encoding]) -> list[np.ndarray[Any, Any]]:
+    """Return the values of each sequence."""
+    return engine.run(sequences, [use] * len(sequences))  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "Albert"])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+def test_any_tokens_of_any_family(name: str, activation: str, make_model: MakeModel) -> None:
+    """All tokens, the first of each sequence, or several: the states are those of transformers, padded."""
+    key = "activation" if name == "DistilBert" else "hidden_act"
+    settings = {**FAMILIES[name], key: activation, "max_position_embeddings": 100}
+    folder = family(name, settings, make_model)
+    ours, theirs = Predictor.load(folder).engine, Predictor.load(folder, packed=False).engine
+    base = ours.model.base_model
+    assert isinstance(getattr(base, "encoder", None) or base.transformer, PackedEncoder)
+    sequences = encodings(*LENGTHS)
+    for use in (HiddenStates(), Chosen(0), Chosen(0, 5), Chosen(2)):
+        for one, other in zip(states(ours, use, sequences), states(theirs, use, sequences), strict=True):
+            np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_an_unknown_activation_keeps_the_modules_of_transformers(make_model: MakeModel) -> None:
+    """Such a model travels packed all the same."""
+    engine = Predictor.load(make_model(hidden_act="silu")).engine
+    assert engine.packed
+    assert not isinstance(engine.model.base_model.encoder, PackedEncoder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("lengths", [LENGTHS, (100, 90, 90, 200), (1,), (1, 1), (8, 8)])
+def test_attention_in_groups_is_attention_one_by_one(dtype: torch.dtype, lengths: tuple[int, ...]) -> None:
+    """Of all tokens and of one of each sequence; a sequence in a group has the bits that it has alone."""
+    torch.manual_seed(0)
+    parts = torch.randn(sum(lengths), 3, 4, 16).to(dtype)
+    states, pairs = parts.flatten(1), parts[:, 1:].flatten(1).contiguous()
+    packing = Batch.packed(encodings(*lengths), CPU).packing
+    firsts = Batch.packed(encodings(*lengths), CPU, reads=[[0]] * len(lengths)).packing
+    assert packing is not None
+    assert firsts is not None
+    found = Attention(packing, 4, dtype)(states)
+    expected = attend(parts[:, 0], parts[:, 1], parts[:, 2], packing).flatten(1)
+    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
+    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
+    query = parts[packing.offsets[:-1], 0].flatten(1)
+    read = Attention(firsts, 4, dtype)(pairs, query)
+    torch.testing.assert_close(read, found[packing.offsets[:-1]], atol=tolerance, rtol=tolerance)
+    for index, (start, end) in enumerate(zip(packing.offsets, packing.offsets[1:], strict=False)):
+        alone = Batch.packed(encodings(lengths[index]), CPU, reads=[[0]]).packing
+        assert alone is not None
+        if dtype == torch.bfloat16 or min(lengths) <= 64 >= lengths[index]:
+            torch.testing.assert_close(
+                Attention(alone, 4, dtype)(pairs[start:end], query[index : index + 1])[0], read[index], atol=0, rtol=0
+            )
+
+
+def test_a_rounded_length_wastes_little() -> None:
+    """At most 15 tokens of a short sequence and a quarter of a long one."""
+    for length in range(1, 600):
+        assert 0 <= rounded(length) - length < max(16, length / 4 + 1)
+
+
+@pytest.mark.parametrize("precision", supported(CPU))
+def test_gradients_reach_the_embeddings(precision: Any, make_predictor: MakePredictor) -> None:
+    """Explanations differentiate through weights that lie as oneDNN wants them."""
+    predictor = make_predictor(precision=precision)
+    engine, task = predictor.engine, predictor.task
+    sequences = encodings(5, 9)
+    batch = engine.lay_out(task, sequences)
+    words = engine.model.get_input_embeddings()(batch.input_ids).requires_grad_(True)
+    logits = engine.call(task, batch, words)["logits"]
+    (gradient,) = torch.autograd.grad(logits[:, 0].sum(), words)
+    assert (gradient.abs().sum(-1) > 0).all()
+    plain = np.concatenate(states(engine, task, sequences))
+    np.testing.assert_allclose(logits.detach().numpy(), plain, atol=1e-5 if precision == "fp32" else 0.1)
