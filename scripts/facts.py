@@ -223,7 +223,10 @@ def _described(management: Management, model: Model) -> dict[str, JSON]:
 
 
 def usable_cores() -> int:
-    """Count the cores as the workers do; takes the seconds of importing torch."""
-    from handler.engine.device import usable_cores as count
-
-    return count()
+    """Count the cores as the workers do (handler/engine/device.py), without the seconds that importing torch takes."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
