@@ -159,8 +159,9 @@ def test_torchserve_stays_on_the_loopback_behind_the_gateway() -> None:
     assert {"name": "TS_INFERENCE_ADDRESS", "value": address} in MAIN["env"]
     server, gateway = COMPOSE["services"]["server"], COMPOSE["services"]["gateway"]
     assert server["environment"] == {"TS_INFERENCE_ADDRESS": address}
-    assert gateway["network_mode"] == "service:server"
-    assert server["ports"] == [f"${{BERT_PORT:-8443}}:{GATEWAY_PORT}"]
+    assert gateway["network_mode"] == server["network_mode"] == "service:pod"
+    assert "ports" not in server
+    assert COMPOSE["services"]["pod"]["ports"] == [f"${{BERT_PORT:-8443}}:{GATEWAY_PORT}"]
     assert [port["containerPort"] for port in SIDECAR["ports"] + MAIN["ports"]] == [GATEWAY_PORT, METRICS_PORT]
     assert SIDECAR["restartPolicy"] == "Always", "a sidecar outlives the server it speaks for"
     service = load(DEPLOY / "kubernetes" / "base" / "service.yaml")["spec"]
@@ -192,19 +193,22 @@ def test_every_service_of_compose_is_locked(service: str) -> None:
     assert settings["cap_drop"] == ["ALL"]
     assert settings["security_opt"] == ["no-new-privileges:true"]
     assert settings["mem_limit"]
-    assert "healthcheck" in settings or service == "server", "the image of the server brings its own"
+    assert "healthcheck" in settings or service in ("server", "pod"), "the image of the server brings its own"
     assert ":latest" not in settings["image"]
 
 
 def test_every_path_of_compose_is_there() -> None:
     for settings in COMPOSE["services"].values():
-        for volume in settings["volumes"]:
+        for volume in settings.get("volumes", []):
             source = volume.split(":")[0]
             if source.startswith("."):
                 assert (DEPLOY / source).exists(), volume
             elif not source.startswith("$"):
                 assert source in COMPOSE["volumes"]
     assert os.access(DEPLOY / "gateway" / "run.sh", os.X_OK)
+    assert "server" in COMPOSE["services"]["pod"]["networks"]["inside"]["aliases"], (
+        "prometheus.yml asks for server:8082"
+    )
 
 
 def test_no_secret_is_in_the_repository() -> None:

@@ -31,7 +31,7 @@ write_key() {
 state() { cat "$key_file" "$secrets/tls.crt" "$secrets/tls.key" "$secrets/clients.map" 2> /dev/null | cksum; }
 
 # nginx quotes a line that it cannot read: the key in it is cut off.
-valid() { "$nginx" -t -q -p "$run" -c "$run/nginx.conf" 2>&1 | sed 's/Bearer  *[^" ;]*/Bearer .../g' >&2; }
+valid() { "$nginx" -t -q -e stderr -p "$run" -c "$run/nginx.conf" 2>&1 | sed 's/Bearer  *[^" ;]*/Bearer .../g' >&2; }
 
 server=
 trap 'stopped=1; [ -z "$server" ] || kill -QUIT "$server" 2> /dev/null || true' TERM INT
@@ -42,7 +42,7 @@ ln -sfn "$secrets" "$run/secrets"
 seen=$(state)
 write_key
 valid
-"$nginx" -p "$run" -c "$run/nginx.conf" &
+"$nginx" -e stderr -p "$run" -c "$run/nginx.conf" &
 server=$!
 [ -z "${stopped:-}" ] || kill -QUIT "$server"
 while kill -0 "$server" 2> /dev/null; do
