@@ -253,6 +253,12 @@ def test_a_report_of_every_part() -> None:
     assert "peers.png" not in told
 
 
+def test_a_report_of_a_busy_machine_says_so() -> None:
+    """Quartiles do not show that somebody else was there all the time."""
+    assert "Others used this machine" not in report.render({"about": FACTS})
+    assert "Others used this machine" in report.render({"about": FACTS | {"load": [6.0, 5.0, 4.0]}})
+
+
 def test_a_report_of_nothing_has_no_empty_sections() -> None:
     """What was not measured is not there."""
     told = report.render({"about": FACTS | {"skipped": []}})

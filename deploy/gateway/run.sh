@@ -34,6 +34,7 @@ state() { cat "$key_file" "$secrets/tls.crt" "$secrets/tls.key" "$secrets/client
 valid() { "$nginx" -t -q -e stderr -p "$run" -c "$run/nginx.conf" 2>&1 | sed 's/Bearer  *[^" ;]*/Bearer .../g' >&2; }
 
 server=
+stopped=
 trap 'stopped=1; [ -z "$server" ] || kill -QUIT "$server" 2> /dev/null || true' TERM INT
 umask 077
 mkdir -p "$run"
@@ -44,8 +45,9 @@ write_key
 valid
 "$nginx" -e stderr -p "$run" -c "$run/nginx.conf" &
 server=$!
-[ -z "${stopped:-}" ] || kill -QUIT "$server"
 while kill -0 "$server" 2> /dev/null; do
+  # Again: an nginx that had only just been started may not have heard it.
+  [ -z "$stopped" ] || kill -QUIT "$server" 2> /dev/null || true
   now=$(state)
   if [ "$now" != "$seen" ]; then
     seen=$now

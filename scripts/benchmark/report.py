@@ -71,8 +71,21 @@ def about(facts: Row, models: Sequence[Row]) -> str:
             f"* **Models**: {shapes or 'none'}",
             "",
             "Numbers are medians; in brackets the quartiles. Every single time is in results.json.",
+            *disturbed(facts),
         ]
     )
+
+
+def disturbed(facts: Row) -> list[str]:
+    """Warn where more wanted the cores than there are: before the run, when nothing of it could."""
+    if facts["load"][0] <= facts["cores"] / 2:
+        return []
+    told = (
+        f"**Others used this machine** (load {facts['load'][0]} on {facts['cores']} cores before the run began): do "
+        "not compare contenders by these numbers. Engines wait for their threads in different ways, and what suffers "
+        "most differs from run to run by more than the quartiles show."
+    )
+    return ["", told]
 
 
 def section(title: str, told: str, table: str, picture: str | None = None) -> str:
