@@ -8,6 +8,7 @@ again when a worker starts. An unknown key is refused with the nearest valid one
 from __future__ import annotations
 
 import difflib
+import os
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -67,6 +68,20 @@ class ServingConfig:
 
     def __post_init__(self) -> None:
         _check(self, "handler.")
+
+    def threads_of(self, n_workers: int, cores: int) -> int:
+        """Return the threads of one worker among several that share some cores."""
+        return self.threads or max(1, cores // max(1, n_workers))
+
+
+def usable_cores() -> int:
+    """Count the cores this process may use: affinity and, in a container, its share of CPU time (cgroup v2)."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from handler.engine import Engine
-from handler.errors import DeviceLost, InternalError, OutOfMemory, Overloaded, RequestError
+from handler.engine import Engine, is_out_of_memory
+from handler.errors import InternalError, OutOfMemory, Overloaded, RequestError
 from handler.layout import Encoding
 from handler.tasks import Aim, Query, Task, Window
 from handler.tasks.parameters import Free, Parameter, Whole
@@ -78,11 +78,10 @@ class Explainer:
         except RequestError as error:
             return error
         except torch.AcceleratorError:
-            self.engine.lost = True
-            return DeviceLost("the device failed: ask again, another worker takes over")
+            return self.engine.lose()
         except Exception as error:  # noqa: BLE001 - one explanation must not take the batch along
             # The message of an exception may hold a user's text: only its type is told.
-            if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            if is_out_of_memory(error):
                 return OutOfMemory("not enough memory to explain this text")
             logger.error("unexpected %s while explaining", type(error).__name__)
             return InternalError(f"unexpected {type(error).__name__} while explaining")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from handler import explain
 from handler.config import ServingConfig
@@ -21,8 +21,15 @@ ERRORS = {
 }
 
 
-def document(operations: Mapping[str, Task], model: ModelName, config: ServingConfig) -> JSON:
-    """Describe every route on which the model answers; `operations` are its uses by their word, the main one first."""
+def document(
+    operations: Mapping[str, Task], explained: Collection[str], model: ModelName, config: ServingConfig
+) -> JSON:
+    """Describe every route on which the model answers.
+
+    Args:
+        operations: its uses by their word, the main one first.
+        explained: those of them whose answers are explained.
+    """
     main = next(iter(operations.values()))
     others = {word: task for word, task in operations.items() if task is not main}
     root = f"{model.name}/{model.version}"
@@ -30,10 +37,11 @@ def document(operations: Mapping[str, Task], model: ModelName, config: ServingCo
     schemas: dict[str, JSON] = {"Error": _error(), "ItemError": _object({"error": _ref("Error")}), **_tensors()}
     for word, task in {"": main, **others}.items():
         use = _Use(task, config, _camel(word))
+        is_explained = task.operation in explained
         schemas |= use.schemas()
         routes = [f"/predictions/{root}/{word}"] if word else [f"/predictions/{model.name}", f"/predictions/{root}"]
         paths |= {route: {"post": use.predict()} for route in routes}
-        if task.explains:
+        if is_explained:
             schemas |= use.explanation_schemas()
             paths |= {route.replace("/predictions/", "/explanations/"): {"post": use.explain()} for route in routes}
         if not word:
@@ -42,7 +50,7 @@ def document(operations: Mapping[str, Task], model: ModelName, config: ServingCo
                 "/invocations": {"post": use.predict()},
             }
             paths[f"/v2/models/{model.name}/infer"] = {"post": use.open_inference()}
-            if task.explains:
+            if is_explained:
                 paths[f"/v1/models/{model.name}:explain"] = {"post": use.kserve(explained=True)}
     return {
         "openapi": "3.1.0",

@@ -22,7 +22,8 @@ import torch
 
 from handler import archive, explain, openapi, wire
 from handler.config import ServingConfig
-from handler.engine import Engine, read_config
+from handler.engine import Engine
+from handler.engine.weights import read_config
 from handler.errors import (
     Expired,
     GoldenMismatch,
@@ -58,8 +59,8 @@ class Predictor:
         self.task = next(iter(operations.values()))
         self.tokenizer = tokenizer
         self.engine = engine
-        for task in operations.values():
-            task.differentiable = engine.differentiable
+        # Words of operations whose answers can be explained, which takes gradients.
+        self.explained = [word for word, task in operations.items() if task.explains and engine.differentiable]
         self.explainer = Explainer(engine)
         self.model = model
         self.model_hash = model_hash
@@ -216,9 +217,9 @@ class Predictor:
                 "max_batch_tokens": self.engine.max_batch_tokens,
             },
             "operations": {word: task.name for word, task in self.operations.items()},
-            "explained": [word for word, task in self.operations.items() if task.explains],
+            "explained": self.explained,
             "model_hash": self.model_hash,
-            "openapi": openapi.document(self.operations, self.model, config),
+            "openapi": openapi.document(self.operations, self.explained, self.model, config),
         }
 
     def _read(self, request: Request) -> Job:
@@ -261,11 +262,11 @@ class Predictor:
         stray = question.dialect in (wire.KSERVE_V1, wire.OPEN_INFERENCE)
         path = request.operation if not stray or request.operation in self.operations else ""
         operation = question.operation or path or "predict"
-        explained = [word for word, task in self.operations.items() if task.explains]
         if request.explain and not self.engine.differentiable:
             raise UnknownOperation("explanations need gradients: pack the model with --precision fp32 or bf16")
-        if request.explain and operation not in explained:
-            raise UnknownOperation(f"no explanations of this operation, accepted: {', '.join(explained) or 'none'}")
+        if request.explain and operation not in self.explained:
+            accepted = ", ".join(self.explained) or "none"
+            raise UnknownOperation(f"no explanations of this operation, accepted: {accepted}")
         if operation not in self.operations:
             raise UnknownOperation(f"unknown operation, accepted: {', '.join(self.operations)}")
         return self.operations[operation]

@@ -51,7 +51,6 @@ class Tokenizer:
         self.mask_id: int | None = tokenizer.mask_token_id
         self.mask: str | None = None if tokenizer.mask_token is None else str(tokenizer.mask_token)
         self.unknown_id: int | None = tokenizer.unk_token_id
-        self.special_ids: frozenset[int] = frozenset(tokenizer.all_special_ids)
         self.has_type_ids: bool = "token_type_ids" in tokenizer.model_input_names
         self.max_length = _max_length(tokenizer, model_config, config)
         self._cuts_tail: bool = tokenizer.truncation_side == "right"

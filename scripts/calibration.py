@@ -18,9 +18,10 @@ from torch import Tensor
 
 from handler import wire
 from handler.config import ServingConfig
-from handler.engine import HiddenStates, int8
+from handler.engine import int8
 from handler.engine.encoder import PackedEncoder, encoder_name
 from handler.engine.int8 import PLACES, Range, Scales
+from handler.engine.probe import HiddenStates
 from handler.errors import RequestError
 from handler.layout import Encoding
 from handler.predictor import Predictor

@@ -178,7 +178,7 @@ def threads(facts: Facts) -> Findings:
     else:
         for packed, config in _configured(facts):
             workers = config.frontend.minWorkers or 1
-            each = config.handler.threads or max(1, facts.cores // workers)
+            each = config.handler.threads_of(workers, facts.cores)
             if config.frontend.deviceType != "gpu":
                 wanted[packed.file.stem] = workers * each
     total = sum(wanted.values())

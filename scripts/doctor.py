@@ -31,7 +31,7 @@ def main() -> int:
     arguments = parse_arguments()
     server = Server.of(arguments)
     store = Store(arguments.model_store) if arguments.model_store else Store.of(server)
-    facts = looking.gather(server, arguments.config, store, looking.usable_cores())
+    facts = looking.gather(server, arguments.config, store)
     findings = examine(facts)
     if arguments.json:
         print(json.dumps(report(facts, findings), indent=2, ensure_ascii=False))
@@ -116,7 +116,7 @@ def archive_row(facts: Facts, index: int) -> list[object]:
     return [
         *known,
         workers,
-        config.handler.threads or max(1, facts.cores // workers),
+        config.handler.threads_of(workers, facts.cores),
         config.frontend.batchSize or 1,
         config.frontend.jobQueueSize or facts.setting("job_queue_size"),
         f"{config.frontend.responseTimeout or facts.setting('default_response_timeout')} s",

@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 import yaml
 
-from handler.config import ModelConfig
+from handler.config import ModelConfig, usable_cores
 from handler.errors import ConfigError
 from scripts.archives import Archive, Store
 from scripts.client import JSON, Management, Model
@@ -81,7 +81,7 @@ class Facts:
         return self.settings[key].value
 
 
-def gather(server: Server, config: Path, store: Store, cores: int) -> Facts:
+def gather(server: Server, config: Path, store: Store) -> Facts:
     """Look at everything."""
     pid, stale = _pid_of(server)
     environment = _environment(pid)
@@ -95,7 +95,7 @@ def gather(server: Server, config: Path, store: Store, cores: int) -> Facts:
         store=store.folder,
         versions=_versions(),
         java=_java(environment),
-        cores=cores,
+        cores=usable_cores(),
         memory=_memory(),
         free_disk=_free_disk(server.run_dir),
         listening=[key for key in PORTS if _listens(*address_of(settings, key))],
@@ -220,13 +220,3 @@ def _described(management: Management, model: Model) -> dict[str, JSON]:
     except ServerError:
         return {}
     return told if isinstance(told, dict) else {}
-
-
-def usable_cores() -> int:
-    """Count the cores as the workers do (handler/engine/device.py), without the seconds that importing torch takes."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return cores
-    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))

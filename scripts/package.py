@@ -210,10 +210,9 @@ def add_answers(
     task = reference.task
     archive.write_golden(stage, golden_of(reference))
     told_of_int8 = add_int8(stage, config, calibration) if calibration else []
-    if config.handler.precision == "int8":
-        for served in reference.operations.values():
-            served.differentiable = False  # the document tells what is served
-    write_json(stage / archive.OPENAPI, openapi.document(reference.operations, reference.model, config.handler))
+    explained = [] if config.handler.precision == "int8" else reference.explained  # as the worker will
+    document = openapi.document(reference.operations, explained, reference.model, config.handler)
+    write_json(stage / archive.OPENAPI, document)
     (stage / archive.CARD).write_text("\n".join([card(model, reference, config), *told_of_int8]), encoding="utf-8")
     archive.write_manifest(stage, name, version, task.name)
     torch.set_num_threads(threads)

@@ -14,9 +14,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from scripts.console import ROOT, ScriptError
-from scripts.settings import DEFAULTS, effective
-
-ADDRESSES = {key: DEFAULTS[key] for key in ("inference_address", "management_address")}
+from scripts.settings import effective
 
 
 class ServerError(ScriptError):
@@ -110,11 +108,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default=Path(os.environ.get("SERVE_RUN_DIR", ROOT)),
         help="the folder it works in, with key_file.json and logs/ (default: SERVE_RUN_DIR, or the repository)",
     )
-
-
-def read_settings(path: Path) -> dict[str, str]:
-    """Return what a file sets, with what the environment says put over it where the file allows that."""
-    return {key: setting.value for key, setting in effective(path).items() if setting.is_set}
 
 
 def _reachable(address: str) -> str:

@@ -37,8 +37,7 @@ def main() -> None:
     arguments = parser().parse_args()
     import torch
 
-    from handler.config import ModelConfig
-    from handler.engine.device import usable_cores
+    from handler.config import ModelConfig, usable_cores
     from scripts.benchmark import machine, tuning
     from scripts.benchmark.subjects import subject
 

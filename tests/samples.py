@@ -18,6 +18,7 @@ from transformers import (
 from handler.predictor import Predictor
 from handler.wire import Body, parse, write_value
 from handler.work import Reply, Request
+from scripts.settings import effective
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = ROOT / "models" / "base"
@@ -67,6 +68,11 @@ HEADS: dict[str, tuple[dict[str, Any], str | None]] = {
     "reranker": (MODELS["rerank"], "rerank"),
     "encoder": (MODELS["feature-extraction"], None),
 }
+
+
+def read_settings(path: Path) -> dict[str, str]:
+    """Return what a settings file sets, with what the environment says put over it where the file allows that."""
+    return {key: setting.value for key, setting in effective(path).items() if setting.is_set}
 
 
 def ask(predictor: Predictor, *values: Any, **request: Any) -> list[Reply]:

@@ -9,7 +9,8 @@ import pytest
 
 from scripts.client import Inference, Management
 from scripts.console import ROOT, ScriptError
-from scripts.server import NotRunning, Refused, Server, Unauthorized, Unavailable, UnknownModel, read_settings
+from scripts.server import NotRunning, Refused, Server, Unauthorized, Unavailable, UnknownModel
+from tests.samples import read_settings
 from tests.stand_in import StandIn
 
 

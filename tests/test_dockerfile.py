@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from scripts.server import ADDRESSES, read_settings
+from scripts.settings import DEFAULTS
+from tests.samples import read_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 TEXT = (ROOT / "Dockerfile").read_text(encoding="utf-8")
@@ -72,7 +73,7 @@ def test_the_environment_opens_inference_and_metrics_and_nothing_else(monkeypatc
         assert open_to_all == own.replace("127.0.0.1", "0.0.0.0") != own  # noqa: S104 - a setting of the image
     ports = {environment()[name].rsplit(":", 1)[1] for name in opened}
     assert set(arguments("EXPOSE")[0].split()) == ports
-    assert ADDRESSES["management_address"].rsplit(":", 1)[1] not in ports
+    assert DEFAULTS["management_address"].rsplit(":", 1)[1] not in ports
 
 
 def test_what_is_started_is_in_the_image_and_shares_a_run_folder() -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from handler.engine import device
+from handler.config import usable_cores
 from scripts import doctor
 from scripts.client import JSON
-from scripts.facts import usable_cores
 from tests.live import Live, free_ports
 from tests.samples import ROOT
 from tests.stand_in import NO_PID, StandIn, worker, write_archive
@@ -58,11 +57,6 @@ def diagnose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         return code, report
 
     return run
-
-
-def test_cores_are_counted_as_the_workers_do() -> None:
-    """By a copy of their function."""
-    assert usable_cores() == device.usable_cores()
 
 
 def found(report: JSON) -> list[str]:

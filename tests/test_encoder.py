@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from handler.batching import Batch
-from handler.engine import Engine, HiddenStates
+from handler.engine import Engine
 from handler.engine.attention import Attention, attend, rounded
 from handler.engine.encoder import PackedEncoder
 from handler.engine.precision import supported
+from handler.engine.probe import HiddenStates
 from handler.layout import Encoding
 from handler.predictor import Predictor
 from handler.tasks import Use

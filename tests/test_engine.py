@@ -15,7 +15,7 @@ import transformers
 
 from handler.batching import Batch
 from handler.config import ServingConfig
-from handler.engine import Engine, device
+from handler.engine import Engine, device, int8
 from handler.engine.attention import packed_attention
 from handler.engine.precision import choose, supported
 from handler.errors import (
@@ -196,6 +196,18 @@ def test_an_unexpected_failure_stays_with_its_row(
     np.testing.assert_allclose(logits([found[0], found[2]]), expected[[0, 2]], atol=1e-5)
     assert type(error).__name__ in caplog.text
     assert "poison" not in caplog.text.replace("test_engine.py", "")
+
+
+def test_int8_is_refused_where_it_would_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a CPU without instructions for it, and on a GPU; `auto` then takes what else the archive holds."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    for place in (CPU, torch.device("cuda")):
+        assert not int8.supported(place)
+    with pytest.raises(ConfigError, match="int8 alone, which this cpu has no instructions for"):
+        choose("int8", CPU, floats=False, integers=True)
+    with pytest.raises(ConfigError, match="int8, which this cpu has no instructions for; accepted here: auto, fp32"):
+        choose("int8", CPU, integers=True)
+    assert choose("auto", CPU, integers=True).name == "fp32"
 
 
 def test_a_lost_device_is_told_and_not_asked_again(fragile: Fragile) -> None:

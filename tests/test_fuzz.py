@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from handler import explain
 from handler.predictor import Predictor
 from handler.tasks import TASKS
-from handler.tasks.parameters import Choice, Flag, Number, Parameter, Whole
+from handler.tasks.parameters import Choice, Flag, Parameter, Whole
 from handler.wire import Body, parse, write_value
 from handler.work import Request
 from tests.samples import JSON_TYPE, MODELS, TEXTS, LoadMain
@@ -43,8 +43,6 @@ def value(parameter: Parameter) -> st.SearchStrategy[Any]:
     """Return values of a parameter, mostly such as fit."""
     if isinstance(parameter, Whole):
         return st.integers(parameter.least, min(parameter.most or 40, 40)) | ANY
-    if isinstance(parameter, Number):
-        return st.floats(parameter.least, parameter.most) | ANY
     if isinstance(parameter, Choice):
         return st.sampled_from(parameter.accepted) | ANY
     return st.booleans() if isinstance(parameter, Flag) else st.lists(TEXT, max_size=3) | TEXT | ANY

@@ -26,9 +26,8 @@ from typing import Any
 import pytest
 import trustme
 
-from scripts.server import read_settings
 from tests.live import Live, free_ports
-from tests.samples import JSON_TYPE, ROOT
+from tests.samples import JSON_TYPE, ROOT, read_settings
 from tests.stand_in import INFERENCE_KEY, StandIn
 
 GATEWAY = ROOT / "deploy" / "gateway"

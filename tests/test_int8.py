@@ -17,9 +17,10 @@ from safetensors.torch import load_file, save_file
 
 from handler import archive
 from handler.config import ModelConfig, ServingConfig
-from handler.engine import Engine, HiddenStates, int8
+from handler.engine import Engine, int8
 from handler.engine.int8 import PLACES, Range
 from handler.engine.precision import supported
+from handler.engine.probe import HiddenStates
 from handler.errors import ConfigError, GoldenMismatch, ModelMismatch
 from handler.layout import Encoding
 from handler.predictor import Predictor
@@ -38,7 +39,9 @@ from tests.training import fit, tiny, write
 CPU = torch.device("cpu")
 SHOWN = ["Where is my parcel?", "The screen went black after two days.", "It costs 1,299.00 € (incl. VAT)", "no " * 40]
 
-pytestmark = pytest.mark.skipif(not int8.supported(CPU), reason="this CPU has no instructions for int8")
+# Without VNNI or AMX oneDNN adds products up in 16 bits, which overflow: the numbers below would be wrong, and nothing
+# serves them so. That int8 is refused there is held by tests/test_engine.py on every machine.
+pytestmark = pytest.mark.skipif(not int8.supported(CPU), reason="this CPU would compute int8 wrongly, and refuses it")
 
 
 def config(precision: Any) -> ModelConfig:

@@ -14,8 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from scripts.server import read_settings
-from tests.samples import ROOT
+from tests.samples import ROOT, read_settings
 
 DEPLOY = ROOT / "deploy"
 KUBERNETES = sorted([*DEPLOY.glob("kubernetes/*/*.yaml"), *DEPLOY.glob("kserve/*.yaml")])

@@ -37,7 +37,7 @@ def test_schemas_describe_questions_and_answers(name: str, load_main: LoadMain) 
         item.validate(question)
         answer.validate(its)
     assert not item.is_valid({"nonsense": 1})
-    document = openapi.document(predictor.operations, predictor.model, task.config)
+    document = openapi.document(predictor.operations, predictor.explained, predictor.model, task.config)
     validate(document)
     Draft202012Validator(document["components"]["schemas"]["Parameters"]).validate(task.golden_parameters)
 

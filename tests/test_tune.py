@@ -87,7 +87,7 @@ def test_a_tiny_model_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     output = tmp_path / "tuned.yaml"
     command = ["tune.py", "random:1x64", "--p99-ms", "60000", "--seconds", "0", "--output", str(output)]
     monkeypatch.setattr(sys, "argv", command)
-    monkeypatch.setattr("handler.engine.device.usable_cores", lambda: 1)
+    monkeypatch.setattr("handler.config.usable_cores", lambda: 1)
     threads = torch.get_num_threads()
     try:
         tune.main()

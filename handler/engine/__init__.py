@@ -16,19 +16,17 @@ from typing import Any
 
 import numpy as np
 import torch
-import transformers
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers import PreTrainedModel
 
 from handler.batching import Batch, Packing, distinct, plan
 from handler.config import ServingConfig
-from handler.engine import int8
 from handler.engine.attention import PACKED
 from handler.engine.encoder import PackedEncoder, encoder_name, packed_encoder
 from handler.engine.int8 import IntegerEncoder
-from handler.engine.precision import DTYPES, INT8, Precision, choose, supported
+from handler.engine.precision import INT8, Precision, choose
+from handler.engine.probe import HiddenStates, alike, probe_of
+from handler.engine.weights import load_weights
 from handler.errors import (
     ConfigError,
     DeviceLost,
@@ -39,21 +37,12 @@ from handler.errors import (
     RequestError,
 )
 from handler.layout import Encoding
-from handler.tasks import Packed, Row, Use
+from handler.tasks import Row, Use
 from handler.tokenization import first_position
 
 logger = logging.getLogger(__name__)
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
-
-
-class HiddenStates(Use):
-    """The encoder's answer to every token, without any task: what two ways to compute must agree on."""
-
-    runs = "encoder"
-
-    def reduce(self, output: Any, batch: Batch) -> Packed:
-        return Packed(batch.tokens(output[0]), batch.counts)
 
 
 class Engine:
@@ -123,29 +112,7 @@ class Engine:
             ModelMismatch: no weights, or weights that are not all of this architecture.
             ConfigError: a precision that the device does not have.
         """
-        quantised = folder / int8.FILE
-        held = {"floats": _has_floats(folder), "integers": quantised.is_file()}
-        if choose(config.precision, device or torch.device("cpu"), **held) is INT8:
-            make, dtype = getattr(transformers, auto_class).from_config, DTYPES[supported(torch.device("cpu"))[0]]
-            return cls(int8.read(quantised, make, read_config(folder), dtype), main, config, device, **options)
-        transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker's standard error is a log
-        try:
-            model, report = getattr(transformers, auto_class).from_pretrained(
-                folder,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=True,
-                dtype=torch.float32,
-                output_loading_info=True,
-            )
-        except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
-            raise ModelMismatch(f"the weights cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-        # An encoder is often saved without a pooler, which only heads read.
-        missing = sorted(key for key in report["missing_keys"] if main.runs == "head" or "pooler" not in key)
-        if missing:
-            more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-            raise ModelMismatch(f"the weights lack {', '.join(missing[:3])}{more}: is this model fine-tuned?")
-        return cls(model, main, config, device, **options)
+        return cls(load_weights(folder, auto_class, main, config, device), main, config, device, **options)
 
     def run(
         self, encodings: Sequence[Encoding], uses: Sequence[Use] | None = None, deadline: float = math.inf
@@ -187,7 +154,7 @@ class Engine:
         Raises:
             ConfigError: the model cannot compute in this precision.
         """
-        token = _probe(self.model.config)[0].ids[0]
+        token = probe_of(self.model.config)[0].ids[0]
         for lengths in ([2], [max_length], [8] * max(1, self.max_batch_tokens // 8)):
             try:
                 self._forward(self.main, [Encoding([token] * length, [0] * length) for length in lengths])
@@ -199,15 +166,11 @@ class Engine:
 
     def _attempt(self, use: Use, encodings: list[Encoding]) -> list[Row | RequestError]:
         try:
-            if self.lost:
-                return [DeviceLost("the device failed: ask again, another worker takes over")] * len(encodings)
-            return list(self._forward(use, encodings))
-        except torch.AcceleratorError as error:  # nothing on the device can be trusted from here on
-            self.lost = True
-            logger.error("%s: the device is lost, this worker ends", type(error).__name__)
-            return self._attempt(use, encodings)
+            return [self.lose()] * len(encodings) if self.lost else list(self._forward(use, encodings))
+        except torch.AcceleratorError:
+            return [self.lose()] * len(encodings)
         except (RuntimeError, MemoryError) as error:
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 return self._one_by_one(use, encodings, error)
         except Exception as error:  # noqa: BLE001 - whatever fails, it must not take the neighbours along
             return self._one_by_one(use, encodings, error)
@@ -219,6 +182,13 @@ class Engine:
         middle = len(encodings) // 2
         logger.warning("out of memory with %d sequences: halving", len(encodings))
         return [*self._attempt(use, encodings[:middle]), *self._attempt(use, encodings[middle:])]
+
+    def lose(self) -> DeviceLost:
+        """Compute nothing any more, for nothing on the device can be trusted; return what to answer."""
+        if not self.lost:
+            logger.error("the device is lost, this worker ends")
+        self.lost = True
+        return DeviceLost("the device failed: ask again, another worker takes over")
 
     def _one_by_one(self, use: Use, encodings: list[Encoding], error: Exception) -> list[Row | RequestError]:
         # The message of an exception may hold a user's text: only its type and place are logged.
@@ -294,21 +264,21 @@ class Engine:
         if not isinstance(encoder, PackedEncoder):
             encoder.to(dtype=self.precision.dtype)
             return
-        probe = _probe(self.model.config)
+        probe = probe_of(self.model.config)
         before = self._try(probe) if self.precision.dtype == torch.float32 else []
         encoder.settle(self.precision.dtype, self.device)
-        if before and not all(map(_alike, before, self._try(probe))):
+        if before and not all(map(alike, before, self._try(probe))):
             raise ModelMismatch(f"{type(self.model).__name__} is computed differently with weights laid out for speed")
 
     def _can_pack(self, wanted: bool) -> bool:
         """Compare, in fp32, a probe computed alone, padded and packed, and leave the model set accordingly."""
         self.packed = False
-        probe = _probe(self.model.config)
+        probe = probe_of(self.model.config)
         precision, self.precision = self.precision, self.precision._replace(dtype=torch.float32)
         try:
             padded = self._try(probe)
             alone = [row for one in zip(*(self._try([encoding]) for encoding in probe), strict=True) for row in one]
-            if not all(map(_alike, padded, alone)):
+            if not all(map(alike, padded, alone)):
                 raise ModelMismatch(
                     f"{type(self.model).__name__} lets padding change the answer to a text, which would then depend on "
                     "its company: this family cannot be served"
@@ -337,7 +307,7 @@ class Engine:
             try:
                 self.packed = True
                 self.model.set_attn_implementation(PACKED)
-                if all(map(_alike, self._try(probe), padded)):
+                if all(map(alike, self._try(probe), padded)):
                     return True
                 reason = "its packed answers differ"
             except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError) as error:
@@ -351,38 +321,10 @@ class Engine:
         return False
 
 
-def read_config(folder: Path) -> PretrainedConfig:
-    """Read the model's own config; raises ModelMismatch where there is none."""
-    try:
-        config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelMismatch(f"no config.json of a known model in {folder}") from error
-    return config
-
-
-def _has_floats(folder: Path) -> bool:
-    """Tell whether a model folder may hold weights in floating point; if not, transformers will say what it lacks."""
-    return not (folder / int8.FILE).is_file() or any(file.name != int8.FILE for file in folder.glob("*.safetensors"))
-
-
-def _probe(model_config: PretrainedConfig) -> list[Encoding]:
-    """Return sequences of different and of equal lengths, of random tokens."""
-    generator = np.random.default_rng(0)
-    lengths = [length for length in (9, 5, 5, 2) if length <= getattr(model_config, "max_position_embeddings", 512)]
-    low = min(10, model_config.vocab_size - 1)  # past the padding id, which some families look for
-    return [
-        Encoding(generator.integers(low, model_config.vocab_size, length).tolist(), [0] * length) for length in lengths
-    ]
-
-
 def _cast(value: Any, dtype: torch.dtype) -> Any:
     return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
 
 
-def _alike(one: Row, other: Row) -> bool:
-    return one.shape == other.shape and np.allclose(one, other, rtol=1e-3, atol=1e-4)
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    # On a CPU, PyTorch says it with a RuntimeError of its allocator.
+def is_out_of_memory(error: BaseException) -> bool:
+    """Tell whether memory ran out; on a CPU, PyTorch says it with a RuntimeError of its allocator."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

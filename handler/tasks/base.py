@@ -94,7 +94,6 @@ class Task(Use):
     form: ClassVar[Form] = Form()  # of answers, where a dialect leaves a choice
     golden_items: tuple[JSON, ...]  # questions that reach every branch of the task
     golden_parameters: ClassVar[dict[str, JSON]] = {}
-    differentiable = True  # whether the engine that computes it has gradients
 
     def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
         self.model_config = model_config
@@ -143,7 +142,7 @@ class Task(Use):
     @property
     def explains(self) -> bool:
         """Whether its answers can be explained."""
-        return self.differentiable and type(self).aims is not Task.aims
+        return type(self).aims is not Task.aims
 
     def leading(self, answer: JSON) -> tuple[str, float] | None:
         """Return the label that a client would act on, and its score, whose shares tell when texts begin to differ."""
@@ -215,6 +214,19 @@ class Task(Use):
         text = self.text_schema()
         fields = {"type": "object", "properties": dict.fromkeys(("text", *more), text), "required": ["text"]}
         return {"oneOf": [text, {**fields, "additionalProperties": False}]}
+
+
+class SequenceTask(Task):
+    """A task whose head says something of each sequence as a whole, which it reads off the first token."""
+
+    output: ClassVar[tuple[str, ...]] = ("logits",)  # what the head calls it: the first of these that there is
+
+    def reads(self, encoding: Encoding) -> Sequence[int]:
+        return (0,)
+
+    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
+        name = next(name for name in self.output if name in output)
+        return Packed(output[name], (1,) * len(batch.lengths))
 
 
 def locate(windows: Sequence[Window], at: int) -> tuple[int, int]:

@@ -7,25 +7,24 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from handler.batching import Batch
 from handler.config import ServingConfig
-from handler.layout import Encoding, Layout
-from handler.tasks.base import Packed, Query, Task, Window, alike, softmax
+from handler.layout import Layout
+from handler.tasks.base import Query, SequenceTask, Window, alike, softmax
 from handler.tasks.fill_mask import pretraining_head
 from handler.tokenization import Tokenizer
 from handler.wire import JSON, Form
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-    from transformers.utils.generic import ModelOutput
 
 
-class NextSentencePrediction(Task):
+class NextSentencePrediction(SequenceTask):
     """next-sentence-prediction."""
 
     name = "next-sentence-prediction"
     operation = "next-sentence"
     auto_classes = ("AutoModelForNextSentencePrediction", "AutoModelForPreTraining")
+    output = ("seq_relationship_logits", "logits")  # of BertForPreTraining, of this head alone
     fields = ("text", "next_sentence")
     form = Form(tensors="ranking")
     golden_items = (
@@ -48,13 +47,6 @@ class NextSentencePrediction(Task):
         fields = self.read_fields(value, *self.fields)
         text, following = (self.read_text(fields[name], name) for name in fields)
         return Query(((text, following),), self.read_parameters(given), self.layout)
-
-    def reads(self, encoding: Encoding) -> Sequence[int]:
-        return (0,)
-
-    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
-        name = "seq_relationship_logits" if "seq_relationship_logits" in output else "logits"
-        return Packed(output[name], (1,) * len(batch.lengths))
 
     def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
         scores = softmax(windows[0].values[0])

@@ -59,23 +59,6 @@ class Whole(Parameter):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Number(Parameter):
-    """A number."""
-
-    least: float
-    most: float
-
-    def read(self, name: str, value: JSON) -> float:
-        if type(value) not in (int, float) or not self.least <= value <= self.most:
-            got = value if type(value) in (int, float) else kind_of(value)
-            raise InvalidInput(f"{name} must be a number from {self.least:g} to {self.most:g}, got {got}")
-        return float(value)
-
-    def schema(self) -> dict[str, JSON]:
-        return {"type": "number", "minimum": self.least, "maximum": self.most}
-
-
-@dataclass(frozen=True, kw_only=True)
 class Flag(Parameter):
     """true or false."""
 

@@ -7,20 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from handler.batching import Batch
 from handler.config import ServingConfig
-from handler.layout import Encoding, Layout
-from handler.tasks.base import Packed, Query, Task, Window, alike, sigmoid
+from handler.layout import Layout
+from handler.tasks.base import Query, SequenceTask, Window, alike, sigmoid
 from handler.tasks.parameters import Flag, Whole
 from handler.tokenization import Tokenizer
 from handler.wire import JSON
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-    from transformers.utils.generic import ModelOutput
 
 
-class Rerank(Task):
+class Rerank(SequenceTask):
     """rerank."""
 
     name = "rerank"
@@ -52,12 +50,6 @@ class Rerank(Task):
         query, texts = self.read_text(fields["query"], "query"), self.read_texts(fields["texts"], "texts")
         self.limit_pairs(sum(map(len, texts)) + len(texts) * len(query))
         return Query(tuple((query, text) for text in texts), self.read_parameters(given), self.layout)
-
-    def reads(self, encoding: Encoding) -> Sequence[int]:
-        return (0,)
-
-    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
-        return Packed(output["logits"], (1,) * len(batch.lengths))
 
     def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
         logits = np.concatenate([window.values[0] for window in windows])

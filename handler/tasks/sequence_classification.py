@@ -12,19 +12,8 @@ from torch import Tensor
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InvalidInput
-from handler.layout import Encoding, Layout
-from handler.tasks.base import (
-    Aim,
-    Packed,
-    Query,
-    Row,
-    Task,
-    Window,
-    alike,
-    labels_of,
-    sigmoid,
-    softmax,
-)
+from handler.layout import Layout
+from handler.tasks.base import Aim, Query, Row, SequenceTask, Window, alike, labels_of, sigmoid, softmax
 from handler.tasks.parameters import Choice, Whole
 from handler.tokenization import Tokenizer
 from handler.wire import JSON, Form
@@ -43,7 +32,7 @@ DIFFERENTIABLE: dict[str, Callable[[Tensor], Tensor]] = {
 MOST_COUNTED = 100  # labels, each of which is a time series of the metrics
 
 
-class SequenceClassification(Task):
+class SequenceClassification(SequenceTask):
     """text-classification."""
 
     name = "text-classification"
@@ -80,12 +69,6 @@ class SequenceClassification(Task):
 
     def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
         return Query((self.read_text_or_pair(value),), self.read_parameters(given), self.layout)
-
-    def reads(self, encoding: Encoding) -> Sequence[int]:
-        return (0,)
-
-    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
-        return Packed(output["logits"], (1,) * len(batch.lengths))
 
     def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
         scores = self.merge([window.values[0] for window in windows], query.options["function_to_apply"], windows)

@@ -60,8 +60,7 @@ class TokenClassification(Task):
         }
 
     def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
-        text = self.read_text(self.read_fields(value, "text")["text"] if isinstance(value, dict) else value)
-        options = self.read_parameters(given)
+        text, options = self.read_item(value), self.read_parameters(given)
         return Query(((text, None),), options, Layout(self.overflow, stride=options["stride"], spans=True))
 
     def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
@@ -201,7 +200,6 @@ class TokenClassification(Task):
         return all(_agree(*pair, tolerance) for pair in zip(expected, answer, strict=True))
 
     def schema(self) -> dict[str, JSON]:
-        text = self.text_schema()
         number, character = {"type": "number"}, {"type": "integer", "minimum": 0}
         place = {"word": {"type": "string"}, "start": character, "end": character}
         group = {"type": "string", "enum": list(dict.fromkeys(self.scheme.groups))}
@@ -209,9 +207,8 @@ class TokenClassification(Task):
         label = {"type": "string", "enum": self.labels}
         token = {"entity": label, "score": number, "index": character, **place}
         kinds = [{"type": "object", "properties": kind, "required": [*kind]} for kind in (entity, token)]
-        fields = {"type": "object", "properties": {"text": text}, "required": ["text"], "additionalProperties": False}
         return {
-            "item": {"oneOf": [text, fields]},
+            "item": self.item_schema(),
             "answer": {"type": "array", "items": {"oneOf": kinds}},
             "example": "Ada Lovelace lived in London.",
         }

@@ -8,18 +8,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InputTooLong, InvalidInput, ModelMismatch
-from handler.layout import Encoding, Layout
-from handler.tasks.base import Packed, Query, Row, Task, Window, alike, softmax
+from handler.layout import Layout
+from handler.tasks.base import Query, Row, SequenceTask, Window, alike, softmax
 from handler.tasks.parameters import Flag, Parameter, Words
 from handler.tokenization import Tokenizer
 from handler.wire import JSON, Form, kind_of
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-    from transformers.utils.generic import ModelOutput
 
 PLACE = "{}"  # of the label in a hypothesis
 
@@ -38,7 +36,7 @@ class Template(Parameter):
         return {"type": "string", "pattern": r"\{\}"}
 
 
-class ZeroShotClassification(Task):
+class ZeroShotClassification(SequenceTask):
     """zero-shot-classification."""
 
     name = "zero-shot-classification"
@@ -83,12 +81,6 @@ class ZeroShotClassification(Task):
         # Not str.format: a template such as {0.__class__} would be obeyed.
         pairs = tuple((text, template.replace(PLACE, label)) for label in labels)
         return Query(pairs, {**options, "candidate_labels": labels}, self.layout)
-
-    def reads(self, encoding: Encoding) -> Sequence[int]:
-        return (0,)
-
-    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
-        return Packed(output["logits"], (1,) * len(batch.lengths))
 
     def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
         labels: list[str] = query.options["candidate_labels"]

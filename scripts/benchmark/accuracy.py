@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from handler.engine import read_config
+from handler.engine.weights import read_config
 from scripts.benchmark.peers import Contender, Labels
 from scripts.benchmark.subjects import Subject
 from scripts.benchmark.texts import SOURCES

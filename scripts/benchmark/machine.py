@@ -15,7 +15,7 @@ from typing import Any
 import psutil  # type: ignore[import-untyped]
 import torch
 
-from handler.engine.device import usable_cores
+from handler.config import usable_cores
 from handler.engine.precision import supported
 from scripts.console import ROOT
 
@@ -65,9 +65,7 @@ def processor() -> str:
         return platform.processor() or platform.machine()
     facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = set(facts.get("flags", "").split())
-    wanted = [
-        flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8") if flag in flags
-    ]
+    wanted = [flag for flag in INSTRUCTIONS if flag in flags]
     name = (
         f"{facts.get('model name', platform.machine())} (family {facts.get('cpu family')}, model {facts.get('model')})"
     )

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from handler.engine.device import usable_cores
+from handler.config import usable_cores
 from handler.predictor import Predictor
 from scripts.benchmark import accuracy, engine, load, machine, peers, scaling
 from scripts.benchmark.load import Keep

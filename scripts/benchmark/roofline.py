@@ -7,26 +7,25 @@ activation, no memory to allocate. What an engine reaches of this is how much of
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from handler.engine import int8
+from handler.engine.precision import DTYPES, supported
 from scripts.benchmark.arithmetic import Shape
 from scripts.benchmark.measure import Run
-
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def roofline(shape: Shape, tokens: int, precision: str, device: torch.device) -> Run | None:
     """Return a run of the products of one layer; None where this machine has none at this precision."""
-    try:
-        products = [(count, _product(tokens, k, n, precision, device)) for count, k, n in shape.products() if tokens]
-        for _, product in products:
-            product()
-    except (RuntimeError, AttributeError, KeyError, NotImplementedError):
+    if precision not in supported(device) and not (precision == "int8" and int8.supported(device)):
         return None
+    make = _int8_product if precision == "int8" else partial(_product, dtype=DTYPES[precision], device=device)
+    products = [(count, make(tokens, k, n)) for count, k, n in shape.products() if tokens]
 
     @torch.inference_mode()
     def run() -> None:
@@ -37,22 +36,17 @@ def roofline(shape: Shape, tokens: int, precision: str, device: torch.device) ->
     return run
 
 
-def _product(tokens: int, k: int, n: int, precision: str, device: torch.device) -> Callable[[], Tensor]:
+def _product(tokens: int, k: int, n: int, dtype: torch.dtype, device: torch.device) -> Callable[[], Tensor]:
     generator = torch.Generator().manual_seed(0)
-    if precision == "int8":
-        return _int8_product(tokens, k, n, device, generator)
-    rows = torch.randn(tokens, k, generator=generator).to(device, DTYPES[precision])
-    weights = (torch.randn(n, k, generator=generator) / k**0.5).to(device, DTYPES[precision])
-    bias = torch.zeros(n, device=device, dtype=DTYPES[precision])
+    rows = torch.randn(tokens, k, generator=generator).to(device, dtype)
+    weights = (torch.randn(n, k, generator=generator) / k**0.5).to(device, dtype)
+    bias = torch.zeros(n, device=device, dtype=dtype)
     return lambda: functional.linear(rows, weights, bias)
 
 
-def _int8_product(
-    tokens: int, k: int, n: int, device: torch.device, generator: torch.Generator
-) -> Callable[[], Tensor]:
+def _int8_product(tokens: int, k: int, n: int) -> Callable[[], Tensor]:
     """Return u8 x s8 -> bf16 with oneDNN, weights packed beforehand, as a static engine would have it."""
-    if device.type != "cpu":
-        raise NotImplementedError("int8 on a GPU")
+    generator = torch.Generator().manual_seed(0)
     rows = torch.randint(0, 255, (tokens, k), generator=generator, dtype=torch.uint8)
     weights = torch.randint(-127, 127, (n, k), generator=generator, dtype=torch.int8)
     onednn: Any = torch.ops.onednn

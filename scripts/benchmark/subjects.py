@@ -16,8 +16,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from handler import archive
 from handler.config import ModelConfig, ServingConfig
-from handler.engine import read_config
 from handler.engine.precision import DTYPES, supported
+from handler.engine.weights import read_config
 from handler.errors import StartupError
 from handler.layout import Encoding, Layout
 from handler.predictor import Predictor

@@ -8,7 +8,6 @@ from typing import Any
 Row = dict[str, Any]
 
 LEDGER = "sent = right + refused + failed"
-PADDINGS = ("sorted", "longest", "fixed")
 SCALES = {
     "work": ("tokens of work", "what is asked for at once"),
     "batch": ("texts at once", "how many texts one call of the engine gets"),

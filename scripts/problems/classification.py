@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
@@ -34,13 +35,13 @@ class Classification(Problem[Labelled[T]]):
 
     auto_class = "AutoModelForSequenceClassification"
 
+    @abstractmethod
     def target(self, table: Table, row: int, record: Record) -> T:
         """Return what the model should answer for one row."""
-        raise NotImplementedError
 
-    def measure(self, targets: np.ndarray, logits: np.ndarray) -> dict[str, float]:
-        """Return the metrics of answers (n, labels) against targets (n,) or (n, labels)."""
-        raise NotImplementedError
+    @abstractmethod
+    def measure(self, rows: Sequence[Labelled[T]], logits: np.ndarray) -> dict[str, float]:
+        """Return the metrics of answers (rows, labels)."""
 
     def example(self, table: Table, row: int, record: Record) -> Labelled[T]:
         text = table.text(row, record, self.columns.text)
@@ -53,16 +54,20 @@ class Classification(Problem[Labelled[T]]):
     def encode(
         self, examples: Examples[Labelled[T]], tokenizer: PreTrainedTokenizerBase, limits: Limits, *, training: bool
     ) -> Encoded:
-        import numpy as np
-
         texts, pairs = [row.text for row in examples.rows], [row.pair for row in examples.rows]
         seconds = None if self.columns.pair is None else pairs
         encoding = tokenizer(texts, seconds, truncation=True, max_length=limits.max_length)
         features = unpacked(encoding)
         for feature, row in zip(features, examples.rows, strict=True):
             feature["labels"] = row.target
-        judge = partial(self.measure, np.array([row.target for row in examples.rows]))
-        return Encoded(features, judge, cut(features, limits, self.noun))
+        return Encoded(features, partial(self.measure, examples.rows), cut(features, limits, self.noun))
+
+
+def targets_of(rows: Sequence[Labelled[T]]) -> np.ndarray:
+    """Return the targets, (rows,) or (rows, labels)."""
+    import numpy as np
+
+    return np.array([row.target for row in rows])
 
 
 class SingleLabel(Classification[int]):
@@ -81,10 +86,10 @@ class SingleLabel(Classification[int]):
         (column,) = self.columns.labels
         return known(self.index, table.label(row, record, column), table, row, column)
 
-    def measure(self, targets: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    def measure(self, rows: Sequence[Labelled[int]], logits: np.ndarray) -> dict[str, float]:
         from sklearn.metrics import accuracy_score, f1_score
 
-        answers = logits.argmax(-1)
+        answers, targets = logits.argmax(-1), targets_of(rows)
         macro = f1_score(targets, answers, average="macro", zero_division=0)
         return {"accuracy": float(accuracy_score(targets, answers)), "macro_f1": float(macro)}
 
@@ -141,10 +146,10 @@ class MultiLabel(Classification[list[float]]):
             target[known(self.index, label, table, row, column)] = 1.0
         return target
 
-    def measure(self, targets: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    def measure(self, rows: Sequence[Labelled[list[float]]], logits: np.ndarray) -> dict[str, float]:
         from sklearn.metrics import accuracy_score, f1_score
 
-        answers, targets = logits > 0, targets > 0.5
+        answers, targets = logits > 0, targets_of(rows) > 0.5
         micro = f1_score(targets, answers, average="micro", zero_division=0)
         return {"micro_f1": float(micro), "subset_accuracy": float(accuracy_score(targets, answers))}
 
@@ -172,10 +177,10 @@ class Regression(Classification[float]):
             raise table.error(row, column, "the target of a regression must be a number")
         return value
 
-    def measure(self, targets: np.ndarray, logits: np.ndarray) -> dict[str, float]:
+    def measure(self, rows: Sequence[Labelled[float]], logits: np.ndarray) -> dict[str, float]:
         from scipy.stats import pearsonr, spearmanr  # type: ignore[import-untyped]
 
-        answers = logits.reshape(-1)
+        answers, targets = logits.reshape(-1), targets_of(rows)
         constant = answers.std() == 0 or targets.std() == 0  # no correlation is defined
         return {
             "mse": float(((answers - targets) ** 2).mean()),

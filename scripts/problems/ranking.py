@@ -8,19 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from scripts.console import ScriptError
 from scripts.dataset import Columns, Record, Table
-from scripts.problems.base import Encoded, Examples, Limits, Stratum
+from scripts.problems.base import Examples, Stratum
 from scripts.problems.classification import Classification, Labelled, number
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    pass
 
 RELEVANT = 0.5  # a grade from which on a text is one that should be found
 CUTOFF = 10
@@ -66,17 +64,8 @@ class Ranking(Classification[list[float]]):
     def stratum(self, example: Labelled[list[float]]) -> Stratum:
         return 0.0
 
-    def encode(
-        self,
-        examples: Examples[Labelled[list[float]]],
-        tokenizer: PreTrainedTokenizerBase,
-        limits: Limits,
-        *,
-        training: bool,
-    ) -> Encoded:
-        encoded = super().encode(examples, tokenizer, limits, training=training)
-        queries, grades = [row.text for row in examples.rows], [row.target[0] for row in examples.rows]
-        return replace(encoded, judge=partial(measure, queries, grades))
+    def measure(self, rows: Sequence[Labelled[list[float]]], logits: np.ndarray) -> dict[str, float]:
+        return measure([row.text for row in rows], [row.target[0] for row in rows], logits)
 
 
 def measure(queries: Sequence[str], grades: Sequence[float], logits: np.ndarray) -> dict[str, float]:

@@ -1,0 +1,36 @@
+"""What two ways to compute a model must agree on: a few short sequences, and all that the encoder says of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from transformers import PretrainedConfig
+
+from handler.batching import Batch
+from handler.layout import Encoding
+from handler.tasks import Packed, Row, Use
+
+
+class HiddenStates(Use):
+    """The encoder's answer to every token, without any task: what two ways to compute must agree on."""
+
+    runs = "encoder"
+
+    def reduce(self, output: Any, batch: Batch) -> Packed:
+        return Packed(batch.tokens(output[0]), batch.counts)
+
+
+def probe_of(model_config: PretrainedConfig) -> list[Encoding]:
+    """Return sequences of different and of equal lengths, of random tokens."""
+    generator = np.random.default_rng(0)
+    lengths = [length for length in (9, 5, 5, 2) if length <= getattr(model_config, "max_position_embeddings", 512)]
+    low = min(10, model_config.vocab_size - 1)  # past the padding id, which some families look for
+    return [
+        Encoding(generator.integers(low, model_config.vocab_size, length).tolist(), [0] * length) for length in lengths
+    ]
+
+
+def alike(one: Row, other: Row) -> bool:
+    """Tell whether two rows of values are the same but for rounding."""
+    return one.shape == other.shape and np.allclose(one, other, rtol=1e-3, atol=1e-4)

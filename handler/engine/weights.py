@@ -1,0 +1,68 @@
+"""From the files of a model folder to a model of transformers: safetensors only, none missing, none from a hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
+
+from handler.config import ServingConfig
+from handler.engine import int8
+from handler.engine.precision import DTYPES, INT8, choose, supported
+from handler.errors import ModelMismatch
+from handler.tasks import Use
+
+
+def load_weights(
+    folder: Path, auto_class: str, main: Use, config: ServingConfig, device: torch.device | None
+) -> PreTrainedModel:
+    """Load a model with a class of transformers, its weights in fp32.
+
+    Those for int8 lie in a file of their own, and are taken where the precision says so.
+
+    Raises:
+        ModelMismatch: no weights, or weights that are not all of this architecture.
+        ConfigError: a precision that the device does not have.
+    """
+    quantised = folder / int8.FILE
+    held = {"floats": _has_floats(folder), "integers": quantised.is_file()}
+    if choose(config.precision, device or torch.device("cpu"), **held) is INT8:
+        make, dtype = getattr(transformers, auto_class).from_config, DTYPES[supported(torch.device("cpu"))[0]]
+        return int8.read(quantised, make, read_config(folder), dtype)
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker's standard error is a log
+    model: PreTrainedModel
+    try:
+        model, report = getattr(transformers, auto_class).from_pretrained(
+            folder,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ModelMismatch(f"the weights cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    # An encoder is often saved without a pooler, which only heads read.
+    missing = sorted(key for key in report["missing_keys"] if main.runs == "head" or "pooler" not in key)
+    if missing:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise ModelMismatch(f"the weights lack {', '.join(missing[:3])}{more}: is this model fine-tuned?")
+    return model
+
+
+def read_config(folder: Path) -> PretrainedConfig:
+    """Read the model's own config; raises ModelMismatch where there is none."""
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ModelMismatch(f"no config.json of a known model in {folder}") from error
+    return config
+
+
+def _has_floats(folder: Path) -> bool:
+    """Tell whether a model folder may hold weights in floating point; if not, transformers will say what it lacks."""
+    return not (folder / int8.FILE).is_file() or any(file.name != int8.FILE for file in folder.glob("*.safetensors"))
