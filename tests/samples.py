@@ -70,6 +70,22 @@ HEADS: dict[str, tuple[dict[str, Any], str | None]] = {
 }
 
 
+def check_dialects(predictor: Predictor, items: list[Any], replies: list[Reply]) -> None:
+    """Hold answers in every dialect against those to the items one by one.
+
+    Args:
+        replies: to the items as a list, to the first of them as `inputs`, to all of them as `inputs`, as `instances`
+            and as tensors.
+    """
+    singles = [told(reply) for reply in ask(predictor, *items)]
+    plain, one, many, kserve, v2 = map(told, replies)
+    for answers in (plain, [one], many, kserve["predictions"]):
+        for answer, single in zip(answers, singles, strict=False):
+            assert predictor.task.agree(single, answer, 1e-5)
+    (tensor,) = v2["outputs"]
+    assert (tensor["name"], tensor["datatype"], tensor["shape"]) == ("answer", "BYTES", [len(items)])
+
+
 def read_settings(path: Path) -> dict[str, str]:
     """Return what a settings file sets, with what the environment says put over it where the file allows that."""
     return {key: setting.value for key, setting in effective(path).items() if setting.is_set}

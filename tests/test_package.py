@@ -19,8 +19,8 @@ from handler.config import ModelConfig
 from handler.errors import ConfigError, GoldenMismatch, ModelMismatch, StartupError
 from handler.predictor import Predictor
 from scripts.console import ScriptError
+from scripts.model_card import told as told_of
 from scripts.package import build, parser, with_options
-from scripts.package import told as told_of
 from tests.samples import ROOT, ask, told
 
 

@@ -23,7 +23,7 @@ from scripts import dataset, problems, splits
 from scripts.console import ROOT, ScriptError
 from scripts.problems.base import Examples
 from scripts.problems.classification import Labelled, SingleLabel
-from tests.training import Row, fit, fit_interrupted, tiny, weights, write
+from tests.training import Row, fit, fit_interrupted, refusal, tiny, weights, write
 
 pytestmark = pytest.mark.slow
 
@@ -312,14 +312,9 @@ SECRET = "my secret is 12345"
     ],
 )
 def test_bad_data(content: str, options: tuple[str, ...], message: str, base: Path, tmp_path: Path) -> None:
-    file = tmp_path / "train.csv"
-    file.write_text(content)
-    with pytest.raises(ScriptError) as refusal:
-        fit(base, tmp_path / "out", "--train", file, *options)
-    assert message in str(refusal.value)
-    assert "secret" not in str(refusal.value)
-    assert "\n" not in str(refusal.value)
-    assert not (tmp_path / "out").exists()
+    told = refusal(base, tmp_path, "train.csv", content, *options)
+    assert message in told
+    assert "secret" not in told
 
 
 def test_a_withheld_test_split_is_not_reported() -> None:

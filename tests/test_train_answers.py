@@ -18,7 +18,7 @@ from scripts.dataset import Columns
 from scripts.problems.answers import Answers, Question, Window, best_span
 from scripts.problems.base import Examples, Limits
 from scripts.problems.squad import f1, measure, normalised
-from tests.training import Row, fit, fit_interrupted, tiny, weights
+from tests.training import Row, fit, fit_interrupted, refusal, tiny, weights
 
 PEOPLE = ["ann", "bob stone", "carla"]
 PLACES = ["rome", "new york", "oslo"]
@@ -195,11 +195,9 @@ def question(**changed: object) -> Row:
     ],
 )
 def test_bad_data(content: Row, message: str, tmp_path: Path) -> None:
-    save(tmp_path / "a.json", content)
-    with pytest.raises(ScriptError) as refusal:
-        fit(tmp_path, tmp_path / "out", "--train", tmp_path / "a.json")
-    assert message in str(refusal.value)
-    assert SECRET not in str(refusal.value)
+    told = refusal(tmp_path, tmp_path, "a.json", json.dumps(content))
+    assert message in told
+    assert SECRET not in told
 
 
 def test_windows_without_room(base: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from scripts.problems import masking
 from scripts.problems.base import IGNORED, Examples, Limits
 from scripts.problems.masked_words import MaskedWords
 from scripts.problems.next_sentence import NextSentence, pairs
-from tests.training import Row, fit, fit_interrupted, tiny, weights
+from tests.training import Row, fit, fit_interrupted, refusal, tiny, weights
 
 HOMES = {"ann": "rome", "bob": "oslo", "carla": "paris", "dora": "bern"}
 FILLER = ["lives", "in", "works", "and", "now", "first", "then", "."]
@@ -251,11 +251,9 @@ def test_documents_are_read_and_held_out_whole(tmp_path: Path) -> None:
     ],
 )
 def test_bad_data(content: str, options: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text(content)
-    with pytest.raises(ScriptError) as refusal:
-        fit(tmp_path, tmp_path / "out", "--train", tmp_path / "a.txt", *options)
-    assert message in str(refusal.value)
-    assert SECRET not in str(refusal.value)
+    told = refusal(tmp_path, tmp_path, "a.txt", content, *options)
+    assert message in told
+    assert SECRET not in told
 
 
 def test_a_row_of_the_metrics_is_what_a_person_reads() -> None:

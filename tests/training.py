@@ -14,6 +14,7 @@ import torch
 import transformers
 
 from scripts import train
+from scripts.console import ScriptError
 
 Row = dict[str, Any]
 
@@ -64,6 +65,16 @@ def fit(base: Path, output: Path, *options: object) -> Row:
         torch.set_num_threads(before)
     record: Row = json.loads((output / "training.json").read_text())
     return record
+
+
+def refusal(base: Path, folder: Path, name: str, content: str, *options: object) -> str:
+    """Train on a file with such content, which must be refused before anything is written; return the one line why."""
+    (folder / name).write_text(content)
+    with pytest.raises(ScriptError) as refused:
+        fit(base, folder / "out", "--train", folder / name, *options)
+    assert "\n" not in str(refused.value)
+    assert not (folder / "out").exists()
+    return str(refused.value)
 
 
 class Interruption(transformers.TrainerCallback):
