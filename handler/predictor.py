@@ -164,7 +164,8 @@ class Predictor:
         work.report.n_texts = len(encodings)
         work.report.n_tokens = sum(map(len, encodings))
         work.report.n_truncated = sum(encoding.n_truncated for encoding in encodings)
-        work.report.n_unknown = sum(encoding.ids.count(self.tokenizer.unknown_id or -1) for encoding in encodings)
+        unknown = self.tokenizer.unknown_id
+        work.report.n_unknown = 0 if unknown is None else sum(encoding.ids.count(unknown) for encoding in encodings)
         return work
 
     def run(self, work: Work) -> None:

@@ -30,6 +30,7 @@ from handler.wire import JSON, Body
 from handler.work import Request
 from scripts.console import ScriptError, say
 from scripts.dataset import TABLES, Table, read
+from scripts.verdicts import verdict
 
 MOST = 512  # examples that are looked at for ranges
 ANSWERS = {"label", "labels", "answers", "answer", "tags", "entities", "id"}  # columns that are no part of a question
@@ -227,7 +228,7 @@ def compare(exact: Predictor, rounded: Predictor, examples: Sequence[Example], n
     accuracy = None
     if all(label in exact.task.labels for label in labels):
         right = [
-            float(np.mean([decision(answer) == label for answer, label in zip(answers, labels, strict=True)]))
+            float(np.mean([verdict(answer) == label for answer, label in zip(answers, labels, strict=True)]))
             for answers in (expected, found)
         ]
         accuracy = right[0], right[1]
@@ -245,24 +246,7 @@ def likeness(task: Task, expected: JSON, answer: JSON) -> float:
     if task.model_config.problem_type == "multi_label_classification":
         chosen = [{one["label"] for one in ranked if one["score"] >= 0.5} for ranked in (expected, answer)]
         return float(chosen[0] == chosen[1])
-    return float(decision(expected) == decision(answer))
-
-
-def decision(answer: JSON) -> JSON:
-    """Return what an answer says apart from its scores: of a ranking the first.
-
-    >>> decision([{"label": "a", "score": 0.7}, {"label": "b", "score": 0.3}])
-    'a'
-    >>> decision([{"entity_group": "PER", "score": 0.9, "start": 0, "end": 3}])
-    [{'entity_group': 'PER', 'start': 0, 'end': 3}]
-    """
-    if isinstance(answer, list):
-        ranked = bool(answer) and all(isinstance(one, dict) and "score" in one and "start" not in one for one in answer)
-        return decision(answer[0]) if ranked else [decision(one) for one in answer]
-    if isinstance(answer, dict):
-        said = {name: decision(its) for name, its in answer.items() if not isinstance(its, float)}
-        return said["label"] if said.keys() == {"label"} else said
-    return answer
+    return float(verdict(expected) == verdict(answer))
 
 
 def _answers(predictor: Predictor, items: Sequence[JSON]) -> list[JSON]:

@@ -10,16 +10,17 @@ import json
 import statistics
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from scripts.benchmark.arithmetic import quantile
 from scripts.call import Call
 from scripts.client import JSON, Inference
 from scripts.console import ScriptError, say, table
 from scripts.questions import read_questions
 from scripts.server import Refused, Unavailable, UnknownModel
+from scripts.verdicts import scores, verdict
 
-Place = tuple[JSON, ...]
 SHOWN = 20  # numbers of lines
 
 
@@ -77,11 +78,15 @@ class Comparison:
             "flips": [{"from": a, "to": b, "count": count} for (a, b), count in self.labels.most_common()],
             "score_drift": {
                 "mean": statistics.fmean(self.drift or [0]),
-                "p95": quantile(self.drift, 0.95),
+                "p95": quantile(self.drift or [0], 0.95),
                 "max": max(self.drift, default=0),
             },
             "versions": {
-                version: {"p50_ms": quantile(ms, 0.5), "p95_ms": quantile(ms, 0.95), "errors": dict(errors)}
+                version: {
+                    "p50_ms": quantile(ms or [0], 0.5),
+                    "p95_ms": quantile(ms or [0], 0.95),
+                    "errors": dict(errors),
+                }
                 for version, ms, errors in timed
             },
             "failed_only_for_candidate": len(self.only_candidate_failed),
@@ -120,49 +125,6 @@ def _ask(inference: Inference, name: str, version: str, question: JSON) -> JSON:
         return Failure(refusal.kind)
     except Unavailable:
         return Failure("Unavailable")
-
-
-def verdict(answer: JSON) -> JSON:
-    """Return what an answer says, without its numbers: of labels the best, of entities all.
-
-    >>> verdict([{"label": "a", "score": 0.9}, {"label": "b", "score": 0.1}])
-    'a'
-    >>> verdict([{"entity_group": "X", "score": 0.9, "start": 0, "end": 2}])
-    ((('entity_group', 'X'), ('start', 0), ('end', 2)),)
-    """
-    if isinstance(answer, list):
-        return verdict(answer[0]) if _is_ranking(answer) else tuple(map(verdict, answer))
-    if isinstance(answer, dict):
-        said = tuple((key, verdict(value)) for key, value in answer.items() if not isinstance(value, float))
-        return said[0][1] if [key for key, _ in said] == ["label"] else said
-    return None if isinstance(answer, float) else answer
-
-
-def scores(answer: JSON, at: Place = ()) -> Iterator[tuple[Place, float]]:
-    """Yield every number of an answer, with what it is the score of; the order of labels does not matter."""
-    if isinstance(answer, float):
-        yield at, answer
-    elif isinstance(answer, list):
-        for index, item in enumerate(answer):
-            yield from scores(item, at if isinstance(item, Mapping) else (*at, index))
-    elif isinstance(answer, dict):
-        for key, value in answer.items():
-            yield from scores(value, (*at, verdict(answer), key))
-
-
-def _is_ranking(answer: list[JSON]) -> bool:
-    return bool(answer) and all(
-        isinstance(one, dict) and "score" in one and "entity_group" not in one for one in answer
-    )
-
-
-def quantile(numbers: list[float], share: float) -> float:
-    """Return the number that a share of them does not exceed.
-
-    >>> quantile([3, 1, 2], 0.5), quantile([], 0.95)
-    (2, 0)
-    """
-    return sorted(numbers)[min(len(numbers) - 1, int(share * len(numbers)))] if numbers else 0
 
 
 def table_of(found: Comparison) -> tuple[list[str], list[list[object]]]:

@@ -22,7 +22,7 @@ from scripts.client import JSON
 from scripts.console import ScriptError
 from scripts.package import build
 from scripts.server import UnknownModel
-from scripts.shadow import scores, verdict
+from scripts.verdicts import scores, verdict
 from tests.live import Live
 from tests.samples import ROOT, TEXTS, MakeModel, ask, told
 from tests.stand_in import StandIn, error, write_archive
@@ -274,6 +274,11 @@ def test_shadow(script: Script, stand_in: StandIn, tmp_path: Path) -> None:
         ([0.25, [0.5]], (None, (None,)), [0.25, 0.5]),
         ([{"index": 1, "score": 0.9}, {"index": 0, "score": 0.2}], (("index", 1),), [0.9, 0.2]),
         ([{"entity_group": "X", "score": 0.9}], ((("entity_group", "X"),),), [0.9]),
+        (
+            [{"entity": "B", "score": 0.9, "start": 0}, {"entity": "I", "score": 0.5, "start": 2}],
+            ((("entity", "B"), ("start", 0)), (("entity", "I"), ("start", 2))),
+            [0.9, 0.5],
+        ),
     ],
 )
 def test_answers_of_every_task_can_be_compared(answer: JSON, said: JSON, numbers: list[float]) -> None:
