@@ -12,15 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
-from handler.errors import InvalidInput, MalformedBody, UnsupportedMediaType
 from handler.predictor import Predictor
-from handler.wire import JSON, Body, Question, read, write_value
+from handler.wire import JSON, Body, write_value
 from handler.work import Reply, Request
 from tests.samples import JSON_TYPE, TEXTS, MakePredictor, told
-from tests.test_wire import NOT_JSON, REFUSED_TYPES, binary_body, packed, tensor
+from tests.test_strict_json import NOT_JSON
+from tests.test_wire import REFUSED_TYPES, binary_body, packed, tensor
 
 MARK = "Xyzzymark"
 GOOD = TEXTS[:7]
@@ -608,121 +606,3 @@ def test_as_many_replies_as_requests(predictor: Predictor, n_requests: int) -> N
     """An empty batch, a batch of nothing but bad rows."""
     replies = predictor.answer([ALL[0].request] * n_requests)
     assert [reply.status for reply in replies] == [ALL[0].status] * n_requests
-
-
-# --- fuzzing -----------------------------------------------------------------------------------------------------
-
-QUICK = settings(
-    deadline=None,
-    derandomize=True,
-    max_examples=200,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.function_scoped_fixture],
-)
-NAMES = (
-    "inputs instances parameters options text text_pair data name shape datatype id outputs on_error top_k "
-    "function_to_apply binary_data_size binary_data_output"
-)
-KEYS = st.sampled_from(NAMES.split()) | st.text(max_size=3)
-LEAVES = (
-    st.none()
-    | st.booleans()
-    | st.integers(-3, 3)
-    | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.sampled_from(["a text", "BYTES", "text", "report", "softmax", "", "\ud800", "\0"])
-    | st.text(max_size=6)
-)
-VALUES = st.recursive(
-    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4), max_leaves=12
-)
-TENSORS = st.fixed_dictionaries(
-    {},
-    optional={
-        "name": st.sampled_from(["text", "text_pair"]) | LEAVES,
-        "datatype": st.just("BYTES") | LEAVES,
-        "shape": st.lists(st.integers(-1, 3), max_size=3) | LEAVES,
-        "data": st.lists(LEAVES, max_size=3) | LEAVES,
-        "parameters": st.dictionaries(KEYS, LEAVES, max_size=2) | LEAVES,
-    },
-)
-PARAMETERS = st.fixed_dictionaries(
-    {},
-    optional={
-        "top_k": LEAVES,
-        "function_to_apply": st.sampled_from(["softmax", "sigmoid", "none"]) | LEAVES,
-        "on_error": st.sampled_from(["report", "refuse"]) | LEAVES,
-    },
-)
-ITEMS = LEAVES | st.fixed_dictionaries({"text": LEAVES}, optional={"text_pair": LEAVES}) | VALUES
-QUESTIONS = (
-    ITEMS
-    | st.lists(ITEMS, max_size=3)
-    | st.fixed_dictionaries({"inputs": ITEMS | st.lists(ITEMS, max_size=3)}, optional={"parameters": PARAMETERS})
-    | st.fixed_dictionaries({"instances": st.lists(ITEMS, max_size=3) | ITEMS}, optional={"parameters": PARAMETERS})
-    | st.fixed_dictionaries(
-        {"inputs": st.lists(TENSORS, max_size=3)},
-        optional={
-            "parameters": PARAMETERS,
-            "id": LEAVES,
-            "outputs": st.lists(st.fixed_dictionaries({"name": st.sampled_from(["label", "score"]) | LEAVES})) | LEAVES,
-        },
-    )
-)
-VALID = [*WHOLE.values(), b"a text", binary_body(packed(b"a text"), 10).content or b""]
-
-
-@st.composite
-def mutated(draw: st.DrawFn) -> bytes:
-    """Draw a valid body with a few bytes cut out, doubled, exchanged or put in."""
-    body = draw(st.sampled_from(VALID))
-    for _ in range(draw(st.integers(1, 4))):
-        start = draw(st.integers(0, len(body)))
-        stop = draw(st.integers(start, min(len(body), start + 8)))
-        put = draw(
-            st.binary(max_size=3) | st.sampled_from([b'"', b"[", b"]", b"{", b"}", b",", b"\\", b"\0", b"1e999"])
-        )
-        body = body[:start] + put + draw(st.sampled_from([b"", body[start:stop], body[start:stop] * 2])) + body[stop:]
-    return body
-
-
-CONTENTS = st.binary(max_size=60) | st.builds(write_value, QUESTIONS) | mutated() | st.none()
-TYPES = st.sampled_from(["", "text/plain", *[JSON_TYPE] * 4, "application/json; charset=utf-8", "text/html"]) | st.text(
-    max_size=12
-)
-BODIES = st.builds(
-    Body,
-    CONTENTS,
-    TYPES,
-    st.sampled_from(["", "", "", "", "identity", "gzip"]),
-    st.booleans(),
-    st.none() | st.none() | st.integers(-5, 300),
-)
-
-
-@QUICK
-@given(BODIES)
-def test_fuzzed_bodies_are_read_or_refused(body: Body) -> None:
-    """Only a Question or a refusal comes out of `read`, whatever goes in."""
-    try:
-        question = read(body)
-    except (MalformedBody, UnsupportedMediaType, InvalidInput):
-        return
-    assert isinstance(question, Question)
-    assert question.items
-
-
-@QUICK
-@given(st.lists(BODIES, max_size=4), st.integers(0, 4))
-def test_fuzzed_requests_are_answered_or_refused(
-    predictor: Predictor, neighbours: list[bytes], bodies: list[Body], place: int
-) -> None:
-    """Nothing that a client sends is our failure, and a good row among it is answered right."""
-    place = min(place, len(bodies))
-    fuzzed = [Request(body) for body in bodies]
-    replies = predictor.answer([*fuzzed[:place], *requests(GOOD[0]), *fuzzed[place:]])
-    assert len(replies) == len(bodies) + 1
-    for reply in replies:
-        told(reply)
-        assert reply.status in {200, 400, 413, 415, 422}
-    assert replies[place].status == 200
-    assert predictor.task.agree(told(Reply(neighbours[0])), told(replies[place]), 1e-6)
