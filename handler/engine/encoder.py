@@ -158,15 +158,19 @@ class PackedEncoder(nn.Module):
             (read tokens, 1, width): as many sequences of one token.
         """
         attention = Attention(packing, self.heads, self.dtype)
-        x = self.enter(hidden_states[0])
+        x: Any = self.enter(hidden_states[0])
         for layer in self.layers:
             x = layer(x, attention)
-        states = x.float().unsqueeze(0 if packing.read is None else 1)
+        states = self.leave(x).unsqueeze(0 if packing.read is None else 1)
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)  # type: ignore[arg-type]
 
-    def enter(self, states: Tensor) -> Tensor:
+    def enter(self, states: Tensor) -> Any:
         """Bring states (tokens, width) from fp32 to what the layers work on."""
         return states.to(self.dtype)
+
+    def leave(self, x: Any) -> Tensor:
+        """Bring states back to fp32."""
+        return x.float()  # type: ignore[no-any-return]
 
     def settle(self, dtype: torch.dtype, device: torch.device) -> None:
         """Bring all weights into their precision, and into the order that the device reads them in; once."""

@@ -16,12 +16,12 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from handler.engine.attention import Attention
 from handler.engine.encoder import ACTIVATIONS, Layer, PackedEncoder, activation_of, encoder_name
+from handler.engine.kernels import integers, normalise
 from handler.errors import ModelMismatch
 
 FILE = "int8.safetensors"  # in the model's folder
@@ -106,25 +106,38 @@ class IntegerProduct:
 
 
 class IntegerNorm:
-    """A layer norm of states in units of one range, told in those of another, half a unit up to be cut to integers."""
+    """A layer norm of states in units of one range, told in those of another, and rounded."""
 
-    def __init__(self, stored: Mapping[str, Tensor], eps: float, source: Range, target: Range) -> None:
-        self._weight = stored["weight"] / target.scale
-        self._bias = stored["bias"] / target.scale + (0.0 if target is PLAIN else target.zero + 0.5)
+    def __init__(
+        self, stored: Mapping[str, Tensor], eps: float, source: Range, target: Range, units: Tensor | None = None
+    ) -> None:
+        """Fold the units into the weights.
+
+        Args:
+            units: (width,) in which the integers are told, those of `target` shared out; by default the same.
+        """
+        self._zero = 0.0 if target is PLAIN else target.zero + 0.5
+        told, zero = (target, self._zero) if units is None else (PLAIN, 0.0)
+        self._weight, self._bias = stored["weight"] / told.scale, stored["bias"] / told.scale + zero
         self._eps = eps / source.scale**2
+        self._units = units
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return functional.layer_norm(x, x.shape[-1:], self._weight, self._bias, self._eps)
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return real numbers, the next residual, and integers, what the next product reads."""
+        return normalise(x, self._weight, self._bias, self._eps, self._units, self._zero)
 
 
 class IntegerLayer(Layer):
-    """One layer, from states (tokens, width) in units of its own input to those of the next layer's."""
+    """One layer, from states (tokens, width) in units of its own input to those of the next layer's.
+
+    States are a pair: in fp32 to be added as the residual, and cut to integers to be multiplied.
+    """
 
     def __init__(self, stored: Mapping[str, Tensor], activation: str, eps: float, after: Range) -> None:
         """Lay a stored layer out; `after` is the range of its output."""
         its = _ranges(stored["ranges"])
         self._last, self._activation = "query.weight" in stored, activation
-        self._attended_range, self._hidden_range = its["attended"], its["hidden"]
+        self._attended_zero, self._hidden_range = its["attended"].zero + 0.5, its["hidden"]
         width = len(stored["output.bias"])
         # Of values the unit is that of what is attended, for weights of attention add up to one.
         states = _under(stored, "states")
@@ -135,29 +148,28 @@ class IntegerLayer(Layer):
         self._int_output = IntegerProduct(_under(stored, "output"), its["attended"], its["input"])
         self._int_up = IntegerProduct(_under(stored, "up"), its["middle"])
         self._int_down = IntegerProduct(_under(stored, "down"), its["hidden"])
-        self._int_attention_norm = IntegerNorm(_under(stored, "attention_norm"), eps, its["input"], PLAIN)
-        self._int_norm = IntegerNorm(_under(stored, "norm"), eps, PLAIN, after)
         # In the middle a few channels are so large that the others would lose their digits: each has a unit of its own.
-        self._middle_units = 1 / (stored["smoothing"] * its["middle"].scale)
-        self._middle_zero = torch.tensor(its["middle"].zero + 0.5)
+        middle = 1 / (stored["smoothing"] * its["middle"].scale)
+        self._int_attention_norm = IntegerNorm(
+            _under(stored, "attention_norm"), eps, its["input"], its["middle"], middle
+        )
+        self._int_norm = IntegerNorm(_under(stored, "norm"), eps, PLAIN, after)
 
-    def __call__(self, x: Tensor, attention: Attention) -> Tensor:
+    def __call__(self, x: tuple[Tensor, Tensor], attention: Attention) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Compute all tokens; in the last layer those that are read, but from the keys and values of all."""
-        whole, read = integers(x), attention.read if self._last else None
-        states = self._int_states(whole, attention.dtype)
-        if self._int_query is None:
-            attended = attention(states)
-        else:
+        residual, whole = x
+        read = attention.read if self._last else None
+        states, query = self._int_states(whole, attention.dtype), None
+        if self._int_query is not None:
             asking = whole.index_select(0, read) if read is not None and attention.one_each else whole
-            attended = attention(states, self._int_query(asking, attention.dtype))
+            query = self._int_query(asking, attention.dtype)
+        attended = attention(states, query, self._attended_zero)
         if read is not None:
             attended = attended if attention.one_each else attended.index_select(0, read)
-            x = x.index_select(0, read)
-        attended = integers(attended.float().add_(self._attended_range.zero + 0.5))
-        x = self._int_attention_norm(self._int_output.added(attended, x))
-        middle = torch.addcmul(self._middle_zero, x, self._middle_units)
-        hidden = self._int_up.activated(integers(middle), self._activation, self._hidden_range)
-        return self._int_norm(self._int_down.added(hidden, x))
+            residual = residual.index_select(0, read)
+        residual, middle = self._int_attention_norm(self._int_output.added(attended, residual))
+        hidden = self._int_up.activated(middle, self._activation, self._hidden_range)
+        return self._int_norm(self._int_down.added(hidden, residual))
 
 
 class IntegerEncoder(PackedEncoder):
@@ -167,8 +179,12 @@ class IntegerEncoder(PackedEncoder):
         super().__init__(layers, heads, dtype)
         self._first = first
 
-    def enter(self, states: Tensor) -> Tensor:
-        return (states / self._first.scale).add_(self._first.zero + 0.5)
+    def enter(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        real = (states / self._first.scale).add_(self._first.zero + 0.5)
+        return real, integers(real)
+
+    def leave(self, x: tuple[Tensor, Tensor]) -> Tensor:
+        return x[0]
 
 
 class IntegerEmbedding(nn.Module):
@@ -184,11 +200,6 @@ class IntegerEmbedding(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.weight[ids].float() * self.scale[ids][..., None]
-
-
-def integers(x: Tensor) -> Tensor:
-    """Cut states to integers of 0..255."""
-    return x.clamp(0, 255).to(torch.uint8)
 
 
 def supported(device: torch.device) -> bool:

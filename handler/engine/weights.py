@@ -29,7 +29,7 @@ def load_weights(
         ConfigError: a precision that the device does not have.
     """
     quantised = folder / int8.FILE
-    held = {"floats": _has_floats(folder), "integers": quantised.is_file()}
+    held = {"floats": holds_floats(folder), "integers": quantised.is_file()}
     if choose(config.precision, device or torch.device("cpu"), **held) is INT8:
         make, dtype = getattr(transformers, auto_class).from_config, DTYPES[supported(torch.device("cpu"))[0]]
         return int8.read(quantised, make, read_config(folder), dtype)
@@ -63,6 +63,6 @@ def read_config(folder: Path) -> PretrainedConfig:
     return config
 
 
-def _has_floats(folder: Path) -> bool:
+def holds_floats(folder: Path) -> bool:
     """Tell whether a model folder may hold weights in floating point; if not, transformers will say what it lacks."""
     return not (folder / int8.FILE).is_file() or any(file.name != int8.FILE for file in folder.glob("*.safetensors"))

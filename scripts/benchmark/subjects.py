@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -16,13 +17,16 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Bert
 
 from handler import archive
 from handler.config import ModelConfig, ServingConfig
-from handler.engine.precision import DTYPES, supported
-from handler.engine.weights import read_config
+from handler.engine import int8
+from handler.engine.precision import supported
+from handler.engine.weights import holds_floats, read_config
 from handler.errors import StartupError
 from handler.layout import Encoding, Layout
 from handler.predictor import Predictor
 from handler.tokenization import Tokenizer
 from scripts.benchmark.arithmetic import Shape
+from scripts.benchmark.texts import SOURCES
+from scripts.calibration import Calibration, quantise
 from scripts.console import ROOT, ScriptError
 from scripts.package import build
 
@@ -69,9 +73,9 @@ class Subject:
         return [len(encoding) for encoding in self.encode(texts)]
 
     def precisions(self, device: torch.device) -> list[str]:
-        """Return what the machine does well, and what the archive says."""
-        own = self.config.handler.precision
-        return list(dict.fromkeys([*reversed(supported(device)), *([own] if own != "auto" else [])]))
+        """Return what the machine does well and there are weights for."""
+        floats = list(reversed(supported(device))) if holds_floats(self.model) else []
+        return [*floats, *(["int8"] if int8.supported(device) else [])]
 
     def settings(self, precision: str, **more: object) -> ModelConfig:
         """Return its settings at a precision; raises ConfigError where the handler does not know it."""
@@ -79,21 +83,20 @@ class Subject:
         return replace(self.config, handler=ServingConfig(**handler))  # type: ignore[arg-type]
 
     def load(self, precision: str, device: torch.device) -> Predictor:
-        """Load it at a precision; what needs more than weights, as int8 its scales, is packed first.
+        """Load it at a precision; weights in int8 that it does not have are made of the benchmark's training texts.
 
         Raises:
             StartupError: this model cannot be served so.
+            ScriptError: this family has no int8.
         """
+        config, folder = self.settings(precision).handler, self.model
         threads = torch.get_num_threads()
         try:
-            if precision in DTYPES and DTYPES[precision].is_floating_point:
-                return Predictor.load(self.model, self.settings(precision).handler, device)
-            if self.folder != self.model and self.config.handler.precision == precision:
-                return Predictor.load(self.folder, self.config.handler, device)
-            config = self.settings(precision)
-            return Predictor.load(
-                unpack(self.pack(config), self.scratch / f"{self.name}-{precision}"), config.handler, device
-            )
+            if precision == "int8" and not (folder / int8.FILE).is_file():
+                folder = self.scratch / "int8"
+                shutil.copytree(self.model, folder, dirs_exist_ok=True)
+                quantise(folder, self.config.handler, Calibration(SOURCES[0], SOURCES[-1], least_ratio=0.0))
+            return Predictor.load(folder, config, device)
         finally:
             torch.set_num_threads(threads)
 
