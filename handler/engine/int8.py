@@ -26,7 +26,7 @@ from handler.errors import ModelMismatch
 
 FILE = "int8.safetensors"  # in the model's folder
 FORMAT = "1"
-LEAST_ROWS = 256  # of an embedding that is stored in eight bits: positions and words, not segments
+LEAST_ROWS = 1024  # of an embedding that is stored in eight bits: words, not positions and segments
 
 PLACES = ("input", "attended", "middle", "hidden")  # what is rounded in a layer: before each of its products
 
