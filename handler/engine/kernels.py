@@ -1,4 +1,4 @@
-"""Operators of our own for x86 CPUs, compiled from kernels.c when the project is set up (scripts/kernels.py).
+"""Operators of our own for x86 CPUs, compiled from kernels.c when the project is set up (scripts/compile_kernels.py).
 
 An archive carries them, so a server needs no compiler. Where they are missing, or the processor or the file system
 does not take them, `library` is None and PyTorch's operators do the same work, slower.
