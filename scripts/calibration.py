@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from handler import wire
 from handler.config import ServingConfig
 from handler.engine import int8
-from handler.engine.encoder import PackedEncoder, encoder_name
-from handler.engine.int8 import PLACES, Range, Scales
+from handler.engine.encoder import Layer, PackedEncoder, encoder_name
+from handler.engine.int8 import PLACES, READS, SMOOTHED, Scales
 from handler.engine.probe import HiddenStates
 from handler.errors import RequestError
 from handler.layout import Encoding
@@ -30,13 +29,12 @@ from handler.wire import JSON, Body
 from handler.work import Request
 from scripts.console import ScriptError, say
 from scripts.dataset import TABLES, Table, read
+from scripts.histogram import Histogram
 from scripts.verdicts import verdict
 
 MOST = 512  # examples that are looked at for ranges
 ANSWERS = {"label", "labels", "answers", "answer", "tags", "entities", "id"}  # columns that are no part of a question
-BINS = 2048
-SMOOTHING = 0.6  # how much of the size of a channel moves into its weights
-PRODUCTS = dict(zip(PLACES, ("states", "output", "up", "down"), strict=True))  # what reads a place
+CONTINUED = 16  # channels at most that are added to the hidden ones, for what lies beyond the range
 
 
 @dataclass(frozen=True)
@@ -139,84 +137,44 @@ def encodings(predictor: Predictor, examples: Sequence[Example]) -> list[Encodin
 
 def scales(predictor: Predictor, seen: list[Encoding]) -> list[Scales]:
     """Return how every layer is rounded, over all tokens of what is seen."""
-    encoder: Any = predictor.engine.model.base_model
-    encoder = getattr(encoder, encoder_name(encoder) or "")
-    watched = {
-        (index, place): (product, Histogram(place == "input"))
-        for index, layer in enumerate(encoder.layers)
-        for place, product in ((place, layer.products()[name]) for place, name in PRODUCTS.items())
-    }
+    base: Any = predictor.engine.model.base_model
+    encoder: PackedEncoder = getattr(base, encoder_name(base) or "")
+    found = [{place: Histogram() for place in PLACES} for _ in encoder.layers]
+    watched = [
+        (product, histograms[READS[name]])
+        for layer, histograms in zip(encoder.layers, found, strict=True)
+        for name, product in layer.products().items()
+        if name != "query"  # it reads what the other states of the last layer read
+    ]
     for look in (Histogram.widen, Histogram.count):
         if look is Histogram.count:
-            for (_, place), (product, histogram) in watched.items():
-                histogram.settle(product.plain()[0] if place == "middle" else None)
-        for product, histogram in watched.values():
+            for layer, histograms in zip(encoder.layers, found, strict=True):
+                _settle(layer, histograms)
+        for product, histogram in watched:
             product.watch = lambda x, histogram=histogram, look=look: look(histogram, x)
         failed = [
             one for one in predictor.engine.run(seen, [HiddenStates()] * len(seen)) if isinstance(one, RequestError)
         ]
         if failed:
             raise ScriptError(f"an example cannot be computed: {failed[0]}")
-    for product, _ in watched.values():
+    for product, _ in watched:
         product.watch = None
-    return [
-        Scales({place: watched[index, place][1].range() for place in PLACES}, watched[index, "middle"][1].divisor)
-        for index in range(len(encoder.layers))
-    ]
+    return [_scales_of(histograms) for histograms in found]
 
 
-class Histogram:
-    """How often which numbers were seen."""
+def _settle(layer: Layer, histograms: dict[str, Histogram]) -> None:
+    weights = {name: product.plain()[0] for name, product in layer.products().items()}
+    for place, histogram in histograms.items():
+        readers = [weight for name, weight in weights.items() if READS[name] == place]
+        if place in SMOOTHED:
+            histogram.smooth(torch.cat(readers))
+        histogram.settle(CONTINUED if place == "hidden" else 0)
 
-    def __init__(self, whole: bool = False) -> None:
-        """Begin with none; `whole` never cuts anything off."""
-        self.whole = whole
-        self.least = self.most = torch.zeros(1)  # of each channel
-        self.divisor = torch.ones(1)
-        self.low = self.high = 0.0
-        self.counts = torch.zeros(BINS, dtype=torch.float64)
 
-    def widen(self, x: Tensor) -> None:
-        """Look for the least and the greatest number of each channel of (tokens, channels)."""
-        low, high = x.aminmax(dim=0)
-        self.least, self.most = torch.minimum(self.least, low), torch.maximum(self.most, high)
-
-    def settle(self, weight: Tensor | None = None) -> None:
-        """Find the ends, after all were seen once.
-
-        Args:
-            weight: (out, channels) with which channels share their size: a large channel is made smaller and its
-                weights larger (SmoothQuant: Xiao et al. 2023).
-        """
-        if weight is not None:
-            largest = torch.maximum(-self.least, self.most).clamp(min=1e-5)
-            divisor = largest**SMOOTHING / weight.abs().amax(0).clamp(min=1e-5) ** (1 - SMOOTHING)
-            self.divisor = divisor / divisor.mean()
-        self.low, self.high = float((self.least / self.divisor).min()), float((self.most / self.divisor).max())
-
-    def count(self, x: Tensor) -> None:
-        """Count the numbers, each channel divided as settled."""
-        shares = (x / self.divisor).flatten().float()
-        self.counts += torch.histc(shares, BINS, self.low, max(self.high, self.low + 1e-6)).double()
-
-    def range(self) -> Range:
-        """Return the range that loses least, as the mean square of what rounding and cutting off change."""
-        low, high = self.low, self.high
-        if self.whole:
-            return Range.over(low, high)
-        width = max(high - low, 1e-6) / BINS
-        centres = low + width * (torch.arange(BINS, dtype=torch.float64) + 0.5)
-
-        def loss(low: float, high: float) -> float:
-            rounding = torch.tensor(((high - low) / 255) ** 2 / 12, dtype=torch.float64)
-            cut = (centres - centres.clamp(low, high)) ** 2
-            return float((self.counts * torch.where(cut > 0, cut, rounding)).sum())
-
-        shares = [share / 50 for share in range(50, 9, -1)]
-        for _ in range(2):  # either end in turn
-            low = min((self.low * share for share in shares), key=lambda end: loss(end, high))
-            high = min((self.high * share for share in shares), key=lambda end: loss(low, end))
-        return Range.over(low, high)
+def _scales_of(histograms: dict[str, Histogram]) -> Scales:
+    ranges = {place: histogram.range() for place, histogram in histograms.items()}
+    smoothing = {place: histograms[place].divisor for place in SMOOTHED}
+    return Scales(ranges, smoothing, *histograms["hidden"].continuation(ranges["hidden"]))
 
 
 def compare(exact: Predictor, rounded: Predictor, examples: Sequence[Example], n_calibration: int) -> Report:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from handler.batching import Batch
+from handler.batching import Batch, Packing
 from handler.engine import Engine, kernels
 from handler.engine.attention import Attention, attend
 from handler.engine.encoder import PackedEncoder
@@ -23,6 +23,13 @@ from tests.test_engine import FAMILIES, encodings, family
 
 CPU = torch.device("cpu")
 LENGTHS = (3, 20, 8, 7, 50, 20, 90, 1, 64, 65)
+
+
+def packing_of(*lengths: int, reads: Sequence[Sequence[int]] | None = None) -> Packing:
+    """Return how sequences of these lengths lie in one row."""
+    packing = Batch.packed(encodings(*lengths), CPU, reads=reads).packing
+    assert packing is not None
+    return packing
 
 
 class Chosen(HiddenStates):
@@ -71,10 +78,7 @@ def test_our_attention_is_that_of_pytorch(dtype: torch.dtype, lengths: tuple[int
     torch.manual_seed(0)
     parts = torch.randn(sum(lengths), 3, 4, width).to(dtype)
     states, pairs = parts.flatten(1), parts[:, 1:].flatten(1).contiguous()
-    packing = Batch.packed(encodings(*lengths), CPU).packing
-    firsts = Batch.packed(encodings(*lengths), CPU, reads=[[0]] * len(lengths)).packing
-    assert packing is not None
-    assert firsts is not None
+    packing, firsts = packing_of(*lengths), packing_of(*lengths, reads=[[0]] * len(lengths))
     q, k, v = parts.float().unbind(1)
     expected = attend(q, k, v, packing).flatten(1)
     tolerance = 2e-6 if dtype == torch.float32 else 1e-2
@@ -87,8 +91,7 @@ def test_our_attention_is_that_of_pytorch(dtype: torch.dtype, lengths: tuple[int
     read = Attention(firsts, 4, dtype)(pairs, query)
     torch.testing.assert_close(read, found[packing.offsets[:-1]], atol=tolerance, rtol=tolerance)
     for index, (start, end) in enumerate(zip(packing.offsets, packing.offsets[1:], strict=False)):
-        alone = Batch.packed(encodings(lengths[index]), CPU, reads=[[0]]).packing
-        assert alone is not None
+        alone = packing_of(lengths[index], reads=[[0]])
         torch.testing.assert_close(
             Attention(alone, 4, dtype)(pairs[start:end], query[index : index + 1])[0], read[index], atol=0, rtol=0
         )

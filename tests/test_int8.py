@@ -25,9 +25,10 @@ from handler.errors import ConfigError, GoldenMismatch, ModelMismatch
 from handler.layout import Encoding
 from handler.predictor import Predictor
 from scripts import calibration
-from scripts.calibration import Calibration, Histogram, encodings, examples_of
+from scripts.calibration import Calibration, encodings, examples_of
 from scripts.console import ScriptError
 from scripts.dataset import TABLES, read
+from scripts.histogram import Histogram
 from scripts.package import build
 from tests.samples import MODELS, MakeModel, ask, told
 from tests.test_encoder import LENGTHS, Chosen
@@ -124,9 +125,9 @@ def test_a_changed_int8_archive_never_becomes_ready(packed: Path, tmp_path: Path
     worse = {**tensors, "layers.1.down.scale": tensors["layers.1.down.scale"] * -3}
     manifest = archive.read_manifest(folder)
     for content, metadata, error, message in (
-        (worse, {"format": "1"}, GoldenMismatch, "answered differently"),
+        (worse, {"format": int8.FORMAT}, GoldenMismatch, "answered differently"),
         (tensors, {"format": "0"}, ModelMismatch, "another format"),
-        ({"x": torch.zeros(1)}, {"format": "1"}, ModelMismatch, "does not hold this model"),
+        ({"x": torch.zeros(1)}, {"format": int8.FORMAT}, ModelMismatch, "does not hold this model"),
     ):
         save_file(content, file, metadata=metadata)
         archive.write_manifest(folder, manifest.name, manifest.version, manifest.task)
@@ -210,7 +211,7 @@ def test_the_file_is_a_quarter(make_model: MakeModel, tmp_path: Path) -> None:
     folder = make_model(hidden_size=128, intermediate_size=512)
     rounded = quantised(folder, tmp_path / "int8")
     sizes = [(place / name).stat().st_size for place, name in ((rounded, int8.FILE), (folder, "model.safetensors"))]
-    assert sizes[0] < 0.27 * sizes[1]
+    assert sizes[0] < 0.28 * sizes[1]
     engine = Predictor.load(rounded, ServingConfig(precision="int8")).engine
     held = [value for value in (*engine.model.parameters(), *engine.model.buffers()) if value.is_floating_point()]
     assert sum(value.numel() for value in held) < 0.05 * engine.model.config.vocab_size * 128
@@ -258,6 +259,34 @@ def test_a_rare_giant_is_cut_off() -> None:
         histogram.count(numbers[:, None])
         scale, zero = histogram.range()
         assert low < scale * (255 - zero) < high
+
+
+def test_a_giant_channel_is_continued() -> None:
+    """What lies beyond the top of the range is held by channels that begin where the one before them ends."""
+    states = torch.rand(5000, 64, generator=torch.Generator().manual_seed(0)) * 4.5 - 0.17
+    states[:, 3] *= 5  # up to 22
+    states[::7, 9] *= 2
+    histogram = Histogram()
+    histogram.widen(states)
+    histogram.settle(16)
+    its = histogram.range()
+    top = its.scale * (255 - its.zero)
+    assert 4 < top < 4.6
+    channels, starts = histogram.continuation(its)
+    assert channels.tolist() == [3, 3, 3, 3, 9]
+    added = states[:, channels] - starts
+    whole = torch.cat([states, added.clamp(min=0)], 1).clamp(max=top)
+    found = whole[:, :64].index_add(1, channels, whole[:, 64:])
+    torch.testing.assert_close(found, states, atol=4 * its.scale, rtol=0)
+
+
+def test_a_small_range_is_not_continued() -> None:
+    """Below 4 an activation bends, and a channel that begins there would not be what is missing."""
+    histogram = Histogram()
+    histogram.widen(torch.tensor([[-0.1, 0.2], [3.9, 0.3]]))
+    histogram.settle(16)
+    assert not histogram.continued
+    assert len(histogram.continuation(Range.over(-0.1, 1.0))[0]) == 0
 
 
 def test_architectures_of_the_file(make_model: MakeModel, tmp_path: Path) -> None:

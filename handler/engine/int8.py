@@ -1,8 +1,12 @@
 """Eight-bit integers: weights of -127..127 with a scale a row, activations of 0..255 with a scale a place.
 
 All scales are found when the archive is built (scripts/calibration.py) and never change: what is computed for a text
-depends on no other text. Between layers the states stay in fp32, in units of the next layer's input, so that the norm
-has brought them where rounding makes them integers, and the residual is added as it is.
+depends on no other text. Residuals stay in fp32; a norm leaves integers beside them, for the next product.
+
+Two things keep few large numbers from taking the digits of all others. A channel that is large is divided by a factor
+of its own before it is rounded, and its weights are multiplied by it (SmoothQuant: Xiao et al. 2023). Behind an
+activation there is one range for all channels; what reaches beyond its top is continued in further channels, which
+have the same weights and begin where that one ends: h = min(h, top) + min(max(h - top, 0), top) + ...
 The file holds a whole model: the layers, and under `rest.` what stands before and behind them.
 """
 
@@ -25,10 +29,12 @@ from handler.engine.kernels import integers, normalise
 from handler.errors import ModelMismatch
 
 FILE = "int8.safetensors"  # in the model's folder
-FORMAT = "1"
+FORMAT = "2"
 LEAST_ROWS = 1024  # of an embedding that is stored in eight bits: words, not positions and segments
 
 PLACES = ("input", "attended", "middle", "hidden")  # what is rounded in a layer: before each of its products
+SMOOTHED = PLACES[:3]
+READS = {"query": "input", "states": "input", "output": "attended", "up": "middle", "down": "hidden"}
 
 
 class Range(NamedTuple):
@@ -49,33 +55,31 @@ class Range(NamedTuple):
         return cls(scale, round(-low / scale))
 
 
-PLAIN = Range(1.0, 0)
-
-
 class Scales(NamedTuple):
     """How the activations of one layer are rounded."""
 
     ranges: dict[str, Range]  # of each of PLACES
-    smoothing: Tensor  # (width,) by which the channels in the middle are divided first, and their weights multiplied
+    smoothing: dict[str, Tensor]  # (width,) by which the channels of each of SMOOTHED are divided first
+    continued: Tensor  # (n,) int64: the hidden channels that further ones continue, one entry for each of those
+    starts: Tensor  # (n,) where, of its channel's numbers, each of those begins
 
 
 class IntegerProduct:
-    """x W^T + b of integers (tokens, in), told in units of another range than 1."""
+    """x W^T + b of integers (tokens, in)."""
 
-    def __init__(self, stored: Mapping[str, Tensor], source: Range, target: Range = PLAIN, units: Tensor | None = None):
+    def __init__(self, stored: Mapping[str, Tensor], source: Range, units: Tensor | None = None) -> None:
         """Lay the weights out for oneDNN.
 
         Args:
             stored: weight (out, in) in int8, scale (out,), bias (out,).
             source: of the input.
-            target: of the residual that the product is added to.
-            units: (out,) in which each output is told; by default the scale of the target.
+            units: (out,) in which each output is told; by default 1.
         """
-        units = torch.tensor(target.scale) if units is None else units
+        units = torch.ones(len(stored["bias"])) if units is None else units
         self._source = source
         self._weight = torch.ops.onednn.qlinear_prepack(stored["weight"], None)
         self._scale = stored["scale"] / units
-        self._bias = stored["bias"] / units - (0.0 if target is PLAIN else target.zero + 0.5)
+        self._bias = stored["bias"] / units
         self._zeros = torch.zeros(len(self._scale), dtype=torch.int64)
 
     def __call__(self, x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -105,55 +109,47 @@ class IntegerProduct:
         )
 
 
+class Rounding:
+    """From real numbers (tokens, width) to integers, each channel by a scale of its own."""
+
+    def __init__(self, its: Range, smoothing: Tensor) -> None:
+        self.units = 1 / (smoothing * its.scale)  # (width,)
+        self.zero = its.zero + 0.5
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return integers(torch.addcmul(torch.tensor(self.zero), x, self.units))
+
+
 class IntegerNorm:
-    """A layer norm of states in units of one range, told in those of another, and rounded."""
+    """A layer norm of real numbers, told as such, the next residual, and rounded, what the next product reads."""
 
-    def __init__(
-        self, stored: Mapping[str, Tensor], eps: float, source: Range, target: Range, units: Tensor | None = None
-    ) -> None:
-        """Fold the units into the weights.
-
-        Args:
-            units: (width,) in which the integers are told, those of `target` shared out; by default the same.
-        """
-        self._zero = 0.0 if target is PLAIN else target.zero + 0.5
-        told, zero = (target, self._zero) if units is None else (PLAIN, 0.0)
-        self._weight, self._bias = stored["weight"] / told.scale, stored["bias"] / told.scale + zero
-        self._eps = eps / source.scale**2
-        self._units = units
+    def __init__(self, stored: Mapping[str, Tensor], eps: float, after: Rounding) -> None:
+        self._weight, self._bias, self._eps, self._after = stored["weight"], stored["bias"], eps, after
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return real numbers, the next residual, and integers, what the next product reads."""
-        return normalise(x, self._weight, self._bias, self._eps, self._units, self._zero)
+        return normalise(x, self._weight, self._bias, self._eps, self._after.units, self._after.zero)
 
 
 class IntegerLayer(Layer):
-    """One layer, from states (tokens, width) in units of its own input to those of the next layer's.
+    """One layer. Its states are a pair: real numbers (tokens, width), and the integers they are rounded to."""
 
-    States are a pair: in fp32 to be added as the residual, and cut to integers to be multiplied.
-    """
-
-    def __init__(self, stored: Mapping[str, Tensor], activation: str, eps: float, after: Range) -> None:
-        """Lay a stored layer out; `after` is the range of its output."""
+    def __init__(self, stored: Mapping[str, Tensor], activation: str, eps: float, after: Rounding) -> None:
+        """Lay a stored layer out; `after` rounds its output."""
         its = _ranges(stored["ranges"])
         self._last, self._activation = "query.weight" in stored, activation
         self._attended_zero, self._hidden_range = its["attended"].zero + 0.5, its["hidden"]
-        width = len(stored["output.bias"])
         # Of values the unit is that of what is attended, for weights of attention add up to one.
+        attended = stored["smoothing.attended"] * its["attended"].scale
         states = _under(stored, "states")
-        units = torch.ones(len(states["bias"]))
-        units[-width:] = its["attended"].scale
-        self._int_states = IntegerProduct(states, its["input"], units=units)
+        units = torch.cat([torch.ones(len(states["bias"]) - len(attended)), attended])
+        self._int_states = IntegerProduct(states, its["input"], units)
         self._int_query = IntegerProduct(_under(stored, "query"), its["input"]) if self._last else None
-        self._int_output = IntegerProduct(_under(stored, "output"), its["attended"], its["input"])
+        self._int_output = IntegerProduct(_under(stored, "output"), its["attended"])
         self._int_up = IntegerProduct(_under(stored, "up"), its["middle"])
         self._int_down = IntegerProduct(_under(stored, "down"), its["hidden"])
-        # In the middle a few channels are so large that the others would lose their digits: each has a unit of its own.
-        middle = 1 / (stored["smoothing"] * its["middle"].scale)
-        self._int_attention_norm = IntegerNorm(
-            _under(stored, "attention_norm"), eps, its["input"], its["middle"], middle
-        )
-        self._int_norm = IntegerNorm(_under(stored, "norm"), eps, PLAIN, after)
+        middle = Rounding(its["middle"], stored["smoothing.middle"])
+        self._int_attention_norm = IntegerNorm(_under(stored, "attention_norm"), eps, middle)
+        self._int_norm = IntegerNorm(_under(stored, "norm"), eps, after)
 
     def __call__(self, x: tuple[Tensor, Tensor], attention: Attention) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Compute all tokens; in the last layer those that are read, but from the keys and values of all."""
@@ -175,13 +171,12 @@ class IntegerLayer(Layer):
 class IntegerEncoder(PackedEncoder):
     """Layers of integers."""
 
-    def __init__(self, layers: list[IntegerLayer], first: Range, heads: int, dtype: torch.dtype) -> None:
+    def __init__(self, layers: list[IntegerLayer], first: Rounding, heads: int, dtype: torch.dtype) -> None:
         super().__init__(layers, heads, dtype)
         self._first = first
 
     def enter(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        real = (states / self._first.scale).add_(self._first.zero + 0.5)
-        return real, integers(real)
+        return states.clone(), self._first(states)  # residuals are added to in place
 
     def leave(self, x: tuple[Tensor, Tensor]) -> Tensor:
         return x[0]
@@ -219,10 +214,16 @@ def write(path: Path, model: PreTrainedModel, scales: list[Scales]) -> None:
     tensors: dict[str, Tensor] = {}
     for index, (layer, its) in enumerate(zip(encoder.layers, scales, strict=True)):
         places = torch.tensor([its.ranges[place] for place in PLACES], dtype=torch.float64)
-        named = {"ranges": places, "smoothing": its.smoothing}
+        named = {"ranges": places} | {f"smoothing.{place}": its.smoothing[place] for place in SMOOTHED}
         for name, product in layer.products().items():
             weight, bias = product.plain()
-            integers, scale = rounded_rows(weight * its.smoothing if name == "up" else weight)
+            if name == "up":
+                weight = torch.cat([weight, weight[its.continued]])
+                bias = torch.cat([bias, bias[its.continued] - its.starts])
+            if name == "down":
+                weight = torch.cat([weight, weight[:, its.continued]], 1)
+            smoothing = its.smoothing.get(READS[name])
+            integers, scale = rounded_rows(weight if smoothing is None else weight * smoothing)
             named |= {f"{name}.weight": integers, f"{name}.scale": scale, f"{name}.bias": bias}
         for name, norm in layer.norms().items():
             named |= {f"{name}.weight": norm.weight, f"{name}.bias": norm.bias}
@@ -313,13 +314,13 @@ def _assemble(
     if missing or found.unexpected_keys:
         raise ValueError(f"{[*missing, *found.unexpected_keys][:3]}")
     layers = [_under(tensors, f"layers.{index}") for index in range(n_layers)]
-    ranges = [_ranges(layer["ranges"])["input"] for layer in layers]
+    roundings = [Rounding(_ranges(layer["ranges"])["input"], layer["smoothing.input"]) for layer in layers]
     activation, eps = activation_of(config), getattr(config, "layer_norm_eps", 1e-12)
     integer = [
-        IntegerLayer(layer, activation or "", eps, after)
-        for layer, after in zip(layers, [*ranges[1:], PLAIN], strict=True)
+        IntegerLayer(layer, activation or "", eps, after)  # behind the last nothing is multiplied any more
+        for layer, after in zip(layers, [*roundings[1:], roundings[0]], strict=True)
     ]
-    encoder = IntegerEncoder(integer, ranges[0], config.num_attention_heads, dtype)
+    encoder = IntegerEncoder(integer, roundings[0], config.num_attention_heads, dtype)
     setattr(model.base_model, encoder_name(model.base_model) or "", encoder)
     return model
 
