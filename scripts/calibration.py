@@ -44,6 +44,7 @@ class Calibration:
     examples: Path
     evaluation: Path | None = None
     least_ratio: float = 0.99
+    label_column: str = "label"
 
 
 @dataclass(frozen=True)
@@ -113,12 +114,13 @@ def quantise(folder: Path, config: ServingConfig, calibration: Calibration) -> R
     return report
 
 
-def examples_of(table: Table) -> list[Example]:
+def examples_of(table: Table, label_column: str = "label") -> list[Example]:
     """Return the rows of a table as questions: one text, or an object of all columns that are no answers."""
+    answers = {*ANSWERS, label_column}
     found = []
     for _, record in table.rows:
-        item: JSON = {name: cell for name, cell in record.items() if name not in ANSWERS and cell is not None}
-        label = record.get("label")
+        item: JSON = {name: cell for name, cell in record.items() if name not in answers and cell is not None}
+        label = record.get(label_column)
         found.append(Example(item["text"] if item.keys() == {"text"} else item, None if label is None else str(label)))
     if len(found) < 2:
         raise ScriptError(f"{table.name}: {len(found)} rows; calibration needs two at least")
@@ -214,9 +216,10 @@ def _answers(predictor: Predictor, items: Sequence[JSON]) -> list[JSON]:
 
 def _split(calibration: Calibration, task: Task) -> tuple[list[Example], list[Example]]:
     """Return examples for the ranges, and others for the comparison."""
-    examples = examples_of(read(calibration.examples, TABLES))
+    column = calibration.label_column
+    examples = examples_of(read(calibration.examples, TABLES), column)
     if calibration.evaluation is not None:
-        asked = examples_of(read(calibration.evaluation, TABLES))
+        asked = examples_of(read(calibration.evaluation, TABLES), column)
     else:
         examples, asked = examples[::2], examples[1::2]
     for one in (*examples, *asked):

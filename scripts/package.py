@@ -64,7 +64,9 @@ def main() -> None:
     if options.calibration:
         from scripts.calibration import Calibration
 
-        calibration = Calibration(options.calibration, options.evaluation, options.min_accuracy_ratio)
+        calibration = Calibration(
+            options.calibration, options.evaluation, options.min_accuracy_ratio, options.label_column
+        )
     built = build(options.model, options.name, options.version, config, options.model_store, calibration)
     say(f"packed {built} ({built.stat().st_size / 1e6:.0f} MB, SHA-256 {archive.sha256(built)})")
 
@@ -107,6 +109,7 @@ def parser() -> argparse.ArgumentParser:
     integers.add_argument(
         "--evaluation", type=Path, metavar="FILE", help="examples to compare on (default: every second for calibration)"
     )
+    integers.add_argument("--label-column", default="label", metavar="NAME", help="of both files (default: label)")
     integers.add_argument(
         "--min-accuracy-ratio", type=float, default=0.99, metavar="R", help="to fp32 (default: %(default)s)"
     )

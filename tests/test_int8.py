@@ -243,6 +243,8 @@ def test_examples_are_questions_of_the_task(model_folder: Path, tmp_path: Path) 
     assert (one.item, one.label) == ("a", "joy")
     assert (two.item, two.label) == ({"text": "a", "text_pair": "b"}, None)
     assert [len(its) for its in encodings(Predictor.load(model_folder), [one, two])] == [3, 5]
+    named = read(write(tmp_path / "c.csv", [{"text": "a", "mood": "joy"}, {"text": "b", "mood": "fear"}]), TABLES)
+    assert [(one.item, one.label) for one in examples_of(named, "mood")] == [("a", "joy"), ("b", "fear")]
     wrong = write(tmp_path / "b.csv", [{"question": "a"}, {"question": "b"}])
     with pytest.raises(ScriptError, match="is no question of text-classification"):
         build(model_folder, "x", "1.0", config("int8"), tmp_path, Calibration(wrong))
