@@ -182,9 +182,11 @@ def staging() -> Iterator[Path]:
 
 def lay_out(stage: Path, model: Path, config: ModelConfig) -> None:
     """Put code, model and settings where `handler.archive` says; big files are linked, not copied."""
+    from handler.engine import int8
+
     if not (model / "config.json").is_file():
         raise ScriptError(f"--model {model}: no config.json; give a folder that train.py or save_pretrained wrote")
-    if not any(model.glob("*.safetensors")):
+    if not any(file.name != int8.FILE for file in model.glob("*.safetensors")):
         raise ScriptError(f"--model {model}: no .safetensors; save the model again with save_pretrained")
     code = stage / archive.CODE
     shutil.copytree(ROOT / "handler", code, ignore=shutil.ignore_patterns("__pycache__", "bert_handler.py"))
@@ -192,7 +194,8 @@ def lay_out(stage: Path, model: Path, config: ModelConfig) -> None:
     (stage / archive.MODEL).mkdir()
     for pattern in MODEL_FILES:
         for file in model.glob(pattern):
-            (stage / archive.MODEL / file.name).symlink_to(file.resolve())
+            if file.name != int8.FILE:  # which is made anew, of the weights beside it
+                (stage / archive.MODEL / file.name).symlink_to(file.resolve())
     (stage / archive.MODEL_CONFIG).write_text(config.to_yaml(), encoding="utf-8")
 
 

@@ -124,6 +124,7 @@ def check(subject: Subject, decision: Decision, texts: list[str], target_ms: flo
     """Serve the model with the settings, send it 0.8 of the rate expected, and say what came of it."""
     import torch
 
+    from handler.engine.weights import holds_floats
     from scripts.benchmark import load, machine
     from scripts.benchmark.ledger import Ledger, scores_of
     from scripts.benchmark.service import torchserve
@@ -131,11 +132,14 @@ def check(subject: Subject, decision: Decision, texts: list[str], target_ms: flo
     lacking = machine.missing("loadgen")
     if lacking:
         return f"Not checked against a server: {lacking}"
-    predictor = subject.load(decision.config.handler.precision, torch.device("cpu"))
+    precision = decision.config.handler.precision
+    if not holds_floats(subject.model):
+        return f"Not checked against a server: {subject.name} has weights in int8 alone, and cannot be packed again"
+    predictor = subject.load(precision, torch.device("cpu"))
     answers = predictor.answer_items(texts, {"top_k": None})
     ledger = Ledger([scores_of(answer) for answer in answers], predictor.engine.precision.tolerance)
     config = replace(decision.config, frontend=replace(decision.config.frontend, jobQueueSize=1000))
-    mar = subject.pack(config, f"{subject.name}-tuned")
+    mar = subject.pack(precision, config)
     with torchserve(mar) as addresses:
         rate = 0.8 * decision.plan.rate
         trial = load.trial(addresses[mar.stem], texts, ledger, rate, target_ms, max(seconds, 10))

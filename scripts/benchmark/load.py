@@ -250,7 +250,7 @@ def measure(subject: Subject, loaded: dict[str, Predictor], options: Any, result
         return
     best = list(loaded)[-1]
     beside = ["fp32"] if "http-peers" in wanted and best != "fp32" and "fp32" in loaded else []
-    archives = {precision: subject.pack(subject.settings(precision)) for precision in [best, *beside]}
+    archives = {precision: subject.pack(precision) for precision in [best, *beside]}
     mix, ledger = prepare(subject, loaded[best], options.lengths_from, options.seconds)
     with torchserve(archives[best]) as addresses:
         address = addresses[archives[best].stem]

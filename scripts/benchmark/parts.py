@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from handler.config import usable_cores
+from handler.engine.weights import holds_floats
 from handler.predictor import Predictor
 from scripts.benchmark import accuracy, engine, load, machine, peers, scaling
 from scripts.benchmark.load import Keep
@@ -45,7 +46,9 @@ def measure(arguments: argparse.Namespace, stack: ExitStack, keep: Keep) -> dict
             rows = scaling.measure(subject, loaded, arguments.lengths_from, arguments.seconds / 2)
             results.setdefault("scaling", []).extend(rows)
             keep(results)
-        if "peers" in arguments.only:
+        if "peers" in arguments.only and not holds_floats(subject.model):
+            skipped.append(f"{subject.name} has no weights that the peers could compute with: pack it with auto")
+        elif "peers" in arguments.only:
             compare(subject, loaded, told, arguments, device, results, keep)
             keep(results)
         if {"offline", "server", "http-peers"} & set(arguments.only):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import zipfile
 from collections.abc import Sequence
@@ -26,7 +25,7 @@ from handler.predictor import Predictor
 from handler.tokenization import Tokenizer
 from scripts.benchmark.arithmetic import Shape
 from scripts.benchmark.texts import SOURCES
-from scripts.calibration import Calibration, quantise
+from scripts.calibration import Calibration
 from scripts.console import ROOT, ScriptError
 from scripts.package import build
 
@@ -42,6 +41,7 @@ class Subject:
     config: ModelConfig
     scratch: Path  # where archives of it may be built
     is_random: bool = False  # then its labels say nothing
+    mar: Path | None = None  # the archive it came in
 
     @property
     def model(self) -> Path:
@@ -83,28 +83,33 @@ class Subject:
         return replace(self.config, handler=ServingConfig(**handler))  # type: ignore[arg-type]
 
     def load(self, precision: str, device: torch.device) -> Predictor:
-        """Load it at a precision; weights in int8 that it does not have are made of the benchmark's training texts.
+        """Load it at a precision.
 
         Raises:
             StartupError: this model cannot be served so.
-            ScriptError: this family has no int8.
+            ScriptError: it has no int8.
         """
-        config, folder = self.settings(precision).handler, self.model
-        threads = torch.get_num_threads()
+        threads, folder = torch.get_num_threads(), self.model
         try:
             if precision == "int8" and not (folder / int8.FILE).is_file():
-                folder = self.scratch / "int8"
-                shutil.copytree(self.model, folder, dirs_exist_ok=True)
-                quantise(folder, self.config.handler, Calibration(SOURCES[0], SOURCES[-1], least_ratio=0.0))
-            return Predictor.load(folder, config, device)
+                made = self.scratch / "int8"
+                folder = (made if made.is_dir() else unpack(self.pack(precision), made)) / archive.MODEL
+            return Predictor.load(folder, self.settings(precision).handler, device)
         finally:
             torch.set_num_threads(threads)
 
-    def pack(self, config: ModelConfig, name: str = "") -> Path:
-        """Build an archive of it and return its path."""
+    def pack(self, precision: str, config: ModelConfig | None = None) -> Path:
+        """Return an archive of it at a precision, with other settings if given.
+
+        Weights in int8 are those that it came with; one without is calibrated on the texts of the benchmark.
+        """
+        if precision == "int8" and (self.model / int8.FILE).is_file() and config is None and self.mar is not None:
+            return self.mar
         store = self.scratch / "store"
         store.mkdir(exist_ok=True)
-        return build(self.model, name or f"{self.name}-{config.handler.precision}", "1.0", config, store)
+        calibration = Calibration(SOURCES[0], SOURCES[-1], least_ratio=0.0) if precision == "int8" else None
+        name = f"{self.name}-{precision}"
+        return build(self.model, name, "1.0", config or self.settings(precision), store, calibration)
 
 
 def subjects(names: Sequence[str], stack: ExitStack) -> list[Subject]:
@@ -124,7 +129,7 @@ def subject(name: str, stack: ExitStack) -> Subject:
     path = Path(name) if Path(name).exists() else ROOT / name
     if path.is_file():
         folder = unpack(path, scratch / "unpacked")
-        return Subject(path.stem, folder, ModelConfig.read(folder / archive.MODEL_CONFIG), scratch)
+        return Subject(path.stem, folder, ModelConfig.read(folder / archive.MODEL_CONFIG), scratch, mar=path)
     if not (path / "config.json").is_file():
         raise ScriptError(f"no model at {name}: give a folder, a .mar or random:LAYERSxWIDTH")
     return Subject(path.name, path, defaults(), scratch)
