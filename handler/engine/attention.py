@@ -9,6 +9,8 @@ keyword argument: without them, texts would silently attend to each other, so th
 from __future__ import annotations
 
 import contextlib
+import functools
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -44,8 +46,9 @@ class Group(NamedTuple):
 class Attention:
     """Where the sequences of one packed row lie, ready to be attended within, in every layer.
 
-    On a CPU, short sequences (of bf16, all) are computed by groups of nearly one length. The length that a sequence is
-    rounded up to depends on itself alone, and so does, to the last bit, what is computed for it.
+    Where PyTorch has no kernel for sequences of several lengths, short ones (of bf16, and on a GPU, all) are computed
+    by groups of nearly one length. The length that a sequence is rounded up to depends on itself alone, and so does, to
+    the last bit, what is computed for it.
     """
 
     def __init__(self, packing: Packing, heads: int, dtype: torch.dtype) -> None:
@@ -55,8 +58,10 @@ class Attention:
         # A task reads one token of a sequence at least.
         self.one_each = packing.read is not None and len(packing.read) == len(packing.lengths)
         self._groups: list[Group] = []
-        if not packing.offsets.is_cuda and (dtype != torch.float32 or min(packing.lengths) <= SHORT):
-            self._group(dtype)
+        device = packing.offsets.device
+        one_by_one = device.type == "cpu" and dtype == torch.float32 and min(packing.lengths) > SHORT
+        if not has_kernel(device, dtype) and not one_by_one:
+            self._group(dtype, device)
 
     def __call__(self, states: Tensor, query: Tensor | None = None) -> Tensor:
         """Attend within each sequence.
@@ -93,8 +98,8 @@ class Attention:
             return answer.index_select(0, self._back).view(-1, width)
         return answer.view(-1, width).index_select(0, self._order)
 
-    def _group(self, dtype: torch.dtype) -> None:
-        starts = self.packing.offsets[:-1].long().tolist()
+    def _group(self, dtype: torch.dtype, device: torch.device) -> None:
+        starts = [0, *accumulate(self.packing.lengths)]
         places: dict[int, list[int]] = {}
         for index, length in enumerate(self.packing.lengths):
             places.setdefault(rounded(length), []).append(index)
@@ -116,8 +121,10 @@ class Attention:
                 done += at.numel()
                 mask = torch.zeros(inside.shape, dtype=dtype).masked_fill_(~inside, -torch.inf)
                 mask = mask.repeat_interleave(self.heads, 0)[:, None]
-                self._groups.append(Group(torch.tensor(chosen), rows.flatten(), pair_rows.flatten(), mask, length))
-        self._back = back.flatten()
+                parts = (torch.tensor(chosen), rows.flatten(), pair_rows.flatten(), mask)
+                sequences, flat, flat_pairs, mask = (part.to(device) for part in parts)
+                self._groups.append(Group(sequences, flat, flat_pairs, mask, length))
+        self._back = back.flatten().to(device)
         self._order = torch.cat([group.sequences for group in self._groups]).argsort()
 
 
@@ -155,7 +162,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling:
         As `query`.
     """
     alone = len(query) == len(packing.lengths)
-    if varlen_attn is not None and query.is_cuda and _fits_the_kernel(query, scaling):
+    if has_kernel(query.device, query.dtype) and _fits_the_kernel(query.shape[-1], scaling):
         ends, longest = packing.offsets, packing.max_length
         if alone:
             ones = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
@@ -206,13 +213,19 @@ def packed_attention(
     return attend(q, k, v, packing, scaling).unsqueeze(0), None
 
 
-def _fits_the_kernel(query: Tensor, scaling: float | None) -> bool:
-    """Tell whether PyTorch's variable-length kernel (flash attention: Ampere or newer) takes these states."""
-    width = query.shape[-1]
-    usual_scaling = scaling is None or scaling == width**-0.5
-    half = query.dtype in (torch.bfloat16, torch.float16)
-    recent = torch.cuda.get_device_capability(query.device) >= (8, 0)
-    return usual_scaling and half and recent and width % 8 == 0 and width <= 256
+def has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
+    """Tell whether PyTorch has its kernel for sequences of several lengths here: flash attention, from Ampere on."""
+    half = dtype in (torch.bfloat16, torch.float16)
+    return varlen_attn is not None and half and device.type == "cuda" and _major(device) >= 8
+
+
+@functools.cache
+def _major(device: torch.device) -> int:
+    return torch.cuda.get_device_capability(device)[0]
+
+
+def _fits_the_kernel(width: int, scaling: float | None) -> bool:
+    return (scaling is None or scaling == width**-0.5) and width % 8 == 0 and width <= 256
 
 
 AttentionInterface.register(PACKED, packed_attention)
