@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from math import exp, log
 from pathlib import Path
 from typing import Any
@@ -42,6 +42,7 @@ TOKENS = 65_536  # of one measurement
 SIZES = (32, 64, 128, 256)  # texts of a peer's batch, of which the best is taken
 SECONDS = 3.0  # of one comparison
 FEW = (1, 8, 32)  # texts at once, whose latency is looked at
+TIMES = 200  # each of them
 KINDS = {  # of kernels, by words in their names; the first that fits
     "matrix products": ("gemm", "nvjet", "cutlass", "cublas", "xmma"),
     "attention": ("flash", "fmha", "attention"),
@@ -104,6 +105,14 @@ class Subject:
         load: Any = AutoModelForSequenceClassification.from_pretrained
         return load(self.folder, local_files_only=True, dtype=dtype).eval().to(self.device)
 
+    @cached_property
+    def compiled(self) -> Any:
+        """Return the model as transformers has it, every layer compiled: in seconds, where the whole takes minutes."""
+        model = self.transformers(DTYPES[self.half])
+        for layer in model.bert.encoder.layer:
+            layer.compile(dynamic=True)
+        return model
+
 
 def measure(name: str, until: float, keep: Keep, device: torch.device) -> None:
     """Measure a model of MODELS part by part; what does not begin before `until`, on time.time, is left out."""
@@ -116,20 +125,21 @@ def measure(name: str, until: float, keep: Keep, device: torch.device) -> None:
         found["shape"] = vars(subject.shape)
         parts: dict[str, Callable[[], None]] = {
             "latency": lambda: found["latency"].extend(latency(subject)),
-            **{f"speed, {mix}": partial(_speed, found, subject, mix, its) for mix, its in mixes().items()},
+            "speed, squad": lambda: found["speed"].append(speed(subject, "squad")),
+            "kernels": lambda: found.update(kernels=kernels(subject)),
             "agreement": lambda: found.update(agreement=agreement(subject)),
             "budgets": lambda: found.update(budgets=budgets(subject)),
-            "kernels": lambda: found.update(kernels=kernels(subject)),
+            "speed, short": lambda: found["speed"].append(speed(subject, "short")),
+            "speed, mixed": lambda: found["speed"].append(speed(subject, "mixed")),
         }
         for part, run in parts.items():
             if time.time() > until:
                 found["left_out"].append(f"{name}: {part}, for lack of time")
-                continue
-            try:
-                run()
-            except Exception as error:  # noqa: BLE001 - one part must not cost the others
-                reason = " ".join(str(error).split())[:300]
-                found["left_out"].append(f"{name}: {part}, {type(error).__name__} {reason}")
+            else:
+                try:
+                    run()
+                except Exception as error:  # noqa: BLE001 - one part must not cost the others
+                    found["left_out"].append(f"{name}: {part}, {_said(error)}")
             keep(found)
 
 
@@ -141,19 +151,16 @@ def engine_facts(predictor: Predictor) -> Row:
         "max_batch_tokens": engine.max_batch_tokens,
         "packed": engine.packed,
         "layer": type(layers[0]).__name__,
-        "graphs": len(engine._graphs),
+        "graphs": len(getattr(engine, "_graphs", ())),
     }
 
 
 # --- speed -----------------------------------------------------------------------------------------------------------
 
 
-def _speed(found: Row, subject: Subject, mix: str, lengths: Sequence[int]) -> None:
-    found["speed"].append(speed(subject, mix, lengths))
-
-
-def speed(subject: Subject, mix: str, lengths: Sequence[int]) -> Row:
+def speed(subject: Subject, mix: str) -> Row:
     """Run engines, peers and matrix products in turn on texts of some lengths."""
+    lengths = mixes()[mix]
     encodings, device = random_encodings(subject.config, lengths), subject.device
     peers, left_out = contenders(subject, encodings)
     runs: dict[str, Run] = {
@@ -202,20 +209,16 @@ def contenders(subject: Subject, encodings: Sequence[Encoding]) -> tuple[dict[st
     """
     found: dict[str, Run] = {}
     left_out: list[str] = []
-    theirs, half = subject.theirs, subject.half
-    ways: dict[str, tuple[Any, dict[str, Any]]] = {
-        f"transformers {half}, as they come": (theirs, {"in_order": False}),
-        f"transformers {half}, sorted": (theirs, {"in_order": True}),
-        f"transformers {half}, sorted, torch.compile": (
-            torch.compile(theirs, dynamic=True),
-            {"in_order": True, "multiple": 32},
-        ),
+    ways: dict[str, tuple[str, dict[str, Any]]] = {
+        f"transformers {subject.half}, as they come": ("theirs", {"in_order": False}),
+        f"transformers {subject.half}, sorted": ("theirs", {"in_order": True}),
+        f"transformers {subject.half}, sorted, torch.compile": ("compiled", {"in_order": True, "multiple": 32}),
     }
     for name, (model, how) in ways.items():
         try:
-            found[name] = best(model, encodings, subject.device, how)
+            found[name] = best(getattr(subject, model), encodings, subject.device, how)
         except Exception as error:  # noqa: BLE001 - a peer that fails is told as such
-            left_out.append(f"{name}: {type(error).__name__} {' '.join(str(error).split())[:200]}")
+            left_out.append(f"{name}: {_said(error)}")
     return found, left_out
 
 
@@ -248,6 +251,10 @@ def padded(model: Any, its: Sequence[dict[str, Tensor]]) -> Tensor:
     return torch.cat([model(**batch).logits for batch in its]).float().cpu()
 
 
+def _said(error: Exception) -> str:
+    return f"{type(error).__name__} {' '.join(str(error).split())[:300]}"
+
+
 def _repeat(run: Run, times: int) -> None:
     for _ in range(times):
         run()
@@ -256,7 +263,7 @@ def _repeat(run: Run, times: int) -> None:
 # --- the engine by itself --------------------------------------------------------------------------------------------
 
 
-def latency(subject: Subject, times: int = 200) -> list[Row]:
+def latency(subject: Subject) -> list[Row]:
     """Time a few short texts at once, again and again."""
     rows = []
     for n in FEW:
@@ -268,7 +275,7 @@ def latency(subject: Subject, times: int = 200) -> list[Row]:
         runs[f"transformers {subject.half}"] = partial(padded, subject.theirs, one)
         for name, run in runs.items():
             _repeat(run, 5)
-            ms = [1e3 * timed(run, subject.device) for _ in range(times)]
+            ms = [1e3 * timed(run, subject.device) for _ in range(TIMES)]
             rows.append({"texts": n, "name": name, **{f"p{part}": quantile(ms, part / 100) for part in (50, 99)}})
     return rows
 

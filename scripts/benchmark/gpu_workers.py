@@ -21,7 +21,7 @@ from scripts.benchmark.made_up import random_bert, word_tokenizer
 Row = dict[str, Any]
 
 MODEL = "bert-base"
-WORKERS = (1, 2, 3)
+WORKERS = (1, 2)
 SHAPES = ((256, 1), (64, 8), (32, 32))  # requests of a batch, texts of a request
 SECONDS = 4.0
 PATIENCE_S = 120.0
