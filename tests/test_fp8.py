@@ -18,7 +18,7 @@ from handler import archive
 from handler.config import ModelConfig, ServingConfig
 from handler.engine import attention, cuda, fp8
 from handler.engine.cuda import CudaEngine
-from handler.engine.encoder import Product
+from handler.engine.encoder import ACTIVATIONS, Product
 from handler.engine.fp8 import LARGEST, Eights, Fp8Encoder, Fp8Product, States, Steps
 from handler.engine.precision import FP8, choose, supported
 from handler.engine.probe import HiddenStates
@@ -89,6 +89,16 @@ def test_a_product_is_that_of_the_rounded_numbers() -> None:
     active = product(x, "gelu")
     assert isinstance(active, Eights)
     torch.testing.assert_close(real(active), torch.nn.functional.gelu(expected), atol=3e-2, rtol=7e-2)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+def test_an_activation_is_rounded_like_what_comes_out_of_it(activation: str) -> None:
+    """However large or negative the row; nothing is cut off."""
+    x = rows(width=256)
+    expected = ACTIVATIONS[activation][2](x)
+    found = Eights(*fp8.activated(x, activation))
+    allowed = expected.abs() / 16 + found.scale * 2**-10
+    assert ((real(found) - expected).abs() <= allowed * 1.001).all()
 
 
 def test_the_kernel_gets_what_it_asks_for() -> None:

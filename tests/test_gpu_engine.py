@@ -376,6 +376,9 @@ def test_fused_layers_say_what_plain_ones_do(encoder: PackedEncoder, predictor: 
     words = engine.model.get_input_embeddings()(batch.input_ids).requires_grad_(True)
     (gradient,) = torch.autograd.grad(engine.call(predictor.task, batch, words)["logits"].sum(), words)
     assert (gradient.abs().sum(-1) > 0).all()
+    with torch.no_grad():
+        engine.call(predictor.task, batch, words)
+    assert counters["stats"]["unique_graphs"] == before
 
 
 def nothing(*_: Any) -> Any:

@@ -61,7 +61,10 @@ def example_of(layer: Layer, dtype: torch.dtype) -> Example:
 def fused(steps: Sequence[tuple[Step, Example]], backend: str = "inductor") -> list[Step] | None:
     """Compile steps for any number of rows; None, and a line in the log, where that fails or says something else."""
     try:
-        return [_fused(step, example, backend) for step, example in steps]
+        import torch._inductor.config as settings  # takes time, and only a GPU needs it
+
+        with settings.patch(compile_threads=1):  # a few small kernels: no processes that then stay with the worker
+            return [_fused(step, example, backend) for step, example in steps]
     except Exception as error:  # noqa: BLE001 - no compiler, no driver, a bug in either: what is plain always works
         reason = " ".join(str(error).split())[:200]
         logger.warning("steps between products are not fused, which is slower: %s %s", type(error).__name__, reason)
@@ -81,8 +84,8 @@ def _fused(step: Step, example: Example, backend: str) -> Step:
                 raise ArithmeticError(f"{step.__name__} says something else when it is compiled")
 
     def run(x: Tensor, *rest: Any) -> Any:
-        # A single row would be compiled anew, and so would what has gradients, as explanations ask for.
-        return (step if len(x) < 2 or torch.is_grad_enabled() else compiled)(x, *rest)
+        # A single row would be compiled anew, and so would what explanations compute, outside of inference mode.
+        return (compiled if len(x) > 1 and torch.is_inference_mode_enabled() else step)(x, *rest)
 
     return run
 
