@@ -44,12 +44,24 @@ RUN site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("pure
 
 # ---- what runs --------------------------------------------------------------------------------------------------------
 FROM ${BASE_IMAGE} AS serve
+ARG DEVICE=cpu
+
+# A GPU's kernels are made when a worker starts: Triton, which comes with torch, calls a C compiler for their launchers.
+# Without it (or with `compile: never`) workers serve all the same, slower. No version: Debian keeps only the newest.
+# hadolint ignore=DL3008
+RUN if [ "$DEVICE" = cuda ]; then \
+      apt-get update \
+   && apt-get install --yes --no-install-recommends gcc libc6-dev \
+   && rm -rf /var/lib/apt/lists/*; \
+    fi
 
 # SERVE_RUN_DIR: where serve.sh and models.py look for the server, also under `docker exec`.
 # HF_*, TRANSFORMERS_*: a model comes from its archive; asking a hub would hang where there is no network.
 # TS_*: from outside the container only inference and metrics are reachable; management stays on loopback, because
 # whoever reaches it can scale and stop models. config.properties allows them (enable_envvars_config).
 # USER: libraries that name a cache after the user find no name for a bare number, and fail.
+# *_CACHE_DIR: where kernels for a GPU are kept; they are loaded from there, which a mount with `noexec` would forbid.
+# NVIDIA_DRIVER_CAPABILITIES: what of the driver NVIDIA's container toolkit brings in.
 # PYTHONDONTWRITEBYTECODE: the code is not writable, trying costs time at every start.
 ENV PATH=/app/.venv/bin:$PATH \
     HF_HUB_OFFLINE=1 \
@@ -57,6 +69,9 @@ ENV PATH=/app/.venv/bin:$PATH \
     HF_HUB_DISABLE_TELEMETRY=1 \
     HOME=/app/run \
     SERVE_RUN_DIR=/app/run \
+    TORCHINDUCTOR_CACHE_DIR=/app/run/kernels/inductor \
+    TRITON_CACHE_DIR=/app/run/kernels/triton \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     USER=server \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \

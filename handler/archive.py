@@ -7,6 +7,7 @@
     model-config.yaml       TorchServe's settings and the handler's
     golden.json             questions, and their answers computed the plain way (fp32, padded)
     golden-int8.json        their answers in int8, where the archive has weights in it
+    golden-fp8.json         their answers in fp8, where it is packed for that
     model-card.md  openapi.json
     manifest.json           SHA-256 of every file above except the first
 
@@ -27,7 +28,7 @@ from handler.wire import JSON
 MODEL = "model"
 CODE = "handler"
 GOLDEN = "golden.json"
-GOLDEN_INT8 = "golden-int8.json"
+GOLDEN_ROUNDED = {"int8": "golden-int8.json", "fp8": "golden-fp8.json"}  # of precisions that change answers
 MANIFEST = "manifest.json"
 CARD = "model-card.md"
 OPENAPI = "openapi.json"
@@ -104,7 +105,7 @@ def verify(folder: Path) -> Manifest:
 
 def golden_name(precision: str) -> str:
     """Name the file of golden answers that a precision is held against."""
-    return GOLDEN_INT8 if precision == "int8" else GOLDEN
+    return GOLDEN_ROUNDED.get(precision, GOLDEN)
 
 
 def write_golden(folder: Path, golden: Golden, name: str = GOLDEN) -> None:

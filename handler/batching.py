@@ -6,11 +6,14 @@ all, or padded to the longest for models whose attention cannot be told where a 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import accumulate, groupby
+from itertools import chain, groupby
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from handler.layout import Encoding
@@ -105,21 +108,24 @@ class Batch:
 
         The RoBERTa family, whose first position is not 0, skips a padding token that stands in a text.
         """
-        lengths = tuple(map(len, encodings))
-        ids = [token for encoding in encodings for token in encoding.ids]
-        type_ids = [token for encoding in encodings for token in encoding.type_ids]
-        positions = [p for length in lengths for p in range(first_position, first_position + length)]
-        if first_position and pad_id in ids:
-            positions = [p for encoding in encodings for p in _positions(encoding.ids, first_position, pad_id)]
-        offsets = [0, *accumulate(lengths)]
-        read = [start + place for start, places in zip(offsets, reads or (), strict=False) for place in places]
         # One copy to the device: the three rows, the offsets and the places travel together.
-        flat = _to_device(torch.tensor([*ids, *type_ids, *positions, *offsets, *read]), device)
-        rows, ends = flat[: 3 * len(ids)].view(3, 1, -1), flat[3 * len(ids) : 3 * len(ids) + len(offsets)]
-        places = None if reads is None else flat[len(flat) - len(read) :]
+        flat = to_device(flatten(encodings, first_position, pad_id, reads), device)
+        counts = None if reads is None else tuple(map(len, reads))
+        return cls.unfold(flat, tuple(map(len, encodings)), counts)
+
+    @classmethod
+    def unfold(cls, flat: Tensor, lengths: tuple[int, ...], counts: tuple[int, ...] | None) -> Batch:
+        """Find the parts of what `flatten` laid out.
+
+        Args:
+            lengths: of the sequences, as they lie in `flat`.
+            counts: tokens read of each; None: all.
+        """
+        total, n_offsets = sum(lengths), len(lengths) + 1
+        rows, ends = flat[: 3 * total].view(3, 1, -1), flat[3 * total : 3 * total + n_offsets]
+        places = None if counts is None else flat[3 * total + n_offsets :]
         packing = Packing(lengths, ends.to(torch.int32), max(lengths), places)
-        counts = lengths if reads is None else tuple(map(len, reads))
-        return cls(lengths, counts, rows[0], rows[1], places, position_ids=rows[2], packing=packing)
+        return cls(lengths, counts or lengths, rows[0], rows[1], places, position_ids=rows[2], packing=packing)
 
     @classmethod
     def padded(
@@ -135,12 +141,12 @@ class Batch:
         reads = reads or [range(length) for length in lengths]
 
         def column(rows: list[list[int]], fill: int) -> Tensor:
-            return _to_device(torch.tensor([row + [fill] * (width - len(row)) for row in rows]), device)
+            return to_device(torch.tensor([row + [fill] * (width - len(row)) for row in rows]), device)
 
         ids = column([encoding.ids for encoding in encodings], pad_id)
         type_ids = column([encoding.type_ids for encoding in encodings], 0)
         mask = column([[1] * length for length in lengths], 0)
-        read = _to_device(
+        read = to_device(
             torch.tensor([row * width + place for row, places in enumerate(reads) for place in places]), device
         )
         return cls(lengths, tuple(map(len, reads)), ids, type_ids, read, attention_mask=mask)
@@ -159,6 +165,35 @@ class Batch:
         return flat if self.read is None or len(flat) == len(self.read) else flat[self.read]
 
 
+def flatten(
+    encodings: Sequence[Encoding],
+    first_position: int = 0,
+    pad_id: int | None = None,
+    reads: Sequence[Sequence[int]] | None = None,
+) -> Tensor:
+    """Lay encodings end to end: (3 * tokens + sequences + 1 + places,) int64, on the CPU.
+
+    One after the other: token ids, segments, positions, the offsets of the sequences, and the places that are read.
+    """
+    lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
+    offsets = np.concatenate(([0], lengths.cumsum()))
+    ids, type_ids = (
+        _joined(encoding.ids for encoding in encodings),
+        _joined(encoding.type_ids for encoding in encodings),
+    )
+    positions = np.arange(first_position, first_position + len(ids)) - offsets[:-1].repeat(lengths)
+    if first_position and pad_id in ids:
+        positions = _joined(_positions(encoding.ids, first_position, pad_id) for encoding in encodings)
+    counts = np.fromiter(map(len, reads or ()), np.int64)
+    read = _joined(reads or ()) + offsets[: len(counts)].repeat(counts)
+    return torch.from_numpy(np.concatenate((ids, type_ids, positions, offsets, read)))
+
+
+def _joined(rows: Iterable[Iterable[int]]) -> NDArray[np.int64]:
+    """Lay numbers end to end: several times faster than a list of all would be."""
+    return np.asarray(array("q", chain.from_iterable(rows)))
+
+
 def _positions(ids: Sequence[int], first: int, pad_id: int | None) -> list[int]:
     """Count positions past padding tokens, which all stand at `first` - 1.
 
@@ -172,5 +207,6 @@ def _positions(ids: Sequence[int], first: int, pad_id: int | None) -> list[int]:
     return positions
 
 
-def _to_device(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to a device; to a GPU without waiting for it."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -117,9 +117,8 @@ class BertHandler:
 
     def _measure(self, report: BatchReport) -> None:
         for measured in report.measurements():
-            kind = MetricTypes.COUNTER if measured.kind == "counter" else MetricTypes.HISTOGRAM
             with contextlib.suppress(Exception):  # a metrics file without our names must not cost an answer
-                metric = self.context.metrics.get_metric(measured.name, kind)
+                metric = self.context.metrics.get_metric(measured.name, MetricTypes(measured.kind))
                 metric.add_or_update(measured.value, [self.predictor.model.name, *measured.labels])
 
 

@@ -20,7 +20,7 @@ import yaml
 
 from handler.errors import ConfigError
 
-Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
+Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
 Overflow = Literal["truncate", "window", "refuse"]
 WindowMerge = Literal["mean", "max", "weighted"]
 
@@ -59,12 +59,13 @@ class ServingConfig:
     stride: int = 128  # tokens that neighbouring windows share, at most half of a window
     window_merge: WindowMerge = "mean"  # of the labels of the windows of one text
     max_length: int | None = None  # tokens of one sequence; by default the model's limit
-    max_batch_tokens: int | None = None  # tokens of one forward pass; by default 1024 on a CPU, 16384 on a GPU
+    max_batch_tokens: int | None = None  # tokens of one forward pass; by default 1024 on a CPU, on a GPU tried
     max_texts: int = 1000  # of one request
     max_characters: int = 100_000  # of one text
     top_k: int = 5  # labels of one answer, unless the request says otherwise
     explain_seconds: int = 10  # that the explanations of one batch may take, while its other requests wait
     threads: int | None = None  # of one worker; by default cores / minWorkers
+    compile: Literal["auto", "never"] = "auto"  # whether a GPU gets fused kernels and graphs, where they work
 
     def __post_init__(self) -> None:
         _check(self, "handler.")

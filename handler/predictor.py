@@ -22,7 +22,7 @@ import torch
 
 from handler import archive, explain, openapi, wire
 from handler.config import ServingConfig
-from handler.engine import Engine
+from handler.engine import Engine, engine_for
 from handler.engine.weights import read_config
 from handler.errors import (
     Expired,
@@ -98,7 +98,7 @@ class Predictor:
         tokenizer = Tokenizer(model_folder, model_config, config)
         operations = operations_for(model_config, config, tokenizer)
         main = operations["predict"]
-        engine = Engine.load(
+        engine = engine_for(device).load(
             model_folder,
             auto_class_for(type(main), model_config),
             main,
@@ -177,6 +177,8 @@ class Predictor:
         encodings, uses = [encoding for *_, encoding in owners], [use for use, *_ in owners]
         found = self.engine.run(encodings, uses, work.deadline)
         work.report.inference_s = time.perf_counter() - began
+        if usage := self.engine.usage():
+            work.report.device, work.report.device_s, work.report.device_bytes = usage
         for (_, item, _), values in zip(owners, found, strict=True):
             if isinstance(values, RequestError):
                 item.error = values

@@ -13,10 +13,10 @@ from typing import Literal, NamedTuple
 
 
 class Measurement(NamedTuple):
-    """One value of one metric; seconds or counts."""
+    """One value of one metric; seconds, bytes or counts."""
 
     name: str
-    kind: Literal["counter", "histogram"]
+    kind: Literal["counter", "gauge", "histogram"]
     value: float
     labels: tuple[str, ...] = ()
 
@@ -35,6 +35,9 @@ class BatchReport:
     labels: Counter[str] = field(default_factory=Counter)  # the first label of an answer -> answers
     score_sum: float = 0.0  # of those first labels
     refused: Counter[str] = field(default_factory=Counter)  # type of error -> requests
+    device: str = ""  # that keeps count of the two below, by its number
+    device_s: float = 0.0  # that it computed
+    device_bytes: int = 0  # of its memory in use
 
     def headers(self) -> dict[str, str]:
         """Headers that every answer of the batch carries."""
@@ -53,6 +56,9 @@ class BatchReport:
             yield Measurement("bert_inference_seconds", "histogram", self.inference_s)
             yield Measurement("bert_texts_total", "counter", self.n_texts)
             yield Measurement("bert_tokens_total", "counter", self.n_tokens)
+        if self.device:
+            yield Measurement("bert_device_seconds_total", "counter", self.device_s, (self.device,))
+            yield Measurement("bert_device_memory_bytes", "gauge", self.device_bytes, (self.device,))
         if self.explain_s:
             yield Measurement("bert_explain_seconds", "histogram", self.explain_s)
         if self.n_truncated:

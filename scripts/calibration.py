@@ -57,17 +57,18 @@ class Example:
 
 @dataclass(frozen=True)
 class Report:
-    """How int8 answers where fp32 answers so."""
+    """How eight bits answer where fp32 answers so."""
 
     n_calibration: int
     n_evaluation: int
     agreement: float  # mean, 0..1, of how like the answers are
     n_flips: int  # answers that say something else
-    accuracy: tuple[float, float] | None  # of fp32 and of int8, where labels are known
+    accuracy: tuple[float, float] | None  # of fp32 and of eight bits, where labels are known
+    precision: str = "int8"
 
     @property
     def ratio(self) -> float:
-        """Accuracy in int8 over that in fp32; without labels, the agreement."""
+        """Accuracy in eight bits over that in fp32; without labels, the agreement."""
         if self.accuracy is None:
             return self.agreement
         return self.accuracy[1] / self.accuracy[0] if self.accuracy[0] else 0.0
@@ -75,8 +76,11 @@ class Report:
     def lines(self) -> list[str]:
         """Write it for the console and the model card."""
         told = [f"- calibrated on {self.n_calibration} examples, evaluated on {self.n_evaluation} others"]
+        if not self.n_calibration:
+            told = [f"- evaluated on {self.n_evaluation} examples"]
         if self.accuracy is not None:
-            told.append("- accuracy: fp32 {:.4f}, int8 {:.4f} (ratio {:.4f})".format(*self.accuracy, self.ratio))
+            exact, rounded = self.accuracy
+            told.append(f"- accuracy: fp32 {exact:.4f}, {self.precision} {rounded:.4f} (ratio {self.ratio:.4f})")
         agreed = f"- agreement with fp32: {self.agreement:.4f}"
         return [*told, f"{agreed}; {self.n_flips} of {self.n_evaluation} answers say something else"]
 
@@ -104,14 +108,19 @@ def quantise(folder: Path, config: ServingConfig, calibration: Calibration) -> R
     finally:
         torch.set_num_threads(threads)
     report = compare(exact, Predictor.load(folder, _with(config, "int8")), asked, len(seen))
+    hold(report, calibration.least_ratio)
+    return report
+
+
+def hold(report: Report, least_ratio: float) -> None:
+    """Tell how eight bits answer; raises ScriptError where they answer too differently."""
     say("\n".join(report.lines()))
-    if report.ratio < calibration.least_ratio:
+    if report.ratio < least_ratio:
         what = "accuracy" if report.accuracy else "agreement"
         raise ScriptError(
-            f"int8 keeps {report.ratio:.4f} of the {what} of fp32, less than --min-accuracy-ratio "
-            f"{calibration.least_ratio:g}: give more, and more typical, examples, or pack with --precision bf16"
+            f"{report.precision} keeps {report.ratio:.4f} of the {what} of fp32, less than --min-accuracy-ratio "
+            f"{least_ratio:g}: give more, and more typical, examples, or pack with --precision bf16"
         )
-    return report
 
 
 def examples_of(table: Table, label_column: str = "label") -> list[Example]:

@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
     frontend.add_argument("--job-queue-size", type=int, help="requests that may wait")
     handler = parser.add_argument_group("the handler's settings (default: what the config file says)")
     handler.add_argument("--task", help="by default what the model's config.json says")
-    handler.add_argument("--precision", help="auto, fp32, bf16, fp16 or int8")
+    handler.add_argument("--precision", help="auto, fp32, bf16, fp16, int8 or fp8")
     handler.add_argument("--overflow", help="truncate, window or refuse a text that is too long")
     handler.add_argument("--stride", type=int, metavar="TOKENS", help="that neighbouring windows share")
     handler.add_argument("--window-merge", help="of the labels of a text's windows: mean, max or weighted")
@@ -100,8 +100,9 @@ def parser() -> argparse.ArgumentParser:
     handler.add_argument("--top-k", type=int, help="labels of one answer")
     handler.add_argument("--explain-seconds", type=int, metavar="S", help="for the explanations of one batch")
     handler.add_argument("--threads", type=int, help="of one worker")
+    handler.add_argument("--compile", help="fused kernels and graphs for a GPU: auto or never")
     integers = parser.add_argument_group(
-        "int8 (with --precision int8 the only weights, with auto beside those in fp32)"
+        "int8 (with --precision int8 the only weights, with auto beside those in fp32) and fp8, which is compared alone"
     )
     integers.add_argument(
         "--calibration", type=Path, metavar="FILE", help="examples (.csv, .tsv, .jsonl), the best with labels"
@@ -146,10 +147,11 @@ def build(
         raise ScriptError(f"--name {name}: use letters, digits, '_', '-' and '.'")
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)*", version):
         raise ScriptError(f"--version {version}: use numbers and dots, e.g. 1.0")
-    if calibration is None and config.handler.precision == "int8":
-        raise ScriptError("--precision int8 needs --calibration FILE, with examples of what will be asked")
-    if calibration is not None and config.handler.precision not in ("int8", "auto"):
-        raise ScriptError("--calibration is for --precision int8 or auto")
+    precision = config.handler.precision
+    if calibration is None and precision in archive.GOLDEN_ROUNDED:
+        raise ScriptError(f"--precision {precision} needs --calibration FILE, with examples of what will be asked")
+    if calibration is not None and precision not in ("auto", *archive.GOLDEN_ROUNDED):
+        raise ScriptError("--calibration is for --precision int8, fp8 or auto")
     if not store.is_dir():
         raise ScriptError(f"--model-store {store} is not a folder")
     with staging() as scratch:
@@ -216,11 +218,12 @@ def add_answers(
     reference = Predictor.load(model, reference_config, name=name, version=version, packed=False)
     task = reference.task
     archive.write_golden(stage, golden_of(reference))
-    told_of_int8 = add_int8(stage, config, calibration) if calibration else []
-    explained = [] if config.handler.precision == "int8" else reference.explained  # as the worker will
+    add = add_fp8 if config.handler.precision == "fp8" else add_int8
+    told_of_bits = add(stage, config, calibration) if calibration else []
+    explained = [] if config.handler.precision in archive.GOLDEN_ROUNDED else reference.explained  # as the worker will
     document = openapi.document(reference.operations, explained, reference.model, config.handler)
     write_json(stage / archive.OPENAPI, document)
-    (stage / archive.CARD).write_text("\n".join([card(model, reference, config), *told_of_int8]), encoding="utf-8")
+    (stage / archive.CARD).write_text("\n".join([card(model, reference, config), *told_of_bits]), encoding="utf-8")
     archive.write_manifest(stage, name, version, task.name)
     torch.set_num_threads(threads)
     if config.handler.precision in ("auto", "int8", *supported(torch.device("cpu"))):
@@ -242,12 +245,25 @@ def add_int8(stage: Path, config: ModelConfig, calibration: Calibration) -> list
     model = stage / archive.MODEL
     report = quantise(model, config.handler, calibration)
     rounded = Predictor.load(model, replace(config.handler, precision="int8"))
-    archive.write_golden(stage, golden_of(rounded), archive.GOLDEN_INT8)
+    archive.write_golden(stage, golden_of(rounded), archive.golden_name("int8"))
     if config.handler.precision == "int8":
         for file in [*model.glob("*.safetensors"), *model.glob("*.safetensors.index.json")]:
             if file.name != int8.FILE:
                 file.unlink()
     return ["## int8", "", *report.lines(), ""]
+
+
+def add_fp8(stage: Path, config: ModelConfig, calibration: Calibration) -> list[str]:
+    """Compare with fp32 and add golden answers in fp8; the worker rounds the weights itself.
+
+    Returns:
+        A section of the model card.
+    """
+    from scripts import fp8
+
+    rounded, report = fp8.tried(stage / archive.MODEL, config.handler, calibration)
+    archive.write_golden(stage, golden_of(rounded), archive.golden_name("fp8"))
+    return ["## fp8", "", *report.lines(), ""]
 
 
 def golden_of(reference: Predictor) -> archive.Golden:

@@ -35,6 +35,20 @@ from tests.stand_in import StandIn
 os.environ["TS_DECODE_INPUT_REQUEST"] = "false"  # as TorchServe does with our config.properties
 
 
+def pytest_report_header() -> str:
+    """Say whether there is a GPU."""
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none, so tests marked cuda are deselected"
+    return f"GPU: {gpu}"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect what only a GPU can show where there is none: a test that is skipped has never held anything."""
+    if not torch.cuda.is_available():
+        left_out = [item for item in items if item.get_closest_marker("cuda")]
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
     """Return a maker of model folders: `make_model(problem_type, labels, **config)`."""

@@ -26,7 +26,7 @@ from tests.samples import ROOT
         ({"batchSize": 101}, "jobQueueSize is 100, less than one batch of 101"),
         ({"deviceIds": ["0"]}, "deviceIds is .* accepted: a list of whole numbers"),
         ({"deviceType": "tpu"}, "deviceType is 'tpu', accepted: cpu, gpu"),
-        ({"handler": {"precision": "fp4"}}, "handler.precision is 'fp4', accepted: auto, fp32, bf16, fp16, int8"),
+        ({"handler": {"precision": "fp4"}}, "handler.precision is 'fp4', accepted: auto, fp32, bf16, fp16, int8, fp8"),
         ({"handler": {"overflow": "cut"}}, "handler.overflow is 'cut', accepted: truncate, window, refuse"),
         ({"handler": {"top_k": 0}}, "handler.top_k is 0, accepted: 1 or more"),
         ({"handler": {"max_length": 1.5}}, "handler.max_length is 1.5, accepted: a whole number"),

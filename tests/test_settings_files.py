@@ -83,8 +83,9 @@ def test_every_measurement_of_the_handler_is_declared() -> None:
     """With its kind and its number of labels: TorchServe drops the others without a word."""
     cache = MetricsCacheYamlImpl(str(ROOT / "metrics.yaml"))
     cache.initialize_cache()
-    report = BatchReport(1, 1, 1, 0.1, 0.1, 0.1, 1, Counter({"a, b|\n": 1}), 0.5, Counter(InvalidInput=1))
+    report = BatchReport(1, 1, 1, 0.1, 0.1, 0.1, 1, Counter({"a, b|\n": 1}), 0.5, Counter(InvalidInput=1), "0", 0.1)
     own = {"bert_labels_total": ["Label"], "bert_refused_requests_total": ["ErrorType"]}
+    own |= {name: ["DeviceId"] for name in ("bert_device_seconds_total", "bert_device_memory_bytes")}
     for measured in report.measurements():
         metric = cache.get_metric(measured.name, MetricTypes(measured.kind))
         assert metric.dimension_names == ["ModelName", *own.get(measured.name, [])]

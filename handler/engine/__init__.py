@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from handler.config import ServingConfig
 from handler.engine.attention import PACKED
 from handler.engine.encoder import PackedEncoder, encoder_name, packed_encoder
 from handler.engine.int8 import IntegerEncoder
-from handler.engine.precision import INT8, Precision, choose
+from handler.engine.precision import Precision, choose
 from handler.engine.probe import HiddenStates, alike, probe_of
 from handler.engine.weights import load_weights
 from handler.errors import (
@@ -43,6 +43,14 @@ from handler.tokenization import first_position
 logger = logging.getLogger(__name__)
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
+
+
+class Usage(NamedTuple):
+    """How busy a device was."""
+
+    device: str  # its number among those of its kind, as TorchServe tells it
+    seconds: float  # that it computed for this engine
+    used_bytes: int  # of its memory, by whomever
 
 
 class Engine:
@@ -82,6 +90,7 @@ class Engine:
         self.pad_id = pad_id
         self.first_position = first_position(model.config)
         self.model = model.train(False).requires_grad_(False).to(self.device)
+        self._exact: list[Row] = []  # what the probe says in fp32
         self._takes_type_ids = type_ids and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
         if integers:  # proven when it was packed, and by its golden answers
             self.packed = True
@@ -128,14 +137,22 @@ class Engine:
         """
         uses = uses or [self.main] * len(encodings)
         found: dict[int, Row | RequestError] = {}
-        for use, rows in self._batches(encodings, uses):
-            if time.monotonic() < deadline:
-                values = self._attempt(use, [encodings[row[0]] for row in rows])
-            else:  # TorchServe would kill the worker, and with it the answers that are ready
-                late = Overloaded("too much for one batch: send fewer or shorter texts at once")
-                values = [late] * len(rows)
+        batches = self._batches(encodings, uses)
+        work = ((use, [encodings[row[0]] for row in rows]) for use, rows in batches)
+        for (_, rows), values in zip(batches, self._compute(work, deadline), strict=True):
             found.update((index, value) for row, value in zip(rows, values, strict=True) for index in row)
         return [found[index] for index in range(len(encodings))]
+
+    def _compute(
+        self, batches: Iterable[tuple[Use, list[Encoding]]], deadline: float
+    ) -> Iterator[list[Row | RequestError]]:
+        """Yield the values of every batch, in order."""
+        for use, members in batches:
+            yield self._attempt(use, members) if time.monotonic() < deadline else self._too_late(members)
+
+    def _too_late(self, encodings: list[Encoding]) -> list[Row | RequestError]:
+        # TorchServe would kill the worker, and with it the answers that are ready.
+        return [Overloaded("too much for one batch: send fewer or shorter texts at once")] * len(encodings)
 
     def _batches(self, encodings: Sequence[Encoding], uses: Sequence[Use]) -> list[tuple[Use, list[list[int]]]]:
         """Plan forward passes, short ones first; a row of one holds the indices of all encodings equal to it."""
@@ -254,10 +271,14 @@ class Engine:
         output[next(iter(output))] = states.float()
         return output
 
+    def usage(self) -> Usage | None:
+        """Return what the device was used for since this was asked before; None: it does not keep count."""
+        return None
+
     @property
     def differentiable(self) -> bool:
         """Whether scores have gradients, from which explanations are made."""
-        return self.precision is not INT8
+        return self.precision.has_gradients
 
     def _settle(self, encoder: nn.Module) -> None:
         """Bring the encoder into its precision; raises ModelMismatch where that changes answers in fp32."""
@@ -276,7 +297,7 @@ class Engine:
         probe = probe_of(self.model.config)
         precision, self.precision = self.precision, self.precision._replace(dtype=torch.float32)
         try:
-            padded = self._try(probe)
+            self._exact = padded = self._try(probe)
             alone = [row for one in zip(*(self._try([encoding]) for encoding in probe), strict=True) for row in one]
             if not all(map(alike, padded, alone)):
                 raise ModelMismatch(
@@ -319,6 +340,15 @@ class Engine:
             self.packed = False
             self.model.set_attn_implementation(before)
         return False
+
+
+def engine_for(device: torch.device | None) -> type[Engine]:
+    """Return the engine of a kind of device."""
+    if device is None or device.type != "cuda":
+        return Engine
+    from handler.engine.cuda import CudaEngine  # of no use to a machine without a GPU
+
+    return CudaEngine
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:

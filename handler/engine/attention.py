@@ -9,6 +9,7 @@ keyword argument: without them, texts would silently attend to each other, so th
 from __future__ import annotations
 
 import contextlib
+import functools
 from typing import Any
 
 import torch
@@ -61,7 +62,7 @@ class Attention:
 
     def _fits(self, query: Tensor) -> bool:
         gradients = torch.is_grad_enabled() and query.requires_grad
-        return library() is not None and query.dtype in KINDS and not query.is_cuda and not gradients
+        return not query.is_cuda and not gradients and query.dtype in KINDS and library() is not None
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float | None = None) -> Tensor:
@@ -76,7 +77,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling:
         As `query`.
     """
     alone = len(query) == len(packing.lengths)
-    if varlen_attn is not None and query.is_cuda and _fits_the_kernel(query, scaling):
+    if has_kernel(query.device, query.dtype) and _fits_the_kernel(query.shape[-1], scaling):
         ends, longest = packing.offsets, packing.max_length
         if alone:
             ones = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
@@ -127,13 +128,19 @@ def packed_attention(
     return attend(q, k, v, packing, scaling).unsqueeze(0), None
 
 
-def _fits_the_kernel(query: Tensor, scaling: float | None) -> bool:
-    """Tell whether PyTorch's variable-length kernel (flash attention: Ampere or newer) takes these states."""
-    width = query.shape[-1]
-    usual_scaling = scaling is None or scaling == width**-0.5
-    half = query.dtype in (torch.bfloat16, torch.float16)
-    recent = torch.cuda.get_device_capability(query.device) >= (8, 0)
-    return usual_scaling and half and recent and width % 8 == 0 and width <= 256
+def has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
+    """Tell whether PyTorch has its kernel for sequences of several lengths here: flash attention, from Ampere on."""
+    half = dtype in (torch.bfloat16, torch.float16)
+    return varlen_attn is not None and half and device.type == "cuda" and _major(device) >= 8
+
+
+@functools.cache
+def _major(device: torch.device) -> int:
+    return torch.cuda.get_device_capability(device)[0]
+
+
+def _fits_the_kernel(width: int, scaling: float | None) -> bool:
+    return (scaling is None or scaling == width**-0.5) and width % 8 == 0 and width <= 256
 
 
 AttentionInterface.register(PACKED, packed_attention)

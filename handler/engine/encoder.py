@@ -89,14 +89,14 @@ class Norm:
     """A layer norm over the last axis."""
 
     def __init__(self, norm: nn.LayerNorm) -> None:
-        self._shape, self._eps = norm.normalized_shape, norm.eps
+        self._shape, self.eps = norm.normalized_shape, norm.eps
         self.weight, self.bias = norm.weight.detach(), norm.bias.detach()
 
     def settle(self, dtype: torch.dtype) -> None:
         self.weight, self.bias = self.weight.to(dtype), self.bias.to(dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return functional.layer_norm(x, self._shape, self.weight, self.bias, self._eps)
+        return functional.layer_norm(x, self._shape, self.weight, self.bias, self.eps)
 
 
 class Layer:
@@ -136,8 +136,12 @@ class Layer:
         if read is not None:
             attended = attended if attention.one_each else attended.index_select(0, read)
             x = x.index_select(0, read)
-        x = self._attention_norm(self._output(attended, residual=x))
-        return self._norm(self._down(self._up(x, self._activation), residual=x))
+        x = self._join(self._output, attended, x, self._attention_norm)
+        return self._join(self._down, self._up(x, self._activation), x, self._norm)
+
+    def _join(self, product: Product, x: Tensor, residual: Tensor, norm: Norm) -> Tensor:
+        """Return the norm of a product and a residual (tokens, width); what a GPU does in fewer steps."""
+        return norm(product(x, residual=residual))
 
 
 class PackedEncoder(nn.Module):

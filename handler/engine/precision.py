@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 
 from handler import config
-from handler.engine import int8
+from handler.engine import fp8, int8
 from handler.errors import ConfigError
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -19,14 +19,17 @@ class Precision(NamedTuple):
     name: str
     dtype: torch.dtype
     tolerance: float  # on a score of a golden answer; the mean error is a tenth of it or less
+    has_gradients: bool = True
 
 
 TOLERANCES = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}
-INT8 = Precision("int8", torch.float32, 5e-2)  # against answers in int8, which golden-int8.json holds
+# Against answers in the same precision, which golden-int8.json and golden-fp8.json hold.
+INT8 = Precision("int8", torch.float32, 5e-2, has_gradients=False)
+FP8 = Precision("fp8", torch.bfloat16, 5e-2, has_gradients=False)
 
 
 def supported(device: torch.device) -> list[str]:
-    """List the precisions that the device computes in hardware, best first."""
+    """List the precisions that the device computes in hardware and any weights can be had in, best first."""
     if device.type == "cuda":
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return ["bf16", "fp16", "fp32"] if bf16 else ["fp16", "fp32"]
@@ -58,6 +61,8 @@ def choose(
         )
     if can[0] == "int8" and requested in ("auto", "int8"):
         return INT8
+    if requested == "fp8" and fp8.supported(device):
+        return FP8
     name = can[0] if requested == "auto" else requested
     if name not in can:
         raise ConfigError(

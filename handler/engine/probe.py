@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,13 @@ class HiddenStates(Use):
 
 def probe_of(model_config: PretrainedConfig) -> list[Encoding]:
     """Return sequences of different and of equal lengths, of random tokens."""
+    most = getattr(model_config, "max_position_embeddings", 512)
+    return random_encodings(model_config, [length for length in (9, 5, 5, 2) if length <= most])
+
+
+def random_encodings(model_config: PretrainedConfig, lengths: Iterable[int]) -> list[Encoding]:
+    """Return sequences of random tokens, the same ones every time."""
     generator = np.random.default_rng(0)
-    lengths = [length for length in (9, 5, 5, 2) if length <= getattr(model_config, "max_position_embeddings", 512)]
     low = min(10, model_config.vocab_size - 1)  # past the padding id, which some families look for
     return [
         Encoding(generator.integers(low, model_config.vocab_size, length).tolist(), [0] * length) for length in lengths

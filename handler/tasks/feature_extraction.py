@@ -41,10 +41,11 @@ class Mean(Use):
 
     def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
         states = batch.tokens(output[0])  # (total tokens, width), in fp32
-        lengths = torch.tensor(batch.lengths)
-        rows = torch.arange(len(lengths)).repeat_interleave(lengths).to(states.device)
+        # Nothing here waits for a GPU: of a packed batch the lengths lie there already.
+        lengths = batch.packing.offsets.diff() if batch.packing else torch.tensor(batch.lengths).to(states.device)
+        rows = torch.arange(len(lengths), device=states.device).repeat_interleave(lengths, output_size=len(states))
         sums = states.new_zeros(len(lengths), states.shape[-1]).index_add_(0, rows, states)
-        return Packed(sums / lengths.to(states.device).unsqueeze(-1), (1,) * len(lengths))
+        return Packed(sums / lengths.unsqueeze(-1), (1,) * len(lengths))
 
 
 # One of each, so that every task that asks for them shares forward passes.

@@ -6,6 +6,7 @@ arithmetic  what a forward pass must compute, and what a list of times says
 measure     contenders run in turn, so that a busy machine harms all of them alike
 machine     where and with what was measured
 texts       real texts of real lengths: short, long and mixed
+made_up     models of random weights, and words for them
 subjects    models to measure: a folder, an archive, or a random one made on the spot
 roofline    the fastest that this machine multiplies matrices of the model's own shapes
 engine      part 1: the engine alone, as a fraction of the roofline
@@ -22,5 +23,8 @@ tables      one table of the report for each question
 report      results -> Markdown
 plots       results -> pictures
 parts       all of these in order
+gpu         one model on a GPU, for scripts/bench_gpu.py, which needs PyTorch and transformers alone
+gpu_workers several workers on one GPU
+gpu_report  what was measured there -> Markdown
 tuning      measurements and a target -> settings and their reasons
 """

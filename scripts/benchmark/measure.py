@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-import psutil  # type: ignore[import-untyped]
 import torch
 
 from scripts.benchmark.arithmetic import Sample
@@ -66,6 +65,8 @@ def memory(device: torch.device) -> Iterator[Memory]:
         yield found
         found.peak = torch.cuda.max_memory_allocated(device) - before
         return
+    import psutil  # type: ignore[import-untyped]  # of no use to a GPU, on whose machine it may be missing
+
     process, over = psutil.Process(), threading.Event()
     before = process.memory_info().rss
 

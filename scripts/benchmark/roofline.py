@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from handler.engine import int8
+from handler.engine import fp8, int8
 from handler.engine.precision import DTYPES, supported
 from scripts.benchmark.arithmetic import Shape
 from scripts.benchmark.measure import Run
@@ -22,9 +22,9 @@ from scripts.benchmark.measure import Run
 
 def roofline(shape: Shape, tokens: int, precision: str, device: torch.device) -> Run | None:
     """Return a run of the products of one layer; None where this machine has none at this precision."""
-    if precision not in supported(device) and not (precision == "int8" and int8.supported(device)):
+    make = product_maker(precision, device)
+    if make is None:
         return None
-    make = _int8_product if precision == "int8" else partial(_product, dtype=DTYPES[precision], device=device)
     products = [(count, make(tokens, k, n)) for count, k, n in shape.products() if tokens]
 
     @torch.inference_mode()
@@ -36,6 +36,21 @@ def roofline(shape: Shape, tokens: int, precision: str, device: torch.device) ->
     return run
 
 
+def square(precision: str, device: torch.device, size: int = 8192) -> tuple[int, Run] | None:
+    """Return the operations of a large square product, the fastest that there is, and a run of it."""
+    make = product_maker(precision, device)
+    return None if make is None else (2 * size**3, torch.inference_mode()(make(size, size, size)))
+
+
+def product_maker(precision: str, device: torch.device) -> Callable[[int, int, int], Callable[[], Tensor]] | None:
+    """Return what makes a product of (tokens, K, N) at a precision; None where this machine has none."""
+    if precision in supported(device):
+        return partial(_product, dtype=DTYPES[precision], device=device)
+    if precision == "int8" and int8.supported(device):
+        return _int8_product
+    return partial(_fp8_product, device=device) if precision == "fp8" and fp8.supported(device) else None
+
+
 def _product(tokens: int, k: int, n: int, dtype: torch.dtype, device: torch.device) -> Callable[[], Tensor]:
     generator = torch.Generator().manual_seed(0)
     rows = torch.randn(tokens, k, generator=generator).to(device, dtype)
@@ -45,6 +60,14 @@ def _product(tokens: int, k: int, n: int, dtype: torch.dtype, device: torch.devi
         ordered = torch.ops.mkldnn._reorder_linear_weight(weights, None)
         return lambda: torch.ops.mkldnn._linear_pointwise(rows, ordered, bias, "none", [], "")
     return lambda: functional.linear(rows, weights, bias)
+
+
+def _fp8_product(tokens: int, k: int, n: int, device: torch.device) -> Callable[[], Tensor]:
+    """Return e4m3 x e4m3 -> bf16 with a scale for each row and each column."""
+    rows = fp8.Eights(*fp8.rounded(torch.randn(tokens, k, device=device)))
+    weights, scale = fp8.rounded(torch.randn(n, k, device=device))
+    columns, bias = scale.t().contiguous(), torch.zeros(n, device=device, dtype=torch.bfloat16)
+    return lambda: fp8.multiplied(rows, weights.t(), columns, bias)
 
 
 def _int8_product(tokens: int, k: int, n: int) -> Callable[[], Tensor]:

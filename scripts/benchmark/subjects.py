@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, BertConfig
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from handler import archive
 from handler.config import ModelConfig, ServingConfig
@@ -24,6 +24,7 @@ from handler.layout import Encoding, Layout
 from handler.predictor import Predictor
 from handler.tokenization import Tokenizer
 from scripts.benchmark.arithmetic import Shape
+from scripts.benchmark.made_up import random_bert, word_tokenizer
 from scripts.benchmark.texts import SOURCES
 from scripts.calibration import Calibration
 from scripts.console import ROOT, ScriptError
@@ -124,7 +125,7 @@ def subject(name: str, stack: ExitStack) -> Subject:
         layers, _, width = name.removeprefix("random:").partition("x")
         if not (layers.isdigit() and width.isdigit() and int(width) % 64 == 0 and int(width)):
             raise ScriptError(f"{name}: say random:LAYERSxWIDTH, with a width that 64 divides, e.g. random:12x768")
-        folder = random_bert(scratch / "model", int(layers), int(width))
+        folder = random_bert(scratch / "model", int(layers), int(width), base_tokenizer())
         return Subject(name.replace(":", "-"), folder, defaults(), scratch, is_random=True)
     path = Path(name) if Path(name).exists() else ROOT / name
     if path.is_file():
@@ -145,27 +146,12 @@ def default_names() -> list[str]:
     return [name if (ROOT / name).is_dir() or ":" in name else "random:6x384" for name in DEFAULTS]
 
 
-def random_bert(folder: Path, layers: int, width: int, labels: int = 10) -> Path:
-    """Write a random BERT with the tokenizer of models/base: speed does not depend on what weights say."""
+def base_tokenizer() -> PreTrainedTokenizerBase:
+    """Return the tokenizer of models/base; without it, one of made-up words."""
     base = ROOT / "models" / "base"
-    if not base.is_dir():
-        raise ScriptError("no models/base, whose tokenizer a random model needs: run scripts/setup.sh")
-    tokenizer = AutoTokenizer.from_pretrained(base, local_files_only=True)
-    config = BertConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=width,
-        num_hidden_layers=layers,
-        num_attention_heads=max(1, width // (64 if width >= 512 else 32)),
-        intermediate_size=4 * width,
-        initializer_range=0.05,  # more than usual: answers must differ, or swapped ones would not be noticed
-        id2label={index: f"LABEL_{index}" for index in range(labels)},
-        label2id={f"LABEL_{index}": index for index in range(labels)},
-    )
-    torch.manual_seed(0)
-    make: Any = AutoModelForSequenceClassification.from_config
-    make(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    load: Any = AutoTokenizer.from_pretrained
+    found: PreTrainedTokenizerBase = load(base, local_files_only=True) if base.is_dir() else word_tokenizer()
+    return found
 
 
 def unpack(mar: Path, folder: Path) -> Path:

@@ -1,0 +1,84 @@
+"""Several workers on one GPU, from the bytes of requests to those of answers: all that a worker does but HTTP."""
+
+from __future__ import annotations
+
+import multiprocessing
+import random
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from handler.config import ServingConfig, usable_cores
+from handler.predictor import Predictor
+from handler.wire import Body, write_value
+from handler.work import Request
+from scripts.benchmark.gpu import MODELS, SQUAD, Lengths
+from scripts.benchmark.made_up import random_bert, word_tokenizer
+
+Row = dict[str, Any]
+
+MODEL = "bert-base"
+WORKERS = (1, 2)
+SHAPES = ((256, 1), (64, 8), (32, 32))  # requests of a batch, texts of a request
+SECONDS = 4.0
+PATIENCE_S = 120.0
+
+
+def measure(device: torch.device, precision: str) -> list[Row]:
+    """Let one worker, and then several side by side, answer batches of requests."""
+    rows = []
+    with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
+        folder = random_bert(Path(scratch) / "model", *MODELS[MODEL], word_tokenizer())
+        for n_workers in WORKERS:
+            found = fleet(folder, n_workers, device, precision)
+            rows += [
+                {"workers": n_workers, "requests": requests, "texts_a_request": texts, "texts_per_s": sum(speeds)}
+                for (requests, texts), speeds in zip(SHAPES, zip(*found, strict=True), strict=True)
+            ]
+    return rows
+
+
+def fleet(folder: Path, n_workers: int, device: torch.device, precision: str) -> list[list[float]]:
+    """Return of every worker the texts a second for each of SHAPES, measured while the others worked as well."""
+    context: Any = multiprocessing.get_context("spawn")
+    together, answers = context.Barrier(n_workers), context.Queue()
+    threads = max(1, usable_cores() // n_workers)
+    arguments = (folder, str(device), precision, threads, together, answers)
+    workers = [context.Process(target=_worker, args=arguments) for _ in range(n_workers)]
+    for worker in workers:
+        worker.start()
+    try:
+        return [answers.get(timeout=PATIENCE_S) for _ in workers]
+    finally:
+        for worker in workers:
+            worker.join(timeout=5)
+            if worker.is_alive():
+                worker.terminate()
+
+
+def _worker(folder: Path, device: str, precision: Any, threads: int, together: Any, answers: Any) -> None:
+    torch.set_num_threads(threads)
+    predictor = Predictor.load(folder, ServingConfig(precision=precision), torch.device(device))
+    speeds = []
+    for requests, texts in SHAPES:
+        batch = bodies(requests, texts, SQUAD)
+        predictor.answer(batch)
+        together.wait(timeout=PATIENCE_S)
+        began, done = time.perf_counter(), 0
+        while time.perf_counter() - began < SECONDS / len(SHAPES):
+            predictor.answer(batch)
+            done += requests * texts
+        speeds.append(done / (time.perf_counter() - began))
+    answers.put(speeds)
+
+
+def bodies(requests: int, texts: int, lengths: Lengths) -> list[Request]:
+    """Return requests of made-up texts, all different."""
+    chance = random.Random(0)  # noqa: S311 - reproducible
+    drawn = lengths.draw(round(requests * texts * lengths.mean))
+    written = [" ".join(f"w{chance.randrange(30_000)}" for _ in range(length - 2)) for length in drawn]
+    groups = [written[start : start + texts] for start in range(0, requests * texts, texts)]
+    return [Request(Body(write_value({"inputs": group}), "application/json")) for group in groups]
