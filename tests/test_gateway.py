@@ -6,13 +6,15 @@ nginx comes from a wheel; GATEWAY_NGINX in the environment names another one.
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import ssl
+import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,7 @@ from tests.gateway import (
     MARKER,
     OTHER,
     Gateway,
+    Recorder,
     http,
     listens,
     recorded,
@@ -190,6 +193,36 @@ def test_too_much_is_refused_before_it_is_read(gateway: Gateway, toy: StandIn) -
     answer = gateway.raw(head + b"Transfer-Encoding: chunked\r\n\r\n" + 7 * chunk + b"0\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 413")
     assert len(toy.requests) == before
+
+
+@pytest.mark.parametrize(
+    ("head", "body", "status"),
+    [
+        (b"POST /predictions/toy HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n", b"", 413),
+        (b"POST /predictions/toy HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n", b"fffffff\r\n", 413),
+        (b"POST /predictions/toy HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n", b"z\r\n", 400),
+        (b"POST /predictions/toy HTTP/1.1\r\nHost: a\r\nContent-Length: one\r\n", b"", 400),
+        (b"POST /predictions/toy HTTP/1.1\r\n", b"", 400),
+        (b"POST /predictions/toy HTTP/2.0\r\nHost: a\r\n", b"", 505),
+        (b"strange\r\n", b"", 400),
+        (b"TRACE /predictions/toy HTTP/1.1\r\nHost: a\r\n", b"", 405),
+        (b"POST /%s HTTP/1.1\r\nHost: a\r\n" % (b"a" * 5000), b"", 414),
+        (b"POST /predictions/toy HTTP/1.1\r\nHost: a\r\nX-A: %s\r\n" % (b"a" * 5000), b"", 431),
+        (b"POST /predictions/toy HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n", b"", 501),
+        (b"GET /gateway-error HTTP/1.1\r\nHost: a\r\n", b"", 404),
+    ],
+)
+def test_what_nginx_refuses_looks_like_every_error(gateway: Gateway, head: bytes, body: bytes, status: int) -> None:
+    """JSON in both dialects, with an id, and nothing of nginx."""
+    answer = gateway.raw(head + f"Authorization: Bearer {KEY}\r\nConnection: close\r\n\r\n".encode() + body)
+    told, _, content = answer.partition(b"\r\n\r\n")
+    assert told.startswith(f"HTTP/1.1 {status} ".encode()), answer
+    assert b"Content-Type: application/json" in told
+    assert re.search(rb"X-Request-Id: \w", told)
+    value = json.loads(content)
+    assert set(value) == {"code", "type", "message", "error"}
+    assert (value["code"], value["message"]) == (status, value["error"])
+    assert b"nginx" not in content
 
 
 @pytest.mark.parametrize(
@@ -365,7 +398,7 @@ def test_without_a_server_it_is_503_and_says_when(tmp_path: Path) -> None:
             assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
             assert "not ready" in answer.value["message"]
             (tmp_path / "key_file.json").write_text('{"inference": {"key": "late"}}')
-            included = tmp_path / "g" / "run" / "torchserve.conf"
+            included = tmp_path / "g" / "run" / "replicas.conf"
             wait_until(lambda included=included: "late" in included.read_text(), server)
 
 
@@ -378,7 +411,7 @@ def test_new_keys_are_taken_over_while_it_runs(tmp_path: Path) -> None:
         (tmp_path / "key_file.json").write_text('{"inference": {"key": "newKey"}}')
         other = replace(server, key=OTHER)
         wait_until(lambda: server.ask("POST", "/predictions/a").status == 401, server)
-        included = tmp_path / "gateway" / "run" / "torchserve.conf"
+        included = tmp_path / "gateway" / "run" / "replicas.conf"
         wait_until(lambda: "newKey" in included.read_text(), server)
         wait_until(lambda: other.ask("POST", "/predictions/a") and b"Bearer newKey" in recorder.received[-1], server)
         clients.write_text(f'"Bearer {OTHER}" desk;\n"Bearer {OTHER}" desk\n')
@@ -386,6 +419,92 @@ def test_new_keys_are_taken_over_while_it_runs(tmp_path: Path) -> None:
         assert other.ask("POST", "/predictions/a").status == 200
         assert "clients.map" in server.log()
         assert OTHER not in server.log()
+
+
+@contextmanager
+def pair(folder: Path, first: bytes, second: bytes) -> Iterator[tuple[Gateway, list[Recorder]]]:
+    """Run a gateway before two servers, each with a key and a run folder of its own."""
+    recorders, servers = [Recorder(first), Recorder(second)], []
+    for number, recorder in enumerate(recorders):
+        state = folder / f"server-{number}"
+        (state / "run").mkdir(parents=True)
+        (state / "key_file.json").write_text(json.dumps({"inference": {"key": f"key{number}"}}, indent=2))
+        servers.append((recorder.port, state / "key_file.json"))
+    with running(folder / "g", *servers[0], others=servers[1:]) as server:
+        yield server, recorders
+    for recorder in recorders:
+        recorder.listener.close()
+
+
+def told_apart(server: Gateway, times: int = 8) -> set[bytes]:
+    """Ask several times; return which of the servers answered."""
+    answers = [server.ask("POST", "/predictions/a") for _ in range(times)]
+    assert {answer.status for answer in answers} == {200}
+    return {answer.body for answer in answers}
+
+
+def test_two_servers_share_the_questions(tmp_path: Path) -> None:
+    """Each gets its own key."""
+    with pair(tmp_path, http("200 OK", b"0"), http("200 OK", b"1")) as (server, recorders):
+        assert told_apart(server) == {b"0", b"1"}
+        for number, recorder in enumerate(recorders):
+            assert all(f"Bearer key{number}\r\n".encode() in request for request in recorder.received)
+
+
+@pytest.mark.parametrize("state", ["starting", "draining"])
+def test_a_server_that_says_so_is_not_asked(tmp_path: Path, state: str) -> None:
+    """At once, and only as long as it says so; when both do, the client is told when to come back."""
+    with pair(tmp_path, http("200 OK", b"0"), http("200 OK", b"1")) as (server, recorders):
+        flags = [tmp_path / f"server-{number}" / "run" / state for number in range(2)]
+        flags[0].touch()
+        assert told_apart(server) == {b"1"}
+        assert not recorders[0].received
+        flags[1].touch()
+        answer = server.ask("POST", "/predictions/a")
+        assert (answer.status, answer.headers["Retry-After"], answer.headers["Connection"]) == (503, "5", "close")
+        flags[0].unlink()
+        assert told_apart(server) == {b"0"}
+
+
+def test_a_server_without_a_key_or_a_listener_is_passed_over(tmp_path: Path) -> None:
+    with pair(tmp_path, http("200 OK", b"0"), http("200 OK", b"1")) as (server, recorders):
+        recorders[0].listener.shutdown(socket.SHUT_RDWR)
+        recorders[0].listener.close()
+        wait_until(lambda: not listens(recorders[0].port), server)
+        assert told_apart(server) == {b"1"}
+        (tmp_path / "server-1" / "key_file.json").unlink()
+        wait_until(lambda: server.ask("POST", "/predictions/a").status == 503, server)
+
+
+def test_a_full_queue_is_no_answer_while_another_has_room(tmp_path: Path) -> None:
+    """What was not taken may be sent again; the handler's own 503 was."""
+    with pair(tmp_path / "one", http("503 no", b"{}"), http("200 OK", b"1")) as (server, _):
+        assert told_apart(server) == {b"1"}
+    with pair(tmp_path / "both", http("503 no", b"{}"), http("503 no", b"{}")) as (server, recorders):
+        assert server.ask("POST", "/predictions/a").status == 429
+        assert [len(recorder.received) for recorder in recorders] == [1, 1]
+    failed = http("503 no", b"{}", "x-error-message: unexpected")
+    with pair(tmp_path / "ours", failed, failed) as (server, recorders):
+        assert server.ask("POST", "/predictions/a").status == 503
+        assert sum(len(recorder.received) for recorder in recorders) == 1
+
+
+def test_a_question_that_ends_a_server_is_not_sent_to_the_next(tmp_path: Path) -> None:
+    """It was read, and the connection broke: the client decides."""
+    with pair(tmp_path, b"", b"") as (server, recorders):
+        answer = server.ask("POST", "/predictions/a")
+        assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
+        assert sum(len(recorder.received) for recorder in recorders) == 1
+
+
+def test_every_server_needs_its_key_file(tmp_path: Path) -> None:
+    """Told at the start, not found out by a client."""
+    environment = {**os.environ, "TORCHSERVE": "127.0.0.1:1 127.0.0.1:2", "GATEWAY_RUN": str(tmp_path)}
+    done = subprocess.run(
+        [ROOT / "deploy" / "gateway" / "run.sh"], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 2
+    assert "names 2 servers and KEY_FILE 1 files" in done.stderr
 
 
 def test_it_stops_however_early_it_is_told(tmp_path: Path) -> None:

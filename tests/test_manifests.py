@@ -153,7 +153,8 @@ def test_torchserve_stays_on_the_loopback_behind_the_gateway() -> None:
     """In the pod and in compose, where both share a network; only the gateway and the metrics are reached."""
     address = read_settings(ROOT / "config.properties")["inference_address"]
     nginx = (DEPLOY / "gateway" / "nginx.conf").read_text(encoding="utf-8")
-    assert f"server {address.removeprefix('http://')} " in nginx
+    start = (DEPLOY / "gateway" / "run.sh").read_text(encoding="utf-8")
+    assert f"${{TORCHSERVE:-{address.removeprefix('http://')}}}" in start
     assert f"listen {GATEWAY_PORT} ssl;" in nginx
     assert {"name": "TS_INFERENCE_ADDRESS", "value": address} in MAIN["env"]
     server, gateway = COMPOSE["services"]["server"], COMPOSE["services"]["gateway"]
