@@ -149,7 +149,9 @@ def running(
     gateway = Gateway(port, folder)
     try:
         if wait:
-            wait_until(lambda: listens(port), gateway)
+            # The process that only tests the configuration listens too, for a moment: it writes no number.
+            pid = folder / "run" / "nginx.pid"
+            wait_until(lambda: listens(port) and pid.exists() and pid.read_text(), gateway)
         yield gateway
     finally:
         process.terminate()

@@ -99,8 +99,8 @@ class Clients:
     path: str
     texts: Sequence[str]
     ledger: Ledger
-    count: int = 4
-    pause_s: float = 0.04
+    count: int = 3
+    pause_s: float = 0.1
     failures: Counter[str] = field(default_factory=Counter)
 
     def __enter__(self) -> Clients:

@@ -14,8 +14,8 @@ import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -192,14 +192,13 @@ def test_too_much_is_refused_before_it_is_read(gateway: Gateway, toy: StandIn) -
     chunk = b"100000\r\n" + b"a" * 0x100000 + b"\r\n"
     answer = gateway.raw(head + b"Transfer-Encoding: chunked\r\n\r\n" + 7 * chunk + b"0\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 413")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["type"] == "RequestTooLarge"
     assert len(toy.requests) == before
 
 
 @pytest.mark.parametrize(
     ("head", "body", "status"),
     [
-        (b"POST /predictions/toy HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n", b"", 413),
-        (b"POST /predictions/toy HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n", b"fffffff\r\n", 413),
         (b"POST /predictions/toy HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n", b"z\r\n", 400),
         (b"POST /predictions/toy HTTP/1.1\r\nHost: a\r\nContent-Length: one\r\n", b"", 400),
         (b"POST /predictions/toy HTTP/1.1\r\n", b"", 400),
@@ -211,6 +210,7 @@ def test_too_much_is_refused_before_it_is_read(gateway: Gateway, toy: StandIn) -
         (b"POST /predictions/toy HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip\r\n", b"", 501),
         (b"GET /gateway-error HTTP/1.1\r\nHost: a\r\n", b"", 404),
     ],
+    ids=lambda value: str(value)[:60],
 )
 def test_what_nginx_refuses_looks_like_every_error(gateway: Gateway, head: bytes, body: bytes, status: int) -> None:
     """JSON in both dialects, with an id, and nothing of nginx."""
@@ -421,80 +421,95 @@ def test_new_keys_are_taken_over_while_it_runs(tmp_path: Path) -> None:
         assert OTHER not in server.log()
 
 
-@contextmanager
-def pair(folder: Path, first: bytes, second: bytes) -> Iterator[tuple[Gateway, list[Recorder]]]:
-    """Run a gateway before two servers, each with a key and a run folder of its own."""
-    recorders, servers = [Recorder(first), Recorder(second)], []
-    for number, recorder in enumerate(recorders):
-        state = folder / f"server-{number}"
-        (state / "run").mkdir(parents=True)
-        (state / "key_file.json").write_text(json.dumps({"inference": {"key": f"key{number}"}}, indent=2))
-        servers.append((recorder.port, state / "key_file.json"))
-    with running(folder / "g", *servers[0], others=servers[1:]) as server:
-        yield server, recorders
-    for recorder in recorders:
-        recorder.listener.close()
+@dataclass(frozen=True)
+class Pair:
+    """Two servers behind one gateway, each with a key and a run folder of its own."""
+
+    gateway: Gateway
+    servers: tuple[Recorder, Recorder]
+    folders: tuple[Path, Path]
+
+    def answers(self, first: bytes, second: bytes) -> None:
+        """Let the servers answer so from now on, and forget what they got."""
+        for server, answer in zip(self.servers, (first, second), strict=True):
+            server.answer = answer
+            server.received.clear()
+
+    def asked(self) -> list[int]:
+        """Count what each server got."""
+        return [len(server.received) for server in self.servers]
+
+    def told_apart(self, times: int = 8) -> set[bytes]:
+        """Ask several times; return which of the servers answered."""
+        answers = [self.gateway.ask("POST", "/predictions/a") for _ in range(times)]
+        assert {answer.status for answer in answers} == {200}
+        return {answer.body for answer in answers}
 
 
-def told_apart(server: Gateway, times: int = 8) -> set[bytes]:
-    """Ask several times; return which of the servers answered."""
-    answers = [server.ask("POST", "/predictions/a") for _ in range(times)]
-    assert {answer.status for answer in answers} == {200}
-    return {answer.body for answer in answers}
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
+    """Run two servers and the gateway before them."""
+    servers, folders = (Recorder(b""), Recorder(b"")), (tmp_path_factory.mktemp("s"), tmp_path_factory.mktemp("s"))
+    for number, folder in enumerate(folders):
+        (folder / "run").mkdir()
+        (folder / "key_file.json").write_text(json.dumps({"inference": {"key": f"key{number}"}}, indent=2))
+    first, second = [(server.port, folder / "key_file.json") for server, folder in zip(servers, folders, strict=True)]
+    with running(tmp_path_factory.mktemp("g") / "g", *first, others=[second]) as gateway:
+        yield Pair(gateway, servers, folders)
+    for server in servers:
+        server.listener.close()
 
 
-def test_two_servers_share_the_questions(tmp_path: Path) -> None:
+def test_two_servers_share_the_questions(pair: Pair) -> None:
     """Each gets its own key."""
-    with pair(tmp_path, http("200 OK", b"0"), http("200 OK", b"1")) as (server, recorders):
-        assert told_apart(server) == {b"0", b"1"}
-        for number, recorder in enumerate(recorders):
-            assert all(f"Bearer key{number}\r\n".encode() in request for request in recorder.received)
+    pair.answers(http("200 OK", b"0"), http("200 OK", b"1"))
+    assert pair.told_apart() == {b"0", b"1"}
+    for number, server in enumerate(pair.servers):
+        assert all(f"Bearer key{number}\r\n".encode() in request for request in server.received)
 
 
 @pytest.mark.parametrize("state", ["starting", "draining"])
-def test_a_server_that_says_so_is_not_asked(tmp_path: Path, state: str) -> None:
+def test_a_server_that_says_so_is_not_asked(pair: Pair, state: str) -> None:
     """At once, and only as long as it says so; when both do, the client is told when to come back."""
-    with pair(tmp_path, http("200 OK", b"0"), http("200 OK", b"1")) as (server, recorders):
-        flags = [tmp_path / f"server-{number}" / "run" / state for number in range(2)]
-        flags[0].touch()
-        assert told_apart(server) == {b"1"}
-        assert not recorders[0].received
-        flags[1].touch()
-        answer = server.ask("POST", "/predictions/a")
-        assert (answer.status, answer.headers["Retry-After"], answer.headers["Connection"]) == (503, "5", "close")
-        flags[0].unlink()
-        assert told_apart(server) == {b"0"}
+    pair.answers(http("200 OK", b"0"), http("200 OK", b"1"))
+    flags = [folder / "run" / state for folder in pair.folders]
+    flags[0].touch()
+    assert pair.told_apart() == {b"1"}
+    flags[1].touch()
+    answer = pair.gateway.ask("POST", "/predictions/a")
+    assert (answer.status, answer.headers["Retry-After"], answer.headers["Connection"]) == (503, "5", "close")
+    flags[0].unlink()
+    assert pair.told_apart() == {b"0"}
+    flags[1].unlink()
+    assert pair.told_apart() == {b"0", b"1"}
 
 
-def test_a_server_without_a_key_or_a_listener_is_passed_over(tmp_path: Path) -> None:
-    with pair(tmp_path, http("200 OK", b"0"), http("200 OK", b"1")) as (server, recorders):
-        recorders[0].listener.shutdown(socket.SHUT_RDWR)
-        recorders[0].listener.close()
-        wait_until(lambda: not listens(recorders[0].port), server)
-        assert told_apart(server) == {b"1"}
-        (tmp_path / "server-1" / "key_file.json").unlink()
-        wait_until(lambda: server.ask("POST", "/predictions/a").status == 503, server)
+def test_a_full_queue_is_no_answer_while_another_has_room(pair: Pair) -> None:
+    """What was not taken may be sent again."""
+    pair.answers(http("503 no", b"{}"), http("200 OK", b"1"))
+    assert pair.told_apart() == {b"1"}
+    pair.answers(http("503 no", b"{}"), http("503 no", b"{}"))
+    assert pair.gateway.ask("POST", "/predictions/a").status == 429
+    assert pair.asked() == [1, 1]
 
 
-def test_a_full_queue_is_no_answer_while_another_has_room(tmp_path: Path) -> None:
-    """What was not taken may be sent again; the handler's own 503 was."""
-    with pair(tmp_path / "one", http("503 no", b"{}"), http("200 OK", b"1")) as (server, _):
-        assert told_apart(server) == {b"1"}
-    with pair(tmp_path / "both", http("503 no", b"{}"), http("503 no", b"{}")) as (server, recorders):
-        assert server.ask("POST", "/predictions/a").status == 429
-        assert [len(recorder.received) for recorder in recorders] == [1, 1]
-    failed = http("503 no", b"{}", "x-error-message: unexpected")
-    with pair(tmp_path / "ours", failed, failed) as (server, recorders):
-        assert server.ask("POST", "/predictions/a").status == 503
-        assert sum(len(recorder.received) for recorder in recorders) == 1
+@pytest.mark.parametrize("answer", [b"", http("503 no", b"{}", "x-error-message: unexpected"), http("500 no", b"{}")])
+def test_a_question_that_was_sent_is_not_sent_again(pair: Pair, answer: bytes) -> None:
+    """It may be what ended the server, or made the handler fail: to repeat it is the client's decision."""
+    pair.answers(answer, answer)
+    assert pair.gateway.ask("POST", "/predictions/a").status == (500 if b" 500 " in answer else 503)
+    assert sum(pair.asked()) == 1
 
 
-def test_a_question_that_ends_a_server_is_not_sent_to_the_next(tmp_path: Path) -> None:
-    """It was read, and the connection broke: the client decides."""
-    with pair(tmp_path, b"", b"") as (server, recorders):
-        answer = server.ask("POST", "/predictions/a")
-        assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
-        assert sum(len(recorder.received) for recorder in recorders) == 1
+def test_a_server_without_a_key_or_a_listener_is_passed_over(pair: Pair) -> None:
+    """The last test of these two."""
+    pair.answers(http("200 OK", b"0"), http("200 OK", b"1"))
+    pair.servers[0].listener.shutdown(socket.SHUT_RDWR)
+    pair.servers[0].listener.close()
+    wait_until(lambda: not listens(pair.servers[0].port), pair.gateway)
+    assert pair.told_apart() == {b"1"}
+    (pair.folders[1] / "key_file.json").unlink()
+    wait_until(lambda: pair.gateway.ask("POST", "/predictions/a").status == 503, pair.gateway)
 
 
 def test_every_server_needs_its_key_file(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from handler.predictor import Predictor
 from scripts.benchmark.ledger import Ledger, scores_of
 from tests.replicas import Clients, replicas, rounds
 
-WORDS = "parcel refund screen invoice battery address manual colour".split()
+WORDS = ["parcel", "refund", "screen", "invoice", "battery", "address", "manual", "colour"]
 TEXTS_A_ROUND = 3000
 
 
@@ -29,7 +29,10 @@ def test_no_client_sees_a_rolling_restart(mar: Path, predictor: Predictor) -> No
     texts = texts_of(TEXTS_A_ROUND * rounds())
     known = [scores_of(answer) for answer in predictor.answer_items(texts, {"top_k": None})]
     ledger = Ledger(known, predictor.engine.precision.tolerance)
-    with tempfile.TemporaryDirectory(prefix="rolling-") as folder, replicas(Path(folder), mar.parent) as (gateway, pair):
+    with (
+        tempfile.TemporaryDirectory(prefix="rolling-") as folder,
+        replicas(Path(folder), mar.parent) as (gateway, pair),
+    ):
         with Clients(gateway, "/predictions/tiny", texts, ledger) as clients:
             for server in pair * rounds():
                 clients.wait_for(20)

@@ -406,4 +406,6 @@ def test_a_worker_that_dies_costs_no_row(two_nodes: Nodes, mar: Path, tmp_path: 
         mine = {row["row"]: row for row in found if row["file"] == file}
         assert all(alike(one, mine[number]["answer"], 1e-5) for number, one in enumerate(known))
     assert SECRET not in told
-    assert not [path for path in two_nodes.logs.rglob("*") if path.is_file() and SECRET in path.read_text(errors="replace")]
+    assert not [
+        path for path in two_nodes.logs.rglob("*") if path.is_file() and SECRET in path.read_text(errors="replace")
+    ]

@@ -2,6 +2,7 @@
 # Run the gateway in the foreground, and keep it in step with TorchServe's keys and the operator's secrets.
 # TorchServe makes new keys whenever it starts; certificates and clients change while the gateway runs. All are looked at
 # every second, and nginx takes a change over without dropping a request. SIGTERM lets running requests finish.
+# Run it as TorchServe's user, whose alone the keys and the run folder are; not as root.
 #
 #   GATEWAY_SECRETS  folder with tls.crt, tls.key and clients.map    (default: /etc/gateway/secrets)
 #   GATEWAY_RUN      folder to write in, best in memory: it gets TorchServe's keys    (default: /run/gateway)
@@ -85,8 +86,11 @@ write_replicas() {
 state() { cat $key_files "$secrets/tls.crt" "$secrets/tls.key" "$secrets/clients.map" 2> /dev/null | cksum; }
 
 # nginx quotes a line that it cannot read: the key in it is cut off.
-valid() { "$nginx" -t -q -e stderr -p "$run" -c "$run/nginx.conf" 2>&1 | sed 's/Bearer  *[^" ;]*/Bearer .../g' >&2; }
+valid() { "$nginx" -t -q -e stderr -p "$run" -g "$globally" -c "$run/nginx.conf" 2>&1 | sed 's/Bearer  *[^" ;]*/Bearer .../g' >&2; }
 
+# Processes that root's nginx starts would be `nobody`, who may not open the sockets.
+globally=
+[ "$(id -u)" -ne 0 ] || globally="user $(id -un) $(id -gn);"
 server=
 stopped=
 trap 'stopped=1; [ -z "$server" ] || kill -QUIT "$server" 2> /dev/null || true' TERM INT
@@ -100,7 +104,7 @@ replicas | while read -r number address key_file; do echo "listen unix:$run/$num
 seen=$(state)
 write_replicas
 valid
-"$nginx" -e stderr -p "$run" -c "$run/nginx.conf" &
+"$nginx" -e stderr -p "$run" -g "$globally" -c "$run/nginx.conf" &
 server=$!
 while kill -0 "$server" 2> /dev/null; do
   # Again: an nginx that had only just been started may not have heard it.

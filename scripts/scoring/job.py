@@ -19,7 +19,7 @@ from pathlib import Path
 from scripts.client import JSON
 from scripts.console import ScriptError
 from scripts.scoring import corpus
-from scripts.scoring.corpus import Columns, Part, Source
+from scripts.scoring.corpus import Part, Source
 from scripts.scoring.output import OUTPUTS
 
 PLAN, MANIFEST = "_plan.json", "_manifest.json"
