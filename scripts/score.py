@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 from scripts.client import JSON
-from scripts.console import progress, run, say
+from scripts.console import ScriptError, progress, run, say
 from scripts.predict import object_of, positive
 from scripts.scoring import cluster
 from scripts.scoring.corpus import Columns, sources
@@ -75,10 +75,13 @@ def answer(ray: object, job: Job, setup: Setup, pool: cluster.Workers) -> None:
     if not missing:
         return
     say(f"{job.rows - kept} rows for {pool.count} workers of {pool.cores} cores and {pool.gpus:g} GPUs")
-    began, rows, processes = time.perf_counter(), 0, set[str]()
+    began, rows, processes, left_out = time.perf_counter(), 0, set[str](), list[int]()
     with progress() as bar:
         task = bar.add_task("rows", total=job.rows, completed=kept)
         for done in cluster.run(ray, job, setup, pool):
+            if "left_out" in done:
+                left_out.append(done["part"])
+                continue
             if not processes:
                 job.agree(done["serves"])
                 serves = done["serves"]
@@ -91,6 +94,8 @@ def answer(ray: object, job: Job, setup: Setup, pool: cluster.Workers) -> None:
     lost = max(0, len(processes) - pool.count)
     more = f"; {lost} workers died and were replaced" if lost else ""
     say(f"{rows} rows in {seconds:.1f} s ({rows / seconds:.1f} a second){more}")
+    if left_out:
+        raise ScriptError(f"some rows ended the worker that had them, again and again: {job.places(left_out)}")
 
 
 def told(manifest: JSON) -> int:

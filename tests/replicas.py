@@ -46,7 +46,8 @@ class Replica:
 
     def start(self) -> None:
         """Start it with every model of the store."""
-        options = ["--config", self.live.config, "--run-dir", self.live.run_dir, "--model-store", self.live.store]
+        folders = {"--config": self.live.config, "--run-dir": self.live.run_dir, "--model-store": self.live.store}
+        options = [str(word) for option in folders.items() for word in option]
         environment = {name: value for name, value in activated().items() if name != "PYTHONPATH"}
         with (self.live.run_dir / "output").open("ab") as output:
             self.process = subprocess.Popen(

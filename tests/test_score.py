@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from scripts.answerers import load
 from scripts.console import ScriptError
 from scripts.scoring import corpus
 from scripts.scoring.cluster import part_of
-from scripts.scoring.corpus import Columns, Row, sources
+from scripts.scoring.corpus import Columns, Part, Row, sources
 from scripts.scoring.job import MANIFEST, Job, fingerprint
 from scripts.scoring.output import OUTPUTS, Shape, narrowed
 from scripts.scoring.scorer import Scorer, Setup
@@ -290,21 +290,44 @@ def test_what_a_worker_cannot_do_is_told(tmp_path: Path, model_folder: Path) -> 
     """A parameter that no row would survive, another model, a file that shrank: once, not for each row."""
     path = tmp_path / "a.txt"
     path.write_text("a\nb\n")
-    for number, (changes, complaint) in enumerate(
-        [
-            ({"parameters": {"top_k": "many"}}, "top_k must be a whole number"),
-            ({"parameters": {"operation": "dance"}}, "unknown operation, accepted: predict"),
-            ({"fingerprint": "0"}, "is another model on this node"),
-            ({"settings": {"precision": "fp7"}}, "precision is 'fp7', accepted"),
-        ]
-    ):
-        job, setup = job_of(path, tmp_path / f"out{number}", model_folder)
-        scorer = Scorer(Setup(**{**vars(setup), **changes}))
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"parameters": {"top_k": "many"}}, "top_k must be a whole number"),
+        ({"parameters": {"operation": "dance"}}, "unknown operation, accepted: predict"),
+        ({"fingerprint": "0"}, "is another model on this node"),
+        ({"settings": {"precision": "fp7"}}, "precision is 'fp7', accepted"),
+    ]
+    job, setup = job_of(path, tmp_path / "out", model_folder)
+    for changes, complaint in wrong:
+        scorer = Scorer(replace(setup, **changes))
         told = json.loads(scorer({"part": [part_of(job, 0)]})["told"][0])
         assert complaint in told["failure"]
     path.write_text("a\n")
     told = json.loads(Scorer(setup)({"part": [part_of(job, 0)]})["told"][0])
     assert "changed while it was read" in told["failure"]
+
+
+def test_a_part_that_ends_every_worker_is_left_out(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After three of them; the others are answered, and its rows are named."""
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"{text}\n" for text in "abcdefgh"))
+    job, setup = job_of(path, tmp_path / "out", model_folder)
+    ends, answered = Scorer(setup), Scorer._answer
+
+    def answer(scorer: Scorer, part: Part, target: Path) -> tuple[int, int]:
+        if part.first == 0:
+            raise KeyboardInterrupt  # as abrupt as a process that is killed: nothing here catches it
+        return answered(scorer, part, target)
+
+    monkeypatch.setattr(Scorer, "_answer", answer)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            ends({"part": [part_of(job, 0)]})
+    told = [json.loads(one) for one in ends({"part": [part_of(job, 0), part_of(job, 1)]})["told"]]
+    assert told[0] == {"part": 0, "left_out": True}
+    assert (told[1]["part"], told[1]["rows"]) == (1, 4)
+    assert job.places([0]) == f"0 to 3 of {path}"
 
 
 # --- the command ---------------------------------------------------------------------------------------------------

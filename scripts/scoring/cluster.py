@@ -1,7 +1,7 @@
 """Ray: a cluster that is there or one on this machine, and workers that take one part after the other.
 
-A worker that dies is started again and its part given to whoever is free; after `TRIES` deaths a part is left out, so
-that one row which kills every worker does not stop the others.
+A worker that dies is started again, and its part done again, as often as it takes (Ray Data's own default); a part that
+ends every worker is left out by the workers themselves.
 """
 
 from __future__ import annotations
@@ -21,8 +21,6 @@ from scripts.console import ScriptError
 from scripts.scoring.job import Job
 from scripts.scoring.scorer import Scorer, Setup
 
-TRIES = 3  # of a part after its first
-LEFT_OUT = 10  # parts that may fail before the run ends
 MOST_CORES = 8  # of a worker, unless more are asked for
 WAITING = 2  # parts that a worker has at most, the one it answers included
 
@@ -38,9 +36,10 @@ class Workers:
 
 def import_ray() -> Any:
     """Import Ray; raises ScriptError where it is not installed."""
-    # Set before the import. It reports nothing about its use, and shows no progress of its own.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    # Read at the import. It reports nothing about its use; what it says of itself is in its logs.
+    quiet = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_LOG_LEVEL": "ERROR", "RAY_BACKEND_LOG_LEVEL": "fatal"}
+    for name, value in {**quiet, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}.items():
+        os.environ.setdefault(name, value)
     try:
         import ray
         import ray.data
@@ -95,11 +94,11 @@ def run(ray: Any, job: Job, setup: Setup, pool: Workers) -> Iterator[JSON]:
     """Let workers answer what is missing; yield what became of each part, in the order they are done.
 
     Raises:
-        ScriptError: a worker could not load the model, or too many parts failed.
+        ScriptError: a worker could not load the model, or not read or write a file.
     """
-    context = ray.data.DataContext.get_current()
-    context.enable_progress_bars = False
-    context.max_errored_blocks = LEFT_OUT
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    for old in job.folder.glob(".tries-*"):  # of a run before this one
+        old.unlink()
     rows = [{"part": part_of(job, index)} for index in job.missing()]
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).map_batches(
         Scorer,
@@ -108,8 +107,6 @@ def run(ray: Any, job: Job, setup: Setup, pool: Workers) -> Iterator[JSON]:
         compute=ray.data.ActorPoolStrategy(size=pool.count, max_tasks_in_flight_per_actor=WAITING),
         num_cpus=pool.cores,
         num_gpus=pool.gpus or None,
-        max_restarts=-1,
-        max_task_retries=TRIES,
     )
     try:
         for row in dataset.iter_rows():

@@ -211,11 +211,11 @@ class Cells(Form):
     delimiter: str
 
     def header(self, path: Path, columns: Columns) -> tuple[str, ...]:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             try:
                 header = headed(str(path), next(self._reader(file), []))
-            except (csv.Error, UnicodeDecodeError) as error:
-                raise ScriptError(f"the header of {path} cannot be read ({type(error).__name__})") from None
+            except csv.Error as error:
+                raise ScriptError(f"the header of {path} cannot be read: {error}") from None
         require(path, header, columns.text or TEXT, columns.pair, columns.id)
         return tuple(header)
 

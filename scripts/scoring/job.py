@@ -13,6 +13,7 @@ import hashlib
 import json
 import os
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -72,6 +73,12 @@ class Job:
         there = {path.name for path in self.folder.glob("part-*")}
         return [index for index in range(len(self.parts)) if self.path(index).name not in there]
 
+    def places(self, parts: Sequence[int]) -> str:
+        """Say where the rows of some parts are."""
+        found = [self.parts[index] for index in sorted(parts)]
+        told = [f"{part.first} to {part.first + part.rows - 1} of {self.sources[part.source].name}" for part in found]
+        return "; ".join(told[:10]) + (f"; and {len(told) - 10} other parts" if told[10:] else "")
+
     def manifest(self) -> JSON | None:
         """Return what a complete folder says of itself, or None."""
         return read(self.folder / MANIFEST) if (self.folder / MANIFEST).is_file() else None
@@ -97,7 +104,7 @@ class Job:
         """
         if missing := self.missing():
             raise ScriptError(f"{len(missing)} of {len(self.parts)} parts are not there: start again to go on")
-        for leftover in self.folder.glob(".part-*"):
+        for leftover in [*self.folder.glob(".part-*"), *self.folder.glob(".tries-*")]:
             leftover.unlink()
         rows: Counter[str] = Counter()
         errors: Counter[str] = Counter()

@@ -114,7 +114,8 @@ class Parquet(Output):
     def read(self, path: Path) -> Iterator[Answered]:
         import pyarrow.parquet as pq
 
-        table = pq.read_table(path, columns=["file", "row", "error.type"])
+        with pq.ParquetFile(path) as file:
+            table = file.read(columns=["file", "row", "error.type"])
         for told in table.to_pylist():
             error = told["error"]["type"] if told["error"] else ""
             yield Answered(told["file"], told["row"], error)
@@ -162,7 +163,14 @@ def listed(kind: JSON) -> list[str]:
 
 def fits(schema: JSON, value: JSON) -> bool:
     """Tell whether a value is of the type that a schema names; of a list, its elements too."""
-    kinds = {"array": list, "object": dict, "string": str, "number": float, "integer": int, "boolean": bool}
+    kinds: dict[str, type] = {
+        "array": list,
+        "object": dict,
+        "string": str,
+        "number": float,
+        "integer": int,
+        "boolean": bool,
+    }
     kind = schema.get("type")
     if kind not in kinds or not isinstance(value, kinds[kind]):
         return False
