@@ -418,6 +418,7 @@ def test_a_worker_that_dies_costs_no_row(two_nodes: Nodes, mar: Path, tmp_path: 
     print(told)
     assert run.returncode == 1, told
     assert 0 < there < 82, "it was killed in the middle"
+    assert f"Worker PID: {victim.pid} " in told
     manifest = json.loads((output / MANIFEST).read_text())
     assert (manifest["rows"], manifest["errors"]) == (1602, {"InvalidInput": 2})
     found = [json.loads(line) for path in sorted(output.glob("part-*")) for line in path.read_bytes().splitlines()]

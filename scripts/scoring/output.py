@@ -163,18 +163,10 @@ def listed(kind: JSON) -> list[str]:
 
 def fits(schema: JSON, value: JSON) -> bool:
     """Tell whether a value is of the type that a schema names; of a list, its elements too."""
-    kinds: dict[str, type] = {
-        "array": list,
-        "object": dict,
-        "string": str,
-        "number": float,
-        "integer": int,
-        "boolean": bool,
-    }
-    kind = schema.get("type")
-    if kind not in kinds or not isinstance(value, kinds[kind]):
-        return False
-    return kind != "array" or all(fits(schema["items"], item) for item in value)
+    if schema.get("type") == "array":
+        return isinstance(value, list) and all(fits(schema["items"], item) for item in value)
+    kinds = {"object": dict, "string": str, "number": float, "integer": int, "boolean": bool}
+    return isinstance(value, kinds.get(schema.get("type"), ()))
 
 
 def arrow(schema: JSON) -> Any:
