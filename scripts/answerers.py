@@ -12,14 +12,17 @@ import threading
 import zipfile
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scripts.client import JSON, Inference
 from scripts.console import ScriptError
 from scripts.server import NotRunning, Refused, Server, Unavailable, UnknownModel
 
 if TYPE_CHECKING:
+    import torch
+
     from handler.predictor import Predictor
 
 LONGEST_PAUSE = 8.0  # s, between two tries
@@ -86,8 +89,8 @@ def load_local(arguments: argparse.Namespace, stack: ExitStack) -> Answerer:
     return lambda questions: predictor.answer_items(questions, parameters)
 
 
-def load(folder: Path, stack: ExitStack) -> Predictor:
-    """Load a model folder or an archive with its own settings."""
+def load(folder: Path, stack: ExitStack, device: torch.device | None = None, **settings: Any) -> Predictor:
+    """Load a model folder or an archive with its own settings, some of which may be replaced."""
     from handler.config import ModelConfig, ServingConfig
     from handler.predictor import Predictor
 
@@ -101,6 +104,6 @@ def load(folder: Path, stack: ExitStack) -> Predictor:
         folder = Path(unpacked)
     elif not folder.is_dir():
         raise ScriptError(f"no model at {folder}")
-    settings = folder / "model-config.yaml"
-    config = ModelConfig.read(settings).handler if settings.is_file() else ServingConfig()
-    return Predictor.load(folder, config)
+    own = folder / "model-config.yaml"
+    config = ModelConfig.read(own).handler if own.is_file() else ServingConfig()
+    return Predictor.load(folder, replace(config, **settings), device)

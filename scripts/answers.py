@@ -16,6 +16,15 @@ def is_error(answer: JSON) -> bool:
     return isinstance(answer, dict) and isinstance(answer.get("error"), dict)
 
 
+def line_of(value: JSON) -> bytes:
+    """Write one JSON line."""
+    try:
+        written = json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a character, which JSON can escape and UTF-8 cannot hold
+        written = json.dumps(value).encode()
+    return written + b"\n"
+
+
 class Lines:
     """Answers as JSON lines."""
 
@@ -29,11 +38,7 @@ class Lines:
         if self.with_text:
             line |= question if isinstance(question, dict) else {"text": question}
         line |= answer if is_error(answer) else {"answer": answer}
-        try:
-            written = json.dumps(line, ensure_ascii=False).encode()
-        except UnicodeEncodeError:  # half a character, which JSON can escape and UTF-8 cannot hold
-            written = json.dumps(line).encode()
-        self.file.write(written + b"\n")
+        self.file.write(line_of(line))
 
     def flush(self) -> None:
         """Let what was written survive the end of this process."""

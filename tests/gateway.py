@@ -10,7 +10,7 @@ import ssl
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
@@ -110,9 +110,15 @@ def nginx() -> str:
 
 @contextmanager
 def running(
-    folder: Path, upstream: int, key_file: Path, changes: dict[str, str] | None = None, *, wait: bool = True
+    folder: Path,
+    upstream: int,
+    key_file: Path,
+    changes: dict[str, str] | None = None,
+    *,
+    others: Sequence[tuple[int, Path]] = (),
+    wait: bool = True,
 ) -> Iterator[Gateway]:
-    """Run the gateway on a port of its own, with some settings changed."""
+    """Run the gateway on a port of its own, with some settings changed, before one server or several."""
     secrets = folder / "secrets"
     secrets.mkdir(parents=True)
     authority = trustme.CA()
@@ -124,19 +130,18 @@ def running(
     (secrets / "clients.map").write_text(f'"Bearer {KEY}" shop;\n"Bearer {OTHER}" desk;\n')
     (port,) = free_ports(1)
     text = CONFIG
-    for old, new in {"listen 8443": f"listen 127.0.0.1:{port}", "127.0.0.1:8080": f"127.0.0.1:{upstream}"}.items():
-        assert text.count(old) == 1, old
-        text = text.replace(old, new)
-    for old, new in (changes or {}).items():
+    for old, new in {"listen 8443": f"listen 127.0.0.1:{port}", **(changes or {})}.items():
         assert old in text, old
         text = text.replace(old, new)
     (folder / "nginx.conf").write_text(text.replace("worker_processes auto", "worker_processes 1"))
+    servers = [(upstream, key_file), *others]
     environment = {
         **os.environ,
         "GATEWAY_SECRETS": str(secrets),
         "GATEWAY_RUN": str(folder / "run"),
         "GATEWAY_CONF": str(folder / "nginx.conf"),
-        "KEY_FILE": str(key_file),
+        "TORCHSERVE": " ".join(f"127.0.0.1:{number}" for number, _ in servers),
+        "KEY_FILE": " ".join(str(path) for _, path in servers),
         "GATEWAY_NGINX": nginx(),
     }
     with (folder / "log").open("ab") as log:
@@ -144,7 +149,9 @@ def running(
     gateway = Gateway(port, folder)
     try:
         if wait:
-            wait_until(lambda: listens(port), gateway)
+            # The process that only tests the configuration listens too, for a moment: it writes no number.
+            pid = folder / "run" / "nginx.pid"
+            wait_until(lambda: listens(port) and pid.exists() and pid.read_text(), gateway)
         yield gateway
     finally:
         process.terminate()

@@ -14,6 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.live import PORTS
 from tests.samples import ROOT, read_settings
 
 DEPLOY = ROOT / "deploy"
@@ -37,6 +38,7 @@ def name(path: Path) -> str:
 POD = load(DEPLOY / "kubernetes" / "base" / "deployment.yaml")["spec"]["template"]["spec"]
 RUNTIME = load(DEPLOY / "kserve" / "runtime.yaml")["spec"]
 COMPOSE = load(DEPLOY / "compose.yaml")
+REPLICAS = load(DEPLOY / "compose.replicas.yaml")
 SIDECAR, MAIN = POD["initContainers"][0], POD["containers"][0]
 CONTAINERS = [SIDECAR, MAIN, RUNTIME["containers"][0]]
 
@@ -153,7 +155,8 @@ def test_torchserve_stays_on_the_loopback_behind_the_gateway() -> None:
     """In the pod and in compose, where both share a network; only the gateway and the metrics are reached."""
     address = read_settings(ROOT / "config.properties")["inference_address"]
     nginx = (DEPLOY / "gateway" / "nginx.conf").read_text(encoding="utf-8")
-    assert f"server {address.removeprefix('http://')} " in nginx
+    start = (DEPLOY / "gateway" / "run.sh").read_text(encoding="utf-8")
+    assert f"${{TORCHSERVE:-{address.removeprefix('http://')}}}" in start
     assert f"listen {GATEWAY_PORT} ssl;" in nginx
     assert {"name": "TS_INFERENCE_ADDRESS", "value": address} in MAIN["env"]
     server, gateway = COMPOSE["services"]["server"], COMPOSE["services"]["gateway"]
@@ -194,6 +197,25 @@ def test_every_service_of_compose_is_locked(service: str) -> None:
     assert settings["mem_limit"]
     assert "healthcheck" in settings or service in ("server", "pod"), "the image of the server brings its own"
     assert ":latest" not in settings["image"]
+
+
+def test_the_second_server_is_like_the_first() -> None:
+    """But for its ports, none of which is the first's, and its run folder; gateway and Prometheus know both."""
+    first = COMPOSE["services"]["server"]
+    second, gateway = (REPLICAS["services"][service] for service in ("server-2", "gateway"))
+    assert {**second, "environment": 0, "volumes": 0} == {**first, "environment": 0, "volumes": 0}
+    assert second["volumes"] == [volume.replace("run:", "run-2:") for volume in first["volumes"]]
+    settings = read_settings(ROOT / "config.properties")
+    moved = {name.removeprefix("TS_").lower(): value for name, value in second["environment"].items()}
+    assert set(moved) == set(PORTS)
+    assert not {moved[name][-4:] for name in PORTS} & {settings[name][-4:] for name in PORTS}
+    asked, keys = (gateway["environment"][name].split() for name in ("TORCHSERVE", "KEY_FILE"))
+    assert [f"http://{address}" for address in asked] == [settings["inference_address"], moved["inference_address"]]
+    assert keys == ["/app/run/key_file.json", "/app/run-2/key_file.json"]
+    mounted = [volume.split(":")[1] for volume in COMPOSE["services"]["gateway"]["volumes"] + gateway["volumes"]]
+    assert all(key.rpartition("/")[0] in mounted for key in keys)
+    (target,) = load(DEPLOY / "prometheus" / "replicas" / "second.yml")
+    assert target["targets"] == [f"server:{moved['metrics_address'][-4:]}"]
 
 
 def test_every_path_of_compose_is_there() -> None:

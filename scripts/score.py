@@ -1,0 +1,148 @@
+#!/usr/bin/env python3
+"""Answer every row of a corpus on a Ray cluster, with the model that a server would have: no server takes part.
+
+Files are CSV, TSV, JSON lines, Parquet or text, one text a line; folders are searched for them. Rows of JSON lines and
+Parquet without a column `text` are questions as a whole, e.g. {"question": ..., "context": ...}. Each row of the output
+has the `file` and the number of the `row` in it, counted from 0, then `answer` or, where there is none, `error`.
+
+The output is a folder of parts that is complete when it has a _manifest.json; then every row is in it once. A run that
+was cut short goes on where it stopped when it is started again. On a cluster every node needs this checkout with its
+environment, and must find model, files and output under the same paths.
+
+Exits with 0 when every row got its answer, with 1 when some got an error, with 2 when the run could not finish.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+from scripts.client import JSON
+from scripts.console import ScriptError, progress, run, say
+from scripts.predict import object_of, positive
+from scripts.scoring import cluster
+from scripts.scoring.corpus import Columns, sources
+from scripts.scoring.job import Job, fingerprint
+from scripts.scoring.output import OUTPUTS
+from scripts.scoring.scorer import Setup
+
+
+def main() -> int:
+    """Answer what the output folder lacks, then look whether it has everything."""
+    arguments = parse_arguments()
+    cluster.import_ray()
+    columns = Columns(arguments.column, arguments.pair_column, arguments.id)
+    files = sources(arguments.inputs, columns)
+    say(f"counting the rows of {len(files)} files")
+    model = {"sha256": fingerprint(arguments.model)}
+    settings = {name: getattr(arguments, name) for name in ("precision", "max_batch_tokens")}
+    options = {
+        "columns": vars(columns),
+        "model": model,
+        "settings": settings,
+        "parameters": arguments.parameters,
+        "rows_per_batch": arguments.rows_per_batch,
+    }
+    job = Job.open(arguments.output, arguments.format, files, arguments.rows_per_part, options)
+    if manifest := job.manifest():
+        say(f"{arguments.output} is complete already")
+        return told(manifest)
+    with cluster.connected(arguments.address) as ray:
+        pool = cluster.workers(ray, arguments.workers, arguments.cpus, arguments.gpus)
+        setup = Setup(
+            str(arguments.model.resolve()),
+            model["sha256"],
+            {name: value for name, value in settings.items() if value is not None},
+            arguments.parameters,
+            columns,
+            files,
+            arguments.format,
+            arguments.rows_per_batch,
+            pool.cores,
+            bool(pool.gpus),
+        )
+        answer(ray, job, setup, pool)
+    return told(job.close())
+
+
+def answer(ray: object, job: Job, setup: Setup, pool: cluster.Workers) -> None:
+    """Let workers answer what is missing, and say how it goes."""
+    missing = job.missing()
+    kept = job.rows - sum(job.parts[index].rows for index in missing)
+    if kept:
+        say(f"{kept} of {job.rows} rows are answered already: going on from there")
+    if not missing:
+        return
+    say(f"{job.rows - kept} rows for {pool.count} workers of {pool.cores} cores and {pool.gpus:g} GPUs")
+    began, rows, processes, left_out = time.perf_counter(), 0, set[str](), list[int]()
+    with progress() as bar:
+        task = bar.add_task("rows", total=job.rows, completed=kept)
+        for done in cluster.run(ray, job, setup, pool):
+            if "left_out" in done:
+                left_out.append(done["part"])
+                continue
+            if not processes:
+                job.agree(done["serves"])
+                serves = done["serves"]
+            elif done["serves"] != serves:
+                job.agree(done["serves"])
+            processes.add(done["process"])
+            rows += done["rows"]
+            bar.update(task, advance=done["rows"])
+    seconds = time.perf_counter() - began
+    lost = max(0, len(processes) - pool.count)
+    more = f"; {lost} workers died and were replaced" if lost else ""
+    say(f"{rows} rows in {seconds:.1f} s ({rows / seconds:.1f} a second){more}")
+    if left_out:
+        raise ScriptError(f"some rows ended the worker that had them, again and again: {job.places(left_out)}")
+
+
+def told(manifest: JSON) -> int:
+    """Say what a complete folder has; return the exit code."""
+    errors = ", ".join(f"{count} {kind}" for kind, count in manifest["errors"].items())
+    say(f"{manifest['rows']} rows, each once; errors: {errors or 'none'}")
+    return 1 if manifest["errors"] else 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("inputs", nargs="+", type=Path, metavar="FILE", help="or a folder of files")
+    parser.add_argument("--model", type=Path, required=True, metavar="PATH", help="a .mar or a model folder")
+    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the parts go")
+    parser.add_argument("--format", choices=OUTPUTS, default="parquet", help="of the parts (default: parquet)")
+
+    rows = parser.add_argument_group("rows")
+    rows.add_argument("--column", metavar="NAME", help="of the text (default: text)")
+    rows.add_argument("--pair-column", metavar="NAME", help="of the second text")
+    rows.add_argument("--id", metavar="NAME", help="a column that goes into the output as `id`")
+
+    answers = parser.add_argument_group("answers")
+    answers.add_argument("--top-k", type=int, metavar="N", help="labels an answer (default: the model's)")
+    answers.add_argument("--operation", metavar="WORD", help="another use of the model, e.g. embed")
+    answers.add_argument("--parameters", type=object_of, default={}, metavar="JSON", help="of the task, as an object")
+    answers.add_argument("--precision", metavar="WORD", help="instead of the model's own setting")
+
+    speed = parser.add_argument_group("workers")
+    speed.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster, or auto (default: this machine alone)")
+    speed.add_argument("--workers", type=positive, metavar="N", help="at most (default: as many as fit)")
+    speed.add_argument(
+        "--cpus", type=positive, metavar="N", help="cores of a worker (default: those of the smallest node, at most 8)"
+    )
+    speed.add_argument("--gpus", type=float, default=0, metavar="X", help="of a worker, e.g. 1 or 0.5 (default: 0)")
+    speed.add_argument(
+        "--rows-per-batch", type=positive, default=1024, metavar="N", help="sorted and packed at once (default: 1024)"
+    )
+    speed.add_argument("--max-batch-tokens", type=positive, metavar="N", help="of one forward pass")
+    speed.add_argument(
+        "--rows-per-part", type=positive, default=8192, metavar="N", help="of a file of the output (default: 8192)"
+    )
+    arguments = parser.parse_args()
+    given = {"top_k": arguments.top_k, "operation": arguments.operation}
+    arguments.parameters |= {name: value for name, value in given.items() if value is not None}
+    return arguments
+
+
+if __name__ == "__main__":
+    run(main)
