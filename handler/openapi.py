@@ -10,7 +10,7 @@ from handler.tasks import Task
 from handler.wire import JSON, ModelName
 
 ERRORS = {
-    400: "not JSON, not UTF-8, duplicate keys, too deep, or empty",
+    400: "not JSON, not UTF-8, duplicate keys, too deep, or empty; or no valid key",
     404: "unknown model, version or operation",
     413: "too many texts, too many characters, or too many tokens",
     415: "a form without data, an encoding, or another charset",
@@ -104,25 +104,24 @@ class _Use:
         one = {"anyOf": [_ref("Explanation"), _object({"answer": self._ref("Answer")})]}
         many = {"type": "array", "items": {"anyOf": [one, _ref("ItemError")]}}
         summary = "Why: what each word contributes to the score (integrated gradients)"
-        return _operation(summary, self._bodies("ExplainParameters"), {"anyOf": [one, many]})
+        told = {"anyOf": [one, many, _kserve_explained()]}
+        return _operation(summary, self._bodies("ExplainParameters"), told)
 
     def kserve(self, *, explained: bool = False) -> JSON:
         """Describe KServe's first protocol."""
-        names = ["predictions", "explanations"] if explained else ["predictions"]
         body = self._kserve("ExplainParameters" if explained else "Parameters")
         example = {"instances": [self.example], **self._with_parameters()}
-        told = _object({name: {"type": "array"} for name in names})
+        told = _kserve_explained() if explained else _object({"predictions": {"type": "array"}})
         summary = "KServe v1: " + (":explain" if explained else ":predict")
-        return _operation(summary, {"application/json": {"schema": body, "example": example}}, told)
+        return _operation(summary, {"application/json": {"schema": body, "example": example}}, told, error=_either())
 
     def open_inference(self) -> JSON:
         """Describe the Open Inference Protocol."""
         item = self.example if isinstance(self.example, dict) else {self.task.fields[0]: self.example}
         inputs = [_tensor(name, value) for name, value in item.items()]
         body = {"schema": _ref("InferenceRequest"), "example": {"inputs": inputs, **self._with_parameters()}}
-        failed = _object({"error": {"type": "string"}})
         return _operation(
-            "Open Inference Protocol v2", {"application/json": body}, _ref("InferenceResponse"), error=failed
+            "Open Inference Protocol v2", {"application/json": body}, _ref("InferenceResponse"), error=_either()
         )
 
     def _bodies(self, parameters: str) -> JSON:
@@ -184,6 +183,11 @@ def _explanation() -> JSON:
     )
 
 
+def _kserve_explained() -> JSON:
+    """Describe explanations in KServe's first protocol, which stand beside the predictions."""
+    return _object({name: {"type": "array"} for name in ("predictions", "explanations")})
+
+
 def _tensor(name: str, value: JSON) -> JSON:
     """Write one field of an example as a tensor of one row."""
     elements = value if isinstance(value, list) else [value]
@@ -206,6 +210,14 @@ def _tensors() -> dict[str, JSON]:
 
 def _error() -> JSON:
     return _object({"code": {"type": "integer"}, "type": {"type": "string"}, "message": {"type": "string"}})
+
+
+def _either() -> JSON:
+    """Describe an error on KServe's routes: what is not even a body of theirs has the shape of v2 on both of them.
+
+    TorchServe's own refusals, of keys and models, have its own shape everywhere.
+    """
+    return {"anyOf": [_ref("Error"), _object({"error": {"type": "string"}})]}
 
 
 def _object(properties: JSON, required: list[str] | None = None) -> JSON:

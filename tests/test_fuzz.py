@@ -16,8 +16,8 @@ from handler.tasks import TASKS
 from handler.tasks.parameters import Choice, Flag, Parameter, Whole
 from handler.wire import Body, Question, parse, read, write_value
 from handler.work import Request
+from tests.bad_input import GOOD, WHOLE, requests
 from tests.samples import JSON_TYPE, MODELS, TEXTS, LoadMain, told
-from tests.test_bad_input import GOOD, WHOLE, requests
 from tests.test_wire import binary_body, packed
 
 REFUSALS = {400, 404, 413, 422}

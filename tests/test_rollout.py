@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import sys
-import threading
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from handler.config import ModelConfig
-from handler.predictor import Predictor
 from scripts import models
 from scripts.archives import Archive, Store
 from scripts.client import JSON
 from scripts.console import ScriptError
-from scripts.package import build
 from scripts.server import UnknownModel
 from scripts.verdicts import scores, verdict
 from tests.live import Live
-from tests.samples import ROOT, TEXTS, MakeModel, ask, told
+from tests.reliability.versions import rolled
+from tests.samples import ROOT, TEXTS, MakeModel
 from tests.stand_in import StandIn, error, write_archive
 
 
@@ -290,83 +285,27 @@ def test_answers_of_every_task_can_be_compared(answer: JSON, said: JSON, numbers
         assert dict(scores(answer[::-1])) == found
 
 
-class Load:
-    """Clients that ask one unique text after the other, and a ledger of what came back."""
-
-    def __init__(self, live: Live, model: str, n_clients: int) -> None:
-        self.live, self.model = live, model
-        self.over = threading.Event()
-        self.ledger: dict[str, requests.Response | Exception] = {}
-        self.slowest_s = 0.0
-        self._clients = [threading.Thread(target=self._ask, args=(number,)) for number in range(n_clients)]
-
-    def __enter__(self) -> Load:
-        for client in self._clients:
-            client.start()
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self.over.set()
-        for client in self._clients:
-            client.join()
-
-    def _ask(self, client: int) -> None:
-        with requests.Session() as session:
-            session.headers.update({"Authorization": f"Bearer {self.live.key}", "Content-Type": "text/plain"})
-            for number in itertools.count():
-                if self.over.is_set():
-                    return
-                text = f"client {client} asks question {number}"
-                began = time.monotonic()
-                try:
-                    self.ledger[text] = session.post(f"{self.live.url}/predictions/{self.model}", data=text, timeout=30)
-                except requests.RequestException as error:
-                    self.ledger[text] = error
-                self.slowest_s = max(self.slowest_s, time.monotonic() - began)
-                time.sleep(0.01)  # the cores are wanted by the worker that loads, too
-
-
 @pytest.mark.server
 def test_a_version_comes_and_goes_under_load(live: Live, model_folder: Path, make_model: MakeModel) -> None:
-    """1.0, 2.0 and back while three clients ask: every request gets the right answer, of exactly one version."""
+    """1.0, 2.0 and back under load: every request gets the right answer, of exactly one version (F4)."""
     settings = ModelConfig.read(ROOT / "model-config.yaml")
     settings = replace(settings, handler=replace(settings.handler, threads=1))
-    folders = {"1.0": model_folder, "2.0": make_model(labels=("red", "green", "blue", "grey"))}
-    build(folders["1.0"], "rolling", "1.0", settings, live.store)
-    live.script("models.py", "register", "rolling")
-    build(folders["2.0"], "rolling", "2.0", settings, live.store)
-    with Load(live, "rolling", 3) as load:
+    folders = (model_folder, make_model(labels=("red", "green", "blue", "grey")))
+    recorded = live.run_dir / "recorded.jsonl"
+    recorded.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    told: list[tuple[int, str]] = []
+
+    def compare() -> None:
         live.script("models.py", "register", "rolling")
-        recorded = live.run_dir / "recorded.jsonl"
-        recorded.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
-        shadow = live.script(
-            "models.py", "shadow", "rolling", "--candidate", "2.0", "--jsonl", str(recorded), "--json", check=False
-        )
-        live.script("models.py", "promote", "rolling", "--version", "2.0")
-        assert "2.0" in live.script("models.py", "list").stdout
-        live.script("models.py", "rollback", "rolling")
-    report = json.loads(shadow.stdout)
-    assert (shadow.returncode, report["flipped"], report["compared"]) == (1, len(TEXTS), len(TEXTS))
-    replies = {text: reply for text, reply in load.ledger.items() if isinstance(reply, requests.Response)}
-    assert len(replies) == len(load.ledger), "a connection broke"
-    assert {reply.status_code for reply in replies.values()} == {200}
-    served = dict.fromkeys(folders, 0)
-    for version, folder in folders.items():
-        predictor = Predictor.load(folder)
-        digest = archive_of(live, version).hash
-        mine = {text: reply.json() for text, reply in replies.items() if reply.headers["x-model-hash"] == digest}
-        served[version] = len(mine)
-        expected = [told(reply) for reply in ask(predictor, *mine)]
-        for one, answer in zip(expected, mine.values(), strict=True):
-            assert predictor.task.agree(one, answer, 1e-5)
-    print(f"{served}, slowest {load.slowest_s:.2f} s")
-    assert sum(served.values()) == len(load.ledger)
-    assert min(served.values()) > 10
+        asked = ["shadow", "rolling", "--candidate", "2.0", "--jsonl", str(recorded), "--json"]
+        shadow = live.script("models.py", *asked, check=False)
+        told.append((shadow.returncode, shadow.stdout))
+
+    seen = rolled(live, folders, settings, repeats=1, rate=40, before=compare)
+    print(seen.figures())
+    assert seen.kept, seen.broken
+    ((code, report),) = told
+    found = json.loads(report)
+    assert (code, found["flipped"], found["compared"]) == (1, len(TEXTS), len(TEXTS))
     assert Store(live.store).kept("rolling").keys() == {"2.0"}
     live.script("models.py", "unregister", "rolling")
-
-
-def archive_of(live: Live, version: str) -> Archive:
-    """Return the archive of a version after the way back."""
-    store = Store(live.store)
-    return Archive.read(store.current("rolling") if version == "1.0" else store.kept("rolling")[version])
