@@ -18,7 +18,7 @@ from handler.engine import kernels
 from scripts.console import ScriptError, run, say
 
 OPTIONS = (
-    *("-O3", "-ffp-contract=fast", "-fno-math-errno", "-mprefer-vector-width=512"),
+    *("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-strict-aliasing", "-mprefer-vector-width=512"),
     *("-shared", "-fPIC", "-nostdlib", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror", "-s"),
 )
 

@@ -9,6 +9,7 @@
 
 typedef float vec __attribute__((ext_vector_type(16), aligned(4)));
 typedef int32_t ints __attribute__((ext_vector_type(16), aligned(4)));
+typedef uint32_t uints __attribute__((ext_vector_type(16), aligned(4)));
 typedef uint16_t halves __attribute__((ext_vector_type(16), aligned(2)));
 typedef uint8_t bytes __attribute__((ext_vector_type(16), aligned(1)));
 
@@ -117,23 +118,35 @@ INLINE void transpose(vec x[LANES]) {  // four perfect shuffles
   }
 }
 
+// What is multiplied and added: one number, or, of bf16 where the processor does it at once, two in the place of one.
+#ifdef __AVX512BF16__
+typedef __bf16 both __attribute__((ext_vector_type(32)));
+enum { PAIRS = 1 };
+INLINE vec added(vec sum, float x, vec y, int pairs) {
+  return pairs ? (vec)__builtin_ia32_dpbf16ps_512(sum, (both)(vec)x, (both)y) : sum + x * y;
+}
+#else
+enum { PAIRS = 0 };
+INLINE vec added(vec sum, float x, vec y, int pairs) { return (void)pairs, sum + x * y; }
+#endif
+
 // sums (ROWS, vecs * LANES) = x (ROWS, depth) y (depth, vecs * LANES)
-INLINE void multiply(int vecs, const float *x, int64_t x_stride, const float *y, int64_t y_stride, int64_t depth,
-                     vec sums[ROWS][2]) {
+INLINE void multiply(int pairs, int vecs, const float *x, int64_t x_stride, const float *y, int64_t y_stride,
+                     int64_t depth, vec sums[ROWS][2]) {
 #pragma unroll
   for (int row = 0; row < ROWS; row++) sums[row][0] = sums[row][1] = 0;
   for (int64_t d = 0; d < depth; d++)
     for (int v = 0; v < vecs; v++) {
       const vec its = *(const vec *)(y + d * y_stride + v * LANES);
 #pragma unroll
-      for (int row = 0; row < ROWS; row++) sums[row][v] += x[row * x_stride + d] * its;
+      for (int row = 0; row < ROWS; row++) sums[row][v] = added(sums[row][v], x[row * x_stride + d], its, pairs);
     }
 }
 
-INLINE void multiply_some(int vecs, const float *x, int64_t x_stride, const float *y, int64_t y_stride, int64_t depth,
-                          vec sums[ROWS][2]) {  // so that the compiler knows how many
-  if (vecs == 2) multiply(2, x, x_stride, y, y_stride, depth, sums);
-  else multiply(1, x, x_stride, y, y_stride, depth, sums);
+INLINE void multiply_some(int pairs, int vecs, const float *x, int64_t x_stride, const float *y, int64_t y_stride,
+                          int64_t depth, vec sums[ROWS][2]) {  // so that the compiler knows how many
+  if (vecs == 2) multiply(pairs, 2, x, x_stride, y, y_stride, depth, sums);
+  else multiply(pairs, 1, x, x_stride, y, y_stride, depth, sums);
 }
 
 // --- attention -----------------------------------------------------------------------------------------------------
@@ -152,42 +165,52 @@ typedef struct {  // as in kernels.py
   int64_t next, thread;  // counted up by the threads
 } Attention;
 
-static void attend_one(const Attention *its, int64_t sequence, int64_t head, float *scratch) {
+// With `pairs`, each place in the scratch holds two numbers in bf16: neighbours of a head's width, or two tokens' values.
+INLINE void attend_one(int pairs, const Attention *its, int64_t sequence, int64_t head, float *scratch) {
   const int64_t start = its->offsets[sequence], length = its->offsets[sequence + 1] - start;
-  const int64_t width = its->width, wide = up(width), keys = up(length), column = head * width;
-  float *turned = scratch, *values = turned + wide * keys;  // keys (wide, keys); values (keys, wide)
+  const int64_t width = its->width, wide = up(width), keys = up(length), column = head * width, each = 1 + pairs;
+  const int64_t depth = width / each, tokens = (length + pairs) / each;
+  float *turned = scratch, *values = turned + wide * keys;  // keys (depth, keys); values (tokens, wide)
   float *queries = values + keys * wide, *shares = queries + ROWS * wide;  // (ROWS, wide); (ROWS, keys)
+  const enum kind kind = pairs ? FP32 : its->kind;  // pairs are moved as if they were one number
+  const int64_t first = its->alone ? sequence : start, asked = its->alone ? 1 : length;
 
   for (int64_t j = 0; j < keys; j += LANES)
-    for (int64_t d = 0; d < width; d += LANES) {
+    for (int64_t d = 0; d < depth; d += LANES) {
       vec x[LANES];
       for (int i = 0; i < LANES; i++)
-        x[i] = j + i < length ? load(its->key, (start + j + i) * its->stride + column + d, its->kind, width - d) : (vec)0;
+        x[i] = j + i < length ? load(its->key, ((start + j + i) * its->stride + column) / each + d, kind, depth - d) : (vec)0;
       transpose(x);
       for (int i = 0; i < LANES; i++) *(vec *)(turned + (d + i) * keys + j) = x[i];
     }
-  for (int64_t j = 0; j < length; j++)
-    for (int64_t d = 0; d < width; d += LANES)
-      *(vec *)(values + j * wide + d) = load(its->value, (start + j) * its->stride + column + d, its->kind, width - d);
+  for (int64_t j = 0; j < tokens; j++)
+    for (int64_t d = 0; d < width; d += LANES) {
+      const int64_t at = (start + j * each) * its->stride + column + d;
+      vec x = load(its->value, at, its->kind, width - d);
+      if (pairs) {
+        const int64_t n = j * 2 + 1 < length ? width - d : 0;
+        x = (vec)((ints)load(its->value, n > 0 ? at + its->stride : at, BF16, n) | (ints)((uints)x >> 16));
+      }
+      *(vec *)(values + j * wide + d) = x;
+    }
 
-  const int64_t asked = its->alone ? 1 : length, first = its->alone ? sequence : start;
   for (int64_t i = 0; i < asked; i += ROWS) {
     const int64_t rows = asked - i < ROWS ? asked - i : ROWS;  // the first is computed again in the place of others
     for (int64_t row = 0; row < ROWS; row++)
-      for (int64_t d = 0; d < width; d += LANES) {
-        const int64_t at = (first + i + (row < rows ? row : 0)) * its->query_stride + column + d;
-        *(vec *)(queries + row * wide + d) = load(its->query, at, its->kind, width - d) * its->scale;
+      for (int64_t d = 0; d < depth; d += LANES) {
+        const int64_t at = ((first + i + (row < rows ? row : 0)) * its->query_stride + column) / each + d;
+        *(vec *)(queries + row * wide + d) = load(its->query, at, kind, depth - d);
       }
 
     vec sums[ROWS][2], most[ROWS];
     for (int row = 0; row < ROWS; row++) most[row] = -1e30f;
     for (int64_t j = 0; j < keys; j += 2 * LANES) {
       const int vecs = j + LANES < keys ? 2 : 1;
-      multiply_some(vecs, queries, wide, turned + j, keys, width, sums);
+      multiply_some(pairs, vecs, queries, wide, turned + j, keys, depth, sums);
 #pragma unroll
       for (int row = 0; row < ROWS; row++)
         for (int v = 0; v < vecs; v++) {
-          const vec x = keep(sums[row][v], length - j - v * LANES, -1e30f);
+          const vec x = keep(sums[row][v] * its->scale, length - j - v * LANES, -1e30f);
           most[row] = __builtin_elementwise_max(most[row], x);
           *(vec *)(shares + row * keys + j + v * LANES) = x;
         }
@@ -197,18 +220,19 @@ static void attend_one(const Attention *its, int64_t sequence, int64_t head, flo
 #pragma unroll
     for (int row = 0; row < ROWS; row++) {
       const float top = most_of(most[row]);
+      float *share = shares + row * keys;
       vec sum = 0;
       for (int64_t j = 0; j < keys; j += LANES) {
-        vec *share = (vec *)(shares + row * keys + j);
-        *share = power_of_two(*share - top);
-        sum += *share;
+        const vec x = power_of_two(*(vec *)(share + j) - top);
+        store(share, j, x, pairs ? BF16 : FP32, LANES);  // of pairs, behind what is still to be read
+        sum += x;
       }
       parts[row] = 1 / sum_of(sum);
     }
 
     for (int64_t d = 0; d < width; d += 2 * LANES) {
       const int vecs = d + LANES < wide ? 2 : 1;
-      multiply_some(vecs, shares, keys, values + d, wide, length, sums);
+      multiply_some(pairs, vecs, shares, keys, values + d, wide, tokens, sums);
       for (int64_t row = 0; row < rows; row++)
         for (int64_t v = 0; v < vecs; v++) {
           const int64_t at = (first + i + row) * its->answer_stride + column + d + v * LANES;
@@ -224,7 +248,8 @@ static void attend_some(void *given) {
   float *scratch = its->scratch + __atomic_fetch_add(&its->thread, 1, __ATOMIC_RELAXED) * its->scratch_size;
   const int64_t tasks = its->sequences * its->heads;
   for (int64_t task; (task = __atomic_fetch_add(&its->next, 1, __ATOMIC_RELAXED)) < tasks;)
-    attend_one(its, task / its->heads, task % its->heads, scratch);
+    if (PAIRS && its->kind == BF16 && its->width % 2 == 0) attend_one(1, its, task / its->heads, task % its->heads, scratch);
+    else attend_one(0, its, task / its->heads, task % its->heads, scratch);
 }
 
 EXPORT void attend(Attention *its, parallel *run, int64_t threads) {

@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).with_suffix(".c")
 LEVELS = {  # of x86-64, best first: what each needs of a processor
+    "x86_64_v4+avx512bf16": ("avx512_f", "avx512_bw", "avx512_dq", "avx512_vl", "avx512_bf16"),
     "x86_64_v4": ("avx512_f", "avx512_bw", "avx512_dq", "avx512_vl"),
     "x86_64_v3": ("avx2", "fma3", "f16c", "bmi2"),
 }
