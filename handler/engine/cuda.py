@@ -34,7 +34,7 @@ from handler.tasks import Row, Use
 logger = logging.getLogger(__name__)
 
 AHEAD = 1  # batches launched beyond the one that is waited for: one hides what Python does, more would hold memory
-STRAY = {"fp32": 0.01, "bf16": 0.2, "fp16": 0.2, "fp8": 0.5}  # of a state's length in fp32: more is no rounding
+STRAY = {"fp32": 0.01, "bf16": 0.2, "fp16": 0.2, "fp8": 0.9}  # of a state's length in fp32: more is no rounding
 SAME = 0.1  # of the length of all values of a batch: more is not the same computation
 SAMPLE = [128] * 512  # lengths that token budgets are tried on
 

@@ -128,7 +128,8 @@ def recorder() -> Record[Any]:
             run()  # what libraries make at their first call must be no part of the graph
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=pool, stream=stream):
+        current = torch.cuda.current_stream()  # which a recording that fails would not give back
+        with torch.cuda.stream(current), torch.cuda.graph(graph, pool=pool, stream=stream):
             output = run()
 
         def replay() -> T:

@@ -29,7 +29,7 @@ FP8 = Precision("fp8", torch.bfloat16, 5e-2, has_gradients=False)
 
 
 def supported(device: torch.device) -> list[str]:
-    """List the precisions that the device computes in hardware and any weights can be had in, best first."""
+    """List the precisions that the device computes in hardware, best first; not those that must be looked at first."""
     if device.type == "cuda":
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return ["bf16", "fp16", "fp32"] if bf16 else ["fp16", "fp32"]

@@ -38,8 +38,8 @@ Row = dict[str, Any]
 Keep = Callable[[Row], None]
 
 MODELS = {"bert-large": (24, 1024), "bert-base": (12, 768), "small": (6, 384)}  # layers and width
-TOKENS = 65_536  # of one measurement
-SIZES = (32, 64, 128, 256)  # texts of a peer's batch, of which the best is taken
+TOKENS = 131_072  # of one measurement
+SIZES = (128, 512)  # texts of a peer's batch, of which the best is taken
 SECONDS = 3.0  # of one comparison
 FEW = (1, 8, 32)  # texts at once, whose latency is looked at
 TIMES = 200  # each of them
@@ -282,7 +282,7 @@ def latency(subject: Subject) -> list[Row]:
 
 def budgets(subject: Subject) -> list[Row]:
     """Measure token budgets on lengths like SQuAD's; `null` tells what the engine chose."""
-    encodings, rows = random_encodings(subject.config, SQUAD.draw(2 * TOKENS)), []
+    encodings, rows = random_encodings(subject.config, SQUAD.draw(TOKENS)), []
     tokens = sum(map(len, encodings))
     for name, predictor in subject.predictors.items():
         chosen = predictor.engine.max_batch_tokens

@@ -17,7 +17,7 @@ BLUE, ORANGE, GREEN, RED, SKY, PURPLE, GREY = (
     *("#0072B2", "#E69F00", "#009E73", "#D55E00", "#56B4E9", "#CC79A7"),
     "#8C8C8C",
 )
-PRECISIONS = {"fp32": BLUE, "bf16": ORANGE, "fp16": PURPLE, "int8": GREEN}
+PRECISIONS = {"fp32": BLUE, "bf16": ORANGE, "fp16": PURPLE, "int8": GREEN, "fp8": SKY}
 STYLE = {
     "figure.dpi": 110,
     "savefig.dpi": 160,
