@@ -150,6 +150,7 @@ def scales(predictor: Predictor, seen: list[Encoding]) -> list[Scales]:
     """Return how every layer is rounded, over all tokens of what is seen."""
     base: Any = predictor.engine.model.base_model
     encoder: PackedEncoder = getattr(base, encoder_name(base) or "")
+    encoder.fills = False  # rows of no text are not to be seen
     found = [{place: Histogram() for place in PLACES} for _ in encoder.layers]
     watched = [
         (product, histograms[READS[name]])
@@ -168,6 +169,7 @@ def scales(predictor: Predictor, seen: list[Encoding]) -> list[Scales]:
         ]
         if failed:
             raise ScriptError(f"an example cannot be computed: {failed[0]}")
+    encoder.fills = True
     for product, _ in watched:
         product.watch = None
     return [_scales_of(histograms) for histograms in found]

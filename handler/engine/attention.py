@@ -42,7 +42,8 @@ class Attention:
         """Attend within each sequence.
 
         Args:
-            states: (tokens, 3 * width): queries, keys and values; without queries (tokens, 2 * width).
+            states: (tokens, 3 * width): queries, keys and values; without queries (tokens, 2 * width). Further rows
+                belong to no sequence; what is answered for them means nothing.
             query: (tokens, width), or of one token of each sequence (sequences, width) if `one_each`.
             zero: added to what is answered, which is then cut to integers of 0..255.
 
@@ -57,7 +58,10 @@ class Attention:
             self._kernel = kernel
             return kernel(query, key, value, alone=alone, zero=zero)
         q, k, v = (part.view(len(part), self.heads, -1) for part in (query, key, value))
-        answer = attend(q, k, v, self.packing).flatten(1)
+        tokens = sum(self.packing.lengths)
+        asked = len(self.packing.lengths) if alone else tokens
+        answer = attend(q[:asked], k[:tokens], v[:tokens], self.packing).flatten(1)
+        answer = functional.pad(answer, (0, 0, 0, len(q) - asked))
         return answer if zero is None else integers(answer.float().add_(zero))
 
     def _fits(self, query: Tensor) -> bool:

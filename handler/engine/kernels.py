@@ -110,8 +110,8 @@ class AttentionKernel:
             raise RuntimeError("there is no compiled kernel for this processor")
         self._library, self._offsets = its, packing.offsets  # which must live as long as their addresses
         wide, keys = _up(width), _up(packing.max_length)
-        tokens = sum(packing.lengths)
-        self._threads = torch.get_num_threads() if tokens * heads * width > FEW else 1
+        self._tokens = sum(packing.lengths)
+        self._threads = torch.get_num_threads() if self._tokens * heads * width > FEW else 1
         self._scratch = torch.empty(self._threads, 2 * wide * keys + ROWS * (wide + keys))
         self._given = _Attention(
             offsets=self._offsets.data_ptr(),
@@ -136,6 +136,7 @@ class AttentionKernel:
         """
         its = self._given
         answer = torch.empty(query.shape, dtype=query.dtype if zero is None else torch.uint8)
+        answer[its.sequences if alone else self._tokens :] = 0  # rows of no sequence
         its.query, its.key, its.value, its.answer = (x.data_ptr() for x in (query, key, value, answer))
         its.query_stride, its.stride, its.answer_stride = query.stride(0), key.stride(0), answer.stride(0)
         its.alone, its.kind, its.answer_kind = alone, KINDS[query.dtype], KINDS[answer.dtype]
