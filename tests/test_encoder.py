@@ -12,7 +12,7 @@ import torch
 from handler.batching import Batch, Packing
 from handler.engine import Engine, kernels
 from handler.engine.attention import Attention, attend
-from handler.engine.encoder import PackedEncoder
+from handler.engine.encoder import PackedEncoder, rounded
 from handler.engine.precision import supported
 from handler.engine.probe import HiddenStates
 from handler.layout import Encoding
@@ -61,6 +61,28 @@ def test_any_tokens_of_any_family(name: str, activation: str, make_model: MakeMo
     for use in (HiddenStates(), Chosen(0), Chosen(0, 5), Chosen(2)):
         for one, other in zip(states(ours, use, sequences), states(theirs, use, sequences), strict=True):
             np.testing.assert_allclose(one, other, atol=2e-5)
+
+
+def test_rows_that_fill_up_are_no_tokens(make_model: MakeModel) -> None:
+    """Few numbers of rows reach oneDNN, whatever the lengths, and none of the further ones is seen."""
+    engine = Predictor.load(make_model()).engine
+    encoder = engine.model.base_model.encoder
+    entered, enter = [], encoder.enter
+
+    def count(hidden: torch.Tensor) -> Any:
+        entered.append(len(hidden))
+        return enter(hidden)
+
+    encoder.enter = count
+    for use in (HiddenStates(), Chosen(0), Chosen(0, 5)):
+        encoder.fills = True
+        filled = states(engine, use, encodings(*LENGTHS))
+        encoder.fills = False
+        for one, other in zip(filled, states(engine, use, encodings(*LENGTHS)), strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6)
+    assert set(entered[::2]) == {rounded(sum(LENGTHS))}
+    assert set(entered[1::2]) == {sum(LENGTHS)}
+    assert len({rounded(n) for n in range(1, 1025)}) == 48
 
 
 def test_an_unknown_activation_keeps_the_modules_of_transformers(make_model: MakeModel) -> None:
