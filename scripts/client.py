@@ -20,6 +20,8 @@ from scripts.server import NotRunning, Refused, Server, ServerError, Unauthorize
 JSON: TypeAlias = Any  # what json.loads returns
 BAD_REQUEST, NOT_FOUND, TOO_LARGE, UNPROCESSABLE = 400, 404, 413, 422
 BUSY = (500, 503)  # a worker died; the queue is full, or an unexpected failure
+# 507, where a worker was killed (as the kernel does when memory is short) or ends because its GPU failed.
+DIED = ("InternalServerException", "DeviceLost")
 
 
 class Port:
@@ -104,7 +106,7 @@ class Port:
             )
         if status == NOT_FOUND and kind in ("ModelNotFoundException", "ModelVersionNotFoundException"):
             raise UnknownModel(status, kind, f"{message.rstrip('.')}; scripts/models.py list shows what there is")
-        if status in BUSY:
+        if status in BUSY or kind in DIED:
             raise Unavailable(f"{self.base} answered {status} {kind}: {message}")
         raise Refused(status, kind, message)
 

@@ -93,7 +93,8 @@ class StandIn:
         if failure == "reset":
             raise ConnectionAbortedError
         if isinstance(failure, int) and failure:
-            return failure, error(failure, "ServiceUnavailableException", "no worker")
+            kind = "InternalServerException" if failure == 507 else "ServiceUnavailableException"
+            return failure, error(failure, kind, "no worker")
         if words[1] not in self.default:
             return 404, error(404, "ModelNotFoundException", f"Model not found: {words[1]}")
         version = words[2] if len(words) > 2 else self.default[words[1]]

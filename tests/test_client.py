@@ -117,7 +117,8 @@ def test_an_unknown_model_is_named(server: Server) -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "kind"), [(503, Unavailable), (500, Unavailable), ("reset", Unavailable), (422, Refused)]
+    ("failure", "kind"),
+    [(503, Unavailable), (500, Unavailable), (507, Unavailable), ("reset", Unavailable), (422, Refused)],
 )
 def test_failures_that_pass_are_told_from_refusals(
     stand_in: StandIn, server: Server, failure: int | str, kind: type[Exception]

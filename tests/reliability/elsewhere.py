@@ -18,7 +18,10 @@ def held_by(promise: str, asked: str, *tests: str, **environment: str) -> Verdic
     """Run tests by their files or names."""
     began = time.monotonic()
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *tests]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False)
+    wide = {"COLUMNS": "400"}  # or pytest cuts off why a test failed
+    done = subprocess.run(
+        command, cwd=ROOT, env=os.environ | wide | environment, capture_output=True, text=True, check=False
+    )
     passed, failed = (_count(done.stdout, word) for word in ("passed", "failed"))
     return Verdict(
         promise,
@@ -26,7 +29,7 @@ def held_by(promise: str, asked: str, *tests: str, **environment: str) -> Verdic
         {"tests passed": passed, "failed": failed, "seconds": time.monotonic() - began},
         {
             **{
-                line.removeprefix("FAILED ")[:200]: False
+                line.removeprefix("FAILED ")[:300]: False
                 for line in done.stdout.splitlines()
                 if line.startswith("FAILED ")
             },

@@ -7,6 +7,7 @@ time that was drawn, so that a server that stands still is not spared the reques
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
 import time
@@ -57,7 +58,8 @@ class Load:
 
     def end(self) -> None:
         """Send no more; what was sent is waited for at the end of the `with`."""
-        self._loop.call_soon_threadsafe(self._over.set)
+        with contextlib.suppress(RuntimeError):  # everything has been answered since it was told before
+            self._loop.call_soon_threadsafe(self._over.set)
 
     def send(self, count: int) -> None:
         """Send so many requests at once."""
