@@ -26,6 +26,7 @@ from handler.engine.encoder import PackedEncoder, encoder_name, packed_encoder
 from handler.engine.int8 import IntegerEncoder
 from handler.engine.precision import Precision, choose
 from handler.engine.probe import HiddenStates, alike, probe_of
+from handler.engine.threads import Threads
 from handler.engine.weights import load_weights
 from handler.errors import (
     ConfigError,
@@ -90,6 +91,7 @@ class Engine:
         self.pad_id = pad_id
         self.first_position = first_position(model.config)
         self.model = model.train(False).requires_grad_(False).to(self.device)
+        self._threads = Threads()
         self._exact: list[Row] = []  # what the probe says in fp32
         self._takes_type_ids = type_ids and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
         if integers:  # proven when it was packed, and by its golden answers
@@ -180,6 +182,8 @@ class Engine:
                     f"{type(self.model).__name__} does not run with handler.precision {self.precision.name} and "
                     f"handler.max_batch_tokens {self.max_batch_tokens}: {' '.join(str(error).split())[:200]}"
                 ) from error
+        if self.device.type == "cpu":
+            self._threads.find(lambda n: self._forward(self.main, [Encoding([token] * 8, [0] * 8)] * (n // 8)))
 
     def _attempt(self, use: Use, encodings: list[Encoding]) -> list[Row | RequestError]:
         try:
@@ -223,8 +227,9 @@ class Engine:
         """Run one batch; the values leave the device once."""
         if use.runs == "nothing":
             return [np.empty(0, np.float32)] * len(encodings)
-        batch = self.lay_out(use, encodings)
-        packed = use.reduce(self.call(use, batch), batch)
+        with self._threads.of(sum(map(len, encodings))):
+            batch = self.lay_out(use, encodings)
+            packed = use.reduce(self.call(use, batch), batch)
         ends = np.cumsum(packed.counts)[:-1]
         return np.split(packed.values.float().cpu().numpy(), ends)
 
