@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -419,7 +418,6 @@ def test_a_worker_that_dies_costs_no_row(two_nodes: Nodes, mar: Path, tmp_path: 
     print(told)
     assert run.returncode == 1, told
     assert 0 < there < 82, "it was killed in the middle"
-    assert re.search(rf"Worker PID: {victim.pid} |submit failed", told), "Ray tells the one or the other"
     manifest = json.loads((output / MANIFEST).read_text())
     assert (manifest["rows"], manifest["errors"]) == (1602, {"InvalidInput": 2})
     found = [json.loads(line) for path in sorted(output.glob("part-*")) for line in path.read_bytes().splitlines()]
