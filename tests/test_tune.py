@@ -33,9 +33,9 @@ def test_the_largest_batch_that_keeps_the_target() -> None:
     """A request may wait for one batch and then travel in the next."""
     found = decide(MEASURED, 150, BASE)
     assert found.config.frontend.batchSize == 16
-    bound = tuning.OVERHEAD_MS + 2 + 2e3 * 0.042 * stretch(MEASURED, 16)
-    assert found.plan.bound_ms == pytest.approx(bound)
-    assert found.plan.rate == pytest.approx(16 / 0.042)
+    seconds = 0.042 + 16 * tuning.SERVING_MS / 1e3 / 2
+    assert found.plan.bound_ms == pytest.approx(tuning.OVERHEAD_MS + 2 + 2e3 * seconds * stretch(MEASURED, 16))
+    assert found.plan.rate == pytest.approx(16 / seconds)
     assert decide(MEASURED, 1000, BASE).config.frontend.batchSize == 64
 
 

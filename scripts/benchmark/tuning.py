@@ -8,8 +8,8 @@ latency is at most
 
 The slowest batch of a hundred has more tokens than the mean one: n m + 2.33 d sqrt(n), where m and d are mean and
 standard deviation of the lengths; s is stretched by that. The largest n whose bound keeps the target is the batch size,
-and workers * n / s(n) the rate that it should carry. It is an estimate from above for steady arrivals; bursts longer
-than a batch are what the queue is for.
+and workers * n / s(n) the rate that it should carry; to s(n) is added what the cores spend on the requests themselves.
+It is an estimate from above for steady arrivals; bursts longer than a batch are what the queue is for.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ import yaml
 from handler.config import ModelConfig
 from scripts.console import ScriptError
 
+# What a request costs beside the engine, in TorchServe, in Python and in a client on the same machine, in milliseconds
+# of one core: 64 connections to a server against its engine (scripts/bench.py --only http-peers, 2026-11-26).
+SERVING_MS = 1.3
 OVERHEAD_MS = 5.0  # HTTP, TorchServe and tokenising, of one text: the project's own goal
 NEAR = 0.97  # of the best: what is nearly as fast and smaller is preferred
 SIGMAS = 2.33  # of a normal distribution, above which lies one in a hundred
@@ -100,8 +103,10 @@ def plan(measured: Measured, workers: int, target_ms: float, delay_ms: float) ->
     slower = workers * dict(measured.fleets)[1] / dict(measured.fleets)[workers]  # than one worker with all threads
     found = None
     for batch, seconds in measured.batches:
-        bound = OVERHEAD_MS + delay_ms + 2e3 * seconds * slower * stretch(measured, batch)
-        rate = workers * batch / (seconds * slower)
+        texts = workers * batch
+        shared = seconds * slower + texts * SERVING_MS / 1e3 / measured.cores  # until all workers have their next batch
+        bound = OVERHEAD_MS + delay_ms + 2e3 * shared * stretch(measured, batch)
+        rate = texts / shared
         if bound <= target_ms and (found is None or rate > found.rate):
             found = Plan(workers, batch, bound, rate)
     return found

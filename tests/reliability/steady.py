@@ -160,7 +160,8 @@ def _sample(stage: Stage, second: float) -> Sample:
     pss, descriptors, threads = 0, 0, 0
     for process in stage.family():
         try:
-            found = process.memory_full_info().pss, process.num_fds(), process.num_threads()
+            files = process.num_fds() - len(process.net_connections())  # connections are as many as the client keeps
+            found = process.memory_full_info().pss, files, process.num_threads()
         except psutil.NoSuchProcess:
             continue
         pss, descriptors, threads = pss + found[0], descriptors + found[1], threads + found[2]
