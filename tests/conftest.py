@@ -165,3 +165,12 @@ def stand_in(tmp_path: Path) -> Iterator[StandIn]:
     """Return a running server that answers as TorchServe does."""
     with StandIn(tmp_path) as server:
         yield server
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Let PyTorch have one thread, and then as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,8 @@ from tests.test_engine import FAMILIES, encodings, family
 from tests.test_gpu_engine import Ahead, varlen
 from tests.test_train import ANIMALS, FILLER, labelled
 from tests.training import fit, tiny, write
+
+pytestmark = pytest.mark.usefixtures("one_thread")  # models this small are no faster with two
 
 CPU = torch.device("cpu")
 SETTINGS = ModelConfig(handler=ServingConfig(precision="fp8"))
@@ -241,12 +242,3 @@ def test_what_is_asked_together(model_folder: Path, make_model: MakeModel, tmp_p
     albert = family("Albert", FAMILIES["Albert"], make_model)
     with pytest.raises(ScriptError, match=r"AlbertForSequenceClassification has no fp8 \(its layers are none"):
         build(albert, "albert", "1.0", SETTINGS, tmp_path, Calibration(data))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small are no faster with two."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

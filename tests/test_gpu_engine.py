@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,8 @@ from handler.predictor import Predictor
 from tests.samples import MODELS, TEXTS, LoadMain, MakeModel, ask, told
 from tests.test_encoder import LENGTHS, Chosen, states
 from tests.test_engine import FAIRSEQ, encodings, family, logits
+
+pytestmark = pytest.mark.usefixtures("one_thread")  # models this small are no faster with two
 
 CPU = torch.device("cpu")
 SEVERAL = encodings(3, 9, 4, 40, 7, 100, 20)
@@ -436,12 +438,3 @@ def test_texts_through_the_whole(model_folder: Path, predictor: Predictor, monke
     )
     for one, other in zip(ask(gpu, *TEXTS), ask(predictor, *TEXTS), strict=True):
         assert predictor.task.agree(told(one), told(other), 1e-4)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Models this small are no faster with two."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
