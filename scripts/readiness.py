@@ -6,6 +6,7 @@ TorchServe tells how many workers are ready, but not why one is not: that is onl
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from scripts.console import say
 from scripts.server import Server
 
 PATIENCE_S = 10  # that a full queue is waited for
+LOG_S = 12  # for the last words of a worker that has gone, or of the next: TorchServe may lose those of the first
 
 
 def problem_of(model: Model, management: Management, failures: Failures, *, wait: bool) -> str:
@@ -34,13 +36,16 @@ def loading_problem(model: Model, management: Management, failures: Failures) ->
     """
     seen: set[int] = set()
     deadline = time.monotonic() + model.startup_timeout + 30
+    told_by = math.inf  # when the log should have said why a worker ended
     if model.is_ready:
         return ""
     with working(f"loading {model.name} {model.version}"):
         while not model.is_ready:
             seen.update(pid for pid in model.pids if pid > 0)
             problem = failures.of_worker(model)
-            if problem or len(seen) > max(model.min_workers, len(model.pids)):
+            if len(seen) > max(model.min_workers, len(model.pids)):
+                told_by = min(told_by, time.monotonic() + LOG_S)
+            if problem or time.monotonic() > told_by:
                 return problem or "a worker ended while it loaded; see the log of the server"
             if time.monotonic() > deadline:
                 return f"{model.ready} of {model.min_workers} workers are ready after {model.startup_timeout + 30} s"
