@@ -76,17 +76,16 @@ def answer(ray: object, job: Job, setup: Setup, pool: cluster.Workers) -> None:
         return
     say(f"{job.rows - kept} rows for {pool.count} workers of {pool.cores} cores and {pool.gpus:g} GPUs")
     began, rows, processes, left_out = time.perf_counter(), 0, set[str](), list[int]()
+    serves: JSON = None
     with progress() as bar:
         task = bar.add_task("rows", total=job.rows, completed=kept)
         for done in cluster.run(ray, job, setup, pool):
             if "left_out" in done:
                 left_out.append(done["part"])
                 continue
-            if not processes:
-                job.agree(done["serves"])
+            if done["serves"] != serves:
                 serves = done["serves"]
-            elif done["serves"] != serves:
-                job.agree(done["serves"])
+                job.agree(serves)
             processes.add(done["process"])
             rows += done["rows"]
             bar.update(task, advance=done["rows"])

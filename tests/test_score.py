@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
-import signal
 import subprocess
 import sys
 import time
@@ -412,7 +410,8 @@ def test_a_worker_that_dies_costs_no_row(two_nodes: Nodes, mar: Path, tmp_path: 
             assert time.monotonic() < deadline
             time.sleep(0.02)
         victim = two_nodes.workers()[0]
-        os.kill(victim.pid, signal.SIGKILL)
+        victim.kill()
+        victim.wait(timeout=30)
         there = len(list(output.glob("part-*")))
         _, told = run.communicate(timeout=120)
     print(told)

@@ -30,7 +30,8 @@ from handler.errors import ModelMismatch
 
 FILE = "int8.safetensors"  # in the model's folder
 FORMAT = "2"
-LEAST_ROWS = 1024  # of an embedding that is stored in eight bits: words, not positions and segments
+LEAST_ROWS = 256  # of an embedding that is stored in eight bits: words and positions, not segments
+FEW_ROWS = 1024  # of an embedding that is laid out in fp32: it is read faster, and takes little
 
 PLACES = ("input", "attended", "middle", "hidden")  # what is rounded in a layer: before each of its products
 SMOOTHED = PLACES[:3]
@@ -299,8 +300,9 @@ def _assemble(
     for name in [name for name, tensor in rest.items() if tensor.dtype == torch.int8]:
         place, prefix = name.removesuffix(".weight"), name.removesuffix("weight")
         scale = rest.pop(f"{prefix}scale")
-        if tied and model.get_submodule(place) is model.get_input_embeddings():
-            rest[name] = rest[name].float() * scale[:, None]  # the head multiplies by the same rows
+        is_head = tied and model.get_submodule(place) is model.get_input_embeddings()  # it multiplies by the same rows
+        if is_head or len(scale) < FEW_ROWS:
+            rest[name] = rest[name].float() * scale[:, None]
         else:
             model.set_submodule(place, IntegerEmbedding(rest[name], scale))
             rest[f"{prefix}scale"] = scale

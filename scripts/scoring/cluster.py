@@ -71,7 +71,7 @@ def workers(ray: Any, count: int | None, cores: int | None, gpus: float) -> Work
     """Find out how many workers the nodes have room for.
 
     Raises:
-        ScriptError: none.
+        ScriptError: for none, on any node.
     """
     nodes = [node["Resources"] for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU")]
     cores = cores or min(MOST_CORES, *(int(node["CPU"]) for node in nodes), MOST_CORES)
