@@ -28,7 +28,7 @@ def main() -> None:
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     for level in kernels.LEVELS:
         path = kernels.path_of(level)
-        if not path.is_file():
+        if not path.is_file() or path.stat().st_mtime < Path(__file__).stat().st_mtime:  # other options, perhaps
             compile_for(level, path)
             say(f"compiled {path.name}")
     fresh = {kernels.path_of(level) for level in kernels.LEVELS}

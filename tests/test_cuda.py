@@ -1,6 +1,6 @@
 """On a GPU: answers of every precision against fp32 on a CPU, in any order and company, and what makes them fast.
 
-Selected by `pytest -m cuda`; deselected where PyTorch sees no GPU. tests/test_gpu_engine.py and tests/test_fp8.py hold
+Selected by `pytest -m cuda`; deselected where PyTorch sees no GPU. tests/test_gpu_engine.py and its like hold
 the same code on a CPU.
 """
 

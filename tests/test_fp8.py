@@ -28,11 +28,11 @@ from scripts.console import ScriptError
 from scripts.fp8 import round_off, tried
 from scripts.package import build
 from tests.samples import MakeModel, ask, told
+from tests.stand_in_gpu import Ahead, varlen
 from tests.test_encoder import LENGTHS, Chosen, states
 from tests.test_engine import FAMILIES, encodings, family
-from tests.test_gpu_engine import Ahead, varlen
-from tests.test_train import ANIMALS, FILLER, labelled
-from tests.training import fit, tiny, write
+from tests.test_train import train_animals
+from tests.training import write
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # models this small are no faster with two
 
@@ -189,9 +189,7 @@ def test_fp8_is_never_chosen_unasked_and_refused_where_it_is_not() -> None:
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model that tells animals by what they do, and 120 labelled sentences beside it."""
     folder = tmp_path_factory.mktemp("fp8")
-    base = tiny(folder / "base", [*FILLER, *" ".join(ANIMALS.values()).split()])
-    data = write(folder / "train.csv", labelled(120))
-    fit(base, folder / "model", "--train", data, "--epochs", 4)
+    train_animals(folder)
     return folder
 
 

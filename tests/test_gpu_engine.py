@@ -1,110 +1,36 @@
-"""The engine for GPUs, where there is none: batches ahead, graphs, budgets and fused steps, all run on the CPU.
+"""The engine for GPUs, where there is none: batches ahead, token budgets and what is proven at load, run on the CPU.
 
-What only a GPU has is replaced by what does the same slowly: events by a log, the attention kernel by attention one by
-one, recording a graph by keeping the function. tests/test_cuda.py runs the whole on a GPU.
+tests/stand_in_gpu.py replaces what only a GPU has; tests/test_cuda.py runs the whole on one.
 """
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from torch.nn import functional
 
-from handler.batching import Batch
-from handler.config import ServingConfig
-from handler.engine import Engine, attention, cuda, cuda_graphs, engine_for, fusion, memory
+from handler.engine import Engine, engine_for, memory
 from handler.engine.cuda import CudaEngine
-from handler.engine.cuda_graphs import BUCKETS, bucket_of, filled
-from handler.engine.encoder import PackedEncoder
-from handler.engine.probe import HiddenStates
 from handler.errors import DeviceLost, InternalError, ModelMismatch, OutOfMemory, Overloaded
 from handler.layout import Encoding
 from handler.predictor import Predictor
-from tests.samples import MODELS, TEXTS, LoadMain, MakeModel, ask, told
-from tests.test_encoder import LENGTHS, Chosen, states
-from tests.test_engine import FAIRSEQ, encodings, family, logits
+from tests.samples import TEXTS, ask, told
+from tests.stand_in_gpu import SEVERAL, Ahead, Mark, made
+from tests.test_engine import logits
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # models this small are no faster with two
 
 CPU = torch.device("cpu")
-SEVERAL = encodings(3, 9, 4, 40, 7, 100, 20)
-
-
-class Mark:
-    """An event that has always happened."""
-
-    def __init__(self, log: list[str]) -> None:
-        self.log = log
-
-    def synchronize(self) -> None:
-        self.log.append("landed")
-
-    def elapsed_time(self, _: Mark) -> float:
-        return 500.0  # ms
-
-
-class Ahead(CudaEngine):
-    """The engine for GPUs on the CPU; a launch may be made to fail."""
-
-    log: list[str]
-    fails: Callable[[list[Encoding]], BaseException | None] = staticmethod(lambda _: None)
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        self.log = []
-        super().__init__(*args, **options)
-
-    def _mark(self) -> Any:
-        return Mark(self.log)
-
-    def _launch(self, use: Any, encodings: Any) -> Any:
-        self.log.append("launched")
-        if error := self.fails(encodings):
-            raise error
-        return super()._launch(use, encodings)
 
 
 @pytest.fixture
 def ahead(model_folder: Path, predictor: Predictor) -> Ahead:
     """Return an engine that plans a batch for nearly every sequence."""
     return made(model_folder, predictor, compile="never", max_batch_tokens=10)
-
-
-def made(folder: Path, predictor: Predictor, **settings: Any) -> Ahead:
-    """Load a model into the engine for GPUs."""
-    engine: Any = Ahead.load(
-        folder, "AutoModelForSequenceClassification", predictor.task, ServingConfig(**settings), CPU
-    )
-    engine.log.clear()
-    return engine  # type: ignore[no-any-return]
-
-
-def varlen(q: Tensor, k: Tensor, v: Tensor, ends_q: Tensor, ends_k: Tensor, most_q: int, most_k: int) -> Tensor:
-    """Attend within each sequence, as PyTorch's kernel for several lengths does."""
-    answer = torch.full_like(q, torch.nan)  # as the kernel leaves what belongs to no sequence
-    for (a, b), (c, d) in zip(*(pairwise(ends) for ends in (ends_q, ends_k)), strict=True):
-        assert b - a <= most_q
-        assert d - c <= most_k
-        query, key, value = (its.transpose(0, 1)[None] for its in (q[a:b], k[c:d], v[c:d]))
-        answer[a:b] = functional.scaled_dot_product_attention(query, key, value)[0].transpose(0, 1) if d > c else 0
-    return answer
-
-
-@pytest.fixture
-def kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pretend that PyTorch has its kernel here, and that graphs can be recorded."""
-    for module in (attention, cuda):
-        monkeypatch.setattr(module, "has_kernel", lambda *_: True)
-    monkeypatch.setattr(attention, "varlen_attn", varlen)
-    monkeypatch.setattr(cuda, "recorder", lambda: lambda run: run)
 
 
 def test_the_engine_goes_by_the_device() -> None:
@@ -196,116 +122,6 @@ def test_after_the_deadline_nothing_is_launched(ahead: Ahead) -> None:
     assert late == [False, True, False, True, True, True, True]
 
 
-# --- graphs ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_filled_batch_fills_its_bucket() -> None:
-    """Whatever fits: as many tokens and sequences as the bucket says, the batch first, no sequence lost."""
-    for n in range(1, 70):
-        for length in (1, 2, 9, 15, 31, 300):
-            bucket = bucket_of(n * length, n)
-            if bucket is None:
-                assert n * length >= BUCKETS[-1].tokens or n >= BUCKETS[-1].sequences
-                continue
-            its = filled(encodings(*[length] * n), bucket)
-            assert [len(one) for one in its[:n]] == [length] * n
-            assert (sum(map(len, its)), len(its)) == bucket
-            assert len(its[-1]) > 0
-            assert not any(map(len, its[n:-1]))
-
-
-@pytest.mark.usefixtures("kernel")
-@pytest.mark.parametrize("main", [main for main in MODELS if main != "tokenize"])
-def test_replayed_batches_say_what_plain_ones_do(main: str, load_main: LoadMain, make_model: MakeModel) -> None:
-    """Every task, alone and in company, whichever tokens it reads; larger batches go the plain way."""
-    plain = load_main(main)
-    engine: Any = Ahead.load(
-        make_model(**MODELS[main]),
-        load_class(plain),
-        plain.task,
-        ServingConfig(compile="never", max_batch_tokens=2048),
-        CPU,
-    )
-    engine._record(512)
-    assert len(engine._graphs) == len(BUCKETS)
-    used: list[int] = []
-    for graph in engine._graphs.values():
-        graph._replay = counted(graph._replay, used)
-    for its in ([*SEVERAL], [SEVERAL[0]], encodings(*[5] * 30), encodings(512, 400, 200), encodings(15)):
-        found, expected = (one.run(its, [plain.task] * len(its)) for one in (engine, plain.engine))
-        for one, other in zip(found, expected, strict=True):
-            np.testing.assert_allclose(one, other, atol=1e-4)
-    assert len(used) == 4
-
-
-def load_class(predictor: Predictor) -> str:
-    """Return the class of transformers that loads a model with this head."""
-    return type(predictor.engine.model).__name__.replace("Bert", "AutoModel", 1).replace("AutoModelModel", "AutoModel")
-
-
-def counted(run: Callable[[], Any], log: list[int]) -> Callable[[], Any]:
-    """Return a function that keeps count of its calls."""
-
-    def call() -> Any:
-        log.append(1)
-        return run()
-
-    return call
-
-
-@pytest.mark.usefixtures("kernel")
-def test_positions_in_a_graph_are_those_of_the_family(make_model: MakeModel) -> None:
-    """RoBERTa counts from past its padding token, and skips one that stands in a text."""
-    plain = Predictor.load(family("Roberta", {**FAIRSEQ, "max_position_embeddings": 600}, make_model))
-    engine = made(family("Roberta", {**FAIRSEQ, "max_position_embeddings": 600}, make_model), plain, compile="never")
-    engine._record(512)
-    assert engine._graphs
-    odd = Encoding([1000, 1, 1, 1003, 1004], [0] * 5)
-    its = [odd, *SEVERAL]
-    np.testing.assert_allclose(logits(engine.run(its)), logits(plain.engine.run(its)), atol=1e-4)
-
-
-@pytest.mark.usefixtures("kernel")
-def test_other_uses_go_the_plain_way_or_share_the_graphs(model_folder: Path, predictor: Predictor) -> None:
-    """Hidden states of all tokens have no graph of a classifier, which reads one of each sequence."""
-    engine = made(model_folder, predictor, compile="never")
-    engine._record(512)
-    for use in (HiddenStates(), Chosen(0), Chosen(0, 5)):
-        for one, other in zip(states(engine, use, SEVERAL), states(predictor.engine, use, SEVERAL), strict=True):
-            np.testing.assert_allclose(one, other, atol=1e-4)
-
-
-@pytest.mark.usefixtures("kernel")
-@pytest.mark.parametrize("fault", ["fails", "differs"])
-def test_graphs_that_do_not_work_are_left_out(
-    fault: str,
-    model_folder: Path,
-    predictor: Predictor,
-    caplog: pytest.LogCaptureFixture,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """With one line in the log, and the plain way from then on."""
-
-    def record(run: Callable[[], Any]) -> Callable[[], Any]:
-        if fault == "fails":
-            raise RuntimeError("operation not permitted when stream is capturing")
-        batch, output = run()  # and never again: answers to what lay there at first
-        return lambda: (batch, output)
-
-    monkeypatch.setattr(cuda, "recorder", lambda: record)
-    engine = made(model_folder, predictor, compile="never")
-    engine._record(512)
-    assert not engine._graphs
-    assert len([line for line in caplog.messages if "not replayed as graphs" in line]) == 1
-    np.testing.assert_allclose(logits(engine.run(SEVERAL)), logits(predictor.engine.run(SEVERAL)), atol=1e-4)
-
-
-def test_a_part_of_a_padded_batch_is_refused() -> None:
-    """Graphs are of packed batches alone."""
-    with pytest.raises(ValueError, match="not a packed batch"):
-        cuda_graphs.part_of(Batch.padded(encodings(3, 4), CPU, 0), (3,))
-
-
 # --- the token budget -------------------------------------------------------------------------------------------------
 
 
@@ -342,77 +158,6 @@ def test_the_memory_of_a_token_is_measured(
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 1000 + 2000 * 7)
     assert engine._bytes_per_token(500) == 7
     assert engine._bytes_per_token(8) == 2000 * 7 / 2048
-
-
-# --- steps between products ------------------------------------------------------------------------------------------
-
-
-def fused(backend: str, layer: Any) -> list[fusion.Step] | None:
-    """Fuse the step of a layer."""
-    return fusion.fused([(fusion.normed, fusion.example_of(layer, torch.float32))], backend)
-
-
-@pytest.fixture
-def encoder(model_folder: Path) -> PackedEncoder:
-    """Return the settled encoder of a small model."""
-    found = Predictor.load(model_folder).engine.model.base_model.encoder
-    assert isinstance(found, PackedEncoder)
-    return found
-
-
-def test_fused_layers_say_what_plain_ones_do(encoder: PackedEncoder, predictor: Predictor, model_folder: Path) -> None:
-    """Whatever the number of rows, with nothing compiled after the first trials; gradients take the plain step."""
-    steps = fused("aot_eager", encoder.layers[0])
-    assert steps is not None
-    engine = made(model_folder, predictor, compile="never")
-    ours: Any = engine.model.base_model.encoder
-    ours.layers = [fusion.FusedLayer(layer, *steps) for layer in ours.layers]
-    counters = torch._dynamo.utils.counters
-    before = counters["stats"]["unique_graphs"]
-    for its in (SEVERAL, [SEVERAL[0]], encodings(*LENGTHS), encodings(1), encodings(2, 2)):
-        for use in (HiddenStates(), Chosen(0), Chosen(0, 5)):
-            for one, other in zip(states(engine, use, its), states(predictor.engine, use, its), strict=True):
-                np.testing.assert_allclose(one, other, atol=1e-4)
-    assert counters["stats"]["unique_graphs"] == before
-    batch = engine.lay_out(predictor.task, SEVERAL)
-    words = engine.model.get_input_embeddings()(batch.input_ids).requires_grad_(True)
-    (gradient,) = torch.autograd.grad(engine.call(predictor.task, batch, words)["logits"].sum(), words)
-    assert (gradient.abs().sum(-1) > 0).all()
-    with torch.no_grad():
-        engine.call(predictor.task, batch, words)
-    assert counters["stats"]["unique_graphs"] == before
-
-
-def nothing(*_: Any) -> Any:
-    """Compile nothing: there is no compiler."""
-    raise RuntimeError("Failed to find C compiler")
-
-
-def zeros(graph: Any, _: Any) -> Any:
-    """Compile to something else."""
-    return lambda *args: tuple(torch.zeros_like(one) for one in graph(*args))
-
-
-@pytest.mark.parametrize(("backend", "reason"), [(nothing, "C compiler"), (zeros, "something else")])
-def test_steps_that_cannot_be_fused_stay_plain(
-    backend: Any, reason: str, encoder: PackedEncoder, caplog: pytest.LogCaptureFixture
-) -> None:
-    """With one line in the log that says why."""
-    with caplog.at_level(logging.WARNING):
-        assert fused(backend, encoder.layers[0]) is None
-    torch._dynamo.reset()
-    assert len(caplog.records) == 1
-    assert reason in caplog.text
-
-
-@pytest.mark.parametrize(("bad", "tolerance"), [(torch.nan, 9.0), (2.0, 0.5)])
-def test_near_tells_garbage(bad: float, tolerance: float) -> None:
-    """One row that is far away, or no number, is enough."""
-    rows = torch.ones(4, 8)
-    assert fusion.near(rows * 1.01, rows, 0.02)
-    wrong = rows.clone()
-    wrong[2] *= bad
-    assert not fusion.near(wrong, rows, tolerance)
 
 
 def test_an_engine_far_from_fp32_is_refused(

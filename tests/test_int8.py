@@ -28,14 +28,13 @@ from scripts import calibration
 from scripts.calibration import Calibration, encodings, examples_of
 from scripts.console import ScriptError
 from scripts.dataset import TABLES, read
-from scripts.histogram import Histogram
 from scripts.package import build
 from tests.samples import MODELS, MakeModel, ask, told
 from tests.test_encoder import LENGTHS, Chosen
 from tests.test_engine import FAMILIES, family
 from tests.test_engine import encodings as random_encodings
-from tests.test_train import ANIMALS, FILLER, labelled
-from tests.training import fit, tiny, write
+from tests.test_train import train_animals
+from tests.training import write
 
 CPU = torch.device("cpu")
 SHOWN = ["Where is my parcel?", "The screen went black after two days.", "It costs 1,299.00 € (incl. VAT)", "no " * 40]
@@ -68,9 +67,7 @@ def states(engine: Engine, use: HiddenStates, sequences: list[Encoding]) -> list
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model that tells animals by what they do, and 120 labelled sentences beside it."""
     folder = tmp_path_factory.mktemp("int8")
-    base = tiny(folder / "base", [*FILLER, *" ".join(ANIMALS.values()).split()])
-    data = write(folder / "train.csv", labelled(120))
-    fit(base, folder / "model", "--train", data, "--epochs", 4)
+    train_animals(folder)
     return folder
 
 
@@ -248,47 +245,6 @@ def test_examples_are_questions_of_the_task(model_folder: Path, tmp_path: Path) 
     wrong = write(tmp_path / "b.csv", [{"question": "a"}, {"question": "b"}])
     with pytest.raises(ScriptError, match="is no question of text-classification"):
         build(model_folder, "x", "1.0", config("int8"), tmp_path, Calibration(wrong))
-
-
-def test_a_rare_giant_is_cut_off() -> None:
-    """One number far out must not cost all others their digits; a range without giants is kept whole."""
-    generator = torch.Generator().manual_seed(0)
-    usual = torch.randn(3_000_000, generator=generator)
-    for numbers, low, high in ((usual, 3.0, 6.0), (torch.cat([usual, torch.tensor([40.0])]), 3.0, 20.0)):
-        histogram = Histogram()
-        histogram.widen(numbers[:, None])
-        histogram.settle()
-        histogram.count(numbers[:, None])
-        scale, zero = histogram.range()
-        assert low < scale * (255 - zero) < high
-
-
-def test_a_giant_channel_is_continued() -> None:
-    """What lies beyond the top of the range is held by channels that begin where the one before them ends."""
-    states = torch.rand(5000, 64, generator=torch.Generator().manual_seed(0)) * 4.5 - 0.17
-    states[:, 3] *= 5  # up to 22
-    states[::7, 9] *= 2
-    histogram = Histogram()
-    histogram.widen(states)
-    histogram.settle(16)
-    its = histogram.range()
-    top = its.scale * (255 - its.zero)
-    assert 4 < top < 4.6
-    channels, starts = histogram.continuation(its)
-    assert channels.tolist() == [3, 3, 3, 3, 9]
-    added = states[:, channels] - starts
-    whole = torch.cat([states, added.clamp(min=0)], 1).clamp(max=top)
-    found = whole[:, :64].index_add(1, channels, whole[:, 64:])
-    torch.testing.assert_close(found, states, atol=4 * its.scale, rtol=0)
-
-
-def test_a_small_range_is_not_continued() -> None:
-    """Below 4 an activation bends, and a channel that begins there would not be what is missing."""
-    histogram = Histogram()
-    histogram.widen(torch.tensor([[-0.1, 0.2], [3.9, 0.3]]))
-    histogram.settle(16)
-    assert not histogram.continued
-    assert len(histogram.continuation(Range.over(-0.1, 1.0))[0]) == 0
 
 
 def test_architectures_of_the_file(make_model: MakeModel, tmp_path: Path) -> None:

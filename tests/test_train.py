@@ -54,6 +54,13 @@ def labelled(n: int, seed: int = 0) -> list[Row]:
     return [{"text": text, "label": label} for text, label in sentences(n, seed)]
 
 
+def train_animals(folder: Path) -> None:
+    """Write `model`, a tiny one that tells animals by what they do, and `train.csv`, 120 sentences that it saw."""
+    base = tiny(folder / "base", [*FILLER, *" ".join(ANIMALS.values()).split()])
+    data = write(folder / "train.csv", labelled(120))
+    fit(base, folder / "model", "--train", data, "--epochs", 4)
+
+
 @pytest.fixture(scope="module")
 def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with train.csv, validation.csv and test.csv."""

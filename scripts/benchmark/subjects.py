@@ -108,8 +108,10 @@ class Subject:
             return self.mar
         store = self.scratch / "store"
         store.mkdir(exist_ok=True)
-        calibration = Calibration(SOURCES[0], SOURCES[-1], least_ratio=0.0) if precision == "int8" else None
         name = f"{self.name}-{precision}"
+        if config is None and (store / f"{name}.mar").is_file():
+            return store / f"{name}.mar"
+        calibration = Calibration(SOURCES[0], SOURCES[-1], least_ratio=0.0) if precision == "int8" else None
         return build(self.model, name, "1.0", config or self.settings(precision), store, calibration)
 
 
