@@ -63,9 +63,9 @@ def test_every_level_computes_the_same(level: str, only: Any) -> None:
 
 @pytest.mark.parametrize("width", [1, 15, 16, 33])
 def test_a_norm_of_any_width(width: int) -> None:
-    """Rows that fill no vector, and rows without units of their own."""
+    """Rows that fill no vector."""
     x, weight, bias = torch.randn(7, width) * 3, torch.full((width,), 40.0), torch.full((width,), 100.0)
-    real, integers = kernels.normalise(x, weight, bias, 1e-5)
+    real, integers = kernels.normalise(x, weight, bias, 1e-5, torch.ones(width), 0.0)
     torch.testing.assert_close(real, torch.nn.functional.layer_norm(x, (width,), weight, bias, 1e-5))
     assert torch.equal(integers, kernels.integers(real))
 

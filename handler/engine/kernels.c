@@ -264,7 +264,7 @@ typedef struct {  // as in kernels.py
   const float *x, *weight, *bias;  // (rows, width), (width,), (width,)
   float *answer;                   // like x
   uint8_t *integers;               // like x: answer * units + zero
-  const float *units;              // (width,); none: 1
+  const float *units;              // (width,)
   int64_t rows, width;
   float eps, zero;
   int64_t next;  // counted up by the threads
@@ -287,7 +287,7 @@ static void normalise_one(const Norm *its, int64_t row) {
     vec y = (load(its->x, at + d, FP32, n) - mean) * share;
     y = y * load(its->weight, d, FP32, n) + load(its->bias, d, FP32, n);
     store(its->answer, at + d, y, FP32, n);
-    store(its->integers, at + d, its->units ? y * load(its->units, d, FP32, n) + its->zero : y, U8, n);
+    store(its->integers, at + d, y * load(its->units, d, FP32, n) + its->zero, U8, n);
   }
 }
 

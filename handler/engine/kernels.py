@@ -145,9 +145,7 @@ class AttentionKernel:
         return answer
 
 
-def normalise(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, units: Tensor | None = None, zero: float = 0.0
-) -> tuple[Tensor, Tensor]:
+def normalise(x: Tensor, weight: Tensor, bias: Tensor, eps: float, units: Tensor, zero: float) -> tuple[Tensor, Tensor]:
     """Normalise the rows of (rows, width) in fp32.
 
     Returns:
@@ -156,12 +154,9 @@ def normalise(
     its = library()
     if its is None:
         y = torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
-        return y, integers(y if units is None else torch.addcmul(torch.tensor(zero), y, units))
+        return y, integers(torch.addcmul(torch.tensor(zero), y, units))
     answer, rounded = torch.empty(x.shape), torch.empty(x.shape, dtype=torch.uint8)
-    given = _Norm(
-        *(part.data_ptr() for part in (x, weight, bias, answer, rounded)),
-        *(None if units is None else units.data_ptr(), *x.shape, eps, zero),
-    )
+    given = _Norm(*(part.data_ptr() for part in (x, weight, bias, answer, rounded, units)), *x.shape, eps, zero)
     its.normalise(ctypes.addressof(given), torch.get_num_threads() if x.numel() > FEW else 1)
     return answer, rounded
 
