@@ -21,9 +21,9 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from handler import wire
+from handler import protocol
 from handler.errors import MalformedBody, ModelMismatch
-from handler.wire import JSON
+from handler.protocol import JSON
 
 MODEL = "model"
 CODE = "handler"
@@ -142,12 +142,12 @@ def _listed(folder: Path) -> list[str]:
 
 
 def _write(path: Path, value: JSON) -> None:
-    path.write_bytes(wire.write_value(value) + b"\n")
+    path.write_bytes(protocol.serialize_value(value) + b"\n")
 
 
 def _read(path: Path) -> JSON:
     try:
-        value = wire.parse(path.read_text(encoding="utf-8"))
+        value = protocol.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, MalformedBody) as error:
         raise ModelMismatch(f"{path.name} cannot be read ({type(error).__name__}): pack again") from error
     if not isinstance(value, dict):

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from handler.layout import Encoding
+from handler.sequences import Encoding
 
 
 def plan(lengths: Sequence[int], max_tokens: int, *, padded: bool = False) -> list[list[int]]:
@@ -57,7 +57,7 @@ def distinct(encodings: Sequence[Encoding]) -> list[list[int]]:
 
 
 @dataclass(frozen=True)
-class Packing:
+class VarlenMetadata:
     """Where each sequence of a packed row lies, and which of its tokens are read in the end."""
 
     lengths: tuple[int, ...]
@@ -68,7 +68,7 @@ class Packing:
     def runs(self) -> list[tuple[int, int, int]]:
         """Return (start, count, length) of each run of neighbours of one length.
 
-        >>> Packing((4, 2, 2), torch.empty(0), 4).runs()
+        >>> VarlenMetadata((4, 2, 2), torch.empty(0), 4).runs()
         [(0, 1, 4), (4, 2, 2)]
         """
         found, start = [], 0
@@ -93,7 +93,7 @@ class Batch:
     read: Tensor | None = None  # (sum of counts,) int64: places in the flattened `input_ids`; None: all
     position_ids: Tensor | None = None
     attention_mask: Tensor | None = None
-    packing: Packing | None = None
+    varlen: VarlenMetadata | None = None
 
     @classmethod
     def packed(
@@ -124,8 +124,8 @@ class Batch:
         total, n_offsets = sum(lengths), len(lengths) + 1
         rows, ends = flat[: 3 * total].view(3, 1, -1), flat[3 * total : 3 * total + n_offsets]
         places = None if counts is None else flat[3 * total + n_offsets :]
-        packing = Packing(lengths, ends.to(torch.int32), max(lengths), places)
-        return cls(lengths, counts or lengths, rows[0], rows[1], places, position_ids=rows[2], packing=packing)
+        varlen = VarlenMetadata(lengths, ends.to(torch.int32), max(lengths), places)
+        return cls(lengths, counts or lengths, rows[0], rows[1], places, position_ids=rows[2], varlen=varlen)
 
     @classmethod
     def padded(

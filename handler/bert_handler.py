@@ -19,14 +19,14 @@ from typing import Any
 from ts.metrics.metric_type_enum import MetricTypes
 
 import handler
-from handler import wire
+from handler import protocol
 from handler.config import ModelConfig
 from handler.engine.device import place
 from handler.errors import ConfigError
 from handler.predictor import Predictor
+from handler.protocol import Body
+from handler.request_state import BatchContext, Request, Response
 from handler.telemetry import BatchReport
-from handler.wire import Body
-from handler.work import Reply, Request, Work
 
 PATIENCE = 0.7  # of responseTimeout, after which TorchServe kills the worker; one more forward pass must fit in
 LAST_WORDS_S = 1.0  # from the loss of the device to the end of the worker
@@ -57,25 +57,25 @@ class BertHandler:
         self.context = context
         if len(data) == 1 and not data[0] and _is_describe(_headers(context, 0)):
             context.set_response_content_type(0, "application/json")
-            return [wire.write_value(self.predictor.describe())]
+            return [protocol.serialize_value(self.predictor.describe())]
         return self.postprocess(self.inference(self.preprocess(data)))
 
-    def preprocess(self, data: Sequence[Mapping[str, Any]]) -> Work:
+    def preprocess(self, data: Sequence[Mapping[str, Any]]) -> BatchContext:
         """Read, parse and encode every row."""
         return self.predictor.read([self._request(index, row) for index, row in enumerate(data)])
 
-    def inference(self, work: Work) -> Work:
+    def inference(self, work: BatchContext) -> BatchContext:
         """Compute the values of every encoding of the batch."""
         self.predictor.run(work)
         return work
 
-    def postprocess(self, work: Work) -> list[bytes]:
+    def postprocess(self, work: BatchContext) -> list[bytes]:
         """Decode and write every answer, and report what the batch cost."""
         replies = self.predictor.write(work)
         for index, reply in enumerate(replies):
             self._respond(index, reply)
         self._measure(work.report)
-        if self.predictor.engine.lost:
+        if self.predictor.engine.device_failed:
             # TorchServe starts another worker; these answers, and those of batches already on their way, leave first.
             threading.Timer(LAST_WORDS_S, os._exit, (1,)).start()
         return [reply.content for reply in replies]
@@ -109,7 +109,7 @@ class BertHandler:
             id=headers.get("x-request-id"),
         )
 
-    def _respond(self, index: int, reply: Reply) -> None:
+    def _respond(self, index: int, reply: Response) -> None:
         self.context.set_response_status(reply.status, reply.phrase, index)
         self.context.set_response_content_type(index, "application/json")
         for name, value in reply.headers.items():

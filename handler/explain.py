@@ -20,17 +20,17 @@ from torch import Tensor
 
 from handler.engine import Engine, is_out_of_memory
 from handler.errors import InternalError, OutOfMemory, Overloaded, RequestError
-from handler.layout import Encoding
-from handler.tasks import Aim, Query, Task, Window
-from handler.tasks.parameters import Free, Parameter, Whole
-from handler.wire import JSON
+from handler.protocol import JSON
+from handler.sequences import Encoding
+from handler.tasks import AttributionTarget, Query, SequenceOutput, Task
+from handler.tasks.parameters import AnyValue, Integer, Parameter
 
 logger = logging.getLogger(__name__)
 
 PARAMETERS: dict[str, Parameter] = {
-    "target": Free(about="what to explain; by default the answer"),
-    "n_steps": Whole(default=32, least=1, most=256, about="points between baseline and text, at first"),
-    "top_words": Whole(about="only so many words, those that matter most"),
+    "target": AnyValue(about="what to explain; by default the answer"),
+    "n_steps": Integer(default=32, least=1, most=256, about="points between baseline and text, at first"),
+    "top_words": Integer(about="only so many words, those that matter most"),
 }
 TOLERANCE = 0.02  # of the score's way from the baseline, and of 1: beyond it the steps are doubled
 MOST_STEPS = 256
@@ -40,8 +40,8 @@ MOST_STEPS = 256
 class Attribution:
     """One score of one window, and what each token contributes to it."""
 
-    aim: Aim
-    window: Window
+    aim: AttributionTarget
+    window: SequenceOutput
     score: float
     baseline_score: float
     tokens: list[float]  # one of each token of the window
@@ -64,7 +64,12 @@ class Explainer:
         self.engine = engine
 
     def explain(
-        self, task: Task, query: Query, windows: Sequence[Window], wanted: dict[str, Any], deadline: float = math.inf
+        self,
+        task: Task,
+        query: Query,
+        windows: Sequence[SequenceOutput],
+        wanted: dict[str, Any],
+        deadline: float = math.inf,
     ) -> list[Attribution] | RequestError:
         """Attribute the scores of a target, given the windows of a query that were computed.
 
@@ -73,12 +78,12 @@ class Explainer:
             deadline: on the clock of `time.monotonic`, after which no further step is begun.
         """
         try:
-            aims = task.aims(query, windows, wanted["target"])
+            aims = task.attribution_targets(query, windows, wanted["target"])
             return [self._settle(task, aim, windows[aim.window], wanted["n_steps"], deadline) for aim in aims]
         except RequestError as error:
             return error
         except torch.AcceleratorError:
-            return self.engine.lose()
+            return self.engine.mark_device_failed()
         except Exception as error:  # noqa: BLE001 - one explanation must not take the batch along
             # The message of an exception may hold a user's text: only its type is told.
             if is_out_of_memory(error):
@@ -86,14 +91,18 @@ class Explainer:
             logger.error("unexpected %s while explaining", type(error).__name__)
             return InternalError(f"unexpected {type(error).__name__} while explaining")
 
-    def _settle(self, task: Task, aim: Aim, window: Window, n_steps: int, deadline: float) -> Attribution:
+    def _settle(
+        self, task: Task, aim: AttributionTarget, window: SequenceOutput, n_steps: int, deadline: float
+    ) -> Attribution:
         """Double the steps until the sum is right, or there are too many."""
         found = self._attribute(task, aim, window, n_steps, deadline)
         while not found.within(TOLERANCE) and found.n_steps * 2 <= MOST_STEPS:
             found = self._attribute(task, aim, window, found.n_steps * 2, deadline)
         return found
 
-    def _attribute(self, task: Task, aim: Aim, window: Window, n_steps: int, deadline: float) -> Attribution:
+    def _attribute(
+        self, task: Task, aim: AttributionTarget, window: SequenceOutput, n_steps: int, deadline: float
+    ) -> Attribution:
         from captum.attr import IntegratedGradients  # type: ignore[import-untyped]  # takes a second, and memory: only for those who ask
 
         encoding = window.encoding
@@ -103,7 +112,7 @@ class Explainer:
             """Return the score (n,) of n variants (n, tokens, width)."""
             if time.monotonic() > deadline:
                 raise Overloaded("not enough time to explain this in one batch: ask for fewer or shorter texts at once")
-            batch = self.engine.lay_out(task, [encoding] * len(embeddings))
+            batch = self.engine.build_batch(task, [encoding] * len(embeddings))
             shaped = embeddings.reshape(*batch.input_ids.shape, -1)
             return aim.score(self.engine.call(task, batch, shaped), batch).float()
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 
 from handler import explain
 from handler.config import ServingConfig
+from handler.protocol import JSON, ModelId
 from handler.tasks import Task
-from handler.wire import JSON, ModelName
 
 ERRORS = {
     400: "not JSON, not UTF-8, duplicate keys, too deep, or empty; or no valid key",
@@ -21,9 +21,7 @@ ERRORS = {
 }
 
 
-def document(
-    operations: Mapping[str, Task], explained: Collection[str], model: ModelName, config: ServingConfig
-) -> JSON:
+def document(operations: Mapping[str, Task], explained: Collection[str], model: ModelId, config: ServingConfig) -> JSON:
     """Describe every route on which the model answers.
 
     Args:

@@ -3,7 +3,7 @@
     read      bytes -> questions -> queries         (wire, task.parse)
     encode    all texts of all rows, in one call    (tokenization)
     run       one plan over all encodings           (batching, engine, task.reduce)
-    explain   attributions, for those who ask why   (explain, task.aims)
+    explain   attributions, for those who ask why   (explain, task.attribution_targets)
     write     values -> answers -> bytes            (task.decode, wire)
 
 A request that cannot be answered harms only itself: at every step it leaves the others with an error of its own.
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import torch
 
-from handler import archive, explain, openapi, wire
+from handler import archive, explain, openapi, protocol
 from handler.config import ServingConfig
 from handler.engine import Engine, engine_for
 from handler.engine.weights import read_config
@@ -33,11 +33,11 @@ from handler.errors import (
     UnknownOperation,
 )
 from handler.explain import Explainer
+from handler.protocol import JSON, Body, ModelId, ParsedBody
+from handler.request_state import BatchContext, ItemState, Request, RequestState, Response
 from handler.tasks import Query, Task, auto_class_for, operations_for, parameters
 from handler.telemetry import BatchReport
 from handler.tokenization import Tokenizer
-from handler.wire import JSON, Body, ModelName, Question
-from handler.work import Item, Job, Reply, Request, Work
 
 logger = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Predictor:
         operations: Mapping[str, Task],
         tokenizer: Tokenizer,
         engine: Engine,
-        model: ModelName,
+        model: ModelId,
         model_hash: str = "",
         patience_s: float = math.inf,
     ) -> None:
@@ -110,12 +110,12 @@ class Predictor:
         )
         engine.warm_up(tokenizer.max_length)
         model_hash = manifest.model_hash if manifest else ""
-        predictor = cls(operations, tokenizer, engine, ModelName(name, version), model_hash, patience_s)
+        predictor = cls(operations, tokenizer, engine, ModelId(name, version), model_hash, patience_s)
         if is_archive:
             predictor.check_golden(archive.read_golden(folder, archive.golden_name(engine.precision.name)))
         return predictor
 
-    def answer(self, requests: Sequence[Request]) -> list[Reply]:
+    def answer(self, requests: Sequence[Request]) -> list[Response]:
         """Answer a batch of requests, in order."""
         work = self.read(requests)
         self.run(work)
@@ -125,7 +125,7 @@ class Predictor:
         self, items: Sequence[JSON], parameters: Mapping[str, JSON] | None = None, *, explain: bool = False
     ) -> list[JSON]:
         """Answer or explain items, each a request of its own, in one batch; raises the first error."""
-        bodies = [wire.write_value({"instances": [item], "parameters": parameters or {}}) for item in items]
+        bodies = [protocol.serialize_value({"instances": [item], "parameters": parameters or {}}) for item in items]
         work = self.read([Request(Body(body, "application/json"), explain=explain) for body in bodies])
         self.run(work)
         told = [(job, self._answers(job)) for job in work.jobs]
@@ -151,10 +151,10 @@ class Predictor:
                 "differ; pack again on this machine and compare, or choose another precision"
             )
 
-    def read(self, requests: Sequence[Request]) -> Work:
+    def read(self, requests: Sequence[Request]) -> BatchContext:
         """Read, parse and encode every request."""
         deadline = time.monotonic() + self.patience_s
-        work = Work([self._read(request) for request in requests], deadline)
+        work = BatchContext([self._read(request) for request in requests], deadline)
         began = time.perf_counter()
         self._encode(work.items())
         work.report.tokenize_s = time.perf_counter() - began
@@ -168,16 +168,18 @@ class Predictor:
         work.report.n_unknown = 0 if unknown is None else sum(encoding.ids.count(unknown) for encoding in encodings)
         return work
 
-    def run(self, work: Work) -> None:
+    def run(self, work: BatchContext) -> None:
         """Compute the values of every encoding, all rows in one plan."""
         owners = [
-            (query.use or task, item, encoding) for task, query, item in work.items() for _, encoding in item.sequences
+            (query.pooler or task, item, encoding)
+            for task, query, item in work.items()
+            for _, encoding in item.sequences
         ]
         began = time.perf_counter()
         encodings, uses = [encoding for *_, encoding in owners], [use for use, *_ in owners]
         found = self.engine.run(encodings, uses, work.deadline)
         work.report.inference_s = time.perf_counter() - began
-        if usage := self.engine.usage():
+        if usage := self.engine.device_usage():
             work.report.device, work.report.device_s, work.report.device_bytes = usage
         for (_, item, _), values in zip(owners, found, strict=True):
             if isinstance(values, RequestError):
@@ -186,7 +188,7 @@ class Predictor:
                 item.values.append(values)
         self._explain(work)
 
-    def write(self, work: Work) -> list[Reply]:
+    def write(self, work: BatchContext) -> list[Response]:
         """Decode and write every answer, in the order of the requests."""
         shared = work.report.headers() | ({"x-model-hash": self.model_hash[:16]} if self.model_hash else {})
         replies = []
@@ -195,7 +197,7 @@ class Predictor:
             if job.error:
                 work.report.refused[job.error.type] += 1
             headers = {**shared, **reply.headers, **job.headers()}
-            replies.append(Reply(reply.content, reply.status, reply.phrase, headers))
+            replies.append(Response(reply.content, reply.status, reply.phrase, headers))
         return replies
 
     def describe(self) -> JSON:
@@ -225,12 +227,12 @@ class Predictor:
             "openapi": openapi.document(self.operations, self.explained, self.model, config),
         }
 
-    def _read(self, request: Request) -> Job:
-        job = Job(request, self.task)
+    def _read(self, request: Request) -> RequestState:
+        job = RequestState(request, self.task)
         try:
             if request.deadline_ms is not None and request.deadline_ms < time.time() * 1000:
                 raise Expired("x-request-deadline-ms had passed when the work began")
-            job.question = question = wire.read(request.body)
+            job.question = question = protocol.parse(request.body)
             job.task = self._task(request, question)
             limit = self.task.config.max_texts
             if len(question.items) > limit:
@@ -246,7 +248,7 @@ class Predictor:
             job.error, job.items = _unexpected("reading", error), []
         return job
 
-    def _explain(self, work: Work) -> None:
+    def _explain(self, work: BatchContext) -> None:
         """Explain, after all predictions and short texts first, as long as the operator lets the others wait."""
         asked = [(item, task, query) for task, query, item in work.items() if item.wanted]
         began = time.perf_counter()
@@ -260,9 +262,9 @@ class Predictor:
                 item.attributions = found
         work.report.explain_s = time.perf_counter() - began if asked else 0.0
 
-    def _task(self, request: Request, question: Question) -> Task:
+    def _task(self, request: Request, question: ParsedBody) -> Task:
         # On KServe's routes TorchServe sets no url_path, so one that names nothing is a stray header of the client's.
-        stray = question.dialect in (wire.KSERVE_V1, wire.OPEN_INFERENCE)
+        stray = question.codec in (protocol.KSERVE_V1, protocol.OPEN_INFERENCE)
         path = request.operation if not stray or request.operation in self.operations else ""
         operation = question.operation or path or "predict"
         if request.explain and not self.engine.differentiable:
@@ -274,20 +276,20 @@ class Predictor:
             raise UnknownOperation(f"unknown operation, accepted: {', '.join(self.operations)}")
         return self.operations[operation]
 
-    def _parse(self, job: Job, value: JSON, question: Question) -> Item:
+    def _parse(self, job: RequestState, value: JSON, question: ParsedBody) -> ItemState:
         names = explain.PARAMETERS if job.request.explain else ()
         asked = {name: given for name, given in question.parameters.items() if name in names}
         given = {name: given for name, given in question.parameters.items() if name not in names}
         try:
             query = job.task.parse(value, given)
             if not job.request.explain:
-                return Item(query)
+                return ItemState(query)
             wanted = parameters.read(explain.PARAMETERS, asked)
-            return Item(replace(query, layout=replace(query.layout, spans=True)), wanted=wanted)
+            return ItemState(replace(query, layout=replace(query.layout, spans=True)), wanted=wanted)
         except RequestError as error:
-            return Item(error=error)
+            return ItemState(error=error)
 
-    def _encode(self, items: list[tuple[Task, Query, Item]]) -> None:
+    def _encode(self, items: list[tuple[Task, Query, ItemState]]) -> None:
         texts = [text for _, query, _ in items for text in query.texts]
         layouts = [query.layout for _, query, _ in items for _ in query.texts]
         try:
@@ -306,7 +308,7 @@ class Predictor:
                 else:
                     item.sequences += [(text, encoding) for encoding in encodings]
 
-    def _answers(self, job: Job) -> list[JSON]:
+    def _answers(self, job: RequestState) -> list[JSON]:
         answers: list[JSON] = []
         for item in job.items:
             if item.query and not item.error:
@@ -317,11 +319,11 @@ class Predictor:
                     item.error = error
                 except Exception as error:  # noqa: BLE001 - one poisonous row must not take the batch along
                     item.error = _unexpected("decoding", error)
-            answers.append({"error": wire.PLAIN.write_error(item.error)} if item.error else None)
+            answers.append({"error": protocol.PLAIN.serialize_error(item.error)} if item.error else None)
         job.settle()
         return answers
 
-    def _write(self, job: Job, report: BatchReport) -> Reply:
+    def _write(self, job: RequestState, report: BatchReport) -> Response:
         answers = self._answers(job)
         for item, answer in zip(job.items, answers, strict=False):
             if not item.error and (leading := job.task.leading(answer)):
@@ -331,21 +333,21 @@ class Predictor:
             try:
                 if job.request.explain:
                     explanations = self._explanations(job, answers)
-                    return Reply(wire.write_explanations(job.question, answers, explanations, self.model))
-                return Reply(wire.write(job.question, answers, self.model, job.task.form))
+                    return Response(protocol.serialize_explanations(job.question, answers, explanations, self.model))
+                return Response(protocol.serialize(job.question, answers, self.model, job.task.form))
             except RequestError as error:
                 job.error = error
             except Exception as error:  # noqa: BLE001 - e.g. a model that answers NaN
                 job.error = _unexpected("writing", error)
         failure = job.error or InternalError("no answer was computed")
-        dialect = job.question.dialect if job.question else wire.PLAIN
-        if job.request.kserve and dialect is not wire.KSERVE_V1:
-            dialect = wire.OPEN_INFERENCE
-        content = wire.write_error(failure, dialect)
+        dialect = job.question.codec if job.question else protocol.PLAIN
+        if job.request.kserve and dialect is not protocol.KSERVE_V1:
+            dialect = protocol.OPEN_INFERENCE
+        content = protocol.serialize_error(failure, dialect)
         message = str(failure).encode("ascii", "replace").decode()[:200]
-        return Reply(content, failure.status, failure.phrase, {"x-error-message": message})
+        return Response(content, failure.status, failure.phrase, {"x-error-message": message})
 
-    def _explanations(self, job: Job, answers: list[JSON]) -> list[JSON]:
+    def _explanations(self, job: RequestState, answers: list[JSON]) -> list[JSON]:
         """Return why the answers are as they are; an error of an item stays in its place."""
         return [
             explain.write(job.task, item.query, answer, item.attributions, item.wanted["top_words"])

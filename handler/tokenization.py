@@ -15,7 +15,17 @@ from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBas
 
 from handler.config import ServingConfig
 from handler.errors import ConfigError, InputTooLong, InvalidInput, ModelMismatch, RequestError
-from handler.layout import Encoding, Gives, Layout, Spans, Text, cut, shorten, take, windows
+from handler.sequences import (
+    Encoding,
+    EncodingOptions,
+    Text,
+    TokenSpans,
+    TruncationStrategy,
+    cut,
+    shorten,
+    take,
+    windows,
+)
 
 VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
@@ -66,7 +76,7 @@ class Tokenizer:
         """Whether a token says that it continues a word (WordPiece's ##)."""
         return bool(getattr(self._backend.model, "continuing_subword_prefix", None))
 
-    def encode(self, texts: Sequence[Text], layouts: Sequence[Layout]) -> list[list[Encoding] | RequestError]:
+    def encode(self, texts: Sequence[Text], layouts: Sequence[EncodingOptions]) -> list[list[Encoding] | RequestError]:
         """Encode texts in one call; one encoding each, or several where a long text is read through windows.
 
         In the place of a text stands an InputTooLong where its layout refuses what is longer than `max_length`, and an
@@ -105,12 +115,12 @@ class Tokenizer:
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         return ids
 
-    def _fit(self, found: Any, layout: Layout) -> list[Encoding] | RequestError:
+    def _fit(self, found: Any, layout: EncodingOptions) -> list[Encoding] | RequestError:
         ids, type_ids = found.ids, found.type_ids
         if not ids:
             return InvalidInput("text holds nothing that this model reads")
         room = min(layout.max_length or self.max_length, self.max_length)
-        spans = Spans(found.offsets, found.word_ids, found.sequence_ids, range(len(ids))) if layout.spans else None
+        spans = TokenSpans(found.offsets, found.word_ids, found.sequence_ids, range(len(ids))) if layout.spans else None
         if len(ids) <= room and layout.max_first is None:
             return [Encoding(ids, type_ids, 0, spans)]
         owners = spans.owners if spans else found.sequence_ids
@@ -136,7 +146,7 @@ class Tokenizer:
             for piece, n in zip(pieces, cuts, strict=True)
         ]
 
-    def _cut(self, owners: Sequence[int | None], room: int, gives: Gives) -> list[int]:
+    def _cut(self, owners: Sequence[int | None], room: int, gives: TruncationStrategy) -> list[int]:
         other = {"first": 1, "second": 0}.get(gives)
         left = room - owners.count(None) - (0 if other is None else owners.count(other))
         if other is None or left < 1:

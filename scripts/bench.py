@@ -17,7 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from scripts.console import ROOT, run, say
+from scripts.cli.console import ROOT, run, say
 
 MIXES = ("short", "long", "mixed")
 PARTS = ("engine", "scaling", "peers", "offline", "server", "http-peers")
@@ -35,7 +35,7 @@ def main() -> int:
         return 0
     arguments.output = arguments.output or ROOT / "run" / "bench"
     arguments.output.mkdir(parents=True, exist_ok=True)
-    from scripts.benchmark.parts import measure
+    from scripts.benchmark.suites import measure
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers and folders of ours are cleared away then, too
     with ExitStack() as stack:

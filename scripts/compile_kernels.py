@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 from handler.engine import kernels
-from scripts.console import ScriptError, run, say
+from scripts.cli.console import ScriptError, run, say
 
 OPTIONS = (
     *("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-strict-aliasing", "-mprefer-vector-width=512"),

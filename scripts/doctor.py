@@ -14,14 +14,14 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
-from scripts import facts as looking
-from scripts.archives import Store
-from scripts.client import JSON
-from scripts.console import run, say, table
-from scripts.diagnosis import Finding, examine
-from scripts.facts import Facts
-from scripts.server import Server, add_options
-from scripts.settings import Setting
+from scripts.archives.store import Store
+from scripts.cli.console import run, say, table
+from scripts.client.http import JSON
+from scripts.client.server import Server, add_options
+from scripts.client.settings import Setting
+from scripts.operations import inventory
+from scripts.operations.checks import Finding, examine
+from scripts.operations.inventory import Facts
 
 EXIT = {"error": 2, "warning": 1, "note": 0}
 
@@ -31,7 +31,7 @@ def main() -> int:
     arguments = parse_arguments()
     server = Server.of(arguments)
     store = Store(arguments.model_store) if arguments.model_store else Store.of(server)
-    facts = looking.gather(server, arguments.config, store)
+    facts = inventory.gather(server, arguments.config, store)
     findings = examine(facts)
     if arguments.json:
         print(json.dumps(report(facts, findings), indent=2, ensure_ascii=False))

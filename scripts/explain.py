@@ -18,12 +18,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-from scripts.answerers import load
-from scripts.client import JSON, Inference
-from scripts.console import progress, run, say, table
-from scripts.explanation_page import Explained, page
-from scripts.questions import add_sources, read_questions
-from scripts.server import Server, add_options
+from scripts.cli.console import progress, run, say, table
+from scripts.client.backends import load
+from scripts.client.explanation_page import Explained, page
+from scripts.client.http import JSON, Inference
+from scripts.client.questions import add_sources, read_questions
+from scripts.client.server import Server, add_options
 
 Explain = Callable[[JSON], JSON]
 

@@ -10,15 +10,15 @@ import argparse
 import json
 from pathlib import Path
 
-from scripts import draining
-from scripts.call import Call, Command, show
-from scripts.client import Management
-from scripts.console import ScriptError, run, say
-from scripts.questions import add_sources
-from scripts.readiness import Failures, problem_of
-from scripts.rollout import add_rollout_options, promote, rollback
-from scripts.server import NotRunning, Refused, Server, UnknownModel, add_options
-from scripts.shadow import mirror
+from scripts.cli.console import ScriptError, run, say
+from scripts.client.http import Management
+from scripts.client.questions import add_sources
+from scripts.client.server import NotRunning, Refused, Server, UnknownModel, add_options
+from scripts.operations import draining
+from scripts.operations.commands import Call, Command, show
+from scripts.operations.readiness import Failures, problem_of
+from scripts.operations.rollout import add_rollout_options, promote, rollback
+from scripts.operations.shadow import mirror
 
 NOT_READY, NOT_RUNNING = 1, 3  # exit codes of `status`
 

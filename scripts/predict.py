@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import sys
 import time
@@ -23,12 +22,13 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from scripts.answerers import Answerer, ask_server, load_local
-from scripts.answers import Lines, Table, is_error, resume
-from scripts.client import JSON
-from scripts.console import progress, run, say
-from scripts.questions import add_sources, read_questions, skip
-from scripts.server import add_options
+from scripts.cli.console import progress, run, say
+from scripts.cli.options import json_object, positive_int
+from scripts.client.answers import Lines, Table, is_error, resume
+from scripts.client.backends import Answerer, ask_server, load_local
+from scripts.client.http import JSON
+from scripts.client.questions import add_sources, read_questions, skip
+from scripts.client.server import add_options
 
 
 def main() -> int:
@@ -109,12 +109,12 @@ def parse_arguments() -> argparse.Namespace:
     answers.add_argument("--table", action="store_true", help="print a table of text, best label and score instead")
     answers.add_argument("--top-k", type=int, metavar="N", help="labels an answer (default: the model's)")
     answers.add_argument("--operation", metavar="WORD", help="another use of the model, e.g. embed or tokenize")
-    answers.add_argument("--parameters", type=object_of, default={}, metavar="JSON", help="of the task, as an object")
+    answers.add_argument("--parameters", type=json_object, default={}, metavar="JSON", help="of the task, as an object")
 
     speed = parser.add_argument_group("requests")
-    speed.add_argument("--texts-per-request", type=positive, default=32, metavar="N", help="default: 32")
-    speed.add_argument("--concurrency", type=positive, default=4, metavar="N", help="requests in flight (default: 4)")
-    speed.add_argument("--tries", type=positive, default=6, metavar="N", help="of one request (default: 6)")
+    speed.add_argument("--texts-per-request", type=positive_int, default=32, metavar="N", help="default: 32")
+    speed.add_argument("--concurrency", type=positive_int, default=4, metavar="N", help="in flight (default: 4)")
+    speed.add_argument("--tries", type=positive_int, default=6, metavar="N", help="of one request (default: 6)")
     speed.add_argument("--timeout", type=float, default=60, metavar="SECONDS", help="of one try (default: 60)")
     add_options(parser)
 
@@ -127,22 +127,6 @@ def parse_arguments() -> argparse.Namespace:
     given = {"top_k": arguments.top_k, "operation": arguments.operation}
     arguments.parameters |= {name: value for name, value in given.items() if value is not None}
     return arguments
-
-
-def object_of(word: str) -> dict[str, JSON]:
-    """Read a JSON object."""
-    value = json.loads(word)
-    if not isinstance(value, dict):
-        raise argparse.ArgumentTypeError("must be a JSON object")
-    return value
-
-
-def positive(word: str) -> int:
-    """Read a whole number above zero."""
-    number = int(word)
-    if number < 1:
-        raise ValueError
-    return number
 
 
 def main_until_reader_leaves() -> int:

@@ -90,8 +90,8 @@ fi
 
 { read -r url && read -r key; } < <(python - ${server[@]+"${server[@]}"} << 'END'
 import argparse
-from scripts.client import Inference
-from scripts.server import Server, add_options
+from scripts.client.http import Inference
+from scripts.client.server import Server, add_options
 parser = argparse.ArgumentParser()
 add_options(parser)
 port = Inference(Server.of(parser.parse_args()))

@@ -18,9 +18,9 @@ import argparse
 import time
 from pathlib import Path
 
-from scripts.client import JSON
-from scripts.console import ScriptError, progress, run, say
-from scripts.predict import object_of, positive
+from scripts.cli.console import ScriptError, progress, run, say
+from scripts.cli.options import json_object, positive_int
+from scripts.client.http import JSON
 from scripts.scoring import cluster
 from scripts.scoring.corpus import Columns, sources
 from scripts.scoring.job import Job, fingerprint
@@ -120,22 +120,29 @@ def parse_arguments() -> argparse.Namespace:
     answers = parser.add_argument_group("answers")
     answers.add_argument("--top-k", type=int, metavar="N", help="labels an answer (default: the model's)")
     answers.add_argument("--operation", metavar="WORD", help="another use of the model, e.g. embed")
-    answers.add_argument("--parameters", type=object_of, default={}, metavar="JSON", help="of the task, as an object")
+    answers.add_argument("--parameters", type=json_object, default={}, metavar="JSON", help="of the task, as an object")
     answers.add_argument("--precision", metavar="WORD", help="instead of the model's own setting")
 
     speed = parser.add_argument_group("workers")
     speed.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster, or auto (default: this machine alone)")
-    speed.add_argument("--workers", type=positive, metavar="N", help="at most (default: as many as fit)")
+    speed.add_argument("--workers", type=positive_int, metavar="N", help="at most (default: as many as fit)")
     speed.add_argument(
-        "--cpus", type=positive, metavar="N", help="cores of a worker (default: those of the smallest node, at most 8)"
+        "--cpus",
+        type=positive_int,
+        metavar="N",
+        help="cores of a worker (default: of the smallest node, at most 8)",
     )
     speed.add_argument("--gpus", type=float, default=0, metavar="X", help="of a worker, e.g. 1 or 0.5 (default: 0)")
     speed.add_argument(
-        "--rows-per-batch", type=positive, default=1024, metavar="N", help="sorted and packed at once (default: 1024)"
+        "--rows-per-batch",
+        type=positive_int,
+        default=1024,
+        metavar="N",
+        help="packed at once (default: 1024)",
     )
-    speed.add_argument("--max-batch-tokens", type=positive, metavar="N", help="of one forward pass")
+    speed.add_argument("--max-batch-tokens", type=positive_int, metavar="N", help="of one forward pass")
     speed.add_argument(
-        "--rows-per-part", type=positive, default=8192, metavar="N", help="of a file of the output (default: 8192)"
+        "--rows-per-part", type=positive_int, default=8192, metavar="N", help="of a file of the output (default: 8192)"
     )
     arguments = parser.parse_args()
     given = {"top_k": arguments.top_k, "operation": arguments.operation}

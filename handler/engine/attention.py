@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from handler.batching import Packing
+from handler.batching import VarlenMetadata
 from handler.engine.kernels import KINDS, AttentionKernel, integers, library
 
 PACKED = "packed"  # the name under which transformers finds this attention
@@ -30,12 +30,12 @@ with contextlib.suppress(ImportError):  # PyTorch before 2.10
 class Attention:
     """Where the sequences of one packed row lie, ready to be attended within, in every layer."""
 
-    def __init__(self, packing: Packing, heads: int, dtype: torch.dtype) -> None:
+    def __init__(self, varlen: VarlenMetadata, heads: int, dtype: torch.dtype) -> None:
         """Take our own kernel where there is one; `dtype` is that of the states."""
-        self.packing, self.heads, self.dtype = packing, heads, dtype
-        self.read = packing.read
+        self.varlen, self.heads, self.dtype = varlen, heads, dtype
+        self.read = varlen.read
         # A task reads one token of a sequence at least.
-        self.one_each = packing.read is not None and len(packing.read) == len(packing.lengths)
+        self.one_each = varlen.read is not None and len(varlen.read) == len(varlen.lengths)
         self._kernel: AttentionKernel | None = None
 
     def __call__(self, states: Tensor, query: Tensor | None = None, zero: float | None = None) -> Tensor:
@@ -54,13 +54,13 @@ class Attention:
         alone = query is not None and self.one_each
         query = states[:, : key.shape[1]] if query is None else query
         if self._fits(query):
-            kernel = self._kernel or AttentionKernel(self.packing, self.heads, key.shape[1] // self.heads)
+            kernel = self._kernel or AttentionKernel(self.varlen, self.heads, key.shape[1] // self.heads)
             self._kernel = kernel
             return kernel(query, key, value, alone=alone, zero=zero)
         q, k, v = (part.view(len(part), self.heads, -1) for part in (query, key, value))
-        tokens = sum(self.packing.lengths)
-        asked = len(self.packing.lengths) if alone else tokens
-        answer = attend(q[:asked], k[:tokens], v[:tokens], self.packing).flatten(1)
+        tokens = sum(self.varlen.lengths)
+        asked = len(self.varlen.lengths) if alone else tokens
+        answer = attend(q[:asked], k[:tokens], v[:tokens], self.varlen).flatten(1)
         answer = functional.pad(answer, (0, 0, 0, len(q) - asked))
         return answer if zero is None else integers(answer.float().add_(zero))
 
@@ -69,7 +69,7 @@ class Attention:
         return not query.is_cuda and not gradients and query.dtype in KINDS and library() is not None
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling: float | None = None) -> Tensor:
+def attend(query: Tensor, key: Tensor, value: Tensor, varlen: VarlenMetadata, scaling: float | None = None) -> Tensor:
     """Attend within each sequence by PyTorch's own kernels.
 
     Args:
@@ -80,15 +80,15 @@ def attend(query: Tensor, key: Tensor, value: Tensor, packing: Packing, scaling:
     Returns:
         As `query`.
     """
-    alone = len(query) == len(packing.lengths)
+    alone = len(query) == len(varlen.lengths)
     if has_kernel(query.device, query.dtype) and _fits_the_kernel(query.shape[-1], scaling):
-        ends, longest = packing.offsets, packing.max_length
+        ends, longest = varlen.offsets, varlen.max_length
         if alone:
             ones = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
             return varlen_attn(query, key, value, ones, ends, 1, longest)  # type: ignore[no-any-return]
         return varlen_attn(query, key, value, ends, ends, longest, longest)  # type: ignore[no-any-return]
     answer, done = torch.empty(query.shape, dtype=query.dtype, device=query.device), 0
-    for start, count, length in packing.runs():
+    for start, count, length in varlen.runs():
         # (count, heads, length, width): sequences of one length share a call
         asking = 1 if alone else length
         shape = (count, -1, *query.shape[1:])
@@ -107,7 +107,7 @@ def packed_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    packing: Packing | None = None,
+    varlen: VarlenMetadata | None = None,
     scaling: float | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
@@ -117,7 +117,7 @@ def packed_attention(
         module: the layer that asks; unused.
         query: (1, heads, tokens, width of a head), as are `key` and `value`.
         attention_mask: always None here.
-        packing: where the sequences lie.
+        varlen: where the sequences lie.
         scaling: factor on the products; 1 / sqrt(width of a head) by default.
 
     Returns:
@@ -126,10 +126,10 @@ def packed_attention(
     Raises:
         ValueError: no `packing`: this model does not hand on its keyword arguments.
     """
-    if packing is None or attention_mask is not None:
+    if varlen is None or attention_mask is not None:
         raise ValueError("packed attention needs the boundaries of the sequences and takes no mask")
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))  # (tokens, heads, width)
-    return attend(q, k, v, packing, scaling).unsqueeze(0), None
+    return attend(q, k, v, varlen, scaling).unsqueeze(0), None
 
 
 def has_kernel(device: torch.device, dtype: torch.dtype) -> bool:

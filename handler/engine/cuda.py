@@ -21,15 +21,15 @@ from torch import Tensor, nn
 
 from handler.batching import Batch
 from handler.config import ServingConfig
-from handler.engine import Engine, Usage, fp8, fusion, memory
+from handler.engine import DeviceUsage, Engine, fp8, fusion, memory
 from handler.engine.attention import has_kernel
 from handler.engine.cuda_graphs import BUCKETS, Graph, bucket_of, recorder
 from handler.engine.encoder import PackedEncoder
 from handler.engine.precision import FP8
 from handler.engine.probe import HiddenStates, probe_of, random_encodings
 from handler.errors import ConfigError, ModelMismatch, RequestError
-from handler.layout import Encoding
-from handler.tasks import Row, Use
+from handler.sequences import Encoding
+from handler.tasks import Output, Pooler
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ STRAY = {"fp32": 0.01, "bf16": 0.2, "fp16": 0.2, "fp8": 0.9}  # of a state's len
 SAME = 0.1  # of the length of all values of a batch: more is not the same computation
 SAMPLE = [128] * 512  # lengths that token budgets are tried on
 
-Answers = list[Row | RequestError]
+Answers = list[Output | RequestError]
 
 
 class Flight:
@@ -48,7 +48,7 @@ class Flight:
         self._values, self._counts = values, counts
         self._began, self._ended = began, ended
 
-    def land(self) -> tuple[list[Row], float]:
+    def land(self) -> tuple[list[Output], float]:
         """Wait; return the values of every sequence, and the seconds that the GPU took."""
         self._ended.synchronize()
         rows = np.split(self._values.numpy(), np.cumsum(self._counts)[:-1])
@@ -59,7 +59,7 @@ class CudaEngine(Engine):
     """One model on one GPU."""
 
     def __init__(
-        self, model: Any, main: Use, config: ServingConfig, device: torch.device | None = None, **options: Any
+        self, model: Any, main: Pooler, config: ServingConfig, device: torch.device | None = None, **options: Any
     ) -> None:
         self._config = config
         self._graphs: dict[tuple[Any, ...], Graph] = {}  # by what runs, the tokens read of a sequence, and the bucket
@@ -75,19 +75,19 @@ class CudaEngine(Engine):
         if self._config.compile == "auto" and self.packed and has_kernel(self.device, self.precision.dtype):
             self._record(max_length)
         torch.cuda.empty_cache()
-        self.usage()
+        self.device_usage()
 
-    def usage(self) -> Usage | None:
+    def device_usage(self) -> DeviceUsage | None:
         """Return the seconds that batches took since this was asked before, and the GPU's memory in use."""
-        if self.lost:  # it would answer with one more error
+        if self.device_failed:  # it would answer with one more error
             return None
         busy_s, self._busy_s = self._busy_s, 0.0
         free, total = torch.cuda.mem_get_info(self.device)
-        return Usage(str(self.device.index or 0), busy_s, total - free)
+        return DeviceUsage(str(self.device.index or 0), busy_s, total - free)
 
     # --- one batch ahead ---------------------------------------------------------------------------------------------
 
-    def _compute(self, batches: Iterable[tuple[Use, list[Encoding]]], deadline: float) -> Iterator[Answers]:
+    def _compute(self, batches: Iterable[tuple[Pooler, list[Encoding]]], deadline: float) -> Iterator[Answers]:
         under_way: deque[Callable[[], Answers]] = deque()
         for use, members in batches:
             late = time.monotonic() >= deadline
@@ -97,52 +97,52 @@ class CudaEngine(Engine):
         while under_way:
             yield under_way.popleft()()
 
-    def _start(self, use: Use, encodings: list[Encoding]) -> Callable[[], Answers]:
+    def _start(self, use: Pooler, encodings: list[Encoding]) -> Callable[[], Answers]:
         """Launch a batch; return what waits for its values."""
         flight = None
-        if not self.lost:
+        if not self.device_failed:
             try:
                 flight = self._launch(use, encodings)
             except Exception:  # noqa: BLE001 - tried again, alone on the GPU, when its turn comes; then it is told
                 flight = None
         return partial(self._finish, use, encodings, flight)
 
-    def _finish(self, use: Use, encodings: list[Encoding], flight: Flight | None) -> Answers:
+    def _finish(self, use: Pooler, encodings: list[Encoding], flight: Flight | None) -> Answers:
         try:
             return self._attempt(use, encodings) if flight is None else list(self._landed(flight))
         except torch.AcceleratorError:
-            return [self.lose()] * len(encodings)
+            return [self.mark_device_failed()] * len(encodings)
 
-    def _forward(self, use: Use, encodings: Sequence[Encoding]) -> list[Row]:
+    def _forward(self, use: Pooler, encodings: Sequence[Encoding]) -> list[Output]:
         return self._landed(self._launch(use, encodings))
 
     @torch.inference_mode()
-    def _launch(self, use: Use, encodings: Sequence[Encoding]) -> Flight:
+    def _launch(self, use: Pooler, encodings: Sequence[Encoding]) -> Flight:
         """Give a batch to the GPU without waiting for anything."""
         began = self._mark()
-        if use.runs == "nothing":
+        if use.forward_scope == "nothing":
             return Flight(torch.empty(0), [0] * len(encodings), began, self._mark())
         batch, output = self._replay(use, encodings) or self._run(use, encodings)
-        packed = use.reduce(output, batch)
+        packed = use.pool(output, batch)
         values = packed.values.float().to("cpu", non_blocking=True)  # into pinned memory
         return Flight(values, packed.counts, began, self._mark())
 
-    def _landed(self, flight: Flight) -> list[Row]:
+    def _landed(self, flight: Flight) -> list[Output]:
         rows, seconds = flight.land()
         self._busy_s += seconds
         return rows
 
-    def _run(self, use: Use, encodings: Sequence[Encoding]) -> tuple[Batch, Any]:
-        batch = self.lay_out(use, encodings)
+    def _run(self, use: Pooler, encodings: Sequence[Encoding]) -> tuple[Batch, Any]:
+        batch = self.build_batch(use, encodings)
         return batch, self.call(use, batch)
 
-    def _replay(self, use: Use, encodings: Sequence[Encoding]) -> tuple[Batch, Any] | None:
+    def _replay(self, use: Pooler, encodings: Sequence[Encoding]) -> tuple[Batch, Any] | None:
         """Run a small batch by the graph of its bucket; None: there is none for it."""
         bucket = bucket_of(sum(map(len, encodings)), len(encodings)) if self._graphs else None
         if bucket is None:
             return None
-        reads = [use.reads(encoding) for encoding in encodings]
-        graph = self._graphs.get((use.runs, *{_count(places) for places in reads}, bucket))
+        reads = [use.token_positions(encoding) for encoding in encodings]
+        graph = self._graphs.get((use.forward_scope, *{_count(places) for places in reads}, bucket))
         return None if graph is None else graph(encodings, reads)
 
     def _mark(self) -> torch.cuda.Event:
@@ -212,8 +212,8 @@ class CudaEngine(Engine):
     @torch.inference_mode()
     def _record(self, max_length: int) -> None:
         """Record a graph of the main use for every bucket, the largest first, and hold each against the plain way."""
-        count, call = _count(self.main.reads(probe_of(self.model.config)[0])), partial(self.call, self.main)
-        if self.main.runs == "nothing" or count not in (None, 1):
+        count, call = _count(self.main.token_positions(probe_of(self.model.config)[0])), partial(self.call, self.main)
+        if self.main.forward_scope == "nothing" or count not in (None, 1):
             return
         record, graphs = recorder(), {}
         try:
@@ -223,11 +223,11 @@ class CudaEngine(Engine):
                 lengths = [min(max_length, bucket.tokens // 4 - index) for index in range(3)]
                 encodings = random_encodings(self.model.config, lengths)
                 _, plain = self._run(self.main, encodings)
-                _, replayed = graph(encodings, [self.main.reads(its) for its in encodings])
+                _, replayed = graph(encodings, [self.main.token_positions(its) for its in encodings])
                 pairs = ((replayed[name].flatten(), plain[name].flatten()) for name in replayed)
                 if not all(fusion.near(*pair, SAME) for pair in pairs):
                     raise ArithmeticError("a graph says something else")
-                graphs[self.main.runs, count, bucket] = graph
+                graphs[self.main.forward_scope, count, bucket] = graph
             self._graphs = graphs
         except Exception as error:  # noqa: BLE001 - whatever it is that cannot be recorded: the plain way is there
             reason = f"{type(error).__name__} {' '.join(str(error).split())[:200]}"

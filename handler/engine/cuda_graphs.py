@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from handler.batching import Batch, Packing, flatten, to_device
-from handler.layout import Encoding
+from handler.batching import Batch, VarlenMetadata, flatten, to_device
+from handler.sequences import Encoding
 
 T = TypeVar("T")
 Record = Callable[[Callable[[], T]], Callable[[], T]]  # something to do -> how to do it again
@@ -108,14 +108,14 @@ class Graph:
 
 def part_of(whole: Batch, lengths: tuple[int, ...]) -> Batch:
     """Return the first sequences of a packed batch, where they lie."""
-    if whole.packing is None or whole.position_ids is None:
+    if whole.varlen is None or whole.position_ids is None:
         raise ValueError("not a packed batch")
     n, total = len(lengths), sum(lengths)
     ids, type_ids, positions = (its[:, :total] for its in (whole.input_ids, whole.type_ids, whole.position_ids))
     read = None if whole.read is None else whole.read[:n]
-    packing = Packing(lengths, whole.packing.offsets[: n + 1], max(lengths), read)
+    varlen = VarlenMetadata(lengths, whole.varlen.offsets[: n + 1], max(lengths), read)
     counts = lengths if read is None else (1,) * n
-    return Batch(lengths, counts, ids, type_ids, read, position_ids=positions, packing=packing)
+    return Batch(lengths, counts, ids, type_ids, read, position_ids=positions, varlen=varlen)
 
 
 def recorder() -> Record[Any]:

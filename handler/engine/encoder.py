@@ -18,7 +18,7 @@ from torch.nn import functional
 from transformers import PretrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-from handler.batching import Packing
+from handler.batching import VarlenMetadata
 from handler.engine.attention import Attention
 
 # Names in a config -> oneDNN's name and algorithm, and the function.
@@ -152,7 +152,7 @@ class PackedEncoder(nn.Module):
         self.layers, self.heads, self.dtype = list(layers), heads, dtype
         self.fills = True  # up to few different numbers of rows, on a CPU
 
-    def forward(self, hidden_states: Tensor, *_: Any, packing: Packing, **__: Any) -> Any:
+    def forward(self, hidden_states: Tensor, *_: Any, varlen: VarlenMetadata, **__: Any) -> Any:
         """Compute the states of the tokens that are read.
 
         Args:
@@ -162,8 +162,8 @@ class PackedEncoder(nn.Module):
             Of transformers, with the last states in fp32: (1, tokens, width), or, if not all tokens are read,
             (read tokens, 1, width): as many sequences of one token.
         """
-        attention, states = Attention(packing, self.heads, self.dtype), hidden_states[0]
-        wanted = len(states) if packing.read is None else len(packing.read)
+        attention, states = Attention(varlen, self.heads, self.dtype), hidden_states[0]
+        wanted = len(states) if varlen.read is None else len(varlen.read)
         if self.fills and not states.is_cuda:
             states = functional.pad(states, (0, 0, 0, rounded(len(states)) - len(states)))
             if attention.read is not None:
@@ -171,7 +171,7 @@ class PackedEncoder(nn.Module):
         x: Any = self.enter(states)
         for layer in self.layers:
             x = layer(x, attention)
-        states = self.leave(x)[:wanted].unsqueeze(0 if packing.read is None else 1)
+        states = self.leave(x)[:wanted].unsqueeze(0 if varlen.read is None else 1)
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)  # type: ignore[arg-type]
 
     def enter(self, states: Tensor) -> Any:

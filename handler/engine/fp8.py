@@ -1,7 +1,8 @@
 """Eight-bit floats (E4M3): weights with a scale for each output, states with a scale for each token.
 
 A token's scale is found while it is rounded and depends on nothing else, so no text's answer depends on its company,
-and nothing has to be calibrated; whether a model keeps its accuracy is found out when it is packed (scripts/fp8.py).
+and nothing has to be calibrated; whether a model keeps its accuracy is found out when it is packed
+(scripts/archives/fp8.py).
 The residual, and all that is no product, stays in bf16. On a CPU the same numbers are multiplied in fp32: slow, and
 what the look at the accuracy and the tests compute with.
 """

@@ -1,7 +1,7 @@
 """Eight-bit integers: weights of -127..127 with a scale a row, activations of 0..255 with a scale a place.
 
-All scales are found when the archive is built (scripts/calibration.py) and never change: what is computed for a text
-depends on no other text. Residuals stay in fp32; a norm leaves integers beside them, for the next product.
+All scales are found when the archive is built (scripts/archives/calibration.py) and never change: what is computed
+for a text depends on no other text. Residuals stay in fp32; a norm leaves integers beside them, for the next product.
 
 Two things keep few large numbers from taking the digits of all others. A channel that is large is divided by a factor
 of its own before it is rounded, and its weights are multiplied by it (SmoothQuant: Xiao et al. 2023). Behind an

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from handler.batching import Packing
+from handler.batching import VarlenMetadata
 
 logger = logging.getLogger(__name__)
 
@@ -103,21 +103,21 @@ def _openmp() -> int:
 class AttentionKernel:
     """Attention within the sequences of one packed row, for every layer of one forward pass."""
 
-    def __init__(self, packing: Packing, heads: int, width: int) -> None:
+    def __init__(self, varlen: VarlenMetadata, heads: int, width: int) -> None:
         """Reserve what each thread works in; `width` is that of one head."""
         its = library()
         if its is None:
             raise RuntimeError("there is no compiled kernel for this processor")
-        self._library, self._offsets = its, packing.offsets  # which must live as long as their addresses
-        wide, keys = _up(width), _up(packing.max_length)
-        self._tokens = sum(packing.lengths)
+        self._library, self._offsets = its, varlen.offsets  # which must live as long as their addresses
+        wide, keys = _up(width), _up(varlen.max_length)
+        self._tokens = sum(varlen.lengths)
         self._threads = torch.get_num_threads() if self._tokens * heads * width > FEW else 1
         self._scratch = torch.empty(self._threads, 2 * wide * keys + ROWS * (wide + keys))
         self._given = _Attention(
             offsets=self._offsets.data_ptr(),
             scratch=self._scratch.data_ptr(),
             scratch_size=self._scratch.shape[1],
-            sequences=len(packing.lengths),
+            sequences=len(varlen.lengths),
             heads=heads,
             width=width,
             scale=width**-0.5 * math.log2(math.e),

@@ -9,17 +9,17 @@ import numpy as np
 from transformers import PretrainedConfig
 
 from handler.batching import Batch
-from handler.layout import Encoding
-from handler.tasks import Packed, Row, Use
+from handler.sequences import Encoding
+from handler.tasks import Output, Pooler, RaggedOutput
 
 
-class HiddenStates(Use):
+class HiddenStates(Pooler):
     """The encoder's answer to every token, without any task: what two ways to compute must agree on."""
 
-    runs = "encoder"
+    forward_scope = "encoder"
 
-    def reduce(self, output: Any, batch: Batch) -> Packed:
-        return Packed(batch.tokens(output[0]), batch.counts)
+    def pool(self, output: Any, batch: Batch) -> RaggedOutput:
+        return RaggedOutput(batch.tokens(output[0]), batch.counts)
 
 
 def probe_of(model_config: PretrainedConfig) -> list[Encoding]:
@@ -37,6 +37,6 @@ def random_encodings(model_config: PretrainedConfig, lengths: Iterable[int]) -> 
     ]
 
 
-def alike(one: Row, other: Row) -> bool:
+def alike(one: Output, other: Output) -> bool:
     """Tell whether two rows of values are the same but for rounding."""
     return one.shape == other.shape and np.allclose(one, other, rtol=1e-3, atol=1e-4)

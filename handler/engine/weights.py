@@ -14,11 +14,11 @@ from handler.config import ServingConfig
 from handler.engine import int8
 from handler.engine.precision import DTYPES, INT8, choose, supported
 from handler.errors import ModelMismatch
-from handler.tasks import Use
+from handler.tasks import Pooler
 
 
 def load_weights(
-    folder: Path, auto_class: str, main: Use, config: ServingConfig, device: torch.device | None
+    folder: Path, auto_class: str, main: Pooler, config: ServingConfig, device: torch.device | None
 ) -> PreTrainedModel:
     """Load a model with a class of transformers, its weights in fp32.
 
@@ -47,7 +47,7 @@ def load_weights(
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelMismatch(f"the weights cannot be loaded: {' '.join(str(error).split())[:300]}") from error
     # An encoder is often saved without a pooler, which only heads read.
-    missing = sorted(key for key in report["missing_keys"] if main.runs == "head" or "pooler" not in key)
+    missing = sorted(key for key in report["missing_keys"] if main.forward_scope == "head" or "pooler" not in key)
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ModelMismatch(f"the weights lack {', '.join(missing[:3])}{more}: is this model fine-tuned?")

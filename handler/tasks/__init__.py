@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from handler.config import ServingConfig
 from handler.errors import ConfigError, ModelMismatch
-from handler.tasks.base import Aim, Packed, Query, Row, Task, Use, Window
+from handler.tasks.base import AttributionTarget, Output, Pooler, Query, RaggedOutput, SequenceOutput, Task
 from handler.tasks.feature_extraction import FeatureExtraction
 from handler.tasks.fill_mask import FillMask
 from handler.tasks.next_sentence import NextSentencePrediction
@@ -25,7 +25,18 @@ from handler.tokenization import Tokenizer
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-__all__ = ["TASKS", "Aim", "Packed", "Query", "Row", "Task", "Use", "Window", "operations_for", "task_class_for"]
+__all__ = [
+    "TASKS",
+    "AttributionTarget",
+    "Output",
+    "Pooler",
+    "Query",
+    "RaggedOutput",
+    "SequenceOutput",
+    "Task",
+    "operations_for",
+    "task_class_for",
+]
 
 # The first whose head a model has is its main task; the others are further operations of it where they fit.
 TASKS: dict[str, type[Task]] = {
@@ -69,7 +80,7 @@ def auto_class_for(main: type[Task], model_config: PretrainedConfig) -> str:
 
     A task that reads no head takes the model with the one it has, for the sake of its other operations.
     """
-    candidates = [main] if main.runs == "head" else [main, *TASKS.values()]
+    candidates = [main] if main.forward_scope == "head" else [main, *TASKS.values()]
     heads = (task.head_of(model_config) for task in candidates)
     return next((head for head in heads if head), main.auto_classes[0] if main.auto_classes else "AutoModel")
 
@@ -86,7 +97,7 @@ def operations_for(model_config: PretrainedConfig, config: ServingConfig, tokeni
         task
         for task in TASKS.values()
         if task is not main
-        and (task.runs != "head" or task.head_of(model_config) == loaded)
+        and (task.forward_scope != "head" or task.head_of(model_config) == loaded)
         and task.fits(model_config)
     ]
     tasks = [task(model_config, config, tokenizer) for task in (main, *others)]

@@ -18,11 +18,11 @@ from torch import Tensor
 from handler.batching import Batch
 from handler.config import Overflow, ServingConfig
 from handler.errors import InputTooLong, InvalidInput, ModelMismatch, UnknownOperation
-from handler.layout import Encoding, Layout, Text
+from handler.protocol import JSON, AnswerFormat, json_type
+from handler.sequences import Encoding, EncodingOptions, Text
 from handler.tasks import parameters
 from handler.tasks.parameters import Parameter
 from handler.tokenization import Tokenizer
-from handler.wire import JSON, Form, kind_of
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 REPEATED = 10  # times max_characters: all that the pairs of one question may come to
 
-Row: TypeAlias = NDArray[np.float32]  # the values of one encoding: (count, ...) of Packed.values
+Output: TypeAlias = NDArray[np.float32]  # the values of one encoding: (count, ...) of Packed.values
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,23 @@ class Query:
 
     texts: tuple[Text, ...]
     options: Mapping[str, Any] = field(default_factory=dict)
-    layout: Layout = field(default_factory=Layout)
-    use: Use | None = None  # how it is computed, by default as the task says; queries of one use share a forward pass
+    layout: EncodingOptions = field(default_factory=EncodingOptions)
+    pooler: Pooler | None = (
+        None  # how it is computed, by default as the task says; queries of one use share a forward pass
+    )
 
 
 @dataclass(frozen=True)
-class Window:
+class SequenceOutput:
     """One computed sequence of a query: which of its texts it shows, its tokens, and its values."""
 
     text: int
     encoding: Encoding
-    values: Row
+    values: Output
 
 
 @dataclass(frozen=True)
-class Packed:
+class RaggedOutput:
     """Values end to end; encoding i owns `counts[i]` of them, so one copy to the host serves every task."""
 
     values: Tensor  # (sum(counts), ...)
@@ -61,7 +63,7 @@ class Packed:
 
 
 @dataclass(frozen=True)
-class Aim:
+class AttributionTarget:
     """What an explanation explains: one score of one window."""
 
     label: str
@@ -69,21 +71,23 @@ class Aim:
     score: Callable[[ModelOutput, Batch], Tensor]  # of a batch of n copies of the window, differentiable: (n,)
 
 
-class Use(ABC):
+class Pooler(ABC):
     """What the engine needs to know of a task."""
 
-    runs: ClassVar[Literal["head", "encoder", "nothing"]] = "head"  # the whole model, all but its head, or no model
+    forward_scope: ClassVar[Literal["head", "encoder", "nothing"]] = (
+        "head"  # the whole model, all but its head, or no model
+    )
 
-    def reads(self, encoding: Encoding) -> Sequence[int] | None:
+    def token_positions(self, encoding: Encoding) -> Sequence[int] | None:
         """Return the places of the tokens that are read behind the encoder, one at least; None: all of them."""
         return None
 
     @abstractmethod
-    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
+    def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
         """Bring a model's output down to the least that answers, on the device."""
 
 
-class Task(Use):
+class Task(Pooler):
     """One use of a model. A new one is a subclass in a file of its own and a line in the registry."""
 
     name: ClassVar[str]  # on the wire
@@ -91,7 +95,7 @@ class Task(Use):
     auto_classes: ClassVar[tuple[str, ...]] = ()  # of transformers: those that load a model with the head it reads
     overflows: ClassVar[tuple[Overflow, ...]] = ("truncate", "refuse")  # what it can do with a long text; default first
     fields: ClassVar[tuple[str, str]] = ("text", "text_pair")  # of an item that is a pair of texts
-    form: ClassVar[Form] = Form()  # of answers, where a dialect leaves a choice
+    form: ClassVar[AnswerFormat] = AnswerFormat()  # of answers, where a dialect leaves a choice
     golden_items: tuple[JSON, ...]  # questions that reach every branch of the task
     golden_parameters: ClassVar[dict[str, JSON]] = {}
 
@@ -115,7 +119,7 @@ class Task(Use):
     @classmethod
     def fits(cls, model_config: PretrainedConfig) -> bool:
         """Tell whether a model can be used so: by its head, where the task reads one, or e.g. by its labels."""
-        return cls.runs != "head" or cls.head_of(model_config) is not None
+        return cls.forward_scope != "head" or cls.head_of(model_config) is not None
 
     @abstractmethod
     def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
@@ -127,10 +131,12 @@ class Task(Use):
         """
 
     @abstractmethod
-    def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
+    def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         """Turn the values of a query's windows into its answer; a text that was not windowed has one window."""
 
-    def aims(self, query: Query, windows: Sequence[Window], target: JSON) -> list[Aim]:
+    def attribution_targets(
+        self, query: Query, windows: Sequence[SequenceOutput], target: JSON
+    ) -> list[AttributionTarget]:
         """Choose the scores that an explanation explains: those of `target`, by default of the answer.
 
         Raises:
@@ -142,7 +148,7 @@ class Task(Use):
     @property
     def explains(self) -> bool:
         """Whether its answers can be explained."""
-        return type(self).aims is not Task.aims
+        return type(self).attribution_targets is not Task.attribution_targets
 
     def leading(self, answer: JSON) -> tuple[str, float] | None:
         """Return the label that a client would act on, and its score, whose shares tell when texts begin to differ."""
@@ -163,7 +169,7 @@ class Task(Use):
     def read_fields(self, value: JSON, *names: str) -> dict[str, JSON]:
         """Return the fields of an item that must be an object of exactly these; raises InvalidInput."""
         if not isinstance(value, dict):
-            raise InvalidInput(f"a question must be an object with {' and '.join(names)}, got {kind_of(value)}")
+            raise InvalidInput(f"a question must be an object with {' and '.join(names)}, got {json_type(value)}")
         parameters.refuse_unknown(value, names, "field")
         return {name: value.get(name) for name in names}
 
@@ -188,7 +194,7 @@ class Task(Use):
     def read_text(self, value: JSON, name: str = "text") -> str:
         """Return a text that can be tokenised, or raise what is wrong with it."""
         if not isinstance(value, str):
-            raise InvalidInput(f"{name} must be a string, got {kind_of(value)}")
+            raise InvalidInput(f"{name} must be a string, got {json_type(value)}")
         if not value.strip():
             raise InvalidInput(f"{name} is empty")
         if len(value) > self.config.max_characters:
@@ -202,7 +208,7 @@ class Task(Use):
         if isinstance(value, str):
             return [self.read_text(value, name)]
         if not isinstance(value, list) or not value:
-            raise InvalidInput(f"{name} must be a list of strings, got {'none' if value == [] else kind_of(value)}")
+            raise InvalidInput(f"{name} must be a list of strings, got {'none' if value == [] else json_type(value)}")
         return [self.read_text(text, f"{name}[{index}]") for index, text in enumerate(value)]
 
     def text_schema(self) -> dict[str, JSON]:
@@ -221,15 +227,15 @@ class SequenceTask(Task):
 
     output: ClassVar[tuple[str, ...]] = ("logits",)  # what the head calls it: the first of these that there is
 
-    def reads(self, encoding: Encoding) -> Sequence[int]:
+    def token_positions(self, encoding: Encoding) -> Sequence[int]:
         return (0,)
 
-    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
+    def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
         name = next(name for name in self.output if name in output)
-        return Packed(output[name], (1,) * len(batch.lengths))
+        return RaggedOutput(output[name], (1,) * len(batch.lengths))
 
 
-def locate(windows: Sequence[Window], at: int) -> tuple[int, int]:
+def locate(windows: Sequence[SequenceOutput], at: int) -> tuple[int, int]:
     """Return window and place in it of a token, given its place in the windows laid end to end."""
     for index, window in enumerate(windows):
         if at < len(window.encoding):
@@ -246,20 +252,20 @@ def labels_of(model_config: PretrainedConfig) -> list[str]:
     return [str(labels[index]) for index in range(len(labels))]
 
 
-def softmax(logits: Row) -> Row:
+def softmax(logits: Output) -> Output:
     """Return exp(x - max) / sum over the last axis: probabilities that add up to one.
 
     >>> softmax(np.array([0.0, 0.0], dtype=np.float32))
     array([0.5, 0.5], dtype=float32)
     """
-    exponentials: Row = np.exp(logits - logits.max(-1, keepdims=True))
-    scores: Row = exponentials / exponentials.sum(-1, keepdims=True)
+    exponentials: Output = np.exp(logits - logits.max(-1, keepdims=True))
+    scores: Output = exponentials / exponentials.sum(-1, keepdims=True)
     return scores
 
 
-def sigmoid(logits: Row) -> Row:
+def sigmoid(logits: Output) -> Output:
     """Return 1 / (1 + exp(-x)): each label's own probability."""
-    scores: Row = np.float32(1) / (np.float32(1) + np.exp(-logits))
+    scores: Output = np.float32(1) / (np.float32(1) + np.exp(-logits))
     return scores
 
 

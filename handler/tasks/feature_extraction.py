@@ -11,45 +11,45 @@ import torch
 
 from handler.batching import Batch
 from handler.config import ServingConfig
-from handler.layout import Encoding, Layout
-from handler.tasks.base import Packed, Query, Row, Task, Use, Window
-from handler.tasks.parameters import Choice, Flag, Parameter, Whole
+from handler.protocol import JSON, AnswerFormat
+from handler.sequences import Encoding, EncodingOptions
+from handler.tasks.base import Output, Pooler, Query, RaggedOutput, SequenceOutput, Task
+from handler.tasks.parameters import Boolean, Choice, Integer, Parameter
 from handler.tokenization import Tokenizer
-from handler.wire import JSON, Form
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
     from transformers.utils.generic import ModelOutput
 
 
-class FirstToken(Use):
+class FirstToken(Pooler):
     """The first token of a sequence: BERT's [CLS]."""
 
-    runs = "encoder"
+    forward_scope = "encoder"
 
-    def reads(self, encoding: Encoding) -> Sequence[int]:
+    def token_positions(self, encoding: Encoding) -> Sequence[int]:
         return (0,)
 
-    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
-        return Packed(batch.tokens(output[0]), batch.counts)
+    def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
+        return RaggedOutput(batch.tokens(output[0]), batch.counts)
 
 
-class Mean(Use):
+class Mean(Pooler):
     """The mean of all tokens of a sequence, special ones included, as sentence-transformers takes it."""
 
-    runs = "encoder"
+    forward_scope = "encoder"
 
-    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
+    def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
         states = batch.tokens(output[0])  # (total tokens, width), in fp32
         # Nothing here waits for a GPU: of a packed batch the lengths lie there already.
-        lengths = batch.packing.offsets.diff() if batch.packing else torch.tensor(batch.lengths).to(states.device)
+        lengths = batch.varlen.offsets.diff() if batch.varlen else torch.tensor(batch.lengths).to(states.device)
         rows = torch.arange(len(lengths), device=states.device).repeat_interleave(lengths, output_size=len(states))
         sums = states.new_zeros(len(lengths), states.shape[-1]).index_add_(0, rows, states)
-        return Packed(sums / lengths.unsqueeze(-1), (1,) * len(lengths))
+        return RaggedOutput(sums / lengths.unsqueeze(-1), (1,) * len(lengths))
 
 
 # One of each, so that every task that asks for them shares forward passes.
-POOLINGS: dict[str, Use] = {"mean": Mean(), "cls": FirstToken()}
+POOLINGS: dict[str, Pooler] = {"mean": Mean(), "cls": FirstToken()}
 POOLING = Choice(accepted=tuple(POOLINGS), default="mean", about="mean of all tokens, or the first one")
 
 # What Hugging Face's clients name beside these, and what means no more than null does, "not set".
@@ -61,10 +61,10 @@ class FeatureExtraction(Task):
 
     name = "feature-extraction"
     operation = "embed"
-    runs = "encoder"
+    forward_scope = "encoder"
     auto_classes = ("AutoModel",)
     overflows = ("truncate", "window", "refuse")
-    form = Form(tensors="embedding")
+    form = AnswerFormat(tensors="embedding")
     golden_items = (
         "The delivery came a day early and everything works.",
         "no",
@@ -76,9 +76,11 @@ class FeatureExtraction(Task):
         super().__init__(model_config, config, tokenizer)
         self.parameters: dict[str, Parameter] = {
             "pooling": POOLING,
-            "normalize": Flag(default=False, about="whether to scale to length 1"),
-            "dimensions": Whole(most=model_config.hidden_size, about="the first so many numbers only; all by default"),
-            "truncate": Flag(about="what happens to a long text: true cuts it, false refuses it"),
+            "normalize": Boolean(default=False, about="whether to scale to length 1"),
+            "dimensions": Integer(
+                most=model_config.hidden_size, about="the first so many numbers only; all by default"
+            ),
+            "truncate": Boolean(about="what happens to a long text: true cuts it, false refuses it"),
         }
         self.layout = embedding_layout(self)
 
@@ -90,10 +92,10 @@ class FeatureExtraction(Task):
         layout = self.layout if wanted == self.layout.overflow else replace(self.layout, overflow=wanted)
         return Query(((text, None),), options, layout, POOLINGS[options["pooling"]])
 
-    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
-        return POOLINGS["mean"].reduce(output, batch)
+    def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
+        return POOLINGS["mean"].pool(output, batch)
 
-    def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
+    def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         vector = pooled(windows)[: query.options["dimensions"]]
         return (unit(vector) if query.options["normalize"] else vector).tolist()
 
@@ -112,29 +114,29 @@ class FeatureExtraction(Task):
         }
 
 
-def embedding_layout(task: Task) -> Layout:
+def embedding_layout(task: Task) -> EncodingOptions:
     """Return how texts are laid out to be embedded: windows share no token, so that each of a text counts once."""
-    return Layout(task.overflow, stride=0)
+    return EncodingOptions(task.overflow, stride=0)
 
 
-def pooled(windows: Sequence[Window]) -> Row:
+def pooled(windows: Sequence[SequenceOutput]) -> Output:
     """Return the vector of one text: the mean of its windows' vectors, each counting by its tokens.
 
     With the pooling `mean`, that is the mean over all tokens of the text, and the special ones of every window.
     """
     if len(windows) == 1:
-        vector: Row = windows[0].values[0]
+        vector: Output = windows[0].values[0]
         return vector
     vectors = np.stack([window.values[0] for window in windows])
-    mean: Row = np.average(vectors, axis=0, weights=[len(window.encoding) for window in windows]).astype(np.float32)
+    mean: Output = np.average(vectors, axis=0, weights=[len(window.encoding) for window in windows]).astype(np.float32)
     return mean
 
 
-def unit(vector: Row) -> Row:
+def unit(vector: Output) -> Output:
     """Return a vector of length 1 in its direction.
 
     >>> unit(np.array([3.0, 4.0], dtype=np.float32))
     array([0.6, 0.8], dtype=float32)
     """
-    scaled: Row = vector / max(np.float32(np.linalg.norm(vector)), np.float32(1e-12))
+    scaled: Output = vector / max(np.float32(np.linalg.norm(vector)), np.float32(1e-12))
     return scaled

@@ -12,11 +12,11 @@ from torch import Tensor
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InputTooLong, InvalidInput, ModelMismatch
-from handler.layout import Encoding, Layout
-from handler.tasks.base import Packed, Query, Task, Use, Window
-from handler.tasks.parameters import Whole, Words
+from handler.protocol import JSON
+from handler.sequences import Encoding, EncodingOptions
+from handler.tasks.base import Pooler, Query, RaggedOutput, SequenceOutput, Task
+from handler.tasks.parameters import Integer, StringList
 from handler.tokenization import Tokenizer
-from handler.wire import JSON
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -28,18 +28,18 @@ MOST_FILLINGS = 200  # of one text, over all its masks: each is a text of its ow
 MOST_CHARACTERS = 100  # of one target
 
 
-class Candidates(Use):
+class Candidates(Pooler):
     """The likeliest tokens of each mask, among all or among some."""
 
     def __init__(self, mask_id: int, ids: Sequence[int] | None = None) -> None:
         self.mask_id = mask_id
         self.ids = None if ids is None else torch.tensor(ids)
 
-    def reads(self, encoding: Encoding) -> Sequence[int]:
+    def token_positions(self, encoding: Encoding) -> Sequence[int]:
         """Return the masked places; of a text without, whatever stands first."""
         return masks(encoding, self.mask_id) or (0,)
 
-    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
+    def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
         """Keep (masks, candidates, 2): scores, best first, and tokens, whose numbers fp32 holds exactly.
 
         Scores are shares of the whole vocabulary; only the chosen ones are computed.
@@ -49,7 +49,7 @@ class Candidates(Use):
         best, places = chosen.topk(min(MOST_TOKENS, chosen.shape[-1]), dim=-1)
         scores = (best - logits.logsumexp(-1, keepdim=True)).exp()
         tokens: Tensor = places if self.ids is None else self.ids.to(places.device)[places]
-        return Packed(torch.stack((scores, tokens.to(scores.dtype)), dim=-1), batch.counts)
+        return RaggedOutput(torch.stack((scores, tokens.to(scores.dtype)), dim=-1), batch.counts)
 
 
 class FillMask(Task):
@@ -66,10 +66,10 @@ class FillMask(Task):
             raise ModelMismatch(f"the tokenizer has no mask token, which {self.name} needs")
         self.mask, self.mask_id = tokenizer.mask, tokenizer.mask_id
         self.parameters = {
-            "top_k": Whole(default=min(config.top_k, MOST_TOKENS), most=MOST_TOKENS, about="tokens for each mask"),
-            "targets": Words(alone="one", about="the only tokens to score; of longer words their first token"),
+            "top_k": Integer(default=min(config.top_k, MOST_TOKENS), most=MOST_TOKENS, about="tokens for each mask"),
+            "targets": StringList(alone="one", about="the only tokens to score; of longer words their first token"),
         }
-        self.layout = Layout(self.overflow)
+        self.layout = EncodingOptions(self.overflow)
         self.candidates = Candidates(self.mask_id)
         # Queries with the same targets share a forward pass, and their targets are looked up once.
         self._among = lru_cache(maxsize=16)(self._candidates_among)
@@ -90,13 +90,13 @@ class FillMask(Task):
         use = self.candidates if targets is None else self._among(tuple(targets))
         return Query(((text, None),), options, self.layout, use)
 
-    def reads(self, encoding: Encoding) -> Sequence[int]:
-        return self.candidates.reads(encoding)
+    def token_positions(self, encoding: Encoding) -> Sequence[int]:
+        return self.candidates.token_positions(encoding)
 
-    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
-        return self.candidates.reduce(output, batch)
+    def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
+        return self.candidates.pool(output, batch)
 
-    def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
+    def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         (window,) = windows
         ids, top_k = window.encoding.ids, query.options["top_k"]
         places = masks(window.encoding, self.mask_id)

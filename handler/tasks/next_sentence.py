@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from handler.config import ServingConfig
-from handler.layout import Layout
-from handler.tasks.base import Query, SequenceTask, Window, alike, softmax
+from handler.protocol import JSON, AnswerFormat
+from handler.sequences import EncodingOptions
+from handler.tasks.base import Query, SequenceOutput, SequenceTask, alike, softmax
 from handler.tasks.fill_mask import pretraining_head
 from handler.tokenization import Tokenizer
-from handler.wire import JSON, Form
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -26,7 +26,7 @@ class NextSentencePrediction(SequenceTask):
     auto_classes = ("AutoModelForNextSentencePrediction", "AutoModelForPreTraining")
     output = ("seq_relationship_logits", "logits")  # of BertForPreTraining, of this head alone
     fields = ("text", "next_sentence")
-    form = Form(tensors="ranking")
+    form = AnswerFormat(tensors="ranking")
     golden_items = (
         {"text": "The parcel was to come on Monday.", "next_sentence": "It has still not arrived."},
         {"text": "The parcel was to come on Monday.", "next_sentence": "Penguins cannot fly."},
@@ -37,7 +37,7 @@ class NextSentencePrediction(SequenceTask):
     def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
         super().__init__(model_config, config, tokenizer)
         self.labels = ["is_next", "not_next"]  # BERT's own order; config.json does not name them
-        self.layout = Layout(self.overflow)
+        self.layout = EncodingOptions(self.overflow)
 
     @classmethod
     def head_of(cls, model_config: PretrainedConfig) -> str | None:
@@ -48,7 +48,7 @@ class NextSentencePrediction(SequenceTask):
         text, following = (self.read_text(fields[name], name) for name in fields)
         return Query(((text, following),), self.read_parameters(given), self.layout)
 
-    def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
+    def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         scores = softmax(windows[0].values[0])
         ranked = np.argsort(-scores, kind="stable")
         return [{"label": self.labels[index], "score": float(scores[index])} for index in ranked]

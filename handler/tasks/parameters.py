@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from handler.errors import InvalidInput
-from handler.wire import JSON, kind_of
+from handler.protocol import JSON, json_type
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Parameter(ABC):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Whole(Parameter):
+class Integer(Parameter):
     """A whole number."""
 
     least: int = 1
@@ -49,7 +49,7 @@ class Whole(Parameter):
         if type(value) is not int or value < self.least or (self.most is not None and value > self.most):
             bounds = f"of {self.least} or more" if self.most is None else f"from {self.least} to {self.most}"
             null = f", or null: {self.about}" if self.null else ""
-            got = value if type(value) is int else kind_of(value)
+            got = value if type(value) is int else json_type(value)
             raise InvalidInput(f"{name} must be a whole number {bounds}{null}, got {got}")
         return value
 
@@ -59,12 +59,12 @@ class Whole(Parameter):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Flag(Parameter):
+class Boolean(Parameter):
     """true or false."""
 
     def read(self, name: str, value: JSON) -> bool:
         if type(value) is not bool:
-            raise InvalidInput(f"{name} must be true or false, got {kind_of(value)}")
+            raise InvalidInput(f"{name} must be true or false, got {json_type(value)}")
         return value
 
     def schema(self) -> dict[str, JSON]:
@@ -87,7 +87,7 @@ class Choice(Parameter):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Words(Parameter):
+class StringList(Parameter):
     """A list of strings; where `alone` says so, also a string: the only one, or several between commas."""
 
     alone: Literal["refused", "one", "commas"] = "refused"
@@ -105,7 +105,7 @@ class Words(Parameter):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Free(Parameter):
+class AnyValue(Parameter):
     """Any value; who uses it says what fits."""
 
     def read(self, name: str, value: JSON) -> JSON:
@@ -121,7 +121,7 @@ def read(accepted: Mapping[str, Parameter], given: Mapping[str, JSON]) -> dict[s
     Raises:
         InvalidInput: a value that does not fit, or a parameter that nobody would obey.
 
-    >>> read({"top_k": Whole(default=5)}, {"top_k": 2}), read({"top_k": Whole(default=5)}, {})
+    >>> read({"top_k": Integer(default=5)}, {"top_k": 2}), read({"top_k": Integer(default=5)}, {})
     ({'top_k': 2}, {'top_k': 5})
     """
     refuse_unknown(given, tuple(accepted), "parameter")

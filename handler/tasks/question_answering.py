@@ -15,11 +15,11 @@ from torch import Tensor
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InvalidInput
-from handler.layout import Layout, Tokens, join_windows
-from handler.tasks.base import Aim, Packed, Query, Task, Window, locate, softmax
-from handler.tasks.parameters import Flag, Whole
+from handler.protocol import JSON
+from handler.sequences import EncodingOptions, Tokens, join_windows
+from handler.tasks.base import AttributionTarget, Query, RaggedOutput, SequenceOutput, Task, locate, softmax
+from handler.tasks.parameters import Boolean, Integer
 from handler.tokenization import Tokenizer
-from handler.wire import JSON
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -61,20 +61,24 @@ class QuestionAnswering(Task):
         super().__init__(model_config, config, tokenizer)
         limit = tokenizer.max_length
         self.parameters = {
-            "top_k": Whole(default=1, most=1000, about="answers; more than 1 for a list of them"),
-            "doc_stride": Whole(least=0, default=config.stride, about="tokens that windows share, at most half of one"),
-            "max_answer_len": Whole(default=min(15, limit), most=limit, about="tokens"),
-            "max_question_len": Whole(default=64, about="tokens; the rest of the question is cut"),
-            "max_seq_len": Whole(default=limit, least=min(16, limit), most=limit, about="tokens of one window"),
-            "handle_impossible_answer": Flag(default=False, about="whether an empty answer may say that there is none"),
-            "align_to_words": Flag(default=True, about="whether answers begin and end with a word"),
+            "top_k": Integer(default=1, most=1000, about="answers; more than 1 for a list of them"),
+            "doc_stride": Integer(
+                least=0, default=config.stride, about="tokens that windows share, at most half of one"
+            ),
+            "max_answer_len": Integer(default=min(15, limit), most=limit, about="tokens"),
+            "max_question_len": Integer(default=64, about="tokens; the rest of the question is cut"),
+            "max_seq_len": Integer(default=limit, least=min(16, limit), most=limit, about="tokens of one window"),
+            "handle_impossible_answer": Boolean(
+                default=False, about="whether an empty answer may say that there is none"
+            ),
+            "align_to_words": Boolean(default=True, about="whether answers begin and end with a word"),
         }
 
     def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
         fields = self.read_fields(value, "question", "context")
         pair = self.read_text(fields["question"], "question"), self.read_text(fields["context"], "context")
         options = self.read_parameters(given)
-        layout = Layout(
+        layout = EncodingOptions(
             self.overflow,
             gives="second",
             stride=options["doc_stride"],
@@ -84,11 +88,11 @@ class QuestionAnswering(Task):
         )
         return Query((pair,), options, layout)
 
-    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
+    def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
         logits = torch.stack((output["start_logits"], output["end_logits"]), -1)
-        return Packed(batch.tokens(logits), batch.counts)
+        return RaggedOutput(batch.tokens(logits), batch.counts)
 
-    def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
+    def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         options, context = query.options, query.texts[0][1] or ""
         tokens = join_windows([window.encoding for window in windows], owner=1)
         none = min((window.values[0] for window in windows), key=lambda logits: float(logits.sum()))
@@ -108,7 +112,9 @@ class QuestionAnswering(Task):
         ranked = sorted(answers, key=lambda answer: -answer["score"])[: options["top_k"]]
         return ranked if options["top_k"] > 1 else ranked[0]
 
-    def aims(self, query: Query, windows: Sequence[Window], target: JSON) -> list[Aim]:
+    def attribution_targets(
+        self, query: Query, windows: Sequence[SequenceOutput], target: JSON
+    ) -> list[AttributionTarget]:
         """Explain why an answer starts and why it ends where it does: two shares of one window.
 
         Args:
@@ -157,7 +163,7 @@ class QuestionAnswering(Task):
         }
 
 
-def _aim(edge: str, windows: Sequence[Window], at: int) -> Aim:
+def _aim(edge: str, windows: Sequence[SequenceOutput], at: int) -> AttributionTarget:
     """Aim at a token's share of all starts, or ends, in its window."""
     window, place = locate(windows, at)
     spans = windows[window].encoding.spans
@@ -169,7 +175,7 @@ def _aim(edge: str, windows: Sequence[Window], at: int) -> Aim:
         shares: Tensor = logits[:, context].softmax(-1)
         return shares[:, context.index(place)]
 
-    return Aim(edge, window, score)
+    return AttributionTarget(edge, window, score)
 
 
 def best_spans(

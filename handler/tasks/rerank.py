@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from handler.config import ServingConfig
-from handler.layout import Layout
-from handler.tasks.base import Query, SequenceTask, Window, alike, sigmoid
-from handler.tasks.parameters import Flag, Whole
+from handler.protocol import JSON
+from handler.sequences import EncodingOptions
+from handler.tasks.base import Query, SequenceOutput, SequenceTask, alike, sigmoid
+from handler.tasks.parameters import Boolean, Integer
 from handler.tokenization import Tokenizer
-from handler.wire import JSON
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -35,11 +35,11 @@ class Rerank(SequenceTask):
     def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
         super().__init__(model_config, config, tokenizer)
         self.parameters = {
-            "top_k": Whole(about="the best so many; all by default"),
-            "raw_scores": Flag(default=False, about="whether to leave out the sigmoid"),
-            "return_text": Flag(default=False, about="whether to repeat each text"),
+            "top_k": Integer(about="the best so many; all by default"),
+            "raw_scores": Boolean(default=False, about="whether to leave out the sigmoid"),
+            "return_text": Boolean(default=False, about="whether to repeat each text"),
         }
-        self.layout = Layout(self.overflow, gives="second")  # the query is read whole where that leaves room
+        self.layout = EncodingOptions(self.overflow, gives="second")  # the query is read whole where that leaves room
 
     @classmethod
     def fits(cls, model_config: PretrainedConfig) -> bool:
@@ -51,7 +51,7 @@ class Rerank(SequenceTask):
         self.limit_pairs(sum(map(len, texts)) + len(texts) * len(query))
         return Query(tuple((query, text) for text in texts), self.read_parameters(given), self.layout)
 
-    def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
+    def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         logits = np.concatenate([window.values[0] for window in windows])
         best = np.argsort(-logits, kind="stable")[: query.options["top_k"]].tolist()
         scores = (logits if query.options["raw_scores"] else sigmoid(logits)).tolist()

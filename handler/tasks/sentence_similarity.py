@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from handler.batching import Batch
 from handler.config import ServingConfig
-from handler.tasks.base import Packed, Query, Task, Window
+from handler.protocol import JSON
+from handler.tasks.base import Query, RaggedOutput, SequenceOutput, Task
 from handler.tasks.feature_extraction import POOLING, POOLINGS, embedding_layout, pooled, unit
 from handler.tokenization import Tokenizer
-from handler.wire import JSON
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -22,7 +22,7 @@ class SentenceSimilarity(Task):
 
     name = "sentence-similarity"
     operation = "similarity"
-    runs = "encoder"
+    forward_scope = "encoder"
     overflows = ("truncate", "window", "refuse")
     golden_items = (
         {
@@ -44,11 +44,11 @@ class SentenceSimilarity(Task):
         texts = tuple((text, None) for text in (source, *sentences))
         return Query(texts, options, self.layout, POOLINGS[options["pooling"]])
 
-    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
-        return POOLINGS["mean"].reduce(output, batch)
+    def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
+        return POOLINGS["mean"].pool(output, batch)
 
-    def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
-        by_text: list[list[Window]] = [[] for _ in query.texts]
+    def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
+        by_text: list[list[SequenceOutput]] = [[] for _ in query.texts]
         for window in windows:
             by_text[window.text].append(window)
         source, *others = (unit(pooled(its)) for its in by_text)

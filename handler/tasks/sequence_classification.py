@@ -12,17 +12,31 @@ from torch import Tensor
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InvalidInput
-from handler.layout import Layout
-from handler.tasks.base import Aim, Query, Row, SequenceTask, Window, alike, labels_of, sigmoid, softmax
-from handler.tasks.parameters import Choice, Whole
+from handler.protocol import JSON, AnswerFormat
+from handler.sequences import EncodingOptions
+from handler.tasks.base import (
+    AttributionTarget,
+    Output,
+    Query,
+    SequenceOutput,
+    SequenceTask,
+    alike,
+    labels_of,
+    sigmoid,
+    softmax,
+)
+from handler.tasks.parameters import Choice, Integer
 from handler.tokenization import Tokenizer
-from handler.wire import JSON, Form
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
     from transformers.utils.generic import ModelOutput
 
-FUNCTIONS: dict[str, Callable[[Row], Row]] = {"softmax": softmax, "sigmoid": sigmoid, "none": lambda logits: logits}
+FUNCTIONS: dict[str, Callable[[Output], Output]] = {
+    "softmax": softmax,
+    "sigmoid": sigmoid,
+    "none": lambda logits: logits,
+}
 
 DIFFERENTIABLE: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda logits: logits.softmax(-1),
@@ -39,7 +53,7 @@ class SequenceClassification(SequenceTask):
     operation = "classify"
     auto_classes = ("AutoModelForSequenceClassification",)
     overflows = ("truncate", "window", "refuse")
-    form = Form(nested=True, tensors="ranking")
+    form = AnswerFormat(nested=True, tensors="ranking")
     golden_items = (
         "The delivery came a day early and everything works.",
         "no",
@@ -53,10 +67,10 @@ class SequenceClassification(SequenceTask):
         super().__init__(model_config, config, tokenizer)
         self.labels = labels_of(model_config)
         self.parameters = {
-            "top_k": Whole(default=config.top_k, null=True, about="null for all labels"),
+            "top_k": Integer(default=config.top_k, null=True, about="null for all labels"),
             "function_to_apply": Choice(accepted=tuple(FUNCTIONS), default=self.default_function),
         }
-        self.layout = Layout(self.overflow, stride=config.stride)
+        self.layout = EncodingOptions(self.overflow, stride=config.stride)
 
     @property
     def default_function(self) -> str:
@@ -70,12 +84,12 @@ class SequenceClassification(SequenceTask):
     def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
         return Query((self.read_text_or_pair(value),), self.read_parameters(given), self.layout)
 
-    def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
+    def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         scores = self.merge([window.values[0] for window in windows], query.options["function_to_apply"], windows)
         best = np.argsort(-scores, kind="stable")[: query.options["top_k"]]
         return [{"label": self.labels[i], "score": score} for i, score in zip(best, scores[best].tolist(), strict=True)]
 
-    def merge(self, logits: list[Row], function: str, windows: Sequence[Window]) -> Row:
+    def merge(self, logits: list[Output], function: str, windows: Sequence[SequenceOutput]) -> Output:
         """Return the scores (labels,) of a text from the logits (labels,) of its windows.
 
         mean: the mean of the windows' scores. max: of each label its best score; where scores are shares (softmax) they
@@ -86,16 +100,18 @@ class SequenceClassification(SequenceTask):
             return apply(logits[0])
         if self.config.window_merge == "weighted":
             lengths = [len(window.encoding) for window in windows]
-            mean: Row = np.average(logits, axis=0, weights=lengths).astype(np.float32)
+            mean: Output = np.average(logits, axis=0, weights=lengths).astype(np.float32)
             return apply(mean)
         scores = np.stack([apply(its) for its in logits])
         if self.config.window_merge == "mean":
-            averaged: Row = scores.mean(0)
+            averaged: Output = scores.mean(0)
             return averaged
-        best: Row = scores.max(0)
+        best: Output = scores.max(0)
         return best / best.sum() if function == "softmax" else best
 
-    def aims(self, query: Query, windows: Sequence[Window], target: JSON) -> list[Aim]:
+    def attribution_targets(
+        self, query: Query, windows: Sequence[SequenceOutput], target: JSON
+    ) -> list[AttributionTarget]:
         """Explain the score of a label, by default the best one, in the window where it is highest."""
         function = query.options["function_to_apply"]
         scores = np.stack([FUNCTIONS[function](window.values[0]) for window in windows])
@@ -109,7 +125,7 @@ class SequenceClassification(SequenceTask):
             scored: Tensor = DIFFERENTIABLE[function](output["logits"])[:, label]
             return scored
 
-        return [Aim(target, int(scores[:, label].argmax()), score)]
+        return [AttributionTarget(target, int(scores[:, label].argmax()), score)]
 
     def leading(self, answer: JSON) -> tuple[str, float] | None:
         few = len(self.labels) <= MOST_COUNTED

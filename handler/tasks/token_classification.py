@@ -11,12 +11,23 @@ from torch import Tensor
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InvalidInput
-from handler.layout import Layout, Tokens, join_windows
-from handler.tasks.base import Aim, Packed, Query, Row, Task, Window, alike, labels_of, locate, softmax
-from handler.tasks.parameters import Choice, Whole, Words
+from handler.protocol import JSON
+from handler.sequences import EncodingOptions, Tokens, join_windows
+from handler.tasks.base import (
+    AttributionTarget,
+    Output,
+    Query,
+    RaggedOutput,
+    SequenceOutput,
+    Task,
+    alike,
+    labels_of,
+    locate,
+    softmax,
+)
+from handler.tasks.parameters import Choice, Integer, StringList
 from handler.tasks.tag_scheme import Places, Scheme
 from handler.tokenization import Tokenizer
-from handler.wire import JSON
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -55,18 +66,18 @@ class TokenClassification(Task):
         self.scheme = Scheme.of(self.labels)
         self.parameters = {
             "aggregation_strategy": Choice(accepted=STRATEGIES, default="simple"),
-            "ignore_labels": Words(default=["O"]),
-            "stride": Whole(least=0, default=config.stride, about="tokens that windows share, at most half of one"),
+            "ignore_labels": StringList(default=["O"]),
+            "stride": Integer(least=0, default=config.stride, about="tokens that windows share, at most half of one"),
         }
 
     def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
         text, options = self.read_item(value), self.read_parameters(given)
-        return Query(((text, None),), options, Layout(self.overflow, stride=options["stride"], spans=True))
+        return Query(((text, None),), options, EncodingOptions(self.overflow, stride=options["stride"], spans=True))
 
-    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
-        return Packed(batch.tokens(output["logits"]), batch.counts)
+    def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
+        return RaggedOutput(batch.tokens(output["logits"]), batch.counts)
 
-    def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
+    def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         entities = self._tell(query, windows)
         if len(windows) > 1 and query.options["aggregation_strategy"] != "none":
             best: dict[Which, dict[str, JSON]] = {}
@@ -76,7 +87,7 @@ class TokenClassification(Task):
             entities |= best
         return list(entities.values())
 
-    def _tell(self, query: Query, windows: Sequence[Window]) -> dict[Which, dict[str, JSON]]:
+    def _tell(self, query: Query, windows: Sequence[SequenceOutput]) -> dict[Which, dict[str, JSON]]:
         """Return the entities, or with strategy `none` the tokens, that windows show together."""
         text, strategy = query.texts[0][0], query.options["aggregation_strategy"]
         ignored = query.options["ignore_labels"]
@@ -112,7 +123,7 @@ class TokenClassification(Task):
         return entities
 
     def _tokens(
-        self, tokens: Tokens, words: list[str], scores: Row, ignored: Sequence[str]
+        self, tokens: Tokens, words: list[str], scores: Output, ignored: Sequence[str]
     ) -> dict[Which, dict[str, JSON]]:
         """Return every token that is not ignored; `index` is its place in the whole text, special tokens included."""
         labels = [self.labels[label] for label in scores.argmax(-1)]
@@ -143,7 +154,9 @@ class TokenClassification(Task):
             ]
         return np.flatnonzero([True, *begins[1:]])
 
-    def aims(self, query: Query, windows: Sequence[Window], target: JSON) -> list[Aim]:
+    def attribution_targets(
+        self, query: Query, windows: Sequence[SequenceOutput], target: JSON
+    ) -> list[AttributionTarget]:
         """Explain why the tokens of an entity have their labels: the mean of the scores of those labels.
 
         Args:
@@ -178,7 +191,7 @@ class TokenClassification(Task):
             return of_tokens.mean(-1)
 
         name = self.scheme.groups[wanted[0]] if target is None or isinstance(target, int) else self.labels[wanted[0]]
-        return [Aim(name, window, score)]
+        return [AttributionTarget(name, window, score)]
 
     def _read_target(self, target: JSON) -> tuple[int, str | None]:
         start, label = (target.get("start"), target.get("label")) if isinstance(target, dict) else (target, None)
@@ -214,7 +227,7 @@ class TokenClassification(Task):
         }
 
 
-def vote(scores: Row, firsts: Places, strategy: str) -> Row:
+def vote(scores: Output, firsts: Places, strategy: str) -> Output:
     """Return the scores of words, (words, labels), from those of their tokens, (tokens, labels).
 
     first: of a word's first token. average: the mean. max: of its surest token, the first of several.
@@ -229,7 +242,7 @@ def vote(scores: Row, firsts: Places, strategy: str) -> Row:
         return scores[firsts]
     counts = np.diff(np.append(firsts, len(scores)))
     if strategy == "average":
-        means: Row = (np.add.reduceat(scores, firsts) / counts[:, None]).astype(np.float32)
+        means: Output = (np.add.reduceat(scores, firsts) / counts[:, None]).astype(np.float32)
         return means
     best = scores.max(-1)
     surest = np.flatnonzero(best == np.repeat(np.maximum.reduceat(best, firsts), counts))

@@ -9,10 +9,10 @@ import torch
 
 from handler.batching import Batch
 from handler.config import ServingConfig
-from handler.layout import Layout, Spans
-from handler.tasks.base import Packed, Query, Task, Window
+from handler.protocol import JSON
+from handler.sequences import EncodingOptions, TokenSpans
+from handler.tasks.base import Query, RaggedOutput, SequenceOutput, Task
 from handler.tokenization import Tokenizer
-from handler.wire import JSON
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -24,7 +24,7 @@ class Tokenize(Task):
 
     name = "tokenize"
     operation = "tokenize"
-    runs = "nothing"
+    forward_scope = "nothing"
     golden_items = (
         "It works.",
         {"text": "L'écran est rayé, 屏幕坏了.", "text_pair": "экран разбит: wer hilft mir? 🙂"},
@@ -33,17 +33,17 @@ class Tokenize(Task):
 
     def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
         super().__init__(model_config, config, tokenizer)
-        self.layout = Layout(self.overflow, spans=True)
+        self.layout = EncodingOptions(self.overflow, spans=True)
 
     def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
         return Query((self.read_text_or_pair(value),), self.read_parameters(given), self.layout)
 
-    def reduce(self, output: ModelOutput, batch: Batch) -> Packed:
-        return Packed(torch.empty(0), (0,) * len(batch.lengths))
+    def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
+        return RaggedOutput(torch.empty(0), (0,) * len(batch.lengths))
 
-    def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
+    def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         encoding = windows[0].encoding
-        spans = encoding.spans or Spans([], [], [], [])
+        spans = encoding.spans or TokenSpans([], [], [], [])
         places = zip(spans.owners, spans.offsets, strict=True)
         return {
             "tokens": [self.tokenizer.token(token) for token in encoding.ids],

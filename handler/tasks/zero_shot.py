@@ -10,11 +10,11 @@ import numpy as np
 
 from handler.config import ServingConfig
 from handler.errors import InputTooLong, InvalidInput, ModelMismatch
-from handler.layout import Layout
-from handler.tasks.base import Query, Row, SequenceTask, Window, alike, softmax
-from handler.tasks.parameters import Flag, Parameter, Words
+from handler.protocol import JSON, AnswerFormat, json_type
+from handler.sequences import EncodingOptions
+from handler.tasks.base import Output, Query, SequenceOutput, SequenceTask, alike, softmax
+from handler.tasks.parameters import Boolean, Parameter, StringList
 from handler.tokenization import Tokenizer
-from handler.wire import JSON, Form, kind_of
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -28,7 +28,7 @@ class Template(Parameter):
 
     def read(self, name: str, value: JSON) -> str:
         if not isinstance(value, str) or PLACE not in value:
-            got = "a string without it" if isinstance(value, str) else kind_of(value)
+            got = "a string without it" if isinstance(value, str) else json_type(value)
             raise InvalidInput(f"{name} must be a string that holds {PLACE}, where a label stands, got {got}")
         return value
 
@@ -42,7 +42,7 @@ class ZeroShotClassification(SequenceTask):
     name = "zero-shot-classification"
     operation = "zero-shot"
     auto_classes = ("AutoModelForSequenceClassification",)
-    form = Form(tensors="ranking")
+    form = AnswerFormat(tensors="ranking")
     golden_items = (
         "The delivery came a day early and everything works.",
         "no",
@@ -59,11 +59,13 @@ class ZeroShotClassification(SequenceTask):
         self.entailment = found
         self.contradiction = -1 if found == 0 else 0  # as transformers' pipeline assumes
         self.parameters = {
-            "candidate_labels": Words(alone="commas", about="required"),
+            "candidate_labels": StringList(alone="commas", about="required"),
             "hypothesis_template": Template(default=f"This example is {PLACE}."),
-            "multi_label": Flag(default=False, about="whether each label is judged on its own"),
+            "multi_label": Boolean(default=False, about="whether each label is judged on its own"),
         }
-        self.layout = Layout(self.overflow, gives="first")  # the hypothesis is read whole where that leaves room
+        self.layout = EncodingOptions(
+            self.overflow, gives="first"
+        )  # the hypothesis is read whole where that leaves room
 
     @classmethod
     def fits(cls, model_config: PretrainedConfig) -> bool:
@@ -82,9 +84,9 @@ class ZeroShotClassification(SequenceTask):
         pairs = tuple((text, template.replace(PLACE, label)) for label in labels)
         return Query(pairs, {**options, "candidate_labels": labels}, self.layout)
 
-    def decode(self, query: Query, windows: Sequence[Window]) -> JSON:
+    def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         labels: list[str] = query.options["candidate_labels"]
-        logits: Row = np.concatenate([window.values for window in windows])  # (candidates, labels of the model)
+        logits: Output = np.concatenate([window.values for window in windows])  # (candidates, labels of the model)
         if query.options["multi_label"] or len(labels) == 1:
             scores = softmax(logits[:, [self.contradiction, self.entailment]])[:, 1]
         else:

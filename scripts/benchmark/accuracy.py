@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from handler.engine.weights import read_config
+from scripts.benchmark.models import Subject
 from scripts.benchmark.peers import Contender, Labels
-from scripts.benchmark.subjects import Subject
 from scripts.benchmark.texts import SOURCES
-from scripts.console import say
+from scripts.cli.console import say
 
 LABELS = ("label", "category", "intent")  # columns of a CSV that may hold the right answer
 

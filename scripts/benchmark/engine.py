@@ -12,10 +12,10 @@ from handler.batching import plan
 from handler.predictor import Predictor
 from scripts.benchmark.arithmetic import Sample
 from scripts.benchmark.measure import Run, interleave, timed
+from scripts.benchmark.models import Subject, try_load
 from scripts.benchmark.roofline import roofline
-from scripts.benchmark.subjects import Subject, try_load
 from scripts.benchmark.texts import Mix
-from scripts.console import say
+from scripts.cli.console import say
 
 SHORTEST = 0.03  # s, of one measurement at least: what is faster is repeated within it
 

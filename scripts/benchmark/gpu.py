@@ -27,12 +27,12 @@ from handler.config import ServingConfig
 from handler.engine import fp8, memory
 from handler.engine.precision import DTYPES, supported
 from handler.engine.probe import random_encodings
-from handler.layout import Encoding
 from handler.predictor import Predictor
+from handler.sequences import Encoding
 from scripts.benchmark.arithmetic import Sample, Shape, quantile
-from scripts.benchmark.made_up import random_bert, word_tokenizer
 from scripts.benchmark.measure import Run, interleave, timed
 from scripts.benchmark.roofline import roofline, square
+from scripts.benchmark.synthetic import random_bert, word_tokenizer
 
 Row = dict[str, Any]
 Keep = Callable[[Row], None]
@@ -340,17 +340,19 @@ def kernels(subject: Subject) -> list[Row]:
             torch.cuda.synchronize(subject.device)
         times: Counter[str] = Counter()
         for event in seen.key_averages():
-            times[kind_of(event.key)] += event.self_device_time_total / 1e6
+            times[kernel_kind(event.key)] += event.self_device_time_total / 1e6
         busy = sum(times.values())
         rows.append({"name": name, "wall_s": wall, "busy_s": busy, "kinds": dict(times.most_common())})
     return rows
 
 
-def kind_of(kernel: str) -> str:
+def kernel_kind(kernel: str) -> str:
     """Tell what a kernel is for by its name.
 
-    >>> kind_of("void flash_fwd_kernel<...>"), kind_of("triton_red_fused_add_native_layer_norm_0"), kind_of("gelu")
-    ('attention', 'fused steps', 'the rest')
+    >>> kernel_kind("void flash_fwd_kernel<...>"), kernel_kind("triton_red_fused_add_native_layer_norm_0")
+    ('attention', 'fused steps')
+    >>> kernel_kind("gelu")
+    'the rest'
     """
     low = kernel.lower()
     return next((kind for kind, words in KINDS.items() if any(word in low for word in words)), "the rest")

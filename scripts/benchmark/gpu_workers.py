@@ -13,10 +13,10 @@ import torch
 
 from handler.config import ServingConfig, usable_cores
 from handler.predictor import Predictor
-from handler.wire import Body, write_value
-from handler.work import Request
+from handler.protocol import Body, serialize_value
+from handler.request_state import Request
 from scripts.benchmark.gpu import MODELS, SQUAD, Lengths
-from scripts.benchmark.made_up import random_bert, word_tokenizer
+from scripts.benchmark.synthetic import random_bert, word_tokenizer
 
 Row = dict[str, Any]
 
@@ -81,4 +81,4 @@ def bodies(requests: int, texts: int, lengths: Lengths) -> list[Request]:
     drawn = lengths.draw(round(requests * texts * lengths.mean))
     written = [" ".join(f"w{chance.randrange(30_000)}" for _ in range(length - 2)) for length in drawn]
     groups = [written[start : start + texts] for start in range(0, requests * texts, texts)]
-    return [Request(Body(write_value({"inputs": group}), "application/json")) for group in groups]
+    return [Request(Body(serialize_value({"inputs": group}), "application/json")) for group in groups]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-from scripts.benchmark.ledger import Ledger
+from scripts.benchmark.accounting import Ledger
 
 Write = Callable[[Sequence[str]], bytes]  # texts -> the body of a request
 Read = Callable[[Any], Any]  # JSON of an answer -> a list of labels with scores for each text

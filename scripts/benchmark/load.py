@@ -13,13 +13,13 @@ from typing import Any
 
 from handler.predictor import Predictor
 from scripts.benchmark import machine
+from scripts.benchmark.accounting import Ledger, scores_of
 from scripts.benchmark.arithmetic import Sample, quantile
 from scripts.benchmark.http import Address, Client, closed_loop
-from scripts.benchmark.ledger import Ledger, scores_of
+from scripts.benchmark.models import Subject
 from scripts.benchmark.service import litserve, torchserve
-from scripts.benchmark.subjects import Subject
 from scripts.benchmark.texts import SOURCES, Mix, read_texts, short_texts
-from scripts.console import say
+from scripts.cli.console import say
 
 Keep = Callable[[dict[str, Any]], None]
 

@@ -18,7 +18,7 @@ import torch
 from handler.config import usable_cores
 from handler.engine import int8
 from handler.engine.precision import supported
-from scripts.console import ROOT
+from scripts.cli.console import ROOT
 
 PACKAGES = ("torch", "transformers", "tokenizers", "torchserve")
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")

@@ -16,9 +16,9 @@ from handler.predictor import Predictor
 from scripts.benchmark import exported, machine
 from scripts.benchmark.arithmetic import Sample, padded_tokens
 from scripts.benchmark.measure import interleave, timed
-from scripts.benchmark.subjects import Subject
+from scripts.benchmark.models import Subject
 from scripts.benchmark.texts import SOURCES, Mix, read_texts, short_texts
-from scripts.console import say
+from scripts.cli.console import say
 
 Labels = NDArray[np.intp]
 Answer = Callable[[Sequence[str], int], Labels]  # texts and the size of a micro-batch -> the index of each label

@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-from handler.layout import Encoding
 from handler.predictor import Predictor
+from handler.sequences import Encoding
 from scripts.benchmark.measure import Run, interleave, memory
-from scripts.benchmark.subjects import Subject
+from scripts.benchmark.models import Subject
 from scripts.benchmark.texts import SOURCES, long_texts, read_texts, short_texts
-from scripts.console import say
+from scripts.cli.console import say
 
 Call = Callable[[Predictor, int], tuple[Run, Sequence[Encoding]]]  # what is run, and with what
 

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from scripts.benchmark.http import Address, Client
-from scripts.client import Inference
-from scripts.console import ROOT, ScriptError
-from scripts.server import Server
+from scripts.cli.console import ROOT, ScriptError
+from scripts.client.http import Inference
+from scripts.client.server import Server
 
 PORTS = ("inference_address", "management_address", "metrics_address", "grpc_inference_port", "grpc_management_port")
 

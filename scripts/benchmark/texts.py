@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.console import ROOT, ScriptError
+from scripts.cli.console import ROOT, ScriptError
 
 Count = Callable[[Sequence[str]], list[int]]  # tokens of each text, special tokens included
 

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, replace
 import yaml
 
 from handler.config import ModelConfig
-from scripts.console import ScriptError
+from scripts.cli.console import ScriptError
 
 # What a request costs beside the engine, in TorchServe, in Python and in a client on the same machine, in milliseconds
 # of one core: 64 connections to a server against its engine (scripts/bench.py --only http-peers, 2026-11-26).

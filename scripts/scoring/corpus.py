@@ -17,10 +17,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from scripts.client import JSON
-from scripts.console import ScriptError
-from scripts.dataset import headed
-from scripts.questions import TEXT, question_of
+from scripts.cli.console import ScriptError
+from scripts.client.http import JSON
+from scripts.client.questions import TEXT, question_of
+from scripts.readers.tables import headed
 
 MOST_BYTES = 64 << 20  # of a part: rows may be long, and a worker holds a part in memory
 NOT_UTF8 = "the row is not UTF-8"

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.answers import is_error, line_of
-from scripts.client import JSON
-from scripts.console import ScriptError
+from scripts.cli.console import ScriptError
+from scripts.client.answers import is_error, line_of
+from scripts.client.http import JSON
 from scripts.scoring.corpus import Row
 
 

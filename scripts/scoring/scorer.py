@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scripts.answers import is_error
-from scripts.client import JSON
-from scripts.console import ScriptError
+from scripts.cli.console import ScriptError
+from scripts.client.answers import is_error
+from scripts.client.http import JSON
 from scripts.scoring.corpus import Columns, Part, Row, Source
 from scripts.scoring.job import fingerprint
 from scripts.scoring.output import OUTPUTS, Shape
@@ -98,7 +98,7 @@ class Scorer:
 
     def _ask(self, questions: list[JSON]) -> list[JSON]:
         """Answer questions in one plan of the engine, sorted by length; one that breaks it is found out."""
-        from handler import wire
+        from handler import protocol
         from handler.errors import RequestError
 
         if not questions:
@@ -108,7 +108,7 @@ class Scorer:
         except RequestError as error:
             if len(questions) > 1:
                 return [answer for question in questions for answer in self._ask([question])]
-            answers = [{"error": wire.PLAIN.write_error(error)}]
+            answers = [{"error": protocol.PLAIN.serialize_error(error)}]
         if any(is_error(answer) and answer["error"]["type"] == "DeviceLost" for answer in answers):
             os._exit(1)  # this process cannot mend it; Ray starts another and hands it the part again
         return answers
@@ -136,7 +136,7 @@ def loaded(setup: Setup) -> Predictor:
     """Load the model that the driver looked at, with as many threads as Ray has cores for this worker."""
     from handler.config import ServingConfig
     from handler.engine.device import place
-    from scripts.answerers import load
+    from scripts.client.backends import load
 
     if fingerprint(Path(setup.model)) != setup.fingerprint:
         raise ScriptError(f"{setup.model} is another model on this node than where the run was started")
@@ -157,13 +157,13 @@ def reason(error: Exception) -> str:
 
 def unfit(question: JSON) -> str:
     """Say why a question cannot be one, e.g. because a column holds dates."""
-    from handler import wire
+    from handler import protocol
 
     if question is None:
         return "the row has no text"
     if not isinstance(question, str):
         try:
-            wire.write_value(question)
+            protocol.serialize_value(question)
         except (TypeError, ValueError, RecursionError):
             return "the row holds a value that JSON does not have"
     return ""
@@ -171,7 +171,7 @@ def unfit(question: JSON) -> str:
 
 def bad_row(problem: str) -> JSON:
     """Return the answer to a row that could not be read."""
-    from handler import wire
+    from handler import protocol
     from handler.errors import InvalidInput
 
-    return {"error": wire.PLAIN.write_error(InvalidInput(problem))}
+    return {"error": protocol.PLAIN.serialize_error(InvalidInput(problem))}

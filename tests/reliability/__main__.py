@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scripts.console import ROOT, ScriptError, run, say, table
-from tests.reliability.verdict import Verdict
+from scripts.cli.console import ROOT, ScriptError, run, say, table
+from tests.reliability.result import Verdict
 
 N_TEXTS = 4000  # with answers known beforehand
 ALL = ("L1", "L2", "L3", "L4", "F1", "F2", "F3", "F4", "F5", "F6", "F7", "B1", "B2", "B3")
@@ -71,8 +71,8 @@ def verdicts(arguments: argparse.Namespace, facts: dict[str, Any]) -> Iterator[V
     import torch
 
     from scripts.benchmark.machine import about, load
-    from scripts.benchmark.made_up import random_bert
-    from scripts.benchmark.subjects import base_tokenizer
+    from scripts.benchmark.models import base_tokenizer
+    from scripts.benchmark.synthetic import random_bert
     from tests.reliability.plan import SCENARIOS, Suite, settings
     from tests.reliability.stage import stage
 

@@ -15,8 +15,8 @@ from typing import Any
 import grpc
 import requests
 
-from tests.live import Live, own_config
-from tests.reliability.verdict import Verdict
+from tests.reliability.result import Verdict
+from tests.support.live import Live, own_config
 
 REFUSED = "InvalidKeyException"
 KINDS = ("inference", "management", "API")  # keys of key_file.json

@@ -8,10 +8,10 @@ import time
 
 import psutil  # type: ignore[import-untyped]
 
-from scripts.console import say
+from scripts.cli.console import say
 from tests.reliability.load import Load
+from tests.reliability.result import Verdict
 from tests.reliability.stage import LOOK_S, START_S, Stage, stopped
-from tests.reliability.verdict import Verdict
 
 LOAD_S = 15.0  # that a worker may need to load, for choosing a rate
 FILLED = 0.5  # of the queue at most, while there is no worker

@@ -7,9 +7,9 @@ from typing import Any
 
 from hypothesis import HealthCheck, Phase, given, settings
 
-from scripts.client import Management
+from scripts.client.http import Management
+from tests.reliability.result import Verdict
 from tests.reliability.stage import Stage
-from tests.reliability.verdict import Verdict
 
 SERVER_ERROR = 500
 

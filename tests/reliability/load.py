@@ -16,7 +16,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from scripts.benchmark.arithmetic import quantile
-from tests.reliability.account import Account
+from tests.reliability.accounting import Account
 from tests.reliability.client import Client
 from tests.reliability.stage import LOOK_S, Target
 

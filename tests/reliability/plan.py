@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from handler.config import ModelConfig
-from scripts.console import ROOT, say
-from tests.reliability import access, faults, fuzz, hostile, load, steady, versions
-from tests.reliability.elsewhere import held_by
+from scripts.cli.console import ROOT, say
+from tests.reliability import access, faults, fuzz, load, versions
+from tests.reliability import malformed as hostile
+from tests.reliability import soak as steady
+from tests.reliability.external import held_by
+from tests.reliability.result import Verdict
 from tests.reliability.stage import Stage
-from tests.reliability.verdict import Verdict
 
 BELOW, ABOVE = 0.7, 5.0  # of C
 MARGIN_S = 2.0  # beside the time that a worker needs to load
@@ -85,11 +87,11 @@ class Suite:
 
     def replicas(self) -> Iterator[Verdict]:
         """F5."""
-        yield held_by("F5", "two replicas restarted one after the other", "tests/test_rolling_restart.py")
+        yield held_by("F5", "two replicas restarted one after the other", "tests/deploy/test_rolling_restart.py")
 
     def broken_starts(self) -> Iterator[Verdict]:
         """F6."""
-        yield held_by("F6", "broken starts end with their reason", "tests/test_serve_script.py")
+        yield held_by("F6", "broken starts end with their reason", "tests/scripts/operations/test_serve.py")
 
     def keys(self) -> Iterator[Verdict]:
         """F7."""
@@ -97,13 +99,18 @@ class Suite:
 
     def bad_input(self) -> Iterator[Verdict]:
         """B1."""
-        yield held_by("B1", "bad input without a server", "tests/test_bad_input.py", "tests/test_strict_json.py")
+        yield held_by(
+            "B1",
+            "bad input without a server",
+            "tests/handler/test_malformed_input.py",
+            "tests/handler/protocol/test_strict_json.py",
+        )
         yield hostile.mixed(self.stage, every=max(1, round(0.1 / self.scale)))
 
     def fuzzed(self) -> Iterator[Verdict]:
         """B2."""
         examples = str(self.times(300))
-        yield held_by("B2", f"{examples} examples of each task", "tests/test_fuzz.py", FUZZ_EXAMPLES=examples)
+        yield held_by("B2", f"{examples} examples of each task", "tests/handler/test_fuzz.py", FUZZ_EXAMPLES=examples)
         yield fuzz.fuzzed(self.stage, self.times(500))
 
     def company(self) -> Iterator[Verdict]:

@@ -15,13 +15,13 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from handler.config import ModelConfig
-from scripts.client import Inference, Management, Model
-from scripts.console import ScriptError
-from scripts.package import build
-from scripts.server import ServerError
-from tests.live import Live, own_config
-from tests.reliability.exam import Exam, different_texts
-from tests.samples import ROOT
+from scripts.archives.build import build
+from scripts.cli.console import ScriptError
+from scripts.client.http import Inference, Management, Model
+from scripts.client.server import ServerError
+from tests.reliability.oracle import Exam, different_texts
+from tests.support.live import Live, own_config
+from tests.support.samples import ROOT
 
 MODEL = "reliable"
 START_S = 180  # within which a server must be ready, and one that was told to stop must have ended

@@ -13,15 +13,15 @@ from typing import Any
 
 import pytest
 
-from scripts.benchmark.ledger import Ledger
-from tests.gateway import Recorder, http
+from scripts.benchmark.accounting import Ledger
 from tests.reliability import __main__ as command
-from tests.reliability.account import Account
+from tests.reliability.accounting import Account
 from tests.reliability.client import Answer, Client
-from tests.reliability.exam import Exam
+from tests.reliability.oracle import Exam
 from tests.reliability.plan import SCENARIOS
-from tests.reliability.verdict import Verdict
-from tests.samples import ROOT
+from tests.reliability.result import Verdict
+from tests.support.gateway import Recorder, http
+from tests.support.samples import ROOT
 
 EXAM = Exam(
     ["a", "b"], {"v1": Ledger([{"yes": 0.9}, {"yes": 0.2}], 1e-5), "v2": Ledger([{"yes": 0.7}, {"yes": 0.3}], 1e-5)}

@@ -1,7 +1,8 @@
 """The short form of the reliability suite: each scenario once, with few requests, on one server of a tiny model.
 
-What other tests hold already is not repeated: F4 (tests/test_rollout.py), F5 (tests/test_rolling_restart.py),
-F6 (tests/test_serve_script.py). Nothing here depends on how fast the machine is.
+What other tests hold already is not repeated: F4 (tests/scripts/operations/test_rollout.py), F5
+(tests/deploy/test_rolling_restart.py), F6 (tests/scripts/operations/test_serve.py).
+Nothing here depends on how fast the machine is.
 """
 
 from __future__ import annotations
@@ -12,10 +13,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability import access, faults, fuzz, hostile, steady
+from tests.reliability import access, faults, fuzz
+from tests.reliability import malformed as hostile
+from tests.reliability import soak as steady
 from tests.reliability.plan import settings
+from tests.reliability.result import Verdict
 from tests.reliability.stage import Stage, stage
-from tests.reliability.verdict import Verdict
 
 pytestmark = pytest.mark.server
 

@@ -6,14 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from handler.config import ModelConfig
-from scripts.archives import Archive, Store
-from scripts.console import say
-from scripts.package import build
-from tests.live import Live
-from tests.reliability.exam import Exam, different_texts
+from scripts.archives.build import build
+from scripts.archives.store import Archive, Store
+from scripts.cli.console import say
 from tests.reliability.load import Load
+from tests.reliability.oracle import Exam, different_texts
+from tests.reliability.result import Verdict
 from tests.reliability.stage import Target
-from tests.reliability.verdict import Verdict
+from tests.support.live import Live
 
 MODEL = "rolling"
 N_TEXTS = 1000

@@ -1,0 +1,43 @@
+"""Bytes <-> JSON values: strict JSON, and one codec for each way to put questions and answers into it.
+
+The shape of the answer follows the shape of the question. This is the only package that touches JSON; it knows nothing
+of tasks or models.
+"""
+
+from handler.protocol.body import (
+    Body,
+    parse,
+    serialize,
+    serialize_error,
+    serialize_explanations,
+    serialize_value,
+)
+from handler.protocol.codecs import (
+    KSERVE_V1,
+    OPEN_INFERENCE,
+    PLAIN,
+    AnswerFormat,
+    Codec,
+    ModelId,
+    ParsedBody,
+)
+from handler.protocol.strict_json import JSON, json_type, loads
+
+__all__ = [
+    "JSON",
+    "KSERVE_V1",
+    "OPEN_INFERENCE",
+    "PLAIN",
+    "AnswerFormat",
+    "Body",
+    "Codec",
+    "ModelId",
+    "ParsedBody",
+    "json_type",
+    "loads",
+    "parse",
+    "serialize",
+    "serialize_error",
+    "serialize_explanations",
+    "serialize_value",
+]

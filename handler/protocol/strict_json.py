@@ -1,0 +1,98 @@
+"""Strict JSON (RFC 8259): the only place that parses or writes it.
+
+UTF-8, no duplicate keys, no NaN or Infinity, no number that does not fit, at most `MAX_DEPTH` levels.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, NoReturn, TypeAlias
+
+from handler.errors import MalformedBody
+
+JSON: TypeAlias = Any  # None, bool, int, float, str, list or dict of these; mypy has no good recursive form
+
+MAX_DEPTH = 32
+
+
+def loads(text: str) -> JSON:
+    """Parse strict JSON; raises MalformedBody.
+
+    >>> loads('{"a": 1e400}')
+    Traceback (most recent call last):
+    handler.errors.MalformedBody: body is not JSON: a number is out of range
+    """
+    if text.startswith("\ufeff"):
+        raise MalformedBody("body is not JSON: remove the byte order mark")
+    try:
+        value = json.loads(
+            text,
+            object_pairs_hook=_unique,
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            parse_int=_small,
+        )
+    except json.JSONDecodeError as error:
+        raise MalformedBody(f"body is not JSON: {error.msg} at character {error.pos}") from None
+    except RecursionError:
+        raise MalformedBody(f"body is nested deeper than {MAX_DEPTH} levels") from None
+    if text.count("[") + text.count("{") > MAX_DEPTH and _deeper(value, MAX_DEPTH):
+        raise MalformedBody(f"body is nested deeper than {MAX_DEPTH} levels")
+    return value
+
+
+def dumps(value: JSON) -> str:
+    """Write JSON: ASCII, compact, the inverse of `parse`. Raises ValueError for NaN and Infinity."""
+    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+
+
+def decode(content: bytes) -> str:
+    """Decode UTF-8; raises MalformedBody."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise MalformedBody(f"body is not UTF-8: wrong byte at position {error.start}") from None
+
+
+def json_type(value: JSON) -> str:
+    """Name the JSON type of a value, for messages.
+
+    >>> json_type(None), json_type(True), json_type(1.5), json_type({})
+    ('null', 'a boolean', 'a number', 'an object')
+    """
+    names = {bool: "a boolean", int: "a number", float: "a number", str: "a string", list: "a list", dict: "an object"}
+    return names.get(type(value), "null")
+
+
+def _unique(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise MalformedBody("body has an object with two equal keys")
+    return value
+
+
+def _refuse_constant(_: str) -> NoReturn:
+    raise MalformedBody("body is not JSON: NaN and Infinity are not numbers in JSON")
+
+
+def _finite(digits: str) -> float:
+    number = float(digits)
+    if not math.isfinite(number):
+        raise MalformedBody("body is not JSON: a number is out of range")
+    return number
+
+
+def _small(digits: str) -> int:
+    if len(digits) > 20:
+        raise MalformedBody("body is not JSON: a number is out of range")
+    return int(digits)
+
+
+def _deeper(value: JSON, depth: int) -> bool:
+    level = [value]
+    while level and depth > 0:
+        children = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [child for group in children for child in group if isinstance(child, dict | list)]
+        depth -= 1
+    return bool(level)

@@ -1,0 +1,171 @@
+"""The archives of a model store: which version each holds, whether it is whole, and which are kept for a way back.
+
+NAME.mar is what a server loads when it starts. When it is replaced by another version, the replaced one is kept as
+.kept/NAME@VERSION.mar, where `--models all` does not look; scripts/models.py rollback takes it from there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+
+from handler import archive
+from scripts.cli.console import ROOT, ScriptError
+from scripts.client.http import JSON
+from scripts.client.server import Server
+
+KEPT = ".kept"
+TORCHSERVE_MANIFEST = "MAR-INF/MANIFEST.json"
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One .mar file, by the manifest that TorchServe reads and by ours."""
+
+    file: Path
+    name: str
+    version: str
+    packed: JSON  # manifest.json, which handler/archive.py describes
+
+    @classmethod
+    def read(cls, file: Path) -> Archive:
+        """Read both manifests of an archive.
+
+        Raises:
+            ScriptError: it is not there, cut short, or no archive of scripts/package.py.
+        """
+        if not file.is_file():
+            raise ScriptError(f"no archive at {file}: scripts/package.py makes one")
+        try:
+            with zipfile.ZipFile(file) as opened:
+                model = json.loads(opened.read(TORCHSERVE_MANIFEST))["model"]
+                packed = json.loads(opened.read(archive.MANIFEST))
+            return cls(file, str(model["modelName"]), str(model["modelVersion"]), dict(packed))
+        except zipfile.BadZipFile as error:
+            raise ScriptError(f"{file} is no whole archive, perhaps cut short: pack or copy it again") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise ScriptError(f"{file} has no manifest that can be read: pack it with scripts/package.py") from error
+
+    @property
+    def hash(self) -> str:
+        """The first digits of the hash of the model's files, as in the header x-model-hash."""
+        return str(self.packed.get("model_hash", ""))[:16]
+
+    def settings(self) -> str:
+        """Return its model-config.yaml."""
+        with zipfile.ZipFile(self.file) as opened:
+            return opened.read(archive.MODEL_CONFIG).decode()
+
+    def weights(self) -> int:
+        """Return the bytes of its weights."""
+        with zipfile.ZipFile(self.file) as opened:
+            return sum(entry.file_size for entry in opened.infolist() if entry.filename.endswith(".safetensors"))
+
+    def damage(self) -> str:
+        """Return which file is not the one that was packed, or nothing; reads all of it."""
+        files = self.packed.get("files")
+        if not isinstance(files, dict):
+            return f"{archive.MANIFEST} has no table of files"
+        try:
+            with zipfile.ZipFile(self.file) as opened:
+                there = set(opened.namelist())
+                for path, digest in files.items():
+                    if path not in there:
+                        return f"{path} is missing"
+                    with opened.open(path) as reader:
+                        seen = hashlib.sha256()
+                        while chunk := reader.read(1 << 20):
+                            seen.update(chunk)
+                    if seen.hexdigest() != digest:
+                        return f"{path} is not the file that was packed (SHA-256 differs)"
+        except (zipfile.BadZipFile, OSError, EOFError) as error:
+            return f"it cannot be read to its end ({type(error).__name__})"
+        return ""
+
+
+@dataclass(frozen=True)
+class Store:
+    """A model store: a folder of archives."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, server: Server) -> Store:
+        """Return the store of a running server, by its command line; without one, the repository's."""
+        try:
+            words = psutil.Process(int((server.run_dir / "run" / "pid").read_text())).cmdline()
+            return cls(Path(words[words.index("--model-store") + 1]))
+        except (OSError, ValueError, IndexError, psutil.Error):
+            return cls(ROOT / "model_store")
+
+    def current(self, name: str) -> Path:
+        """Return where the archive is that a server loads when it starts."""
+        return self.folder / f"{name}.mar"
+
+    def kept(self, name: str) -> dict[str, Path]:
+        """Return the archives that were replaced, by version."""
+        found = sorted((self.folder / KEPT).glob(f"{name}@*.mar"))
+        return {file.stem.rpartition("@")[2]: file for file in found}
+
+    def keep(self, name: str, instead_of: str) -> None:
+        """Keep NAME.mar, if it can be read and is another version than the one that will replace it."""
+        try:
+            old = Archive.read(self.current(name))
+        except ScriptError:
+            return
+        if old.version != instead_of:
+            (self.folder / KEPT).mkdir(exist_ok=True)
+            _link(old.file, self.folder / KEPT / f"{name}@{old.version}.mar")
+
+    def put(self, new: Archive) -> None:
+        """Make an archive the one that a server loads when it starts, and keep the one that it replaces."""
+        target = self.current(new.name)
+        if target.is_file() and target.samefile(new.file):
+            return
+        self.keep(new.name, new.version)
+        with zipfile.ZipFile(new.file) as opened:
+            document = opened.read(archive.OPENAPI)
+        _link(new.file, target, shared=new.file.is_relative_to(self.folder))
+        (self.folder / f"{new.name}.openapi.json").write_bytes(document)
+
+    def keep_only(self, name: str, version: str) -> None:
+        """Forget all that is kept but one version."""
+        for number, file in self.kept(name).items():
+            if number != version:
+                file.unlink()
+
+    @contextmanager
+    def offered(self, new: Archive) -> Iterator[str]:
+        """Let a server register an archive from wherever it lies; yield the name to register it by."""
+        if new.file.resolve().parent == self.folder.resolve():
+            yield new.file.name
+            return
+        there = self.folder / f"{new.name}@{new.version}.mar"
+        _link(new.file, there)
+        try:
+            yield there.name
+        finally:
+            there.unlink(missing_ok=True)
+
+
+def _link(file: Path, target: Path, *, shared: bool = True) -> None:
+    """Put a file in a second place in one step; `shared`: without a copy, where the file system can."""
+    partial = target.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    try:
+        if not shared:
+            raise OSError
+        os.link(file, partial)
+    except OSError:
+        shutil.copyfile(file, partial)
+    partial.replace(target)
+    partial.unlink(missing_ok=True)  # a file is not renamed to itself

@@ -1,0 +1,55 @@
+"""How the scripts talk to a person: one form of error, progress on standard error, tables on standard output.
+
+Answers and tables go to standard output, everything else to standard error, so that a script can be piped.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from handler.errors import ServingError
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class ScriptError(Exception):
+    """Something a person can mend; the message says how."""
+
+
+def run(main: Callable[[], int | None]) -> NoReturn:
+    """Run a script's `main`; turn an expected failure into one line and exit code 2, Ctrl-C into 130."""
+    try:
+        code = main()
+    except KeyboardInterrupt:
+        code = 130
+    except (ScriptError, ServingError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = 2
+    sys.exit(code or 0)
+
+
+def say(message: str) -> None:
+    """Print one line of progress to standard error."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def progress() -> Progress:
+    """Return a progress bar for counted work; silent where standard error is no terminal."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    """Print a small table to standard output; wide cells wrap."""
+    grid = Table(*header, header_style="bold")
+    for row in rows:
+        grid.add_row(*map(str, row))
+    Console(markup=False, highlight=False).print(grid)

@@ -1,0 +1,1 @@
+"""A running server as its client sees it: settings, addresses and keys, HTTP, questions and answers."""

@@ -1,0 +1,101 @@
+"""Where the answers of scripts/predict.py go: JSON lines, to which a later run can add, or a table for a person."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import IO
+
+from scripts.cli.console import ScriptError, table
+from scripts.client.http import JSON
+
+
+def is_error(answer: JSON) -> bool:
+    """Tell an error in the place of an answer."""
+    return isinstance(answer, dict) and isinstance(answer.get("error"), dict)
+
+
+def line_of(value: JSON) -> bytes:
+    """Write one JSON line."""
+    try:
+        written = json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:  # half a character, which JSON can escape and UTF-8 cannot hold
+        written = json.dumps(value).encode()
+    return written + b"\n"
+
+
+class Lines:
+    """Answers as JSON lines."""
+
+    def __init__(self, file: IO[bytes] | io.BufferedIOBase, *, with_text: bool) -> None:
+        self.file = file
+        self.with_text = with_text
+
+    def write(self, index: int, question: JSON, answer: JSON) -> None:
+        """Write one answer."""
+        line = {"index": index}
+        if self.with_text:
+            line |= question if isinstance(question, dict) else {"text": question}
+        line |= answer if is_error(answer) else {"answer": answer}
+        self.file.write(line_of(line))
+
+    def flush(self) -> None:
+        """Let what was written survive the end of this process."""
+        self.file.flush()
+
+    def close(self) -> None:
+        """Nothing is left to do."""
+
+
+class Table:
+    """Answers as a table for a person, printed at the end."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[str]] = []
+
+    def write(self, index: int, question: JSON, answer: JSON) -> None:
+        """Add one answer: its best label, or all of it where it has no labels."""
+        text = " | ".join(map(str, question.values())) if isinstance(question, dict) else str(question)
+        if is_error(answer):
+            self.rows.append([text, "error", str(answer["error"].get("message"))])
+        elif isinstance(answer, list) and answer and isinstance(answer[0], dict) and "label" in answer[0]:
+            self.rows.append([text, str(answer[0]["label"]), f"{answer[0]['score']:.3f}"])
+        else:
+            self.rows.append([text, json.dumps(answer, ensure_ascii=False), ""])
+
+    def flush(self) -> None:
+        """Nothing yet: columns are as wide as their widest cell."""
+
+    def close(self) -> None:
+        """Print the table."""
+        table(["text", "label", "score"], self.rows)
+
+
+def resume(path: Path) -> int:
+    """Count the answers that an output has already; a last line that was cut short is removed.
+
+    Raises:
+        ScriptError: the file holds something else.
+    """
+    if not path.exists():
+        return 0
+    kept = whole = 0
+    with path.open("r+b") as file:
+        for line in file:
+            try:
+                index = json.loads(line)["index"] if line.endswith(b"\n") else None
+            except (ValueError, KeyError, TypeError):
+                raise ScriptError(
+                    f"line {kept + 1} of {path} is no answer of this script: choose another --output"
+                ) from None
+            if index is None:
+                break
+            if index != kept:
+                raise ScriptError(
+                    f"line {kept + 1} of {path} is not the answer to text {kept}: choose another --output"
+                )
+            kept += 1
+            whole += len(line)
+        file.truncate(whole)
+    return kept

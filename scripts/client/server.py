@@ -1,0 +1,120 @@
+"""One TorchServe as the scripts see it: where it listens, which keys it wants, and what can go wrong in asking it.
+
+Reads what the server reads and writes itself (config.properties, the environment, key_file.json) and sends nothing;
+the clients are in scripts/client/http.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from scripts.cli.console import ROOT, ScriptError
+from scripts.client.settings import effective
+
+
+class ServerError(ScriptError):
+    """The server could not be asked, or said no."""
+
+
+class NotRunning(ServerError):
+    """Nobody listens at the address."""
+
+
+class Unavailable(ServerError):
+    """No answer now, perhaps one later: the queue is full, a worker died, the connection broke, time ran out."""
+
+
+class Unauthorized(ServerError):
+    """The key is missing, wrong, of the other port, or expired."""
+
+
+class Refused(ServerError):
+    """This request is refused, and would be again."""
+
+    def __init__(self, status: int, kind: str, message: str) -> None:
+        super().__init__(f"{status} {kind}: {message}")
+        self.status = status
+        self.kind = kind
+        self.message = message
+
+
+class UnknownModel(Refused):
+    """No model of this name, or of this version, is registered."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """Where one server listens, and the folder in which it works."""
+
+    inference: str
+    management: str
+    authorized: bool  # whether it asks for keys
+    run_dir: Path
+
+    @property
+    def key_file(self) -> Path:
+        """Where the server writes its keys when it starts."""
+        return self.run_dir / "key_file.json"
+
+    @property
+    def log(self) -> Path:
+        """Where `scripts/serve.sh start` sends the log."""
+        return self.run_dir / "logs" / "server.log"
+
+    def key(self, port: str) -> str:
+        """Read the key of a port: anew each time, because a restart and a renewal change it."""
+        try:
+            return str(json.loads(self.key_file.read_text(encoding="utf-8"))[port]["key"])
+        except FileNotFoundError:
+            raise NotRunning(
+                f"no keys at {self.key_file}: start a server with scripts/serve.sh start, or name its folder with "
+                "--run-dir"
+            ) from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise Unauthorized(f"no {port} key can be read from {self.key_file} ({type(error).__name__})") from error
+
+    @classmethod
+    def read(cls, config: Path, run_dir: Path) -> Server:
+        """Read the addresses of a server from its settings."""
+        settings = {key: setting.value for key, setting in effective(config).items()}
+        return cls(
+            _reachable(settings["inference_address"]),
+            _reachable(settings["management_address"]),
+            settings["disable_token_authorization"].lower() != "true",
+            run_dir,
+        )
+
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> Server:
+        """Read the server that the options of `add_options` name."""
+        return cls.read(arguments.config, arguments.run_dir)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say which server is meant."""
+    group = parser.add_argument_group("server")
+    group.add_argument(
+        "--config", type=Path, metavar="FILE", default=ROOT / "config.properties", help="the server's settings"
+    )
+    group.add_argument(
+        "--run-dir",
+        type=Path,
+        metavar="DIR",
+        default=Path(os.environ.get("SERVE_RUN_DIR", ROOT)),
+        help="the folder it works in, with key_file.json and logs/ (default: SERVE_RUN_DIR, or the repository)",
+    )
+
+
+def _reachable(address: str) -> str:
+    """Turn an address to listen on into one to connect to."""
+    parts = urlsplit(address)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ScriptError(f"cannot connect to {address}: only http:// and https:// addresses are supported")
+    host = "127.0.0.1" if parts.hostname in ("0.0.0.0", "::") else parts.hostname  # noqa: S104 - not bound, replaced
+    default = "443" if parts.scheme == "https" else "80"
+    return f"{parts.scheme}://{host}:{parts.port or default}"

@@ -1,0 +1,1 @@
+"""Operating a server: readiness, rollout, shadow traffic, inventory and checks."""

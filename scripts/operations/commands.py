@@ -1,0 +1,45 @@
+"""One command of scripts/models.py: what was asked for, of which server; and the table that most of them end with."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from scripts.cli.console import say, table
+from scripts.client.http import Management, Model
+from scripts.client.server import Server
+
+
+@dataclass(frozen=True)
+class Call:
+    """One command: what was asked for, and of which server."""
+
+    arguments: argparse.Namespace
+    server: Server
+    management: Management
+
+
+Command = Callable[[Call], int | None]
+
+
+def show(models: Sequence[Model]) -> None:
+    """Print models as a table."""
+    if not models:
+        say("no model is registered: scripts/models.py register NAME")
+        return
+    header = ["model", "version", "default", "workers", "batch", "delay", "waiting", "state"]
+    rows = [
+        [
+            model.name,
+            model.version,
+            "yes" if model.default else "",
+            f"{model.ready}/{model.min_workers}",
+            model.batch_size,
+            f"{model.max_batch_delay} ms",
+            model.waiting,
+            model.state,
+        ]
+        for model in models
+    ]
+    table(header, rows)

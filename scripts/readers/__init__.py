@@ -1,0 +1,1 @@
+"""Readers of data files, the same for training, calibration, prediction and scoring."""

@@ -1,0 +1,1 @@
+"""Fine-tuning: data splits, the tasks of training, checkpoints and the training loop."""

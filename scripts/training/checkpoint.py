@@ -1,0 +1,88 @@
+"""A pretrained encoder with the head that a problem needs; what cannot be one is refused.
+
+Needs torch and transformers, which take seconds to import: scripts/train.py imports this room late.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto import modeling_auto as auto
+from transformers.utils.hub import cached_file
+
+from handler.archive import sha256
+from scripts.cli.console import ScriptError
+from scripts.training.settings import BASE, Settings
+from scripts.training.tasks.base import Problem
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A pretrained encoder with a new head for the labels, its tokenizer, and the hashes of its weights."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    sha256: dict[str, str]
+
+    @property
+    def max_length(self) -> int:
+        """How many tokens the model takes. RoBERTa's table of positions starts behind its padding index."""
+        modules = [module for name, module in self.model.named_modules() if name.endswith("position_embeddings")]
+        tables = [module for module in modules if hasattr(module, "num_embeddings")]
+        sizes = [t.num_embeddings - (0 if t.padding_idx is None else t.padding_idx + 1) for t in tables]
+        return int(min([self.tokenizer.model_max_length, *sizes]))
+
+
+def load(settings: Settings, problem: Problem[Any]) -> Checkpoint:
+    """Load an encoder and its tokenizer; the head starts at random, from the seed."""
+    name = settings.model
+    if not Path(name).is_dir() and Path(name).parent not in (Path(), Path(name)) and Path(name).parent.is_dir():
+        raise ScriptError(f"model {name}: no such folder{'; scripts/setup.sh fetches it' if name == BASE else ''}")
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+        require_encoder(name, config)
+        require_head(settings, problem, config)
+        tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        transformers.set_seed(settings.seed)
+        model, report = getattr(transformers, problem.auto_class).from_pretrained(
+            name,
+            **problem.head(),
+            ignore_mismatched_sizes=True,
+            use_safetensors=True,
+            trust_remote_code=False,
+            dtype=torch.float32,
+            output_loading_info=True,
+        )
+        folder = Path(str(cached_file(name, "config.json"))).parent
+    except (OSError, ValueError) as error:
+        why = (str(error).strip() or type(error).__name__).splitlines()[0]
+        where = "" if Path(name).is_dir() else "no such folder here, and the hub did not provide it: "
+        raise ScriptError(f"model {name}: {where}{why}") from None
+    encoder = f"{model.base_model_prefix}."
+    lost = [key for key in report["missing_keys"] if key.startswith(encoder) and "pooler" not in key]
+    if lost:
+        raise ScriptError(f"model {name}: its file lacks {len(lost)} weights of the encoder, e.g. {min(lost)}")
+    if len(tokenizer) > config.vocab_size:
+        raise ScriptError(f"model {name}: {len(tokenizer)} tokens, but embeddings for {config.vocab_size} only")
+    return Checkpoint(model, tokenizer, {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))})
+
+
+def require_encoder(name: str, config: PretrainedConfig) -> None:
+    """Refuse what cannot fill in a masked word: decoders, sequence-to-sequence models, vision."""
+    kind = config.model_type
+    fills = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    classifies = kind in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    if not (fills and classifies) or config.is_encoder_decoder or getattr(config, "is_decoder", False):
+        raise ScriptError(f"model {name}: a {kind} is no text encoder; take a BERT, RoBERTa, ELECTRA, DistilBERT, ...")
+
+
+def require_head(settings: Settings, problem: Problem[Any], config: PretrainedConfig) -> None:
+    """Refuse a family of models that has no head for this kind of problem."""
+    heads = getattr(transformers, problem.families or problem.auto_class)._model_mapping
+    if type(config) not in heads:
+        raise ScriptError(f"model {settings.model}: a {config.model_type} has no head for --problem {settings.problem}")

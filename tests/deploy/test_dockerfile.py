@@ -1,0 +1,112 @@
+"""The Dockerfile against the checkout: what it copies exists, what runs in the image is in it, and nobody is let in."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts.client.settings import DEFAULTS
+from tests.support.samples import read_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+TEXT = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+CODE = re.sub(r"^\s*#.*\n", "", TEXT, flags=re.MULTILINE)
+INSTRUCTIONS = [tuple(line.split(maxsplit=1)) for line in CODE.replace("\\\n", " ").splitlines() if line.strip()]
+STAGES = [number for number, (name, _) in enumerate(INSTRUCTIONS) if name == "FROM"]
+
+
+def arguments(name: str) -> list[str]:
+    """Return what follows each instruction of this name."""
+    return [rest for found, rest in INSTRUCTIONS if found == name]
+
+
+def copied() -> list[str]:
+    """Return every path of the checkout that ends up in some stage."""
+    words = [rest.split() for rest in arguments("COPY") if "--from=" not in rest]
+    return [word.rstrip("/") for line in words for word in line[:-1] if not word.startswith("--")]
+
+
+def environment() -> dict[str, str]:
+    """Return the variables that the image sets."""
+    return dict(pair.split("=", 1) for rest in arguments("ENV") for pair in rest.split())
+
+
+def program(line: str) -> list[str]:
+    """Return an exec-form command; the shell form, which keeps signals from the program, is no JSON."""
+    command: list[str] = json.loads(line)
+    return command
+
+
+@pytest.mark.parametrize("path", copied())
+def test_what_is_copied_exists_and_is_let_in(path: str) -> None:
+    assert (ROOT / path).exists()
+    lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert f"!{path.split('/')[0]}" in lines
+
+
+def test_nothing_else_is_let_in() -> None:
+    lines = [line for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
+    assert lines[0] == "*"
+    assert {line[1:] for line in lines if line.startswith("!")} == {path.split("/")[0] for path in copied()}
+
+
+def test_every_file_that_the_settings_name_is_copied() -> None:
+    settings = read_settings(ROOT / "config.properties")
+    named = re.findall(r"[\w.-]+\.(?:xml|yaml|yml|json|properties)\b", " ".join(settings.values()))
+    assert named
+    assert set(named) <= set(copied())
+
+
+def test_the_environment_opens_inference_and_metrics_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("TS_")]:
+        monkeypatch.delenv(name)
+    settings = read_settings(ROOT / "config.properties")
+    opened = {name for name in environment() if name.startswith("TS_")}
+    assert settings["enable_envvars_config"] == "true", "TorchServe would ignore TS_* and listen on the loopback only"
+    assert opened == {"TS_INFERENCE_ADDRESS", "TS_METRICS_ADDRESS"}
+    for name in opened:
+        own, open_to_all = settings[name.removeprefix("TS_").lower()], environment()[name]
+        assert open_to_all == own.replace("127.0.0.1", "0.0.0.0") != own  # noqa: S104 - a setting of the image
+    ports = {environment()[name].rsplit(":", 1)[1] for name in opened}
+    assert set(arguments("EXPOSE")[0].split()) == ports
+    assert DEFAULTS["management_address"].rsplit(":", 1)[1] not in ports
+
+
+def test_what_is_started_is_in_the_image_and_shares_a_run_folder() -> None:
+    entry = program(arguments("ENTRYPOINT")[0])
+    probe = program(arguments("HEALTHCHECK")[0].partition(" CMD ")[2])
+    for command in (entry, probe):
+        script = ROOT / Path(command[0]).relative_to("/app")
+        assert os.access(script, os.X_OK)
+        assert script.parent.name in copied()
+    assert (entry[1], probe[1]) == ("run", "status")
+    assert f"SERVE_RUN_DIR={program(arguments('VOLUME')[0])[0]} " in TEXT
+
+
+def test_the_process_is_nobody_in_particular() -> None:
+    user = [int(number) for number in arguments("USER")[-1].split(":")]
+    assert len(user) == 2
+    assert 0 not in user
+    # No stage after the one that sets it may set another.
+    assert [name for name, _ in INSTRUCTIONS[STAGES[1] :]].count("USER") == 1
+
+
+def test_the_default_stage_has_no_model() -> None:
+    last = INSTRUCTIONS[STAGES[-1] :]
+    assert [name for name, _ in last] == ["FROM"], "the archives belong to the stage with-models"
+    assert last[0][1] == "serve"
+
+
+def test_the_base_is_tagged_and_the_version_is_the_project_s() -> None:
+    defaults = dict(rest.split("=", 1) for rest in arguments("ARG"))
+    assert re.fullmatch(r"[\w./-]+:\d+\.\d+[\w.-]*-slim-bookworm(@sha256:[0-9a-f]{64})?", defaults["BASE_IMAGE"])
+    assert f'\nversion = "{defaults["VERSION"]}"\n' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert defaults["DEVICE"] == "cpu"
+
+
+def test_no_address_of_a_registry_is_built_in() -> None:
+    assert set(re.findall(r"\w+://\S+", TEXT)) == {environment()[name] for name in environment() if "ADDRESS" in name}

@@ -1,0 +1,242 @@
+"""Compose, Kubernetes and KServe: valid by strict schemas, and of one mind with image, gateway and settings.
+
+`kubectl kustomize deploy/kubernetes/base` renders what is checked here file by file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from tests.support.live import PORTS
+from tests.support.samples import ROOT, read_settings
+
+DEPLOY = ROOT / "deploy"
+KUBERNETES = sorted([*DEPLOY.glob("kubernetes/*/*.yaml"), *DEPLOY.glob("kserve/*.yaml")])
+KUSTOMIZATIONS = sorted(DEPLOY.rglob("kustomization.yaml"))
+OBJECTS = [path for path in KUBERNETES if path.name != "kustomization.yaml"]
+CUSTOM = {"keda.sh/v1alpha1", "serving.kserve.io/v1alpha1", "serving.kserve.io/v1beta1"}
+SERVER, GATEWAY_PORT, METRICS_PORT = "10001", 8443, 8082
+
+
+def load(path: Path) -> Any:
+    """Read one YAML file."""
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def name(path: Path) -> str:
+    """Name a file in a test."""
+    return str(path.relative_to(DEPLOY))
+
+
+POD = load(DEPLOY / "kubernetes" / "base" / "deployment.yaml")["spec"]["template"]["spec"]
+RUNTIME = load(DEPLOY / "kserve" / "runtime.yaml")["spec"]
+COMPOSE = load(DEPLOY / "compose.yaml")
+REPLICAS = load(DEPLOY / "compose.replicas.yaml")
+SIDECAR, MAIN = POD["initContainers"][0], POD["containers"][0]
+CONTAINERS = [SIDECAR, MAIN, RUNTIME["containers"][0]]
+
+
+@pytest.mark.parametrize("version", ["1.29.0", "1.37.0"])
+@pytest.mark.parametrize("path", [path for path in OBJECTS if load(path)["apiVersion"] not in CUSTOM], ids=name)
+def test_objects_of_kubernetes_are_valid(path: Path, version: str) -> None:
+    """By the strict schemas of the oldest and the newest version that are promised."""
+    kubernetes_validate.validate(load(path), version, strict=True)
+
+
+def test_every_other_object_is_of_a_known_kind() -> None:
+    kinds = {load(path)["kind"] for path in OBJECTS if load(path)["apiVersion"] in CUSTOM}
+    assert kinds == {"ScaledObject", "ServingRuntime", "InferenceService"}
+
+
+def test_the_pod_of_the_runtime_is_valid() -> None:
+    """KServe takes containers and volumes as Kubernetes has them."""
+    spec = {key: RUNTIME[key] for key in ("containers", "volumes")}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": spec}
+    kubernetes_validate.validate(pod, "1.37.0", strict=True)
+    assert set(RUNTIME) == {
+        "supportedModelFormats",
+        "protocolVersions",
+        "multiModel",
+        "annotations",
+        "containers",
+        "volumes",
+    }
+
+
+def test_the_service_of_kserve_asks_for_the_runtime() -> None:
+    runtime = load(DEPLOY / "kserve" / "runtime.yaml")
+    service = load(DEPLOY / "kserve" / "inferenceservice.yaml")
+    model = service["spec"]["predictor"]["model"]
+    assert model["runtime"] == runtime["metadata"]["name"]
+    assert model["modelFormat"]["name"] == RUNTIME["supportedModelFormats"][0]["name"]
+    assert model["protocolVersion"] in RUNTIME["protocolVersions"]
+    policy = load(DEPLOY / "kserve" / "network.yaml")["spec"]
+    assert policy["podSelector"]["matchLabels"] == {"serving.kserve.io/inferenceservice": service["metadata"]["name"]}
+    assert all(rule["from"] for rule in policy["ingress"]), "keys are off there: nobody in particular may not connect"
+
+
+def test_keda_has_what_its_prometheus_trigger_needs() -> None:
+    spec = load(DEPLOY / "kubernetes" / "queue" / "scaledobject.yaml")["spec"]
+    scaler = load(DEPLOY / "kubernetes" / "base" / "autoscale.yaml")["spec"]
+    assert spec["scaleTargetRef"] == scaler["scaleTargetRef"]
+    assert (spec["minReplicaCount"], spec["maxReplicaCount"]) == (scaler["minReplicas"], scaler["maxReplicas"])
+    assert spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"] == scaler["behavior"]
+    (trigger,) = spec["triggers"]
+    assert trigger["type"] == "prometheus"
+    assert set(trigger["metadata"]) == {"serverAddress", "query", "threshold"}
+    assert all(isinstance(value, str) for value in trigger["metadata"].values())
+    patched = load(DEPLOY / "kubernetes" / "queue" / "kustomization.yaml")["patches"][0]["patch"]
+    assert yaml.safe_load(patched)["kind"] == "HorizontalPodAutoscaler", "two autoscalers would fight"
+
+
+@pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=name)
+def test_every_file_of_a_kustomization_is_there(path: Path) -> None:
+    """And every file beside it is used."""
+    content = load(path)
+    named = [*content.get("resources", [])]
+    for made in content.get("configMapGenerator", []):
+        named += made["files"]
+    for one in named:
+        assert (path.parent / one).exists(), one
+    if path.parent.name != "gateway":
+        assert {file.name for file in path.parent.glob("*.yaml")} - {"kustomization.yaml"} <= set(named)
+
+
+@pytest.mark.parametrize("container", CONTAINERS, ids=lambda one: str(one["name"]))
+def test_every_container_is_locked(container: dict[str, Any]) -> None:
+    """No capability, no more rights, a root that cannot be written, a bound for the memory, probes."""
+    security = container["securityContext"]
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["readOnlyRootFilesystem"] is True
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert container["resources"]["limits"]["memory"]
+    assert "cpu" not in container["resources"]["limits"]
+    assert container["livenessProbe"]
+    assert container["startupProbe"] or container["readinessProbe"]
+
+
+@pytest.mark.parametrize("security", [POD["securityContext"], RUNTIME["containers"][0]["securityContext"]])
+def test_every_pod_is_nobody_in_particular(security: dict[str, Any]) -> None:
+    """The user of the image, whom the keys belong to."""
+    assert security["runAsNonRoot"] is True
+    assert str(security["runAsUser"]) == str(security["runAsGroup"]) == SERVER
+    assert f"USER {SERVER}:{SERVER}" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("container", CONTAINERS[1:], ids=lambda one: str(one["name"]))
+def test_a_pod_is_ready_when_a_model_answers_and_drains(container: dict[str, Any]) -> None:
+    """By scripts/serve.sh, with the patience of the image's own check; liveness never asks for a prediction."""
+    for probe in ("startupProbe", "readinessProbe"):
+        assert container[probe]["exec"]["command"] == ["/app/scripts/serve.sh", "status"]
+        assert container[probe]["timeoutSeconds"] == 45
+    assert os.access(ROOT / "scripts" / "serve.sh", os.X_OK)
+    assert "tcpSocket" in container["livenessProbe"]
+    assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "10"]
+
+
+def test_there_is_time_to_drain() -> None:
+    """preStop, the grace of serve.sh and the end of Java fit."""
+    (grace,) = re.findall(r"^grace=(\d+)$", (ROOT / "scripts" / "serve.sh").read_text(encoding="utf-8"), re.MULTILINE)
+    predictor = load(DEPLOY / "kserve" / "inferenceservice.yaml")["spec"]["predictor"]
+    assert POD["terminationGracePeriodSeconds"] >= 10 + int(grace) + 10
+    assert predictor["terminationGracePeriodSeconds"] >= 10 + int(grace) + 10
+    for service in ("server", "gateway"):
+        assert int(COMPOSE["services"][service]["stop_grace_period"].rstrip("s")) >= int(grace) + 10
+
+
+def test_torchserve_stays_on_the_loopback_behind_the_gateway() -> None:
+    """In the pod and in compose, where both share a network; only the gateway and the metrics are reached."""
+    address = read_settings(ROOT / "config.properties")["inference_address"]
+    nginx = (DEPLOY / "gateway" / "nginx.conf").read_text(encoding="utf-8")
+    start = (DEPLOY / "gateway" / "run.sh").read_text(encoding="utf-8")
+    assert f"${{TORCHSERVE:-{address.removeprefix('http://')}}}" in start
+    assert f"listen {GATEWAY_PORT} ssl;" in nginx
+    assert {"name": "TS_INFERENCE_ADDRESS", "value": address} in MAIN["env"]
+    server, gateway = COMPOSE["services"]["server"], COMPOSE["services"]["gateway"]
+    assert server["environment"] == {"TS_INFERENCE_ADDRESS": address}
+    assert gateway["network_mode"] == server["network_mode"] == "service:pod"
+    assert "ports" not in server
+    assert COMPOSE["services"]["pod"]["ports"] == [f"${{BERT_PORT:-8443}}:{GATEWAY_PORT}"]
+    assert [port["containerPort"] for port in SIDECAR["ports"] + MAIN["ports"]] == [GATEWAY_PORT, METRICS_PORT]
+    assert SIDECAR["restartPolicy"] == "Always", "a sidecar outlives the server it speaks for"
+    service = load(DEPLOY / "kubernetes" / "base" / "service.yaml")["spec"]
+    assert [port["targetPort"] for port in service["ports"]] == [SIDECAR["ports"][0]["name"]]
+
+
+def test_selectors_find_the_pods() -> None:
+    labels = load(DEPLOY / "kubernetes" / "base" / "deployment.yaml")["spec"]["template"]["metadata"]["labels"]
+    found = [load(path)["spec"] for path in OBJECTS if path.parent.name == "base"]
+    selectors = [spec[key] for spec in found for key in ("selector", "podSelector") if key in spec]
+    assert len(selectors) == 4
+    assert all(selector.get("matchLabels", selector) == labels for selector in selectors)
+
+
+@pytest.mark.parametrize("path", [DEPLOY / "kubernetes" / "base" / "network.yaml", DEPLOY / "kserve" / "network.yaml"])
+def test_nothing_goes_out_and_metrics_are_for_prometheus(path: Path) -> None:
+    spec = load(path)["spec"]
+    assert spec["egress"] == []
+    assert set(spec["policyTypes"]) == {"Ingress", "Egress"}
+    metrics = [rule for rule in spec["ingress"] if rule["ports"][0]["port"] in ("metrics", METRICS_PORT)]
+    assert len(metrics) == 1
+    assert metrics[0]["from"]
+
+
+@pytest.mark.parametrize("service", COMPOSE["services"])
+def test_every_service_of_compose_is_locked(service: str) -> None:
+    settings = COMPOSE["services"][service]
+    assert settings["read_only"] is True
+    assert settings["cap_drop"] == ["ALL"]
+    assert settings["security_opt"] == ["no-new-privileges:true"]
+    assert settings["mem_limit"]
+    assert "healthcheck" in settings or service in ("server", "pod"), "the image of the server brings its own"
+    assert ":latest" not in settings["image"]
+
+
+def test_the_second_server_is_like_the_first() -> None:
+    """But for its ports, none of which is the first's, and its run folder; gateway and Prometheus know both."""
+    first = COMPOSE["services"]["server"]
+    second, gateway = (REPLICAS["services"][service] for service in ("server-2", "gateway"))
+    assert {**second, "environment": 0, "volumes": 0} == {**first, "environment": 0, "volumes": 0}
+    assert second["volumes"] == [volume.replace("run:", "run-2:") for volume in first["volumes"]]
+    settings = read_settings(ROOT / "config.properties")
+    moved = {name.removeprefix("TS_").lower(): value for name, value in second["environment"].items()}
+    assert set(moved) == set(PORTS)
+    assert not {moved[name][-4:] for name in PORTS} & {settings[name][-4:] for name in PORTS}
+    asked, keys = (gateway["environment"][name].split() for name in ("TORCHSERVE", "KEY_FILE"))
+    assert [f"http://{address}" for address in asked] == [settings["inference_address"], moved["inference_address"]]
+    assert keys == ["/app/run/key_file.json", "/app/run-2/key_file.json"]
+    mounted = [volume.split(":")[1] for volume in COMPOSE["services"]["gateway"]["volumes"] + gateway["volumes"]]
+    assert all(key.rpartition("/")[0] in mounted for key in keys)
+    (target,) = load(DEPLOY / "prometheus" / "replicas" / "second.yml")
+    assert target["targets"] == [f"server:{moved['metrics_address'][-4:]}"]
+
+
+def test_every_path_of_compose_is_there() -> None:
+    for settings in COMPOSE["services"].values():
+        for volume in settings.get("volumes", []):
+            source = volume.split(":")[0]
+            if source.startswith("."):
+                assert (DEPLOY / source).exists(), volume
+            elif not source.startswith("$"):
+                assert source in COMPOSE["volumes"]
+    assert os.access(DEPLOY / "gateway" / "run.sh", os.X_OK)
+    assert "server" in COMPOSE["services"]["pod"]["networks"]["inside"]["aliases"], (
+        "prometheus.yml asks for server:8082"
+    )
+
+
+def test_no_secret_is_in_the_repository() -> None:
+    """Only examples: keys, certificates and passwords are the operator's."""
+    for path in DEPLOY.rglob("*"):
+        assert path.suffix not in (".key", ".crt", ".pem"), path
+        if path.is_file():
+            assert "PRIVATE KEY" not in path.read_text(encoding="utf-8")
+    example = (DEPLOY / "gateway" / "clients.map.example").read_text(encoding="utf-8")
+    assert all(line.startswith("#") for line in example.splitlines())

@@ -1,0 +1,122 @@
+"""Kernels of our own: the numbers of PyTorch's operators, which take over where there are none."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from handler.config import ServingConfig
+from handler.engine import kernels
+from handler.engine.attention import Attention, attend
+from handler.engine.precision import supported
+from handler.engine.probe import HiddenStates
+from handler.predictor import Predictor
+from scripts import compile_kernels
+from scripts.cli.console import ScriptError
+from tests.handler.engine.test_encoder import LENGTHS, packing_of
+from tests.handler.engine.test_engine import encodings
+from tests.support.samples import MakeModel
+
+CPU = torch.device("cpu")
+FLAGS = torch.cpu.get_capabilities()
+LEVELS = [level for level, needs in kernels.LEVELS.items() if all(FLAGS.get(flag) for flag in needs)]
+
+
+@pytest.fixture
+def only(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, tuple[str, ...]]], None]]:
+    """Look for kernels of some levels alone."""
+
+    def set_levels(levels: dict[str, tuple[str, ...]]) -> None:
+        monkeypatch.setattr(kernels, "LEVELS", levels)
+        kernels.library.cache_clear()
+
+    yield set_levels
+    monkeypatch.undo()
+    kernels.library.cache_clear()
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_level_computes_the_same(level: str, only: Any) -> None:
+    """Attention and norm of each set of instructions that this processor has."""
+    only({level: kernels.LEVELS[level]})
+    assert kernels.library() is not None
+    torch.manual_seed(0)
+    states = torch.randn(sum(LENGTHS), 3, 4, 24)
+    packing = packing_of(*LENGTHS)
+    found = Attention(packing, 4, torch.float32)(states.flatten(1))
+    query, key, value = states.unbind(1)
+    torch.testing.assert_close(found, attend(query, key, value, packing).flatten(1), atol=2e-6, rtol=2e-6)
+    x, weight, bias, units = torch.randn(301, 96), torch.randn(96), torch.randn(96), torch.rand(96) * 50
+    real, integers = kernels.normalise(x, weight, bias, 1e-12, units, 128.5)
+    only({})
+    wanted, rounded = kernels.normalise(x, weight, bias, 1e-12, units, 128.5)
+    torch.testing.assert_close(real, wanted, atol=5e-6, rtol=1e-5)
+    torch.testing.assert_close(integers.short(), rounded.short(), atol=1, rtol=0)
+    assert (integers != rounded).float().mean() < 1e-3
+
+
+@pytest.mark.parametrize("width", [1, 15, 16, 33])
+def test_a_norm_of_any_width(width: int) -> None:
+    """Rows that fill no vector."""
+    x, weight, bias = torch.randn(7, width) * 3, torch.full((width,), 40.0), torch.full((width,), 100.0)
+    real, integers = kernels.normalise(x, weight, bias, 1e-5, torch.ones(width), 0.0)
+    torch.testing.assert_close(real, torch.nn.functional.layer_norm(x, (width,), weight, bias, 1e-5))
+    assert torch.equal(integers, kernels.integers(real))
+
+
+def test_threads_change_nothing() -> None:
+    """One thread or two: the same bits."""
+    states, packing = torch.randn(640, 3 * 128), packing_of(*[64] * 10)
+    found = []
+    threads = torch.get_num_threads()
+    for n in (1, 2):
+        torch.set_num_threads(n)
+        found.append(Attention(packing, 4, torch.float32)(states))
+    torch.set_num_threads(threads)
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize("precision", supported(CPU))
+def test_without_kernels_the_answers_are_the_same(precision: Any, make_model: MakeModel, only: Any) -> None:
+    """A server whose processor or file system takes none serves the same model, slower."""
+    engine = Predictor.load(make_model(), ServingConfig(precision=precision)).engine
+    sequences = encodings(*LENGTHS)
+    own = engine.run(sequences, [HiddenStates()] * len(sequences))
+    only({})
+    others = engine.run(sequences, [HiddenStates()] * len(sequences))
+    for one, other in zip(own, others, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5 if precision == "fp32" else 5e-2)  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_loaded_is_said(
+    only: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No compiled file, or one that is no library: one line says what to do, and PyTorch computes."""
+    source = tmp_path / kernels.SOURCE.name
+    shutil.copy(kernels.SOURCE, source)
+    monkeypatch.setattr(kernels, "SOURCE", source)
+    only({"any": ()})
+    assert kernels.library() is None
+    assert "run scripts/setup.sh and pack again" in caplog.text
+    kernels.path_of("any").write_bytes(b"no library")
+    kernels.library.cache_clear()
+    assert kernels.library() is None
+    assert "cannot be loaded" in caplog.text
+
+
+def test_a_changed_source_has_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Functions of another source than the one beside them are never called; the compiler's words are told."""
+    source = tmp_path / kernels.SOURCE.name
+    source.write_text(kernels.SOURCE.read_text() + "\n", encoding="utf-8")
+    before = kernels.path_of("x86_64_v3").name
+    monkeypatch.setattr(kernels, "SOURCE", source)
+    assert kernels.path_of("x86_64_v3").name != before
+    source.write_text("int broken(void) { return }", encoding="utf-8")
+    with pytest.raises(ScriptError, match=r"kernels.c does not compile for x86_64_v3: .*expected expression"):
+        compile_kernels.compile_for("x86_64_v3", tmp_path / "kernels.so")

@@ -1,0 +1,522 @@
+"""Dialects: every row of the table of bodies, in both directions, and clients that nobody here wrote."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+from huggingface_hub import TextClassificationOutputElement
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tritonclient.http import InferenceServerClient, InferInput, InferRequestedOutput
+
+from handler.errors import (
+    Expired,
+    InternalError,
+    InvalidInput,
+    MalformedBody,
+    OutOfMemory,
+    RequestError,
+    UnsupportedMediaType,
+)
+from handler.predictor import Predictor
+from handler.protocol import (
+    JSON,
+    KSERVE_V1,
+    OPEN_INFERENCE,
+    PLAIN,
+    AnswerFormat,
+    Body,
+    ModelId,
+    ParsedBody,
+    loads,
+    parse,
+    serialize,
+    serialize_error,
+    serialize_value,
+)
+from handler.request_state import Request
+from tests.support.samples import JSON_TYPE, TEXTS, told
+
+MODEL = ModelId("intents", "1.2")
+LABELLED = AnswerFormat(nested=True, tensors="ranking")
+JOY: JSON = [{"label": "joy", "score": 0.75}, {"label": "calm", "score": 0.25}]
+CALM: JSON = [{"label": "calm", "score": 0.5}, {"label": "joy", "score": 0.25}]
+HEAD: JSON = {"model_name": "intents", "model_version": "1.2"}
+LABELS: JSON = {"name": "label", "datatype": "BYTES", "shape": [2, 2], "data": ["joy", "calm", "calm", "joy"]}
+SCORES: JSON = {"name": "score", "datatype": "FP32", "shape": [2, 2], "data": [0.75, 0.25, 0.5, 0.25]}
+
+
+def tensor(*texts: JSON, name: str = "text", **changed: JSON) -> JSON:
+    """Return a BYTES tensor as JSON."""
+    return {"name": name, "shape": [len(texts)], "datatype": "BYTES", "data": list(texts), **changed}
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A body, what a task sees of it, and how the answers to it are written."""
+
+    value: JSON
+    items: list[JSON]
+    told: JSON
+    parameters: dict[str, JSON] = field(default_factory=dict)
+
+
+BODIES = {
+    "JSON string": Exchange("a", ["a"], JOY),
+    "JSON list": Exchange(["a", "b"], ["a", "b"], [JOY, CALM]),
+    "JSON list of one": Exchange(["a"], ["a"], [JOY]),
+    "JSON list of objects": Exchange(
+        [{"text": "a", "text_pair": "b"}, "c"], [{"text": "a", "text_pair": "b"}, "c"], [JOY, CALM]
+    ),
+    "object": Exchange({"text": "a"}, [{"text": "a"}], JOY),
+    "object with a pair": Exchange({"text": "a", "text_pair": "b"}, [{"text": "a", "text_pair": "b"}], JOY),
+    "object with parameters": Exchange({"text": "a", "parameters": {"top_k": 1}}, [{"text": "a"}], JOY, {"top_k": 1}),
+    "object of another task": Exchange({"question": "a", "context": "b"}, [{"question": "a", "context": "b"}], JOY),
+    "Hugging Face": Exchange({"inputs": "a"}, ["a"], [JOY]),
+    "Hugging Face list": Exchange({"inputs": ["a", "b"]}, ["a", "b"], [JOY, CALM]),
+    "Hugging Face list of one": Exchange({"inputs": ["a"]}, ["a"], [JOY]),
+    "Hugging Face pair": Exchange(
+        {"inputs": {"text": "a", "text_pair": "b"}}, [{"text": "a", "text_pair": "b"}], [JOY]
+    ),
+    "Hugging Face parameters": Exchange({"inputs": "a", "parameters": {"top_k": 2}}, ["a"], [JOY], {"top_k": 2}),
+    "Hugging Face without parameters": Exchange({"inputs": "a", "parameters": None}, ["a"], [JOY]),
+    "Hugging Face parameters beside": Exchange({"inputs": "a", "normalize": True}, ["a"], [JOY], {"normalize": True}),
+    "Hugging Face options": Exchange({"inputs": "a", "options": {"wait_for_model": True}}, ["a"], [JOY]),
+    "KServe v1": Exchange({"instances": ["a", "b"]}, ["a", "b"], {"predictions": [JOY, CALM]}),
+    "KServe v1 of one": Exchange({"instances": ["a"]}, ["a"], {"predictions": [JOY]}),
+    "KServe v1 with parameters": Exchange(
+        {"instances": ["a"], "parameters": {"top_k": 2}}, ["a"], {"predictions": [JOY]}, {"top_k": 2}
+    ),
+    "KServe v1 as TorchServe's examples": Exchange({"instances": [{"data": "a"}]}, ["a"], {"predictions": [JOY]}),
+    "Open Inference v2": Exchange(
+        {"inputs": [tensor("a", "b")]}, [{"text": "a"}, {"text": "b"}], {**HEAD, "outputs": [LABELS, SCORES]}
+    ),
+    "Open Inference v2 column": Exchange(
+        {"inputs": [tensor("a", "b", shape=[2, 1])]},
+        [{"text": "a"}, {"text": "b"}],
+        {**HEAD, "outputs": [LABELS, SCORES]},
+    ),
+    "Open Inference v2 nested column": Exchange(
+        {"inputs": [tensor(["a"], ["b"], shape=[2, 1])]},
+        [{"text": "a"}, {"text": "b"}],
+        {**HEAD, "outputs": [LABELS, SCORES]},
+    ),
+    "Open Inference v2 pair": Exchange(
+        {"id": "7", "inputs": [tensor("a", "b"), tensor("c", "d", name="text_pair")], "parameters": {"top_k": 2}},
+        [{"text": "a", "text_pair": "c"}, {"text": "b", "text_pair": "d"}],
+        {**HEAD, "id": "7", "outputs": [LABELS, SCORES]},
+        {"top_k": 2},
+    ),
+    "Open Inference v2 chosen outputs": Exchange(
+        {"inputs": [tensor("a", "b")], "outputs": [{"name": "score"}]},
+        [{"text": "a"}, {"text": "b"}],
+        {**HEAD, "outputs": [SCORES]},
+    ),
+    "Open Inference v2 outputs in another order": Exchange(
+        {"inputs": [tensor("a", "b")], "outputs": [{"name": "score", "parameters": {}}, {"name": "label"}]},
+        [{"text": "a"}, {"text": "b"}],
+        {**HEAD, "outputs": [SCORES, LABELS]},
+    ),
+    "Open Inference v2 names of model": Exchange(
+        {"model_name": "x", "model_version": "9", "id": None, "inputs": [tensor("a", "b")]},
+        [{"text": "a"}, {"text": "b"}],
+        {**HEAD, "outputs": [LABELS, SCORES]},
+    ),
+}
+
+
+def answers_to(question: ParsedBody) -> list[JSON]:
+    """Return one answer an item."""
+    return [JOY, CALM][: len(question.items)]
+
+
+@pytest.mark.parametrize("exchange", BODIES.values(), ids=BODIES)
+def test_the_shape_of_the_answer_follows_the_question(exchange: Exchange) -> None:
+    """What `parse` finds in a body, `serialize` answers in the same dialect."""
+    question = parse(Body(serialize_value(exchange.value), JSON_TYPE))
+    assert question.items == exchange.items
+    assert question.parameters == exchange.parameters
+    assert question.on_error == "refuse"
+    assert loads(serialize(question, answers_to(question), MODEL, LABELLED).decode()) == exchange.told
+
+
+@pytest.mark.parametrize("content_type", ["", "text/plain", "application/octet-stream", "TEXT/Plain; charset=UTF-8"])
+@pytest.mark.parametrize("text", [*TEXTS, '{"inputs": "not JSON here"}', '["a"]', '"a"', "7", "null"])
+def test_a_plain_text_is_one_question(content_type: str, text: str) -> None:
+    """Without a JSON type the body is the text itself, whatever it looks like."""
+    question = parse(Body(text.encode(), content_type))
+    assert (question.items, question.parameters, question.many) == ([text], {}, False)
+    assert loads(serialize(question, [JOY], MODEL, LABELLED).decode()) == JOY
+
+
+@pytest.mark.parametrize("nested", [True, False])
+def test_hugging_face_clients_of_a_nesting_task_get_one_list_more(nested: bool) -> None:
+    """Only the answer to one Hugging Face text depends on the task: its client expects a list around it."""
+    form = AnswerFormat(nested=nested)
+    one, many = (parse(Body(serialize_value({"inputs": text}), JSON_TYPE)) for text in ("a", ["a"]))
+    assert loads(serialize(one, [JOY], MODEL, form).decode()) == ([JOY] if nested else JOY)
+    assert loads(serialize(many, [JOY], MODEL, form).decode()) == [JOY]
+    assert loads(serialize(parse(Body(b'"a"', JSON_TYPE)), [JOY], MODEL, form).decode()) == JOY
+
+
+@pytest.mark.parametrize(
+    ("form", "answers", "outputs"),
+    [
+        (
+            "embedding",
+            [[0.5, 1.5], [2.0, 3.0]],
+            [{"name": "embedding", "datatype": "FP32", "shape": [2, 2], "data": [0.5, 1.5, 2.0, 3.0]}],
+        ),
+        (
+            "json",
+            [{"answer": "a"}, {"answer": "é"}],
+            [
+                {
+                    "name": "answer",
+                    "datatype": "BYTES",
+                    "shape": [2],
+                    "data": ['{"answer":"a"}', '{"answer":"\\u00e9"}'],
+                }
+            ],
+        ),
+        (
+            "json",
+            [[0.5, 1.5], [2.0]],
+            [{"name": "answer", "datatype": "BYTES", "shape": [2], "data": ["[0.5,1.5]", "[2.0]"]}],
+        ),
+        (
+            "json",
+            [[{"entity": "B", "score": 0.5}], []],
+            [{"name": "answer", "datatype": "BYTES", "shape": [2], "data": ['[{"entity":"B","score":0.5}]', "[]"]}],
+        ),
+    ],
+    ids=["embedding", "object", "similarities", "entities"],
+)
+def test_open_inference_chooses_tensors_by_the_form(form: Any, answers: list[JSON], outputs: JSON) -> None:
+    """Embeddings are FP32, whatever has no tensor of its own is JSON in BYTES."""
+    question = parse(Body(serialize_value({"inputs": [tensor("a", "b")]}), JSON_TYPE))
+    assert loads(serialize(question, answers, MODEL, AnswerFormat(tensors=form)).decode()) == {
+        **HEAD,
+        "outputs": outputs,
+    }
+
+
+def test_open_inference_reports_errors_beside_answers() -> None:
+    """With on_error=report every row is JSON, for an error has no label."""
+    asked = {"inputs": [tensor("a", "")], "parameters": {"on_error": "report"}}
+    question = parse(Body(serialize_value(asked), JSON_TYPE))
+    assert (question.on_error, question.parameters) == ("report", {})
+    (output,) = loads(serialize(question, [JOY, {"error": {"code": 422}}], MODEL, LABELLED).decode())["outputs"]
+    assert (output["name"], output["shape"]) == ("answer", [2])
+    assert [loads(element) for element in output["data"]] == [JOY, {"error": {"code": 422}}]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/json",
+        "application/json; charset=utf-8",
+        "application/json;charset=UTF8",
+        'application/json; charset="utf-8"',
+        "application/json; charset=us-ascii",
+        "application/json; version=1; charset=utf-8",
+        "application/json;",
+        "application/json; charset=",
+        "APPLICATION/JSON",
+        " Application/Json ; Charset=UTF-8 ",
+    ],
+)
+def test_json_is_known_by_its_type(content_type: str) -> None:
+    """With or without parameters, in any capitals."""
+    assert parse(Body(b'["a"]', content_type)).items == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("content", "items"),
+    [
+        (b'{"text": "a"}', [{"text": "a"}]),
+        (b' \r\n["a"]', ["a"]),
+        (b'"a"', ["a"]),
+        (b"a text", ["a text"]),
+        (b"7", ["7"]),
+        (b"null", ["null"]),
+    ],
+)
+def test_without_types_json_is_told_by_its_first_character(content: bytes, items: list[JSON]) -> None:
+    """A gRPC call cannot say what its bytes are."""
+    assert parse(Body(content, typed=False)).items == items
+
+
+REFUSED_TYPES = [
+    "text/html",
+    "text/json",
+    "application/xml",
+    "application/x-ndjson",
+    "application/vnd.api+json",
+    "application/jsonx",
+    "image/png",
+    "multipart/form-data",
+    "multipart/form-data; boundary=x",
+    "application/x-www-form-urlencoded",
+    "*/*",
+    "json",
+    "application/json, text/plain",
+    "application/json; charset=utf-16",
+    "text/plain; charset=iso-8859-1",
+    "text/plain; charset=UTF-7",
+    "text/plain; version=1; charset=cp1252",
+]
+
+
+@pytest.mark.parametrize("content_type", REFUSED_TYPES)
+def test_other_types_are_refused(content_type: str) -> None:
+    """415, and the message says what to send; the type itself is not repeated."""
+    with pytest.raises(UnsupportedMediaType, match=r"send text/plain or application/json|charset must be utf-8"):
+        parse(Body(b'"a"', content_type))
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "GZIP", "deflate", "br", "zstd", "x-gzip", "gzip, identity", "chunked"])
+def test_encoded_bodies_are_refused(encoding: str) -> None:
+    """Nothing is decompressed here."""
+    with pytest.raises(UnsupportedMediaType, match="Content-Encoding"):
+        parse(Body(b'"a"', JSON_TYPE, encoding))
+
+
+@pytest.mark.parametrize("encoding", ["", "identity", " Identity "])
+def test_identity_is_no_encoding(encoding: str) -> None:
+    """The one encoding that changes nothing is accepted."""
+    assert parse(Body(b'"a"', JSON_TYPE, encoding)).items == ["a"]
+
+
+def test_a_form_without_data_gets_a_hint() -> None:
+    """What TorchServe's form decoder loses is answered with what to send instead."""
+    with pytest.raises(UnsupportedMediaType, match=r"field named data.*curl: -H 'Content-Type: application/json'"):
+        parse(Body(None))
+
+
+@settings(deadline=None, max_examples=80, derandomize=True)
+@given(st.lists(st.text(), min_size=1, max_size=5), st.text())
+def test_open_inference_keeps_any_text_and_id(texts: list[str], identity: str) -> None:
+    """Texts and the client's id travel unchanged."""
+    question = parse(Body(serialize_value({"id": identity, "inputs": [tensor(*texts)]}), JSON_TYPE))
+    assert [item["text"] for item in question.items] == texts
+    assert loads(serialize(question, [JOY] * len(texts), MODEL, LABELLED).decode())["id"] == identity
+
+
+# --- errors ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MalformedBody("m"), 400),
+        (UnsupportedMediaType("m"), 415),
+        (InvalidInput("m"), 422),
+        (InternalError("m"), 503),
+        (Expired("m"), 504),
+        (OutOfMemory("m"), 507),
+    ],
+)
+def test_errors_have_the_shape_of_the_dialect(error: RequestError, code: int) -> None:
+    """TorchServe's own shape, but for the v2 route."""
+    plain = {"code": code, "type": type(error).__name__, "message": "m"}
+    assert loads(serialize_error(error).decode()) == plain
+    assert loads(serialize_error(error, PLAIN).decode()) == plain
+    assert loads(serialize_error(error, KSERVE_V1).decode()) == plain
+    assert loads(serialize_error(error, OPEN_INFERENCE).decode()) == {"error": "m"}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"inputs": [{"name": "text", "shape": [1], "data": ["a"]}]},
+        {"inputs": [tensor("a", datatype="INT32")]},
+        {"inputs": "a", "unknown": 1},
+        {"inputs": []},
+        {"text": ""},
+        ["a", 7],
+        [],
+        7,
+    ],
+    ids=["no datatype", "wrong datatype", "unknown parameter", "no tensor", "object", "list", "empty list", "number"],
+)
+def test_the_v2_route_tells_errors_in_its_own_shape(predictor: Predictor, value: JSON) -> None:
+    """Whatever a client of KServe's v2 route sends, it can parse the refusal: `{"error": message}`."""
+    (reply,) = predictor.answer([Request(Body(serialize_value(value), JSON_TYPE), kserve=True)])
+    assert reply.status == 422
+    assert list(told(reply)) == ["error"]
+    assert isinstance(told(reply)["error"], str)
+
+
+# --- clients that nobody here wrote ------------------------------------------------------------------------------
+
+
+def infer_input(texts: list[str], name: str = "text", shape: list[int] | None = None, binary: bool = True) -> Any:
+    """Return tritonclient's tensor of texts."""
+    array = np.array([text.encode() for text in texts], dtype=np.object_).reshape(shape or [len(texts)])
+    built = InferInput(name, list(array.shape), "BYTES")
+    built.set_data_from_numpy(array, binary_data=binary)
+    return built
+
+
+def triton_body(*tensors: Any, **options: Any) -> Body:
+    """Return the body that tritonclient sends."""
+    content, json_length = InferenceServerClient.generate_request_body(list(tensors), **options)
+    return Body(content, JSON_TYPE if json_length is None else "application/octet-stream", json_length=json_length)
+
+
+def result_of(content: bytes) -> Any:
+    """Let tritonclient parse an answer."""
+    return InferenceServerClient.parse_response_body(content)
+
+
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
+@pytest.mark.parametrize("column", [True, False], ids=["[n,1]", "[n]"])
+@pytest.mark.parametrize(
+    "texts", [TEXTS[:3], ["a"], ["", "b"], ["é\0\n", "屏幕"]], ids=["three", "one", "empty", "odd"]
+)
+def test_tritonclient_is_understood(texts: list[str], column: bool, binary: bool) -> None:
+    """Both ways in which tritonclient sends texts, with the outputs it then asks for."""
+    shape = [len(texts), 1] if column else None
+    outputs = [InferRequestedOutput("score", binary_data=binary), InferRequestedOutput("label", binary_data=binary)]
+    body = triton_body(infer_input(texts, shape=shape, binary=binary), outputs=outputs, request_id="id-1")
+    question = parse(body)
+    assert question.items == [{"text": text} for text in texts]
+    assert question.parameters == {}
+    result = result_of(serialize(question, [JOY] * len(texts), MODEL, LABELLED))
+    assert result.get_response()["id"] == "id-1"
+    assert result.as_numpy("label").tolist() == [["joy", "calm"]] * len(texts)
+    np.testing.assert_allclose(result.as_numpy("score"), [[0.75, 0.25]] * len(texts))
+    assert result.as_numpy("score").dtype == np.float32
+
+
+@pytest.mark.parametrize("content_type", ["", "application/octet-stream", JSON_TYPE])
+def test_binary_tensors_are_known_by_the_length_of_their_json(content_type: str) -> None:
+    """tritonclient says no content type; the header with the length is enough."""
+    body = triton_body(infer_input(["a", "b"]), infer_input(["c", "d"], name="text_pair"), parameters={"top_k": 1})
+    question = parse(Body(body.content, content_type, json_length=body.json_length))
+    assert question.items == [{"text": "a", "text_pair": "c"}, {"text": "b", "text_pair": "d"}]
+    assert question.parameters == {"top_k": 1}
+
+
+def test_tritonclient_gets_the_predictors_answers(predictor: Predictor) -> None:
+    """Labels and scores that tritonclient parses are those of the plain answer."""
+    plain = predictor.answer([Request(Body(serialize_value(TEXTS[:3]), JSON_TYPE))])[0]
+    reply = predictor.answer([Request(triton_body(infer_input(TEXTS[:3])), kserve=True)])[0]
+    assert (plain.status, reply.status) == (200, 200)
+    result = result_of(reply.content)
+    for answer, labels, scores in zip(told(plain), result.as_numpy("label"), result.as_numpy("score"), strict=True):
+        assert [item["label"] for item in answer] == labels.tolist()
+        np.testing.assert_allclose([item["score"] for item in answer], scores, atol=1e-6)
+
+
+def test_tritonclient_is_told_what_it_cannot_have() -> None:
+    """Triton's own way to ask for the best labels would come back in another shape; ours is top_k."""
+    outputs = [InferRequestedOutput("label", class_count=2)]
+    with pytest.raises(InvalidInput, match=r"outputs\[0\]\.parameters has an unknown key, accepted: binary_data"):
+        parse(triton_body(infer_input(["a"]), outputs=outputs))
+
+
+@pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
+@pytest.mark.parametrize("datatype", ["INT32", "FP32", "UINT8"])
+def test_tritonclient_with_a_wrong_datatype_is_told_so(datatype: str, binary: bool) -> None:
+    """A tensor of numbers is well-formed, but no text: 422 that names BYTES, not 400 about its bytes."""
+    numbers = {"INT32": np.int32, "FP32": np.float32, "UINT8": np.uint8}[datatype]
+    wrong = InferInput("text", [3], datatype)
+    wrong.set_data_from_numpy(np.array([1, 2, 250], dtype=numbers), binary_data=binary)
+    with pytest.raises(InvalidInput, match=r"datatype.*BYTES"):
+        parse(triton_body(wrong))
+
+
+def packed(*elements: bytes) -> bytes:
+    """Return BYTES elements as they lie in a binary tensor."""
+    return b"".join(struct.pack("<I", len(element)) + element for element in elements)
+
+
+def binary_body(tail: bytes, size: JSON, json_length: int | None = None) -> Body:
+    """Return a body with one binary tensor of one text, and any size claimed for it."""
+    head = serialize_value({"inputs": [{**tensor(), "shape": [1], "parameters": {"binary_data_size": size}}]})
+    return Body(head + tail, json_length=len(head) if json_length is None else json_length)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        binary_body(packed(b"a"), 6),
+        binary_body(packed(b"a"), 4),
+        binary_body(packed(b"a"), -1),
+        binary_body(packed(b"a"), 10**15),
+        binary_body(packed(b"a") + b"x", 5),
+        binary_body(packed(b"a") + b"x", 6),
+        binary_body(b"\xff\xff\xff\xffa", 5),
+        binary_body(b"\x01", 1),
+        binary_body(packed(b"\xff"), 5),
+        binary_body(packed(b"\xe2\x82"), 6),
+        binary_body(packed(b"a"), 5, json_length=3),
+        binary_body(packed(b"a"), 5, json_length=0),
+        Body(b'{"inputs": "a"}' + packed(b"a"), json_length=15),
+        Body(b"[]" + packed(b"a"), json_length=2),
+    ],
+    ids=[
+        "size too large",
+        "size too small",
+        "size below zero",
+        "size huge",
+        "bytes left over",
+        "half a length after",
+        "element past the end",
+        "half a length",
+        "not UTF-8",
+        "truncated UTF-8",
+        "JSON cut",
+        "no JSON",
+        "no tensor",
+        "a list",
+    ],
+)
+def test_broken_binary_tensors_are_malformed(body: Body) -> None:
+    """Lengths that lie are 400, whatever they claim."""
+    with pytest.raises(MalformedBody):
+        parse(body)
+
+
+def test_the_hugging_face_client_parses_the_answer(predictor: Predictor) -> None:
+    """The body of InferenceClient.text_classification, and what the client makes of the answer."""
+    asked = {"inputs": TEXTS[0], "parameters": {"top_k": 2, "function_to_apply": "softmax"}}
+    reply = predictor.answer([Request(Body(serialize_value(asked), JSON_TYPE))])[0]
+    elements = TextClassificationOutputElement.parse_obj_as_list(told(reply))[0]
+    assert [type(element.score) for element in elements] == [float, float]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        Body(TEXTS[0].encode(), "text/plain"),
+        Body(TEXTS[0].encode()),
+        Body(TEXTS[0].encode(), typed=False),
+        *(
+            Body(serialize_value(value), JSON_TYPE)
+            for value in (
+                TEXTS[0],
+                [TEXTS[0]],
+                {"text": TEXTS[0]},
+                {"inputs": TEXTS[0]},
+                {"inputs": [TEXTS[0]]},
+                {"instances": [TEXTS[0]]},
+                {"instances": [{"data": TEXTS[0]}]},
+                {"instances": [{"text": TEXTS[0]}]},
+            )
+        ),
+    ],
+    ids=str,
+)
+def test_one_text_has_one_answer_in_every_dialect(predictor: Predictor, body: Body) -> None:
+    """The dialect wraps the answer, and changes nothing of it."""
+    expected = told(predictor.answer([Request(Body(serialize_value(TEXTS[0]), JSON_TYPE))])[0])
+    answer = told(predictor.answer([Request(body)])[0])
+    answer = answer.get("predictions") if isinstance(answer, dict) else answer
+    assert answer in (expected, [expected])

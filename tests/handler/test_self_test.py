@@ -1,0 +1,48 @@
+"""What holds for every such task: golden questions, schemas that tell the truth, a worker whose main task it is."""
+
+from __future__ import annotations
+
+import pytest
+from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
+from openapi_spec_validator import validate
+
+from handler import openapi
+from handler.errors import GoldenMismatch
+from handler.tasks import TASKS
+from scripts.archives.build import golden_of
+from tests.support.samples import MODELS, LoadMain
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_golden_questions_hold_the_same_model_and_no_other(name: str, load_main: LoadMain) -> None:
+    """Answers of the plain way are those of the packed one; one layer less is found out."""
+    golden = golden_of(load_main(name, packed=False))
+    assert len(golden.items) == len(load_main(name).task.golden_items)
+    load_main(name).check_golden(golden)
+    if TASKS[name].forward_scope != "nothing":
+        with pytest.raises(GoldenMismatch, match="answered differently"):
+            load_main(name, layers=1).check_golden(golden)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_schemas_describe_questions_and_answers(name: str, load_main: LoadMain) -> None:
+    """Golden items and the example are items, their answers are answers, and the whole is OpenAPI."""
+    predictor = load_main(name)
+    task = predictor.task
+    schema = task.schema()
+    item, answer = (Draft202012Validator(schema[part]) for part in ("item", "answer"))
+    (shown,) = predictor.answer_items([schema["example"]], schema.get("parameters"))
+    answers = predictor.answer_items(list(task.golden_items), task.golden_parameters)
+    for question, its in zip([schema["example"], *task.golden_items], [shown, *answers], strict=True):
+        item.validate(question)
+        answer.validate(its)
+    assert not item.is_valid({"nonsense": 1})
+    document = openapi.document(predictor.operations, predictor.explained, predictor.model, task.config)
+    validate(document)
+    Draft202012Validator(document["components"]["schemas"]["Parameters"]).validate(task.golden_parameters)
+
+
+def test_every_task_has_a_word_of_its_own() -> None:
+    """Two tasks of one operation would hide each other."""
+    assert len({task.operation for task in TASKS.values()}) == len(TASKS)
+    assert {task.operation for task in TASKS.values()}.isdisjoint({"predict"})

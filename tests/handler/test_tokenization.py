@@ -1,0 +1,180 @@
+"""Tokens: exactly those of the model's own tokenizer, and nothing cut in silence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoConfig, AutoTokenizer
+
+from handler.config import ServingConfig
+from handler.errors import ConfigError, InputTooLong, ModelMismatch
+from handler.sequences import Encoding, EncodingOptions, Text, cut
+from handler.tokenization import Tokenizer
+from tests.support.samples import BASE, TEXTS, MakeModel
+
+LONG = "again and " * 400
+
+
+def tokenizer(folder: Path, **settings: object) -> Tokenizer:
+    """Load the tokenizer of a model folder with some settings."""
+    return Tokenizer(folder, AutoConfig.from_pretrained(folder), ServingConfig(**settings))  # type: ignore[arg-type]
+
+
+def encode(folder: Path, texts: list[Text], layout: EncodingOptions | None = None, **settings: object) -> list[Any]:
+    """Encode texts of one layout; a text that has one encoding gives it without a list."""
+    layouts = [layout or EncodingOptions()] * len(texts)
+    found = tokenizer(folder, **settings).encode(texts, layouts)
+    return [one[0] if isinstance(one, list) and len(one) == 1 else one for one in found]
+
+
+@pytest.mark.parametrize("max_length", [512, 16, 5])
+def test_tokens_equal_transformers(model_folder: Path, max_length: int) -> None:
+    """Ids and segments equal those of a truncating call, for texts and pairs of every script."""
+    texts: list[Text] = [(text, None) for text in TEXTS]
+    texts += [(text, other) for text, other in zip(TEXTS, TEXTS[::-1], strict=True)]
+    reference = AutoTokenizer.from_pretrained(BASE)
+    for (text, pair), found in zip(texts, encode(model_folder, texts, max_length=max_length), strict=True):
+        expected = reference(text, pair, truncation="longest_first", max_length=max_length)
+        assert isinstance(found, Encoding)
+        assert found.ids == expected["input_ids"]
+        assert found.type_ids == expected["token_type_ids"]
+
+
+@settings(derandomize=True, deadline=None)
+@given(st.integers(1, 30), st.integers(0, 30), st.integers(6, 40), st.sampled_from(["left", "right"]))
+def test_cutting_equals_the_librarys_own(first: int, second: int, room: int, side: str) -> None:
+    """The same tokens stay as with the truncation of `tokenizers`, which is too dear for long pairs."""
+    backend = AutoTokenizer.from_pretrained(BASE).backend_tokenizer
+    backend.no_padding()
+    words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"] * 3
+    text = " ".join(words[:first])
+    question = (text, " ".join(words[::-1][:second])) if second else text
+    backend.no_truncation()
+    (whole,) = backend.encode_batch([question])
+    kept = cut(whole.sequence_ids, room, tail=side == "right") if len(whole.ids) > room else range(len(whole.ids))
+    backend.enable_truncation(room, strategy="longest_first", direction=side)
+    (expected,) = backend.encode_batch([question])
+    assert [whole.ids[place] for place in kept] == expected.ids
+    assert [whole.type_ids[place] for place in kept] == expected.type_ids
+
+
+def test_a_long_pair_is_cheap(model_folder: Path) -> None:
+    """Twice 100,000 characters need neither a gigabyte nor minutes; every token is accounted for."""
+    (found,) = encode(model_folder, [("a " * 50_000, "b " * 50_000)])
+    assert isinstance(found, Encoding)
+    assert (len(found), found.n_truncated) == (512, 100_003 - 512)
+
+
+@pytest.mark.parametrize("spans", [True, False])
+@pytest.mark.parametrize(("gives", "truncation"), [("first", "only_first"), ("second", "only_second")])
+@pytest.mark.parametrize(("max_length", "stride"), [(40, 0), (40, 12), (512, 128)])
+def test_windows_equal_transformers(
+    model_folder: Path, max_length: int, stride: int, gives: Any, truncation: str, spans: bool
+) -> None:
+    """Tokens, segments, offsets, words and owners of every window, for long texts and pairs of every script."""
+    reference = AutoTokenizer.from_pretrained(BASE)
+    long = " ".join(TEXTS)
+    short = TEXTS[0]
+    pairs: list[Text] = [(long, short), (long, None)] if gives == "first" else [(short, long)]
+    for text, pair in pairs:
+        layout = EncodingOptions("window", gives, stride, spans=spans)
+        (found,) = encode(model_folder, [(text, pair)], layout, max_length=max_length)
+        expected = reference(
+            text,
+            pair,
+            truncation=truncation,
+            max_length=max_length,
+            stride=stride,
+            return_overflowing_tokens=True,
+            return_offsets_mapping=True,
+        )
+        assert len(found) > 1
+        assert [one.ids for one in found] == expected["input_ids"]
+        assert [one.type_ids for one in found] == expected["token_type_ids"]
+        assert [one.n_truncated for one in found] == [0] * len(found)
+        if spans:
+            assert [one.spans.offsets for one in found] == expected["offset_mapping"]
+            assert [one.spans.words for one in found] == [expected.word_ids(i) for i in range(len(found))]
+            assert [one.spans.owners for one in found] == [expected.sequence_ids(i) for i in range(len(found))]
+
+
+def test_windows_lose_nothing_whatever_is_asked(model_folder: Path) -> None:
+    """Strides beyond half a window are held to it, and the longer text of a pair moves."""
+    for stride in (0, 1, 100, 10_000):
+        for pair in ((LONG, "a b"), ("a b", LONG), (LONG, None)):
+            layout = EncodingOptions("window", stride=stride, max_length=30, spans=True)
+            (found,) = encode(model_folder, [pair], layout)
+            moving = int(pair[0] != LONG)
+            seen = {
+                offsets
+                for one in found
+                for offsets, owner in zip(one.spans.offsets, one.spans.owners, strict=True)
+                if owner == moving
+            }
+            assert len(seen) == 800
+            assert all(len(one) <= 30 for one in found)
+            assert len(found) <= 800 / 12 + 1
+
+
+def test_a_long_question_leaves_room_for_its_context(model_folder: Path) -> None:
+    """The first text keeps `max_first` tokens, and never more than half of a sequence."""
+    layout = EncodingOptions("window", "second", 4, max_length=30, max_first=64, spans=True)
+    (found,) = encode(model_folder, [(LONG, LONG)], layout)
+    assert {one.spans.owners.count(0) for one in found} == {13}
+    assert found[0].n_truncated == 800 - 13
+    (short,) = encode(model_folder, [("a b c", "d")], EncodingOptions("window", "second", max_first=2))
+    assert (len(short), short.n_truncated) == (6, 1)
+
+
+def test_a_tokenizer_of_another_model_is_refused(make_model: MakeModel) -> None:
+    """A token without an embedding would fail on the first text that has it."""
+    with pytest.raises(ModelMismatch, match="the tokenizer has a token 30521, the model only embeddings for 300"):
+        tokenizer(make_model(vocab_size=300))
+
+
+def test_what_is_cut_is_counted(model_folder: Path) -> None:
+    """800 words and two special tokens leave 302 out; the next short text loses nothing."""
+    long, short = encode(model_folder, [(LONG, None), ("a", None)], max_length=500)
+    assert isinstance(long, Encoding)
+    assert isinstance(short, Encoding)
+    assert (len(long), long.n_truncated) == (500, 302)
+    assert (len(short), short.n_truncated) == (3, 0)
+
+
+def test_refuse_harms_only_the_long_text(model_folder: Path) -> None:
+    """Under `refuse` a long text is an error in its place."""
+    found = encode(model_folder, [("a", None), (LONG, None), ("b", None)], EncodingOptions("refuse"))
+    assert [type(one) for one in found] == [Encoding, InputTooLong, Encoding]
+    assert str(found[1]) == "text has 802 tokens, accepted: at most 512"
+
+
+def test_more_than_the_model_reads_is_refused_at_start(model_folder: Path) -> None:
+    """Beyond the position embeddings the first long text would crash; too short, no text would be read at all."""
+    for length in (4, 513):
+        with pytest.raises(ConfigError, match=rf"max_length is {length}, but this model reads 5 to 512 tokens"):
+            tokenizer(model_folder, max_length=length)
+
+
+def test_roberta_reads_less_than_its_positions(make_model: MakeModel) -> None:
+    """Its positions begin after the padding id: 80 positions hold 78 tokens."""
+    from transformers import RobertaConfig, RobertaForSequenceClassification
+
+    folder = make_model(
+        architecture=RobertaForSequenceClassification,
+        config_class=RobertaConfig,
+        max_position_embeddings=80,
+        pad_token_id=1,
+        type_vocab_size=1,
+    )
+    assert tokenizer(folder).max_length == 78
+
+
+def test_a_folder_without_tokenizer_is_refused(tmp_path: Path, model_folder: Path) -> None:
+    """The message says what is missing."""
+    (tmp_path / "config.json").write_bytes((model_folder / "config.json").read_bytes())
+    with pytest.raises(ModelMismatch, match="tokenizer"):
+        tokenizer(tmp_path)

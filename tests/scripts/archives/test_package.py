@@ -1,0 +1,179 @@
+"""The archive: reproducible, complete, and refused as soon as anything in it changes."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file, save_file
+
+from handler import archive
+from handler.config import ModelConfig
+from handler.errors import ConfigError, GoldenMismatch, ModelMismatch, StartupError
+from handler.predictor import Predictor
+from scripts.archives.build import build
+from scripts.archives.model_card import told as told_of
+from scripts.cli.console import ScriptError
+from scripts.package import parser, with_options
+from tests.support.samples import ROOT, ask, told
+
+
+@pytest.fixture
+def unpacked(mar: Path, tmp_path: Path) -> Path:
+    """Return a fresh copy of the unpacked archive."""
+    with zipfile.ZipFile(mar) as packed:
+        packed.extractall(tmp_path / "unpacked")
+    return tmp_path / "unpacked"
+
+
+def test_the_same_input_gives_the_same_bytes(mar: Path, model_folder: Path, tmp_path: Path) -> None:
+    """No time stamp, no order of a directory, no last bit of a float leaks into the archive."""
+    again = build(model_folder, "tiny", "1.0", ModelConfig.read(ROOT / "model-config.yaml"), tmp_path)
+    assert archive.sha256(again) == archive.sha256(mar)
+
+
+def test_an_archive_holds_what_it_says(mar: Path, unpacked: Path, model_folder: Path) -> None:
+    """Every file is listed with its hash, stored and not deflated; weights are the ones that were trained."""
+    manifest = archive.verify(unpacked)
+    with zipfile.ZipFile(mar) as packed:
+        assert {entry.compress_type for entry in packed.infolist()} == {zipfile.ZIP_STORED}
+        assert set(packed.namelist()) == {*manifest.files, "manifest.json", "MAR-INF/MANIFEST.json"}
+        torchserve = json.loads(packed.read("MAR-INF/MANIFEST.json"))["model"]
+    assert torchserve == {
+        "modelName": "tiny",
+        "modelVersion": "1.0",
+        "handler": "bert_handler.py",
+        "configFile": "model-config.yaml",
+    }
+    assert manifest.files["model/model.safetensors"] == archive.sha256(model_folder / "model.safetensors")
+    assert (manifest.name, manifest.version, manifest.task) == ("tiny", "1.0", "text-classification")
+    card = (unpacked / "model-card.md").read_text(encoding="utf-8")
+    assert "# tiny 1.0" in card
+    assert "2. fear" in card
+    assert json.loads((unpacked / "openapi.json").read_text(encoding="utf-8"))["info"]["title"] == "tiny"
+
+
+def test_the_card_tells_what_training_told() -> None:
+    """Metrics and origin, from what scripts/train.py writes."""
+    training = {
+        "base_model": {"name": "some-bert"},
+        "data": {"train": {"name": "train.csv", "rows": 820, "sha256": "ab" * 32}},
+        "test": {"accuracy": 0.9647},
+        "parameters": {"epochs": 8, "pair_column": None},
+        "best_epoch": 7,
+    }
+    lines = told_of(training)
+    assert "- test: accuracy 0.9647" in lines
+    assert "- from: some-bert" in lines
+    assert f"- train data: train.csv, 820 rows, SHA-256 {'ab' * 32}" in lines
+    assert "- epochs: 8" in lines
+    assert not [line for line in lines if "pair_column" in line]
+
+
+def test_what_is_served_equals_what_was_trained(unpacked: Path, model_folder: Path) -> None:
+    """The archive answers as the folder it was built from."""
+    packed, trained = Predictor.load(unpacked), Predictor.load(model_folder)
+    assert told(ask(packed, "hello there")[0]) == told(ask(trained, "hello there")[0])
+    assert packed.model_hash == archive.verify(unpacked).model_hash
+
+
+def change_weights(folder: Path) -> None:
+    """Change one layer and the manifest with it, as somebody would who packs by hand."""
+    file = folder / "model" / "model.safetensors"
+    weights = load_file(file)
+    weights["classifier.weight"] = weights["classifier.weight"] * 1.5
+    save_file(weights, file, metadata={"format": "pt"})
+    manifest = archive.read_manifest(folder)
+    archive.write_manifest(folder, manifest.name, manifest.version, manifest.task)
+
+
+def add_code(folder: Path) -> None:
+    """Put a module into the code that was not packed."""
+    (folder / "handler" / "extra.py").write_text("", encoding="utf-8")
+
+
+def flip_a_byte(folder: Path) -> None:
+    """Damage one byte of the weights."""
+    file = folder / "model" / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("damage", "error", "message"),
+    [
+        (change_weights, GoldenMismatch, "golden question 0 is answered differently"),
+        (flip_a_byte, ModelMismatch, r"model/model\.safetensors is not the file that was packed"),
+        (add_code, ModelMismatch, r"handler/extra\.py was not in the archive"),
+        (lambda folder: (folder / "model" / "tokenizer.json").unlink(), ModelMismatch, "tokenizer.json is missing"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), ModelMismatch, "manifest.json cannot be read"),
+        (lambda folder: (folder / "manifest.json").write_text("{}"), ModelMismatch, "format None"),
+    ],
+    ids=["weights", "one byte", "code", "missing file", "torn manifest", "empty manifest"],
+)
+def test_a_changed_archive_never_becomes_ready(
+    unpacked: Path, damage: Callable[[Path], object], error: type[StartupError], message: str
+) -> None:
+    """Hashes find what was damaged, golden answers what was changed along with its hash."""
+    damage(unpacked)
+    with pytest.raises(error, match=message):
+        Predictor.load(unpacked)
+
+
+def test_options_go_over_the_config_file() -> None:
+    """What the command line says is validated like the file."""
+    config = ModelConfig.read(ROOT / "model-config.yaml")
+    said = "--model x --name y --workers 2 --batch-size 16 --max-batch-delay 3 --precision bf16 --top-k 3"
+    options = parser().parse_args(said.split(" "))
+    changed = with_options(config, options)
+    assert (changed.frontend.minWorkers, changed.frontend.maxWorkers, changed.frontend.batchSize) == (2, 2, 16)
+    assert (changed.handler.precision, changed.handler.top_k) == ("bf16", 3)
+    assert changed.handler.max_texts == config.handler.max_texts
+    with pytest.raises(ConfigError, match="precision is 'int3'"):
+        with_options(config, parser().parse_args(["--model", "x", "--name", "y", "--precision", "int3"]))
+
+
+@pytest.mark.parametrize(
+    ("name", "version", "message"),
+    [("a b", "1.0", "--name a b"), ("a", "one", "--version one"), ("../a", "1.0", "--name")],
+    ids=str,
+)
+def test_names_that_torchserve_cannot_take(
+    model_folder: Path, tmp_path: Path, name: str, version: str, message: str
+) -> None:
+    """The message says what may be used."""
+    with pytest.raises(ScriptError, match=message):
+        build(model_folder, name, version, ModelConfig(), tmp_path)
+
+
+def test_a_folder_without_safetensors_is_refused(model_folder: Path, tmp_path: Path) -> None:
+    """Pickled weights are never loaded."""
+    folder = tmp_path / "old"
+    shutil.copytree(model_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
+    (folder / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(ScriptError, match=r"no \.safetensors"):
+        build(folder, "old", "1.0", ModelConfig(), tmp_path)
+    assert not list(tmp_path.glob("*.mar"))
+
+
+@pytest.mark.slow
+def test_the_command_line(model_folder: Path, tmp_path: Path) -> None:
+    """One command from a model folder to an archive; a mistake is one line on standard error."""
+    command = [sys.executable, str(ROOT / "scripts" / "package.py"), "--model", str(model_folder), "--name", "cli"]
+    done = subprocess.run(
+        [*command, "--model-store", str(tmp_path), "--batch-size", "4"], capture_output=True, text=True, check=True
+    )
+    assert f"packed {tmp_path / 'cli.mar'}" in done.stderr
+    with zipfile.ZipFile(tmp_path / "cli.mar") as packed:
+        assert yaml.safe_load(packed.read("model-config.yaml"))["batchSize"] == 4
+    wrong = subprocess.run([*command, "--overflow", "drop"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert wrong.stderr == "error: handler.overflow is 'drop', accepted: truncate, window, refuse\n"

@@ -1,0 +1,118 @@
+"""The benchmark for GPUs, where there is none: every part of it once on a tiny model, and the report of that."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import queue
+import sys
+import threading
+import time
+from argparse import ArgumentTypeError
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from handler.engine import memory
+from handler.protocol import loads
+from scripts import bench_gpu
+from scripts.benchmark import gpu, gpu_report, gpu_workers, roofline, synthetic
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shrink everything; the compiler, which takes longer than all the rest, compiles nothing."""
+    monkeypatch.setattr(gpu, "MODELS", {"tiny": (2, 64)})
+    monkeypatch.setattr(gpu, "TOKENS", 1500)
+    monkeypatch.setattr(gpu, "SECONDS", 0.0)
+    monkeypatch.setattr(gpu, "SIZES", (8, 16))
+    monkeypatch.setattr(gpu, "TIMES", 3)
+    monkeypatch.setattr(memory, "BUDGETS", (256, 1024))
+    monkeypatch.setattr(gpu, "square", lambda precision, device: roofline.square(precision, device, 64))
+    monkeypatch.setattr(nn.Module, "compile", lambda *_, **__: None)
+
+
+@pytest.mark.usefixtures("tiny")
+def test_every_part_for_real() -> None:
+    """What is measured is kept after each part, and told; what needs a GPU is left out with its reason."""
+    kept: list[Any] = []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        gpu.measure("tiny", time.time() + 500, lambda found: kept.append(json.loads(json.dumps(found))), CPU)
+    finally:
+        torch.set_num_threads(threads)
+    found = kept[-1]
+    assert len(kept) == 7
+    assert [reason.split(",")[0] for reason in found["left_out"]] == ["tiny: kernels"]
+    assert [mix["mix"] for mix in found["speed"]] == ["squad", "short", "mixed"]
+    for mix in found["speed"]:
+        assert not mix["left_out"]
+        assert len(mix["rows"]) == 4
+        ours = mix["rows"][0]
+        assert ours["name"].startswith("engine")
+        assert ours["of_own_products"] > 0
+        assert ours["of_peak"] > 0
+        assert all(row["texts_per_s"] > 0 for row in mix["rows"])
+    assert {row["texts"] for row in found["latency"]} == {1, 8, 32}
+    assert [row["chosen"] for row in found["budgets"]] == [False, True]
+    (agreed,) = found["agreement"]
+    assert agreed["same_label"] > 0.9
+    assert agreed["company"] < 0.05
+    told = gpu_report.render({"about": {"GPU": "none"}, "models": [found], "left_out": found["left_out"]})
+    for line in ("## Speed", "## Latency", "## Token budget", "## Agreement", "## Left out", "* **GPU**: none"):
+        assert line in told
+    assert "## Workers" not in told
+    assert f") | **{found['speed'][0]['rows'][0]['name']}** |" in told
+
+
+@pytest.mark.usefixtures("tiny")
+def test_what_does_not_begin_in_time_is_left_out() -> None:
+    """All of it is named."""
+    kept: list[Any] = []
+    gpu.measure("tiny", time.time(), kept.append, CPU)
+    assert len(kept[-1]["left_out"]) == 7
+    assert all("for lack of time" in reason for reason in kept[-1]["left_out"])
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_worker_answers_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From bytes to bytes, every shape of request."""
+    monkeypatch.setattr(gpu_workers, "SHAPES", ((4, 1), (2, 3)))
+    monkeypatch.setattr(gpu_workers, "SECONDS", 0.01)
+    folder = synthetic.random_bert(tmp_path / "model", 1, 64, synthetic.word_tokenizer(31_000))
+    answers: queue.Queue[list[float]] = queue.Queue()
+    threads = torch.get_num_threads()
+    gpu_workers._worker(folder, "cpu", "fp32", threads, threading.Barrier(1), answers)
+    speeds = answers.get(timeout=1)
+    assert len(speeds) == 2
+    assert all(speed > 0 for speed in speeds)
+    bodies = [loads(request.body.content.decode()) for request in gpu_workers.bodies(2, 3, gpu.SQUAD)]  # type: ignore[union-attr]
+    assert len({text for body in bodies for text in body["inputs"]}) == 6
+
+
+def test_without_a_gpu_it_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """In a line, an exit code, and a report of what was left out."""
+    monkeypatch.setattr(sys, "argv", ["bench_gpu.py", "--only", "small", "--output", str(tmp_path), "--device", "cpu"])
+    assert bench_gpu.main() == 1
+    assert "no GPU to measure" in capfd.readouterr().err
+    assert json.loads((tmp_path / "results.json").read_text())["left_out"] == ["small: exit code 1"]
+    monkeypatch.setattr(sys, "argv", ["bench_gpu.py", "--render", str(tmp_path / "results.json")])
+    (tmp_path / "report.md").unlink()
+    assert bench_gpu.main() == 0
+    assert "* small: exit code 1" in (tmp_path / "report.md").read_text()
+    with pytest.raises(ArgumentTypeError, match="tiny is no part"):
+        bench_gpu.parts("small,tiny")
+
+
+@pytest.mark.parametrize("module", [gpu, gpu_report])
+def test_examples_in_docstrings(module: Any) -> None:
+    """They run."""
+    assert doctest.testmod(module).failed == 0

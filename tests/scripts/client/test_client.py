@@ -1,0 +1,185 @@
+"""The HTTP clients: keys, errors that say what to do, what counts as ready."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from scripts.cli.console import ROOT, ScriptError
+from scripts.client.http import Inference, Management
+from scripts.client.server import NotRunning, Refused, Server, Unauthorized, Unavailable, UnknownModel
+from tests.support.fake_server import StandIn
+from tests.support.samples import read_settings
+
+
+@pytest.fixture
+def server(stand_in: StandIn) -> Server:
+    """Return where it listens."""
+    return Server.read(stand_in.config, stand_in.run_dir)
+
+
+def test_the_settings_of_this_repository_can_be_read() -> None:
+    """Both ports are on the loopback, and keys are asked for."""
+    server = Server.read(ROOT / "config.properties", ROOT)
+    assert (server.inference, server.management) == ("http://127.0.0.1:8080", "http://127.0.0.1:8081")
+    assert server.authorized
+
+
+def test_settings_are_read_as_torchserve_reads_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Comments, spaces, the last of equal keys; the environment only where the file lets it."""
+    path = tmp_path / "config.properties"
+    path.write_text("# a=1\n! a=2\n a = 3=4 \na=5\n\njunk\n")
+    monkeypatch.setenv("TS_DEBUG", "6")
+    assert read_settings(path) == {"a": "5"}
+    path.write_text("enable_envvars_config=true\ndebug=5\n")
+    monkeypatch.setenv("TS_INFERENCE_ADDRESS", "http://0.0.0.0:1234")
+    assert read_settings(path)["debug"] == "6"
+    assert Server.read(path, tmp_path).inference == "http://127.0.0.1:1234"
+
+
+@pytest.mark.parametrize("address", ["unix:/tmp/socket", "127.0.0.1:8080", "http://"])
+def test_an_address_that_cannot_be_connected_to_is_named(tmp_path: Path, address: str) -> None:
+    """Only http and https addresses are supported."""
+    path = tmp_path / "config.properties"
+    path.write_text(f"inference_address={address}\n")
+    with pytest.raises(ScriptError, match=r"cannot connect to .*only http"):
+        Server.read(path, tmp_path)
+
+
+def test_missing_settings_are_named(tmp_path: Path) -> None:
+    """A wrong --config is an error of one line."""
+    with pytest.raises(ScriptError, match="no settings at"):
+        Server.read(tmp_path / "nothing", tmp_path)
+
+
+def test_each_port_gets_its_own_key(server: Server) -> None:
+    """A prediction and a listing are both allowed."""
+    assert Inference(server).predict("toy", "hello") == [{"label": "HELLO", "score": 1.0}]
+    assert [model.name for model in Management(server).models()] == ["toy"]
+
+
+def test_keys_are_read_anew(stand_in: StandIn, server: Server) -> None:
+    """A restart of the server changes the keys under a running client."""
+    client = Inference(server)
+    stand_in.write_keys("old", "old")
+    with pytest.raises(Unauthorized, match="expired, or is of another server"):
+        client.predict("toy", "hello")
+    stand_in.write_keys("inferKey", "manageKy")
+    assert client.predict("toy", "hello")
+
+
+def test_the_key_of_the_other_port_is_refused(stand_in: StandIn, server: Server) -> None:
+    """Keys are not interchangeable, and the message names the kind."""
+    stand_in.write_keys("manageKy", "inferKey")
+    with pytest.raises(Unauthorized, match="inference key"):
+        Inference(server).predict("toy", "hello")
+    with pytest.raises(Unauthorized, match="management key"):
+        Management(server).models()
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"inference": {}}', '{"inference": 3}'])
+def test_a_broken_key_file_is_named(server: Server, content: str) -> None:
+    """What is no key file does not end as a traceback."""
+    server.key_file.write_text(content)
+    with pytest.raises(Unauthorized, match="no inference key can be read"):
+        Inference(server).predict("toy", "hello")
+
+
+def test_no_key_file_means_no_server(server: Server) -> None:
+    """The message says how to start one."""
+    server.key_file.unlink()
+    with pytest.raises(NotRunning, match=r"serve\.sh start"):
+        Inference(server).predict("toy", "hello")
+
+
+def test_a_server_without_keys_is_asked_without(stand_in: StandIn, server: Server) -> None:
+    """disable_token_authorization in the settings: no key file is needed, and none is sent."""
+    stand_in.config.write_text(stand_in.config.read_text() + "disable_token_authorization=true\n")
+    server.key_file.unlink()
+    open_server = Server.read(stand_in.config, stand_in.run_dir)
+    with pytest.raises(Unauthorized):  # this one does ask for keys
+        Inference(open_server).predict("toy", "hello")
+
+
+def test_nobody_listens(stand_in: StandIn, server: Server) -> None:
+    """A stopped server is told from one that refuses."""
+    stand_in.stop()
+    with pytest.raises(NotRunning, match="no server at"):
+        Inference(server).predict("toy", "hello")
+
+
+def test_an_unknown_model_is_named(server: Server) -> None:
+    """The message says where to look."""
+    with pytest.raises(UnknownModel, match=r"Model not found: nope; scripts/models\.py list"):
+        Inference(server).predict("nope", "hello")
+
+
+@pytest.mark.parametrize(
+    ("failure", "kind"),
+    [(503, Unavailable), (500, Unavailable), (507, Unavailable), ("reset", Unavailable), (422, Refused)],
+)
+def test_failures_that_pass_are_told_from_refusals(
+    stand_in: StandIn, server: Server, failure: int | str, kind: type[Exception]
+) -> None:
+    """Only what may be gone later is worth another try."""
+    stand_in.failures.append(failure)
+    with pytest.raises(kind):
+        Inference(server).predict("toy", "hello")
+    assert Inference(server).predict("toy", "hello")
+
+
+def test_a_slow_answer_is_given_up(stand_in: StandIn, server: Server) -> None:
+    """Within the time limit, with a message that names it."""
+    stand_in.delay = 1
+    with pytest.raises(Unavailable, match=r"within 0\.2 seconds"):
+        Inference(server).predict("toy", "hello", timeout=0.2)
+
+
+def test_names_are_escaped(stand_in: StandIn, server: Server) -> None:
+    """No name reaches another route."""
+    with pytest.raises(UnknownModel):
+        Inference(server).predict("../models", "hello")
+    assert stand_in.requests[-1][1] == "/predictions/../models"  # unquoted by the stand-in, as one segment
+
+
+def test_a_model_is_ready_when_all_its_workers_are(stand_in: StandIn, server: Server) -> None:
+    """One worker of two is not enough, and none is not ready either."""
+    described = stand_in.models["toy", "1.0"]
+    management = Management(server)
+    assert management.model("toy", "1.0").is_ready
+    described["minWorkers"] = 2
+    assert management.model("toy", "1.0").state == "loading"
+    described["minWorkers"] = 0
+    assert management.model("toy", "1.0").state == "no workers"
+
+
+def test_ready_needs_a_real_prediction(stand_in: StandIn, server: Server) -> None:
+    """A worker that is READY may still not answer; that a handler refuses the probe is an answer."""
+    client = Inference(server)
+    assert not client.responds("toy", "1.0")
+    stand_in.failures.append(422)
+    assert not client.responds("toy", "1.0")
+    stand_in.failures.append(503)
+    assert "503" in client.responds("toy", "1.0")
+    stand_in.failures.append(415)
+    assert "415" in client.responds("toy", "1.0")
+
+
+def test_messages_hold_no_text(stand_in: StandIn, server: Server) -> None:
+    """Whatever fails, the text that was sent is not repeated."""
+    for failure in (503, 422, "reset"):
+        stand_in.failures.append(failure)
+        with pytest.raises(ScriptError) as caught:
+            Inference(server).predict("toy", "my secret")
+        assert "secret" not in str(caught.value)
+
+
+def test_requests_ignore_proxies_and_netrc(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A proxy cannot reach the loopback, and a password of .netrc would replace the key."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login a password b\n")
+    monkeypatch.setenv("NETRC", str(netrc))
+    assert Inference(server).predict("toy", json.loads('"hello"'))

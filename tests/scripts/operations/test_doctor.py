@@ -1,0 +1,229 @@
+"""scripts/doctor.py: what is wrong is found, each with what to do, and nothing else is."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from handler.config import usable_cores
+from scripts import doctor
+from scripts.client.http import JSON
+from tests.support.fake_server import NO_PID, StandIn, worker, write_archive
+from tests.support.live import Live, free_ports
+from tests.support.samples import ROOT
+
+Diagnose = Callable[..., tuple[int, JSON]]
+CONFIG = (ROOT / "config.properties").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def diagnose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Diagnose:
+    """Return a runner of the script over settings on free ports: exit code and report."""
+    for name in [name for name in os.environ if name.startswith(("TS_", "PYTHONPATH", "OMP_", "JAVA_HOME"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("scripts.operations.inventory.usable_cores", lambda: 2)
+    (tmp_path / "store").mkdir(exist_ok=True)
+    ports = free_ports(5)
+    names = (
+        "inference_address",
+        "management_address",
+        "metrics_address",
+        "grpc_inference_port",
+        "grpc_management_port",
+    )
+    own = {
+        name: f"http://127.0.0.1:{port}" if "address" in name else str(port)
+        for name, port in zip(names, ports, strict=True)
+    }
+
+    def run(settings: Mapping[str, str] | None = None, **environment: str) -> tuple[int, JSON]:
+        config = tmp_path / "own.properties"
+        lines = [f"{key}={value}" for key, value in (own | dict(settings or {})).items()]
+        config.write_text("\n".join([CONFIG, *lines]))
+        words = ["--config", str(config), "--run-dir", str(tmp_path), "--model-store", str(tmp_path / "store")]
+        monkeypatch.setattr(sys, "argv", ["doctor.py", "--json", *words])
+        capsys.readouterr()
+        with monkeypatch.context() as patch:
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            code = doctor.main()
+        report = json.loads(capsys.readouterr().out)
+        assert all(finding["do"] for finding in report["findings"])
+        return code, report
+
+    return run
+
+
+def found(report: JSON) -> list[str]:
+    """Return every finding as a line."""
+    return [f"{one['level']}: {one['what']}" for one in report["findings"]]
+
+
+def test_nothing_is_wrong_with_this_repository(diagnose: Diagnose, tmp_path: Path) -> None:
+    """No archive yet and no server: no reason to warn."""
+    code, report = diagnose()
+    assert code == 0
+    assert found(report) == [f"note: no archive in {tmp_path / 'store'}"]
+    assert report["settings"]["max_request_size"] == {"value": "6553500", "from": "own.properties"}
+    assert report["settings"]["default_response_timeout"] == {"value": "120", "from": "TorchServe's default"}
+    assert report["versions"]["torchserve"] == "0.12.0"
+    assert not report["server"]["running"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "code", "finding"),
+    [
+        ({"job_queue_sise": "5"}, 1, "warning: own.properties: job_queue_sise is ignored"),
+        ({"decode_input_request": "true"}, 2, "error: decode_input_request is not false: no model will load"),
+        ({"metrics_mode": "log"}, 1, "warning: metrics_mode is not prometheus: the metrics port stays empty"),
+        ({"token_expiration_min": "60"}, 1, "warning: keys expire after 60 minutes"),
+        ({"enable_model_api": "false"}, 0, "note: models cannot be registered or unregistered"),
+        (
+            {"inference_address": "http://0.0.0.0:1", "disable_token_authorization": "true"},
+            2,
+            "error: inference_address is open to other machines (0.0.0.0:1) without keys",
+        ),
+        (
+            {"grpc_management_address": "0.0.0.0", "grpc_management_port": "1"},  # noqa: S104
+            1,
+            "warning: grpc_management_port is open to other machines (0.0.0.0:1): it can change what is served",
+        ),
+        (
+            {"metrics_address": "http://[::]:1"},
+            0,
+            "note: metrics_address is open to other machines (:::1), and asks for no key",
+        ),
+    ],
+)
+def test_settings(diagnose: Diagnose, settings: Mapping[str, str], code: int, finding: str) -> None:
+    """Each mistake alone; the exit code is that of the worst."""
+    got, report = diagnose(settings)
+    assert finding in found(report)
+    assert got == code
+
+
+def test_the_environment(diagnose: Diagnose) -> None:
+    """What wins, what is ignored, what changes the code or the speed."""
+    code, report = diagnose(
+        PYTHONPATH="/x", OMP_WAIT_POLICY="ACTIVE", JAVA_HOME="/nowhere", TS_METRICS_MODE="log", TS_JOB_SIZE="1"
+    )
+    assert code == 2
+    assert report["settings"]["metrics_mode"] == {"value": "log", "from": "TS_METRICS_MODE"}
+    assert [line for line in found(report) if "archive in" not in line] == [
+        "error: no Java at /nowhere/bin/java",
+        "warning: TS_JOB_SIZE in the environment is ignored",
+        "warning: metrics_mode is not prometheus: the metrics port stays empty",
+        "warning: PYTHONPATH is set: TorchServe puts it before the code inside an archive",
+        "warning: threads spin while they wait",
+    ]
+    ignored = diagnose({"enable_envvars_config": "false"}, TS_METRICS_MODE="log")[1]
+    assert "warning: TS_METRICS_MODE in the environment is ignored" in found(ignored)
+
+
+def test_passwords_are_not_shown(diagnose: Diagnose) -> None:
+    """Neither of the file nor of the environment."""
+    report = diagnose({"keystore_pass": "hunter2"}, TS_KEYSTORE_PASS="hunter3")[1]
+    assert "hunter" not in json.dumps(report)
+
+
+def test_archives(diagnose: Diagnose, tmp_path: Path) -> None:
+    """Broken, misnamed, misconfigured, twice there, or with more threads than there are cores."""
+    store = tmp_path / "store"
+    write_archive(store / "good.mar", "good", config="minWorkers: 2\nresponseTimeout: 60\nhandler: {threads: 1}")
+    assert diagnose()[0] == 0
+    whole = (store / "good.mar").read_bytes()
+    (store / "cut.mar").write_bytes(whole[: len(whole) // 2])
+    write_archive(store / "hash.mar", "hash", **{"model/config.json": "0" * 64})
+    write_archive(store / "key.mar", "key", config="handler: {topk: 1}")
+    write_archive(store / "file.mar", "good")
+    write_archive(store / "queue.mar", "queue", config="batchSize: 50\nhandler: {threads: 1}")
+    code, report = diagnose({"job_queue_size": "20", "default_response_timeout": "30"})
+    told = "\n".join(found(report))
+    assert code == 2
+    assert "error: cut.mar: " in told
+    assert "cut short" in told
+    assert "error: hash.mar: model/config.json is not the file that was packed (SHA-256 differs)" in told
+    assert "error: key.mar: unknown setting handler.topk: did you mean handler.top_k?" in told
+    assert "warning: file.mar holds good 1.0" in told
+    assert "warning: 2 archives hold good 1.0" in told
+    assert "warning: queue.mar: its queue holds 20 requests, less than a batch of 50" in told
+    assert "note: good.mar: default_response_timeout=30 is not obeyed, its own 60 s is" in told
+    assert "warning: 5 threads of workers (file 2 + good 2 + queue 1) on 2 cores" in told
+    assert {one["file"]: one["version"] for one in report["archives"]}["good.mar"] == "1.0"
+
+
+def test_disk_and_memory(diagnose: Diagnose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Roughly."""
+    write_archive(tmp_path / "store" / "good.mar", "good", config="minWorkers: 2\nhandler: {threads: 1}")
+    monkeypatch.setattr("scripts.operations.inventory._memory", lambda: 900_000_000)
+    monkeypatch.setattr("scripts.operations.inventory._free_disk", lambda _: 100)
+    assert [line.partition(", ")[0] for line in found(diagnose()[1])] == [
+        "warning: 0.0 GB of disk are free",
+        "warning: all workers need about 1.0 GB of memory",
+    ]
+
+
+def test_what_an_earlier_server_left(diagnose: Diagnose, tmp_path: Path) -> None:
+    """A pid file that names nobody, or somebody else: here, this test."""
+    (tmp_path / "run").mkdir()
+    for number in (NO_PID, os.getpid()):
+        (tmp_path / "run" / "pid").write_text(f"{number}\n")
+        assert f"warning: {tmp_path}/run/pid names no server of this folder" in found(diagnose()[1])
+
+
+def test_a_port_of_somebody_else(diagnose: Diagnose, stand_in: StandIn) -> None:
+    """Who listens is no server that takes our keys."""
+    address = stand_in.config.read_text().partition("inference_address=")[2].split()[0]
+    (stand_in.run_dir / "key_file.json").unlink()
+    code, report = diagnose({"management_address": address})
+    assert code == 2
+    assert f"error: something else listens on management_address {address.rsplit(':', 1)[1]}" in found(report)
+
+
+def test_a_running_server(
+    stand_in: StandIn, diagnose: Diagnose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What it serves is held against the archives."""
+    text = stand_in.config.read_text()
+    addresses = {key: text.partition(key)[2].split("\n")[0].strip(" =") for key in ("inference_address", "management_")}
+    own = {"inference_address": addresses["inference_address"], "management_address": addresses["management_"][9:]}
+    own["management_address"] = "http" + text.partition("management_address = http")[2].split("\n")[0]
+    write_archive(stand_in.store / "toy.mar", "toy", "2.0", config="handler: {threads: 1}")
+    stand_in.register("toy-3.0.mar")
+    stand_in.models["toy", "3.0"]["workers"] = [worker(NO_PID, "UNLOADED")]
+    code, report = diagnose(own)
+    assert code == 2
+    assert [line for line in found(report) if not line.startswith("note")] == [
+        "error: toy 3.0 is not ready: loading",
+        "warning: toy 1.0 serves, but a restart would load 2.0 from toy.mar",
+    ]
+    assert [model["state"] for model in report["server"]["models"]] == ["ready", "loading"]
+    words = ["--config", str(stand_in.config), "--run-dir", str(stand_in.run_dir), "--model-store", str(stand_in.store)]
+    monkeypatch.setattr(sys, "argv", ["doctor.py", *words])
+    monkeypatch.setenv("COLUMNS", "200")
+    assert doctor.main() == 2
+    told = capsys.readouterr()
+    assert "toy 3.0 is not ready: loading" in told.out
+    assert "the running server" in told.err
+
+
+@pytest.mark.server
+def test_a_live_server(live: Live) -> None:
+    """Its environment and models are seen; nothing about it is an error."""
+    done = live.script("doctor.py", "--json", check=False)
+    report = json.loads(done.stdout)
+    assert not [line for line in found(report) if line.startswith("error")], done.stdout
+    assert report["server"]["running"]
+    assert report["environment"]["OMP_WAIT_POLICY"] == "PASSIVE"
+    served = {model["model"]: model for model in report["server"]["models"]}
+    archives = {one["file"]: one for one in report["archives"]}
+    for name in ("intents", "tiny"):
+        assert served[name]["state"] == "ready"
+        assert served[name]["hash"] == archives[f"{name}.mar"]["model_hash"]
+    threads = sum(model["threads"] * int(model["workers"].split("/")[1]) for model in served.values())
+    assert any("threads of workers" in line for line in found(report)) == (threads > usable_cores())

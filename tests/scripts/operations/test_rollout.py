@@ -1,0 +1,311 @@
+"""Another version takes over: in which order, and that any failure leaves the old version serving."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handler.config import ModelConfig
+from scripts import models
+from scripts.archives.store import Archive, Store
+from scripts.cli.console import ScriptError
+from scripts.client.http import JSON
+from scripts.client.predictions import scores, verdict
+from scripts.client.server import UnknownModel
+from tests.reliability.versions import rolled
+from tests.support.fake_server import StandIn, error, write_archive
+from tests.support.live import Live
+from tests.support.samples import ROOT, TEXTS, MakeModel
+
+
+class Script:
+    """Runs scripts/models.py in this process, against a server and a store of its own."""
+
+    def __init__(self, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self.stand_in, self.monkeypatch, self.capsys = stand_in, monkeypatch, capsys
+        self.store = Store(stand_in.store)
+
+    def run(self, *words: str) -> tuple[int, str, str]:
+        """Return exit code, standard output and standard error."""
+        self.monkeypatch.setattr(sys, "argv", ["models.py", *words, *self.stand_in.options])
+        self.monkeypatch.setenv("COLUMNS", "120")
+        self.capsys.readouterr()
+        code = models.main() or 0
+        told = self.capsys.readouterr()
+        return code, told.out, told.err
+
+    def roll(self, command: str, *words: str) -> tuple[int, str, str]:
+        """Promote or roll back the model of the stand-in."""
+        return self.run(command, "toy", *words, "--model-store", str(self.store.folder))
+
+    def pack(self, version: str, name: str = "toy") -> Path:
+        """Write toy.mar as scripts/package.py would."""
+        self.store.folder.mkdir(exist_ok=True)
+        self.store.keep("toy", instead_of=version)
+        return write_archive(self.store.current("toy"), name, version)
+
+    def versions(self) -> list[str]:
+        """Return what the archives of the store hold: the current one, then those that are kept."""
+        current = Archive.read(self.store.current("toy")).version
+        return [current, *(Archive.read(file).version for file in self.store.kept("toy").values())]
+
+    def changes(self) -> list[str]:
+        """Return what was asked of the server, but for looks at it."""
+        return [f"{method} {path.partition('?')[0]}" for method, path, _ in self.stand_in.requests if method != "GET"]
+
+
+@pytest.fixture
+def script(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Script:
+    """Return a runner of the script; toy 1.0 serves, and toy.mar is its archive."""
+    monkeypatch.setattr("scripts.operations.draining.PAUSE_S", 0.02)
+    script = Script(stand_in, monkeypatch, capsys)
+    script.pack("1.0")
+    return script
+
+
+def test_promote_and_rollback(script: Script, stand_in: StandIn) -> None:
+    """Beside the old version first; a prediction of each before it is trusted, or removed; and all the way back."""
+    script.pack("2.0")
+    assert script.roll("promote", "--version", "2.0")[0] == 0
+    assert script.changes() == [
+        "POST /models",
+        "POST /predictions/toy/2.0",
+        "PUT /models/toy/2.0/set-default",
+        "POST /predictions/toy/1.0",
+        "DELETE /models/toy/1.0",
+    ]
+    assert (stand_in.default["toy"], list(stand_in.models)) == ("2.0", [("toy", "2.0")])
+    assert script.versions() == ["2.0", "1.0"]
+    assert script.roll("rollback")[0] == 0
+    assert (stand_in.default["toy"], list(stand_in.models)) == ("1.0", [("toy", "1.0")])
+    assert script.versions() == ["1.0", "2.0"]
+    assert json.loads((script.store.folder / "toy.openapi.json").read_text())["info"]["version"] == "1.0"
+    assert script.roll("rollback")[0] == 0
+    assert stand_in.default["toy"] == "2.0"
+    assert sorted(path.name for path in script.store.folder.iterdir()) == [".kept", "toy.mar", "toy.openapi.json"]
+
+
+def test_an_archive_from_elsewhere_becomes_the_one_of_the_store(script: Script, tmp_path: Path) -> None:
+    """A restart loads what serves; the replaced archive is kept, other ones are not kept for ever."""
+    write_archive(script.store.folder / ".kept" / "toy@0.9.mar", version="0.9")
+    found = write_archive(tmp_path / "ci" / "build-7.mar", version="2.0")
+    assert script.roll("promote", "--version", "2.0", "--archive", str(found))[0] == 0
+    assert script.versions() == ["2.0", "1.0"]
+    assert not script.store.current("toy").samefile(found)
+
+
+def test_a_candidate_that_is_registered_already_is_taken(script: Script, stand_in: StandIn) -> None:
+    """After register and shadow."""
+    script.pack("2.0")
+    script.run("register", "toy")
+    assert script.roll("promote", "--version", "2.0")[0] == 0
+    assert script.changes().count("POST /models") == 1
+    assert list(stand_in.models) == [("toy", "2.0")]
+
+
+def test_workers_of_the_new_version(script: Script, stand_in: StandIn) -> None:
+    """As many as are asked for; fewer than the old one has are told."""
+    stand_in.models["toy", "1.0"]["minWorkers"] = 2
+    stand_in.models["toy", "1.0"]["workers"] *= 2
+    script.pack("2.0")
+    assert "note: 2.0 has 1 workers, 1.0 has 2" in script.roll("promote", "--version", "2.0")[2]
+    script.roll("rollback", "--workers", "3")
+    assert len(stand_in.models["toy", "1.0"]["workers"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("packed", "asked", "complaint"),
+    [
+        ("2.0", "2.1", r"holds toy 2\.0, not toy 2\.1: .*--archive"),
+        ("1.0", "1.0", r"toy 1\.0 is the version that serves already"),
+        ("6.6.6", "6.6.6", r"toy 6\.6\.6 is not ready: ConfigError: unknown setting handler\.topk; toy 1\.0 goes on"),
+    ],
+)
+def test_what_cannot_be_promoted(script: Script, stand_in: StandIn, packed: str, asked: str, complaint: str) -> None:
+    """The reason, and that the old version goes on."""
+    script.pack(packed)
+    with pytest.raises(ScriptError, match=complaint):
+        script.roll("promote", "--version", asked)
+    assert (stand_in.default["toy"], list(stand_in.models)) == ("1.0", [("toy", "1.0")])
+
+
+def test_archives_that_cannot_be_read(script: Script, tmp_path: Path) -> None:
+    """Missing, cut short, without a manifest, of another model."""
+    cut = tmp_path / "cut.mar"
+    cut.write_bytes(script.store.current("toy").read_bytes()[:-30])
+    other = write_archive(tmp_path / "other.mar", "other", "2.0")
+    for file, complaint in ((tmp_path / "no.mar", "no archive at"), (cut, "cut short"), (other, "holds other 2.0")):
+        with pytest.raises(ScriptError, match=rf"{complaint}.*; toy 1\.0 goes on serving"):
+            script.roll("promote", "--version", "2.0", "--archive", str(file))
+
+
+def test_a_model_that_nobody_serves(script: Script) -> None:
+    """Is registered first."""
+    with pytest.raises(UnknownModel):
+        script.run("promote", "nope", "--version", "2.0")
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [("POST", "/models"), ("PUT", "/models/toy/2.0/set-default"), "prediction"],
+    ids=["register", "default", "prediction"],
+)
+def test_a_step_that_fails_leaves_the_old_version(script: Script, stand_in: StandIn, broken: Any) -> None:
+    """And takes the new one away again."""
+    script.pack("2.0")
+    if broken == "prediction":
+        stand_in.failures.append(400)
+    else:
+        stand_in.broken[broken] = 500
+    with pytest.raises(ScriptError, match=r"toy 1\.0 goes on serving"):
+        script.roll("promote", "--version", "2.0")
+    assert (stand_in.default["toy"], list(stand_in.models)) == ("1.0", [("toy", "1.0")])
+
+
+def test_an_answer_that_got_lost_hands_back(script: Script, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server made 2.0 the default, but nobody heard of it."""
+    script.pack("2.0")
+    original = stand_in.manage
+
+    def manage(method: str, path: str, *rest: Any) -> tuple[int, JSON]:
+        answered = original(method, path, *rest)
+        return (500, error(500, "X", "lost")) if path == "/models/toy/2.0/set-default" else answered
+
+    monkeypatch.setattr(stand_in, "manage", manage)
+    stand_in.stop()
+    stand_in._servers = [stand_in._serve(stand_in.predict, "inferKey"), stand_in._serve(stand_in.manage, "manageKy")]
+    ports = [server.server_port for server in stand_in._servers]
+    stand_in.config.write_text(
+        f"inference_address=http://127.0.0.1:{ports[0]}\nmanagement_address=http://127.0.0.1:{ports[1]}\n"
+    )
+    with pytest.raises(ScriptError, match=r"lost; toy 1\.0 goes on serving"):
+        script.roll("promote", "--version", "2.0")
+    assert (stand_in.default["toy"], list(stand_in.models)) == ("1.0", [("toy", "1.0")])
+
+
+def test_a_version_with_requests_is_not_removed(script: Script, stand_in: StandIn) -> None:
+    """It gets its time; when that is over it stays, and how to remove it is told."""
+    script.pack("2.0")
+    stand_in.busy = 3
+    assert script.roll("promote", "--version", "2.0")[0] == 0
+    script.pack("3.0")
+    stand_in.models["toy", "2.0"]["jobQueueStatus"]["pendingRequests"] = 1
+    code, _, told = script.roll("promote", "--version", "3.0", "--within", "0.5")
+    assert code == 1
+    assert "later: scripts/models.py unregister toy --version 2.0" in told
+    assert (stand_in.default["toy"], sorted(stand_in.models)) == ("3.0", [("toy", "2.0"), ("toy", "3.0")])
+
+
+def test_an_old_version_that_cannot_be_unregistered_stays(script: Script, stand_in: StandIn) -> None:
+    """The new one serves."""
+    script.pack("2.0")
+    stand_in.broken["DELETE", "/models/toy/1.0"] = 500
+    code, _, told = script.roll("promote", "--version", "2.0")
+    assert (code, stand_in.default["toy"]) == (1, "2.0")
+    assert "could not be unregistered" in told
+
+
+def test_which_version_was_before(script: Script) -> None:
+    """None, one, or several: then it must be named."""
+    with pytest.raises(ScriptError, match=r"keeps no earlier version of toy: .*--archive"):
+        script.roll("rollback")
+    for version in ("0.8", "0.9"):
+        write_archive(script.store.folder / ".kept" / f"toy@{version}.mar", version=version)
+    with pytest.raises(ScriptError, match=r"keeps 0\.8, 0\.9 of toy: choose with --version"):
+        script.roll("rollback")
+    assert script.roll("rollback", "--version", "0.8")[0] == 0
+    assert script.versions() == ["0.8", "1.0"]
+
+
+def labels(label: str, score: float) -> Any:
+    """Make what answers every text with two labels."""
+    return lambda _: [{"label": label, "score": score}, {"label": "other", "score": 1 - score}]
+
+
+def test_shadow(script: Script, stand_in: StandIn, tmp_path: Path) -> None:
+    """Flips, drift, errors and times, without a text."""
+    stand_in.register("toy-2.0.mar")
+    stand_in.answers["1.0"] = labels("good", 0.75)
+
+    def candidate(text: str) -> JSON:
+        if text == "secret 3":
+            return error(422, "InvalidInput", "no")
+        return labels("good" if text != "secret 2" else "bad", 0.5)(text)
+
+    stand_in.answers["2.0"] = candidate
+    recorded = tmp_path / "recorded.jsonl"
+    recorded.write_text("".join(json.dumps({"text": f"secret {number}"}) + "\n" for number in range(1, 5)))
+    code, told, _ = script.run("shadow", "toy", "--candidate", "2.0", "--jsonl", str(recorded), "--json")
+    report = json.loads(told)
+    assert code == 1
+    assert (report["questions"], report["compared"], report["flipped"], report["flipped_lines"]) == (4, 3, 1, [2])
+    assert report["flips"] == [{"from": "good", "to": "bad", "count": 1}]
+    assert report["score_drift"] == {"mean": 0.25, "p95": 0.25, "max": 0.25}
+    assert report["failed_only_for_candidate_lines"] == [3]
+    assert report["versions"]["2.0"]["errors"] == {"InvalidInput": 1}
+    assert report["versions"]["1.0"]["p50_ms"] > 0
+    code, table, lines = script.run("shadow", "toy", "--candidate", "2.0", "--jsonl", str(recorded))
+    assert "1 of 3" in table
+    assert "1 from good to bad" in lines
+    assert "flipped: lines 2" in lines
+    assert "secret" not in told + table + lines
+    stand_in.answers["2.0"] = stand_in.answers["1.0"]
+    assert script.run("shadow", "toy", "--candidate", "2.0", "--jsonl", str(recorded))[0] == 0
+    with pytest.raises(UnknownModel):
+        script.run("shadow", "toy", "--candidate", "3.0", "--jsonl", str(recorded))
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "numbers"),
+    [
+        ([{"label": "a", "score": 0.9}, {"label": "b", "score": 0.1}], "a", [0.9, 0.1]),
+        ([[{"label": "a", "score": 0.9}], [{"label": "b", "score": 0.8}]], ("a", "b"), [0.9, 0.8]),
+        ({"answer": "x", "score": 0.5, "start": 1}, (("answer", "x"), ("start", 1)), [0.5]),
+        ([0.25, [0.5]], (None, (None,)), [0.25, 0.5]),
+        ([{"index": 1, "score": 0.9}, {"index": 0, "score": 0.2}], (("index", 1),), [0.9, 0.2]),
+        ([{"entity_group": "X", "score": 0.9}], ((("entity_group", "X"),),), [0.9]),
+        (
+            [{"entity": "B", "score": 0.9, "start": 0}, {"entity": "I", "score": 0.5, "start": 2}],
+            ((("entity", "B"), ("start", 0)), (("entity", "I"), ("start", 2))),
+            [0.9, 0.5],
+        ),
+    ],
+)
+def test_answers_of_every_task_can_be_compared(answer: JSON, said: JSON, numbers: list[float]) -> None:
+    """What they say, and their numbers, each under a name of its own."""
+    assert verdict(answer) == said
+    found = dict(scores(answer))
+    assert list(found.values()) == numbers
+    if isinstance(answer, list) and said == "a":
+        assert dict(scores(answer[::-1])) == found
+
+
+@pytest.mark.server
+def test_a_version_comes_and_goes_under_load(live: Live, model_folder: Path, make_model: MakeModel) -> None:
+    """1.0, 2.0 and back under load: every request gets the right answer, of exactly one version (F4)."""
+    settings = ModelConfig.read(ROOT / "model-config.yaml")
+    settings = replace(settings, handler=replace(settings.handler, threads=1))
+    folders = (model_folder, make_model(labels=("red", "green", "blue", "grey")))
+    recorded = live.run_dir / "recorded.jsonl"
+    recorded.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    told: list[tuple[int, str]] = []
+
+    def compare() -> None:
+        live.script("models.py", "register", "rolling")
+        asked = ["shadow", "rolling", "--candidate", "2.0", "--jsonl", str(recorded), "--json"]
+        shadow = live.script("models.py", *asked, check=False)
+        told.append((shadow.returncode, shadow.stdout))
+
+    seen = rolled(live, folders, settings, repeats=1, rate=40, before=compare)
+    print(seen.figures())
+    assert seen.kept, seen.broken
+    ((code, report),) = told
+    found = json.loads(report)
+    assert (code, found["flipped"], found["compared"]) == (1, len(TEXTS), len(TEXTS))
+    assert Store(live.store).kept("rolling").keys() == {"2.0"}
+    live.script("models.py", "unregister", "rolling")

@@ -1,0 +1,208 @@
+"""scripts/serve.sh where no server starts: every mistake is one line and an exit code, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from scripts.cli.console import ROOT
+from tests.support.live import own_config
+
+Serve = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Return settings with ports on which nothing listens."""
+    names = [
+        "inference_address",
+        "management_address",
+        "metrics_address",
+        "grpc_inference_port",
+        "grpc_management_port",
+    ]
+    sockets = [socket.socket() for _ in names]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    path = tmp_path / "config.properties"
+    lines = [
+        f"{name}={'' if 'port' in name else 'http://127.0.0.1:'}{port}" for name, port in zip(names, ports, strict=True)
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def serve(config: Path, tmp_path: Path) -> Serve:
+    """Return a runner of the script, in a folder of its own."""
+
+    def run(command: str, *words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+        options = ["--config", str(config), "--run-dir", str(tmp_path / "w"), *map(str, words)]
+        return subprocess.run(
+            [str(ROOT / "scripts" / "serve.sh"), command, *options],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+            env=os.environ | environment,
+        )
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (["--what"], "unknown option --what"),
+        (["--models"], "--models needs a name"),
+        (["--models", "nope"], "no nope.mar in"),
+        (["--models", "name=nope.mar"], "no nope.mar in"),
+        (["--model-store", "/nowhere/at/all"], "no folder for"),
+        (["--config", "nothing"], "no settings at"),
+    ],
+)
+@pytest.mark.parametrize("command", ["start", "run"])
+def test_wrong_options(serve: Serve, command: str, words: list[str], complaint: str) -> None:
+    """Named in one line, exit code 2."""
+    done = serve(command, *words)
+    assert done.returncode == 2
+    assert complaint in done.stderr
+
+
+def test_an_unknown_command_shows_the_usage(serve: Serve) -> None:
+    """And help is no error."""
+    assert serve("dance").returncode == 2
+    done = subprocess.run([ROOT / "scripts" / "serve.sh", "--help"], capture_output=True, text=True, check=True)
+    assert "start|stop|status|logs|run" in done.stdout
+
+
+def test_a_port_in_use_is_named(serve: Serve, config: Path) -> None:
+    """With the setting that has it."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        config.write_text(config.read_text() + f"management_address=http://127.0.0.1:{port}\n")
+        done = serve("start")
+    assert done.returncode == 2
+    assert f"port {port} is in use (management_address)" in done.stderr
+
+
+def test_a_misspelt_setting_is_not_ignored(serve: Serve, config: Path) -> None:
+    """TorchServe would start without it, and nobody would know."""
+    config.write_text(config.read_text() + "job_queue_sise=5\n")
+    for command in ("start", "run"):
+        done = serve(command)
+        assert done.returncode == 2
+        assert "unknown setting job_queue_sise: did you mean job_queue_size?" in done.stderr
+
+
+def test_no_java(serve: Serve) -> None:
+    """JAVA_HOME wins, so a wrong one is named."""
+    done = serve("start", JAVA_HOME="/nowhere")
+    assert done.returncode == 2
+    assert "no Java at /nowhere/bin/java" in done.stderr
+
+
+def test_a_folder_too_deep_for_a_socket(serve: Serve, tmp_path: Path) -> None:
+    """Told before workers fail with a message about an address."""
+    done = serve("start", "--run-dir", tmp_path / ("deep" * 30))
+    assert done.returncode == 2
+    assert "too deep" in done.stderr
+
+
+def test_nothing_runs(serve: Serve) -> None:
+    """`status` says so with 3; `stop` has nothing to do; there is no log."""
+    assert serve("status").returncode == 3
+    done = serve("stop")
+    assert (done.returncode, done.stderr) == (0, "serve: not running\n")
+    assert "no log at" in serve("logs").stderr
+
+
+def test_a_stale_pid_file_names_another_process(serve: Serve, tmp_path: Path) -> None:
+    """Its number belongs to somebody else by now, who must not be stopped: here, this test."""
+    (tmp_path / "w" / "run").mkdir(parents=True)
+    (tmp_path / "w" / "run" / "pid").write_text(f"{os.getpid()}\n")
+    done = serve("stop")
+    assert (done.returncode, done.stderr) == (0, "serve: not running\n")
+    assert not (tmp_path / "w" / "run" / "pid").exists()
+
+
+def test_status_while_stopping(serve: Serve, tmp_path: Path) -> None:
+    """Not ready, so that no new requests come. A server that is gone leaves no such state behind."""
+    state = tmp_path / "w" / "run"
+    state.mkdir(parents=True)
+    (state / "draining").touch()
+    assert serve("status").returncode == 3
+    like_java = [sys.executable, "-c", "input()", f"-Djava.io.tmpdir={state}/temp", "ModelServer"]
+    with subprocess.Popen(like_java, stdin=subprocess.PIPE) as process:
+        (state / "pid").write_text(f"{process.pid}\n")
+        done = serve("status")
+        assert (done.returncode, done.stderr) == (1, "serve: stopping\n")
+        assert f"already running (pid {process.pid})" in serve("start").stderr
+        assert serve("run").returncode == 2
+        assert serve("stop", "--grace", "1").returncode == 0
+        assert process.wait(timeout=10) == -signal.SIGTERM
+    assert not (state / "pid").exists()
+
+
+def changed(mar: Path, name: str, store: Path, file: str, content: bytes | None) -> None:
+    """Copy an archive under another name with one file changed, or left out."""
+    with zipfile.ZipFile(mar) as source, zipfile.ZipFile(store / f"{name}.mar", "w") as target:
+        for entry in source.namelist():
+            packed = source.read(entry)
+            if entry == "MAR-INF/MANIFEST.json":
+                packed = packed.replace(b'"tiny"', f'"{name}"'.encode())
+            if entry != file or content is not None:
+                target.writestr(entry, content or packed if entry == file else packed)
+
+
+@pytest.mark.server
+def test_a_broken_archive_ends_the_server(mar: Path) -> None:
+    """In the foreground, as in a container: each is named with its reason, and the process ends within a minute."""
+    with tempfile.TemporaryDirectory(prefix="broken-") as folder:
+        store, home = Path(folder) / "store", Path(folder)
+        store.mkdir()
+        whole = mar.read_bytes()
+        (store / "truncated.mar").write_bytes(whole[: len(whole) // 2])
+        changed(mar, "weightless", store, "model/model.safetensors", None)
+        changed(mar, "other", store, "model/tokenizer.json", b"{}")
+        changed(mar, "misspelt", store, "model-config.yaml", b"minWorkers: 1\nhandler:\n  topk: 1\n")
+        own, _ = own_config(home)
+        (home / "run").mkdir()
+        (home / "run" / "pid").write_text(f"{os.getpid()}\n")  # stale: no obstacle
+        words = ["--config", str(own), "--run-dir", folder, "--model-store", str(store), "--models", "all"]
+        began = time.monotonic()
+        done = subprocess.run(
+            [str(ROOT / "scripts" / "serve.sh"), "run", *words],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=240,
+        )
+        took = time.monotonic() - began
+    print(f"{took:.0f} s")
+    assert done.returncode == 1
+    for reason in (
+        r"truncated.mar could not be registered: \w",
+        r"weightless 1.0 is not ready: .*model/model.safetensors is missing from the archive: pack again",
+        r"other 1.0 is not ready: .*model/tokenizer.json is not the file that was packed",
+        r"misspelt 1.0 is not ready: .*unknown setting handler.topk: did you mean handler.top_k\?",
+        r"ending: not every model of --models became ready",
+    ):
+        assert re.search(reason, done.stderr), done.stderr
+    assert took < 60 or os.getloadavg()[0] > 3, "on a machine that does nothing else"

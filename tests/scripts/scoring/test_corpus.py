@@ -1,0 +1,177 @@
+"""The rows of a corpus: cut into parts, read back one by one, and written with their answers."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scripts.cli.console import ScriptError
+from scripts.scoring import corpus
+from scripts.scoring.corpus import Columns, Row, sources
+from scripts.scoring.output import OUTPUTS, Shape, narrowed
+from tests.support.samples import LoadMain
+
+SECRET = "xyzzyplugh"  # stands in texts, and must never stand in a log
+
+
+def rows_of(path: Path, columns: Columns | None = None, size: int = 2) -> list[Row]:
+    """Cut a file into small parts and read them, each on its own."""
+    (source,) = sources([path], columns or Columns())
+    parts = list(corpus.parts([source], size))
+    found = [list(source.form.read(source, part, columns or Columns())) for part in parts]
+    assert [len(rows) for rows in found] == [part.rows for part in parts]
+    assert all(0 < part.rows <= size for part in parts)
+    rows = [row for part in found for row in part]
+    assert [row.number for row in rows] == list(range(len(rows)))
+    return rows
+
+
+def questions(rows: list[Row]) -> list[Any]:
+    """Return the questions; what is wrong in the place of one that could not be read."""
+    return [row.problem or row.question for row in rows]
+
+
+# --- what is read --------------------------------------------------------------------------------------------------
+
+
+def test_lines_of_text(tmp_path: Path) -> None:
+    """Ends of either kind, a byte order mark, an empty line, one that is not UTF-8, and no end at the end."""
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufeffone\r\n\ntwo\u2028three\n".encode() + b"f\xff\n" + "fünf".encode())
+    assert questions(rows_of(path)) == ["one", "", "two\u2028three", "the row is not UTF-8", "fünf"]
+
+
+def test_objects(tmp_path: Path) -> None:
+    """Blank lines are no rows; what is no object stands in its place."""
+    path = tmp_path / "a.jsonl"
+    lines = ['{"text": "a", "n": 7}', "", '{"text": "b", "text_pair": "c"}', "{", "[]"]
+    lines += ['{"question": "d", "n": 8}', "  "]
+    path.write_text("\n".join(lines) + "\n")
+    rows = rows_of(path, Columns(id="n"))
+    assert [row.id for row in rows] == [7, None, None, None, 8]
+    wrong = ["the row has no field n", "the row is not JSON", "no JSON object"]
+    assert questions(rows) == ["a", *wrong, {"question": "d"}]
+    assert questions(rows_of(path))[1] == {"text": "b", "text_pair": "c"}
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_tables(tmp_path: Path, suffix: str, end: str) -> None:
+    """Parts begin where rows do: not at line breaks inside of cells."""
+    path = tmp_path / f"a{suffix}"
+    cells = [["n", "text", "more"], ["1", f'a "quoted"{end}{end}b', "x"], ["2", "ü, \t", "y"]]
+    cells += [["3", "", ""], ["4", "z"]]
+    with path.open("w", encoding="utf-8-sig", newline="") as file:
+        csv.writer(file, delimiter="," if suffix == ".csv" else "\t", lineterminator=end).writerows(cells)
+        file.write(end)
+    with path.open("ab") as file:
+        file.write(b"5,\xff,\n".replace(b",", b"," if suffix == ".csv" else b"\t"))
+    rows = rows_of(path, Columns(id="n"))
+    wrong = ["the row has 2 cells, the header 3", "the row is not UTF-8"]
+    assert questions(rows) == [f'a "quoted"{end}{end}b', "ü, \t", "", *wrong]
+    assert [row.id for row in rows] == ["1", "2", "3", None, None]
+    pairs = questions(rows_of(path, Columns("more", "text")))
+    assert pairs[1] == {"text": "y", "text_pair": "ü, \t"}
+
+
+def test_columns(tmp_path: Path) -> None:
+    """Row groups are cut too; a null is a row; without a text column a row is a question as a whole."""
+    path = tmp_path / "a.parquet"
+    pq.write_table(pa.table({"text": ["a", None, "c", "d", "e"], "n": [1, 2, 3, 4, 5]}), path, row_group_size=3)
+    rows = rows_of(path, Columns(id="n"))
+    assert questions(rows) == ["a", None, "c", "d", "e"]
+    assert [row.id for row in rows] == [1, 2, 3, 4, 5]
+    pq.write_table(pa.table({"question": ["a"], "context": ["b"]}), path)
+    assert questions(rows_of(path)) == [{"question": "a", "context": "b"}]
+
+
+def test_long_rows_make_small_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part is held in memory as a whole."""
+    monkeypatch.setattr(corpus, "MOST_BYTES", 50)
+    for name in ("a.txt", "a.csv"):
+        (tmp_path / name).write_text("text\n" + f"{'a' * 60}\n" * 3)
+        (source,) = sources([tmp_path / name], Columns())
+        assert all(part.end - part.begin <= 70 for part in corpus.parts([source], 100))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "complaint"),
+    [
+        ("a.csv", b"id,body\n1,a\n", "has no column text; it has id, body: use --column"),
+        ("a.csv", b'text\na\n"never closed\nb\n', "line 4 of .* cannot be read: unexpected end of data"),
+        ("a.csv", b"text,text\na,b\n", "column text appears twice"),
+        ("a.parquet", b"nothing", "is no Parquet file, or a broken one"),
+        ("a.xml", b"", "must end in one of .txt, .jsonl, .csv, .tsv, .parquet"),
+    ],
+)
+def test_a_file_whose_rows_cannot_be_told_apart(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:
+    """It is refused before anything is computed, without its words."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ScriptError, match=complaint):
+        rows_of(path)
+
+
+def test_a_folder_is_searched(tmp_path: Path) -> None:
+    """For files with known ends, by their names."""
+    for name in ("b.txt", "c/a.txt", "readme.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("a\n")
+    assert [Path(source.name).name for source in sources([tmp_path], Columns())] == ["b.txt", "a.txt"]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ScriptError, match="no file in"):
+        sources([tmp_path / "empty"], Columns())
+
+
+# --- what is written -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("main", "parameters", "typed"),
+    [
+        ("text-classification", {}, True),
+        ("token-classification", {"aggregation_strategy": "none", "ignore_labels": []}, True),
+        ("question-answering", {"top_k": 1}, True),
+        ("question-answering", {"top_k": 2}, True),
+        ("feature-extraction", {}, True),
+        ("rerank", {}, True),
+        ("fill-mask", {}, False),  # one mask or several: two shapes
+    ],
+)
+def test_columns_hold_the_answers_of_a_task(
+    load_main: LoadMain, tmp_path: Path, main: str, parameters: dict[str, Any], typed: bool
+) -> None:
+    """What is read back is what was answered."""
+    predictor = load_main(main)
+    answers = predictor.answer_items(list(predictor.task.golden_items), parameters)
+    shape = Shape.of(predictor.task.schema()["answer"], answers, ids=False)
+    rows = [Row(number) for number in range(len(answers))]
+    path = tmp_path / "part.parquet"
+    OUTPUTS["parquet"].write(path, "a.txt", rows, answers, shape)
+    found = pq.read_table(path)["answer"].to_pylist()
+    assert bool(shape.answer) is typed
+    assert [without_nulls(one) if typed else json.loads(one) for one in found] == answers
+    assert [(told.file, told.row, told.error) for told in OUTPUTS["parquet"].read(path)] == [
+        ("a.txt", row.number, "") for row in rows
+    ]
+
+
+def without_nulls(value: Any) -> Any:
+    """Leave out the fields that another kind of answer would have."""
+    if isinstance(value, list):
+        return [without_nulls(item) for item in value]
+    return {name: one for name, one in value.items() if one is not None} if isinstance(value, dict) else value
+
+
+def test_answers_that_the_schema_does_not_tell_are_texts() -> None:
+    """Better than a column that drops a field."""
+    schema = {"type": "object", "properties": {"a": {"type": "number"}}}
+    assert narrowed(schema, [{"a": 1.0}]) == schema
+    assert Shape.of(schema, [{"a": 1.0}], ids=False).answer
+    assert not Shape.of(schema, [{"a": 1.0, "b": 2.0}], ids=False).answer

@@ -1,0 +1,171 @@
+"""scripts/score.py without Ray: a worker and its parts, the job and its folder, the command."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from handler.predictor import Predictor
+from handler.tasks.base import alike
+from scripts import score
+from scripts.cli.console import ScriptError
+from scripts.scoring.cluster import part_of
+from scripts.scoring.corpus import Columns, Part, sources
+from scripts.scoring.job import Job, fingerprint
+from scripts.scoring.scorer import Scorer, Setup
+from tests.support.samples import ROOT, TEXTS
+
+SECRET = "xyzzyplugh"  # stands in texts, and must never stand in a log
+
+
+# --- a worker and its job, without Ray -----------------------------------------------------------------------------
+
+
+def job_of(path: Path, output: Path, model: Path, form: str = "jsonl", **options: Any) -> tuple[Job, Setup]:
+    """Plan small parts of one file."""
+    columns = Columns(id=options.pop("id", None))
+    files = sources([path], columns)
+    told = {"model": {"sha256": fingerprint(model)}, "parameters": options}
+    job = Job.open(output, form, files, 4, told)
+    return job, Setup(str(model), fingerprint(model), {}, options, columns, files, form, 3, 1, False)
+
+
+def work(job: Job, setup: Setup) -> list[Any]:
+    """Let one worker in this process answer what is missing."""
+    scorer = Scorer(setup)
+    lines = [part_of(job, index) for index in job.missing()]
+    told = [json.loads(line) for line in scorer({"part": lines})["told"]]
+    for one in told:
+        assert "failure" not in one, one
+        job.agree(one["serves"])
+    return told
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_bad_rows_stand_beside_good_ones(tmp_path: Path, model_folder: Path, predictor: Predictor, form: str) -> None:
+    """Null, empty, a number, too long, of the wrong shape, unreadable: each an error, and the others are answered."""
+    texts = [*TEXTS, None, "", 7, "long " * 30_000, {"a": 10**30}, "half \ud800"]
+    path = tmp_path / "a.jsonl"
+    path.write_text("".join(json.dumps({"text": text, "n": index}) + "\n" for index, text in enumerate(texts)) + "{\n")
+    job, setup = job_of(path, tmp_path / "out", model_folder, form, id="n", top_k=2)
+    work(job, setup)
+    manifest = job.close()
+    good = len(TEXTS)
+    assert (manifest["rows"], manifest["answered"]) == (good + 7, good)
+    assert manifest["errors"] == {"InvalidInput": 5, "InputTooLong": 1, "MalformedBody": 1}
+    found = [row for index in range(len(job.parts)) for row in lines_of(job.path(index))]
+    assert [row["id"] for row in found][:3] == ([0, 1, 2] if form == "jsonl" else ["0", "1", "2"])
+    for text, row in zip(TEXTS, found, strict=False):
+        (known,) = predictor.answer_items([text], {"top_k": 2})
+        assert alike(known, row["answer"], 1e-5)
+    assert all(row["error"]["message"] and not row.get("answer") for row in found[good:])
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    """Read the rows of a part."""
+    if path.suffix == ".parquet":
+        return list(pq.read_table(path).to_pylist())
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def test_a_job_goes_on_and_ends_only_when_it_is_whole(tmp_path: Path, model_folder: Path) -> None:
+    """A part that is missing, short, doubled or somebody else's is found; one that is done again is the same bytes."""
+    path, output = tmp_path / "a.txt", tmp_path / "out"
+    path.write_text("".join(f"text {number}\n" for number in range(10)))
+    job, setup = job_of(path, output, model_folder)
+    work(job, setup)
+    first = job.path(0).read_bytes()
+    lines = first.splitlines(keepends=True)
+    for wrong in (lines[:-1], lines[:1] + lines, lines[::-1], job.path(1).read_bytes().splitlines(keepends=True)):
+        job.path(0).write_bytes(b"".join(wrong))
+        with pytest.raises(ScriptError, match=r"has no row \d of .*: remove it and start again"):
+            job.close()
+    job.path(0).unlink()
+    with pytest.raises(ScriptError, match="1 of 3 parts are not there"):
+        job.close()
+    assert job.manifest() is None
+    (output / ".part-000000.jsonl.dead").write_text("half of a part")
+    again, setup = job_of(path, output, model_folder)
+    assert again.missing() == [0]
+    assert [one["part"] for one in work(again, setup)] == [0]
+    assert again.path(0).read_bytes() == first
+    assert again.close()["rows"] == 10
+    assert sorted(file.name for file in output.iterdir() if file.name[0] == ".") == []
+
+
+def test_another_run_does_not_touch_the_folder(tmp_path: Path, model_folder: Path) -> None:
+    """Other options, a file that changed, a folder of something else."""
+    path, output = tmp_path / "a.txt", tmp_path / "out"
+    path.write_text("a\nb\n")
+    job, _ = job_of(path, output, model_folder)
+    with pytest.raises(ScriptError, match="is of a run with other parameters: choose another --output"):
+        job_of(path, output, model_folder, top_k=1)
+    path.write_text("a\nb\nc\n")
+    with pytest.raises(ScriptError, match="is of a run with other sources"):
+        job_of(path, output, model_folder)
+    with pytest.raises(ScriptError, match="holds something else"):
+        job_of(path, tmp_path, model_folder)
+    job.agree({"precision": "fp32"})
+    with pytest.raises(ScriptError, match="workers differ: precision fp32 and bf16; name a --precision"):
+        job.agree({"precision": "bf16"})
+
+
+def test_what_a_worker_cannot_do_is_told(tmp_path: Path, model_folder: Path) -> None:
+    """A parameter that no row would survive, another model, a file that shrank: once, not for each row."""
+    path = tmp_path / "a.txt"
+    path.write_text("a\nb\n")
+    wrong: list[tuple[dict[str, Any], str]] = [
+        ({"parameters": {"top_k": "many"}}, "top_k must be a whole number"),
+        ({"parameters": {"operation": "dance"}}, "unknown operation, accepted: predict"),
+        ({"fingerprint": "0"}, "is another model on this node"),
+        ({"settings": {"precision": "fp7"}}, "precision is 'fp7', accepted"),
+    ]
+    job, setup = job_of(path, tmp_path / "out", model_folder)
+    for changes, complaint in wrong:
+        scorer = Scorer(replace(setup, **changes))
+        told = json.loads(scorer({"part": [part_of(job, 0)]})["told"][0])
+        assert complaint in told["failure"]
+    path.write_text("a\n")
+    told = json.loads(Scorer(setup)({"part": [part_of(job, 0)]})["told"][0])
+    assert "changed while it was read" in told["failure"]
+
+
+def test_a_part_that_ends_every_worker_is_left_out(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After three of them; the others are answered, and its rows are named."""
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"{text}\n" for text in "abcdefgh"))
+    job, setup = job_of(path, tmp_path / "out", model_folder)
+    ends, answered = Scorer(setup), Scorer._answer
+
+    def answer(scorer: Scorer, part: Part, target: Path) -> tuple[int, int]:
+        if part.first == 0:
+            raise KeyboardInterrupt  # as abrupt as a process that is killed: nothing here catches it
+        return answered(scorer, part, target)
+
+    monkeypatch.setattr(Scorer, "_answer", answer)
+    for _ in range(3):
+        with pytest.raises(KeyboardInterrupt):
+            ends({"part": [part_of(job, 0)]})
+    told = [json.loads(one) for one in ends({"part": [part_of(job, 0), part_of(job, 1)]})["told"]]
+    assert told[0] == {"part": 0, "left_out": True}
+    assert (told[1]["part"], told[1]["rows"]) == (1, 4)
+    assert job.places([0]) == f"0 to 3 of {path}"
+
+
+# --- the command ---------------------------------------------------------------------------------------------------
+
+
+def test_without_ray_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setattr(sys, "argv", ["score.py", "a.txt", "--model", "m", "--output", str(tmp_path)])
+    with pytest.raises(ScriptError, match=r"needs Ray: .* -r requirements/score\.txt"):
+        score.main()
+    assert (ROOT / "requirements" / "score.txt").is_file()

@@ -1,0 +1,118 @@
+"""scripts/score.py on a real cluster of two nodes, of which a worker is killed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil  # type: ignore[import-untyped]
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from handler.tasks.base import alike
+from scripts.client.backends import load
+from scripts.scoring.job import MANIFEST
+from tests.support.live import activated
+from tests.support.samples import ROOT
+
+SECRET = "xyzzyplugh"  # stands in texts, and must never stand in a log
+
+CLUSTER = """
+import sys
+from ray.cluster_utils import Cluster
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
+cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
+print(cluster.address, cluster.head_node.get_logs_dir_path(), flush=True)
+sys.stdin.read()
+cluster.shutdown()
+"""
+
+
+@dataclass(frozen=True)
+class Nodes:
+    """A running cluster."""
+
+    address: str
+    logs: Path
+    process: psutil.Process
+
+    def workers(self) -> list[psutil.Process]:
+        """Find the processes that have the model."""
+        found = []
+        for child in self.process.children(recursive=True):
+            try:
+                found += [child] if "MapBatches(Scorer)" in " ".join(child.cmdline()) else []
+            except psutil.Error:  # it is gone
+                continue
+        return found
+
+
+@pytest.fixture
+def two_nodes() -> Iterator[Nodes]:
+    """Run a cluster of two nodes with one core each."""
+    environment = {**activated(), "RAY_USAGE_STATS_ENABLED": "0"}
+    with subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", CLUSTER],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env=environment,
+    ) as process:
+        assert process.stdout
+        assert process.stdin
+        try:
+            address, logs = process.stdout.readline().split()
+            yield Nodes(address, Path(logs), psutil.Process(process.pid))
+        finally:
+            process.stdin.close()
+
+
+@pytest.mark.server
+def test_a_worker_that_dies_costs_no_row(two_nodes: Nodes, mar: Path, tmp_path: Path) -> None:
+    """On two nodes, with files of every form: each row once, with the answer that the model gives it anywhere."""
+    texts = {name: [f"{SECRET} {name} {number} " + "word " * (number % 60) for number in range(400)] for name in "abcd"}
+    (tmp_path / "a.txt").write_text("".join(f"{text}\n" for text in texts["a"]))
+    (tmp_path / "b.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts["b"]) + "{\n")
+    (tmp_path / "c.csv").write_text("text\n" + "".join(f'"{text}"\n' for text in texts["c"]))
+    pq.write_table(pa.table({"text": [*texts["d"], None]}), tmp_path / "d.parquet")
+    files = [str(tmp_path / name) for name in ("a.txt", "b.jsonl", "c.csv", "d.parquet")]
+    output = tmp_path / "out"
+    words = [*files, "--model", str(mar), "--output", str(output), "--rows-per-part", "20", "--top-k", "4"]
+    command = [str(ROOT / "scripts" / "score.py"), *words, "--format", "jsonl", "--address", two_nodes.address]
+    environment = {**activated(), "RAY_USAGE_STATS_ENABLED": "0"}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as run:
+        deadline = time.monotonic() + 120
+        while not list(output.glob("part-*")):
+            assert run.poll() is None, run.stderr and run.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        victim = two_nodes.workers()[0]
+        victim.kill()
+        victim.wait(timeout=30)
+        there = len(list(output.glob("part-*")))
+        _, told = run.communicate(timeout=120)
+    print(told)
+    assert run.returncode == 1, told
+    assert 0 < there < 82, "it was killed in the middle"
+    manifest = json.loads((output / MANIFEST).read_text())
+    assert (manifest["rows"], manifest["errors"]) == (1602, {"InvalidInput": 2})
+    found = [json.loads(line) for path in sorted(output.glob("part-*")) for line in path.read_bytes().splitlines()]
+    assert len({(row["file"], row["row"]) for row in found}) == len(found) == 1602
+    with ExitStack() as stack:
+        predictor = load(mar, stack)
+    for name, file in zip("abcd", files, strict=True):
+        known = predictor.answer_items(texts[name], {"top_k": 4})
+        mine = {row["row"]: row for row in found if row["file"] == file}
+        assert all(alike(one, mine[number]["answer"], 1e-5) for number, one in enumerate(known))
+    assert SECRET not in told
+    assert not [
+        path for path in two_nodes.logs.rglob("*") if path.is_file() and SECRET in path.read_text(errors="replace")
+    ]

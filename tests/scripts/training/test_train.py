@@ -1,0 +1,438 @@
+"""Fine-tuning: real trainings of a tiny BERT on sentences written here."""
+
+from __future__ import annotations
+
+import doctest
+import hashlib
+import importlib
+import json
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file
+
+from scripts.cli.console import ROOT, ScriptError
+from scripts.readers import tables
+from scripts.training import splits, tasks
+from scripts.training.tasks.base import Examples
+from scripts.training.tasks.classification import Labelled, SingleLabel
+from tests.support.training import Row, fit, fit_interrupted, refusal, tiny, weights, write
+
+pytestmark = pytest.mark.slow
+
+ANIMALS = {"cat": "purrs meows", "dog": "barks digs", "bird": "sings flies"}
+FILLER = ["the", "a", "my", "old", "small", "happy", "in", "garden", "today", "again"]
+
+
+def sentences(n: int, seed: int = 0) -> list[tuple[str, str]]:
+    """Write sentences of 3 to 9 words about an animal that is named by what it does."""
+    chance = random.Random(seed)  # noqa: S311 sentences, not secrets
+    rows = []
+    for index in range(n):
+        animal = sorted(ANIMALS)[index % len(ANIMALS)]
+        words = [chance.choice(FILLER) for _ in range(chance.randint(2, 8))]
+        words.insert(chance.randint(0, len(words)), chance.choice(ANIMALS[animal].split()))
+        rows.append((" ".join(words), animal))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random BERT of 2 layers and width 32 with a vocabulary of whole words."""
+    return tiny(tmp_path_factory.mktemp("models") / "base", [*FILLER, *" ".join(ANIMALS.values()).split()])
+
+
+def labelled(n: int, seed: int = 0) -> list[Row]:
+    """Return rows with one label each."""
+    return [{"text": text, "label": label} for text, label in sentences(n, seed)]
+
+
+def train_animals(folder: Path) -> None:
+    """Write `model`, a tiny one that tells animals by what they do, and `train.csv`, 120 sentences that it saw."""
+    base = tiny(folder / "base", [*FILLER, *" ".join(ANIMALS.values()).split()])
+    data = write(folder / "train.csv", labelled(120))
+    fit(base, folder / "model", "--train", data, "--epochs", 4)
+
+
+@pytest.fixture(scope="module")
+def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with train.csv, validation.csv and test.csv."""
+    folder = tmp_path_factory.mktemp("animals")
+    for seed, (name, n) in enumerate({"train": 96, "validation": 30, "test": 30}.items()):
+        write(folder / f"{name}.csv", labelled(n, seed))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(base: Path, animals: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An uninterrupted training of five epochs, with its checkpoints."""
+    output = tmp_path_factory.mktemp("trained") / "animals"
+    data = ("--train", animals / "train.csv", "--validation", animals / "validation.csv")
+    fit(base, output, *data, "--test", animals / "test.csv", "--epochs", 5, "--keep-checkpoints")
+    return output
+
+
+def answers(output: Path, texts: Sequence[str], pairs: Sequence[str] | None = None) -> np.ndarray:
+    """Return the logits of a trained model, loaded as any user would."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(output)
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(output).eval()
+    with torch.inference_mode():
+        logits: np.ndarray = model(**tokenizer(list(texts), pairs, padding=True, return_tensors="pt")).logits.numpy()
+    return logits
+
+
+# --- what comes out ------------------------------------------------------------------------------------------------
+
+
+def test_single_label_learns_and_says_what_it_is(trained: Path, animals: Path, base: Path) -> None:
+    config = json.loads((trained / "config.json").read_text())
+    assert config["id2label"] == {"0": "bird", "1": "cat", "2": "dog"}
+    assert config["problem_type"] == "single_label_classification"
+    record = json.loads((trained / "training.json").read_text())
+    assert record["base_model"]["sha256"]["model.safetensors"] == weights(base)
+    assert record["data"]["train"]["sha256"] == hashlib.sha256((animals / "train.csv").read_bytes()).hexdigest()
+    assert record["data"]["train"]["labels"] == {"bird": 32, "cat": 32, "dog": 32}
+    assert record["data"]["validation"]["rows"] == 30
+    assert len(record["epochs"]) == 5
+    assert record["parameters"]["learning_rate"] == 4e-3
+    assert record["versions"]["transformers"] == transformers.__version__
+    rows = labelled(30, 2)
+    found = [config["id2label"][str(index)] for index in answers(trained, [row["text"] for row in rows]).argmax(-1)]
+    accuracy = np.mean([label == row["label"] for label, row in zip(found, rows, strict=True)])
+    assert accuracy == pytest.approx(record["test"]["accuracy"])
+    assert accuracy > 0.8
+
+
+def test_the_best_epoch_is_kept(trained: Path) -> None:
+    record = json.loads((trained / "training.json").read_text())
+    best = max(record["epochs"], key=lambda epoch: epoch["macro_f1"])
+    assert record["best_epoch"] == best["epoch"]
+    assert record["validation"]["macro_f1"] == best["macro_f1"]
+    kept = load_file(trained / "checkpoints" / f"checkpoint-{best['step']}" / "model.safetensors")
+    final = load_file(trained / "model.safetensors")
+    assert all(torch.equal(final[name], tensor) for name, tensor in kept.items())
+
+
+def test_the_folder_can_be_packed_as_it_is(base: Path, animals: Path, tmp_path: Path) -> None:
+    fit(base, tmp_path / "out", "--train", animals / "train.csv", "--epochs", 1)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "training.json"}
+    tokenizer = json.loads((tmp_path / "out" / "tokenizer.json").read_text())
+    assert (tokenizer["truncation"], tokenizer["padding"]) == (None, None)
+    assert (tmp_path / "out" / "model.safetensors").stat().st_mode & 0o044
+    for path in (tmp_path / "out").glob("*.json"):
+        assert not {place for place in (tmp_path, base.parent, animals, ROOT) if str(place) in path.read_text()}
+
+
+def test_the_same_seed_gives_the_same_model(trained: Path, base: Path, animals: Path, tmp_path: Path) -> None:
+    data = ("--train", animals / "train.csv", "--validation", animals / "validation.csv", "--epochs", 5)
+    fit(base, tmp_path / "same", *data)
+    fit(base, tmp_path / "other", *data, "--seed", 1)
+    assert weights(tmp_path / "same") == weights(trained)
+    assert weights(tmp_path / "other") != weights(trained)
+
+
+def test_resuming_after_the_last_epoch_gives_the_same_model(
+    trained: Path, base: Path, animals: Path, tmp_path: Path
+) -> None:
+    output = tmp_path / "resumed"
+    shutil.copytree(trained / "checkpoints", output / "checkpoints")
+    for state in output.glob("checkpoints/checkpoint-*/trainer_state.json"):  # as if the folder had moved
+        state.write_text(state.read_text().replace(str(trained), "/nowhere"))
+    data = ("--train", animals / "train.csv", "--validation", animals / "validation.csv", "--epochs", 5)
+    fit(base, output, *data, "--resume")
+    assert weights(output) == weights(trained)
+
+
+def test_an_interrupted_training_goes_on(trained: Path, base: Path, animals: Path, tmp_path: Path) -> None:
+    output = tmp_path / "interrupted"
+    data = ("--train", animals / "train.csv", "--validation", animals / "validation.csv", "--epochs", 5)
+    fit_interrupted(base, output, *data)
+    assert not (output / "training.json").exists()
+    with pytest.raises(ScriptError, match="--resume goes on, --overwrite starts anew"):
+        fit(base, output, *data)
+    with pytest.raises(ScriptError, match="cannot resume, these parameters changed: seed"):
+        fit(base, output, *data, "--resume", "--seed", 7)
+    (output / "checkpoints" / "checkpoint-999").mkdir()  # a checkpoint that was cut short
+    record = fit(base, output, *data, "--resume")
+    assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3, 4, 5]
+    assert weights(output) == weights(trained)
+    with pytest.raises(ScriptError, match="this training is finished"):
+        fit(base, output, *data, "--resume")
+
+
+def test_early_stopping(base: Path, animals: Path, tmp_path: Path) -> None:
+    options = ("--epochs", 9, "--early-stopping", 2, "--learning-rate", 1e-9)
+    record = fit(base, tmp_path / "out", "--train", animals / "train.csv", *options)
+    assert len(record["epochs"]) == record["best_epoch"] + 2
+
+
+# --- problems and forms of data ------------------------------------------------------------------------------------
+
+
+def test_multi_label_by_columns_and_by_list(base: Path, tmp_path: Path) -> None:
+    rows: list[Row] = []
+    for (left, first), (right, second) in zip(sentences(150), [*sentences(150, 5)[1:], sentences(1)[0]], strict=True):
+        kinds = {first, second} if len(rows) % 3 else {first}
+        text = f"{left} {right}" if len(rows) % 3 else left
+        flags = {animal: int(animal in kinds) for animal in sorted(ANIMALS)}
+        rows.append({"text": text, **flags, "label": "; ".join(sorted(kinds))})
+    file = write(tmp_path / "train.csv", rows)
+    common = ("--train", file, "--epochs", 8, "--validation-split", 0.2)
+    columns = fit(base, tmp_path / "columns", *common, "--label-columns", "bird,cat,dog")
+    listed = fit(base, tmp_path / "list", *common, "--label-separator", ";")
+    assert columns["problem_type"] == "multi_label_classification"
+    assert columns["validation"]["micro_f1"] > 0.8
+    assert 0 < columns["validation"]["subset_accuracy"] <= 1
+    assert weights(tmp_path / "columns") == weights(tmp_path / "list")
+    assert columns["data"]["train"]["labels"] == listed["data"]["train"]["labels"]
+
+
+def test_regression(base: Path, tmp_path: Path) -> None:
+    value = {"cat": 0.5, "dog": -0.5, "bird": 0.0}
+    rows = [{"text": text, "score": value[animal]} for text, animal in sentences(90)]
+    file = write(tmp_path / "train.tsv", rows)
+    record = fit(base, tmp_path / "out", "--train", file, "--label-column", "score", "--epochs", 6)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["problem_type"], config["id2label"]) == ("regression", {"0": "score"})
+    assert record["best_epoch"] == min(record["epochs"], key=lambda epoch: epoch["mse"])["epoch"]
+    assert record["validation"]["pearson"] > 0.8
+    assert record["validation"]["spearman"] > 0.6
+
+
+def test_pairs(base: Path, tmp_path: Path) -> None:
+    chance = random.Random(0)  # noqa: S311 sentences, not secrets
+    rows: list[Row] = []
+    for text, animal in sentences(90):
+        other = chance.choice([text for text, kind in sentences(30, 9) if (kind == animal) == (len(rows) % 2 == 0)])
+        rows.append({"premise": text, "hypothesis": other, "label": "same" if len(rows) % 2 == 0 else "different"})
+    file = write(tmp_path / "train.jsonl", rows)
+    fit(
+        base,
+        tmp_path / "out",
+        "--train",
+        file,
+        "--text-column",
+        "premise",
+        "--pair-column",
+        "hypothesis",
+        "--epochs",
+        1,
+    )
+    alone = answers(tmp_path / "out", ["the cat"])
+    assert not np.allclose(alone, answers(tmp_path / "out", ["the cat"], ["a dog barks"]), atol=1e-4)
+
+
+def test_every_form_holds_the_same_examples(tmp_path: Path) -> None:
+    rows = [{"text": 'he said "no", twice', "label": "a"}, {"text": "naïve 🙂 café", "label": "b"}]
+    forms = [tables.read(write(tmp_path / f"data{end}", rows), tables.TABLES) for end in tables.TABLES]
+    texts = [[row.text for row in SingleLabel.learn(t, COLUMNS).examples(t).rows] for t in forms]
+    assert texts[0] == texts[1] == texts[2] == [row["text"] for row in rows]
+
+
+COLUMNS = tables.Columns("text", None, ("label",))
+
+
+def test_a_hub_dataset_in_a_local_folder(
+    base: Path, animals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    record = fit(base, tmp_path / "out", "--dataset", animals, "--epochs", 1)
+    assert record["data"]["train"]["rows"] == 96
+    assert record["data"]["train"]["name"] == f"{animals.name}[train]"
+    assert record["test"] is not None
+
+
+def test_holding_out_keeps_the_mix_of_labels() -> None:
+    targets = [*[0] * 50, *[1] * 30, *[2] * 19, 3]
+    rows = [Labelled(str(index), None, target) for index, target in enumerate(targets)]
+    problem, examples = SingleLabel("abcd", COLUMNS), Examples("x", "", rows)
+    kept, held = splits.split(problem, examples, 0.2, seed=3)
+    assert sorted([*kept.rows, *held.rows], key=lambda row: int(row.text)) == rows
+    counts = [[row.target for row in held.rows].count(label) for label in range(4)]
+    assert all(abs(count - 0.2 * n) <= 1 for count, n in zip(counts, (50, 30, 19, 1), strict=True))
+    assert counts[3] == 0
+    assert held == splits.split(problem, examples, 0.2, seed=3)[1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "kind"),
+    [
+        (["a", "b"], "single"),
+        (["0", "1"], "single"),
+        ([1, 2], "single"),
+        ([0.5, 1], "regression"),
+        ([["a"], []], "multi"),
+    ],
+)
+def test_the_problem_is_guessed(labels: list[object], kind: str, tmp_path: Path) -> None:
+    table = tables.read(
+        write(tmp_path / "data.jsonl", [{"text": "x", "label": label} for label in labels]), tables.TABLES
+    )
+    assert tasks.guess(table, COLUMNS) == kind
+
+
+# --- what is refused -----------------------------------------------------------------------------------------------
+
+
+SECRET = "my secret is 12345"
+
+
+@pytest.mark.parametrize(
+    ("content", "options", "message"),
+    [
+        ("text,intent\nx,a\ny,b\n", (), "train.csv: no column label; its columns are text, intent"),
+        (f"text,label\n{SECRET},a\n ,b\n", (), "train.csv row 3, column text: the text is empty"),
+        (f"text,label\n{SECRET},a\n{SECRET},\n", (), "train.csv row 3, column label: the label is missing"),
+        (f"text,label\n{SECRET},a\n{SECRET},a\n", (), "column label: 1 different labels, at least 2 are needed"),
+        (f"text,label\n{SECRET},a\n{SECRET},b,c\n", (), "train.csv row 3: 3 cells, but the header has 2"),
+        (f'text,label\n"{SECRET},a\nx,b\n', (), "train.csv row 2: unexpected end of data"),
+        ("text,label\n", (), "train.csv: no rows"),
+        ("text,label,label\nx,a,b\n", (), "train.csv: column label appears twice"),
+        ("", (), "train.csv: no"),
+        (
+            f"text,label\n{SECRET},0.5\n{SECRET},high\n",
+            ("--problem", "regression"),
+            "row 3, column label: the target of",
+        ),
+        (
+            f"text,label\n{SECRET},0.5\n{SECRET},nan\n",
+            ("--problem", "regression"),
+            "row 3, column label: the target of",
+        ),
+        (
+            f"text,a,b\n{SECRET},0,1\n{SECRET},2,0\n",
+            ("--label-columns", "a,b"),
+            "row 3, column a: a column of one label",
+        ),
+        (f"text,label\n{SECRET},a\n{SECRET},b\n", (), "train.csv: 2 texts are too few to hold out 10% of them"),
+        (f"text,label\n{SECRET},a\n{SECRET},b\n", ("--pair-column", "other"), "no column other"),
+    ],
+)
+def test_bad_data(content: str, options: tuple[str, ...], message: str, base: Path, tmp_path: Path) -> None:
+    told = refusal(base, tmp_path, "train.csv", content, *options)
+    assert message in told
+    assert "secret" not in told
+
+
+def test_a_withheld_test_split_is_not_reported() -> None:
+    import datasets
+
+    kinds = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    rows = datasets.Dataset.from_dict({"text": ["x", "y"], "label": [1, -1]}, features=kinds)
+    table = tables.hub_table("glue[test]", rows)
+    assert [record["label"] for _, record in table.rows] == ["yes", None]
+    assert not table.labelled(COLUMNS)
+
+
+def test_a_folder_that_is_not_there(animals: Path, tmp_path: Path) -> None:
+    with pytest.raises(ScriptError, match=r"none: no such folder$"):
+        fit(tmp_path / "none", tmp_path / "out", "--train", animals / "train.csv")
+
+
+def test_bad_bytes_and_bad_json(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"text,label\n\xff,a\n")
+    with pytest.raises(ScriptError, match="byte 11 is not UTF-8"):
+        tables.read(tmp_path / "a.csv", tables.TABLES)
+    (tmp_path / "a.jsonl").write_text('{"text": "x", "label": "a"}\n{"text": \n')
+    with pytest.raises(ScriptError, match="row 2: not a JSON object"):
+        tables.read(tmp_path / "a.jsonl", tables.TABLES)
+    with pytest.raises(ScriptError, match=r"must end in one of \.csv, \.tsv, \.jsonl"):
+        tables.read(tmp_path / "a.xlsx", tables.TABLES)
+
+
+def test_a_label_that_training_has_not_seen(base: Path, animals: Path, tmp_path: Path) -> None:
+    file = write(tmp_path / "validation.csv", [{"text": SECRET, "label": "cat"}, {"text": SECRET, "label": "cow"}])
+    with pytest.raises(ScriptError, match=r"validation.csv row 3, column label: the label is none of the 3 "):
+        fit(base, tmp_path / "out", "--train", animals / "train.csv", "--validation", file)
+
+
+def test_a_model_that_is_no_encoder(animals: Path, tmp_path: Path) -> None:
+    transformers.GPT2Config(n_layer=1, n_embd=8, n_head=1, vocab_size=9).save_pretrained(tmp_path / "gpt")
+    with pytest.raises(ScriptError, match="a gpt2 is no text encoder"):
+        fit(tmp_path / "gpt", tmp_path / "out", "--train", animals / "train.csv")
+
+
+def test_weights_of_another_model(base: Path, animals: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "bad")
+    config = json.loads((base / "config.json").read_text())
+    (tmp_path / "bad" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
+    with pytest.raises(ScriptError, match="its file lacks 16 weights of the encoder"):
+        fit(tmp_path / "bad", tmp_path / "out", "--train", animals / "train.csv")
+
+
+def test_pickled_weights_are_refused(base: Path, animals: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "pickle")
+    torch.save(load_file(base / "model.safetensors"), tmp_path / "pickle" / "pytorch_model.bin")
+    (tmp_path / "pickle" / "model.safetensors").unlink()
+    with pytest.raises(ScriptError, match=r"model\.safetensors"):
+        fit(tmp_path / "pickle", tmp_path / "out", "--train", animals / "train.csv")
+
+
+def test_too_long(base: Path, animals: Path, tmp_path: Path) -> None:
+    with pytest.raises(ScriptError, match=r"--max-length 41: .* takes 40 tokens"):
+        fit(base, tmp_path / "out", "--train", animals / "train.csv", "--max-length", 41)
+
+
+def test_an_output_folder_of_someone_else(base: Path, animals: Path, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(ScriptError, match="is not empty"):
+        fit(base, tmp_path, "--train", animals / "train.csv")
+    with pytest.raises(ScriptError, match="replaces only what this script made"):
+        fit(base, tmp_path, "--train", animals / "train.csv", "--overwrite")
+    with pytest.raises(ScriptError, match="no training to resume"):
+        fit(base, tmp_path, "--train", animals / "train.csv", "--resume")
+    assert (tmp_path / "thesis.txt").exists()
+
+
+def test_overwriting_replaces_the_model(base: Path, animals: Path, tmp_path: Path) -> None:
+    fit(base, tmp_path / "out", "--train", animals / "train.csv", "--epochs", 1)
+    before = weights(tmp_path / "out")
+    with pytest.raises(ScriptError, match="--overwrite starts anew"):
+        fit(base, tmp_path / "out", "--train", animals / "train.csv", "--epochs", 1)
+    fit(base, tmp_path / "out", "--train", animals / "train.csv", "--epochs", 1, "--seed", 2, "--overwrite")
+    assert weights(tmp_path / "out") != before
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "scripts" / "problems").glob("*.py")), ids=lambda path: path.stem)
+def test_worked_examples_are_true(path: Path) -> None:
+    name = f"scripts.training.tasks.{path.stem}".removesuffix(".__init__")
+    assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+# --- the command ---------------------------------------------------------------------------------------------------
+
+
+def command(*options: object) -> subprocess.CompletedProcess[str]:
+    """Run the script as a person does."""
+    line = [sys.executable, ROOT / "scripts" / "train.py", *options]
+    return subprocess.run([str(part) for part in line], capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_the_command_says_little_and_nothing_else(base: Path, animals: Path, tmp_path: Path) -> None:
+    data = ("--train", animals / "train.csv", "--test", animals / "test.csv")
+    done = command("--model", base, "--output", tmp_path / "out", *data, "--epochs", 2)
+    assert done.returncode == 0
+    lines = done.stderr.splitlines()
+    assert lines[0] == "87 texts to train, 9 to validate, 3 labels; loading the model"
+    assert [line.split("  ")[0] for line in lines[1:-1]] == ["epoch 1/2", "epoch 2/2"]
+    assert lines[-1] == f"saved in {tmp_path / 'out'}"
+    assert done.stdout.splitlines()[-1].startswith("test accuracy ")
+    assert done.stdout.splitlines()[-1].endswith("  (30 texts)")
+
+
+def test_an_error_is_one_line(tmp_path: Path) -> None:
+    done = command("--train", tmp_path / "none.csv", "--output", tmp_path / "out")
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "none.csv" in done.stderr

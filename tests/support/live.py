@@ -1,0 +1,142 @@
+"""A live TorchServe of this project's configuration, on ports and in a folder of its own."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+from grpc import insecure_channel
+
+from scripts.client.http import Inference, Management
+from scripts.client.server import Server
+from tests.support.samples import JSON_TYPE, ROOT
+
+PORTS = ("inference_address", "management_address", "metrics_address", "grpc_inference_port", "grpc_management_port")
+
+
+@dataclass(frozen=True)
+class Live:
+    """One running server and how to ask it."""
+
+    run_dir: Path
+    config: Path
+    store: Path
+    ports: Mapping[str, int]
+    quickstart: str = ""  # what scripts/quickstart.sh printed
+
+    @property
+    def server(self) -> Server:
+        """Return the server as the scripts see it."""
+        return Server.read(self.config, self.run_dir)
+
+    @property
+    def url(self) -> str:
+        """Return the address of the inference API."""
+        return self.server.inference
+
+    @property
+    def key(self) -> str:
+        """Return the key of the inference API."""
+        return Inference(self.server).key()
+
+    def post(self, path: str, content: Any = None, content_type: str | None = JSON_TYPE, **more: Any) -> Any:
+        """Send one request with the server's key."""
+        headers = {"Authorization": f"Bearer {self.key}", **more.pop("headers", {})}
+        if content_type is not None:
+            headers["Content-Type"] = content_type
+        return requests.post(self.url + path, data=content, headers=headers, timeout=60, **more)
+
+    def grpc(self, model: str, body: bytes) -> bytes:
+        """Call Predictions with a message written by hand: model_name = 1, input map = 3 {key = 1, value = 2}."""
+
+        def field(number: int, content: bytes) -> bytes:
+            return bytes([number << 3 | 2]) + varint(len(content)) + content
+
+        def varint(number: int) -> bytes:
+            low, rest = number & 127, number >> 7
+            return bytes([low | 128]) + varint(rest) if rest else bytes([low])
+
+        message = field(1, model.encode()) + field(3, field(1, b"data") + field(2, body))
+        with insecure_channel(f"127.0.0.1:{self.ports['grpc_inference_port']}") as channel:
+            call = channel.unary_unary("/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions")
+            answer: bytes = call(message, metadata=[("protocol", "gRPC"), ("authorization", f"Bearer {self.key}")])
+        length, at, shift = 0, 1, 0  # field 1, bytes
+        while True:
+            length |= (answer[at] & 127) << shift
+            shift, at = shift + 7, at + 1
+            if answer[at - 1] < 128:
+                return answer[at : at + length]
+
+    def script(self, name: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+        """Run one of the project's scripts against this server."""
+        command = [
+            str(ROOT / "scripts" / name),
+            *arguments,
+            "--config",
+            str(self.config),
+            "--run-dir",
+            str(self.run_dir),
+        ]
+        return subprocess.run(command, capture_output=True, text=True, check=check, env=activated(), cwd=ROOT)
+
+    def worker_pids(self, model: str) -> tuple[int, ...]:
+        """Return the processes that serve a model."""
+        return tuple(pid for version in Management(self.server).versions(model) for pid in version.pids)
+
+    def log(self) -> str:
+        """Return everything that was logged."""
+        return "".join(
+            path.read_text(errors="replace") for path in (self.run_dir / "logs").rglob("*") if path.is_file()
+        )
+
+    def metric(self, name: str, **labels: str) -> float:
+        """Return one number of the metrics port; 0 where it has not been counted yet."""
+        text = requests.get(f"http://127.0.0.1:{self.ports['metrics_address']}/metrics", timeout=10).text
+        for line in text.splitlines():
+            if line.startswith(f"{name}{{") and all(f'{key}="{value}"' in line for key, value in labels.items()):
+                return float(line.rsplit(" ", 1)[1])
+        return 0.0
+
+    def wait_for_metric(self, name: str, at_least: float, **labels: str) -> float:
+        """Wait until a counter got there: TorchServe reads them from the worker's output, a moment later."""
+        deadline = time.monotonic() + 10
+        while (value := self.metric(name, **labels)) < at_least and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return value
+
+
+def activated() -> dict[str, str]:
+    """Return the environment as `source .venv/bin/activate` makes it."""
+    return {**os.environ, "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"}
+
+
+def own_config(folder: Path) -> tuple[Path, dict[str, int]]:
+    """Copy config.properties with free ports and a number range for worker sockets."""
+    text = (ROOT / "config.properties").read_text(encoding="utf-8")
+    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+    for name, port in ports.items():
+        text, changed = re.subn(rf"(?m)^({name}=(?:http://127\.0\.0\.1:)?)\d+", rf"\g<1>{port}", text)
+        assert changed == 1, name
+    config = folder / "config.properties"
+    config.write_text(text, encoding="utf-8")
+    return config, ports
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()

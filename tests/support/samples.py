@@ -1,0 +1,101 @@
+"""Texts that have tripped tokenizers, and two verbs that most tests need."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from transformers import (
+    BertForMaskedLM,
+    BertForNextSentencePrediction,
+    BertForPreTraining,
+    BertForQuestionAnswering,
+    BertForTokenClassification,
+    BertModel,
+)
+
+from handler.predictor import Predictor
+from handler.protocol import Body, loads, serialize_value
+from handler.request_state import Request, Response
+from scripts.client.settings import effective
+
+ROOT = Path(__file__).resolve().parents[2]
+BASE = ROOT / "models" / "base"
+JSON_TYPE = "application/json"
+
+MakeModel: TypeAlias = Callable[..., Path]
+MakePredictor: TypeAlias = Callable[..., Predictor]
+LoadMain: TypeAlias = Callable[..., Predictor]  # by the name of the main task
+
+TEXTS = [
+    "Where is my parcel?",
+    "no",
+    "The screen went black after two days and the shop does not answer my letters.",
+    "L'écran est rayé: qui m'aide?",
+    "屏幕坏了，怎么办",
+    "لا يعمل الجهاز",
+    "👩‍👩‍👧‍👦 family plan, please 🙂",
+    "Z̷̢͎a̵l̷g̵o combining  marks   and   spaces",
+    "a\nb\tc\r\nd",
+    "pneumonoultramicroscopicsilicovolcanoconiosis",
+    "word " * 700,
+    "It costs 1,299.00 € (incl. VAT) - is that right???",
+]
+
+
+# Of each task a model that can be used so.
+MODELS: dict[str, dict[str, Any]] = {
+    "text-classification": {},
+    "token-classification": {"architecture": BertForTokenClassification, "labels": ("O", "B-PER", "I-PER")},
+    "question-answering": {"architecture": BertForQuestionAnswering, "labels": ("LABEL_0", "LABEL_1")},
+    "fill-mask": {"architecture": BertForMaskedLM},
+    "next-sentence-prediction": {"architecture": BertForNextSentencePrediction},
+    "feature-extraction": {"architecture": BertModel},
+    "zero-shot-classification": {"labels": ("contradiction", "neutral", "entailment")},
+    "sentence-similarity": {"architecture": BertModel},
+    "rerank": {"labels": ("relevant",), "problem_type": None},
+    "tokenize": {"architecture": BertModel},
+}
+
+
+# Models by name on the server: how each is made and the task it is packed for; `tiny`, a classifier, is there already.
+HEADS: dict[str, tuple[dict[str, Any], str | None]] = {
+    "entities": (MODELS["token-classification"], None),
+    "answers": (MODELS["question-answering"], None),
+    "pretrained": ({"architecture": BertForPreTraining}, None),
+    "entailment": (MODELS["zero-shot-classification"], "zero-shot-classification"),
+    "reranker": (MODELS["rerank"], "rerank"),
+    "encoder": (MODELS["feature-extraction"], None),
+}
+
+
+def check_dialects(predictor: Predictor, items: list[Any], replies: list[Response]) -> None:
+    """Hold answers in every dialect against those to the items one by one.
+
+    Args:
+        replies: to the items as a list, to the first of them as `inputs`, to all of them as `inputs`, as `instances`
+            and as tensors.
+    """
+    singles = [told(reply) for reply in ask(predictor, *items)]
+    plain, one, many, kserve, v2 = map(told, replies)
+    for answers in (plain, [one], many, kserve["predictions"]):
+        for answer, single in zip(answers, singles, strict=False):
+            assert predictor.task.agree(single, answer, 1e-5)
+    (tensor,) = v2["outputs"]
+    assert (tensor["name"], tensor["datatype"], tensor["shape"]) == ("answer", "BYTES", [len(items)])
+
+
+def read_settings(path: Path) -> dict[str, str]:
+    """Return what a settings file sets, with what the environment says put over it where the file allows that."""
+    return {key: setting.value for key, setting in effective(path).items() if setting.is_set}
+
+
+def ask(predictor: Predictor, *values: Any, **request: Any) -> list[Response]:
+    """Answer JSON values, each as a request of its own, in one batch."""
+    return predictor.answer([Request(Body(serialize_value(value), JSON_TYPE), **request) for value in values])
+
+
+def told(reply: Response) -> Any:
+    """Return the JSON value of a reply."""
+    return loads(reply.content.decode())

