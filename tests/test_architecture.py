@@ -1,10 +1,14 @@
-"""The house: imports point one way, only the right rooms know JSON, TorchServe and transformers, nothing prints."""
+"""The structure of the repository, as docs/architecture.md states it: what may import what, and what is a command."""
 
 from __future__ import annotations
 
 import ast
 import doctest
 import importlib
+import importlib.metadata
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,33 +17,49 @@ import pytest
 from tests.support.samples import ROOT
 
 HANDLER = ROOT / "handler"
-ORDER = [
-    "errors",
-    "config",
-    "protocol",
-    "sequences",
-    "tokenization",
-    "batching",
-    "tasks",
-    "engine",
-    "explain",
-    "archive",
-    "telemetry",
-    "request_state",
-    "openapi",
-    "predictor",
-    "bert_handler",
+SCRIPTS = ROOT / "scripts"
+DOCUMENT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+HANDLER_MODULES = sorted(HANDLER.rglob("*.py"))
+PRODUCT_MODULES = [*HANDLER_MODULES, *sorted(SCRIPTS.rglob("*.py"))]
+COMMANDS = sorted(SCRIPTS.glob("*.py"))
+
+
+def table(header: str) -> list[list[str]]:
+    """Return the cells of the rows of the table of docs/architecture.md that begins with a header."""
+    lines = DOCUMENT.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"| {header} |")) + 2
+    rows: list[list[str]] = []
+    for line in lines[start:]:
+        if not line.startswith("|"):
+            return rows
+        rows.append([cell.strip() for cell in line.strip("|").split("|")])
+    return rows
+
+
+ALLOWED = {row[0].strip("`"): set(re.findall(r"`([^`]+)`", row[2])) for row in table("package")}
+OWNERS = {row[0].strip("`"): set(re.findall(r"`([^`]+)`", row[1])) for row in table("library")}
+READING_ORDER = [
+    line.split()[0].rstrip("/")
+    for line in (HANDLER / "__init__.py").read_text(encoding="utf-8").splitlines()
+    if re.match(r"[a-z_]+/?  ", line)
 ]
-MODULES = sorted(HANDLER.rglob("*.py"))
 
 
-def room(path: Path) -> str:
-    """Name the room of a module: the first part of its path in the package."""
+def module_of(path: Path) -> str:
+    """Return the name of the top-level module of the handler that a file belongs to."""
     return path.relative_to(HANDLER).parts[0].removesuffix(".py")
 
 
+def package_of(path: Path) -> str:
+    """Return the package of the table that a file belongs to, or "command"."""
+    parts = path.relative_to(ROOT).parts
+    if parts[0] == "scripts":
+        return "command" if len(parts) == 2 else "/".join(parts[:2])
+    return parts[0]
+
+
 def imports(path: Path) -> Iterator[str]:
-    """Yield every module imported at run time, `handler.x` for a name imported from the package itself."""
+    """Yield every name imported at run time, in full: `handler.x.y` for `from handler.x import y`."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     tree.body = [
         node for node in tree.body if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test))
@@ -48,40 +68,79 @@ def imports(path: Path) -> Iterator[str]:
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            inside = node.module == "handler"
-            yield from (f"handler.{alias.name}" if inside else node.module for alias in node.names)
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(HANDLER)))
-def test_imports_point_one_way(path: Path) -> None:
-    """A room imports only from rooms before it."""
-    if room(path) == "__init__":
+def file_of(name: str) -> Path | None:
+    """Return the file of this repository that an imported name is, or lies in; None for a library's."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        path = ROOT.joinpath(*parts[:end])
+        if path.with_suffix(".py").is_file():
+            return path.with_suffix(".py")
+        if (path / "__init__.py").is_file():
+            return path / "__init__.py"
+    return None
+
+
+def relative(path: Path) -> str:
+    """Return the path of a file in the repository."""
+    return str(path.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("path", PRODUCT_MODULES, ids=relative)
+def test_a_package_imports_only_what_the_table_allows(path: Path) -> None:
+    """Packages import one way; nothing imports a command or a test."""
+    package = package_of(path)
+    for name in imports(path):
+        target = file_of(name)
+        if target is None:
+            continue
+        imported = package_of(target)
+        assert imported != "tests", f"{relative(path)} imports {name}"
+        if imported != package:
+            assert imported != "command", f"{relative(path)} imports {name}, a command"
+            assert package == "command" or imported in ALLOWED[package], f"{relative(path)} imports {name}"
+
+
+def test_the_table_of_packages_is_complete() -> None:
+    """Each package has a row, and rows name only packages below them."""
+    packages = {package_of(path) for path in PRODUCT_MODULES} - {"command"}
+    assert packages == set(ALLOWED)
+    below: set[str] = set()
+    for package, allowed in ALLOWED.items():
+        assert allowed <= below
+        below.add(package)
+
+
+@pytest.mark.parametrize("path", HANDLER_MODULES, ids=relative)
+def test_handler_modules_import_in_reading_order(path: Path) -> None:
+    """A module of the handler imports only modules that its reading order lists before it."""
+    if module_of(path) == "__init__":
         assert not list(imports(path))
         return
-    place = ORDER.index(room(path))
+    position = READING_ORDER.index(module_of(path))
     for name in imports(path):
         if name.startswith("handler."):
             target = name.split(".")[1]
-            assert target == room(path) or ORDER.index(target) < place, f"{room(path)} imports {target}"
+            assert target == module_of(path) or READING_ORDER.index(target) < position, f"{path.name} imports {name}"
 
 
-@pytest.mark.parametrize(
-    ("library", "rooms"),
-    [
-        ("json", {"protocol"}),
-        ("ts", {"bert_handler"}),
-        ("transformers", {"tokenization", "engine"}),
-        ("yaml", {"config"}),
-    ],
-)
-def test_a_library_stays_in_its_rooms(library: str, rooms: set[str]) -> None:
-    """Only the door speaks TorchServe, only the wire touches JSON."""
-    users = {room(path) for path in MODULES for name in imports(path) if name.split(".")[0] == library}
-    assert users <= rooms
+def test_the_reading_order_is_complete() -> None:
+    """The package's docstring names every module."""
+    assert {*READING_ORDER, "__init__"} == {module_of(path) for path in HANDLER_MODULES}
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(HANDLER)))
-def test_nothing_prints_or_asserts(path: Path) -> None:
+@pytest.mark.parametrize("library", OWNERS)
+def test_a_library_stays_with_its_owners(library: str) -> None:
+    """Only `protocol` reads JSON, only `bert_handler` knows TorchServe."""
+    owners = {owner.removeprefix("handler/").removesuffix(".py") for owner in OWNERS[library]}
+    users = {module_of(path) for path in HANDLER_MODULES for name in imports(path) if name.split(".")[0] == library}
+    assert users <= owners
+
+
+@pytest.mark.parametrize("path", HANDLER_MODULES, ids=relative)
+def test_the_handler_never_prints_or_asserts(path: Path) -> None:
     """TorchServe obeys lines of a worker's output, and `python -O` drops assertions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         assert not isinstance(node, ast.Assert)
@@ -89,16 +148,28 @@ def test_nothing_prints_or_asserts(path: Path) -> None:
             assert node.func.id not in ("print", "eval", "exec")
 
 
-def test_the_reading_order_is_complete() -> None:
-    """The package's docstring names every room, in the order of imports."""
-    text = (HANDLER / "__init__.py").read_text(encoding="utf-8")
-    named = [line.split()[0].rstrip("/") for line in text.splitlines() if line[:1].islower()]
-    assert named == ORDER
-    assert {room(path) for path in MODULES} == {*ORDER, "__init__"}
-
-
-@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(HANDLER)))
-def test_worked_examples_are_true(path: Path) -> None:
+@pytest.mark.parametrize("path", HANDLER_MODULES, ids=relative)
+def test_examples_in_docstrings_are_true(path: Path) -> None:
     """Examples in docstrings run."""
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     assert doctest.testmod(importlib.import_module(name)).failed == 0
+
+
+@pytest.mark.parametrize("path", COMMANDS, ids=relative)
+def test_a_command_runs_as_a_program(path: Path) -> None:
+    """Every module directly in scripts/ is executable, has a main block, and its --help exits with 0."""
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith("#!/usr/bin/env python3")
+    assert path.stat().st_mode & 0o111
+    assert 'if __name__ == "__main__":' in text
+    run = subprocess.run([sys.executable, str(path), "--help"], capture_output=True, text=True, check=False, cwd="/")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.startswith("usage: ")
+
+
+def test_scripts_shadow_no_module() -> None:
+    """The folder of a command is first on its path: a name in it must not hide a library's."""
+    names = {path.stem for path in SCRIPTS.iterdir() if path.suffix in (".py", "") and path.name[0] not in "._"}
+    installed = set(importlib.metadata.packages_distributions())
+    assert names.isdisjoint(sys.stdlib_module_names)
+    assert names.isdisjoint(installed)

@@ -325,7 +325,19 @@ def test_the_engine_part_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize(
     "name",
-    ["arithmetic", "accounting", "tables", "tuning", "scaling", "peers", "accuracy", "load", "texts", "machine", "measure"],
+    [
+        "arithmetic",
+        "accounting",
+        "tables",
+        "tuning",
+        "scaling",
+        "peers",
+        "accuracy",
+        "load",
+        "texts",
+        "machine",
+        "measure",
+    ],
 )
 def test_examples_in_docstrings(name: str) -> None:
     """They run, without any of the peers."""
