@@ -1,4 +1,4 @@
-"""The Dockerfile against the checkout: what it copies exists, what runs in the image is in it, and nobody is let in."""
+"""Check the Dockerfile against the checkout: copied paths exist, commands are in the image, only two ports open."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STAGES = [number for number, (name, _) in enumerate(INSTRUCTIONS) if name == "FR
 
 def arguments(name: str) -> list[str]:
     """Return what follows each instruction of this name."""
-    return [rest for found, rest in INSTRUCTIONS if found == name]
+    return [rest for instruction, rest in INSTRUCTIONS if instruction == name]
 
 
 def copied() -> list[str]:
@@ -36,19 +36,19 @@ def environment() -> dict[str, str]:
 
 
 def program(line: str) -> list[str]:
-    """Return an exec-form command; the shell form, which keeps signals from the program, is no JSON."""
+    """Parse an exec-form command; the shell form, which swallows signals, is not JSON."""
     command: list[str] = json.loads(line)
     return command
 
 
 @pytest.mark.parametrize("path", copied())
-def test_what_is_copied_exists_and_is_let_in(path: str) -> None:
+def test_copied_paths_exist_and_are_not_ignored(path: str) -> None:
     assert (ROOT / path).exists()
     lines = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     assert f"!{path.split('/')[0]}" in lines
 
 
-def test_nothing_else_is_let_in() -> None:
+def test_everything_else_is_ignored() -> None:
     lines = [line for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line[:1] != "#"]
     assert lines[0] == "*"
     assert {line[1:] for line in lines if line.startswith("!")} == {path.split("/")[0] for path in copied()}
@@ -56,9 +56,9 @@ def test_nothing_else_is_let_in() -> None:
 
 def test_every_file_that_the_settings_name_is_copied() -> None:
     settings = read_settings(ROOT / "config.properties")
-    named = re.findall(r"[\w.-]+\.(?:xml|yaml|yml|json|properties)\b", " ".join(settings.values()))
-    assert named
-    assert set(named) <= set(copied())
+    file_names = re.findall(r"[\w.-]+\.(?:xml|yaml|yml|json|properties)\b", " ".join(settings.values()))
+    assert file_names
+    assert set(file_names) <= set(copied())
 
 
 def test_the_environment_opens_inference_and_metrics_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,8 +69,8 @@ def test_the_environment_opens_inference_and_metrics_and_nothing_else(monkeypatc
     assert settings["enable_envvars_config"] == "true", "TorchServe would ignore TS_* and listen on the loopback only"
     assert opened == {"TS_INFERENCE_ADDRESS", "TS_METRICS_ADDRESS"}
     for name in opened:
-        own, open_to_all = settings[name.removeprefix("TS_").lower()], environment()[name]
-        assert open_to_all == own.replace("127.0.0.1", "0.0.0.0") != own  # noqa: S104 - a setting of the image
+        loopback, all_interfaces = settings[name.removeprefix("TS_").lower()], environment()[name]
+        assert all_interfaces == loopback.replace("127.0.0.1", "0.0.0.0") != loopback  # noqa: S104 - a setting of the image
     ports = {environment()[name].rsplit(":", 1)[1] for name in opened}
     assert set(arguments("EXPOSE")[0].split()) == ports
     assert DEFAULTS["management_address"].rsplit(":", 1)[1] not in ports
@@ -87,7 +87,7 @@ def test_what_is_started_is_in_the_image_and_shares_a_run_folder() -> None:
     assert f"SERVE_RUN_DIR={program(arguments('VOLUME')[0])[0]} " in TEXT
 
 
-def test_the_process_is_nobody_in_particular() -> None:
+def test_the_process_runs_as_a_numeric_user() -> None:
     user = [int(number) for number in arguments("USER")[-1].split(":")]
     assert len(user) == 2
     assert 0 not in user

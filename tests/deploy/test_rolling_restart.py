@@ -1,6 +1,6 @@
-"""Two servers behind the gateway restart one after the other, and no client sees it (F5).
+"""Test that clients see no error while two servers behind the gateway restart one after the other (F5).
 
-ROLLING_RESTARTS in the environment repeats it, e.g. twenty times.
+ROLLING_RESTARTS in the environment sets the number of rounds.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from scripts.benchmark.accounting import Ledger, scores_of
 from tests.support.replicas import Clients, replicas, rounds
 
 WORDS = ["parcel", "refund", "screen", "invoice", "battery", "address", "manual", "colour"]
-TEXTS_A_ROUND = 3000
+TEXTS_PER_ROUND = 3000
 
 
 def texts_of(count: int) -> list[str]:
-    """Make texts that are all different."""
+    """Return distinct texts."""
     return [f"{WORDS[index % 8]} {index} {WORDS[index // 8 % 8]}" for index in range(count)]
 
 
 @pytest.mark.server
 def test_no_client_sees_a_rolling_restart(mar: Path, predictor: Predictor) -> None:
-    """Every question has its own answer, also while a server is away; then that one takes its share."""
-    texts = texts_of(TEXTS_A_ROUND * rounds())
-    known = [scores_of(answer) for answer in predictor.answer_items(texts, {"top_k": None})]
-    ledger = Ledger(known, predictor.engine.precision.tolerance)
+    """Every request gets its own answer, also while a server is down; afterwards that server gets requests again."""
+    texts = texts_of(TEXTS_PER_ROUND * rounds())
+    expected = [scores_of(answer) for answer in predictor.answer_items(texts, {"top_k": None})]
+    ledger = Ledger(expected, predictor.engine.precision.tolerance)
     with (
         tempfile.TemporaryDirectory(prefix="rolling-") as folder,
         replicas(Path(folder), mar.parent) as (gateway, pair),
@@ -36,14 +36,17 @@ def test_no_client_sees_a_rolling_restart(mar: Path, predictor: Predictor) -> No
         with Clients(gateway, "/predictions/tiny", texts, ledger) as clients:
             for server in pair * rounds():
                 clients.wait_for(20)
-                before = ledger.right
+                right_before = ledger.right
                 server.stop()
                 server.start()
                 server.wait()
-                assert ledger.right > before + 20, "somebody was asked meanwhile"
-                taken = server.live.metric("ts_inference_requests_total")
+                assert ledger.right > right_before + 20, "the other server answered meanwhile"
+                requests_before = server.live.metric("ts_inference_requests_total")
                 clients.wait_for(20)
-                assert server.live.metric("ts_inference_requests_total") > taken, "it is asked again"
-        told = ledger.to_json()
-    assert (told, clients.failures) == ({**told, "right": told["sent"], "refused": 0, "failed": 0, "wrong": 0}, {})
-    assert 100 < told["sent"] < len(texts), "there was always something left to ask"
+                assert server.live.metric("ts_inference_requests_total") > requests_before, "it gets requests again"
+        counts = ledger.to_json()
+    assert (counts, clients.failures) == (
+        {**counts, "right": counts["sent"], "refused": 0, "failed": 0, "wrong": 0},
+        {},
+    )
+    assert 100 < counts["sent"] < len(texts), "the clients never ran out of texts"

@@ -1,4 +1,4 @@
-"""SECURITY.md: it speaks of the libraries that are really there, and names tests that exist."""
+"""Check that SECURITY.md covers the installed libraries and names tests that exist."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def jar() -> zipfile.ZipFile:
     return zipfile.ZipFile(Path(spec.submodule_search_locations[0]) / "frontend" / "model-server.jar")
 
 
-def test_the_frontend_is_the_one_that_was_looked_at(jar: zipfile.ZipFile) -> None:
+def test_the_frontend_is_the_assessed_version(jar: zipfile.ZipFile) -> None:
     """Its version, that of every netty module, and of gRPC."""
     assert version("torchserve") in TEXT
     with jar:
         netty = jar.read("META-INF/io.netty.versions.properties").decode()
         versions = set(re.findall(r"^netty-(?!tcnative)[\w-]+\.version=(.*)\.Final$", netty, re.MULTILINE))
-        (used,) = versions
-        assert f"### netty {used} " in TEXT
+        (netty_version,) = versions
+        assert f"### netty {netty_version} " in TEXT
         grpc = re.findall(rb"[^\d.](1\.\d+\.\d+)[^\d.]", jar.read("io/grpc/internal/GrpcUtil.class"))
         assert f"gRPC {grpc[0].decode()} " in TEXT
 
 
-def test_nothing_of_the_pipeline_that_is_said_to_be_missing_is_there(jar: zipfile.ZipFile) -> None:
-    """TorchServe's classes name none of netty's parts that the table calls unreachable."""
+def test_parts_listed_as_absent_are_absent(jar: zipfile.ZipFile) -> None:
+    """TorchServe's classes reference none of netty's parts that the table lists as unreachable."""
     absent = (b"http2/", b"compression/", b"haproxy/", b"HttpContentDecompressor", b"SniHandler", b"HttpClientCodec")
     with jar:
         for name in jar.namelist():

@@ -20,7 +20,7 @@ from tests.reliability.client import Answer, Client
 from tests.reliability.oracle import Exam
 from tests.reliability.plan import SCENARIOS
 from tests.reliability.result import Verdict
-from tests.support.gateway import Recorder, http
+from tests.support.gateway import RecordingServer, http_response
 from tests.support.samples import ROOT
 
 EXAM = Exam(
@@ -69,12 +69,17 @@ def test_every_end_of_a_request_is_told_apart(came: Answer, kind: str) -> None:
 
 @pytest.mark.parametrize(
     ("sent", "status", "surplus"),
-    [(http("200 OK", b"{}"), 200, 0), (http("200 OK", b"{}") + b"more", 200, 1), (b"", 0, 0), (b"HTTP/1.1 200", 0, 0)],
+    [
+        (http_response("200 OK", b"{}"), 200, 0),
+        (http_response("200 OK", b"{}") + b"more", 200, 1),
+        (b"", 0, 0),
+        (b"HTTP/1.1 200", 0, 0),
+    ],
     ids=["whole", "more", "nothing", "torn"],
 )
 def test_the_client_notices_what_a_server_does(sent: bytes, status: int, surplus: int) -> None:
     """Bytes that nobody asked for, and answers that never come or end too early."""
-    recorder = Recorder(sent)
+    recorder = RecordingServer(sent)
 
     async def ask() -> tuple[Answer, int]:
         client = Client("127.0.0.1", recorder.port)

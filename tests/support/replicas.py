@@ -1,4 +1,4 @@
-"""Several TorchServes behind one gateway, and clients that keep asking while one of them is away."""
+"""Run several TorchServes behind one gateway, and clients that send requests while one of them restarts."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from tests.support.gateway import Gateway, running
 from tests.support.live import Live, activated, own_config
 from tests.support.samples import JSON_TYPE, ROOT
 
-PATIENCE_S = 120  # that a start or a stop may take on a busy machine
+TIMEOUT_S = 120  # of a start or a stop on a busy machine
 
 
 @dataclass
 class Replica:
-    """One TorchServe in the foreground, as it runs in a container."""
+    """One TorchServe in the foreground, as in a container."""
 
     live: Live
     process: subprocess.Popen[bytes] | None = None
 
     @classmethod
     def within(cls, folder: Path, store: Path) -> Replica:
-        """Make settings with ports of its own."""
+        """Create a replica with settings for free ports."""
         folder.mkdir()
         config, ports = own_config(folder)
         return cls(Live(folder, config, store, ports))
 
     @property
     def key_file(self) -> Path:
-        """Where its keys will be."""
+        """Return the path of its key_file.json, which it writes at its start."""
         return self.live.run_dir / "key_file.json"
 
     def start(self) -> None:
-        """Start it with every model of the store."""
+        """Start it with all models of the store."""
         folders = {"--config": self.live.config, "--run-dir": self.live.run_dir, "--model-store": self.live.store}
         options = [str(word) for option in folders.items() for word in option]
         environment = {name: value for name, value in activated().items() if name != "PYTHONPATH"}
@@ -58,8 +58,8 @@ class Replica:
             )
 
     def wait(self) -> None:
-        """Wait until its models are ready."""
-        starting, deadline = self.live.run_dir / "run" / "starting", time.monotonic() + PATIENCE_S
+        """Wait until all models are ready."""
+        starting, deadline = self.live.run_dir / "run" / "starting", time.monotonic() + TIMEOUT_S
         while not self.key_file.exists() or starting.exists():
             assert self.process
             assert self.process.poll() is None, (self.live.run_dir / "output").read_text()
@@ -67,33 +67,33 @@ class Replica:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """Stop it as `docker stop` does; raises where it does not end well."""
+        """Stop it as `docker stop` does; fail unless it exits with 0."""
         if self.process:
             self.process.send_signal(signal.SIGTERM)
-            code = self.process.wait(PATIENCE_S)
+            code = self.process.wait(TIMEOUT_S)
             self.process = None
             assert code == 0, (self.live.run_dir / "output").read_text()
 
 
 @contextmanager
 def replicas(folder: Path, store: Path, count: int = 2) -> Iterator[tuple[Gateway, list[Replica]]]:
-    """Run several servers and the gateway before them."""
-    made = [Replica.within(folder / str(number), store) for number in range(count)]
+    """Run several servers behind a gateway."""
+    started = [Replica.within(folder / str(number), store) for number in range(count)]
     with ExitStack() as stack:
-        for replica in made:
+        for replica in started:
             stack.callback(replica.stop)
             replica.start()
-        for replica in made:
+        for replica in started:
             replica.wait()
-        first, *others = [(replica.live.ports["inference_address"], replica.key_file) for replica in made]
-        yield stack.enter_context(running(folder / "gateway", *first, others=others)), made
+        first, *others = [(replica.live.ports["inference_address"], replica.key_file) for replica in started]
+        yield stack.enter_context(running(folder / "gateway", *first, others=others)), started
 
 
 @dataclass
 class Clients:
-    """Threads that ask one text after the other, each once, over connections that they keep.
+    """Threads that send each text once over persistent connections.
 
-    They try nothing again: whatever is not the known answer stands in the ledger.
+    They never retry: every response that differs from the expected one is counted in the ledger.
     """
 
     gateway: Gateway
@@ -107,7 +107,7 @@ class Clients:
     def __enter__(self) -> Clients:
         self._next = itertools.count()
         self._stopped = threading.Event()
-        self._threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(self.count)]
+        self._threads = [threading.Thread(target=self._send_texts, daemon=True) for _ in range(self.count)]
         for thread in self._threads:
             thread.start()
         return self
@@ -118,21 +118,21 @@ class Clients:
             thread.join(30)
 
     def wait_for(self, answers: int) -> None:
-        """Wait until so many more questions are answered."""
-        wanted, deadline = self.ledger.right + answers, time.monotonic() + PATIENCE_S
-        while self.ledger.right < wanted:
+        """Wait for this many more correct responses."""
+        target, deadline = self.ledger.right + answers, time.monotonic() + TIMEOUT_S
+        while self.ledger.right < target:
             assert time.monotonic() < deadline, self.ledger.to_json()
             time.sleep(0.05)
 
-    def _ask(self) -> None:
+    def _send_texts(self) -> None:
         context = ssl.create_default_context(cafile=str(self.gateway.folder / "ca.pem"))
         connection = HTTPSConnection("localhost", self.gateway.port, timeout=60, context=context)
         headers = {"Authorization": f"Bearer {self.gateway.key}", "Content-Type": JSON_TYPE}
         while not self._stopped.wait(self.pause_s) and (index := next(self._next)) < len(self.texts):
-            question = {"inputs": [self.texts[index]], "parameters": {"top_k": None}}
+            request = {"inputs": [self.texts[index]], "parameters": {"top_k": None}}
             status, answers = 0, None
             try:
-                connection.request("POST", self.path, json.dumps(question), headers)
+                connection.request("POST", self.path, json.dumps(request), headers)
                 response = connection.getresponse()
                 status, body = response.status, response.read()
                 answers = json.loads(body)
@@ -144,5 +144,5 @@ class Clients:
 
 
 def rounds() -> int:
-    """How often a long run repeats: ROLLING_RESTARTS in the environment."""
+    """Return the repetitions of a long run: ROLLING_RESTARTS in the environment."""
     return int(os.environ.get("ROLLING_RESTARTS", "1"))
