@@ -5,7 +5,7 @@
 #   with models     add --target with-models: the archives of model_store/ become part of the image
 #   run             docker run -p 8080:8080 -v "$PWD/model_store:/app/model_store:ro" bert-on-torchserve
 #   keys            docker exec CONTAINER cat /app/run/key_file.json
-#   stop            docker stop -t 40 CONTAINER: requests get 30 seconds to finish, docker's own patience is 10
+#   stop            docker stop -t 40 CONTAINER: requests get 30 seconds to finish, docker's default is 10
 #
 # It needs no network, no capability and no writable file system but /app/run, where TorchServe unpacks every archive:
 # a tmpfs there costs memory as large as the models. Archives must be readable by user 10001.
@@ -22,15 +22,15 @@ WORKDIR /app
 COPY requirements/ requirements/
 COPY scripts/setup.sh scripts/setup.sh
 
-# pip's own index has only the torch that carries CUDA (several GB on x86-64): say so before it is downloaded, not after.
+# pip's own index has only the torch that carries CUDA (several GB on x86-64): fail before the download, not after.
 RUN case "$DEVICE:$TORCH_INDEX_URL" in \
       cpu:) echo "TORCH_INDEX_URL is empty: give PyTorch's index of CPU wheels, or DEVICE=cuda" >&2; exit 1 ;; \
       cpu:* | cuda:*) ;; \
       *) echo "DEVICE=$DEVICE is unknown: cpu or cuda" >&2; exit 1 ;; \
     esac \
  && scripts/setup.sh --serve \
- && found=$(.venv/bin/python -c 'import torch; print("cuda" if torch.version.cuda else "cpu")') \
- && if [ "$found" != "$DEVICE" ]; then echo "DEVICE=$DEVICE, but the torch of this index is for $found" >&2; exit 1; fi
+ && torch_device=$(.venv/bin/python -c 'import torch; print("cuda" if torch.version.cuda else "cpu")') \
+ && if [ "$torch_device" != "$DEVICE" ]; then echo "DEVICE=$DEVICE, but the torch of this index is for $torch_device" >&2; exit 1; fi
 
 # Headers, test suites and test programs of the packages, and pip: about 250 MB that no server reads.
 # Of torch/bin only torch_shm_manager is ever started, by torch.multiprocessing.
@@ -56,9 +56,9 @@ RUN if [ "$DEVICE" = cuda ]; then \
     fi
 
 # SERVE_RUN_DIR: where serve.sh and models.py look for the server, also under `docker exec`.
-# HF_*, TRANSFORMERS_*: a model comes from its archive; asking a hub would hang where there is no network.
+# HF_*, TRANSFORMERS_*: a model comes from its archive; asking a hub would hang without a network.
 # TS_*: from outside the container only inference and metrics are reachable; management stays on loopback, because
-# whoever reaches it can scale and stop models. config.properties allows them (enable_envvars_config).
+# its clients can scale and stop models. config.properties allows them (enable_envvars_config).
 # USER: libraries that name a cache after the user find no name for a bare number, and fail.
 # *_CACHE_DIR: where kernels for a GPU are kept; they are loaded from there, which a mount with `noexec` would forbid.
 # NVIDIA_DRIVER_CAPABILITIES: what of the driver NVIDIA's container toolkit brings in.
@@ -87,8 +87,8 @@ COPY --chmod=555 scripts/ scripts/
 COPY --chmod=555 handler/ handler/
 
 ARG VERSION=0.1.0
-# What is in the image, for whoever finds it: commit and time of the build, address of the repository. After the big
-# layers, which a new time would make anew.
+# Origin of the image: commit and time of the build, address of the repository. After the big layers, which a new time
+# would rebuild.
 #   --build-arg REVISION=$(git rev-parse HEAD) --build-arg CREATED=$(date -u +%FT%TZ) --build-arg SOURCE=...
 ARG REVISION=
 ARG CREATED=
@@ -101,7 +101,7 @@ LABEL org.opencontainers.image.title="bert-on-torchserve" \
       org.opencontainers.image.created="${CREATED}" \
       org.opencontainers.image.source="${SOURCE}"
 
-# A number, not a name: Kubernetes' runAsNonRoot cannot see who a name is.
+# A number, not a name: Kubernetes' runAsNonRoot cannot resolve names.
 USER 10001:10001
 # The only place that is written: keys, pid file, sockets and the unpacked archives.
 VOLUME ["/app/run"]
@@ -113,10 +113,10 @@ EXPOSE 8080 8082
 HEALTHCHECK --interval=30s --timeout=45s --start-period=120s --retries=3 \
     CMD ["/app/scripts/serve.sh", "status"]
 
-# In exec form SIGTERM reaches serve.sh, which lets the requests that are here finish and then stops TorchServe. It stays
-# process 1 and, being bash, reaps whatever TorchServe's workers leave behind: no init is needed.
+# In exec form SIGTERM reaches serve.sh, which lets accepted requests finish and then stops TorchServe. It stays
+# process 1 and, being bash, reaps orphaned children of TorchServe's workers: no init is needed.
 ENTRYPOINT ["/app/scripts/serve.sh", "run"]
-# Every archive of the store. Arguments of `docker run` take this place, e.g. --models intents --grace 60
+# Every archive of the store. Arguments of `docker run` replace it, e.g. --models intents --grace 60
 CMD ["--models", "all"]
 
 # ---- docker build --target with-models: a deployment that is one image ------------------------------------------------
