@@ -42,11 +42,29 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect what only a GPU can show where there is none: a test that is skipped has never held anything."""
+    """Deselect the tests for a GPU where there is none, and give tests that share fixtures to one process.
+
+    The tests of the quickstart's server form one group, the others one for each module. Groups that wait for a server
+    come first, so that no process ends long after the others.
+    """
     if not torch.cuda.is_available():
-        left_out = [item for item in items if item.get_closest_marker("cuda")]
-        items[:] = [item for item in items if item not in left_out]
-        config.hook.pytest_deselected(items=left_out)
+        deselected = [item for item in items if item.get_closest_marker("cuda")]
+        items[:] = [item for item in items if not item.get_closest_marker("cuda")]
+        config.hook.pytest_deselected(items=deselected)
+    for item in items if config.pluginmanager.hasplugin("xdist") else ():
+        item.add_marker(pytest.mark.xdist_group("live" if uses_live(item) else item.nodeid.partition("::")[0]))
+    items.sort(key=lambda item: (not uses_live(item), not item.get_closest_marker("server")))
+
+
+def uses_live(item: pytest.Item) -> bool:
+    """Tell whether a test asks the server that the quickstart starts."""
+    return "live" in getattr(item, "fixturenames", ())
+
+
+def pytest_configure() -> None:
+    """Give PyTorch one thread in each of several test processes: they share the cores."""
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
