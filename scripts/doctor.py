@@ -14,9 +14,9 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from handler.protocol import JSON
 from scripts.archives.store import Store
 from scripts.cli.console import run, say, table
-from scripts.client.http import JSON
 from scripts.client.server import Server, add_options
 from scripts.client.settings import Setting
 from scripts.operations import inventory

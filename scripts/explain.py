@@ -18,10 +18,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+from handler.protocol import JSON
 from scripts.cli.console import progress, run, say, table
 from scripts.client.backends import load
 from scripts.client.explanation_page import Explained, page
-from scripts.client.http import JSON, Inference
+from scripts.client.http import Inference
 from scripts.client.questions import add_sources, read_questions
 from scripts.client.server import Server, add_options
 

@@ -22,11 +22,11 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+from handler.protocol import JSON
 from scripts.cli.console import progress, run, say
 from scripts.cli.options import json_object, positive_int
 from scripts.client.answers import Lines, Table, is_error, resume
 from scripts.client.backends import Answerer, ask_server, load_local
-from scripts.client.http import JSON
 from scripts.client.questions import add_sources, read_questions, skip
 from scripts.client.server import add_options
 

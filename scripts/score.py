@@ -18,9 +18,9 @@ import argparse
 import time
 from pathlib import Path
 
+from handler.protocol import JSON
 from scripts.cli.console import ScriptError, progress, run, say
 from scripts.cli.options import json_object, positive_int
-from scripts.client.http import JSON
 from scripts.scoring import cluster
 from scripts.scoring.corpus import Columns, sources
 from scripts.scoring.job import Job, fingerprint

@@ -28,7 +28,7 @@ from transformers import (
 from handler.config import ModelConfig, ServingConfig
 from handler.predictor import Predictor
 from scripts.archives.build import build
-from tests.support.fake_server import StandIn
+from tests.support.fake_server import FakeServer
 from tests.support.live import Live, own_config
 from tests.support.samples import BASE, HEADS, MODELS, ROOT, LoadMain, MakeModel, MakePredictor
 
@@ -179,9 +179,9 @@ def heads(live: Live, make_model: MakeModel) -> Mapping[str, Path]:
 
 
 @pytest.fixture
-def stand_in(tmp_path: Path) -> Iterator[StandIn]:
+def fake_server(tmp_path: Path) -> Iterator[FakeServer]:
     """Return a running server that answers as TorchServe does."""
-    with StandIn(tmp_path) as server:
+    with FakeServer(tmp_path) as server:
         yield server
 
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from handler import archive
+from handler.protocol import JSON
 from scripts.cli.console import ROOT, ScriptError
-from scripts.client.http import JSON
 from scripts.client.server import Server
 
 KEPT = ".kept"

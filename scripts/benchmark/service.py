@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -19,9 +17,8 @@ from typing import Any
 from scripts.benchmark.http import Address, Client
 from scripts.cli.console import ROOT, ScriptError
 from scripts.client.http import Inference
+from scripts.client.ports import free_ports, with_free_ports
 from scripts.client.server import Server
-
-PORTS = ("inference_address", "management_address", "metrics_address", "grpc_inference_port", "grpc_management_port")
 
 
 @contextlib.contextmanager
@@ -33,7 +30,8 @@ def torchserve(*archives: Path) -> Iterator[dict[str, Address]]:
         for mar in archives:
             shutil.copy(mar, home / "store")
         config = home / "config.properties"
-        config.write_text(own_ports((ROOT / "config.properties").read_text(encoding="utf-8")), encoding="utf-8")
+        settings, _ = with_free_ports((ROOT / "config.properties").read_text(encoding="utf-8"))
+        config.write_text(settings, encoding="utf-8")
         where = ["--config", str(config), "--run-dir", str(home)]
         try:
             serve("start", *where, "--model-store", str(home / "store"), "--models", *(mar.stem for mar in archives))
@@ -104,21 +102,3 @@ def stop(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(psutil.Error):
             one.kill()
     process.wait(timeout=10)
-
-
-def own_ports(settings: str) -> str:
-    """Give a server's settings ports that nobody listens on now."""
-    for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True):
-        settings, changed = re.subn(rf"(?m)^({name}=(?:http://127\.0\.0\.1:)?)\d+", rf"\g<1>{port}", settings)
-        if changed != 1:
-            raise ScriptError(f"config.properties has no {name} on 127.0.0.1 to put another port in")
-    return settings
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]

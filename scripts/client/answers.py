@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import IO
 
+from handler.protocol import JSON
 from scripts.cli.console import ScriptError, table
-from scripts.client.http import JSON
 
 
 def is_error(answer: JSON) -> bool:

@@ -16,8 +16,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from handler.protocol import JSON
 from scripts.cli.console import ScriptError
-from scripts.client.http import JSON, Inference
+from scripts.client.http import Inference
 from scripts.client.server import NotRunning, Refused, Server, Unavailable, UnknownModel
 
 if TYPE_CHECKING:

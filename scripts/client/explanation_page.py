@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
-from scripts.client.http import JSON
+from handler.protocol import JSON
 
 STYLE = """
 :root { color-scheme: light dark; --for: 33, 102, 172; --against: 224, 130, 20; --line: #8884; }

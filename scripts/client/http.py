@@ -7,17 +7,15 @@ JSON. Where the server listens and where its keys are is told by scripts/client/
 from __future__ import annotations
 
 import json
-import threading
 import time
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import quote, urlencode
 
-import requests
-
+from handler.protocol import JSON
+from scripts.client.connection import Connections, RawResponse
 from scripts.client.server import NotRunning, Refused, Server, ServerError, Unauthorized, Unavailable, UnknownModel
 
-JSON: TypeAlias = Any  # what json.loads returns
 BAD_REQUEST, NOT_FOUND, TOO_LARGE, UNPROCESSABLE = 400, 404, 413, 422
 BUSY = (500, 503)  # a worker died; the queue is full, or an unexpected failure
 # 507, where a worker was killed (as the kernel does when memory is short) or ends because its GPU failed.
@@ -32,7 +30,7 @@ class Port:
     def __init__(self, server: Server, base: str) -> None:
         self.server = server
         self.base = base
-        self._local = threading.local()
+        self._connections = Connections(base)
 
     def request(
         self,
@@ -54,27 +52,17 @@ class Port:
             content, headers["Content-Type"] = json.dumps(value).encode(), "application/json"
         elif content is not None:
             headers["Content-Type"] = "text/plain; charset=utf-8"
-        asked = {name: str(setting) for name, setting in (parameters or {}).items() if setting is not None}
+        query = urlencode({name: str(value) for name, value in (parameters or {}).items() if value is not None})
+        target = f"{path}?{query}" if query else path
         try:
-            response = self._session().request(
-                method, self.base + path, data=content, params=asked, headers=headers, timeout=(5, timeout)
-            )
-        except requests.Timeout as error:
+            response = self._connections.request(method, target, content, headers, timeout)
+        except TimeoutError as error:
             raise Unavailable(f"no answer from {self.base} within {timeout:g} seconds") from error
-        except requests.ConnectionError as error:
-            if "Connection refused" in str(error):
-                raise NotRunning(f"no server at {self.base}: scripts/serve.sh start") from error
+        except ConnectionRefusedError as error:
+            raise NotRunning(f"no server at {self.base}: scripts/serve.sh start") from error
+        except OSError as error:
             raise Unavailable(f"the connection to {self.base} broke") from error
-        except requests.RequestException as error:
-            raise Unavailable(f"no usable answer from {self.base} ({type(error).__name__})") from error
         return self._read(response)
-
-    def _session(self) -> requests.Session:
-        if not hasattr(self._local, "session"):
-            self._local.session = requests.Session()
-            self._local.session.trust_env = False  # neither a proxy nor .netrc, whose password would replace the key
-        session: requests.Session = self._local.session
-        return session
 
     def _authorization(self) -> dict[str, str]:
         if not self.server.authorized:
@@ -85,17 +73,17 @@ class Port:
         """Read this port's key."""
         return self.server.key(self.kind)
 
-    def _read(self, response: requests.Response) -> JSON:
+    def _read(self, response: RawResponse) -> JSON:
         try:
-            answer = response.json()
+            answer = json.loads(response.content)
         except ValueError:
             answer = None
-        if response.status_code < BAD_REQUEST:
+        if response.status < BAD_REQUEST:
             if answer is None:
                 raise Unavailable(f"{self.base} answered without JSON: is it a TorchServe?")
             return answer
         error = answer if isinstance(answer, dict) else {}
-        status, kind = response.status_code, str(error.get("type", response.reason))
+        status, kind = response.status, str(error.get("type", response.reason))
         message = str(error.get("message", "")) or "the server gave no reason"
         if status == TOO_LARGE and not error:  # from the HTTP library, before TorchServe sees the request
             kind, message = "InputTooLong", "the request is larger than the server's max_request_size"

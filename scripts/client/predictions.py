@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from scripts.client.http import JSON
+from handler.protocol import JSON
 
 Place = tuple[JSON, ...]
 

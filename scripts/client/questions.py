@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from handler.protocol import JSON
 from scripts.cli.console import ScriptError, say
-from scripts.client.http import JSON
 
 TEXT = "text"  # the column, unless another is named
 

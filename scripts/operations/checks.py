@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from handler.config import ModelConfig
+from scripts.client.ports import PORTS
 from scripts.client.settings import KEYS, listens_to_environment, nearest, variable
-from scripts.operations.inventory import PORTS, WORKER_BYTES, Facts, Packed, address_of
+from scripts.operations.inventory import WORKER_BYTES, Facts, Packed, address_of
 
 Level = Literal["error", "warning", "note"]
 LOOPBACK = ("127.", "localhost", "::1")

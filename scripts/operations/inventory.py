@@ -20,14 +20,15 @@ import yaml
 
 from handler.config import ModelConfig, usable_cores
 from handler.errors import ConfigError
+from handler.protocol import JSON
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ROOT, ScriptError
-from scripts.client.http import JSON, Management, Model
+from scripts.client.http import Management, Model
+from scripts.client.ports import PORTS
 from scripts.client.server import NotRunning, Server, ServerError
 from scripts.client.settings import Setting, effective
 
 VARIABLES = ("JAVA_HOME", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "PYTHONPATH", "SERVE_RUN_DIR", "LOG_LOCATION")
-PORTS = ("inference_address", "management_address", "metrics_address", "grpc_inference_port", "grpc_management_port")
 WORKER_BYTES = 500_000_000  # Python, torch and what a forward pass needs, beside the weights (rough)
 
 

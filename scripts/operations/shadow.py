@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+from handler.protocol import JSON
 from scripts.benchmark.arithmetic import quantile
 from scripts.cli.console import ScriptError, say, table
-from scripts.client.http import JSON, Inference
+from scripts.client.http import Inference
 from scripts.client.predictions import scores, verdict
 from scripts.client.questions import read_questions
 from scripts.client.server import Refused, Unavailable, UnknownModel

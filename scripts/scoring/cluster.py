@@ -16,8 +16,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from handler.config import usable_cores
+from handler.protocol import JSON
 from scripts.cli.console import ScriptError
-from scripts.client.http import JSON
 from scripts.scoring.job import Job
 from scripts.scoring.scorer import Scorer, Setup
 

@@ -17,8 +17,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from handler.protocol import JSON
 from scripts.cli.console import ScriptError
-from scripts.client.http import JSON
 from scripts.client.questions import TEXT, question_of
 from scripts.readers.tables import headed
 

@@ -17,8 +17,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from handler.protocol import JSON
 from scripts.cli.console import ScriptError
-from scripts.client.http import JSON
 from scripts.scoring import corpus
 from scripts.scoring.corpus import Part, Source
 from scripts.scoring.output import OUTPUTS

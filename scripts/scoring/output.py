@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from handler.protocol import JSON
 from scripts.cli.console import ScriptError
 from scripts.client.answers import is_error, line_of
-from scripts.client.http import JSON
 from scripts.scoring.corpus import Row
 
 

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from handler.protocol import JSON
 from scripts.cli.console import ScriptError
 from scripts.client.answers import is_error
-from scripts.client.http import JSON
 from scripts.scoring.corpus import Columns, Part, Row, Source
 from scripts.scoring.job import fingerprint
 from scripts.scoring.output import OUTPUTS, Shape

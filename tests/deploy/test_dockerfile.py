@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from scripts.cli.console import ROOT
 from scripts.client.settings import DEFAULTS
 from tests.support.samples import read_settings
 
-ROOT = Path(__file__).resolve().parents[2]
 TEXT = (ROOT / "Dockerfile").read_text(encoding="utf-8")
 CODE = re.sub(r"^\s*#.*\n", "", TEXT, flags=re.MULTILINE)
 INSTRUCTIONS = [tuple(line.split(maxsplit=1)) for line in CODE.replace("\\\n", " ").splitlines() if line.strip()]

@@ -19,7 +19,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.fake_server import INFERENCE_KEY, StandIn
+from scripts.client.ports import free_ports
+from tests.support.fake_server import INFERENCE_KEY, FakeServer
 from tests.support.gateway import (
     CONFIG,
     KEY,
@@ -32,19 +33,19 @@ from tests.support.gateway import (
     running,
     wait_until,
 )
-from tests.support.live import Live, free_ports
+from tests.support.live import Live
 from tests.support.samples import ROOT, read_settings
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StandIn]:
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FakeServer]:
     """Return a fake TorchServe, shared by all tests of this file."""
-    with StandIn(tmp_path_factory.mktemp("toy")) as server:
+    with FakeServer(tmp_path_factory.mktemp("toy")) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
-def gateway(toy: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
+def gateway(toy: FakeServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     """Return a gateway in front of the fake TorchServe."""
     port = int(read_settings(toy.config)["inference_address"].rsplit(":", 1)[1])
     with running(tmp_path_factory.mktemp("gateway"), port, toy.run_dir / "key_file.json") as server:
@@ -52,7 +53,7 @@ def gateway(toy: StandIn, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.mark.parametrize("path", ["/predictions/toy", "/predictions/toy/1.0", "/predictions/toy/1.0/zero-shot"])
-def test_a_request_is_forwarded(gateway: Gateway, toy: StandIn, path: str) -> None:
+def test_a_request_is_forwarded(gateway: Gateway, toy: FakeServer, path: str) -> None:
     """The client sends the gateway's key; TorchServe receives its own."""
     response = gateway.request("POST", path, b"hello", Content_Type="text/plain; charset=utf-8")
     assert response.status == 200
@@ -71,7 +72,7 @@ def test_a_request_is_forwarded(gateway: Gateway, toy: StandIn, path: str) -> No
         ("/predictions/nobody", 404),
     ],
 )
-def test_every_inference_route_is_forwarded(gateway: Gateway, toy: StandIn, path: str, status: int) -> None:
+def test_every_inference_route_is_forwarded(gateway: Gateway, toy: FakeServer, path: str, status: int) -> None:
     response = gateway.request("POST", path)
     assert toy.requests[-1][:2] == ("POST", path)
     assert response.status == status
@@ -119,7 +120,7 @@ def test_every_inference_route_is_forwarded(gateway: Gateway, toy: StandIn, path
         ("GET", f"/ping?{MARKER}", 404),
     ],
 )
-def test_every_other_route_is_refused(gateway: Gateway, toy: StandIn, method: str, path: str, status: int) -> None:
+def test_every_other_route_is_refused(gateway: Gateway, toy: FakeServer, method: str, path: str, status: int) -> None:
     before = len(toy.requests)
     response = gateway.request(method, path)
     assert response.status == status
@@ -129,7 +130,7 @@ def test_every_other_route_is_refused(gateway: Gateway, toy: StandIn, method: st
     assert len(toy.requests) == before
 
 
-def test_a_ping_needs_no_key(gateway: Gateway, toy: StandIn) -> None:
+def test_a_ping_needs_no_key(gateway: Gateway, toy: FakeServer) -> None:
     """Load balancers have no key; TorchServe receives its own."""
     before = len(toy.requests)
     gateway.request("GET", "/ping", b"", Authorization=None, Content_Type=None)
@@ -151,7 +152,7 @@ def test_a_ping_needs_no_key(gateway: Gateway, toy: StandIn) -> None:
     ],
 )
 @pytest.mark.parametrize("path", ["/predictions/toy", "/models"])
-def test_a_key_is_needed(gateway: Gateway, toy: StandIn, authorization: str | None, path: str) -> None:
+def test_a_key_is_needed(gateway: Gateway, toy: FakeServer, authorization: str | None, path: str) -> None:
     """Missing, wrong, of another scheme, TorchServe's own: the same 401 on every route, so that routes stay unknown."""
     before = len(toy.requests)
     response = gateway.request("POST", path, Authorization=authorization)
@@ -173,13 +174,13 @@ def test_a_key_is_needed(gateway: Gateway, toy: StandIn, authorization: str | No
         ("application/jsonx", 415),
     ],
 )
-def test_forms_never_reach_torchserve(gateway: Gateway, toy: StandIn, content_type: str | None, status: int) -> None:
+def test_forms_never_reach_torchserve(gateway: Gateway, toy: FakeServer, content_type: str | None, status: int) -> None:
     before = len(toy.requests)
     assert gateway.request("POST", "/predictions/toy", b"a", Content_Type=content_type).status == status
     assert len(toy.requests) == before + (status == 200)
 
 
-def test_a_body_above_the_limit_is_refused_before_it_is_read(gateway: Gateway, toy: StandIn) -> None:
+def test_a_body_above_the_limit_is_refused_before_it_is_read(gateway: Gateway, toy: FakeServer) -> None:
     """By Content-Length and in chunks; the limit is that of TorchServe."""
     (limit,) = set(re.findall(r"client_(?:max_body|body_buffer)_size (\d+);", CONFIG))
     assert limit == read_settings(ROOT / "config.properties")["max_request_size"]
@@ -247,7 +248,7 @@ def test_errors_of_nginx_have_the_format_of_all_errors(gateway: Gateway, head: b
         b"Transfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\na\r\n0\r\n\r\n",
     ],
 )
-def test_ambiguous_framing_is_refused(gateway: Gateway, toy: StandIn, headers: bytes) -> None:
+def test_ambiguous_framing_is_refused(gateway: Gateway, toy: FakeServer, headers: bytes) -> None:
     """Nothing reaches TorchServe, and the connection closes: no later bytes are parsed as a request."""
     before = len(toy.requests)
     head = f"POST /predictions/toy HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n".encode()
@@ -259,7 +260,7 @@ def test_ambiguous_framing_is_refused(gateway: Gateway, toy: StandIn, headers: b
 
 
 @pytest.mark.parametrize("line", [b"POST /predictions/toy HTTP/2.0", b"POST  /predictions/toy HTTP/1.1 x", b"\x01\x02"])
-def test_a_malformed_request_line_is_refused(gateway: Gateway, toy: StandIn, line: bytes) -> None:
+def test_a_malformed_request_line_is_refused(gateway: Gateway, toy: FakeServer, line: bytes) -> None:
     before = len(toy.requests)
     response = gateway.send_raw(line + b"\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
     assert not response or re.match(rb"HTTP/1\.1 (400|505) ", response)
@@ -303,7 +304,7 @@ def test_a_request_id_is_logged_and_returned(gateway: Gateway) -> None:
     assert len(gateway.access_log(new_id)) == 1
 
 
-def test_a_full_queue_is_429_with_retry_after(gateway: Gateway, toy: StandIn) -> None:
+def test_a_full_queue_is_429_with_retry_after(gateway: Gateway, toy: FakeServer) -> None:
     """TorchServe sends 503 for a full queue; the 500 of a dead worker is forwarded unchanged."""
     toy.failures.extend([503, 500])
     response = gateway.request("POST", "/predictions/toy")
@@ -343,7 +344,7 @@ def test_the_rate_limit_counts_per_client(tmp_path: Path) -> None:
     assert all(response.headers["Retry-After"] == "1" for response in refused)
 
 
-def test_requests_in_flight_are_limited(toy: StandIn, tmp_path: Path) -> None:
+def test_requests_in_flight_are_limited(toy: FakeServer, tmp_path: Path) -> None:
     port = int(read_settings(toy.config)["inference_address"].rsplit(":", 1)[1])
     with running(tmp_path / "g", port, toy.run_dir / "key_file.json", {"of_client 128": "of_client 2"}) as server:
         toy.delay = 1.0

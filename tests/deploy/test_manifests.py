@@ -14,7 +14,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.support.live import PORTS
+from scripts.client.ports import PORTS
 from tests.support.samples import ROOT, read_settings
 
 DEPLOY = ROOT / "deploy"

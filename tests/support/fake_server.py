@@ -19,14 +19,14 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from handler.archive import MANIFEST, MODEL_CONFIG, OPENAPI
+from handler.protocol import JSON
 from scripts.archives.store import TORCHSERVE_MANIFEST, Archive
 
-JSON = Any
 INFERENCE_KEY, MANAGEMENT_KEY = "inferKey", "manageKy"
 NO_PID = 5_000_000  # larger than Linux gives to a process
 
 
-class StandIn:
+class FakeServer:
     """One model, `toy`, that answers a text with itself in capitals; the text `bad` cannot be answered.
 
     `failures` are used up one a prediction: a status, or "reset" for a connection that breaks.
@@ -49,7 +49,7 @@ class StandIn:
         self.busy = 0  # times that a version still has a request waiting, when asked
         self._lock = threading.Lock()
 
-    def __enter__(self) -> StandIn:
+    def __enter__(self) -> FakeServer:
         self.log.parent.mkdir(parents=True)
         self._servers = [self._serve(self.predict, INFERENCE_KEY), self._serve(self.manage, MANAGEMENT_KEY)]
         inference, management = (server.server_port for server in self._servers)
@@ -172,7 +172,7 @@ class StandIn:
         return 202, {"status": "Processing worker updates..."}
 
     def _serve(self, answer: Callable[[str, str, JSON, bytes, str], tuple[int, JSON]], key: str) -> ThreadingHTTPServer:
-        stand_in = self
+        fake_server = self
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
@@ -181,8 +181,8 @@ class StandIn:
             def do_GET(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 target = urlsplit(self.path)
-                with stand_in._lock:
-                    stand_in.requests.append((self.command, unquote(self.path), body))
+                with fake_server._lock:
+                    fake_server.requests.append((self.command, unquote(self.path), body))
                 if self.headers.get("Authorization") != f"Bearer {key}":
                     status, value = 400, error(400, "InvalidKeyException", "Token Authorization failed.")
                 else:

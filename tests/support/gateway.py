@@ -21,7 +21,7 @@ from typing import Any
 
 import trustme
 
-from tests.support.live import free_ports
+from scripts.client.ports import free_ports
 from tests.support.samples import JSON_TYPE, ROOT
 
 GATEWAY = ROOT / "deploy" / "gateway"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -16,10 +14,9 @@ import requests
 from grpc import insecure_channel
 
 from scripts.client.http import Inference, Management
+from scripts.client.ports import with_free_ports
 from scripts.client.server import Server
 from tests.support.samples import JSON_TYPE, ROOT
-
-PORTS = ("inference_address", "management_address", "metrics_address", "grpc_inference_port", "grpc_management_port")
 
 
 @dataclass(frozen=True)
@@ -120,23 +117,7 @@ def activated() -> dict[str, str]:
 
 def own_config(folder: Path) -> tuple[Path, dict[str, int]]:
     """Copy config.properties with free ports and a number range for worker sockets."""
-    text = (ROOT / "config.properties").read_text(encoding="utf-8")
-    ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
-    for name, port in ports.items():
-        text, changed = re.subn(rf"(?m)^({name}=(?:http://127\.0\.0\.1:)?)\d+", rf"\g<1>{port}", text)
-        assert changed == 1, name
+    text, ports = with_free_ports((ROOT / "config.properties").read_text(encoding="utf-8"))
     config = folder / "config.properties"
     config.write_text(text, encoding="utf-8")
     return config, ports
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()

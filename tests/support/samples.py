@@ -18,9 +18,9 @@ from transformers import (
 from handler.predictor import Predictor
 from handler.protocol import Body, loads, serialize_value
 from handler.request_state import Request, Response
+from scripts.cli.console import ROOT as ROOT  # tests import it from here
 from scripts.client.settings import effective
 
-ROOT = Path(__file__).resolve().parents[2]
 BASE = ROOT / "models" / "base"
 JSON_TYPE = "application/json"
 

@@ -18,12 +18,13 @@ import torch
 from transformers import BertConfig
 
 from scripts import bench
-from scripts.benchmark import engine, machine, peers, report, roofline, service, texts
+from scripts.benchmark import engine, machine, peers, report, roofline, texts
 from scripts.benchmark.accounting import Ledger
 from scripts.benchmark.arithmetic import Sample, Shape, padded_tokens
 from scripts.benchmark.measure import interleave, memory
 from scripts.benchmark.models import subject
 from scripts.cli.console import ScriptError
+from scripts.client.ports import PORTS, with_free_ports
 from tests.support.samples import ROOT
 
 CPU = torch.device("cpu")
@@ -287,9 +288,9 @@ def test_who_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_server_of_our_own_has_ports_of_its_own() -> None:
     """No port of the project's settings is left."""
     settings = (ROOT / "config.properties").read_text(encoding="utf-8")
-    both = (settings, service.own_ports(settings))
+    both = (settings, with_free_ports(settings)[0])
     before, after = (dict(line.split("=", 1) for line in text.splitlines() if "=" in line) for text in both)
-    assert {key for key in before if before[key] != after[key]} == set(service.PORTS)
+    assert {key for key in before if before[key] != after[key]} == set(PORTS)
 
 
 @pytest.mark.parametrize("name", ["random:x", "random:2x63", "nowhere"])

@@ -10,14 +10,14 @@ import pytest
 from scripts.cli.console import ROOT, ScriptError
 from scripts.client.http import Inference, Management
 from scripts.client.server import NotRunning, Refused, Server, Unauthorized, Unavailable, UnknownModel
-from tests.support.fake_server import StandIn
+from tests.support.fake_server import FakeServer
 from tests.support.samples import read_settings
 
 
 @pytest.fixture
-def server(stand_in: StandIn) -> Server:
+def server(fake_server: FakeServer) -> Server:
     """Return where it listens."""
-    return Server.read(stand_in.config, stand_in.run_dir)
+    return Server.read(fake_server.config, fake_server.run_dir)
 
 
 def test_the_settings_of_this_repository_can_be_read() -> None:
@@ -60,19 +60,19 @@ def test_each_port_gets_its_own_key(server: Server) -> None:
     assert [model.name for model in Management(server).models()] == ["toy"]
 
 
-def test_keys_are_read_anew(stand_in: StandIn, server: Server) -> None:
+def test_keys_are_read_anew(fake_server: FakeServer, server: Server) -> None:
     """A restart of the server changes the keys under a running client."""
     client = Inference(server)
-    stand_in.write_keys("old", "old")
+    fake_server.write_keys("old", "old")
     with pytest.raises(Unauthorized, match="expired, or is of another server"):
         client.predict("toy", "hello")
-    stand_in.write_keys("inferKey", "manageKy")
+    fake_server.write_keys("inferKey", "manageKy")
     assert client.predict("toy", "hello")
 
 
-def test_the_key_of_the_other_port_is_refused(stand_in: StandIn, server: Server) -> None:
+def test_the_key_of_the_other_port_is_refused(fake_server: FakeServer, server: Server) -> None:
     """Keys are not interchangeable, and the message names the kind."""
-    stand_in.write_keys("manageKy", "inferKey")
+    fake_server.write_keys("manageKy", "inferKey")
     with pytest.raises(Unauthorized, match="inference key"):
         Inference(server).predict("toy", "hello")
     with pytest.raises(Unauthorized, match="management key"):
@@ -94,18 +94,18 @@ def test_no_key_file_means_no_server(server: Server) -> None:
         Inference(server).predict("toy", "hello")
 
 
-def test_a_server_without_keys_is_asked_without(stand_in: StandIn, server: Server) -> None:
+def test_a_server_without_keys_is_asked_without(fake_server: FakeServer, server: Server) -> None:
     """disable_token_authorization in the settings: no key file is needed, and none is sent."""
-    stand_in.config.write_text(stand_in.config.read_text() + "disable_token_authorization=true\n")
+    fake_server.config.write_text(fake_server.config.read_text() + "disable_token_authorization=true\n")
     server.key_file.unlink()
-    open_server = Server.read(stand_in.config, stand_in.run_dir)
+    open_server = Server.read(fake_server.config, fake_server.run_dir)
     with pytest.raises(Unauthorized):  # this one does ask for keys
         Inference(open_server).predict("toy", "hello")
 
 
-def test_nobody_listens(stand_in: StandIn, server: Server) -> None:
+def test_nobody_listens(fake_server: FakeServer, server: Server) -> None:
     """A stopped server is told from one that refuses."""
-    stand_in.stop()
+    fake_server.stop()
     with pytest.raises(NotRunning, match="no server at"):
         Inference(server).predict("toy", "hello")
 
@@ -121,32 +121,32 @@ def test_an_unknown_model_is_named(server: Server) -> None:
     [(503, Unavailable), (500, Unavailable), (507, Unavailable), ("reset", Unavailable), (422, Refused)],
 )
 def test_failures_that_pass_are_told_from_refusals(
-    stand_in: StandIn, server: Server, failure: int | str, kind: type[Exception]
+    fake_server: FakeServer, server: Server, failure: int | str, kind: type[Exception]
 ) -> None:
     """Only what may be gone later is worth another try."""
-    stand_in.failures.append(failure)
+    fake_server.failures.append(failure)
     with pytest.raises(kind):
         Inference(server).predict("toy", "hello")
     assert Inference(server).predict("toy", "hello")
 
 
-def test_a_slow_answer_is_given_up(stand_in: StandIn, server: Server) -> None:
+def test_a_slow_answer_is_given_up(fake_server: FakeServer, server: Server) -> None:
     """Within the time limit, with a message that names it."""
-    stand_in.delay = 1
+    fake_server.delay = 1
     with pytest.raises(Unavailable, match=r"within 0\.2 seconds"):
         Inference(server).predict("toy", "hello", timeout=0.2)
 
 
-def test_names_are_escaped(stand_in: StandIn, server: Server) -> None:
+def test_names_are_escaped(fake_server: FakeServer, server: Server) -> None:
     """No name reaches another route."""
     with pytest.raises(UnknownModel):
         Inference(server).predict("../models", "hello")
-    assert stand_in.requests[-1][1] == "/predictions/../models"  # unquoted by the stand-in, as one segment
+    assert fake_server.requests[-1][1] == "/predictions/../models"  # unquoted by the fake server, as one segment
 
 
-def test_a_model_is_ready_when_all_its_workers_are(stand_in: StandIn, server: Server) -> None:
+def test_a_model_is_ready_when_all_its_workers_are(fake_server: FakeServer, server: Server) -> None:
     """One worker of two is not enough, and none is not ready either."""
-    described = stand_in.models["toy", "1.0"]
+    described = fake_server.models["toy", "1.0"]
     management = Management(server)
     assert management.model("toy", "1.0").is_ready
     described["minWorkers"] = 2
@@ -155,22 +155,22 @@ def test_a_model_is_ready_when_all_its_workers_are(stand_in: StandIn, server: Se
     assert management.model("toy", "1.0").state == "no workers"
 
 
-def test_ready_needs_a_real_prediction(stand_in: StandIn, server: Server) -> None:
+def test_ready_needs_a_real_prediction(fake_server: FakeServer, server: Server) -> None:
     """A worker that is READY may still not answer; that a handler refuses the probe is an answer."""
     client = Inference(server)
     assert not client.responds("toy", "1.0")
-    stand_in.failures.append(422)
+    fake_server.failures.append(422)
     assert not client.responds("toy", "1.0")
-    stand_in.failures.append(503)
+    fake_server.failures.append(503)
     assert "503" in client.responds("toy", "1.0")
-    stand_in.failures.append(415)
+    fake_server.failures.append(415)
     assert "415" in client.responds("toy", "1.0")
 
 
-def test_messages_hold_no_text(stand_in: StandIn, server: Server) -> None:
+def test_messages_hold_no_text(fake_server: FakeServer, server: Server) -> None:
     """Whatever fails, the text that was sent is not repeated."""
     for failure in (503, 422, "reset"):
-        stand_in.failures.append(failure)
+        fake_server.failures.append(failure)
         with pytest.raises(ScriptError) as caught:
             Inference(server).predict("toy", "my secret")
         assert "secret" not in str(caught.value)

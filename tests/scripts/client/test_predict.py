@@ -16,19 +16,19 @@ from scripts import predict
 from scripts.cli.console import ROOT, ScriptError
 from scripts.client import backends
 from scripts.client.server import NotRunning, Unavailable
-from tests.support.fake_server import StandIn
+from tests.support.fake_server import FakeServer
 
 Run = Callable[..., tuple[int, list[Any]]]
 
 
 @pytest.fixture
-def run(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
+def run(fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Return a runner of the script in this process: exit code and the lines of standard output."""
     # Retries follow at once.
     monkeypatch.setattr(backends, "LONGEST_PAUSE", 0.01)
 
     def run_script(*words: str | Path, stdin: bytes = b"") -> tuple[int, list[Any]]:
-        monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, words), *stand_in.options])
+        monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, words), *fake_server.options])
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
         capfd.readouterr()
         code = predict.main()
@@ -105,13 +105,13 @@ def test_objects(run: Run, tmp_path: Path) -> None:
         run("toy", "--jsonl", path, "--column", "body")
 
 
-def test_whole_questions(run: Run, tmp_path: Path, stand_in: StandIn) -> None:
+def test_whole_questions(run: Run, tmp_path: Path, fake_server: FakeServer) -> None:
     """An object without a text is a question of another task; operation and parameters go along."""
     path = tmp_path / "questions.jsonl"
     path.write_text('{"question": "a", "context": "b"}\n')
     options = ("--operation", "answer", "--parameters", '{"max_answer_len": 3}', "--top-k", "2")
     assert label(run("toy", "--jsonl", path, *options)[1][0]) == "AB"
-    assert stand_in.parameters == {"on_error": "report", "operation": "answer", "max_answer_len": 3, "top_k": 2}
+    assert fake_server.parameters == {"on_error": "report", "operation": "answer", "max_answer_len": 3, "top_k": 2}
     for wrong in ("7", "[]", "{"):
         with pytest.raises(SystemExit):
             run("toy", "a", "--parameters", wrong)
@@ -124,77 +124,77 @@ def test_half_a_character_survives(run: Run, tmp_path: Path) -> None:
     assert run("toy", "--jsonl", path, "--with-text")[1][0]["text"] == "a\ud800"
 
 
-def test_many_texts_a_request_and_many_requests(run: Run, stand_in: StandIn) -> None:
+def test_many_texts_a_request_and_many_requests(run: Run, fake_server: FakeServer) -> None:
     """A thousand texts in requests of seven, some of which are slower, come back in order."""
-    stand_in.delay = 0.005
+    fake_server.delay = 0.005
     code, lines = run(
         "toy", "--texts-per-request", "7", "--concurrency", "8", stdin="\n".join(map(str, range(1000))).encode()
     )
     assert code == 0
     assert [line["index"] for line in lines] == list(range(1000))
     assert [label(line) for line in lines] == [str(number) for number in range(1000)]
-    bodies = [json.loads(body) for _, _, body in stand_in.requests]
+    bodies = [json.loads(body) for _, _, body in fake_server.requests]
     assert len(bodies) == 143
     assert bodies[0]["parameters"] == {"on_error": "report"}
 
 
-def test_parameters_and_version(run: Run, stand_in: StandIn) -> None:
+def test_parameters_and_version(run: Run, fake_server: FakeServer) -> None:
     """They reach the server, wherever they stand on the command line."""
     run("toy", "--version", "1.0", "--top-k", "3", "hello")
-    _, path, body = stand_in.requests[-1]
+    _, path, body = fake_server.requests[-1]
     assert path == "/predictions/toy/1.0"
     assert json.loads(body) == {"inputs": ["hello"], "parameters": {"top_k": 3, "on_error": "report"}}
 
 
-def test_failures_that_pass_are_tried_again(run: Run, stand_in: StandIn) -> None:
+def test_failures_that_pass_are_tried_again(run: Run, fake_server: FakeServer) -> None:
     """A full queue, a worker that dies, a broken connection."""
-    stand_in.failures.extend([503, "reset", 500])
+    fake_server.failures.extend([503, "reset", 500])
     code, lines = run("toy", "--concurrency", "1", "one", "two")
     assert code == 0
     assert [label(line) for line in lines] == ["ONE", "TWO"]
 
 
-def test_tries_are_bounded(run: Run, stand_in: StandIn) -> None:
+def test_tries_are_bounded(run: Run, fake_server: FakeServer) -> None:
     """The run ends, and says why."""
-    stand_in.failures.extend([503] * 3)
+    fake_server.failures.extend([503] * 3)
     with pytest.raises(Unavailable, match="503 ServiceUnavailableException: no worker"):
         run("toy", "--tries", "3", "one")
-    assert len(stand_in.requests) == 3
+    assert len(fake_server.requests) == 3
 
 
-def test_no_server_is_not_tried_again_at_the_start(run: Run, stand_in: StandIn) -> None:
+def test_no_server_is_not_tried_again_at_the_start(run: Run, fake_server: FakeServer) -> None:
     """A person who forgot to start it is told at once."""
-    stand_in.stop()
+    fake_server.stop()
     with pytest.raises(NotRunning, match=r"serve\.sh start"):
         run("toy", "one")
 
 
-def test_a_request_that_is_too_large_is_split(run: Run, stand_in: StandIn) -> None:
+def test_a_request_that_is_too_large_is_split(run: Run, fake_server: FakeServer) -> None:
     """Down to single texts, so that each gets its answer."""
-    stand_in.max_texts = 3
+    fake_server.max_texts = 3
     code, lines = run("toy", "--texts-per-request", "16", stdin="\n".join(map(str, range(20))).encode())
     assert code == 0
     assert [label(line) for line in lines] == [str(number) for number in range(20)]
 
 
-def test_going_on_after_an_interruption(run: Run, stand_in: StandIn, tmp_path: Path) -> None:
+def test_going_on_after_an_interruption(run: Run, fake_server: FakeServer, tmp_path: Path) -> None:
     """Whole lines are kept, a torn one is written anew, and the result is that of one run."""
     output, texts = tmp_path / "answers.jsonl", "\n".join(map(str, range(40))).encode()
     run("toy", "--output", output, "--texts-per-request", "4", stdin=texts)
     whole = output.read_bytes()
     for kept in (0, 1, 100, len(whole) // 2, len(whole) - 1, len(whole)):
         output.write_bytes(whole[:kept])
-        stand_in.requests.clear()
+        fake_server.requests.clear()
         assert run("toy", "--output", output, "--texts-per-request", "4", stdin=texts)[0] == 0
         assert output.read_bytes() == whole
-        asked = sum(len(json.loads(body)["inputs"]) for _, _, body in stand_in.requests)
+        asked = sum(len(json.loads(body)["inputs"]) for _, _, body in fake_server.requests)
         assert asked == 40 - whole[:kept].count(b"\n")
 
 
-def test_an_interrupted_run_keeps_what_it_had(run: Run, stand_in: StandIn, tmp_path: Path) -> None:
+def test_an_interrupted_run_keeps_what_it_had(run: Run, fake_server: FakeServer, tmp_path: Path) -> None:
     """What was answered before the server went away is in the file, in order."""
     output, texts = tmp_path / "answers.jsonl", "\n".join(map(str, range(12))).encode()
-    stand_in.failures.extend([0, 0, 503, 503])
+    fake_server.failures.extend([0, 0, 503, 503])
     words = ["toy", "--output", output, "--texts-per-request", "4", "--concurrency", "1"]
     with pytest.raises(Unavailable):
         run(*words, "--tries", "2", stdin=texts)
@@ -221,9 +221,9 @@ def test_another_file_is_not_overwritten(run: Run, tmp_path: Path, content: str,
     assert output.read_text() == content
 
 
-def test_a_table_for_a_person(stand_in: StandIn, capfd: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
+def test_a_table_for_a_person(fake_server: FakeServer, capfd: pytest.CaptureFixture[str], monkeypatch: Any) -> None:
     """Text, best label, score; errors in their place."""
-    monkeypatch.setattr(sys, "argv", ["predict.py", "toy", "hello", "bad", "--table", *stand_in.options])
+    monkeypatch.setattr(sys, "argv", ["predict.py", "toy", "hello", "bad", "--table", *fake_server.options])
     assert predict.main() == 1
     table = capfd.readouterr().out
     assert "HELLO" in table
@@ -237,7 +237,7 @@ def test_two_sources_are_refused(run: Run, tmp_path: Path) -> None:
         run("toy", "hello", "--csv", tmp_path / "texts.csv")
 
 
-def test_a_local_model_answers_without_a_server(make_model: Any, stand_in: StandIn, run: Run) -> None:
+def test_a_local_model_answers_without_a_server(make_model: Any, fake_server: FakeServer, run: Run) -> None:
     """The same lines from the same predictor, and nobody is asked."""
     folder = make_model(labels=("x", "y"))
     code, lines = run("--local", folder, "hello", "", "world", "--top-k", "1")
@@ -245,7 +245,7 @@ def test_a_local_model_answers_without_a_server(make_model: Any, stand_in: Stand
     assert [line["index"] for line in lines] == [0, 1, 2]
     assert label(lines[0]) in ("x", "y")
     assert lines[1]["error"]["type"] == "InvalidInput"
-    assert not stand_in.requests
+    assert not fake_server.requests
 
 
 @pytest.mark.parametrize(("path", "complaint"), [("nothing", "no model at"), ("README.md", "is no archive")])
@@ -255,24 +255,24 @@ def test_a_local_model_that_is_none(run: Run, path: str, complaint: str) -> None
         run("--local", ROOT / path, "hello")
 
 
-def test_as_a_command(stand_in: StandIn) -> None:
+def test_as_a_command(fake_server: FakeServer) -> None:
     """Answers on standard output, the sum on standard error, and one line for an error."""
     script = [sys.executable, str(ROOT / "scripts" / "predict.py")]
-    done = subprocess.run([*script, "toy", "hello", *stand_in.options], capture_output=True, text=True, check=False)
+    done = subprocess.run([*script, "toy", "hello", *fake_server.options], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert json.loads(done.stdout)["index"] == 0
     assert "1 texts in" in done.stderr
     done = subprocess.run(
-        [*script, "nope", "my secret", *stand_in.options], capture_output=True, text=True, check=False
+        [*script, "nope", "my secret", *fake_server.options], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert done.stderr.startswith("error: 404 ModelNotFoundException: Model not found: nope")
     assert "secret" not in done.stdout + done.stderr
 
 
-def test_a_reader_that_leaves_is_no_error(stand_in: StandIn) -> None:
+def test_a_reader_that_leaves_is_no_error(fake_server: FakeServer) -> None:
     """`predict.py ... | head -1` ends without a word."""
-    script = f"{sys.executable} {ROOT}/scripts/predict.py toy {' '.join(stand_in.options)} | head -1"
+    script = f"{sys.executable} {ROOT}/scripts/predict.py toy {' '.join(fake_server.options)} | head -1"
     texts = "\n".join(map(str, range(20000)))
     done = subprocess.run(["bash", "-c", script], input=texts, capture_output=True, text=True, check=False)
     assert json.loads(done.stdout)["index"] == 0

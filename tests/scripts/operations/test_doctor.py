@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from handler.config import usable_cores
+from handler.protocol import JSON
 from scripts import doctor
-from scripts.client.http import JSON
-from tests.support.fake_server import NO_PID, StandIn, worker, write_archive
-from tests.support.live import Live, free_ports
+from scripts.client.ports import PORTS, free_ports
+from tests.support.fake_server import NO_PID, FakeServer, worker, write_archive
+from tests.support.live import Live
 from tests.support.samples import ROOT
 
 Diagnose = Callable[..., tuple[int, JSON]]
@@ -28,17 +29,9 @@ def diagnose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         monkeypatch.delenv(name)
     monkeypatch.setattr("scripts.operations.inventory.usable_cores", lambda: 2)
     (tmp_path / "store").mkdir(exist_ok=True)
-    ports = free_ports(5)
-    names = (
-        "inference_address",
-        "management_address",
-        "metrics_address",
-        "grpc_inference_port",
-        "grpc_management_port",
-    )
     own = {
         name: f"http://127.0.0.1:{port}" if "address" in name else str(port)
-        for name, port in zip(names, ports, strict=True)
+        for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True)
     }
 
     def run(settings: Mapping[str, str] | None = None, **environment: str) -> tuple[int, JSON]:
@@ -176,26 +169,26 @@ def test_what_an_earlier_server_left(diagnose: Diagnose, tmp_path: Path) -> None
         assert f"warning: {tmp_path}/run/pid names no server of this folder" in found(diagnose()[1])
 
 
-def test_a_port_of_somebody_else(diagnose: Diagnose, stand_in: StandIn) -> None:
+def test_a_port_of_somebody_else(diagnose: Diagnose, fake_server: FakeServer) -> None:
     """Who listens is no server that takes our keys."""
-    address = stand_in.config.read_text().partition("inference_address=")[2].split()[0]
-    (stand_in.run_dir / "key_file.json").unlink()
+    address = fake_server.config.read_text().partition("inference_address=")[2].split()[0]
+    (fake_server.run_dir / "key_file.json").unlink()
     code, report = diagnose({"management_address": address})
     assert code == 2
     assert f"error: something else listens on management_address {address.rsplit(':', 1)[1]}" in found(report)
 
 
 def test_a_running_server(
-    stand_in: StandIn, diagnose: Diagnose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    fake_server: FakeServer, diagnose: Diagnose, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What it serves is held against the archives."""
-    text = stand_in.config.read_text()
+    text = fake_server.config.read_text()
     addresses = {key: text.partition(key)[2].split("\n")[0].strip(" =") for key in ("inference_address", "management_")}
     own = {"inference_address": addresses["inference_address"], "management_address": addresses["management_"][9:]}
     own["management_address"] = "http" + text.partition("management_address = http")[2].split("\n")[0]
-    write_archive(stand_in.store / "toy.mar", "toy", "2.0", config="handler: {threads: 1}")
-    stand_in.register("toy-3.0.mar")
-    stand_in.models["toy", "3.0"]["workers"] = [worker(NO_PID, "UNLOADED")]
+    write_archive(fake_server.store / "toy.mar", "toy", "2.0", config="handler: {threads: 1}")
+    fake_server.register("toy-3.0.mar")
+    fake_server.models["toy", "3.0"]["workers"] = [worker(NO_PID, "UNLOADED")]
     code, report = diagnose(own)
     assert code == 2
     assert [line for line in found(report) if not line.startswith("note")] == [
@@ -203,7 +196,14 @@ def test_a_running_server(
         "warning: toy 1.0 serves, but a restart would load 2.0 from toy.mar",
     ]
     assert [model["state"] for model in report["server"]["models"]] == ["ready", "loading"]
-    words = ["--config", str(stand_in.config), "--run-dir", str(stand_in.run_dir), "--model-store", str(stand_in.store)]
+    words = [
+        "--config",
+        str(fake_server.config),
+        "--run-dir",
+        str(fake_server.run_dir),
+        "--model-store",
+        str(fake_server.store),
+    ]
     monkeypatch.setattr(sys, "argv", ["doctor.py", *words])
     monkeypatch.setenv("COLUMNS", "200")
     assert doctor.main() == 2

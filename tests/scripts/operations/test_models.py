@@ -11,17 +11,17 @@ import pytest
 from scripts import models
 from scripts.cli.console import ScriptError
 from scripts.client.server import NotRunning, UnknownModel
-from tests.support.fake_server import NO_PID, StandIn, worker
+from tests.support.fake_server import NO_PID, FakeServer, worker
 
 Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+def run(fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Return a runner of the script in this process: exit code, standard output, standard error."""
 
     def run_script(*words: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["models.py", *words, *stand_in.options])
+        monkeypatch.setattr(sys, "argv", ["models.py", *words, *fake_server.options])
         monkeypatch.setenv("COLUMNS", "120")
         capsys.readouterr()
         code = models.main() or 0
@@ -38,10 +38,10 @@ def rows(table: str) -> list[list[str]]:
     ]
 
 
-def test_list(run: Run, stand_in: StandIn) -> None:
+def test_list(run: Run, fake_server: FakeServer) -> None:
     """Every version of every model, with its workers and state."""
-    stand_in.register("toy-2.0.mar")
-    stand_in.models["toy", "2.0"]["minWorkers"] = 2
+    fake_server.register("toy-2.0.mar")
+    fake_server.models["toy", "2.0"]["minWorkers"] = 2
     assert rows(run("list")[1]) == [
         ["toy", "1.0", "yes", "1/1", "8", "2 ms", "0", "ready"],
         ["toy", "2.0", "", "1/2", "8", "2 ms", "0", "loading"],
@@ -54,56 +54,58 @@ def test_status_is_0_when_every_model_answers(run: Run) -> None:
     assert run("status", "toy", "--wait")[0] == 0
 
 
-def test_status_is_1_when_a_worker_is_missing(run: Run, stand_in: StandIn) -> None:
+def test_status_is_1_when_a_worker_is_missing(run: Run, fake_server: FakeServer) -> None:
     """Although the other one answers."""
-    stand_in.models["toy", "1.0"]["minWorkers"] = 2
+    fake_server.models["toy", "1.0"]["minWorkers"] = 2
     code, _, told = run("status")
     assert code == 1
     assert "toy 1.0 is not ready: loading" in told
 
 
-def test_status_is_1_when_no_prediction_answers(run: Run, stand_in: StandIn) -> None:
+def test_status_is_1_when_no_prediction_answers(run: Run, fake_server: FakeServer) -> None:
     """Although its worker is READY."""
-    stand_in.failures.append(503)
+    fake_server.failures.append(503)
     code, _, told = run("status")
     assert code == 1
     assert "503" in told
 
 
-def test_status_is_1_without_a_model(run: Run, stand_in: StandIn) -> None:
+def test_status_is_1_without_a_model(run: Run, fake_server: FakeServer) -> None:
     """Where TorchServe's own /ping is Healthy."""
-    stand_in.default.clear()
+    fake_server.default.clear()
     assert run("status")[0] == 1
 
 
-def test_status_is_1_when_a_wanted_model_is_missing(run: Run, stand_in: StandIn) -> None:
+def test_status_is_1_when_a_wanted_model_is_missing(run: Run, fake_server: FakeServer) -> None:
     """The log tells why it could not be registered."""
     exception = "org.pytorch.serve.archive.model.InvalidModelException: Failed to parse\n\tat org.pytorch"
-    stand_in.write_log(logger="ModelServer", thread="main", message="Failed to load model: nope.mar", error=exception)
+    fake_server.write_log(
+        logger="ModelServer", thread="main", message="Failed to load model: nope.mar", error=exception
+    )
     code, _, told = run("status", "toy", "nope")
     assert code == 1
     assert "nope could not be registered: Failed to parse" in told
 
 
-def test_status_of_archives(run: Run, stand_in: StandIn) -> None:
+def test_status_of_archives(run: Run, fake_server: FakeServer) -> None:
     """By the name of the file: what is in it may be called otherwise."""
     assert run("status", "--archives", "toy.mar")[0] == 0
     exception = "org.pytorch.serve.archive.model.InvalidModelException: Failed to parse\n\tat org.pytorch"
-    stand_in.write_log(logger="ModelServer", thread="main", message="Failed to load model: cut.mar", error=exception)
+    fake_server.write_log(logger="ModelServer", thread="main", message="Failed to load model: cut.mar", error=exception)
     code, _, told = run("status", "--archives", "toy.mar", "cut.mar")
     assert code == 1
     assert "cut.mar could not be registered: Failed to parse" in told
 
 
-def test_a_full_queue_is_waited_for_while_models_load(run: Run, stand_in: StandIn) -> None:
+def test_a_full_queue_is_waited_for_while_models_load(run: Run, fake_server: FakeServer) -> None:
     """Others may ask already."""
-    stand_in.failures.extend([503, 503])
+    fake_server.failures.extend([503, 503])
     assert run("status", "--wait")[0] == 0
 
 
-def test_status_is_3_without_a_server(run: Run, stand_in: StandIn) -> None:
+def test_status_is_3_without_a_server(run: Run, fake_server: FakeServer) -> None:
     """A script can tell "not running" from "not ready"."""
-    stand_in.stop()
+    fake_server.stop()
     assert run("status")[0] == 3
 
 
@@ -114,10 +116,10 @@ def test_describe(run: Run) -> None:
         run("describe", "nope")
 
 
-def test_register_passes_only_what_is_asked_for(run: Run, stand_in: StandIn) -> None:
+def test_register_passes_only_what_is_asked_for(run: Run, fake_server: FakeServer) -> None:
     """The rest is what the archive says; the call does not block the server."""
     assert run("register", "toy-2.0", "--batch-size", "4")[0] == 0
-    (path,) = [path for method, path, _ in stand_in.requests if method == "POST" and path.startswith("/models")]
+    (path,) = [path for method, path, _ in fake_server.requests if method == "POST" and path.startswith("/models")]
     assert path == "/models?url=toy-2.0.mar&synchronous=false&batch_size=4"
 
 
@@ -129,53 +131,53 @@ def test_register_scales_where_the_archive_would_win(run: Run) -> None:
 
 
 def test_two_that_register_at_once_each_take_their_own(
-    run: Run, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+    run: Run, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What somebody else registered meanwhile is neither waited for nor shown."""
-    original = stand_in.register
+    original = fake_server.register
 
     def register(archive: str) -> object:
         original("another-1.0.mar")
         return original(archive)
 
-    monkeypatch.setattr(stand_in, "register", register)
+    monkeypatch.setattr(fake_server, "register", register)
     code, table, _ = run("register", "toy-2.0", "--initial-workers", "2")
     assert code == 0
     assert [row[:2] for row in rows(table)] == [["toy", "2.0"]]
-    assert len(stand_in.models["another", "1.0"]["workers"]) == 1
+    assert len(fake_server.models["another", "1.0"]["workers"]) == 1
 
 
-def test_a_model_that_fails_to_load_is_unregistered_with_the_reason(run: Run, stand_in: StandIn) -> None:
+def test_a_model_that_fails_to_load_is_unregistered_with_the_reason(run: Run, fake_server: FakeServer) -> None:
     """The line that the handler left in the log, not a traceback."""
     with pytest.raises(ScriptError, match=r"unregistered: ConfigError: unknown setting handler\.topk$"):
         run("register", "broken-1.0")
-    assert ("broken", "1.0") not in stand_in.models
+    assert ("broken", "1.0") not in fake_server.models
 
 
-def test_reasons_of_earlier_failures_are_not_repeated(run: Run, stand_in: StandIn) -> None:
+def test_reasons_of_earlier_failures_are_not_repeated(run: Run, fake_server: FakeServer) -> None:
     """Only what is logged from now on counts."""
     line = {"logger": "MODEL_LOG", "thread": "W-9000-toy_2.0-stdout"}
-    stand_in.write_log(**line, message="handler.errors.ModelMismatch: of yesterday")
+    fake_server.write_log(**line, message="handler.errors.ModelMismatch: of yesterday")
     assert run("register", "toy-2.0")[0] == 0
 
 
 def test_a_worker_that_ends_while_loading_is_noticed_without_a_log(
-    run: Run, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+    run: Run, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TorchServe starts it again: another process than the first one is the sign."""
     pids = iter(range(NO_PID, NO_PID + 100))
-    original = stand_in.manage
+    original = fake_server.manage
 
     def restart(*request: object) -> object:
-        stand_in.models["toy", "1.0"]["workers"] = [worker(next(pids), "UNLOADED")]
+        fake_server.models["toy", "1.0"]["workers"] = [worker(next(pids), "UNLOADED")]
         return original(*request)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(stand_in, "manage", restart)
-    stand_in.stop()
-    stand_in.run_dir = stand_in.run_dir / "again"
-    stand_in.config = stand_in.run_dir / "config.properties"
-    stand_in.log = stand_in.run_dir / "logs" / "server.log"
-    with stand_in:
+    monkeypatch.setattr(fake_server, "manage", restart)
+    fake_server.stop()
+    fake_server.run_dir = fake_server.run_dir / "again"
+    fake_server.config = fake_server.run_dir / "config.properties"
+    fake_server.log = fake_server.run_dir / "logs" / "server.log"
+    with fake_server:
         code, _, told = run("status", "--wait")
     assert code == 1
     assert "a worker ended while it loaded" in told
@@ -193,14 +195,14 @@ def test_an_unknown_archive_says_where_it_should_be(run: Run) -> None:
         run("register", "nope")
 
 
-def test_versions_change_hands(run: Run, stand_in: StandIn) -> None:
+def test_versions_change_hands(run: Run, fake_server: FakeServer) -> None:
     """Register, make it the default, remove the old one; the default cannot be removed before."""
     run("register", "toy-2.0")
     with pytest.raises(ScriptError, match=r"Cannot remove default version.*models\.py default"):
         run("unregister", "toy")
     run("default", "toy", "2.0")
     run("unregister", "toy", "--version", "1.0")
-    assert list(stand_in.models) == [("toy", "2.0")]
+    assert list(fake_server.models) == [("toy", "2.0")]
 
 
 def test_scale(run: Run) -> None:
@@ -209,12 +211,12 @@ def test_scale(run: Run) -> None:
     assert rows(run("scale", "toy", "--min", "0")[1])[0][-1] == "no workers"
 
 
-def test_idle(run: Run, stand_in: StandIn) -> None:
+def test_idle(run: Run, fake_server: FakeServer) -> None:
     """Nothing waits and no worker works; or there is no server; or the time is over."""
     assert run("idle", "--within", "5")[0] == 0
-    stand_in.models["toy", "1.0"]["jobQueueStatus"]["pendingRequests"] = 1
+    fake_server.models["toy", "1.0"]["jobQueueStatus"]["pendingRequests"] = 1
     assert run("idle", "--within", "0.5")[0] == 1
-    stand_in.stop()
+    fake_server.stop()
     assert run("idle")[0] == 0
     with pytest.raises(NotRunning):
         run("list")

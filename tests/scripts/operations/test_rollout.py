@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from handler.config import ModelConfig
+from handler.protocol import JSON
 from scripts import models
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ScriptError
-from scripts.client.http import JSON
 from scripts.client.predictions import scores, verdict
 from scripts.client.server import UnknownModel
 from tests.reliability.versions import rolled
-from tests.support.fake_server import StandIn, error, write_archive
+from tests.support.fake_server import FakeServer, error, write_archive
 from tests.support.live import Live
 from tests.support.samples import ROOT, TEXTS, MakeModel
 
@@ -26,13 +26,15 @@ from tests.support.samples import ROOT, TEXTS, MakeModel
 class Script:
     """Runs scripts/models.py in this process, against a server and a store of its own."""
 
-    def __init__(self, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-        self.stand_in, self.monkeypatch, self.capsys = stand_in, monkeypatch, capsys
-        self.store = Store(stand_in.store)
+    def __init__(
+        self, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        self.fake_server, self.monkeypatch, self.capsys = fake_server, monkeypatch, capsys
+        self.store = Store(fake_server.store)
 
     def run(self, *words: str) -> tuple[int, str, str]:
         """Return exit code, standard output and standard error."""
-        self.monkeypatch.setattr(sys, "argv", ["models.py", *words, *self.stand_in.options])
+        self.monkeypatch.setattr(sys, "argv", ["models.py", *words, *self.fake_server.options])
         self.monkeypatch.setenv("COLUMNS", "120")
         self.capsys.readouterr()
         code = models.main() or 0
@@ -40,7 +42,7 @@ class Script:
         return code, told.out, told.err
 
     def roll(self, command: str, *words: str) -> tuple[int, str, str]:
-        """Promote or roll back the model of the stand-in."""
+        """Promote or roll back the model of the fake server."""
         return self.run(command, "toy", *words, "--model-store", str(self.store.folder))
 
     def pack(self, version: str, name: str = "toy") -> Path:
@@ -56,19 +58,21 @@ class Script:
 
     def changes(self) -> list[str]:
         """Return what was asked of the server, but for looks at it."""
-        return [f"{method} {path.partition('?')[0]}" for method, path, _ in self.stand_in.requests if method != "GET"]
+        return [
+            f"{method} {path.partition('?')[0]}" for method, path, _ in self.fake_server.requests if method != "GET"
+        ]
 
 
 @pytest.fixture
-def script(stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Script:
+def script(fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Script:
     """Return a runner of the script; toy 1.0 serves, and toy.mar is its archive."""
     monkeypatch.setattr("scripts.operations.draining.PAUSE_S", 0.02)
-    script = Script(stand_in, monkeypatch, capsys)
+    script = Script(fake_server, monkeypatch, capsys)
     script.pack("1.0")
     return script
 
 
-def test_promote_and_rollback(script: Script, stand_in: StandIn) -> None:
+def test_promote_and_rollback(script: Script, fake_server: FakeServer) -> None:
     """Beside the old version first; a prediction of each before it is trusted, or removed; and all the way back."""
     script.pack("2.0")
     assert script.roll("promote", "--version", "2.0")[0] == 0
@@ -79,14 +83,14 @@ def test_promote_and_rollback(script: Script, stand_in: StandIn) -> None:
         "POST /predictions/toy/1.0",
         "DELETE /models/toy/1.0",
     ]
-    assert (stand_in.default["toy"], list(stand_in.models)) == ("2.0", [("toy", "2.0")])
+    assert (fake_server.default["toy"], list(fake_server.models)) == ("2.0", [("toy", "2.0")])
     assert script.versions() == ["2.0", "1.0"]
     assert script.roll("rollback")[0] == 0
-    assert (stand_in.default["toy"], list(stand_in.models)) == ("1.0", [("toy", "1.0")])
+    assert (fake_server.default["toy"], list(fake_server.models)) == ("1.0", [("toy", "1.0")])
     assert script.versions() == ["1.0", "2.0"]
     assert json.loads((script.store.folder / "toy.openapi.json").read_text())["info"]["version"] == "1.0"
     assert script.roll("rollback")[0] == 0
-    assert stand_in.default["toy"] == "2.0"
+    assert fake_server.default["toy"] == "2.0"
     assert sorted(path.name for path in script.store.folder.iterdir()) == [".kept", "toy.mar", "toy.openapi.json"]
 
 
@@ -99,23 +103,23 @@ def test_an_archive_from_elsewhere_becomes_the_one_of_the_store(script: Script, 
     assert not script.store.current("toy").samefile(found)
 
 
-def test_a_candidate_that_is_registered_already_is_taken(script: Script, stand_in: StandIn) -> None:
+def test_a_candidate_that_is_registered_already_is_taken(script: Script, fake_server: FakeServer) -> None:
     """After register and shadow."""
     script.pack("2.0")
     script.run("register", "toy")
     assert script.roll("promote", "--version", "2.0")[0] == 0
     assert script.changes().count("POST /models") == 1
-    assert list(stand_in.models) == [("toy", "2.0")]
+    assert list(fake_server.models) == [("toy", "2.0")]
 
 
-def test_workers_of_the_new_version(script: Script, stand_in: StandIn) -> None:
+def test_workers_of_the_new_version(script: Script, fake_server: FakeServer) -> None:
     """As many as are asked for; fewer than the old one has are told."""
-    stand_in.models["toy", "1.0"]["minWorkers"] = 2
-    stand_in.models["toy", "1.0"]["workers"] *= 2
+    fake_server.models["toy", "1.0"]["minWorkers"] = 2
+    fake_server.models["toy", "1.0"]["workers"] *= 2
     script.pack("2.0")
     assert "note: 2.0 has 1 workers, 1.0 has 2" in script.roll("promote", "--version", "2.0")[2]
     script.roll("rollback", "--workers", "3")
-    assert len(stand_in.models["toy", "1.0"]["workers"]) == 3
+    assert len(fake_server.models["toy", "1.0"]["workers"]) == 3
 
 
 @pytest.mark.parametrize(
@@ -126,12 +130,14 @@ def test_workers_of_the_new_version(script: Script, stand_in: StandIn) -> None:
         ("6.6.6", "6.6.6", r"toy 6\.6\.6 is not ready: ConfigError: unknown setting handler\.topk; toy 1\.0 goes on"),
     ],
 )
-def test_what_cannot_be_promoted(script: Script, stand_in: StandIn, packed: str, asked: str, complaint: str) -> None:
+def test_what_cannot_be_promoted(
+    script: Script, fake_server: FakeServer, packed: str, asked: str, complaint: str
+) -> None:
     """The reason, and that the old version goes on."""
     script.pack(packed)
     with pytest.raises(ScriptError, match=complaint):
         script.roll("promote", "--version", asked)
-    assert (stand_in.default["toy"], list(stand_in.models)) == ("1.0", [("toy", "1.0")])
+    assert (fake_server.default["toy"], list(fake_server.models)) == ("1.0", [("toy", "1.0")])
 
 
 def test_archives_that_cannot_be_read(script: Script, tmp_path: Path) -> None:
@@ -155,58 +161,63 @@ def test_a_model_that_nobody_serves(script: Script) -> None:
     [("POST", "/models"), ("PUT", "/models/toy/2.0/set-default"), "prediction"],
     ids=["register", "default", "prediction"],
 )
-def test_a_step_that_fails_leaves_the_old_version(script: Script, stand_in: StandIn, broken: Any) -> None:
+def test_a_step_that_fails_leaves_the_old_version(script: Script, fake_server: FakeServer, broken: Any) -> None:
     """And takes the new one away again."""
     script.pack("2.0")
     if broken == "prediction":
-        stand_in.failures.append(400)
+        fake_server.failures.append(400)
     else:
-        stand_in.broken[broken] = 500
+        fake_server.broken[broken] = 500
     with pytest.raises(ScriptError, match=r"toy 1\.0 goes on serving"):
         script.roll("promote", "--version", "2.0")
-    assert (stand_in.default["toy"], list(stand_in.models)) == ("1.0", [("toy", "1.0")])
+    assert (fake_server.default["toy"], list(fake_server.models)) == ("1.0", [("toy", "1.0")])
 
 
-def test_an_answer_that_got_lost_hands_back(script: Script, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_answer_that_got_lost_hands_back(
+    script: Script, fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The server made 2.0 the default, but nobody heard of it."""
     script.pack("2.0")
-    original = stand_in.manage
+    original = fake_server.manage
 
     def manage(method: str, path: str, *rest: Any) -> tuple[int, JSON]:
         answered = original(method, path, *rest)
         return (500, error(500, "X", "lost")) if path == "/models/toy/2.0/set-default" else answered
 
-    monkeypatch.setattr(stand_in, "manage", manage)
-    stand_in.stop()
-    stand_in._servers = [stand_in._serve(stand_in.predict, "inferKey"), stand_in._serve(stand_in.manage, "manageKy")]
-    ports = [server.server_port for server in stand_in._servers]
-    stand_in.config.write_text(
+    monkeypatch.setattr(fake_server, "manage", manage)
+    fake_server.stop()
+    fake_server._servers = [
+        fake_server._serve(fake_server.predict, "inferKey"),
+        fake_server._serve(fake_server.manage, "manageKy"),
+    ]
+    ports = [server.server_port for server in fake_server._servers]
+    fake_server.config.write_text(
         f"inference_address=http://127.0.0.1:{ports[0]}\nmanagement_address=http://127.0.0.1:{ports[1]}\n"
     )
     with pytest.raises(ScriptError, match=r"lost; toy 1\.0 goes on serving"):
         script.roll("promote", "--version", "2.0")
-    assert (stand_in.default["toy"], list(stand_in.models)) == ("1.0", [("toy", "1.0")])
+    assert (fake_server.default["toy"], list(fake_server.models)) == ("1.0", [("toy", "1.0")])
 
 
-def test_a_version_with_requests_is_not_removed(script: Script, stand_in: StandIn) -> None:
+def test_a_version_with_requests_is_not_removed(script: Script, fake_server: FakeServer) -> None:
     """It gets its time; when that is over it stays, and how to remove it is told."""
     script.pack("2.0")
-    stand_in.busy = 3
+    fake_server.busy = 3
     assert script.roll("promote", "--version", "2.0")[0] == 0
     script.pack("3.0")
-    stand_in.models["toy", "2.0"]["jobQueueStatus"]["pendingRequests"] = 1
+    fake_server.models["toy", "2.0"]["jobQueueStatus"]["pendingRequests"] = 1
     code, _, told = script.roll("promote", "--version", "3.0", "--within", "0.5")
     assert code == 1
     assert "later: scripts/models.py unregister toy --version 2.0" in told
-    assert (stand_in.default["toy"], sorted(stand_in.models)) == ("3.0", [("toy", "2.0"), ("toy", "3.0")])
+    assert (fake_server.default["toy"], sorted(fake_server.models)) == ("3.0", [("toy", "2.0"), ("toy", "3.0")])
 
 
-def test_an_old_version_that_cannot_be_unregistered_stays(script: Script, stand_in: StandIn) -> None:
+def test_an_old_version_that_cannot_be_unregistered_stays(script: Script, fake_server: FakeServer) -> None:
     """The new one serves."""
     script.pack("2.0")
-    stand_in.broken["DELETE", "/models/toy/1.0"] = 500
+    fake_server.broken["DELETE", "/models/toy/1.0"] = 500
     code, _, told = script.roll("promote", "--version", "2.0")
-    assert (code, stand_in.default["toy"]) == (1, "2.0")
+    assert (code, fake_server.default["toy"]) == (1, "2.0")
     assert "could not be unregistered" in told
 
 
@@ -227,17 +238,17 @@ def labels(label: str, score: float) -> Any:
     return lambda _: [{"label": label, "score": score}, {"label": "other", "score": 1 - score}]
 
 
-def test_shadow(script: Script, stand_in: StandIn, tmp_path: Path) -> None:
+def test_shadow(script: Script, fake_server: FakeServer, tmp_path: Path) -> None:
     """Flips, drift, errors and times, without a text."""
-    stand_in.register("toy-2.0.mar")
-    stand_in.answers["1.0"] = labels("good", 0.75)
+    fake_server.register("toy-2.0.mar")
+    fake_server.answers["1.0"] = labels("good", 0.75)
 
     def candidate(text: str) -> JSON:
         if text == "secret 3":
             return error(422, "InvalidInput", "no")
         return labels("good" if text != "secret 2" else "bad", 0.5)(text)
 
-    stand_in.answers["2.0"] = candidate
+    fake_server.answers["2.0"] = candidate
     recorded = tmp_path / "recorded.jsonl"
     recorded.write_text("".join(json.dumps({"text": f"secret {number}"}) + "\n" for number in range(1, 5)))
     code, told, _ = script.run("shadow", "toy", "--candidate", "2.0", "--jsonl", str(recorded), "--json")
@@ -254,7 +265,7 @@ def test_shadow(script: Script, stand_in: StandIn, tmp_path: Path) -> None:
     assert "1 from good to bad" in lines
     assert "flipped: lines 2" in lines
     assert "secret" not in told + table + lines
-    stand_in.answers["2.0"] = stand_in.answers["1.0"]
+    fake_server.answers["2.0"] = fake_server.answers["1.0"]
     assert script.run("shadow", "toy", "--candidate", "2.0", "--jsonl", str(recorded))[0] == 0
     with pytest.raises(UnknownModel):
         script.run("shadow", "toy", "--candidate", "3.0", "--jsonl", str(recorded))

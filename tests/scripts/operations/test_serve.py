@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from scripts.cli.console import ROOT
+from scripts.client.ports import PORTS, free_ports
 from tests.support.live import own_config
 
 Serve = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -25,23 +26,9 @@ Serve = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
     """Return settings with ports on which nothing listens."""
-    names = [
-        "inference_address",
-        "management_address",
-        "metrics_address",
-        "grpc_inference_port",
-        "grpc_management_port",
-    ]
-    sockets = [socket.socket() for _ in names]
-    for one in sockets:
-        one.bind(("127.0.0.1", 0))
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
     path = tmp_path / "config.properties"
-    lines = [
-        f"{name}={'' if 'port' in name else 'http://127.0.0.1:'}{port}" for name, port in zip(names, ports, strict=True)
-    ]
+    ports = zip(PORTS, free_ports(len(PORTS)), strict=True)
+    lines = [f"{name}={'' if 'port' in name else 'http://127.0.0.1:'}{port}" for name, port in ports]
     path.write_text("\n".join(lines) + "\n")
     return path
 
