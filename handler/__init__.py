@@ -6,6 +6,8 @@ errors          what can go wrong, and who has to act
 config          what an operator can set: frozen and validated
 protocol/       bytes <-> JSON values: strict JSON and codecs
 sequences       how texts fit into sequences: truncation, windows and their merge
+spans           the best spans of tokens, by scores of their starts and ends
+tag_scheme      how the labels of tokens divide a text into spans
 tokenization    text -> encodings, never padded
 batching        a plan in integers, and the Batch that a model sees
 tasks/          what a model is used for: parse, reduce, decode

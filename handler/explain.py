@@ -131,7 +131,7 @@ class Explainer:
     @torch.no_grad()
     def _embeddings(self, encoding: Encoding) -> tuple[Tensor, Tensor]:
         """Return the embeddings (tokens, width) of a text, and those of padding between its special tokens."""
-        own = encoding.spans.owners if encoding.spans else [None] * len(encoding)
+        own = encoding.spans.sequence_ids if encoding.spans else [None] * len(encoding)
         padded = [
             token if owner is None else self.engine.pad_id for token, owner in zip(encoding.ids, own, strict=True)
         ]
@@ -163,11 +163,11 @@ def _write(task: Task, query: Query, one: Attribution, top_words: int | None) ->
 
 def _words(task: Task, query: Query, one: Attribution) -> list[dict[str, JSON]]:
     """Add up the tokens of each word; a word is what the tokenizer takes for one, at its place in the text."""
-    spans, texts = one.window.encoding.spans, query.texts[one.window.text]
+    spans, texts = one.window.encoding.spans, query.texts[one.window.text_index]
     if spans is None:
         return []
     words: dict[tuple[int, int], list[int]] = {}
-    for place, (owner, word) in enumerate(zip(spans.owners, spans.words, strict=True)):
+    for place, (owner, word) in enumerate(zip(spans.sequence_ids, spans.word_ids, strict=True)):
         if owner is not None:
             words.setdefault((owner, -1 - place if word is None else word), []).append(place)
     found = []

@@ -141,7 +141,7 @@ class Predictor:
         try:
             answers = self.answer_items(golden.items, golden.parameters)
             pairs = zip(golden.answers, answers, strict=True)
-            wrong = [index for index, pair in enumerate(pairs) if not self.task.agree(*pair, tolerance)]
+            wrong = [index for index, pair in enumerate(pairs) if not self.task.answers_match(*pair, tolerance)]
         except (RequestError, TypeError, KeyError, AttributeError) as error:
             raise GoldenMismatch(f"the golden questions cannot be answered ({error}): pack again") from error
         if wrong:
@@ -285,15 +285,17 @@ class Predictor:
             if not job.request.explain:
                 return ItemState(query)
             wanted = parameters.read(explain.PARAMETERS, asked)
-            return ItemState(replace(query, layout=replace(query.layout, spans=True)), wanted=wanted)
+            return ItemState(
+                replace(query, encoding_options=replace(query.encoding_options, return_spans=True)), wanted=wanted
+            )
         except RequestError as error:
             return ItemState(error=error)
 
     def _encode(self, items: list[tuple[Task, Query, ItemState]]) -> None:
         texts = [text for _, query, _ in items for text in query.texts]
-        layouts = [query.layout for _, query, _ in items for _ in query.texts]
+        options = [query.encoding_options for _, query, _ in items for _ in query.texts]
         try:
-            found = iter(self.tokenizer.encode(texts, layouts))
+            found = iter(self.tokenizer.encode(texts, options))
         except Exception as error:  # noqa: BLE001 - find the one that the tokenizer cannot read
             for one in items:
                 if len(items) > 1:
@@ -326,7 +328,7 @@ class Predictor:
     def _write(self, job: RequestState, report: BatchReport) -> Response:
         answers = self._answers(job)
         for item, answer in zip(job.items, answers, strict=False):
-            if not item.error and (leading := job.task.leading(answer)):
+            if not item.error and (leading := job.task.top_label(answer)):
                 report.labels[leading[0]] += 1
                 report.score_sum += leading[1]
         if job.question and not job.error:
@@ -334,7 +336,7 @@ class Predictor:
                 if job.request.explain:
                     explanations = self._explanations(job, answers)
                     return Response(protocol.serialize_explanations(job.question, answers, explanations, self.model))
-                return Response(protocol.serialize(job.question, answers, self.model, job.task.form))
+                return Response(protocol.serialize(job.question, answers, self.model, job.task.answer_format))
             except RequestError as error:
                 job.error = error
             except Exception as error:  # noqa: BLE001 - e.g. a model that answers NaN

@@ -1,6 +1,6 @@
-"""How texts are laid out in sequences that a model can read: cut, or seen through windows and put together again.
+"""Fit texts into sequences that a model can read: truncate them, or split them into windows and join these again.
 
-Works on tokens as numbers and on whose they are; knows no tokenizer and no model.
+Works on token ids and on the sequence (text or pair) that each token belongs to; knows no tokenizer and no model.
 """
 
 from __future__ import annotations
@@ -15,46 +15,56 @@ from numpy.typing import NDArray
 from handler.config import Overflow
 
 Text: TypeAlias = tuple[str, str | None]  # a text, or a pair
-TruncationStrategy: TypeAlias = Literal["longest", "first", "second"]
+TruncationStrategy: TypeAlias = Literal["longest_first", "only_first", "only_second"]  # as in transformers
+TruncationSide: TypeAlias = Literal["right", "left"]  # the end of a text that is cut off
 
 
 @dataclass(frozen=True, slots=True)
 class EncodingOptions:
-    """How one text, or pair of texts, becomes sequences that the model can read."""
+    """How one text, or pair of texts, is encoded as sequences that the model can read."""
 
     overflow: Overflow = "truncate"
-    gives: TruncationStrategy = "longest"  # which text of a pair gives way: is cut, or is read through windows
-    stride: int = 0  # tokens that neighbouring windows share; at most half of what a window holds
-    max_length: int | None = None  # tokens of one sequence; the model's limit by default, and at most
-    max_first: int | None = None  # tokens of the first text of a pair, the rest of it is cut
-    spans: bool = False  # whether to keep where in the text each token lies
+    truncation_strategy: TruncationStrategy = "longest_first"  # which text of a pair is truncated, or split in windows
+    stride: int = 0  # tokens that neighbouring windows share; at most half of what a window holds of the split text
+    max_length: int | None = None  # tokens of one sequence; by default, and at most, the model's limit
+    max_first: int | None = None  # tokens kept of the first text of a pair
+    return_spans: bool = False  # whether encodings keep the position of each token in its text
 
 
 @dataclass(frozen=True, slots=True)
 class TokenSpans:
-    """Where each token of an encoding comes from; special tokens come from nowhere (None)."""
+    """Where each token of an encoding comes from. The id of a special token's word and sequence is None."""
 
     offsets: list[tuple[int, int]]  # characters of its text, end excluded
-    words: list[int | None]  # which word of its text, as the tokenizer divides it
-    owners: list[int | None]  # 0: the text, 1: the second text of a pair
-    places: Sequence[int]  # which token of the whole sequence it is, as the text would be laid out without a limit
+    word_ids: list[int | None]  # index of its word in its text, as the pre-tokenizer splits it
+    sequence_ids: list[int | None]  # 0: the text, 1: the second text of a pair
+    positions: Sequence[int]  # index in the sequence that the text would have without a limit
+
+    def take(self, indices: Sequence[int]) -> TokenSpans:
+        """Return the spans of the tokens at `indices`."""
+        return TokenSpans(
+            [self.offsets[index] for index in indices],
+            [self.word_ids[index] for index in indices],
+            [self.sequence_ids[index] for index in indices],
+            [self.positions[index] for index in indices],
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Tokens:
-    """The tokens of one text, special tokens left out, put together from its windows: (tokens,) each."""
+    """The tokens of one text without special tokens, joined from its windows; arrays of shape (tokens,)."""
 
-    at: NDArray[np.intp]  # places in the windows laid end to end
+    indices: NDArray[np.intp]  # in the concatenation of all windows
     ids: NDArray[np.intp]
-    places: NDArray[np.intp]  # in the whole sequence
+    positions: NDArray[np.intp]  # as in TokenSpans
     starts: NDArray[np.intp]  # characters of the text
     ends: NDArray[np.intp]
-    words: NDArray[np.intp]  # -1: in no word
+    word_ids: NDArray[np.intp]  # -1: part of no word
 
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """One sequence of tokens, special tokens included; nothing is padded here."""
+    """One sequence of tokens with its special tokens, without padding."""
 
     ids: list[int]
     type_ids: list[int]
@@ -65,97 +75,109 @@ class Encoding:
         return len(self.ids)
 
 
-def cut(owners: Sequence[int | None], room: int, *, tail: bool = True) -> list[int]:
-    """Return the places of the tokens that stay, as transformers' `longest_first` chooses them.
+def truncate(
+    sequence_ids: Sequence[int | None], max_tokens: int, *, truncation_side: TruncationSide = "right"
+) -> list[int]:
+    """Return the indices of the tokens to keep, as the strategy `longest_first` of transformers chooses them.
 
     Args:
-        owners: for each token the text it belongs to, 0 or 1; None for special tokens, which always stay.
-        room: tokens that may stay.
-        tail: whether the ends of texts are cut off, or their beginnings.
+        sequence_ids: for each token the text it belongs to, 0 or 1; None for special tokens, which are always kept.
+        max_tokens: tokens to keep at most, special tokens included.
+        truncation_side: the end of each text that is cut off.
 
-    >>> cut([None, 0, 0, 0, None, 1, None], room=6)
+    >>> truncate([None, 0, 0, 0, None, 1, None], max_tokens=6)
     [0, 1, 2, 4, 5, 6]
     """
-    first, second = _shares(owners.count(0), owners.count(1), room - owners.count(None))
-    kept = set(shorten(owners, 0, first, tail=tail))
-    return [place for place in shorten(owners, 1, second, tail=tail) if place in kept]
+    first, second = _split_budget(sequence_ids.count(0), sequence_ids.count(1), max_tokens - sequence_ids.count(None))
+    kept_of_first = set(truncate_sequence(sequence_ids, 0, first, truncation_side=truncation_side))
+    kept_of_second = truncate_sequence(sequence_ids, 1, second, truncation_side=truncation_side)
+    return [index for index in kept_of_second if index in kept_of_first]
 
 
-def shorten(owners: Sequence[int | None], which: int, room: int, *, tail: bool = True) -> list[int]:
-    """Return the places that stay when one text keeps at most `room` tokens.
+def truncate_sequence(
+    sequence_ids: Sequence[int | None],
+    sequence_id: int,
+    max_tokens: int,
+    *,
+    truncation_side: TruncationSide = "right",
+) -> list[int]:
+    """Return the indices of the tokens to keep when one text may have at most `max_tokens` tokens.
 
-    >>> shorten([None, 0, 0, 0, None], 0, 2), shorten([None, 0, 0, 0, None], 0, 2, tail=False)
-    ([0, 1, 2, 4], [0, 2, 3, 4])
+    >>> truncate_sequence([None, 0, 0, 0, None], 0, 2)
+    [0, 1, 2, 4]
+    >>> truncate_sequence([None, 0, 0, 0, None], 0, 2, truncation_side="left")
+    [0, 2, 3, 4]
     """
-    its = [place for place, owner in enumerate(owners) if owner == which]
-    lost = set(its[room:] if tail else its[: max(0, len(its) - room)])
-    return [place for place in range(len(owners)) if place not in lost]
+    indices = [index for index, owner in enumerate(sequence_ids) if owner == sequence_id]
+    n_dropped = max(0, len(indices) - max_tokens)
+    dropped = set(indices[max_tokens:] if truncation_side == "right" else indices[:n_dropped])
+    return [index for index in range(len(sequence_ids)) if index not in dropped]
 
 
 def windows(
-    owners: Sequence[int | None], room: int, stride: int, gives: TruncationStrategy = "longest"
+    sequence_ids: Sequence[int | None],
+    max_tokens: int,
+    stride: int,
+    truncation_strategy: TruncationStrategy = "longest_first",
 ) -> list[list[int]]:
-    """Return the places of the tokens in each window over a text; special tokens and the other text stand in all.
+    """Return the indices of the tokens of each window over a text; special tokens and the other text are in all.
 
     Args:
-        owners: for each token the text it belongs to, 0 or 1; None for special tokens.
-        room: tokens of one window.
-        stride: tokens of the moving text that neighbouring windows share, at most half of what a window holds of it.
-        gives: which text of a pair moves; the other one keeps at most half of a window.
+        sequence_ids: for each token the text it belongs to, 0 or 1; None for special tokens.
+        max_tokens: tokens of one window.
+        stride: tokens of the split text that neighbouring windows share, at most half of what a window holds of it.
+        truncation_strategy: which text of a pair is split; the other one keeps at most half of a window.
 
-    >>> windows([None, 0, 0, 0, 0, 0, None], room=5, stride=1)
+    >>> windows([None, 0, 0, 0, 0, 0, None], max_tokens=5, stride=1)
     [[0, 1, 2, 3, 6], [0, 3, 4, 5, 6]]
     """
-    second = gives == "second" or (gives == "longest" and owners.count(1) > owners.count(0))
-    moving = [place for place, owner in enumerate(owners) if owner == int(second)]
-    still = shorten(owners, 1 - second, (room - owners.count(None)) // 2)
-    fixed = [place for place in still if owners[place] != int(second)]
-    size = max(1, room - len(fixed))
+    second_is_longer = sequence_ids.count(1) > sequence_ids.count(0)
+    split_id = int({"only_first": False, "only_second": True}.get(truncation_strategy, second_is_longer))
+    split = [index for index, owner in enumerate(sequence_ids) if owner == split_id]
+    kept = truncate_sequence(sequence_ids, 1 - split_id, (max_tokens - sequence_ids.count(None)) // 2)
+    repeated = [index for index in kept if sequence_ids[index] != split_id]
+    size = max(1, max_tokens - len(repeated))
     shared = min(stride, size // 2)
-    starts = range(0, max(1, len(moving) - shared), size - shared)
-    return [sorted([*fixed, *moving[start : start + size]]) for start in starts]
+    starts = range(0, max(1, len(split) - shared), size - shared)
+    return [sorted([*repeated, *split[start : start + size]]) for start in starts]
 
 
-def join_windows(encodings: Sequence[Encoding], owner: int = 0) -> Tokens:
-    """Put a text together again: each token once, from the window where it has most context; the way back of `windows`.
+def join_windows(encodings: Sequence[Encoding], sequence_id: int = 0) -> Tokens:
+    """Join the windows over a text: the inverse of `windows`. Each token is taken from the window with most context.
 
-    Context is counted in tokens up to the nearer edge of the window; where the text itself begins or ends is no edge.
+    Context is the number of tokens up to the nearer edge of the window. The beginning and the end of the text are no
+    edges.
 
     Args:
-        encodings: the windows over a text in their order, with spans; or the one encoding of a short text.
-        owner: 0 for the text, 1 for the second text of a pair.
+        encodings: the windows over a text in their order, with spans; or the only encoding of a short text.
+        sequence_id: 0 for the text, 1 for the second text of a pair.
     """
     spans = [encoding.spans for encoding in encodings if encoding.spans]
-    at = np.flatnonzero([owned == owner for its in spans for owned in its.owners])
-    places = np.array([place for its in spans for place in its.places], dtype=np.intp)
-    window = np.repeat(np.arange(len(spans)), [len(its.owners) for its in spans])[at]
-    counts = np.bincount(window, minlength=len(spans))
-    before = np.arange(len(at)) - (np.cumsum(counts) - counts)[window]
-    after = counts[window] - 1 - before
+    indices = np.flatnonzero([owner == sequence_id for window in spans for owner in window.sequence_ids])
+    positions = np.array([position for window in spans for position in window.positions], dtype=np.intp)
+    window_of = np.repeat(np.arange(len(spans)), [len(window.sequence_ids) for window in spans])[indices]
+    counts = np.bincount(window_of, minlength=len(spans))
+    n_before = np.arange(len(indices)) - (np.cumsum(counts) - counts)[window_of]
+    n_after = counts[window_of] - 1 - n_before
     context = np.minimum(
-        np.where(window == 0, len(at), before),
-        np.where(window == len(spans) - 1, len(at), after),
+        np.where(window_of == 0, len(indices), n_before),
+        np.where(window_of == len(spans) - 1, len(indices), n_after),
     )
-    order = np.lexsort((-context, places[at]))
-    at = at[order[np.diff(places[at][order], prepend=-1) > 0]]
-    offsets = np.array([offset for its in spans for offset in its.offsets], dtype=np.intp)[at]
-    words = np.array([-1 if word is None else word for its in spans for word in its.words], dtype=np.intp)[at]
-    ids = np.array([token for encoding in encodings for token in encoding.ids], dtype=np.intp)[at]
-    return Tokens(at, ids, places[at], offsets[:, 0], offsets[:, 1], words)
+    order = np.lexsort((-context, positions[indices]))
+    indices = indices[order[np.diff(positions[indices][order], prepend=-1) > 0]]
+    offsets = np.array([offset for window in spans for offset in window.offsets], dtype=np.intp)[indices]
+    word_ids = np.array([-1 if word is None else word for window in spans for word in window.word_ids], dtype=np.intp)
+    ids = np.array([token for encoding in encodings for token in encoding.ids], dtype=np.intp)[indices]
+    return Tokens(indices, ids, positions[indices], offsets[:, 0], offsets[:, 1], word_ids[indices])
 
 
-def take(spans: TokenSpans, places: Sequence[int]) -> TokenSpans:
-    offsets, words, owners = spans.offsets, spans.words, spans.owners
-    return TokenSpans([offsets[i] for i in places], [words[i] for i in places], [owners[i] for i in places], places)
-
-
-def _shares(first: int, second: int, room: int) -> tuple[int, int]:
-    """Divide room between two texts as the `tokenizers` library does: cut the longer one, then both to halves."""
+def _split_budget(first: int, second: int, max_tokens: int) -> tuple[int, int]:
+    """Divide a number of tokens among two texts as `tokenizers` does: truncate the longer one, then both to halves."""
     if second == 0:
-        return min(first, room), 0
-    short, long = sorted((first, second))
-    long = short if short > room else max(short, room - short)
-    if short + long > room:
-        short = room // 2
-        long = room - short
-    return (short, long) if first <= second else (long, short)
+        return min(first, max_tokens), 0
+    shorter, longer = sorted((first, second))
+    longer = shorter if shorter > max_tokens else max(shorter, max_tokens - shorter)
+    if shorter + longer > max_tokens:
+        shorter = max_tokens // 2
+        longer = max_tokens - shorter
+    return (shorter, longer) if first <= second else (longer, shorter)

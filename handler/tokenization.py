@@ -1,8 +1,7 @@
-"""Text -> Encodings, never padded.
+"""Encode texts as sequences of tokens, without padding, and decode tokens to text.
 
 All texts of a TorchServe batch go through one call of the model's own fast tokenizer, which works on them in parallel.
-This room owns lengths: how many tokens a model can read, and so what is cut, seen through windows or refused. It also
-knows the other way: tokens -> text.
+This module owns lengths: how many tokens a model can read, and so what is truncated, split into windows or refused.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from handler.sequences import (
     EncodingOptions,
     Text,
     TokenSpans,
+    TruncationSide,
     TruncationStrategy,
-    cut,
-    shorten,
-    take,
+    truncate,
+    truncate_sequence,
     windows,
 )
 
-VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 
 class Tokenizer:
-    """The tokenizer of one model, and the limits it holds."""
+    """The fast tokenizer of one model, and the limits of the lengths of its sequences."""
 
     def __init__(self, folder: Path, model_config: PretrainedConfig, config: ServingConfig) -> None:
         """Load the tokenizer of a model folder.
@@ -40,9 +39,9 @@ class Tokenizer:
             ModelMismatch: no fast tokenizer in the folder.
             ConfigError: `max_length` is more than the model can read.
         """
-        if not any(any(folder.glob(pattern)) for pattern in VOCABULARIES):
-            # transformers would make an empty tokenizer of the model's type
-            raise ModelMismatch(f"no tokenizer in the model folder: none of {', '.join(VOCABULARIES)}")
+        if not any(any(folder.glob(pattern)) for pattern in VOCABULARY_FILES):
+            # transformers would construct an empty tokenizer of the model's type
+            raise ModelMismatch(f"no tokenizer in the model folder: none of {', '.join(VOCABULARY_FILES)}")
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as error:
@@ -51,20 +50,20 @@ class Tokenizer:
             raise ModelMismatch(
                 f"{type(tokenizer).__name__} has no fast version: save one (tokenizer.json) and pack again"
             )
-        largest = max(tokenizer.get_vocab().values(), default=0)
-        if largest >= model_config.vocab_size:
+        max_id = max(tokenizer.get_vocab().values(), default=0)
+        if max_id >= model_config.vocab_size:
             raise ModelMismatch(
-                f"the tokenizer has a token {largest}, the model only embeddings for {model_config.vocab_size}: "
+                f"the tokenizer has a token {max_id}, the model only embeddings for {model_config.vocab_size}: "
                 "they do not belong together"
             )
         self.pad_id: int = tokenizer.pad_token_id or 0
         self.mask_id: int | None = tokenizer.mask_token_id
-        self.mask: str | None = None if tokenizer.mask_token is None else str(tokenizer.mask_token)
+        self.mask_token: str | None = None if tokenizer.mask_token is None else str(tokenizer.mask_token)
         self.unknown_id: int | None = tokenizer.unk_token_id
         self.has_type_ids: bool = "token_type_ids" in tokenizer.model_input_names
         self.max_length = _max_length(tokenizer, model_config, config)
-        self._cuts_tail: bool = tokenizer.truncation_side == "right"
-        self._full = tokenizer
+        self._truncation_side: TruncationSide = "right" if tokenizer.truncation_side == "right" else "left"
+        self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_padding()
         # Not the backend's own truncation: of a long pair it builds every combination of the pieces it cuts off
@@ -72,86 +71,97 @@ class Tokenizer:
         self._backend.no_truncation()
 
     @property
-    def joins_words_by_prefix(self) -> bool:
-        """Whether a token says that it continues a word (WordPiece's ##)."""
+    def has_subword_prefix(self) -> bool:
+        """Whether tokens that continue a word are marked by a prefix (WordPiece's ##)."""
         return bool(getattr(self._backend.model, "continuing_subword_prefix", None))
 
-    def encode(self, texts: Sequence[Text], layouts: Sequence[EncodingOptions]) -> list[list[Encoding] | RequestError]:
-        """Encode texts in one call; one encoding each, or several where a long text is read through windows.
+    def encode(self, texts: Sequence[Text], options: Sequence[EncodingOptions]) -> list[list[Encoding] | RequestError]:
+        """Encode texts in one call; one encoding for each, or several for a long text that is split into windows.
 
-        In the place of a text stands an InputTooLong where its layout refuses what is longer than `max_length`, and an
-        InvalidInput where it has no token at all.
+        Args:
+            texts: texts or pairs.
+            options: of each text.
+
+        Returns:
+            For each text its encodings; or InputTooLong where its options refuse more than `max_length` tokens, and
+            InvalidInput where it has no token at all.
         """
-        found: list[list[Encoding] | RequestError] = [InvalidInput("no text")] * len(texts)
-        for spans in (False, True):  # counting characters costs a third more: only for those who ask
-            chosen = [index for index, layout in enumerate(layouts) if layout.spans is spans]
-            batch = [text if pair is None else (text, pair) for text, pair in (texts[index] for index in chosen)]
+        encoded: list[list[Encoding] | RequestError] = [InvalidInput("no text")] * len(texts)
+        for return_spans in (False, True):  # offsets take a third more time: computed for those that need them
+            indices = [index for index, option in enumerate(options) if option.return_spans is return_spans]
+            batch = [text if pair is None else (text, pair) for text, pair in (texts[index] for index in indices)]
             if not batch:
                 continue
-            read = self._backend.encode_batch if spans else self._backend.encode_batch_fast
-            for index, tokens in zip(chosen, read(batch), strict=True):
-                found[index] = self._fit(tokens, layouts[index])
-        return found
+            encode_batch = self._backend.encode_batch if return_spans else self._backend.encode_batch_fast
+            for index, tokens in zip(indices, encode_batch(batch), strict=True):
+                encoded[index] = self._fit(tokens, options[index])
+        return encoded
 
-    def text_of(self, ids: Sequence[int], *, special: bool = False) -> str:
-        """Return the text that tokens spell; special tokens are left out unless asked for."""
-        return str(self._full.decode(list(ids), skip_special_tokens=not special))
+    def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        """Return the text of tokens."""
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
 
-    def token(self, token_id: int) -> str:
-        """Return a token as it stands in the vocabulary."""
-        return str(self._full.convert_ids_to_tokens(token_id))
+    def id_to_token(self, token_id: int) -> str:
+        """Return a token as the vocabulary has it."""
+        return str(self._tokenizer.convert_ids_to_tokens(token_id))
 
-    def id_of(self, token: str) -> int | None:
-        """Return the number of a token as it stands in the vocabulary; None: it does not."""
-        found: int | None = self._backend.token_to_id(token)
-        return found
+    def token_to_id(self, token: str) -> int | None:
+        """Return the id of a token as the vocabulary has it; None where it does not."""
+        token_id: int | None = self._backend.token_to_id(token)
+        return token_id
 
-    def join(self, tokens: Sequence[str]) -> str:
-        """Return the text that tokens of the vocabulary spell."""
-        return str(self._full.convert_tokens_to_string(list(tokens)))
+    def tokens_to_string(self, tokens: Sequence[str]) -> str:
+        """Return the text of tokens as the vocabulary has them."""
+        return str(self._tokenizer.convert_tokens_to_string(list(tokens)))
 
-    def ids_of(self, text: str) -> list[int]:
-        """Return the tokens of a text, without special tokens around it."""
+    def text_to_ids(self, text: str) -> list[int]:
+        """Return the token ids of a text, without special tokens around it."""
         ids: list[int] = self._backend.encode(text, add_special_tokens=False).ids
         return ids
 
-    def _fit(self, found: Any, layout: EncodingOptions) -> list[Encoding] | RequestError:
-        ids, type_ids = found.ids, found.type_ids
+    def _fit(self, encoded: Any, options: EncodingOptions) -> list[Encoding] | RequestError:
+        """Truncate, split or refuse one encoding of the backend as its options say."""
+        ids, type_ids = encoded.ids, encoded.type_ids
         if not ids:
             return InvalidInput("text holds nothing that this model reads")
-        room = min(layout.max_length or self.max_length, self.max_length)
-        spans = TokenSpans(found.offsets, found.word_ids, found.sequence_ids, range(len(ids))) if layout.spans else None
-        if len(ids) <= room and layout.max_first is None:
+        max_tokens = min(options.max_length or self.max_length, self.max_length)
+        spans = None
+        if options.return_spans:
+            spans = TokenSpans(encoded.offsets, encoded.word_ids, encoded.sequence_ids, range(len(ids)))
+        if len(ids) <= max_tokens and options.max_first is None:
             return [Encoding(ids, type_ids, 0, spans)]
-        owners = spans.owners if spans else found.sequence_ids
+        sequence_ids = encoded.sequence_ids
         kept = list(range(len(ids)))
-        if layout.max_first is not None:  # leaves the second text at least half of a sequence
-            kept = shorten(owners, 0, min(layout.max_first, (room - owners.count(None)) // 2), tail=self._cuts_tail)
-        n_cut = len(ids) - len(kept)
-        if len(kept) <= room:
+        if options.max_first is not None:  # leaves the second text at least half of a sequence
+            max_first = min(options.max_first, (max_tokens - sequence_ids.count(None)) // 2)
+            kept = truncate_sequence(sequence_ids, 0, max_first, truncation_side=self._truncation_side)
+        n_truncated = len(ids) - len(kept)
+        kept_ids = [sequence_ids[index] for index in kept]
+        if len(kept) <= max_tokens:
             pieces = [kept]
-        elif layout.overflow == "refuse":
-            return InputTooLong(f"text has {len(ids)} tokens, accepted: at most {room}")
-        elif layout.overflow == "window":
-            pieces = windows([owners[place] for place in kept], room, layout.stride, layout.gives)
-            pieces = [[kept[place] for place in piece] for piece in pieces]
-            n_cut = len(ids) - len({place for piece in pieces for place in piece})
+        elif options.overflow == "refuse":
+            return InputTooLong(f"text has {len(ids)} tokens, accepted: at most {max_tokens}")
+        elif options.overflow == "window":
+            pieces = windows(kept_ids, max_tokens, options.stride, options.truncation_strategy)
+            pieces = [[kept[index] for index in piece] for piece in pieces]
+            n_truncated = len(ids) - len({index for piece in pieces for index in piece})
         else:
-            pieces = [self._cut([owners[place] for place in kept], room, layout.gives)]
-            pieces = [[kept[place] for place in piece] for piece in pieces]
-            n_cut = len(ids) - len(pieces[0])
-        cuts = [n_cut] + [0] * (len(pieces) - 1)  # what no window holds is counted once
+            pieces = [[kept[index] for index in self._truncate(kept_ids, max_tokens, options.truncation_strategy)]]
+            n_truncated = len(ids) - len(pieces[0])
+        n_by_piece = [n_truncated] + [0] * (len(pieces) - 1)  # tokens that are in no window are counted once
         return [
-            Encoding([ids[i] for i in piece], [type_ids[i] for i in piece], n, spans and take(spans, piece))
-            for piece, n in zip(pieces, cuts, strict=True)
+            Encoding([ids[i] for i in piece], [type_ids[i] for i in piece], n, spans and spans.take(piece))
+            for piece, n in zip(pieces, n_by_piece, strict=True)
         ]
 
-    def _cut(self, owners: Sequence[int | None], room: int, gives: TruncationStrategy) -> list[int]:
-        other = {"first": 1, "second": 0}.get(gives)
-        left = room - owners.count(None) - (0 if other is None else owners.count(other))
-        if other is None or left < 1:
-            return cut(owners, room, tail=self._cuts_tail)
-        return shorten(owners, 1 - other, left, tail=self._cuts_tail)
+    def _truncate(self, sequence_ids: Sequence[int | None], max_tokens: int, strategy: TruncationStrategy) -> list[int]:
+        side = self._truncation_side
+        if strategy != "longest_first":
+            sequence_id = int(strategy == "only_second")
+            remaining = max_tokens - sequence_ids.count(None) - sequence_ids.count(1 - sequence_id)
+            if remaining >= 1:
+                return truncate_sequence(sequence_ids, sequence_id, remaining, truncation_side=side)
+        return truncate(sequence_ids, max_tokens, truncation_side=side)
 
 
 def first_position(model_config: PretrainedConfig) -> int:
@@ -171,7 +181,9 @@ def _max_length(tokenizer: PreTrainedTokenizerBase, model_config: PretrainedConf
     if positions and positions > 0:  # -1 where positions are relative
         limits.append(positions - first_position(model_config))
     limit = min(limits, default=512)
-    least = tokenizer.num_special_tokens_to_add(pair=True) + 2  # a token of each text
-    if config.max_length and not least <= config.max_length <= limit:
-        raise ConfigError(f"handler.max_length is {config.max_length}, but this model reads {least} to {limit} tokens")
+    min_length = tokenizer.num_special_tokens_to_add(pair=True) + 2  # a token of each text
+    if config.max_length and not min_length <= config.max_length <= limit:
+        raise ConfigError(
+            f"handler.max_length is {config.max_length}, but this model reads {min_length} to {limit} tokens"
+        )
     return config.max_length or limit

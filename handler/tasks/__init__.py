@@ -1,6 +1,6 @@
-"""What a model is used for: one file a task, and the registry.
+"""The tasks of a model: one module a task, and the registry.
 
-A new task is one file and one line here. No task is compared as a string anywhere else.
+A new task is one module and one line here. No other code compares the names of tasks.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
     "task_class_for",
 ]
 
-# The first whose head a model has is its main task; the others are further operations of it where they fit.
+# The main task of a model is the first one whose head it has; further tasks that it supports are its operations.
 TASKS: dict[str, type[Task]] = {
     task.name: task
     for task in (
@@ -57,48 +57,52 @@ TASKS: dict[str, type[Task]] = {
 
 
 def task_class_for(model_config: PretrainedConfig, config: ServingConfig) -> type[Task]:
-    """Choose the main task of a model: what the operator names, else what the architecture in its config is for.
+    """Return the main task of a model: the one of the configuration, else that of the architecture in config.json.
 
     Raises:
-        ConfigError: the operator names a task that is not in the registry, or an overflow that it does not have.
+        ConfigError: the configuration names an unknown task, or an overflow that the task does not support.
         ModelMismatch: the architecture belongs to no task.
     """
     if config.task is not None and config.task not in TASKS:
         raise ConfigError(f"handler.task is {config.task}, accepted: {', '.join(TASKS)}")
-    headed = (task for task in TASKS.values() if task.head_of(model_config))
-    chosen = TASKS[config.task] if config.task else next(headed, None)
-    if chosen is None:
-        named = ", ".join(model_config.architectures or []) or "no architecture"
-        raise ModelMismatch(f"config.json names {named}, which belongs to no task served here ({', '.join(TASKS)})")
-    if config.overflow not in (None, *chosen.overflows):
-        raise ConfigError(f"handler.overflow is {config.overflow}, accepted for {chosen.name}: {chosen.overflows}")
-    return chosen
+    with_head = (task for task in TASKS.values() if task.auto_class_of(model_config))
+    task_class = TASKS[config.task] if config.task else next(with_head, None)
+    if task_class is None:
+        architectures = ", ".join(model_config.architectures or []) or "no architecture"
+        raise ModelMismatch(
+            f"config.json names {architectures}, which belongs to no task served here ({', '.join(TASKS)})"
+        )
+    if config.overflow not in (None, *task_class.overflows):
+        raise ConfigError(
+            f"handler.overflow is {config.overflow}, accepted for {task_class.name}: {task_class.overflows}"
+        )
+    return task_class
 
 
 def auto_class_for(main: type[Task], model_config: PretrainedConfig) -> str:
-    """Name the class of transformers that loads a model with the head that its main task reads.
+    """Return the auto class of transformers that loads a model with the head of its main task.
 
-    A task that reads no head takes the model with the one it has, for the sake of its other operations.
+    For a task without a head the model is loaded with the head it has, for its other operations.
     """
     candidates = [main] if main.forward_scope == "head" else [main, *TASKS.values()]
-    heads = (task.head_of(model_config) for task in candidates)
-    return next((head for head in heads if head), main.auto_classes[0] if main.auto_classes else "AutoModel")
+    auto_classes = (task.auto_class_of(model_config) for task in candidates)
+    return next((name for name in auto_classes if name), main.auto_classes[0] if main.auto_classes else "AutoModel")
 
 
 def operations_for(model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> dict[str, Task]:
-    """Return every use of a model by its word in the path; the first, `predict`, is the main task.
+    """Return the tasks of a model by their names in the path; the first, `predict`, is the main task.
 
     Raises:
         ConfigError, ModelMismatch: as `task_class_for`.
     """
     main = task_class_for(model_config, config)
-    loaded = auto_class_for(main, model_config)
+    auto_class = auto_class_for(main, model_config)
     others = [
         task
         for task in TASKS.values()
         if task is not main
-        and (task.forward_scope != "head" or task.head_of(model_config) == loaded)
-        and task.fits(model_config)
+        and (task.forward_scope != "head" or task.auto_class_of(model_config) == auto_class)
+        and task.supports(model_config)
     ]
     tasks = [task(model_config, config, tokenizer) for task in (main, *others)]
     return {"predict": tasks[0], **{task.operation: task for task in tasks}}

@@ -1,7 +1,7 @@
-"""The contract between a task and the engine: three verbs.
+"""The interface between a task and the engine: three verbs.
 
-`parse` turns one question into texts, `reduce` brings a model's output on the device down to the least that answers,
-`decode` turns those values into an answer on the CPU. `parse` and `decode` are pure.
+`parse` turns one item of a request into texts, `pool` reduces a model's output on the device to the values that the
+answer needs, `decode` turns those values into an answer on the CPU. `parse` and `decode` are pure.
 """
 
 from __future__ import annotations
@@ -28,76 +28,73 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
     from transformers.utils.generic import ModelOutput
 
-REPEATED = 10  # times max_characters: all that the pairs of one question may come to
+MAX_PAIRS_FACTOR = 10  # characters of all pairs of one item, as a multiple of max_characters
 
-Output: TypeAlias = NDArray[np.float32]  # the values of one encoding: (count, ...) of Packed.values
+Output: TypeAlias = NDArray[np.float32]  # the values of one encoding: (count, ...) of RaggedOutput.values
 
 
 @dataclass(frozen=True)
 class Query:
-    """One question, parsed: what to encode, how to lay it out, and how to answer."""
+    """One parsed item: the texts to encode, and how to encode, compute and answer them."""
 
     texts: tuple[Text, ...]
-    options: Mapping[str, Any] = field(default_factory=dict)
-    layout: EncodingOptions = field(default_factory=EncodingOptions)
-    pooler: Pooler | None = (
-        None  # how it is computed, by default as the task says; queries of one use share a forward pass
-    )
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # every parameter of the task
+    encoding_options: EncodingOptions = field(default_factory=EncodingOptions)
+    pooler: Pooler | None = None  # the task itself by default; queries with the same pooler share a forward pass
 
 
 @dataclass(frozen=True)
 class SequenceOutput:
-    """One computed sequence of a query: which of its texts it shows, its tokens, and its values."""
+    """The values of one sequence of a query."""
 
-    text: int
+    text_index: int  # among the texts of the query
     encoding: Encoding
     values: Output
 
 
 @dataclass(frozen=True)
 class RaggedOutput:
-    """Values end to end; encoding i owns `counts[i]` of them, so one copy to the host serves every task."""
+    """The values of all encodings, concatenated, so that one copy to the host serves every task."""
 
     values: Tensor  # (sum(counts), ...)
-    counts: tuple[int, ...]
+    counts: tuple[int, ...]  # of each encoding
 
 
 @dataclass(frozen=True)
 class AttributionTarget:
-    """What an explanation explains: one score of one window."""
+    """The score that an explanation attributes to tokens: one score of one window."""
 
     label: str
-    window: int  # its index among the windows of the query
-    score: Callable[[ModelOutput, Batch], Tensor]  # of a batch of n copies of the window, differentiable: (n,)
+    window: int  # index among the windows of the query
+    score: Callable[[ModelOutput, Batch], Tensor]  # differentiable; (n,) for a batch of n copies of the window
 
 
 class Pooler(ABC):
-    """What the engine needs to know of a task."""
+    """The part of a task that the engine runs."""
 
-    forward_scope: ClassVar[Literal["head", "encoder", "nothing"]] = (
-        "head"  # the whole model, all but its head, or no model
-    )
+    # What the forward pass computes: the whole model, the model without its head, or nothing at all.
+    forward_scope: ClassVar[Literal["head", "encoder", "nothing"]] = "head"
 
     def token_positions(self, encoding: Encoding) -> Sequence[int] | None:
-        """Return the places of the tokens that are read behind the encoder, one at least; None: all of them."""
+        """Return the indices of the tokens whose encoder output is needed, at least one; None for all of them."""
         return None
 
     @abstractmethod
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
-        """Bring a model's output down to the least that answers, on the device."""
+        """Reduce a model's output, on the device, to the values that `decode` needs."""
 
 
 class Task(Pooler):
-    """One use of a model. A new one is a subclass in a file of its own and a line in the registry."""
+    """One task of a model. To add one, write a subclass in a module of its own and add it to the registry."""
 
-    name: ClassVar[str]  # on the wire
+    name: ClassVar[str]  # in protocols and configuration
     operation: ClassVar[str]  # in the path, for a model whose main task is another
-    auto_classes: ClassVar[tuple[str, ...]] = ()  # of transformers: those that load a model with the head it reads
-    overflows: ClassVar[tuple[Overflow, ...]] = ("truncate", "refuse")  # what it can do with a long text; default first
+    auto_classes: ClassVar[tuple[str, ...]] = ()  # of transformers, which load a model with the head of this task
+    overflows: ClassVar[tuple[Overflow, ...]] = ("truncate", "refuse")  # supported for long texts, the default first
     fields: ClassVar[tuple[str, str]] = ("text", "text_pair")  # of an item that is a pair of texts
-    form: ClassVar[AnswerFormat] = AnswerFormat()  # of answers, where a dialect leaves a choice
-    golden_items: tuple[JSON, ...]  # questions that reach every branch of the task
-    golden_parameters: ClassVar[dict[str, JSON]] = {}
+    answer_format: ClassVar[AnswerFormat] = AnswerFormat()  # where a codec has several forms of an answer
+    self_test_items: tuple[JSON, ...]  # reach every branch of the task
+    self_test_parameters: ClassVar[dict[str, JSON]] = {}
 
     def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
         self.model_config = model_config
@@ -108,8 +105,8 @@ class Task(Pooler):
         self.parameters: dict[str, Parameter] = {}
 
     @classmethod
-    def head_of(cls, model_config: PretrainedConfig) -> str | None:
-        """Return the class of transformers that loads this model with the head the task reads; None: it has another."""
+    def auto_class_of(cls, model_config: PretrainedConfig) -> str | None:
+        """Return the auto class of transformers that loads a model with the head of this task; None: it has another."""
         for auto_class in cls.auto_classes:
             head = auto_class.removeprefix("AutoModel") or "Model"  # e.g. ForSequenceClassification
             if any(architecture.endswith(head) for architecture in model_config.architectures or []):
@@ -117,27 +114,27 @@ class Task(Pooler):
         return None
 
     @classmethod
-    def fits(cls, model_config: PretrainedConfig) -> bool:
-        """Tell whether a model can be used so: by its head, where the task reads one, or e.g. by its labels."""
-        return cls.forward_scope != "head" or cls.head_of(model_config) is not None
+    def supports(cls, model_config: PretrainedConfig) -> bool:
+        """Return whether a model supports this task, by its head or e.g. by its labels."""
+        return cls.forward_scope != "head" or cls.auto_class_of(model_config) is not None
 
     @abstractmethod
-    def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
-        """Turn one item of a question and the parameters given with it into a query.
+    def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
+        """Turn one item and the parameters of its request into a query.
 
         Raises:
-            InvalidInput: not a question of this task, or an unknown parameter.
+            InvalidInput: not an item of this task, or an unknown parameter.
             InputTooLong: more characters than the operator allows.
         """
 
     @abstractmethod
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
-        """Turn the values of a query's windows into its answer; a text that was not windowed has one window."""
+        """Turn the values of a query's windows into its answer; a text that was not split has one window."""
 
     def attribution_targets(
         self, query: Query, windows: Sequence[SequenceOutput], target: JSON
     ) -> list[AttributionTarget]:
-        """Choose the scores that an explanation explains: those of `target`, by default of the answer.
+        """Return the scores that an explanation attributes to tokens: those of `target`, by default of the answer.
 
         Raises:
             InvalidInput: a target that the answer does not have.
@@ -147,38 +144,42 @@ class Task(Pooler):
 
     @property
     def explains(self) -> bool:
-        """Whether its answers can be explained."""
+        """Whether answers of this task can be explained."""
         return type(self).attribution_targets is not Task.attribution_targets
 
-    def leading(self, answer: JSON) -> tuple[str, float] | None:
-        """Return the label that a client would act on, and its score, whose shares tell when texts begin to differ."""
+    def top_label(self, answer: JSON) -> tuple[str, float] | None:
+        """Return the label of an answer with the highest score, and that score, for the metrics of label drift."""
         return None
 
-    def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
-        """Tell whether two answers to one question are the same up to `tolerance` on every number."""
-        return alike(expected, answer, tolerance)
+    def answers_match(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
+        """Return whether two answers to one item are equal up to `tolerance` on every number."""
+        return values_allclose(expected, answer, tolerance)
 
     @abstractmethod
     def schema(self) -> dict[str, JSON]:
         """Describe "item" and "answer" as JSON Schemas, with an "example" of an item, for OpenAPI."""
 
-    def read_parameters(self, given: Mapping[str, JSON]) -> dict[str, Any]:
-        """Return every parameter of the task, given or by default; raises InvalidInput."""
-        return parameters.read(self.parameters, given)
+    def read_parameters(self, values: Mapping[str, JSON]) -> dict[str, Any]:
+        """Return every parameter of the task, by default where `values` has none; raises InvalidInput."""
+        return parameters.read(self.parameters, values)
 
     def read_fields(self, value: JSON, *names: str) -> dict[str, JSON]:
-        """Return the fields of an item that must be an object of exactly these; raises InvalidInput."""
+        """Return the fields of an item, which must be an object with no other fields; raises InvalidInput."""
         if not isinstance(value, dict):
             raise InvalidInput(f"a question must be an object with {' and '.join(names)}, got {json_type(value)}")
         parameters.refuse_unknown(value, names, "field")
         return {name: value.get(name) for name in names}
 
     def read_item(self, value: JSON) -> str:
-        """Return the text of an item that is one, or an object of that alone; raises what is wrong with it."""
+        """Return the text of an item: a string, or an object with only a `text`. Raises RequestError."""
         return self.read_text(self.read_fields(value, "text")["text"] if isinstance(value, dict) else value)
 
     def read_text_or_pair(self, value: JSON) -> Text:
-        """Return an item that is a text, or an object with one and perhaps a `text_pair`; raises what is wrong."""
+        """Return the text or pair of an item: a string, or an object with `text` and optionally `text_pair`.
+
+        Raises:
+            RequestError: what is wrong with the item.
+        """
         if not isinstance(value, dict):
             return self.read_text(value), None
         fields = self.read_fields(value, "text", "text_pair")
@@ -186,13 +187,13 @@ class Task(Pooler):
         return self.read_text(fields["text"]), pair
 
     def limit_pairs(self, characters: int) -> None:
-        """Refuse a question whose pairs repeat a text until there are too many characters; raises InputTooLong."""
-        most = REPEATED * self.config.max_characters
-        if characters > most:
-            raise InputTooLong(f"the pairs of a question have {characters} characters, accepted: at most {most}")
+        """Refuse an item whose pairs, which repeat a text, have too many characters; raises InputTooLong."""
+        limit = MAX_PAIRS_FACTOR * self.config.max_characters
+        if characters > limit:
+            raise InputTooLong(f"the pairs of a question have {characters} characters, accepted: at most {limit}")
 
     def read_text(self, value: JSON, name: str = "text") -> str:
-        """Return a text that can be tokenised, or raise what is wrong with it."""
+        """Return a text that can be tokenised; raises InvalidInput or InputTooLong."""
         if not isinstance(value, str):
             raise InvalidInput(f"{name} must be a string, got {json_type(value)}")
         if not value.strip():
@@ -204,7 +205,7 @@ class Task(Pooler):
         return value
 
     def read_texts(self, value: JSON, name: str) -> list[str]:
-        """Return a list of texts; one alone is a list of one. Raises what is wrong with it."""
+        """Return a list of texts; a string is a list of one. Raises InvalidInput or InputTooLong."""
         if isinstance(value, str):
             return [self.read_text(value, name)]
         if not isinstance(value, list) or not value:
@@ -215,37 +216,37 @@ class Task(Pooler):
         """Describe a text as a JSON Schema."""
         return {"type": "string", "minLength": 1, "maxLength": self.config.max_characters, "pattern": r"\S"}
 
-    def item_schema(self, *more: str) -> dict[str, JSON]:
-        """Describe an item that is a text, or an object with `text` and perhaps `more` of them, as a JSON Schema."""
+    def item_schema(self, *optional: str) -> dict[str, JSON]:
+        """Describe an item that is a text, or an object with `text` and `optional` fields, as a JSON Schema."""
         text = self.text_schema()
-        fields = {"type": "object", "properties": dict.fromkeys(("text", *more), text), "required": ["text"]}
+        fields = {"type": "object", "properties": dict.fromkeys(("text", *optional), text), "required": ["text"]}
         return {"oneOf": [text, {**fields, "additionalProperties": False}]}
 
 
 class SequenceTask(Task):
-    """A task whose head says something of each sequence as a whole, which it reads off the first token."""
+    """A task whose head computes one vector of logits for each sequence, from its first token."""
 
-    output: ClassVar[tuple[str, ...]] = ("logits",)  # what the head calls it: the first of these that there is
+    output_names: ClassVar[tuple[str, ...]] = ("logits",)  # of the head; the first one present is used
 
     def token_positions(self, encoding: Encoding) -> Sequence[int]:
         return (0,)
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
-        name = next(name for name in self.output if name in output)
+        name = next(name for name in self.output_names if name in output)
         return RaggedOutput(output[name], (1,) * len(batch.lengths))
 
 
-def locate(windows: Sequence[SequenceOutput], at: int) -> tuple[int, int]:
-    """Return window and place in it of a token, given its place in the windows laid end to end."""
-    for index, window in enumerate(windows):
-        if at < len(window.encoding):
-            return index, at
-        at -= len(window.encoding)
-    raise IndexError(at)
+def locate_token(windows: Sequence[SequenceOutput], index: int) -> tuple[int, int]:
+    """Return the window of a token and its index there, from its index in the concatenation of all windows."""
+    for window_index, window in enumerate(windows):
+        if index < len(window.encoding):
+            return window_index, index
+        index -= len(window.encoding)
+    raise IndexError(index)
 
 
-def labels_of(model_config: PretrainedConfig) -> list[str]:
-    """Return the names of a model's labels, in their order; raises ModelMismatch where there are gaps."""
+def label_names(model_config: PretrainedConfig) -> list[str]:
+    """Return the names of a model's labels by index; raises ModelMismatch where an index is missing."""
     labels: dict[Any, str] = dict(model_config.id2label or {})
     if sorted(labels) != list(range(len(labels))):
         raise ModelMismatch("id2label in config.json does not number the labels from 0 without gaps")
@@ -253,7 +254,7 @@ def labels_of(model_config: PretrainedConfig) -> list[str]:
 
 
 def softmax(logits: Output) -> Output:
-    """Return exp(x - max) / sum over the last axis: probabilities that add up to one.
+    """Return exp(x - max) / sum over the last axis: probabilities with the sum 1.
 
     >>> softmax(np.array([0.0, 0.0], dtype=np.float32))
     array([0.5, 0.5], dtype=float32)
@@ -264,23 +265,29 @@ def softmax(logits: Output) -> Output:
 
 
 def sigmoid(logits: Output) -> Output:
-    """Return 1 / (1 + exp(-x)): each label's own probability."""
+    """Return 1 / (1 + exp(-x)): independent probabilities."""
     scores: Output = np.float32(1) / (np.float32(1) + np.exp(-logits))
     return scores
 
 
-def alike(expected: JSON, answer: JSON, tolerance: float) -> bool:
-    """Compare two JSON values; numbers may differ by `tolerance`, those beyond 1 by that part of their size.
+def rankings_match(expected: JSON, answer: JSON, tolerance: float, key: str = "label") -> bool:
+    """Return whether two rankings have the same scores by `key`; items of nearly one score may change places."""
+    scores = [{item[key]: item["score"] for item in ranking} for ranking in (expected, answer)]
+    return values_allclose(scores[0], scores[1], tolerance)
 
-    >>> alike({"score": [0.5]}, {"score": [0.51]}, 0.02), alike([1.0], [1.0, 2.0], 0.1)
+
+def values_allclose(expected: JSON, answer: JSON, tolerance: float) -> bool:
+    """Return whether two JSON values are equal up to `tolerance`, absolute up to 1 and relative above, on every number.
+
+    >>> values_allclose({"score": [0.5]}, {"score": [0.51]}, 0.02), values_allclose([1.0], [1.0, 2.0], 0.1)
     (True, False)
     """
     if isinstance(expected, dict) and isinstance(answer, dict):
         same_keys = expected.keys() == answer.keys()
-        return same_keys and all(alike(expected[key], answer[key], tolerance) for key in expected)
+        return same_keys and all(values_allclose(expected[key], answer[key], tolerance) for key in expected)
     if isinstance(expected, list) and isinstance(answer, list):
         return len(expected) == len(answer) and all(
-            alike(*pair, tolerance) for pair in zip(expected, answer, strict=True)
+            values_allclose(*pair, tolerance) for pair in zip(expected, answer, strict=True)
         )
     if isinstance(expected, float) and isinstance(answer, float):
         return abs(expected - answer) <= tolerance * max(1.0, abs(expected))

@@ -1,4 +1,4 @@
-"""One vector for a text, from any model."""
+"""Compute one embedding vector for a text, with any model."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from transformers.utils.generic import ModelOutput
 
 
-class FirstToken(Pooler):
-    """The first token of a sequence: BERT's [CLS]."""
+class ClsPooler(Pooler):
+    """Take the output of the first token of a sequence, BERT's [CLS]."""
 
     forward_scope = "encoder"
 
@@ -34,26 +34,26 @@ class FirstToken(Pooler):
         return RaggedOutput(batch.tokens(output[0]), batch.counts)
 
 
-class Mean(Pooler):
-    """The mean of all tokens of a sequence, special ones included, as sentence-transformers takes it."""
+class MeanPooler(Pooler):
+    """Take the mean over all tokens of a sequence, special ones included, as sentence-transformers does."""
 
     forward_scope = "encoder"
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
         states = batch.tokens(output[0])  # (total tokens, width), in fp32
-        # Nothing here waits for a GPU: of a packed batch the lengths lie there already.
+        # No synchronisation with a GPU: the lengths of an unpadded batch are on the device already.
         lengths = batch.varlen.offsets.diff() if batch.varlen else torch.tensor(batch.lengths).to(states.device)
         rows = torch.arange(len(lengths), device=states.device).repeat_interleave(lengths, output_size=len(states))
         sums = states.new_zeros(len(lengths), states.shape[-1]).index_add_(0, rows, states)
         return RaggedOutput(sums / lengths.unsqueeze(-1), (1,) * len(lengths))
 
 
-# One of each, so that every task that asks for them shares forward passes.
-POOLINGS: dict[str, Pooler] = {"mean": Mean(), "cls": FirstToken()}
+# One instance of each, so that tasks with the same pooling share forward passes.
+POOLINGS: dict[str, Pooler] = {"mean": MeanPooler(), "cls": ClsPooler()}
 POOLING = Choice(accepted=tuple(POOLINGS), default="mean", about="mean of all tokens, or the first one")
 
-# What Hugging Face's clients name beside these, and what means no more than null does, "not set".
-FOREIGN = {"prompt_name": None, "truncation_direction": None, "encoding_format": "float"}
+# Parameters that Hugging Face's clients send too, each with the value that means the same as null, "not set".
+IGNORED_PARAMETERS = {"prompt_name": None, "truncation_direction": None, "encoding_format": "float"}
 
 
 class FeatureExtraction(Task):
@@ -64,8 +64,8 @@ class FeatureExtraction(Task):
     forward_scope = "encoder"
     auto_classes = ("AutoModel",)
     overflows = ("truncate", "window", "refuse")
-    form = AnswerFormat(tensors="embedding")
-    golden_items = (
+    answer_format = AnswerFormat(tensors="embedding")
+    self_test_items = (
         "The delivery came a day early and everything works.",
         "no",
         "L'écran est rayé, 屏幕坏了, экран разбит: wer hilft mir? 🙂",
@@ -82,29 +82,30 @@ class FeatureExtraction(Task):
             ),
             "truncate": Boolean(about="what happens to a long text: true cuts it, false refuses it"),
         }
-        self.layout = embedding_layout(self)
+        self.encoding_options = embedding_options(self)
 
-    def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
+    def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
         text = self.read_item(value)
-        asked = {name: its for name, its in given.items() if name not in FOREIGN or its not in (None, FOREIGN[name])}
-        options = self.read_parameters(asked)
-        wanted = {None: self.layout.overflow, True: "truncate", False: "refuse"}[options["truncate"]]
-        layout = self.layout if wanted == self.layout.overflow else replace(self.layout, overflow=wanted)
-        return Query(((text, None),), options, layout, POOLINGS[options["pooling"]])
+        ignored = {name for name, unset in IGNORED_PARAMETERS.items() if parameters.get(name) in (None, unset)}
+        values = self.read_parameters({name: parameters[name] for name in parameters if name not in ignored})
+        options = self.encoding_options
+        overflow = {None: options.overflow, True: "truncate", False: "refuse"}[values["truncate"]]
+        options = options if overflow == options.overflow else replace(options, overflow=overflow)
+        return Query(((text, None),), values, options, POOLINGS[values["pooling"]])
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
         return POOLINGS["mean"].pool(output, batch)
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
-        vector = pooled(windows)[: query.options["dimensions"]]
-        return (unit(vector) if query.options["normalize"] else vector).tolist()
+        vector = merge_windows(windows)[: query.parameters["dimensions"]]
+        return (normalize(vector) if query.parameters["normalize"] else vector).tolist()
 
-    def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
-        """Compare as points: their distance may be `tolerance` of the expected length. Single numbers may stray."""
+    def answers_match(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
+        """Compare as vectors: the norm of the difference may be `tolerance` of the expected norm."""
         if len(expected) != len(answer):
             return False
-        known, found = (np.array(vector, dtype=np.float64) for vector in (expected, answer))
-        return bool(np.linalg.norm(found - known) <= tolerance * np.linalg.norm(known))
+        vectors = [np.array(vector, dtype=np.float64) for vector in (expected, answer)]
+        return bool(np.linalg.norm(vectors[1] - vectors[0]) <= tolerance * np.linalg.norm(vectors[0]))
 
     def schema(self) -> dict[str, JSON]:
         return {
@@ -114,15 +115,15 @@ class FeatureExtraction(Task):
         }
 
 
-def embedding_layout(task: Task) -> EncodingOptions:
-    """Return how texts are laid out to be embedded: windows share no token, so that each of a text counts once."""
+def embedding_options(task: Task) -> EncodingOptions:
+    """Return how texts are encoded for embeddings: windows share no token, so that each token counts once."""
     return EncodingOptions(task.overflow, stride=0)
 
 
-def pooled(windows: Sequence[SequenceOutput]) -> Output:
-    """Return the vector of one text: the mean of its windows' vectors, each counting by its tokens.
+def merge_windows(windows: Sequence[SequenceOutput]) -> Output:
+    """Return the vector of one text: the mean of the vectors of its windows, weighted by their numbers of tokens.
 
-    With the pooling `mean`, that is the mean over all tokens of the text, and the special ones of every window.
+    With the pooling `mean` this is the mean over all tokens of the text and the special tokens of every window.
     """
     if len(windows) == 1:
         vector: Output = windows[0].values[0]
@@ -132,10 +133,10 @@ def pooled(windows: Sequence[SequenceOutput]) -> Output:
     return mean
 
 
-def unit(vector: Output) -> Output:
-    """Return a vector of length 1 in its direction.
+def normalize(vector: Output) -> Output:
+    """Scale a vector to length 1.
 
-    >>> unit(np.array([3.0, 4.0], dtype=np.float32))
+    >>> normalize(np.array([3.0, 4.0], dtype=np.float32))
     array([0.6, 0.8], dtype=float32)
     """
     scaled: Output = vector / max(np.float32(np.linalg.norm(vector)), np.float32(1e-12))

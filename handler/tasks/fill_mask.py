@@ -1,4 +1,4 @@
-"""Words for the masked places of a text."""
+"""Predict tokens for the masks of a text."""
 
 from __future__ import annotations
 
@@ -22,33 +22,36 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
     from transformers.utils.generic import ModelOutput
 
-PRETRAINED = ("bert", "megatron-bert", "mobilebert")  # whose ForPreTraining has BERT's two heads; Electra's has not
-MOST_TOKENS = 100  # for one mask
-MOST_FILLINGS = 200  # of one text, over all its masks: each is a text of its own in the answer
-MOST_CHARACTERS = 100  # of one target
+# Model types whose ForPreTraining class has BERT's two heads; Electra's has a discriminator instead.
+BERT_PRETRAINING = ("bert", "megatron-bert", "mobilebert")
+MAX_TOP_K = 100  # tokens for one mask
+MAX_SEQUENCES = 200  # of one text, over all its masks: each is a whole text in the answer
+MAX_TARGET_CHARS = 100
 
 
-class Candidates(Pooler):
-    """The likeliest tokens of each mask, among all or among some."""
+class TopTokens(Pooler):
+    """Compute the most probable tokens for each mask."""
 
-    def __init__(self, mask_id: int, ids: Sequence[int] | None = None) -> None:
+    def __init__(self, mask_id: int, target_ids: Sequence[int] | None = None) -> None:
+        """Choose among `target_ids`, by default among the whole vocabulary."""
         self.mask_id = mask_id
-        self.ids = None if ids is None else torch.tensor(ids)
+        self.target_ids = None if target_ids is None else torch.tensor(target_ids)
 
     def token_positions(self, encoding: Encoding) -> Sequence[int]:
-        """Return the masked places; of a text without, whatever stands first."""
-        return masks(encoding, self.mask_id) or (0,)
+        """Return the indices of the masks; of a text without masks, the first token."""
+        return mask_positions(encoding, self.mask_id) or (0,)
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
-        """Keep (masks, candidates, 2): scores, best first, and tokens, whose numbers fp32 holds exactly.
+        """Return (masks, tokens, 2): scores, best first, and token ids, which fp32 represents exactly.
 
-        Scores are shares of the whole vocabulary; only the chosen ones are computed.
+        Scores are probabilities over the whole vocabulary; only those of the chosen tokens are computed.
         """
         logits = batch.tokens(output["prediction_logits" if "prediction_logits" in output else "logits"])
-        chosen = logits if self.ids is None else logits[:, self.ids.to(logits.device)]
-        best, places = chosen.topk(min(MOST_TOKENS, chosen.shape[-1]), dim=-1)
+        targets = None if self.target_ids is None else self.target_ids.to(logits.device)
+        target_logits = logits if targets is None else logits[:, targets]
+        best, indices = target_logits.topk(min(MAX_TOP_K, target_logits.shape[-1]), dim=-1)
         scores = (best - logits.logsumexp(-1, keepdim=True)).exp()
-        tokens: Tensor = places if self.ids is None else self.ids.to(places.device)[places]
+        tokens: Tensor = indices if targets is None else targets[indices]
         return RaggedOutput(torch.stack((scores, tokens.to(scores.dtype)), dim=-1), batch.counts)
 
 
@@ -58,22 +61,22 @@ class FillMask(Task):
     name = "fill-mask"
     operation = "fill"
     auto_classes = ("AutoModelForMaskedLM", "AutoModelForPreTraining")
-    golden_parameters: ClassVar = {"top_k": 10}
+    self_test_parameters: ClassVar = {"top_k": 10}
 
     def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
         super().__init__(model_config, config, tokenizer)
-        if tokenizer.mask_id is None or tokenizer.mask is None:
+        if tokenizer.mask_id is None or tokenizer.mask_token is None:
             raise ModelMismatch(f"the tokenizer has no mask token, which {self.name} needs")
-        self.mask, self.mask_id = tokenizer.mask, tokenizer.mask_id
+        self.mask, self.mask_id = tokenizer.mask_token, tokenizer.mask_id
         self.parameters = {
-            "top_k": Integer(default=min(config.top_k, MOST_TOKENS), most=MOST_TOKENS, about="tokens for each mask"),
+            "top_k": Integer(default=min(config.top_k, MAX_TOP_K), most=MAX_TOP_K, about="tokens for each mask"),
             "targets": StringList(alone="one", about="the only tokens to score; of longer words their first token"),
         }
-        self.layout = EncodingOptions(self.overflow)
-        self.candidates = Candidates(self.mask_id)
-        # Queries with the same targets share a forward pass, and their targets are looked up once.
-        self._among = lru_cache(maxsize=16)(self._candidates_among)
-        self.golden_items = (
+        self.encoding_options = EncodingOptions(self.overflow)
+        self.top_tokens = TopTokens(self.mask_id)
+        # Cached, so that queries with the same targets share a forward pass and a lookup.
+        self._pooler_for = lru_cache(maxsize=16)(self._top_tokens_among)
+        self.self_test_items = (
             f"The capital of France is {self.mask}.",
             f"{self.mask} is the opposite of {self.mask} - isn't it?",
             f"L'écran est {self.mask}, 屏幕{self.mask}了, экран разбит: {self.mask} 🙂",
@@ -81,60 +84,62 @@ class FillMask(Task):
         )
 
     @classmethod
-    def head_of(cls, model_config: PretrainedConfig) -> str | None:
-        return pretraining_head(super().head_of(model_config), model_config)
+    def auto_class_of(cls, model_config: PretrainedConfig) -> str | None:
+        return pretraining_head(super().auto_class_of(model_config), model_config)
 
-    def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
-        text, options = self.read_item(value), self.read_parameters(given)
-        targets = options.pop("targets")
-        use = self.candidates if targets is None else self._among(tuple(targets))
-        return Query(((text, None),), options, self.layout, use)
+    def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
+        text, values = self.read_item(value), self.read_parameters(parameters)
+        targets = values.pop("targets")
+        pooler = self.top_tokens if targets is None else self._pooler_for(tuple(targets))
+        return Query(((text, None),), values, self.encoding_options, pooler)
 
     def token_positions(self, encoding: Encoding) -> Sequence[int]:
-        return self.candidates.token_positions(encoding)
+        return self.top_tokens.token_positions(encoding)
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
-        return self.candidates.pool(output, batch)
+        return self.top_tokens.pool(output, batch)
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         (window,) = windows
-        ids, top_k = window.encoding.ids, query.options["top_k"]
-        places = masks(window.encoding, self.mask_id)
-        if not places:
-            cut = f" among its first {len(ids)} tokens" if window.encoding.n_truncated else ""
-            raise InvalidInput(f"text must hold at least one {self.mask}{cut}")
-        if len(places) * top_k > MOST_FILLINGS:
+        ids, top_k = window.encoding.ids, query.parameters["top_k"]
+        positions = mask_positions(window.encoding, self.mask_id)
+        if not positions:
+            among = f" among its first {len(ids)} tokens" if window.encoding.n_truncated else ""
+            raise InvalidInput(f"text must hold at least one {self.mask}{among}")
+        if len(positions) * top_k > MAX_SEQUENCES:
             raise InputTooLong(
-                f"text has {len(places)} masks and top_k is {top_k}, accepted: at most {MOST_FILLINGS} tokens for all"
+                f"text has {len(positions)} masks and top_k is {top_k}, "
+                f"accepted: at most {MAX_SEQUENCES} tokens for all"
             )
-        ranked = [its[:top_k].tolist() for its in window.values]
-        filled = [
-            [self._filled(ids, place, int(token), score, alone=len(places) == 1) for score, token in best]
-            for place, best in zip(places, ranked, strict=True)
+        rankings = [mask_values[:top_k].tolist() for mask_values in window.values]
+        answers = [
+            [self._filled(ids, position, int(token), score, n_masks=len(positions)) for score, token in ranking]
+            for position, ranking in zip(positions, rankings, strict=True)
         ]
-        return filled if len(places) > 1 else filled[0]
+        return answers if len(positions) > 1 else answers[0]
 
-    def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
-        """Compare by token: those of nearly one score may change places, or one may miss the cut that another makes.
+    def answers_match(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
+        """Compare by token: tokens of nearly one score may change places, or replace one another at the end.
 
-        What is said of a token that both have must be the same.
+        The other fields of a token that is in both must be equal.
         """
-        if not all(isinstance(mask, list) and mask for mask in (expected, answer)):
+        if not all(isinstance(ranking, list) and ranking for ranking in (expected, answer)):
             return False
         if isinstance(expected[0], list) or isinstance(answer[0], list):
-            same = len(expected) == len(answer)
-            return same and all(self.agree(*pair, tolerance) for pair in zip(expected, answer, strict=True))
-        known, found = ({item["token"]: item for item in ranked} for ranked in (expected, answer))
+            if len(expected) != len(answer):
+                return False
+            return all(self.answers_match(*pair, tolerance) for pair in zip(expected, answer, strict=True))
+        by_token, other = ({item["token"]: item for item in ranking} for ranking in (expected, answer))
         if any(
-            abs(known[token]["score"] - found[token]["score"]) > tolerance
-            or {**known[token], "score": 0} != {**found[token], "score": 0}
-            for token in known.keys() & found.keys()
+            abs(by_token[token]["score"] - other[token]["score"]) > tolerance
+            or {**by_token[token], "score": 0} != {**other[token], "score": 0}
+            for token in by_token.keys() & other.keys()
         ):
             return False
-        lowest = [min(item["score"] for item in its.values()) for its in (known, found)]
-        missing = [known[token]["score"] - lowest[1] for token in known.keys() - found.keys()]
-        missing += [found[token]["score"] - lowest[0] for token in found.keys() - known.keys()]
-        return len(known) == len(found) and max(missing, default=0.0) <= tolerance
+        lowest = [min(item["score"] for item in items.values()) for items in (by_token, other)]
+        excess = [by_token[token]["score"] - lowest[1] for token in by_token.keys() - other.keys()]
+        excess += [other[token]["score"] - lowest[0] for token in other.keys() - by_token.keys()]
+        return len(by_token) == len(other) and max(excess, default=0.0) <= tolerance
 
     def schema(self) -> dict[str, JSON]:
         fields = {
@@ -143,52 +148,52 @@ class FillMask(Task):
             "token_str": {"type": "string"},
             "sequence": {"type": "string"},
         }
-        filling = {"type": "object", "properties": fields, "required": [*fields]}
-        ranked = {"type": "array", "items": filling}
+        prediction = {"type": "object", "properties": fields, "required": [*fields]}
+        ranking = {"type": "array", "items": prediction}
         return {
             "item": self.item_schema(),
-            "answer": {"oneOf": [ranked, {"type": "array", "items": ranked}]},
+            "answer": {"oneOf": [ranking, {"type": "array", "items": ranking}]},
             "example": f"My parcel has not {self.mask} yet.",
         }
 
-    def _candidates_among(self, targets: Sequence[str]) -> Candidates:
-        """Look up targets as transformers' pipeline does: a word that is no token stands for its first token."""
+    def _top_tokens_among(self, targets: Sequence[str]) -> TopTokens:
+        """Look up targets as transformers' pipeline does: a word that is no token is scored by its first token."""
         if not 1 <= len(targets) <= self.config.max_texts:
             raise InvalidInput(f"targets are {len(targets)}, accepted: 1 to {self.config.max_texts}")
-        return Candidates(self.mask_id, sorted({self._target(word, n) for n, word in enumerate(targets)}))
+        return TopTokens(self.mask_id, sorted({self._target_id(word, n) for n, word in enumerate(targets)}))
 
-    def _target(self, word: str, index: int) -> int:
+    def _target_id(self, word: str, index: int) -> int:
         word = self.read_text(word, f"targets[{index}]")
-        if len(word) > MOST_CHARACTERS:
-            raise InvalidInput(f"targets[{index}] has {len(word)} characters, accepted: at most {MOST_CHARACTERS}")
-        token = self.tokenizer.id_of(word)
-        first = [token] if token is not None else self.tokenizer.ids_of(word)[:1]
-        if not first:
+        if len(word) > MAX_TARGET_CHARS:
+            raise InvalidInput(f"targets[{index}] has {len(word)} characters, accepted: at most {MAX_TARGET_CHARS}")
+        token = self.tokenizer.token_to_id(word)
+        ids = [token] if token is not None else self.tokenizer.text_to_ids(word)
+        if not ids:
             raise InvalidInput(f"targets[{index}] holds nothing that this model reads")
-        return first[0]
+        return ids[0]
 
-    def _filled(self, ids: Sequence[int], place: int, token: int, score: float, *, alone: bool) -> dict[str, Any]:
-        """Say how a text reads with a token in one masked place; other masks stay to be seen."""
-        filled = [*ids[:place], token, *ids[place + 1 :]]
-        kept = [its for its in filled if its != self.tokenizer.pad_id]
+    def _filled(self, ids: Sequence[int], position: int, token: int, score: float, *, n_masks: int) -> dict[str, Any]:
+        """Return one prediction, with the text in which the token replaces one mask and other masks stay."""
+        filled = [*ids[:position], token, *ids[position + 1 :]]
+        filled = [token_id for token_id in filled if token_id != self.tokenizer.pad_id]
         return {
             "score": score,
             "token": token,
-            "token_str": self.tokenizer.text_of([token], special=True),
-            "sequence": self.tokenizer.text_of(kept, special=not alone),
+            "token_str": self.tokenizer.decode([token], skip_special_tokens=False),
+            "sequence": self.tokenizer.decode(filled, skip_special_tokens=n_masks == 1),
         }
 
 
-def masks(encoding: Encoding, mask_id: int) -> list[int]:
-    """Return the masked places of an encoding.
+def mask_positions(encoding: Encoding, mask_id: int) -> list[int]:
+    """Return the indices of the masks of an encoding.
 
-    >>> masks(Encoding([101, 103, 7, 103, 102], [0] * 5), mask_id=103)
+    >>> mask_positions(Encoding([101, 103, 7, 103, 102], [0] * 5), mask_id=103)
     [1, 3]
     """
-    return [place for place, token in enumerate(encoding.ids) if token == mask_id]
+    return [position for position, token in enumerate(encoding.ids) if token == mask_id]
 
 
 def pretraining_head(auto_class: str | None, model_config: PretrainedConfig) -> str | None:
-    """Keep a head unless it is one for pretraining of another family than BERT's."""
-    other = auto_class == "AutoModelForPreTraining" and model_config.model_type not in PRETRAINED
-    return None if other else auto_class
+    """Return an auto class, or None for a pretraining head of another family than BERT's."""
+    is_other = auto_class == "AutoModelForPreTraining" and model_config.model_type not in BERT_PRETRAINING
+    return None if is_other else auto_class

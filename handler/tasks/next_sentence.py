@@ -1,4 +1,4 @@
-"""Whether one text continues another."""
+"""Predict whether one text continues another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from handler.config import ServingConfig
 from handler.protocol import JSON, AnswerFormat
 from handler.sequences import EncodingOptions
-from handler.tasks.base import Query, SequenceOutput, SequenceTask, alike, softmax
+from handler.tasks.base import Query, SequenceOutput, SequenceTask, rankings_match, softmax
 from handler.tasks.fill_mask import pretraining_head
 from handler.tokenization import Tokenizer
 
@@ -24,10 +24,10 @@ class NextSentencePrediction(SequenceTask):
     name = "next-sentence-prediction"
     operation = "next-sentence"
     auto_classes = ("AutoModelForNextSentencePrediction", "AutoModelForPreTraining")
-    output = ("seq_relationship_logits", "logits")  # of BertForPreTraining, of this head alone
+    output_names = ("seq_relationship_logits", "logits")  # of BertForPreTraining, of BertForNextSentencePrediction
     fields = ("text", "next_sentence")
-    form = AnswerFormat(tensors="ranking")
-    golden_items = (
+    answer_format = AnswerFormat(tensors="ranking")
+    self_test_items = (
         {"text": "The parcel was to come on Monday.", "next_sentence": "It has still not arrived."},
         {"text": "The parcel was to come on Monday.", "next_sentence": "Penguins cannot fly."},
         {"text": "L'écran est rayé, 屏幕坏了.", "next_sentence": "экран разбит: wer hilft mir? 🙂"},
@@ -36,27 +36,25 @@ class NextSentencePrediction(SequenceTask):
 
     def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
         super().__init__(model_config, config, tokenizer)
-        self.labels = ["is_next", "not_next"]  # BERT's own order; config.json does not name them
-        self.layout = EncodingOptions(self.overflow)
+        self.labels = ["is_next", "not_next"]  # the order of BERT's pretraining; config.json does not name them
+        self.encoding_options = EncodingOptions(self.overflow)
 
     @classmethod
-    def head_of(cls, model_config: PretrainedConfig) -> str | None:
-        return pretraining_head(super().head_of(model_config), model_config)
+    def auto_class_of(cls, model_config: PretrainedConfig) -> str | None:
+        return pretraining_head(super().auto_class_of(model_config), model_config)
 
-    def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
+    def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
         fields = self.read_fields(value, *self.fields)
-        text, following = (self.read_text(fields[name], name) for name in fields)
-        return Query(((text, following),), self.read_parameters(given), self.layout)
+        text, next_sentence = (self.read_text(fields[name], name) for name in fields)
+        return Query(((text, next_sentence),), self.read_parameters(parameters), self.encoding_options)
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         scores = softmax(windows[0].values[0])
         ranked = np.argsort(-scores, kind="stable")
         return [{"label": self.labels[index], "score": float(scores[index])} for index in ranked]
 
-    def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
-        """Compare by label: two labels of nearly one score may change places."""
-        by_label = [{item["label"]: item["score"] for item in ranked} for ranked in (expected, answer)]
-        return alike(by_label[0], by_label[1], tolerance)
+    def answers_match(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
+        return rankings_match(expected, answer, tolerance)
 
     def schema(self) -> dict[str, JSON]:
         text = self.text_schema()

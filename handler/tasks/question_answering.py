@@ -1,23 +1,23 @@
-"""Answers to a question: spans of a context, from a score for every token to begin and to end one."""
+"""Answer a question with a span of a context, from the logits of each token as the start and the end of the answer."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InvalidInput
 from handler.protocol import JSON
-from handler.sequences import EncodingOptions, Tokens, join_windows
-from handler.tasks.base import AttributionTarget, Query, RaggedOutput, SequenceOutput, Task, locate, softmax
+from handler.sequences import EncodingOptions, join_windows
+from handler.spans import best_spans
+from handler.tasks.base import AttributionTarget, Query, RaggedOutput, SequenceOutput, Task, locate_token, softmax
 from handler.tasks.parameters import Boolean, Integer
 from handler.tokenization import Tokenizer
 
@@ -25,23 +25,22 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
     from transformers.utils.generic import ModelOutput
 
-Shares: TypeAlias = NDArray[np.float64]
-PARCEL = "The parcel left Hamburg on Monday, 3 May, and Ms Müller-Łukasz signed for it in 東京 at noon. 🙂 "
+SAMPLE_CONTEXT = "The parcel left Hamburg on Monday, 3 May, and Ms Müller-Łukasz signed for it in 東京 at noon. 🙂 "
 
 
 class QuestionAnswering(Task):
     """question-answering.
 
-    The score of a span is its first token's share of all starts times its last token's share of all ends, as in the
-    pipeline that transformers had up to version 4: shares among the tokens of the context and the first token of the
-    sequence, which stands for "no answer". Where this differs from that pipeline:
+    The score of a span is the probability of its first token as start times that of its last token as end, as in the
+    pipeline that transformers had up to version 4: a softmax over the tokens of the context and the first token of the
+    sequence, which stands for "no answer". Differences from that pipeline:
 
-    Windows over a long context are put together token by token, each as the window says that shows most around it, and
-    shares are taken over all of them, with the "no answer" of the window that believes in it least. The pipeline takes
-    shares within each window, so that a window without the answer spreads its own whole over nonsense, and a word that
-    stands alone in one beats the answer that has a rival beside it in another.
+    The windows over a long context are joined, each token with the logits of the window that has most context around
+    it, and the softmax is over all of them, with the lowest "no answer" of all windows. The pipeline takes the softmax
+    within each window. A window without the answer then distributes a whole probability among wrong spans, and one of
+    these can have a higher score than the answer in another window.
 
-    Several answers never overlap: of spans that share a character only the best is told.
+    Several answers never overlap: of spans that share a character only the best is returned.
     """
 
     name = "question-answering"
@@ -49,13 +48,13 @@ class QuestionAnswering(Task):
     auto_classes = ("AutoModelForQuestionAnswering",)
     overflows = ("window", "truncate", "refuse")
     fields = ("question", "context")
-    golden_items = (
-        {"question": "Who signed for the parcel?", "context": PARCEL},
+    self_test_items = (
+        {"question": "Who signed for the parcel?", "context": SAMPLE_CONTEXT},
         {"question": "Où? 🙂", "context": "屏幕坏了 на улице, aux Champs-Élysées: pneumonoultramicroscopic"},
         {"question": "Why?", "context": "no"},
-        {"question": "When did the parcel leave? " * 20, "context": PARCEL * 30},
+        {"question": "When did the parcel leave? " * 20, "context": SAMPLE_CONTEXT * 30},
     )
-    golden_parameters: ClassVar = {"top_k": 3, "handle_impossible_answer": True}
+    self_test_parameters: ClassVar = {"top_k": 3, "handle_impossible_answer": True}
 
     def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
         super().__init__(model_config, config, tokenizer)
@@ -74,56 +73,57 @@ class QuestionAnswering(Task):
             "align_to_words": Boolean(default=True, about="whether answers begin and end with a word"),
         }
 
-    def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
+    def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
         fields = self.read_fields(value, "question", "context")
         pair = self.read_text(fields["question"], "question"), self.read_text(fields["context"], "context")
-        options = self.read_parameters(given)
-        layout = EncodingOptions(
+        values = self.read_parameters(parameters)
+        options = EncodingOptions(
             self.overflow,
-            gives="second",
-            stride=options["doc_stride"],
-            max_length=options["max_seq_len"],
-            max_first=options["max_question_len"],
-            spans=True,
+            truncation_strategy="only_second",
+            stride=values["doc_stride"],
+            max_length=values["max_seq_len"],
+            max_first=values["max_question_len"],
+            return_spans=True,
         )
-        return Query((pair,), options, layout)
+        return Query((pair,), values, options)
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
         logits = torch.stack((output["start_logits"], output["end_logits"]), -1)
         return RaggedOutput(batch.tokens(logits), batch.counts)
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
-        options, context = query.options, query.texts[0][1] or ""
-        tokens = join_windows([window.encoding for window in windows], owner=1)
-        none = min((window.values[0] for window in windows), key=lambda logits: float(logits.sum()))
-        logits = np.concatenate([window.values for window in windows])[tokens.at]
-        starts, ends = softmax(np.concatenate((none[None], logits)).T.astype(np.float64))  # (1 + tokens,) each
+        parameters, context = query.parameters, query.texts[0][1] or ""
+        tokens = join_windows([window.encoding for window in windows], sequence_id=1)
+        no_answer = min((window.values[0] for window in windows), key=lambda logits: float(logits.sum()))
+        logits = np.concatenate([window.values for window in windows])[tokens.indices]
+        starts, ends = softmax(np.concatenate((no_answer[None], logits)).T.astype(np.float64))  # (1 + tokens,) each
         blank = [not context[start:end].strip() for start, end in zip(tokens.starts, tokens.ends, strict=True)]
         starts[1:][blank] = ends[1:][blank] = 0  # no answer begins or ends with a blank
-        spans = best_spans(starts[1:], ends[1:], tokens, options["max_answer_len"], words=options["align_to_words"])
+        spans = best_spans(
+            starts[1:], ends[1:], tokens, parameters["max_answer_len"], align_to_words=parameters["align_to_words"]
+        )
         answers: list[dict[str, JSON]] = [
             {"answer": context[start:end], "score": score, "start": start, "end": end}
-            for start, end, score in islice(spans, options["top_k"])
+            for start, end, score in islice(spans, parameters["top_k"])
         ]
-        if options["handle_impossible_answer"]:
+        if parameters["handle_impossible_answer"]:
             answers.append({"answer": "", "score": float(starts[0] * ends[0]), "start": 0, "end": 0})
         if not answers:
             raise InvalidInput("context holds nothing that this model reads")
-        ranked = sorted(answers, key=lambda answer: -answer["score"])[: options["top_k"]]
-        return ranked if options["top_k"] > 1 else ranked[0]
+        ranked = sorted(answers, key=lambda answer: -answer["score"])[: parameters["top_k"]]
+        return ranked if parameters["top_k"] > 1 else ranked[0]
 
     def attribution_targets(
         self, query: Query, windows: Sequence[SequenceOutput], target: JSON
     ) -> list[AttributionTarget]:
-        """Explain why an answer starts and why it ends where it does: two shares of one window.
+        """Return the probabilities of the start and of the end of an answer, each in one window.
 
         Args:
             target: {"start": character, "end": character} of a span of the context, by default the answer.
         """
-        tokens = join_windows([window.encoding for window in windows], owner=1)
+        tokens = join_windows([window.encoding for window in windows], sequence_id=1)
         if target is None:
-            only = replace(query, options={**query.options, "top_k": 1})
-            target = self.decode(only, windows)
+            target = self.decode(replace(query, parameters={**query.parameters, "top_k": 1}), windows)
         start, end = (target.get("start"), target.get("end")) if isinstance(target, dict) else (None, None)
         if type(start) is not int or type(end) is not int:
             raise InvalidInput('target must be {"start": character, "end": character} of a span of the context')
@@ -131,21 +131,23 @@ class QuestionAnswering(Task):
         if len(inside) == 0 and (start, end) != (0, 0):
             raise InvalidInput("target is a span in which the context has no word")
         logits = np.concatenate([window.values for window in windows])
-        places = tokens.at[inside]
-        if not len(places):  # the first token of the window that believes least in "no answer" stands for that
+        indices = tokens.indices[inside]
+        if not len(indices):  # "no answer" is the first token of the window where that has the lowest logits
             firsts = np.cumsum([0, *(len(window.encoding) for window in windows[:-1])])
-            places = firsts[[logits[firsts].sum(-1).argmin()]]
-        edges = enumerate(("start", "end"))
-        return [_aim(edge, windows, int(places[logits[places, column].argmax()])) for column, edge in edges]
+            indices = firsts[[logits[firsts].sum(-1).argmin()]]
+        return [
+            _edge_target(edge, windows, int(indices[logits[indices, column].argmax()]))
+            for column, edge in enumerate(("start", "end"))
+        ]
 
-    def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
-        """Compare by span, scores also by their own size, for those of many answers are small.
+    def answers_match(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
+        """Compare by span; scores relative to their size too, since those of many answers are small.
 
-        A span may be missing from one side where that has another in its place, over it or as the last of its list,
-        which is at least nearly as good.
+        A span may be missing from one side if that has another with at least nearly its score: one that overlaps it,
+        or the last of the list.
         """
-        one, other = (told if isinstance(told, list) else [told] for told in (expected, answer))
-        return _bears(one, other, tolerance) and _bears(other, one, tolerance)
+        rankings = [value if isinstance(value, list) else [value] for value in (expected, answer)]
+        return _contains(rankings[0], rankings[1], tolerance) and _contains(rankings[1], rankings[0], tolerance)
 
     def schema(self) -> dict[str, JSON]:
         text, character = self.text_schema(), {"type": "integer", "minimum": 0}
@@ -163,80 +165,34 @@ class QuestionAnswering(Task):
         }
 
 
-def _aim(edge: str, windows: Sequence[SequenceOutput], at: int) -> AttributionTarget:
-    """Aim at a token's share of all starts, or ends, in its window."""
-    window, place = locate(windows, at)
+def _edge_target(edge: str, windows: Sequence[SequenceOutput], index: int) -> AttributionTarget:
+    """Return the probability of a token as the start, or the end, in its window."""
+    window, position = locate_token(windows, index)
     spans = windows[window].encoding.spans
-    owners = spans.owners if spans else []
-    context = [place for place, owner in enumerate(owners) if place == 0 or owner == 1]
+    sequence_ids = spans.sequence_ids if spans else []
+    context = [position for position, owner in enumerate(sequence_ids) if position == 0 or owner == 1]
 
     def score(output: ModelOutput, batch: Batch) -> Tensor:
         logits = batch.tokens(output[f"{edge}_logits"]).reshape(len(batch.lengths), -1)
-        shares: Tensor = logits[:, context].softmax(-1)
-        return shares[:, context.index(place)]
+        probabilities: Tensor = logits[:, context].softmax(-1)
+        return probabilities[:, context.index(position)]
 
     return AttributionTarget(edge, window, score)
 
 
-def best_spans(
-    starts: Shares, ends: Shares, tokens: Tokens, longest: int, *, words: bool
-) -> Iterator[tuple[int, int, float]]:
-    """Yield spans (start, end, score) in characters, best first; none overlaps one before it.
-
-    Args:
-        starts, ends: (tokens,), how likely a span begins or ends with a token; 0 for never.
-        longest: tokens of a span, before it is extended to words.
-        words: whether spans are extended to whole words.
-    """
-    best, reach = _best_ends(starts, ends, longest)
-    taken = np.zeros(len(starts), dtype=np.bool_)
-    while len(best) and not best[first := int(best.argmax())] <= 0:  # a NaN goes on, to be found when it is written
-        last, score = first + int(reach[first]), float(best[first])
-        if words and tokens.words[first] >= 0 and tokens.words[last] >= 0:
-            first = int(np.flatnonzero(tokens.words == tokens.words[first])[0])
-            last = int(np.flatnonzero(tokens.words == tokens.words[last])[-1])
-        start, end = int(tokens.starts[first]), int(tokens.ends[last])
-        yield start, end, score
-        now = (tokens.starts < end) & (tokens.ends > start)
-        now[first : last + 1] = True
-        taken |= now
-        best[taken] = 0
-        begin = int(now.argmax())
-        for row in range(max(0, begin - longest), begin):  # whose best span may run into what is taken now
-            if best[row] > 0 and taken[row : row + int(reach[row]) + 1].any():
-                free = ends[row : row + int(taken[row:].argmax())]
-                reach[row] = free.argmax()
-                best[row] = starts[row] * free.max()
-
-
-def _best_ends(starts: Shares, ends: Shares, longest: int) -> tuple[Shares, NDArray[np.intp]]:
-    """Return for each token the score of the best span that begins with it, and how many tokens further that ends.
-
-    >>> _best_ends(np.array([0.5, 0.5]), np.array([0.1, 0.9]), longest=2)[1].tolist()
-    [1, 0]
-    """
-    best, reach = starts * ends, np.zeros(len(starts), dtype=np.intp)
-    for further in range(1, min(longest, len(starts))):
-        scores = starts[:-further] * ends[further:]
-        better = scores > best[:-further]
-        best[:-further][better] = scores[better]
-        reach[:-further][better] = further
-    return best, reach
-
-
-def _bears(expected: Sequence[JSON], answer: Sequence[JSON], tolerance: float) -> bool:
-    """Tell whether each expected span is among the answers, or has its better there."""
-    told = {(one["start"], one["end"]): one for one in answer}
-    for one in expected:
-        same = told.get((one["start"], one["end"]))
-        if same and not (same["answer"] == one["answer"] and _near(same["score"], one["score"], tolerance)):
+def _contains(ranking: Sequence[JSON], spans: Sequence[JSON], tolerance: float) -> bool:
+    """Return whether each span is in a ranking, or is replaced there by one with nearly its score or more."""
+    by_span = {(item["start"], item["end"]): item for item in ranking}
+    for span in spans:
+        same = by_span.get((span["start"], span["end"]))
+        if same and not (same["answer"] == span["answer"] and _scores_close(same["score"], span["score"], tolerance)):
             return False
-        rivals = [its["score"] for its in answer if its["start"] < one["end"] and one["start"] < its["end"]]
-        best = max([*rivals, *(its["score"] for its in answer[-1:])], default=0.0)
-        if not same and best < one["score"] and not _near(best, one["score"], tolerance):
+        overlapping = [item["score"] for item in ranking if item["start"] < span["end"] and span["start"] < item["end"]]
+        best = max([*overlapping, *(item["score"] for item in ranking[-1:])], default=0.0)
+        if not same and best < span["score"] and not _scores_close(best, span["score"], tolerance):
             return False
     return True
 
 
-def _near(one: float, other: float, tolerance: float) -> bool:
-    return abs(one - other) <= tolerance * min(1.0, 10 * max(one, other))
+def _scores_close(score: float, other: float, tolerance: float) -> bool:
+    return abs(score - other) <= tolerance * min(1.0, 10 * max(score, other))

@@ -1,4 +1,4 @@
-"""Texts by how well they answer a query, from a cross-encoder: a model that gives a pair of texts one score."""
+"""Rank texts by their relevance to a query, with a cross-encoder: a model with one score for a pair of texts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from handler.config import ServingConfig
 from handler.protocol import JSON
 from handler.sequences import EncodingOptions
-from handler.tasks.base import Query, SequenceOutput, SequenceTask, alike, sigmoid
+from handler.tasks.base import Query, SequenceOutput, SequenceTask, rankings_match, sigmoid
 from handler.tasks.parameters import Boolean, Integer
 from handler.tokenization import Tokenizer
 
@@ -25,7 +25,7 @@ class Rerank(SequenceTask):
     operation = "rerank"
     auto_classes = ("AutoModelForSequenceClassification",)
     fields = ("query", "texts")
-    golden_items = (
+    self_test_items = (
         {
             "query": "Where is my parcel?",
             "texts": ["It is on its way.", "no", "L'écran est rayé, 屏幕坏了 🙂", "again and " * 600],
@@ -39,32 +39,31 @@ class Rerank(SequenceTask):
             "raw_scores": Boolean(default=False, about="whether to leave out the sigmoid"),
             "return_text": Boolean(default=False, about="whether to repeat each text"),
         }
-        self.layout = EncodingOptions(self.overflow, gives="second")  # the query is read whole where that leaves room
+        self.encoding_options = EncodingOptions(
+            self.overflow, truncation_strategy="only_second"
+        )  # the query is kept whole if possible
 
     @classmethod
-    def fits(cls, model_config: PretrainedConfig) -> bool:
-        return super().fits(model_config) and model_config.num_labels == 1
+    def supports(cls, model_config: PretrainedConfig) -> bool:
+        return super().supports(model_config) and model_config.num_labels == 1
 
-    def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
+    def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
         fields = self.read_fields(value, *self.fields)
         query, texts = self.read_text(fields["query"], "query"), self.read_texts(fields["texts"], "texts")
         self.limit_pairs(sum(map(len, texts)) + len(texts) * len(query))
-        return Query(tuple((query, text) for text in texts), self.read_parameters(given), self.layout)
+        return Query(tuple((query, text) for text in texts), self.read_parameters(parameters), self.encoding_options)
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         logits = np.concatenate([window.values[0] for window in windows])
-        best = np.argsort(-logits, kind="stable")[: query.options["top_k"]].tolist()
-        scores = (logits if query.options["raw_scores"] else sigmoid(logits)).tolist()
-        told = query.options["return_text"]
-        return [
-            {"index": index, "score": scores[index], **({"text": query.texts[index][1]} if told else {})}
-            for index in best
-        ]
+        best = np.argsort(-logits, kind="stable")[: query.parameters["top_k"]].tolist()
+        scores = (logits if query.parameters["raw_scores"] else sigmoid(logits)).tolist()
+        ranked = [{"index": index, "score": scores[index]} for index in best]
+        if query.parameters["return_text"]:
+            return [item | {"text": query.texts[item["index"]][1]} for item in ranked]
+        return ranked
 
-    def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
-        """Compare by text: two of nearly one score may change places."""
-        by_index = [{item["index"]: item["score"] for item in ranked} for ranked in (expected, answer)]
-        return alike(by_index[0], by_index[1], tolerance)
+    def answers_match(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
+        return rankings_match(expected, answer, tolerance, key="index")
 
     def schema(self) -> dict[str, JSON]:
         text = self.text_schema()

@@ -1,4 +1,4 @@
-"""How near one sentence is to others."""
+"""Compute the similarity of one sentence to others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.protocol import JSON
 from handler.tasks.base import Query, RaggedOutput, SequenceOutput, Task
-from handler.tasks.feature_extraction import POOLING, POOLINGS, embedding_layout, pooled, unit
+from handler.tasks.feature_extraction import POOLING, POOLINGS, embedding_options, merge_windows, normalize
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 
 
 class SentenceSimilarity(Task):
-    """sentence-similarity: the cosines between embeddings."""
+    """sentence-similarity: cosines of the angles between embeddings."""
 
     name = "sentence-similarity"
     operation = "similarity"
     forward_scope = "encoder"
     overflows = ("truncate", "window", "refuse")
-    golden_items = (
+    self_test_items = (
         {
             "source_sentence": "My parcel has not arrived.",
             "sentences": ["Where is my order?", "no", "L'écran est rayé, 屏幕坏了 🙂", "again and " * 600],
@@ -34,15 +34,15 @@ class SentenceSimilarity(Task):
     def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
         super().__init__(model_config, config, tokenizer)
         self.parameters = {"pooling": POOLING}
-        self.layout = embedding_layout(self)
+        self.encoding_options = embedding_options(self)
 
-    def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
+    def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
         fields = self.read_fields(value, "source_sentence", "sentences")
         source = self.read_text(fields["source_sentence"], "source_sentence")
         sentences = self.read_texts(fields["sentences"], "sentences")
-        options = self.read_parameters(given)
+        values = self.read_parameters(parameters)
         texts = tuple((text, None) for text in (source, *sentences))
-        return Query(texts, options, self.layout, POOLINGS[options["pooling"]])
+        return Query(texts, values, self.encoding_options, POOLINGS[values["pooling"]])
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
         return POOLINGS["mean"].pool(output, batch)
@@ -50,16 +50,16 @@ class SentenceSimilarity(Task):
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         by_text: list[list[SequenceOutput]] = [[] for _ in query.texts]
         for window in windows:
-            by_text[window.text].append(window)
-        source, *others = (unit(pooled(its)) for its in by_text)
+            by_text[window.text_index].append(window)
+        source, *others = (normalize(merge_windows(windows)) for windows in by_text)
         return [float(source @ other) for other in others]
 
     def schema(self) -> dict[str, JSON]:
         text = self.text_schema()
-        most = max(1, self.config.max_texts - 1)
+        max_sentences = max(1, self.config.max_texts - 1)
         properties = {
             "source_sentence": text,
-            "sentences": {"type": "array", "items": text, "minItems": 1, "maxItems": most},
+            "sentences": {"type": "array", "items": text, "minItems": 1, "maxItems": max_sentences},
         }
         return {
             "item": {

@@ -1,4 +1,4 @@
-"""Labels of a text or of a pair of texts: single-label, multi-label or regression, by the model's `problem_type`."""
+"""Classify a text or a pair of texts: single-label, multi-label or regression, by the model's `problem_type`."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from handler.tasks.base import (
     Query,
     SequenceOutput,
     SequenceTask,
-    alike,
-    labels_of,
+    label_names,
+    rankings_match,
     sigmoid,
     softmax,
 )
@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
     from transformers.utils.generic import ModelOutput
 
-FUNCTIONS: dict[str, Callable[[Output], Output]] = {
+ACTIVATIONS: dict[str, Callable[[Output], Output]] = {
     "softmax": softmax,
     "sigmoid": sigmoid,
     "none": lambda logits: logits,
 }
 
-DIFFERENTIABLE: dict[str, Callable[[Tensor], Tensor]] = {
+TORCH_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda logits: logits.softmax(-1),
     "sigmoid": torch.sigmoid,
     "none": lambda logits: logits,
 }
-MOST_COUNTED = 100  # labels, each of which is a time series of the metrics
+MAX_COUNTED_LABELS = 100  # each label is a time series of the metrics
 
 
 class SequenceClassification(SequenceTask):
@@ -53,56 +53,56 @@ class SequenceClassification(SequenceTask):
     operation = "classify"
     auto_classes = ("AutoModelForSequenceClassification",)
     overflows = ("truncate", "window", "refuse")
-    form = AnswerFormat(nested=True, tensors="ranking")
-    golden_items = (
+    answer_format = AnswerFormat(nested=True, tensors="ranking")
+    self_test_items = (
         "The delivery came a day early and everything works.",
         "no",
         {"text": "It stopped charging after a week.", "text_pair": "The battery is broken."},
         "L'écran est rayé, 屏幕坏了, экран разбит: wer hilft mir? 🙂",
         "again and " * 600,
     )
-    golden_parameters: ClassVar = {"top_k": None}
+    self_test_parameters: ClassVar = {"top_k": None}
 
     def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
         super().__init__(model_config, config, tokenizer)
-        self.labels = labels_of(model_config)
+        self.labels = label_names(model_config)
         self.parameters = {
             "top_k": Integer(default=config.top_k, null=True, about="null for all labels"),
-            "function_to_apply": Choice(accepted=tuple(FUNCTIONS), default=self.default_function),
+            "function_to_apply": Choice(accepted=tuple(ACTIVATIONS), default=self.default_function),
         }
-        self.layout = EncodingOptions(self.overflow, stride=config.stride)
+        self.encoding_options = EncodingOptions(self.overflow, stride=config.stride)
 
     @property
     def default_function(self) -> str:
-        """Choose as `transformers`' pipeline does."""
-        problem = self.model_config.problem_type
-        if problem == "regression":
+        """The activation that the pipeline of transformers chooses."""
+        problem_type = self.model_config.problem_type
+        if problem_type == "regression":
             return "none"
-        multi = problem == "multi_label_classification" or len(self.labels) == 1
-        return "sigmoid" if multi else "softmax"
+        is_multi_label = problem_type == "multi_label_classification" or len(self.labels) == 1
+        return "sigmoid" if is_multi_label else "softmax"
 
-    def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
-        return Query((self.read_text_or_pair(value),), self.read_parameters(given), self.layout)
+    def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
+        return Query((self.read_text_or_pair(value),), self.read_parameters(parameters), self.encoding_options)
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
-        scores = self.merge([window.values[0] for window in windows], query.options["function_to_apply"], windows)
-        best = np.argsort(-scores, kind="stable")[: query.options["top_k"]]
+        scores = self.merge([window.values[0] for window in windows], query.parameters["function_to_apply"], windows)
+        best = np.argsort(-scores, kind="stable")[: query.parameters["top_k"]]
         return [{"label": self.labels[i], "score": score} for i, score in zip(best, scores[best].tolist(), strict=True)]
 
     def merge(self, logits: list[Output], function: str, windows: Sequence[SequenceOutput]) -> Output:
         """Return the scores (labels,) of a text from the logits (labels,) of its windows.
 
-        mean: the mean of the windows' scores. max: of each label its best score; where scores are shares (softmax) they
-        are made to add up to one again. weighted: the scores of the mean logits, each window counting by its tokens.
+        mean: the mean of the scores of the windows. max: the maximum for each label; of softmax scores scaled to the
+        sum 1. weighted: the scores of the mean logits, windows weighted by their numbers of tokens.
         """
-        apply = FUNCTIONS[function]
+        activation = ACTIVATIONS[function]
         if len(logits) == 1:
-            return apply(logits[0])
+            return activation(logits[0])
         if self.config.window_merge == "weighted":
             lengths = [len(window.encoding) for window in windows]
             mean: Output = np.average(logits, axis=0, weights=lengths).astype(np.float32)
-            return apply(mean)
-        scores = np.stack([apply(its) for its in logits])
+            return activation(mean)
+        scores = np.stack([activation(window) for window in logits])
         if self.config.window_merge == "mean":
             averaged: Output = scores.mean(0)
             return averaged
@@ -112,9 +112,9 @@ class SequenceClassification(SequenceTask):
     def attribution_targets(
         self, query: Query, windows: Sequence[SequenceOutput], target: JSON
     ) -> list[AttributionTarget]:
-        """Explain the score of a label, by default the best one, in the window where it is highest."""
-        function = query.options["function_to_apply"]
-        scores = np.stack([FUNCTIONS[function](window.values[0]) for window in windows])
+        """Return the score of a label, by default the best one, in the window where it is highest."""
+        function = query.parameters["function_to_apply"]
+        scores = np.stack([ACTIVATIONS[function](window.values[0]) for window in windows])
         if target is None:
             target = self.labels[int(self.merge([window.values[0] for window in windows], function, windows).argmax())]
         if target not in self.labels:
@@ -122,19 +122,17 @@ class SequenceClassification(SequenceTask):
         label = self.labels.index(target)
 
         def score(output: ModelOutput, _: Batch) -> Tensor:
-            scored: Tensor = DIFFERENTIABLE[function](output["logits"])[:, label]
+            scored: Tensor = TORCH_ACTIVATIONS[function](output["logits"])[:, label]
             return scored
 
         return [AttributionTarget(target, int(scores[:, label].argmax()), score)]
 
-    def leading(self, answer: JSON) -> tuple[str, float] | None:
-        few = len(self.labels) <= MOST_COUNTED
-        return (answer[0]["label"], answer[0]["score"]) if few else None
+    def top_label(self, answer: JSON) -> tuple[str, float] | None:
+        is_counted = len(self.labels) <= MAX_COUNTED_LABELS
+        return (answer[0]["label"], answer[0]["score"]) if is_counted else None
 
-    def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
-        """Compare by label: two labels of nearly one score may change places."""
-        by_label = [{item["label"]: item["score"] for item in ranked} for ranked in (expected, answer)]
-        return alike(by_label[0], by_label[1], tolerance)
+    def answers_match(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
+        return rankings_match(expected, answer, tolerance)
 
     def schema(self) -> dict[str, JSON]:
         label = {"type": "string", "enum": self.labels}

@@ -1,4 +1,4 @@
-"""Entities in a text: labels of tokens, joined into words and entities."""
+"""Find the entities of a text: labels of tokens, aggregated to words and entities."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from handler.config import ServingConfig
 from handler.errors import InvalidInput
 from handler.protocol import JSON
 from handler.sequences import EncodingOptions, Tokens, join_windows
+from handler.tag_scheme import LabelIds, LabelSpans
 from handler.tasks.base import (
     AttributionTarget,
     Output,
@@ -20,133 +21,143 @@ from handler.tasks.base import (
     RaggedOutput,
     SequenceOutput,
     Task,
-    alike,
-    labels_of,
-    locate,
+    label_names,
+    locate_token,
     softmax,
+    values_allclose,
 )
 from handler.tasks.parameters import Choice, Integer, StringList
-from handler.tasks.tag_scheme import Places, Scheme
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
     from transformers.utils.generic import ModelOutput
 
-Which: TypeAlias = tuple[int, int, str]  # the first and the last token of an entity, and what it is called
-STRATEGIES = ("none", "simple", "first", "average", "max")
-MANY = "Ada Lovelace wrote to Charles Babbage in London. "
+EntityKey: TypeAlias = tuple[int, int, str]  # positions of the first and the last token, and the group
+AGGREGATION_STRATEGIES = ("none", "simple", "first", "average", "max")
+SAMPLE_SENTENCE = "Ada Lovelace wrote to Charles Babbage in London. "
 
 
 class TokenClassification(Task):
     """token-classification.
 
-    Answers equal those of the pipeline of transformers. Windows over a long text are put together token by token, each
-    as the window says that shows most around it, so that nothing is told twice and no entity ends where a window does.
-    Where windows disagree this is better than the pipeline, which keeps the longer of two overlapping entities, however
-    near to an edge, and loses what the shorter one had beside it. Where they agree it is equal: of an entity that
-    several windows tell alike the highest score counts. With strategy `none` there is no counterpart.
+    Answers equal those of the pipeline of transformers. The windows over a long text are joined, each token with the
+    logits of the window that has most context around it, so that no entity is returned twice or ends at the edge of a
+    window. Where windows disagree the pipeline keeps the longer of two overlapping entities, however near to an edge,
+    and drops the tokens that only the shorter one has. Where they agree answers are equal: an entity that several
+    windows have gets its highest score. With strategy `none` the pipeline has no counterpart.
     """
 
     name = "token-classification"
     operation = "entities"
     auto_classes = ("AutoModelForTokenClassification",)
     overflows = ("window", "truncate", "refuse")
-    golden_items = (
+    self_test_items = (
         "Ada Lovelace wrote to Charles Babbage in London.",
         "no",
         "Élodie Müller-Łukasz, 北京大学, Анна из Москвы и محمد: pneumonoultramicroscopic 🙂 👩‍👩‍👧‍👦",
-        MANY * 60,
+        SAMPLE_SENTENCE * 60,
     )
-    golden_parameters: ClassVar = {"aggregation_strategy": "none", "ignore_labels": []}  # every token counts
+    self_test_parameters: ClassVar = {"aggregation_strategy": "none", "ignore_labels": []}  # every token counts
 
     def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
         super().__init__(model_config, config, tokenizer)
-        self.labels = labels_of(model_config)
-        self.scheme = Scheme.of(self.labels)
+        self.labels = label_names(model_config)
+        self.spans = LabelSpans.from_labels(self.labels)
         self.parameters = {
-            "aggregation_strategy": Choice(accepted=STRATEGIES, default="simple"),
+            "aggregation_strategy": Choice(accepted=AGGREGATION_STRATEGIES, default="simple"),
             "ignore_labels": StringList(default=["O"]),
             "stride": Integer(least=0, default=config.stride, about="tokens that windows share, at most half of one"),
         }
 
-    def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
-        text, options = self.read_item(value), self.read_parameters(given)
-        return Query(((text, None),), options, EncodingOptions(self.overflow, stride=options["stride"], spans=True))
+    def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
+        text, values = self.read_item(value), self.read_parameters(parameters)
+        options = EncodingOptions(self.overflow, stride=values["stride"], return_spans=True)
+        return Query(((text, None),), values, options)
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
         return RaggedOutput(batch.tokens(output["logits"]), batch.counts)
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
-        entities = self._tell(query, windows)
-        if len(windows) > 1 and query.options["aggregation_strategy"] != "none":
-            best: dict[Which, dict[str, JSON]] = {}
-            for which, entity in (one for window in windows for one in self._tell(query, [window]).items()):
-                if which in entities and entity["score"] > best.get(which, {"score": 0})["score"]:
-                    best[which] = entity
+        entities = self._entities(query, windows)
+        if len(windows) > 1 and query.parameters["aggregation_strategy"] != "none":
+            best: dict[EntityKey, dict[str, JSON]] = {}
+            of_windows = [self._entities(query, [window]) for window in windows]
+            for key, entity in (pair for of_window in of_windows for pair in of_window.items()):
+                if key in entities and entity["score"] > best.get(key, {"score": 0})["score"]:
+                    best[key] = entity
             entities |= best
         return list(entities.values())
 
-    def _tell(self, query: Query, windows: Sequence[SequenceOutput]) -> dict[Which, dict[str, JSON]]:
-        """Return the entities, or with strategy `none` the tokens, that windows show together."""
-        text, strategy = query.texts[0][0], query.options["aggregation_strategy"]
-        ignored = query.options["ignore_labels"]
+    def _entities(self, query: Query, windows: Sequence[SequenceOutput]) -> dict[EntityKey, dict[str, JSON]]:
+        """Return the entities of joined windows, or with strategy `none` the tokens."""
+        text, strategy = query.texts[0][0], query.parameters["aggregation_strategy"]
+        ignored = query.parameters["ignore_labels"]
         tokens = join_windows([window.encoding for window in windows])
         if not len(tokens.ids):
             return {}
-        scores = softmax(np.concatenate([window.values for window in windows])[tokens.at])
-        words = self._spell(text, tokens)
+        scores = softmax(np.concatenate([window.values for window in windows])[tokens.indices])
+        strings = self._token_strings(text, tokens)
         if strategy == "none":
-            return self._tokens(tokens, words, scores, ignored)
-        firsts = np.arange(len(words)) if strategy == "simple" else self._words(text, tokens, words)
-        votes = vote(scores, firsts, strategy)
-        labels, best = votes.argmax(-1), votes.max(-1)
-        begins = self.scheme.begins(labels)
+            return self._token_answers(tokens, strings, scores, ignored)
+        # Units are tokens with the strategy `simple`, else words.
+        unit_starts = np.arange(len(strings)) if strategy == "simple" else self._word_starts(text, tokens, strings)
+        unit_scores = aggregate(scores, unit_starts, strategy)
+        labels, best = unit_scores.argmax(-1), unit_scores.max(-1)
+        begins = self.spans.starts(labels)
         ends = np.append(begins[1:], len(labels))
         sums = np.add.reduceat(best.astype(np.float64), begins)
-        firsts = np.append(firsts, len(words))  # of units of tokens
-        entities: dict[Which, dict[str, JSON]] = {}
+        unit_starts = np.append(unit_starts, len(strings))
+        entities: dict[EntityKey, dict[str, JSON]] = {}
         for begin, end, total in zip(begins.tolist(), ends.tolist(), sums.tolist(), strict=True):
-            group = self.scheme.groups[labels[begin]]
+            group = self.spans.groups[labels[begin]]
             if group in ignored:
                 continue
-            units = [words[firsts[unit] : firsts[unit + 1]] for unit in range(begin, end)]
-            spelled = [unit[0] for unit in units] if strategy == "simple" else [*map(self.tokenizer.join, units)]
-            first, last = int(firsts[begin]), int(firsts[end]) - 1
-            entities[int(tokens.places[first]), int(tokens.places[last]), group] = {
+            units = [strings[unit_starts[unit] : unit_starts[unit + 1]] for unit in range(begin, end)]
+            to_string = self.tokenizer.tokens_to_string
+            words = [unit[0] for unit in units] if strategy == "simple" else [*map(to_string, units)]
+            first, last = int(unit_starts[begin]), int(unit_starts[end]) - 1
+            entities[int(tokens.positions[first]), int(tokens.positions[last]), group] = {
                 "entity_group": group,
                 "score": total / (end - begin),
-                "word": self.tokenizer.join(spelled),
+                "word": to_string(words),
                 "start": int(tokens.starts[first]),
                 "end": int(tokens.ends[last]),
             }
         return entities
 
-    def _tokens(
-        self, tokens: Tokens, words: list[str], scores: Output, ignored: Sequence[str]
-    ) -> dict[Which, dict[str, JSON]]:
-        """Return every token that is not ignored; `index` is its place in the whole text, special tokens included."""
+    def _token_answers(
+        self, tokens: Tokens, strings: list[str], scores: Output, ignored: Sequence[str]
+    ) -> dict[EntityKey, dict[str, JSON]]:
+        """Return every token that is not ignored; `index` is its position in the text, special tokens included."""
         labels = [self.labels[label] for label in scores.argmax(-1)]
-        columns = (scores.max(-1), tokens.places, tokens.starts, tokens.ends)
-        rows = zip(labels, *(column.tolist() for column in columns), words, strict=True)
+        columns = (scores.max(-1), tokens.positions, tokens.starts, tokens.ends)
+        rows = zip(labels, *(column.tolist() for column in columns), strings, strict=True)
         return {
-            (at, at, label): {"entity": label, "score": score, "index": at, "word": word, "start": start, "end": end}
-            for label, score, at, start, end, word in rows
+            (index, index, label): {
+                "entity": label,
+                "score": score,
+                "index": index,
+                "word": word,
+                "start": start,
+                "end": end,
+            }
+            for label, score, index, start, end, word in rows
             if label not in ignored
         }
 
-    def _spell(self, text: str, tokens: Tokens) -> list[str]:
+    def _token_strings(self, text: str, tokens: Tokens) -> list[str]:
         """Return each token as the vocabulary has it, an unknown one as the text has it."""
-        spelled = {token: self.tokenizer.token(token) for token in set(tokens.ids.tolist())}
+        strings = {token: self.tokenizer.id_to_token(token) for token in set(tokens.ids.tolist())}
         unknown = self.tokenizer.unknown_id
         triples = zip(tokens.ids.tolist(), tokens.starts.tolist(), tokens.ends.tolist(), strict=True)
-        return [text[start:end] if token == unknown else spelled[token] for token, start, end in triples]
+        return [text[start:end] if token == unknown else strings[token] for token, start, end in triples]
 
-    def _words(self, text: str, tokens: Tokens, spelled: list[str]) -> Places:
-        """Return where words begin, as the pipeline sees it: by WordPiece's prefixes, else by spaces."""
-        spans = zip(spelled, tokens.ids.tolist(), tokens.starts.tolist(), tokens.ends.tolist(), strict=True)
-        if self.tokenizer.joins_words_by_prefix:
-            begins = [len(word) == end - start for word, _, start, end in spans]
+    def _word_starts(self, text: str, tokens: Tokens, strings: list[str]) -> LabelIds:
+        """Return the first tokens of words, as the pipeline finds them: by WordPiece's prefixes, else by spaces."""
+        spans = zip(strings, tokens.ids.tolist(), tokens.starts.tolist(), tokens.ends.tolist(), strict=True)
+        if self.tokenizer.has_subword_prefix:
+            begins = [len(string) == end - start for string, _, start, end in spans]
         else:
             unknown = self.tokenizer.unknown_id
             begins = [
@@ -157,40 +168,42 @@ class TokenClassification(Task):
     def attribution_targets(
         self, query: Query, windows: Sequence[SequenceOutput], target: JSON
     ) -> list[AttributionTarget]:
-        """Explain why the tokens of an entity have their labels: the mean of the scores of those labels.
+        """Return the mean of the scores of the labels of an entity's tokens.
 
         Args:
-            target: a character of the entity or, where none is, of the word; or {"start": character, "label": label}
-                for the score of another label of the word there. By default the entity of the best score.
+            target: a character of an entity, or of a word in no entity; or {"start": character, "label": label} for
+                the score of any label of the word there. By default the entity with the best score.
         """
         tokens = join_windows([window.encoding for window in windows])
-        scores = softmax(np.concatenate([window.values for window in windows])[tokens.at])
+        scores = softmax(np.concatenate([window.values for window in windows])[tokens.indices])
         labels = scores.argmax(-1)
-        begins = self.scheme.begins(labels)
-        entities = np.searchsorted(begins, np.arange(len(labels)), side="right")  # of which entity a token is
-        ignored = [self.scheme.groups[label] in query.options["ignore_labels"] for label in labels]
+        begins = self.spans.starts(labels)
+        entities = np.searchsorted(begins, np.arange(len(labels)), side="right")  # index of each token's entity
+        ignored = [self.spans.groups[label] in query.parameters["ignore_labels"] for label in labels]
         if target is None:
             best = scores.max(-1) - np.array(ignored)
             chosen = np.flatnonzero(entities == entities[int(best.argmax())])
         else:
             start, label = self._read_target(target)
-            there = np.flatnonzero((tokens.starts <= start) & (start < tokens.ends))
-            if not len(there):
+            at_start = np.flatnonzero((tokens.starts <= start) & (start < tokens.ends))
+            if not len(at_start):
                 raise InvalidInput(f"target is character {start}, where text has no word")
-            same = tokens.words if label is not None or ignored[there[0]] else entities
-            chosen = np.flatnonzero(same == same[there[0]])
+            groups = tokens.word_ids if label is not None or ignored[at_start[0]] else entities
+            chosen = np.flatnonzero(groups == groups[at_start[0]])
             labels = labels if label is None else np.full_like(labels, self.labels.index(label))
-        window, first = locate(windows, int(tokens.at[chosen[0]]))
-        places = [first + int(at - tokens.at[chosen[0]]) for at in tokens.at[chosen]]
-        shown = [place for place in places if place < len(windows[window].encoding)]  # an entity may leave its window
-        wanted = labels[chosen[: len(shown)]].tolist()
+        window, first = locate_token(windows, int(tokens.indices[chosen[0]]))
+        positions = [first + int(index - tokens.indices[chosen[0]]) for index in tokens.indices[chosen]]
+        # An entity may extend beyond its window.
+        positions = [position for position in positions if position < len(windows[window].encoding)]
+        label_ids = labels[chosen[: len(positions)]].tolist()
 
         def score(output: ModelOutput, batch: Batch) -> Tensor:
             logits = batch.tokens(output["logits"]).reshape(len(batch.lengths), -1, len(self.labels))
-            of_tokens: Tensor = logits.softmax(-1)[:, shown, wanted]
-            return of_tokens.mean(-1)
+            scores: Tensor = logits.softmax(-1)[:, positions, label_ids]
+            return scores.mean(-1)
 
-        name = self.scheme.groups[wanted[0]] if target is None or isinstance(target, int) else self.labels[wanted[0]]
+        names = self.spans.groups if target is None or isinstance(target, int) else self.labels
+        name = names[label_ids[0]]
         return [AttributionTarget(name, window, score)]
 
     def _read_target(self, target: JSON) -> tuple[int, str | None]:
@@ -202,55 +215,58 @@ class TokenClassification(Task):
             )
         return start, label
 
-    def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
-        """Compare entity by entity; with strategy `none`, a token may take another label of nearly the same score.
+    def answers_match(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
+        """Compare entity by entity; with strategy `none`, a token may have another label of nearly the same score.
 
-        Scores that each lie within the tolerance let the best two labels of a token change places only where their
-        scores are as near, and then both are half at most.
+        If every score is within the tolerance, the best two labels of a token change places only if their scores
+        differ by no more than that, so both are at most a half.
         """
         if len(expected) != len(answer):
             return False
-        return all(_agree(*pair, tolerance) for pair in zip(expected, answer, strict=True))
+        return all(_entities_match(*pair, tolerance) for pair in zip(expected, answer, strict=True))
 
     def schema(self) -> dict[str, JSON]:
         number, character = {"type": "number"}, {"type": "integer", "minimum": 0}
-        place = {"word": {"type": "string"}, "start": character, "end": character}
-        group = {"type": "string", "enum": list(dict.fromkeys(self.scheme.groups))}
-        entity = {"entity_group": group, "score": number, **place}
+        span = {"word": {"type": "string"}, "start": character, "end": character}
+        group = {"type": "string", "enum": list(dict.fromkeys(self.spans.groups))}
+        entity = {"entity_group": group, "score": number, **span}
         label = {"type": "string", "enum": self.labels}
-        token = {"entity": label, "score": number, "index": character, **place}
-        kinds = [{"type": "object", "properties": kind, "required": [*kind]} for kind in (entity, token)]
+        token = {"entity": label, "score": number, "index": character, **span}
+        schemas = [{"type": "object", "properties": item, "required": [*item]} for item in (entity, token)]
         return {
             "item": self.item_schema(),
-            "answer": {"type": "array", "items": {"oneOf": kinds}},
+            "answer": {"type": "array", "items": {"oneOf": schemas}},
             "example": "Ada Lovelace lived in London.",
         }
 
 
-def vote(scores: Output, firsts: Places, strategy: str) -> Output:
+def aggregate(scores: Output, word_starts: LabelIds, strategy: str) -> Output:
     """Return the scores of words, (words, labels), from those of their tokens, (tokens, labels).
 
-    first: of a word's first token. average: the mean. max: of its surest token, the first of several.
+    first: those of the first token. average: the mean. max: those of the token with the highest score, the first one
+    of several.
 
     Args:
-        firsts: (words,), the first token of each word.
+        scores: of tokens.
+        word_starts: (words,), the first token of each word.
+        strategy: the aggregation strategy.
 
-    >>> vote(np.array([[0.6, 0.4], [0.2, 0.8], [0.5, 0.5]]), np.array([0, 2]), "max").tolist()
+    >>> aggregate(np.array([[0.6, 0.4], [0.2, 0.8], [0.5, 0.5]]), np.array([0, 2]), "max").tolist()
     [[0.2, 0.8], [0.5, 0.5]]
     """
-    if strategy == "first" or len(firsts) == len(scores):
-        return scores[firsts]
-    counts = np.diff(np.append(firsts, len(scores)))
+    if strategy == "first" or len(word_starts) == len(scores):
+        return scores[word_starts]
+    counts = np.diff(np.append(word_starts, len(scores)))
     if strategy == "average":
-        means: Output = (np.add.reduceat(scores, firsts) / counts[:, None]).astype(np.float32)
+        means: Output = (np.add.reduceat(scores, word_starts) / counts[:, None]).astype(np.float32)
         return means
     best = scores.max(-1)
-    surest = np.flatnonzero(best == np.repeat(np.maximum.reduceat(best, firsts), counts))
-    return scores[surest[np.searchsorted(surest, firsts)]]
+    highest = np.flatnonzero(best == np.repeat(np.maximum.reduceat(best, word_starts), counts))
+    return scores[highest[np.searchsorted(highest, word_starts)]]
 
 
-def _agree(expected: JSON, answer: JSON, tolerance: float) -> bool:
+def _entities_match(expected: JSON, answer: JSON, tolerance: float) -> bool:
     if "entity" in expected and "entity" in answer and expected["entity"] != answer["entity"]:
-        near = expected["score"] + answer["score"] <= 1 + tolerance
-        return near and alike({**expected, "entity": answer["entity"]}, answer, tolerance)
-    return alike(expected, answer, tolerance)
+        nearly_equal = expected["score"] + answer["score"] <= 1 + tolerance
+        return nearly_equal and values_allclose({**expected, "entity": answer["entity"]}, answer, tolerance)
+    return values_allclose(expected, answer, tolerance)

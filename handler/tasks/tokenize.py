@@ -1,4 +1,4 @@
-"""The tokens of a text as the model reads them; no model is run."""
+"""Return the tokens of a text as the model reads them; no model is run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 
 class Tokenize(Task):
-    """tokenize: shows a text, or a pair, as far as one sequence holds it."""
+    """tokenize: the tokens of a text, or a pair, as far as one sequence holds it."""
 
     name = "tokenize"
     operation = "tokenize"
     forward_scope = "nothing"
-    golden_items = (
+    self_test_items = (
         "It works.",
         {"text": "L'écran est rayé, 屏幕坏了.", "text_pair": "экран разбит: wer hilft mir? 🙂"},
         "again and " * 600,
@@ -33,10 +33,10 @@ class Tokenize(Task):
 
     def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
         super().__init__(model_config, config, tokenizer)
-        self.layout = EncodingOptions(self.overflow, spans=True)
+        self.encoding_options = EncodingOptions(self.overflow, return_spans=True)
 
-    def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
-        return Query((self.read_text_or_pair(value),), self.read_parameters(given), self.layout)
+    def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
+        return Query((self.read_text_or_pair(value),), self.read_parameters(parameters), self.encoding_options)
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
         return RaggedOutput(torch.empty(0), (0,) * len(batch.lengths))
@@ -44,27 +44,27 @@ class Tokenize(Task):
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         encoding = windows[0].encoding
         spans = encoding.spans or TokenSpans([], [], [], [])
-        places = zip(spans.owners, spans.offsets, strict=True)
+        pairs = zip(spans.sequence_ids, spans.offsets, strict=True)
         return {
-            "tokens": [self.tokenizer.token(token) for token in encoding.ids],
+            "tokens": [self.tokenizer.id_to_token(token) for token in encoding.ids],
             "ids": encoding.ids,
-            "offsets": [None if owner is None else list(offsets) for owner, offsets in places],
-            "sequence_ids": spans.owners,
+            "offsets": [None if sequence_id is None else list(offsets) for sequence_id, offsets in pairs],
+            "sequence_ids": spans.sequence_ids,
             "n_tokens": len(encoding),
             "n_truncated": encoding.n_truncated,
         }
 
     def schema(self) -> dict[str, JSON]:
-        whole = {"type": "integer", "minimum": 0}
-        offsets = {"type": ["array", "null"], "items": whole, "description": "start and end in its text, in characters"}
-        owner = {"type": ["integer", "null"], "description": "0: the text, 1: the pair; null: a special token"}
+        count = {"type": "integer", "minimum": 0}
+        offsets = {"type": ["array", "null"], "items": count, "description": "start and end in its text, in characters"}
+        sequence_id = {"type": ["integer", "null"], "description": "0: the text, 1: the pair; null: a special token"}
         fields = {
             "tokens": {"type": "array", "items": {"type": "string"}},
-            "ids": {"type": "array", "items": whole},
+            "ids": {"type": "array", "items": count},
             "offsets": {"type": "array", "items": offsets},
-            "sequence_ids": {"type": "array", "items": owner},
-            "n_tokens": whole,
-            "n_truncated": {**whole, "description": "tokens that the model would not see"},
+            "sequence_ids": {"type": "array", "items": sequence_id},
+            "n_tokens": count,
+            "n_truncated": {**count, "description": "tokens that the model would not see"},
         }
         return {
             "item": self.item_schema("text_pair"),

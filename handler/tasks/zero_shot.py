@@ -1,4 +1,4 @@
-"""Labels that the request brings, by a model of natural language inference: does the text entail "this is <label>"?"""
+"""Classify with labels of the request, by a model that judges whether the text entails "this is LABEL"."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from handler.config import ServingConfig
 from handler.errors import InputTooLong, InvalidInput, ModelMismatch
 from handler.protocol import JSON, AnswerFormat, json_type
 from handler.sequences import EncodingOptions
-from handler.tasks.base import Output, Query, SequenceOutput, SequenceTask, alike, softmax
+from handler.tasks.base import Output, Query, SequenceOutput, SequenceTask, rankings_match, softmax
 from handler.tasks.parameters import Boolean, Parameter, StringList
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-PLACE = "{}"  # of the label in a hypothesis
+PLACEHOLDER = "{}"  # in a hypothesis template
 
 
 @dataclass(frozen=True, kw_only=True)
-class Template(Parameter):
-    """A text with a place for a label."""
+class HypothesisTemplate(Parameter):
+    """A text with a placeholder for a label."""
 
     def read(self, name: str, value: JSON) -> str:
-        if not isinstance(value, str) or PLACE not in value:
+        if not isinstance(value, str) or PLACEHOLDER not in value:
             got = "a string without it" if isinstance(value, str) else json_type(value)
-            raise InvalidInput(f"{name} must be a string that holds {PLACE}, where a label stands, got {got}")
+            raise InvalidInput(f"{name} must be a string that holds {PLACEHOLDER}, where a label stands, got {got}")
         return value
 
     def schema(self) -> dict[str, JSON]:
@@ -42,62 +42,59 @@ class ZeroShotClassification(SequenceTask):
     name = "zero-shot-classification"
     operation = "zero-shot"
     auto_classes = ("AutoModelForSequenceClassification",)
-    form = AnswerFormat(tensors="ranking")
-    golden_items = (
+    answer_format = AnswerFormat(tensors="ranking")
+    self_test_items = (
         "The delivery came a day early and everything works.",
         "no",
         "L'écran est rayé, 屏幕坏了, экран разбит: wer hilft mir? 🙂",
         "again and " * 600,
     )
-    golden_parameters: ClassVar = {"candidate_labels": ["praise", "a complaint", "屏幕"]}
+    self_test_parameters: ClassVar = {"candidate_labels": ["praise", "a complaint", "屏幕"]}
 
     def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
         super().__init__(model_config, config, tokenizer)
-        found = entailment(model_config)
-        if found is None:
+        entailment = entailment_index(model_config)
+        if entailment is None:
             raise ModelMismatch(f"no label in config.json starts with entail, which {self.name} needs")
-        self.entailment = found
-        self.contradiction = -1 if found == 0 else 0  # as transformers' pipeline assumes
+        self.entailment = entailment
+        self.contradiction = -1 if entailment == 0 else 0  # as transformers' pipeline assumes
         self.parameters = {
             "candidate_labels": StringList(alone="commas", about="required"),
-            "hypothesis_template": Template(default=f"This example is {PLACE}."),
+            "hypothesis_template": HypothesisTemplate(default=f"This example is {PLACEHOLDER}."),
             "multi_label": Boolean(default=False, about="whether each label is judged on its own"),
         }
-        self.layout = EncodingOptions(
-            self.overflow, gives="first"
-        )  # the hypothesis is read whole where that leaves room
+        # The hypothesis is kept whole if possible.
+        self.encoding_options = EncodingOptions(self.overflow, truncation_strategy="only_first")
 
     @classmethod
-    def fits(cls, model_config: PretrainedConfig) -> bool:
-        return super().fits(model_config) and entailment(model_config) is not None
+    def supports(cls, model_config: PretrainedConfig) -> bool:
+        return super().supports(model_config) and entailment_index(model_config) is not None
 
-    def parse(self, value: JSON, given: Mapping[str, JSON]) -> Query:
-        text, options = self.read_item(value), self.read_parameters(given)
-        labels, template = options["candidate_labels"], self.read_text(options["hypothesis_template"], "hypothesis")
+    def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
+        text, values = self.read_item(value), self.read_parameters(parameters)
+        labels, template = values["candidate_labels"], self.read_text(values["hypothesis_template"], "hypothesis")
         if labels is None:
             raise InvalidInput("candidate_labels is missing: give a list of strings or one string with commas")
         labels = self.read_texts(labels, "candidate_labels")
         if len(labels) > self.config.max_texts:
             raise InputTooLong(f"candidate_labels are {len(labels)}, accepted: at most {self.config.max_texts}")
         self.limit_pairs(len(labels) * (len(text) + len(template)) + sum(map(len, labels)))
-        # Not str.format: a template such as {0.__class__} would be obeyed.
-        pairs = tuple((text, template.replace(PLACE, label)) for label in labels)
-        return Query(pairs, {**options, "candidate_labels": labels}, self.layout)
+        # Not str.format, which would evaluate a template such as {0.__class__}.
+        pairs = tuple((text, template.replace(PLACEHOLDER, label)) for label in labels)
+        return Query(pairs, {**values, "candidate_labels": labels}, self.encoding_options)
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
-        labels: list[str] = query.options["candidate_labels"]
+        labels: list[str] = query.parameters["candidate_labels"]
         logits: Output = np.concatenate([window.values for window in windows])  # (candidates, labels of the model)
-        if query.options["multi_label"] or len(labels) == 1:
+        if query.parameters["multi_label"] or len(labels) == 1:
             scores = softmax(logits[:, [self.contradiction, self.entailment]])[:, 1]
         else:
             scores = softmax(logits[:, self.entailment])
         best = np.argsort(-scores, kind="stable")
         return [{"label": labels[index], "score": float(scores[index])} for index in best]
 
-    def agree(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
-        """Compare by label: two labels of nearly one score may change places."""
-        by_label = [{item["label"]: item["score"] for item in ranked} for ranked in (expected, answer)]
-        return alike(by_label[0], by_label[1], tolerance)
+    def answers_match(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
+        return rankings_match(expected, answer, tolerance)
 
     def schema(self) -> dict[str, JSON]:
         ranked = {
@@ -113,7 +110,7 @@ class ZeroShotClassification(SequenceTask):
         }
 
 
-def entailment(model_config: PretrainedConfig) -> int | None:
-    """Return the place of the label that says yes; None: this is no model of natural language inference."""
+def entailment_index(model_config: PretrainedConfig) -> int | None:
+    """Return the index of the entailment label; None where a model has none and is not for inference."""
     labels: dict[Any, str] = dict(model_config.id2label or {})
     return next((index for index, label in labels.items() if str(label).lower().startswith("entail")), None)

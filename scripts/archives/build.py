@@ -185,8 +185,8 @@ def add_fp8(stage: Path, config: ModelConfig, calibration: Calibration) -> list[
 
 def golden_of(reference: Predictor) -> archive.Golden:
     """Answer the golden questions of a task, except those that the operator's limits refuse."""
-    golden = archive.Golden([], dict(reference.task.golden_parameters), [])
-    for item in reference.task.golden_items:
+    golden = archive.Golden([], dict(reference.task.self_test_parameters), [])
+    for item in reference.task.self_test_items:
         with contextlib.suppress(InputTooLong, InvalidInput):
             golden.answers.extend(rounded(reference.answer_items([item], golden.parameters)))
             golden.items.append(item)

@@ -215,7 +215,7 @@ def likeness(task: Task, expected: JSON, answer: JSON) -> float:
         one, other = np.array(expected), np.array(answer)
         return float(one @ other / max(1e-12, float(np.linalg.norm(one) * np.linalg.norm(other))))
     if task.model_config.problem_type == "regression":
-        return float(task.agree(expected, answer, 0.05))
+        return float(task.answers_match(expected, answer, 0.05))
     if task.model_config.problem_type == "multi_label_classification":
         chosen = [{one["label"] for one in ranked if one["score"] >= 0.5} for ranked in (expected, answer)]
         return float(chosen[0] == chosen[1])

@@ -118,7 +118,7 @@ class Scorer:
         predictor, parameters = self.predictor, dict(self.setup.parameters)
         operation = str(parameters.get("operation", "predict"))
         task = predictor.operations.get(operation, predictor.task)
-        answers = predictor.answer_items(list(task.golden_items), parameters | {"on_error": "report"})
+        answers = predictor.answer_items(list(task.self_test_items), parameters | {"on_error": "report"})
         good = [answer for answer in answers if not is_error(answer)]
         if not good:
             raise ScriptError(answers[0]["error"]["message"])

@@ -101,7 +101,7 @@ def test_an_archive_starts_and_answers(linked: Path, predictor: Predictor) -> No
     """Name, version and hash are the archive's; the answers are the model's."""
     worker = start(linked)
     answered, v2 = worker(http(TEXT), kserve({"inputs": [TENSOR]}))
-    assert predictor.task.agree(answered.value, told(ask(predictor, TEXT)[0]), 1e-5)
+    assert predictor.task.answers_match(answered.value, told(ask(predictor, TEXT)[0]), 1e-5)
     assert answered.headers["x-model-hash"] == archive.read_manifest(linked).model_hash[:16]
     assert (v2.value["model_name"], v2.value["model_version"]) == ("tiny", "1.3")
     (described,) = worker(DESCRIBE)
@@ -372,6 +372,6 @@ def test_torchserves_own_loader_serves_the_archive(unpacked: Path, predictor: Pr
     *answers, refused, v2 = decoded(b64decode(lines["MESSAGE"]))
     assert (refused.status, v2.status, v2.value["model_version"]) == (400, 200, "1.3")
     for text, answered in zip(TEXTS, answers, strict=True):
-        assert predictor.task.agree(answered.value, told(ask(predictor, text)[0]), 1e-5)
+        assert predictor.task.answers_match(answered.value, told(ask(predictor, text)[0]), 1e-5)
     printed = done.stdout.replace(lines["MESSAGE"], "") + done.stderr
     assert not [text for text in (*TEXTS[3:6], "Xyzzymark") if text in printed]

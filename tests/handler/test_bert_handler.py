@@ -148,7 +148,7 @@ def test_every_kind_of_row_is_answered(worker: Worker, predictor: Predictor, exp
     """One text, through every door and in every dialect: one answer."""
     (answered,) = worker(sent)
     assert (answered.status, answered.phrase) == (200, "OK")
-    assert predictor.task.agree(answer_of(answered), expected, 1e-6)
+    assert predictor.task.answers_match(answer_of(answered), expected, 1e-6)
     assert answered.headers["x-request-tokens"] == answered.headers["x-batch-tokens"]
 
 
@@ -159,9 +159,9 @@ def test_rows_of_one_batch_may_differ_in_everything(worker: Worker, predictor: P
     answers = worker(*mixed)
     assert {answered.status for answered in answers} == {200}
     for answered in answers[5 : 5 + len(ROWS)]:
-        assert predictor.task.agree(answer_of(answered), expected, 1e-6)
+        assert predictor.task.answers_match(answer_of(answered), expected, 1e-6)
     for text, answered in zip(TEXTS[1:], [*answers[:5], *answers[5 + len(ROWS) :]], strict=True):
-        assert predictor.task.agree(answered.value, told(ask(predictor, text)[0]), 1e-6)
+        assert predictor.task.answers_match(answered.value, told(ask(predictor, text)[0]), 1e-6)
 
 
 REFUSED: dict[str, tuple[Sent, int]] = {
@@ -210,8 +210,8 @@ def test_a_refused_row_harms_only_itself(
     message = refused.value["error"] if list(refused.value) == ["error"] else refused.value["message"]
     assert refused.headers["x-error-message"] == message[:200]
     assert (first.status, last.status) == (200, 200)
-    assert predictor.task.agree(first.value, expected, 1e-6)
-    assert predictor.task.agree(last.value[0], expected, 1e-6)
+    assert predictor.task.answers_match(first.value, expected, 1e-6)
+    assert predictor.task.answers_match(last.value[0], expected, 1e-6)
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def neighbours(predictor: Predictor) -> list[bytes]:
     alone = [predictor.answer([request])[0] for request in requests(*GOOD)]
     assert {reply.status for reply in (*together, *alone)} == {200}
     for one, other in zip(alone, together, strict=True):
-        assert predictor.task.agree(told(one), told(other), 1e-6)
+        assert predictor.task.answers_match(told(one), told(other), 1e-6)
     return [reply.content for reply in together]
 
 
@@ -219,7 +219,7 @@ def test_a_refused_output_name_leaves_the_neighbours_alone(predictor: Predictor)
     replies = predictor.answer([*requests(*GOOD), UNKNOWN_OUTPUT.request])
     check_refusal(replies.pop(), UNKNOWN_OUTPUT)
     for text, reply in zip(GOOD, replies, strict=True):
-        assert predictor.task.agree(told(predictor.answer(requests(text))[0]), told(reply), 1e-6)
+        assert predictor.task.answers_match(told(predictor.answer(requests(text))[0]), told(reply), 1e-6)
 
 
 @pytest.mark.usefixtures("silent")
@@ -234,14 +234,14 @@ def test_strange_texts_are_answered(predictor: Predictor, neighbours: list[bytes
     replies = predictor.answer([Request(body) for body in bodies])
     assert [reply.status for reply in replies] == [200, 200, 200]
     plain, string, many = map(told, replies)
-    assert predictor.task.agree(plain, string, 1e-6)
-    assert predictor.task.agree(plain, many[0], 1e-6)
+    assert predictor.task.answers_match(plain, string, 1e-6)
+    assert predictor.task.answers_match(plain, many[0], 1e-6)
     assert [set(item) for item in plain] == [{"label", "score"}] * 4
     for reply in replies:
         check_discretion(reply)
     mixed = predictor.answer([*requests(*GOOD), Request(bodies[0])])
     for content, reply in zip(neighbours, mixed, strict=False):
-        assert predictor.task.agree(told(Response(content)), told(reply), 1e-6)
+        assert predictor.task.answers_match(told(Response(content)), told(reply), 1e-6)
 
 
 def test_a_million_keys_cost_seconds_at_most(predictor: Predictor) -> None:

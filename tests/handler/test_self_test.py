@@ -17,7 +17,7 @@ from tests.support.samples import MODELS, LoadMain
 def test_golden_questions_hold_the_same_model_and_no_other(name: str, load_main: LoadMain) -> None:
     """Answers of the plain way are those of the packed one; one layer less is found out."""
     golden = golden_of(load_main(name, packed=False))
-    assert len(golden.items) == len(load_main(name).task.golden_items)
+    assert len(golden.items) == len(load_main(name).task.self_test_items)
     load_main(name).check_golden(golden)
     if TASKS[name].forward_scope != "nothing":
         with pytest.raises(GoldenMismatch, match="answered differently"):
@@ -32,14 +32,14 @@ def test_schemas_describe_questions_and_answers(name: str, load_main: LoadMain) 
     schema = task.schema()
     item, answer = (Draft202012Validator(schema[part]) for part in ("item", "answer"))
     (shown,) = predictor.answer_items([schema["example"]], schema.get("parameters"))
-    answers = predictor.answer_items(list(task.golden_items), task.golden_parameters)
-    for question, its in zip([schema["example"], *task.golden_items], [shown, *answers], strict=True):
+    answers = predictor.answer_items(list(task.self_test_items), task.self_test_parameters)
+    for question, its in zip([schema["example"], *task.self_test_items], [shown, *answers], strict=True):
         item.validate(question)
         answer.validate(its)
     assert not item.is_valid({"nonsense": 1})
     document = openapi.document(predictor.operations, predictor.explained, predictor.model, task.config)
     validate(document)
-    Draft202012Validator(document["components"]["schemas"]["Parameters"]).validate(task.golden_parameters)
+    Draft202012Validator(document["components"]["schemas"]["Parameters"]).validate(task.self_test_parameters)
 
 
 def test_every_task_has_a_word_of_its_own() -> None:

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from handler.config import ServingConfig
 from handler.errors import ConfigError, InputTooLong, ModelMismatch
-from handler.sequences import Encoding, EncodingOptions, Text, cut
+from handler.sequences import Encoding, EncodingOptions, Text, truncate
 from handler.tokenization import Tokenizer
 from tests.support.samples import BASE, TEXTS, MakeModel
 
@@ -24,10 +24,10 @@ def tokenizer(folder: Path, **settings: object) -> Tokenizer:
     return Tokenizer(folder, AutoConfig.from_pretrained(folder), ServingConfig(**settings))  # type: ignore[arg-type]
 
 
-def encode(folder: Path, texts: list[Text], layout: EncodingOptions | None = None, **settings: object) -> list[Any]:
-    """Encode texts of one layout; a text that has one encoding gives it without a list."""
-    layouts = [layout or EncodingOptions()] * len(texts)
-    found = tokenizer(folder, **settings).encode(texts, layouts)
+def encode(folder: Path, texts: list[Text], options: EncodingOptions | None = None, **settings: object) -> list[Any]:
+    """Encode texts with the same options; return the encoding of a text that has only one without a list."""
+    all_options = [options or EncodingOptions()] * len(texts)
+    found = tokenizer(folder, **settings).encode(texts, all_options)
     return [one[0] if isinstance(one, list) and len(one) == 1 else one for one in found]
 
 
@@ -46,8 +46,8 @@ def test_tokens_equal_transformers(model_folder: Path, max_length: int) -> None:
 
 @settings(derandomize=True, deadline=None)
 @given(st.integers(1, 30), st.integers(0, 30), st.integers(6, 40), st.sampled_from(["left", "right"]))
-def test_cutting_equals_the_librarys_own(first: int, second: int, room: int, side: str) -> None:
-    """The same tokens stay as with the truncation of `tokenizers`, which is too dear for long pairs."""
+def test_truncation_equals_that_of_tokenizers(first: int, second: int, max_tokens: int, side: Any) -> None:
+    """The same tokens are kept as by the truncation of `tokenizers`, which is too slow for long pairs."""
     backend = AutoTokenizer.from_pretrained(BASE).backend_tokenizer
     backend.no_padding()
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"] * 3
@@ -55,11 +55,15 @@ def test_cutting_equals_the_librarys_own(first: int, second: int, room: int, sid
     question = (text, " ".join(words[::-1][:second])) if second else text
     backend.no_truncation()
     (whole,) = backend.encode_batch([question])
-    kept = cut(whole.sequence_ids, room, tail=side == "right") if len(whole.ids) > room else range(len(whole.ids))
-    backend.enable_truncation(room, strategy="longest_first", direction=side)
+    kept = (
+        truncate(whole.sequence_ids, max_tokens, truncation_side=side)
+        if len(whole.ids) > max_tokens
+        else range(len(whole.ids))
+    )
+    backend.enable_truncation(max_tokens, strategy="longest_first", direction=side)
     (expected,) = backend.encode_batch([question])
-    assert [whole.ids[place] for place in kept] == expected.ids
-    assert [whole.type_ids[place] for place in kept] == expected.type_ids
+    assert [whole.ids[index] for index in kept] == expected.ids
+    assert [whole.type_ids[index] for index in kept] == expected.type_ids
 
 
 def test_a_long_pair_is_cheap(model_folder: Path) -> None:
@@ -70,23 +74,23 @@ def test_a_long_pair_is_cheap(model_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("spans", [True, False])
-@pytest.mark.parametrize(("gives", "truncation"), [("first", "only_first"), ("second", "only_second")])
+@pytest.mark.parametrize("strategy", ["only_first", "only_second"])
 @pytest.mark.parametrize(("max_length", "stride"), [(40, 0), (40, 12), (512, 128)])
 def test_windows_equal_transformers(
-    model_folder: Path, max_length: int, stride: int, gives: Any, truncation: str, spans: bool
+    model_folder: Path, max_length: int, stride: int, strategy: Any, spans: bool
 ) -> None:
-    """Tokens, segments, offsets, words and owners of every window, for long texts and pairs of every script."""
+    """Tokens, segments, offsets, word and sequence ids of every window, for long texts and pairs of every script."""
     reference = AutoTokenizer.from_pretrained(BASE)
     long = " ".join(TEXTS)
     short = TEXTS[0]
-    pairs: list[Text] = [(long, short), (long, None)] if gives == "first" else [(short, long)]
+    pairs: list[Text] = [(long, short), (long, None)] if strategy == "only_first" else [(short, long)]
     for text, pair in pairs:
-        layout = EncodingOptions("window", gives, stride, spans=spans)
-        (found,) = encode(model_folder, [(text, pair)], layout, max_length=max_length)
+        options = EncodingOptions("window", strategy, stride, return_spans=spans)
+        (found,) = encode(model_folder, [(text, pair)], options, max_length=max_length)
         expected = reference(
             text,
             pair,
-            truncation=truncation,
+            truncation=strategy,
             max_length=max_length,
             stride=stride,
             return_overflowing_tokens=True,
@@ -98,22 +102,22 @@ def test_windows_equal_transformers(
         assert [one.n_truncated for one in found] == [0] * len(found)
         if spans:
             assert [one.spans.offsets for one in found] == expected["offset_mapping"]
-            assert [one.spans.words for one in found] == [expected.word_ids(i) for i in range(len(found))]
-            assert [one.spans.owners for one in found] == [expected.sequence_ids(i) for i in range(len(found))]
+            assert [one.spans.word_ids for one in found] == [expected.word_ids(i) for i in range(len(found))]
+            assert [one.spans.sequence_ids for one in found] == [expected.sequence_ids(i) for i in range(len(found))]
 
 
 def test_windows_lose_nothing_whatever_is_asked(model_folder: Path) -> None:
-    """Strides beyond half a window are held to it, and the longer text of a pair moves."""
+    """Strides beyond half a window are held to it, and the longer text of a pair is split."""
     for stride in (0, 1, 100, 10_000):
         for pair in ((LONG, "a b"), ("a b", LONG), (LONG, None)):
-            layout = EncodingOptions("window", stride=stride, max_length=30, spans=True)
-            (found,) = encode(model_folder, [pair], layout)
-            moving = int(pair[0] != LONG)
+            options = EncodingOptions("window", stride=stride, max_length=30, return_spans=True)
+            (found,) = encode(model_folder, [pair], options)
+            split_id = int(pair[0] != LONG)
             seen = {
                 offsets
                 for one in found
-                for offsets, owner in zip(one.spans.offsets, one.spans.owners, strict=True)
-                if owner == moving
+                for offsets, sequence_id in zip(one.spans.offsets, one.spans.sequence_ids, strict=True)
+                if sequence_id == split_id
             }
             assert len(seen) == 800
             assert all(len(one) <= 30 for one in found)
@@ -122,11 +126,11 @@ def test_windows_lose_nothing_whatever_is_asked(model_folder: Path) -> None:
 
 def test_a_long_question_leaves_room_for_its_context(model_folder: Path) -> None:
     """The first text keeps `max_first` tokens, and never more than half of a sequence."""
-    layout = EncodingOptions("window", "second", 4, max_length=30, max_first=64, spans=True)
-    (found,) = encode(model_folder, [(LONG, LONG)], layout)
-    assert {one.spans.owners.count(0) for one in found} == {13}
+    options = EncodingOptions("window", "only_second", 4, max_length=30, max_first=64, return_spans=True)
+    (found,) = encode(model_folder, [(LONG, LONG)], options)
+    assert {one.spans.sequence_ids.count(0) for one in found} == {13}
     assert found[0].n_truncated == 800 - 13
-    (short,) = encode(model_folder, [("a b c", "d")], EncodingOptions("window", "second", max_first=2))
+    (short,) = encode(model_folder, [("a b c", "d")], EncodingOptions("window", "only_second", max_first=2))
     assert (len(short), short.n_truncated) == (6, 1)
 
 

@@ -81,7 +81,7 @@ def check_dialects(predictor: Predictor, items: list[Any], replies: list[Respons
     plain, one, many, kserve, v2 = map(told, replies)
     for answers in (plain, [one], many, kserve["predictions"]):
         for answer, single in zip(answers, singles, strict=False):
-            assert predictor.task.agree(single, answer, 1e-5)
+            assert predictor.task.answers_match(single, answer, 1e-5)
     (tensor,) = v2["outputs"]
     assert (tensor["name"], tensor["datatype"], tensor["shape"]) == ("answer", "BYTES", [len(items)])
 

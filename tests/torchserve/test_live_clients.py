@@ -74,7 +74,7 @@ class Served:
     def check(self, case: Case, answer: Any) -> None:
         """Hold an answer of the server against that of this process."""
         expected = self.expected(case)
-        same = self.task(case.model, case.operation).agree(expected, answer, TOLERANCE)
+        same = self.task(case.model, case.operation).answers_match(expected, answer, TOLERANCE)
         assert same, f"{case}: {answer} instead of {expected}"
 
     def ask(self, path: str, value: Any) -> Any:
@@ -232,7 +232,7 @@ def tensors_of(items: list[Any], *, binary: bool) -> list[Any]:
 
 def answers_in(get: Callable[[str], Any], case: Case, served: Served) -> list[Any]:
     """Return the answers in the tensors of a task, one of each item."""
-    form = served.task(case.model, case.operation).form.tensors
+    form = served.task(case.model, case.operation).answer_format.tensors
     if form == "embedding":
         assert get("embedding").dtype == np.float32
         return list(get("embedding").tolist())

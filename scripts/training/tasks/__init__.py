@@ -2,7 +2,6 @@
 
     base.py             what every kind has
     classification.py   single, multi, regression, entailment: one answer about a text or a pair
-    tags.py             the schemes in which tags of words make spans
     tagged.py           texts whose words have tags, and the forms of such data
     entities.py         entities: spans of words in a text
     squad.py            the form of SQuAD's files, and its two metrics

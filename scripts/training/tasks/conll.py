@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
+from handler.tag_scheme import is_tag
 from scripts.cli.console import ScriptError
 from scripts.readers.tables import Columns, Reader, Record, Table
-from scripts.training.tasks.tag_schemes import is_tag
 
 PIECE = re.compile(r"\w+|[^\w\s]")
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from handler.spans import best_ends
 from scripts.cli.console import ScriptError
 from scripts.readers.tables import TABLES, Columns, Record, Table
 from scripts.training.tasks.base import Encoded, Examples, Limits, Problem, require_offsets, unpacked
@@ -172,12 +173,12 @@ class Answers(Problem[Question]):
 
 def best_span(starts: np.ndarray, ends: np.ndarray, window: Window, longest: int) -> tuple[float, int, int]:
     """Return the highest score of a span of at most `longest` tokens in the context, and its characters."""
+    import numpy as np
+
     n = len(window.offsets)
+    if not n:
+        return float("-inf"), 0, 0
     starts, ends = (scores[window.first : window.first + n] for scores in (starts, ends))
-    found = (float("-inf"), 0, 0)
-    for more in range(min(longest, n)):
-        scores = starts[: n - more] + ends[more:]
-        left = int(scores.argmax())
-        if scores[left] > found[0]:
-            found = (float(scores[left]), window.offsets[left][0], window.offsets[left + more][1])
-    return found
+    best, lengths = best_ends(starts, ends, longest, np.add)
+    first = int(best.argmax())
+    return float(best[first]), window.offsets[first][0], window.offsets[first + int(lengths[first])][1]

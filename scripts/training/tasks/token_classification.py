@@ -11,6 +11,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from handler.tag_scheme import LabelSpans, TagScheme, detect_scheme
 from scripts.cli.console import ScriptError
 from scripts.readers.tables import TABLES, Columns, Record, Table
 from scripts.training.tasks.base import (
@@ -24,7 +25,6 @@ from scripts.training.tasks.base import (
     unpacked,
 )
 from scripts.training.tasks.conll import CONLL, Tagged, misplaced, read_conll, tagged
-from scripts.training.tasks.tag_schemes import Scheme, scheme_of, spans
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,18 +44,19 @@ class Entities(Problem[Tagged]):
     label_columns = ("tags", "ner_tags", "entities")
     options = frozenset({"text_column", "label_column"})
 
-    def __init__(self, scheme: Scheme, types: set[str], columns: Columns) -> None:
+    def __init__(self, scheme: TagScheme, types: set[str], columns: Columns) -> None:
         super().__init__(scheme.labels(types), columns)
         self.scheme = scheme
+        self.spans = LabelSpans.from_labels(self.labels)
 
     @classmethod
     def learn(cls, table: Table, columns: Columns) -> Entities:
         found = [tagged(table, row, record, columns) for row, record in table.rows]
-        types = {kind for example in found for kind in spans(example.tags)}
+        types = {tag[2:] for example in found for tag in example.tags if tag != "O"}
         (column,) = columns.labels
         if not types:
             raise ScriptError(f"{table.name}, column {column}: there is no entity")
-        scheme, sentence, place = scheme_of([example.tags for example in found])
+        scheme, sentence, place = detect_scheme([example.tags for example in found])
         if scheme is None:
             why = "the tag fits none of the schemes IOB1, IOB2, IOBES and BILOU"
             raise misplaced(table, *table.rows[sentence], column, place, why)
@@ -69,15 +70,15 @@ class Entities(Problem[Tagged]):
                 raise misplaced(
                     table, row, record, column, place, "the tag is of no type and scheme of the training data"
                 )
-        if (fault := self.scheme.fault(example.tags)) is not None:
+        if (fault := self.scheme.first_invalid(example.tags)) is not None:
             raise misplaced(table, row, record, column, fault, f"the tag must not stand there in {self.scheme.name}")
         return example
 
     def counts(self, examples: Examples[Tagged]) -> dict[str, int]:
-        return dict(sorted(Counter(kind for row in examples.rows for kind in spans(row.tags)).items()))
+        return dict(sorted(Counter(kind for row in examples.rows for kind in self.spans.span_types(row.tags)).items()))
 
     def stratum(self, example: Tagged) -> Stratum:
-        return sorted(set(spans(example.tags)))
+        return sorted(set(self.spans.span_types(example.tags)))
 
     def group(self, example: Tagged) -> Hashable:
         return example.text
@@ -135,7 +136,7 @@ class Entities(Problem[Tagged]):
         return measure([row.tags for row in examples.rows], answers, self.scheme)
 
 
-def measure(targets: list[list[str]], answers: list[list[str]], scheme: Scheme) -> dict[str, float]:
+def measure(targets: list[list[str]], answers: list[list[str]], scheme: TagScheme) -> dict[str, float]:
     """Return the metrics of the spans that tags make, strictly by their scheme, and the accuracy of the tags."""
     import seqeval.scheme
     from seqeval.metrics.v1 import precision_recall_fscore_support

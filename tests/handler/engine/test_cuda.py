@@ -65,7 +65,7 @@ def test_scores_are_those_of_fp32(gpu: Predictor, predictor: Predictor) -> None:
     """Of texts that have tripped tokenizers, within the stated tolerance."""
     tolerance = TOLERANCES[gpu.engine.precision.name][1]
     for one, other in zip(ask(gpu, *TEXTS), ask(predictor, *TEXTS), strict=True):
-        assert predictor.task.agree(told(other), told(one), tolerance)
+        assert predictor.task.answers_match(told(other), told(one), tolerance)
 
 
 def test_hidden_states_are_those_of_fp32(gpu: Predictor, predictor: Predictor) -> None:
@@ -90,8 +90,8 @@ def test_order_and_company_do_not_change_an_answer(gpu: Predictor, budget: int) 
     finally:
         engine.max_batch_tokens = before
     for one, two, three in zip(alone, together, turned, strict=True):
-        assert gpu.task.agree(one, two, tolerance)
-        assert gpu.task.agree(one, three, tolerance)
+        assert gpu.task.answers_match(one, two, tolerance)
+        assert gpu.task.answers_match(one, three, tolerance)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # DeBERTa's own module
@@ -117,9 +117,9 @@ def test_every_task_answers_as_on_a_cpu(main: str, load_main: LoadMain, make_mod
     """Its golden questions, by graphs and without, at the fastest precision that needs no look at the accuracy."""
     plain = load_main(main)
     fast = on_gpu(make_model(**MODELS[main]), supported(GPU)[0], task=main)
-    items, parameters = plain.task.golden_items, plain.task.golden_parameters
+    items, parameters = plain.task.self_test_items, plain.task.self_test_parameters
     pairs = zip(plain.answer_items(items, parameters), fast.answer_items(items, parameters), strict=True)
-    assert all(plain.task.agree(*pair, fast.engine.precision.tolerance) for pair in pairs)
+    assert all(plain.task.answers_match(*pair, fast.engine.precision.tolerance) for pair in pairs)
 
 
 # --- what makes it fast ------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def test_without_extras_it_answers_the_same(model_folder: Path, gpu: Predictor) 
     plain = on_gpu(model_folder, gpu.engine.precision.name, compile="never")
     assert not engine_of(plain)._graphs
     for one, other in zip(ask(gpu, *TEXTS), ask(plain, *TEXTS), strict=True):
-        assert gpu.task.agree(told(one), told(other), TOLERANCES[gpu.engine.precision.name][1])
+        assert gpu.task.answers_match(told(one), told(other), TOLERANCES[gpu.engine.precision.name][1])
 
 
 def test_the_budget_is_one_of_those_tried(gpu: Predictor) -> None:

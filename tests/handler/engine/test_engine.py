@@ -115,8 +115,8 @@ def test_company_does_not_change_an_answer(precision: Any, make_predictor: MakeP
     reversed_ = [told(reply) for reply in ask(predictor, *TEXTS[::-1])][::-1]
     tolerance = predictor.engine.precision.tolerance / (100 if precision == "fp32" else 4)
     for one, two, three in zip(alone, together, reversed_, strict=True):
-        assert predictor.task.agree(one, two, tolerance)
-        assert predictor.task.agree(one, three, tolerance)
+        assert predictor.task.answers_match(one, two, tolerance)
+        assert predictor.task.answers_match(one, three, tolerance)
 
 
 @pytest.mark.parametrize("precision", supported(CPU))
@@ -124,7 +124,7 @@ def test_each_precision_stays_within_its_tolerance(precision: Any, make_predicto
     """Scores lie within the stated tolerance of those in fp32."""
     exact, tried = make_predictor(), make_predictor(precision=precision)
     for expected, got in zip(ask(exact, *TEXTS), ask(tried, *TEXTS), strict=True):
-        assert tried.task.agree(told(expected), told(got), tried.engine.precision.tolerance)
+        assert tried.task.answers_match(told(expected), told(got), tried.engine.precision.tolerance)
 
 
 def test_auto_is_the_best_the_hardware_does(make_predictor: MakePredictor) -> None:

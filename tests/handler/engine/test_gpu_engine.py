@@ -182,4 +182,4 @@ def test_texts_through_the_whole(model_folder: Path, predictor: Predictor, monke
         predictor.operations, predictor.tokenizer, made(model_folder, predictor, compile="never"), predictor.model
     )
     for one, other in zip(ask(gpu, *TEXTS), ask(predictor, *TEXTS), strict=True):
-        assert predictor.task.agree(told(one), told(other), 1e-4)
+        assert predictor.task.answers_match(told(one), told(other), 1e-4)

@@ -93,7 +93,7 @@ def test_an_archive_in_int8_answers_as_well_without_other_weights(trained: Path,
         assert rounded.describe()["precision"] == "int8"
         for text in ("my old cat purrs", "a small bird sings today"):
             one, other = (told(ask(predictor, text)[0]) for predictor in (exact, rounded))
-            assert exact.task.agree(one, other, 0.05)
+            assert exact.task.answers_match(one, other, 0.05)
     with pytest.raises(ConfigError, match="has weights for int8 alone"):
         Predictor.load(packed, ServingConfig(precision="fp32"))
 
@@ -193,8 +193,8 @@ def test_every_task_has_int8(main: str, make_model: MakeModel, tmp_path: Path) -
         ServingConfig(precision="int8", task=main),
     )
     assert rounded.task.name == main
-    items = rounded.task.golden_items
-    assert len(rounded.answer_items(items, rounded.task.golden_parameters)) == len(items)
+    items = rounded.task.self_test_items
+    assert len(rounded.answer_items(items, rounded.task.self_test_parameters)) == len(items)
     exact = Predictor.load(folder, ServingConfig(task=main))
     seen = random_encodings(*LENGTHS)
     for one, other in zip(

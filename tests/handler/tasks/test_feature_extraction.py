@@ -17,9 +17,9 @@ from handler.config import ServingConfig
 from handler.predictor import Predictor
 from handler.protocol import Body, serialize_value
 from handler.request_state import Request
-from handler.tasks.base import alike
-from tests.handler.tasks.test_tasks import byte_level_tokenizer
+from handler.tasks.base import values_allclose
 from tests.support.samples import BASE, JSON_TYPE, TEXTS, MakeModel, ask, told
+from tests.support.tokenizers import byte_level_tokenizer
 
 Vector = NDArray[np.float64]
 
@@ -181,13 +181,13 @@ def test_operations_of_one_model_share_a_batch(predictor: Predictor) -> None:
     alone = [told(ask(predictor, value, operation=word)[0]) for value, word in rows]
     mixed = predictor.answer([Request(Body(serialize_value(value), JSON_TYPE), operation=word) for value, word in rows])
     assert [reply.status for reply in mixed] == [200] * 7 + [422]
-    assert all(alike(expected, told(reply), 1e-5) for expected, reply in zip(alone, mixed, strict=True))
+    assert all(values_allclose(expected, told(reply), 1e-5) for expected, reply in zip(alone, mixed, strict=True))
 
 
 def test_two_answers_agree_as_points(embedder: Predictor) -> None:
     """Near in all, whatever a single number does; a vector of another text is far."""
     one, other = embed(embedder, TEXTS[:2])
-    agree = embedder.task.agree
+    agree = embedder.task.answers_match
     nearly = one + np.float64(1e-3) * np.linalg.norm(one) * np.eye(32)[0]
     assert agree(one.tolist(), nearly.tolist(), 2e-3)
     assert not agree(one.tolist(), nearly.tolist(), 5e-4)

@@ -21,8 +21,8 @@ from transformers import (
 from handler.errors import ModelMismatch
 from handler.predictor import Predictor
 from handler.protocol import loads
-from tests.handler.tasks.test_tasks import byte_level_tokenizer
 from tests.support.samples import MakeModel, ask, told
+from tests.support.tokenizers import byte_level_tokenizer
 
 load: Any = BertForPreTraining.from_pretrained  # untyped in transformers
 
@@ -141,7 +141,7 @@ def test_every_dialect_asks(bert: tuple[Predictor, Any]) -> None:
     )
     one, field, hugging, kserve, tensors, few, field_few = map(told, replies)
     assert one == field == hugging == kserve["predictions"][0]
-    assert predictor.task.agree(one, loads(tensors["outputs"][0]["data"][0]), 0)
+    assert predictor.task.answers_match(one, loads(tensors["outputs"][0]["data"][0]), 0)
     assert few == field_few
     assert {item["token_str"] for item in few} == {"phone", "shop"}
 
@@ -171,7 +171,7 @@ def test_bad_questions(bert: tuple[Predictor, Any], value: Any, status: int, mes
 
 def test_two_answers_agree_by_token(bert: tuple[Predictor, Any]) -> None:
     """Tokens of nearly one score may change places or miss the cut; no other difference is let through."""
-    agree = bert[0].task.agree
+    agree = bert[0].task.answers_match
 
     def ranked(*scores: tuple[int, float], word: str = "a") -> Any:
         return [{"score": score, "token": n, "token_str": word, "sequence": word} for n, score in scores]

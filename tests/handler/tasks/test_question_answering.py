@@ -23,18 +23,18 @@ from handler.config import ServingConfig
 from handler.predictor import Predictor
 from handler.protocol import JSON
 from handler.sequences import Tokens
+from handler.spans import best_spans
 from handler.tasks import SequenceOutput
-from handler.tasks.question_answering import QuestionAnswering, best_spans
-from tests.handler.tasks.test_tasks import byte_level_tokenizer
-from tests.handler.tasks.test_token_classification import MORE
+from handler.tasks.question_answering import QuestionAnswering
 from tests.support.samples import TEXTS, MakeModel, ask, check_dialects, told
+from tests.support.tokenizers import DIFFICULT_TEXTS, byte_level_tokenizer
 
 torch.set_num_threads(1)
 
 QUESTION = "Who lives where?"
 ANSWER = "zebra lives near the river"
 FILLER = "The old man from Berlin took his two dogs to Paris, where Maria has a house in the woods. "
-CONTEXTS = [text for text in [*TEXTS, *MORE] if len(text) < 1000]
+CONTEXTS = [text for text in [*TEXTS, *DIFFICULT_TEXTS] if len(text) < 1000]
 
 
 @pytest.fixture(scope="module")
@@ -216,14 +216,14 @@ def test_the_best_spans_are_those_of_trying_all(words: bool) -> None:
         for span in sorted(every, key=lambda span: -span[2]):
             if all(span[1] <= start or end <= span[0] for start, end, _ in kept):
                 kept.append(span)
-        assert list(best_spans(starts, ends, tokens, longest, words=words)) == kept
+        assert list(best_spans(starts, ends, tokens, longest, align_to_words=words)) == kept
 
 
 def decide(predictor: Predictor, context: str, logits: dict[str, tuple[float, float]], **options: Any) -> Any:
     """Decode hand-made logits (start, end) of words, -5 for all others; `[none]` is the first token."""
     task = predictor.task
     query = task.parse({"question": QUESTION, "context": context}, options)
-    (encodings,) = predictor.tokenizer.encode(query.texts, [query.layout])
+    (encodings,) = predictor.tokenizer.encode(query.texts, [query.encoding_options])
     assert isinstance(encodings, list)
     windows = []
     for encoding in encodings:
@@ -232,7 +232,7 @@ def decide(predictor: Predictor, context: str, logits: dict[str, tuple[float, fl
         values = np.full((len(encoding), 2), -5, np.float32)
         values[0] = logits.get("[none]", (-5, -5))
         for at, (start, end) in enumerate(spans.offsets):
-            if spans.owners[at] == 1:
+            if spans.sequence_ids[at] == 1:
                 values[at] = logits.get(context[start:end], (-5, -5))
             elif at:
                 values[at] = 50  # neither question nor special tokens may count
@@ -375,19 +375,19 @@ def test_other_overflows(folder: Path) -> None:
 
 def test_golden_answers_bear_what_precision_changes_and_no_more(folder: Path, knowing: Path) -> None:
     """The other layout agrees with fp32, packed; another model does not, nor another span."""
-    items, parameters = list(QuestionAnswering.golden_items), QuestionAnswering.golden_parameters
+    items, parameters = list(QuestionAnswering.self_test_items), QuestionAnswering.self_test_parameters
     predictor = serve(folder)
     task = predictor.task
     golden = predictor.answer_items(items, parameters)
     padded = Predictor.load(folder, packed=False).answer_items(items, parameters)
-    assert all(task.agree(*pair, 1e-4) for pair in zip(golden, padded, strict=True))
+    assert all(task.answers_match(*pair, 1e-4) for pair in zip(golden, padded, strict=True))
     others = serve(knowing).answer_items(items, parameters)
-    assert not any(task.agree(*pair, 1e-4) for pair in zip(golden, others, strict=True))
+    assert not any(task.answers_match(*pair, 1e-4) for pair in zip(golden, others, strict=True))
     one = {"answer": "a", "score": 0.4, "start": 0, "end": 1}
     two = {"answer": "b", "score": 0.38, "start": 2, "end": 3}
-    assert task.agree([one, two], [{**two, "score": 0.39}, one], 0.05)
-    assert task.agree(one, two, 0.05)
-    assert not task.agree(one, two, 1e-3)
-    assert not task.agree(one, {**two, "score": 0.9}, 0.05)
-    assert not task.agree(one, {**one, "answer": "b"}, 0.05)
-    assert not task.agree([one, two], [one, {**two, "score": 0.2}], 0.05)
+    assert task.answers_match([one, two], [{**two, "score": 0.39}, one], 0.05)
+    assert task.answers_match(one, two, 0.05)
+    assert not task.answers_match(one, two, 1e-3)
+    assert not task.answers_match(one, {**two, "score": 0.9}, 0.05)
+    assert not task.answers_match(one, {**one, "answer": "b"}, 0.05)
+    assert not task.answers_match([one, two], [one, {**two, "score": 0.2}], 0.05)

@@ -20,8 +20,8 @@ from transformers import (
 from handler.config import ServingConfig
 from handler.predictor import Predictor
 from handler.protocol import loads
-from tests.handler.tasks.test_tasks import byte_level_tokenizer
 from tests.support.samples import TEXTS, MakeModel, ask, told
+from tests.support.tokenizers import byte_level_tokenizer
 
 QUESTION = {"query": TEXTS[0], "texts": TEXTS[1:]}
 

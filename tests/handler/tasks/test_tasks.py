@@ -7,13 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast, RobertaConfig, RobertaForSequenceClassification, pipeline
+from transformers import RobertaConfig, RobertaForSequenceClassification, pipeline
 
 from handler.predictor import Predictor
-from tests.support.samples import BASE, TEXTS, MakeModel, ask, told
+from tests.support.samples import TEXTS, MakeModel, ask, told
+from tests.support.tokenizers import byte_level_tokenizer, generic_tokenizer
 
-generic: Any = PreTrainedTokenizerFast  # untyped in transformers
 KINDS: dict[str, dict[str, Any]] = {
     "single-label": {},
     "single-label, unnamed": {"problem_type": None},
@@ -52,23 +51,6 @@ def test_the_operators_top_k_is_the_default(pair: tuple[Predictor, Any]) -> None
     predictor, _ = pair
     answer = told(ask(predictor, "hello")[0])
     assert len(answer) == min(5, len(predictor.task.labels))
-
-
-def byte_level_tokenizer() -> Any:
-    """Train a byte-level BPE as the RoBERTa family has, on the sample texts."""
-    model = Tokenizer(models.BPE())
-    model.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=special, initial_alphabet=alphabet)
-    model.train_from_iterator(TEXTS, trainer)
-    model.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
-    return generic(tokenizer_object=model, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
-
-
-def generic_tokenizer() -> Any:
-    """Take BERT's vocabulary without BERT's class: transformers then hands no segments to the model."""
-    return generic(tokenizer_file=str(BASE / "tokenizer.json"), pad_token="[PAD]", unk_token="[UNK]")
 
 
 @pytest.mark.parametrize(

@@ -23,30 +23,18 @@ from transformers import (
 from handler.config import ServingConfig
 from handler.predictor import Predictor
 from handler.protocol import JSON
+from handler.tag_scheme import LabelSpans
 from handler.tasks import SequenceOutput
-from handler.tasks.tag_scheme import Scheme
-from handler.tasks.token_classification import STRATEGIES, TokenClassification
-from tests.handler.tasks.test_tasks import byte_level_tokenizer
+from handler.tasks.token_classification import AGGREGATION_STRATEGIES, TokenClassification
 from tests.support.samples import TEXTS, MakeModel, ask, check_dialects, told
+from tests.support.tokenizers import DIFFICULT_TEXTS, byte_level_tokenizer
 
 torch.set_num_threads(1)
 
 IOB = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
 BILOU = ("O", "B-PER", "I-PER", "L-PER", "U-PER", "U-LOC")
 IOBES = ("O", "B-PER", "I-PER", "E-PER", "S-PER", "S-LOC")
-MORE = [
-    "Élodie Müller-Łukasz lives in São Paulo; naïve façade",
-    "Anna und Bob aßen in Zürich, 北京大学 and Москва.",
-    "שלום עולם, מה שלומך? مرحبا",
-    "🙂🙂 hi 👍🏽 there 🇩🇪!",
-    "  two  spaces   three\n\n\nlines\t tab ",
-    "한국어 텍스트 と 日本語",
-    "e\u0301te\u0301 \u200bzero\u200dwidth \ufeff bom \x00 nul",
-    "[CLS] is not [SEP] nor [MASK] here",
-    "x" * 150,
-    "a.b.c@d-e_f/g",
-]
-LONG = " ".join([*TEXTS[:10], *MORE[:6]]) * 2
+LONG = " ".join([*TEXTS[:10], *DIFFICULT_TEXTS[:6]]) * 2
 
 
 @pytest.fixture(scope="module")
@@ -98,21 +86,21 @@ def assert_equal(got: list[dict[str, Any]], expected: list[dict[str, Any]], tole
     assert scores[0] == pytest.approx(scores[1], abs=tolerance)
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", AGGREGATION_STRATEGIES)
 def test_entities_equal_the_pipeline(folder: Path, strategy: str) -> None:
     """Every field, for every script, with and without labels to ignore, many texts in one request."""
     predictor = serve(folder, overflow="truncate")
     reference = published(folder)
     for ignore in ([], ["O"], ["PER", "B-LOC"]):
         parameters = {"aggregation_strategy": strategy, "ignore_labels": ignore}
-        texts = [*TEXTS, *MORE]
+        texts = [*TEXTS, *DIFFICULT_TEXTS]
         got = told(ask(predictor, {"inputs": texts, "parameters": parameters})[0])
         for text, answer in zip(texts, got, strict=True):
             assert_equal(answer, reference(text, **parameters))
 
 
 @pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", AGGREGATION_STRATEGIES)
 def test_byte_level_tokens_equal_the_pipeline(make_model: MakeModel, strategy: str) -> None:
     """A tokenizer that does not mark what continues a word: words are told apart by spaces."""
     settings = {"config_class": RobertaConfig, "pad_token_id": 1, "type_vocab_size": 1}
@@ -122,13 +110,13 @@ def test_byte_level_tokens_equal_the_pipeline(make_model: MakeModel, strategy: s
     tokenizer.save_pretrained(folder)
     predictor = serve(folder, overflow="truncate")
     reference = published(folder, predictor.tokenizer.max_length)
-    for text in [*TEXTS, *MORE]:
+    for text in [*TEXTS, *DIFFICULT_TEXTS]:
         parameters = {"aggregation_strategy": strategy, "ignore_labels": ["I-PER", "LOC"]}
         (answer,) = told(ask(predictor, {"inputs": [text], "parameters": parameters})[0])
         assert_equal(answer, reference(text, **parameters))
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES[1:])
+@pytest.mark.parametrize("strategy", AGGREGATION_STRATEGIES[1:])
 @pytest.mark.parametrize("stride", [8, 24])
 def test_windows_equal_the_pipelines(near_sighted: Path, strategy: str, stride: int) -> None:
     """Where windows agree on the entities, each is told once with the pipeline's score, the best of its windows."""
@@ -144,7 +132,7 @@ def test_windows_equal_the_pipelines(near_sighted: Path, strategy: str, stride: 
     assert ask(alone, text)[0].status == 413
 
 
-@pytest.mark.parametrize("strategy", STRATEGIES)
+@pytest.mark.parametrize("strategy", AGGREGATION_STRATEGIES)
 @pytest.mark.parametrize("stride", [0, 5, 24, 10_000])
 def test_windows_equal_the_whole_text(blind: Path, strategy: str, stride: int) -> None:
     """Words and entities across the edges of windows are whole; nothing is lost or told twice, `index` counts on."""
@@ -164,13 +152,15 @@ def decide(predictor: Predictor, text: str, labels: list[str], strategy: str = "
     task = predictor.task
     assert isinstance(task, TokenClassification)
     query = task.parse(text, {"aggregation_strategy": strategy, **options})
-    (encodings,) = predictor.tokenizer.encode(query.texts, [query.layout])
+    (encodings,) = predictor.tokenizer.encode(query.texts, [query.encoding_options])
     assert isinstance(encodings, list)
     windows = []
     for encoding in encodings:
         logits = np.zeros((len(encoding), len(task.labels)), np.float32)
-        for at, (place, owner) in enumerate(zip(encoding.spans.places, encoding.spans.owners, strict=True)):  # type: ignore[union-attr]
-            logits[at, task.labels.index(labels[place - 1]) if owner == 0 else 0] = 9
+        spans = encoding.spans
+        assert spans is not None
+        for index, (position, sequence_id) in enumerate(zip(spans.positions, spans.sequence_ids, strict=True)):
+            logits[index, task.labels.index(labels[position - 1]) if sequence_id == 0 else 0] = 9
         windows.append(SequenceOutput(0, encoding, logits))
     entities: list[Any] = task.decode(query, windows)
     assert all(entity["score"] == pytest.approx(1, abs=1e-2) for entity in entities)
@@ -180,7 +170,7 @@ def decide(predictor: Predictor, text: str, labels: list[str], strategy: str = "
 @pytest.mark.parametrize(
     ("labels", "close", "alone"), [(BILOU, "L-PER", "U"), (IOBES, "E-PER", "S")], ids=["BILOU", "IOBES"]
 )
-@pytest.mark.parametrize("strategy", STRATEGIES[1:])
+@pytest.mark.parametrize("strategy", AGGREGATION_STRATEGIES[1:])
 def test_entities_follow_the_scheme_of_the_labels(
     make_model: MakeModel, labels: tuple[str, ...], close: str, alone: str, strategy: str
 ) -> None:
@@ -207,8 +197,8 @@ def test_entities_follow_the_scheme_of_the_labels(
 def test_labels_without_a_scheme_are_read_as_the_pipeline_does() -> None:
     """Prefixes that only look like BILOU do not make it one."""
     for labels in (["O", "E-mail", "S-bahn"], ["O", "B-X", "E-X", "Z-X"], ["NOUN", "B-X", "I-X"], ["B-PER-A", "L"]):
-        assert not Scheme.of(labels).closes.any()
-    assert Scheme.of(["O", "B-PER-A", "E-PER-A"]).groups == ["O", "PER-A", "PER-A"]
+        assert not LabelSpans.from_labels(labels).closes.any()
+    assert LabelSpans.from_labels(["O", "B-PER-A", "E-PER-A"]).groups == ["O", "PER-A", "PER-A"]
 
 
 @pytest.mark.parametrize("stride", [0, 4])
@@ -231,7 +221,9 @@ def windowed(folder: Path) -> Predictor:
 
 
 @settings(derandomize=True, deadline=None, max_examples=150)
-@given(st.lists(st.text(max_size=40), min_size=1, max_size=4), st.sampled_from(STRATEGIES), st.integers(0, 8))
+@given(
+    st.lists(st.text(max_size=40), min_size=1, max_size=4), st.sampled_from(AGGREGATION_STRATEGIES), st.integers(0, 8)
+)
 def test_offsets_lie_in_the_text_and_entities_apart(
     windowed: Predictor, texts: list[str], strategy: str, stride: int
 ) -> None:
@@ -253,7 +245,7 @@ def test_offsets_lie_in_the_text_and_entities_apart(
 def test_tokens_that_share_no_character_make_entities_that_share_none(folder: Path) -> None:
     """Nothing overlaps over long texts of every script that BERT reads a character at most a token."""
     predictor = serve(folder, max_length=20)
-    for text in [*TEXTS, *MORE[:5]]:
+    for text in [*TEXTS, *DIFFICULT_TEXTS[:5]]:
         answer = told(ask(predictor, {"inputs": text, "parameters": {"ignore_labels": []}})[0])
         assert all(one["end"] <= other["start"] for one, other in itertools.pairwise(answer))
         assert "".join(text[one["start"] : one["end"]] for one in answer).strip()
@@ -269,7 +261,7 @@ def test_every_dialect_answers(folder: Path) -> None:
     replies = ask(predictor, texts, {"inputs": texts[0]}, {"inputs": texts}, {"instances": texts}, v2)
     check_dialects(predictor, texts, replies)
     (field,) = ask(predictor, {"text": texts[0]})
-    assert predictor.task.agree(single, told(field), 1e-5)
+    assert predictor.task.answers_match(single, told(field), 1e-5)
     assert predictor.operations["predict"] is predictor.operations["entities"]
 
 
@@ -299,16 +291,16 @@ def test_bad_input_is_422(folder: Path, value: JSON, message: str) -> None:
 
 def test_golden_answers_bear_what_precision_changes_and_no_more(folder: Path) -> None:
     """Half the precision and the other layout agree with fp32, packed; other weights do not."""
-    items, parameters = list(TokenClassification.golden_items), TokenClassification.golden_parameters
+    items, parameters = list(TokenClassification.self_test_items), TokenClassification.self_test_parameters
     predictor = serve(folder)
     task = predictor.task
     golden = predictor.answer_items(items, parameters)
     padded = Predictor.load(folder, packed=False).answer_items(items, parameters)
-    assert all(task.agree(*pair, 1e-4) for pair in zip(golden, padded, strict=True))
+    assert all(task.answers_match(*pair, 1e-4) for pair in zip(golden, padded, strict=True))
     other = [[{**token, "score": token["score"] - 2e-4} for token in answer] for answer in golden]
-    assert not any(task.agree(*pair, 1e-4) for pair in zip(golden, other, strict=True))
+    assert not any(task.answers_match(*pair, 1e-4) for pair in zip(golden, other, strict=True))
     flip, far = [{"entity": "O", "score": 0.49}], [{"entity": "O", "score": 0.95}]
-    assert task.agree(flip, [{"entity": "B-PER", "score": 0.48}], 0.05)
-    assert not task.agree(flip, [{"entity": "B-PER", "score": 0.48}], 1e-4)
-    assert not task.agree(far, [{"entity": "B-PER", "score": 0.95}], 0.05)
-    assert not task.agree(golden[0], golden[1], 0.05)
+    assert task.answers_match(flip, [{"entity": "B-PER", "score": 0.48}], 0.05)
+    assert not task.answers_match(flip, [{"entity": "B-PER", "score": 0.48}], 1e-4)
+    assert not task.answers_match(far, [{"entity": "B-PER", "score": 0.95}], 0.05)
+    assert not task.answers_match(golden[0], golden[1], 0.05)

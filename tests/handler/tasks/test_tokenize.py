@@ -10,8 +10,8 @@ from transformers import AutoTokenizer
 
 from handler.predictor import Predictor
 from handler.protocol import loads
-from tests.handler.tasks.test_tasks import byte_level_tokenizer
 from tests.support.samples import BASE, TEXTS, MakeModel, MakePredictor, ask, told
+from tests.support.tokenizers import byte_level_tokenizer
 
 
 def expected_of(reference: Any, text: str, pair: str | None = None) -> dict[str, Any]:

@@ -149,7 +149,7 @@ def test_columns_hold_the_answers_of_a_task(
 ) -> None:
     """What is read back is what was answered."""
     predictor = load_main(main)
-    answers = predictor.answer_items(list(predictor.task.golden_items), parameters)
+    answers = predictor.answer_items(list(predictor.task.self_test_items), parameters)
     shape = Shape.of(predictor.task.schema()["answer"], answers, ids=False)
     rows = [Row(number) for number in range(len(answers))]
     path = tmp_path / "part.parquet"

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from handler.predictor import Predictor
-from handler.tasks.base import alike
+from handler.tasks.base import values_allclose
 from scripts import score
 from scripts.cli.console import ScriptError
 from scripts.scoring.cluster import part_of
@@ -63,7 +63,7 @@ def test_bad_rows_stand_beside_good_ones(tmp_path: Path, model_folder: Path, pre
     assert [row["id"] for row in found][:3] == ([0, 1, 2] if form == "jsonl" else ["0", "1", "2"])
     for text, row in zip(TEXTS, found, strict=False):
         (known,) = predictor.answer_items([text], {"top_k": 2})
-        assert alike(known, row["answer"], 1e-5)
+        assert values_allclose(known, row["answer"], 1e-5)
     assert all(row["error"]["message"] and not row.get("answer") for row in found[good:])
 
 

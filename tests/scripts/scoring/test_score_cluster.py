@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from handler.tasks.base import alike
+from handler.tasks.base import values_allclose
 from scripts.client.backends import load
 from scripts.scoring.job import MANIFEST
 from tests.support.live import activated
@@ -111,7 +111,7 @@ def test_a_worker_that_dies_costs_no_row(two_nodes: Nodes, mar: Path, tmp_path: 
     for name, file in zip("abcd", files, strict=True):
         known = predictor.answer_items(texts[name], {"top_k": 4})
         mine = {row["row"]: row for row in found if row["file"] == file}
-        assert all(alike(one, mine[number]["answer"], 1e-5) for number, one in enumerate(known))
+        assert all(values_allclose(one, mine[number]["answer"], 1e-5) for number, one in enumerate(known))
     assert SECRET not in told
     assert not [
         path for path in two_nodes.logs.rglob("*") if path.is_file() and SECRET in path.read_text(errors="replace")

@@ -11,11 +11,11 @@ import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from handler.tag_scheme import IOB2
 from scripts.readers.tables import Columns
 from scripts.training.tasks.base import Examples, Limits
 from scripts.training.tasks.conll import Tagged
 from scripts.training.tasks.question_answering import Answers, Question
-from scripts.training.tasks.tag_schemes import IOB2
 from scripts.training.tasks.token_classification import Entities
 from tests.support.training import Row, fit, write
 

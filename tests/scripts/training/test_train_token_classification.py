@@ -12,13 +12,13 @@ import torch
 import transformers
 from hypothesis import given, settings, strategies
 
+from handler.tag_scheme import IOB2, SCHEMES, LabelSpans, detect_scheme
 from scripts.cli.console import ScriptError
 from scripts.readers import tables
 from scripts.readers.tables import Columns
 from scripts.training import splits
 from scripts.training.tasks.base import Examples, Limits
 from scripts.training.tasks.conll import Tagged
-from scripts.training.tasks.tag_schemes import IOB2, SCHEMES, scheme_of, spans
 from scripts.training.tasks.token_classification import Entities, measure
 from tests.support.training import Row, fit, refusal, tiny, weights, write
 
@@ -154,7 +154,7 @@ def test_text_with_spans_becomes_tags_of_pieces(tmp_path: Path) -> None:
     ],
 )
 def test_the_scheme_is_that_of_the_file(tags: str, name: str) -> None:
-    scheme, _, _ = scheme_of([["O"], tags.split()])
+    scheme, _, _ = detect_scheme([["O"], tags.split()])
     assert scheme is not None
     assert scheme.name == name
 
@@ -168,8 +168,9 @@ def test_spans_are_counted_as_seqeval_counts_them(data: strategies.DataObject) -
     scheme = data.draw(strategies.sampled_from(SCHEMES))
     tags = data.draw(strategies.lists(strategies.sampled_from(scheme.labels(["X", "Y"])), min_size=1, max_size=6))
     strict = seqeval.scheme.Entities([tags], getattr(seqeval.scheme, scheme.name)).entities[0]
-    if scheme.fault(tags) is None:
-        assert spans(tags) == [entity.tag for entity in strict]
+    if scheme.first_invalid(tags) is None:
+        spans = LabelSpans.from_labels(scheme.labels(["X", "Y"]))
+        assert spans.span_types(tags) == [entity.tag for entity in strict]
 
 
 def test_metrics_by_hand() -> None:
