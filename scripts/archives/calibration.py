@@ -30,7 +30,8 @@ from handler.tasks import Task
 from scripts.archives.observer import Histogram
 from scripts.cli.console import ScriptError, say
 from scripts.client.predictions import verdict
-from scripts.readers.tables import TABLES, Table, read
+from scripts.readers.formats import TABLES
+from scripts.readers.tables import Table, read
 
 MOST = 512  # examples that are looked at for ranges
 ANSWERS = {"label", "labels", "answers", "answer", "tags", "entities", "id"}  # columns that are no part of a question

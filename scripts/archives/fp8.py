@@ -15,7 +15,8 @@ from handler.engine.precision import FP8
 from handler.predictor import Predictor
 from scripts.archives.calibration import Calibration, Report, compare, examples_of, hold
 from scripts.cli.console import ScriptError
-from scripts.readers.tables import TABLES, read
+from scripts.readers.formats import TABLES
+from scripts.readers.tables import read
 
 
 def tried(folder: Path, config: ServingConfig, calibration: Calibration) -> tuple[Predictor, Report]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from scripts.benchmark.models import Subject
 from scripts.benchmark.peers import Contender, Labels
 from scripts.benchmark.texts import SOURCES
 from scripts.cli.console import say
+from scripts.readers.formats import read_csv, records
 
 LABELS = ("label", "category", "intent")  # columns of a CSV that may hold the right answer
 
@@ -51,8 +51,6 @@ def compare(expected: Labels, found: Labels, truth: Labels | None) -> dict[str, 
 
 def read(source: Path, most: int) -> tuple[list[str], list[str]]:
     """Return texts and, where a column has them, their labels."""
-    with source.open(encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        column = next((name for name in LABELS if name in (reader.fieldnames or ())), None)
-        rows = [row for row in reader if row["text"].strip()][:most]
-    return [row["text"] for row in rows], [row[column] for row in rows] if column else []
+    rows = [record for _, record in records(source, read_csv) if str(record["text"]).strip()][:most]
+    column = next((name for name in LABELS if rows and name in rows[0]), None)
+    return [str(row["text"]) for row in rows], [str(row[column]) for row in rows] if column else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import random
 import statistics
@@ -11,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.cli.console import ROOT, ScriptError
+from scripts.readers.formats import read_csv, records
 
 Count = Callable[[Sequence[str]], list[int]]  # tokens of each text, special tokens included
 
@@ -37,11 +37,10 @@ def read_texts(*paths: Path, column: str = "text") -> list[str]:
     """Return the different texts of CSV files, in order."""
     found: dict[str, None] = {}
     for path in paths:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = csv.DictReader(file)
-            if column not in (rows.fieldnames or ()):
+        for _, record in records(path, read_csv):
+            if column not in record:
                 raise ScriptError(f"{path} has no column {column}")
-            found.update((row[column].strip(), None) for row in rows)
+            found[str(record[column]).strip()] = None
     return [text for text in found if text]
 
 

@@ -1,30 +1,29 @@
-"""Where the questions of scripts/predict.py come from: the command line, a table, JSON lines or standard input.
+"""Questions for a model: from the command line, a table, JSON lines or standard input.
 
-A question is a text, {"text", "text_pair"}, or from JSON lines what any task takes. A line or row that cannot be read
-is refused by its number, never by its text; whether it can be answered is not asked here.
+A question is a text, {"text", "text_pair"}, or from JSON lines the fields of any task. Files are read by
+scripts/readers; this module chooses the columns. Whether a question is valid is decided by the model.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import itertools
-import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 from handler.protocol import JSON
 from scripts.cli.console import ScriptError, say
+from scripts.readers.formats import TABLES, decode_lines, delimited_header, read_csv, read_jsonl, records
 
-TEXT = "text"  # the column, unless another is named
+TEXT = "text"  # the default column
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say where questions come from."""
+    """Add the options that name the source of the questions."""
     source = parser.add_argument_group("texts (default: one a line from standard input)")
-    source.add_argument("--csv", type=Path, metavar="FILE", help="a table with a header; tabs in a .tsv, commas else")
+    source.add_argument("--csv", type=Path, metavar="FILE", help="a table with a header; tabs in a .tsv, else commas")
     source.add_argument("--jsonl", type=Path, metavar="FILE", help="a JSON object a line")
     source.add_argument(
         "--column", metavar="NAME", help="of the text (default: text; a .jsonl without it holds whole questions)"
@@ -33,7 +32,7 @@ def add_sources(parser: argparse.ArgumentParser) -> None:
 
 
 def read_questions(arguments: argparse.Namespace) -> tuple[Iterator[JSON], int | None]:
-    """Return the questions, a text or {"text", "text_pair"} each, and how many there are where that is known."""
+    """Return the questions, and their number where it is known."""
     sources = [bool(arguments.words), arguments.csv is not None, arguments.jsonl is not None]
     if sum(sources) > 1:
         raise ScriptError("texts come from one place: the command line, --csv or --jsonl")
@@ -41,68 +40,49 @@ def read_questions(arguments: argparse.Namespace) -> tuple[Iterator[JSON], int |
         return iter(arguments.words), len(arguments.words)
     if arguments.csv:
         column = arguments.column or TEXT
-        return rows(arguments.csv, column, arguments.pair_column), sum(
-            1 for _ in rows(arguments.csv, column, arguments.pair_column)
-        )
+        n_rows = sum(1 for _ in table_questions(arguments.csv, column, arguments.pair_column))
+        return table_questions(arguments.csv, column, arguments.pair_column), n_rows
     if arguments.jsonl:
-        return objects(arguments.jsonl, arguments.column, arguments.pair_column), sum(
-            1 for _ in lines(arguments.jsonl.open("rb"), str(arguments.jsonl))
-        )
+        n_objects = sum(1 for _ in records(arguments.jsonl, read_jsonl))
+        return object_questions(arguments.jsonl, arguments.column, arguments.pair_column), n_objects
     if sys.stdin.isatty():
         say("one text a line, please; Ctrl-D ends")
-    return lines(sys.stdin.buffer, "standard input"), None
+    lines = decode_lines("standard input", sys.stdin.buffer)
+    return (line.rstrip("\r\n") for line in lines), None
 
 
-def lines(file: IO[bytes], name: str) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file, without their ends."""
-    with file:
-        for number, line in enumerate(file, 1):
-            try:
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError:
-                raise ScriptError(f"line {number} of {name} is not UTF-8") from None
+def table_questions(path: Path, column: str, pair_column: str | None) -> Iterator[JSON]:
+    """Yield the questions of a table; raises ScriptError for a missing column or a bad row."""
+    header = delimited_header(path)
+    for name in filter(None, (column, pair_column)):
+        if name not in header:
+            raise ScriptError(f"{path} has no column {name}; it has {', '.join(header) or 'none'}: use --column")
+    reader = TABLES[".tsv"] if path.suffix.lower() == ".tsv" else read_csv
+    for _, record in records(path, reader):
+        yield question_of(record, column, pair_column)
 
 
-def rows(path: Path, column: str, pair_column: str | None) -> Iterator[JSON]:
-    """Yield the questions of a table."""
-    csv.field_size_limit(2**31 - 1)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file, delimiter="\t" if path.suffix == ".tsv" else ",")
-        header = reader.fieldnames or []
-        for name in filter(None, (column, pair_column)):
-            if name not in header:
-                raise ScriptError(f"{path} has no column {name}; it has {', '.join(header) or 'none'}: use --column")
-        try:
-            for row in reader:
-                yield question_of(row, column, pair_column)
-        except UnicodeDecodeError:
-            raise ScriptError(f"{path} is not UTF-8 (near row {reader.line_num})") from None
-        except csv.Error as error:
-            raise ScriptError(f"row {reader.line_num} of {path} cannot be read: {error}") from None
-
-
-def objects(path: Path, column: str | None, pair_column: str | None) -> Iterator[JSON]:
-    """Yield the questions of a file of JSON objects; one without a text is a question as a whole."""
-    for number, line in enumerate(lines(path.open("rb"), str(path)), 1):
-        try:
-            item = json.loads(line)
-        except ValueError:
-            raise ScriptError(f"line {number} of {path} is not JSON") from None
-        if not isinstance(item, dict) or (column and column not in item):
-            raise ScriptError(f"line {number} of {path} is no object with a field {column or TEXT}: use --column")
-        if not column and TEXT not in item:
-            yield item
+def object_questions(path: Path, column: str | None, pair_column: str | None) -> Iterator[JSON]:
+    """Yield the questions of a file of JSON objects; an object without a text is a question as a whole."""
+    for row, record in records(path, read_jsonl):
+        if column and column not in record:
+            raise ScriptError(f"{path} row {row}: no field {column}: use --column")
+        if not column and TEXT not in record:
+            yield record
         else:
-            yield question_of(item, column or TEXT, pair_column or ("text_pair" if "text_pair" in item else None))
+            pair = pair_column or ("text_pair" if "text_pair" in record else None)
+            yield question_of(record, column or TEXT, pair)
 
 
-def question_of(row: dict[str, JSON], column: str, pair_column: str | None) -> JSON:
-    """Return the text of a row, or its pair of texts."""
-    return {"text": row[column], "text_pair": row.get(pair_column)} if pair_column else row[column]
+def question_of(record: Mapping[str, Any], column: str, pair_column: str | None) -> JSON:
+    """Return the text of a record, or its pair of texts."""
+    return {"text": record[column], "text_pair": record.get(pair_column)} if pair_column else record[column]
 
 
 def skip(questions: Iterator[JSON], count: int) -> None:
-    """Leave out questions that are answered already."""
-    left = sum(1 for _ in itertools.islice(questions, count))
-    if left < count:
-        raise ScriptError(f"the output has {count} answers, but there are only {left} texts: is it of another input?")
+    """Leave out the first `count` questions, which are answered already; raises ScriptError if there are fewer."""
+    n_skipped = sum(1 for _ in itertools.islice(questions, count))
+    if n_skipped < count:
+        raise ScriptError(
+            f"the output has {count} answers, but there are only {n_skipped} texts: is it of another input?"
+        )

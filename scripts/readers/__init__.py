@@ -1,1 +1,8 @@
-"""Readers of data files, the same for training, calibration, prediction and scoring."""
+"""Readers of data files: formats to records, records to checked tables.
+
+    formats.py  CSV, TSV, JSON lines, Parquet and text lines as numbered records, streamed
+    tables.py   a whole file or dataset split as a table; checks of its cells
+    hub.py      datasets of the Hugging Face hub and of local folders, through the datasets library
+
+Every command reads data files through this package, so that the same file means the same everywhere.
+"""

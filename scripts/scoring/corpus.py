@@ -20,7 +20,7 @@ from typing import Any
 from handler.protocol import JSON
 from scripts.cli.console import ScriptError
 from scripts.client.questions import TEXT, question_of
-from scripts.readers.tables import headed
+from scripts.readers.formats import unique_header
 
 MOST_BYTES = 64 << 20  # of a part: rows may be long, and a worker holds a part in memory
 NOT_UTF8 = "the row is not UTF-8"
@@ -213,7 +213,7 @@ class Cells(Form):
     def header(self, path: Path, columns: Columns) -> tuple[str, ...]:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
             try:
-                header = headed(str(path), next(self._reader(file), []))
+                header = unique_header(str(path), next(self._reader(file), []))
             except csv.Error as error:
                 raise ScriptError(f"the header of {path} cannot be read: {error}") from None
         require(path, header, columns.text or TEXT, columns.pair, columns.id)

@@ -1,6 +1,6 @@
-"""A pretrained encoder with the head that a problem needs; what cannot be one is refused.
+"""Loading of a pretrained encoder with a new head for the task; other models are refused.
 
-Needs torch and transformers, which take seconds to import: scripts/train.py imports this room late.
+Imports torch and transformers, which takes seconds: run.py imports this module late.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from transformers.utils.hub import cached_file
 
 from handler.archive import sha256
 from scripts.cli.console import ScriptError
-from scripts.training.settings import BASE, Settings
-from scripts.training.tasks.base import Problem
+from scripts.training.settings import DEFAULT_MODEL, TrainingSettings
+from scripts.training.tasks.base import TrainingTask
 
 
 @dataclass(frozen=True)
@@ -31,27 +31,29 @@ class Checkpoint:
 
     @property
     def max_length(self) -> int:
-        """How many tokens the model takes. RoBERTa's table of positions starts behind its padding index."""
+        """The most tokens that the model takes. RoBERTa's table of positions starts behind its padding index."""
         modules = [module for name, module in self.model.named_modules() if name.endswith("position_embeddings")]
         tables = [module for module in modules if hasattr(module, "num_embeddings")]
         sizes = [t.num_embeddings - (0 if t.padding_idx is None else t.padding_idx + 1) for t in tables]
         return int(min([self.tokenizer.model_max_length, *sizes]))
 
 
-def load(settings: Settings, problem: Problem[Any]) -> Checkpoint:
+def load(settings: TrainingSettings, task: TrainingTask[Any]) -> Checkpoint:
     """Load an encoder and its tokenizer; the head starts at random, from the seed."""
     name = settings.model
     if not Path(name).is_dir() and Path(name).parent not in (Path(), Path(name)) and Path(name).parent.is_dir():
-        raise ScriptError(f"model {name}: no such folder{'; scripts/setup.sh fetches it' if name == BASE else ''}")
+        raise ScriptError(
+            f"model {name}: no such folder{'; scripts/setup.sh fetches it' if name == DEFAULT_MODEL else ''}"
+        )
     try:
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
         require_encoder(name, config)
-        require_head(settings, problem, config)
+        require_head(settings, task, config)
         tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         transformers.set_seed(settings.seed)
-        model, report = getattr(transformers, problem.auto_class).from_pretrained(
+        model, report = getattr(transformers, task.auto_class).from_pretrained(
             name,
-            **problem.head(),
+            **task.head_config(),
             ignore_mismatched_sizes=True,
             use_safetensors=True,
             trust_remote_code=False,
@@ -60,29 +62,29 @@ def load(settings: Settings, problem: Problem[Any]) -> Checkpoint:
         )
         folder = Path(str(cached_file(name, "config.json"))).parent
     except (OSError, ValueError) as error:
-        why = (str(error).strip() or type(error).__name__).splitlines()[0]
-        where = "" if Path(name).is_dir() else "no such folder here, and the hub did not provide it: "
-        raise ScriptError(f"model {name}: {where}{why}") from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        source = "" if Path(name).is_dir() else "no such folder here, and the hub did not provide it: "
+        raise ScriptError(f"model {name}: {source}{reason}") from None
     encoder = f"{model.base_model_prefix}."
-    lost = [key for key in report["missing_keys"] if key.startswith(encoder) and "pooler" not in key]
-    if lost:
-        raise ScriptError(f"model {name}: its file lacks {len(lost)} weights of the encoder, e.g. {min(lost)}")
+    missing = [key for key in report["missing_keys"] if key.startswith(encoder) and "pooler" not in key]
+    if missing:
+        raise ScriptError(f"model {name}: its file lacks {len(missing)} weights of the encoder, e.g. {min(missing)}")
     if len(tokenizer) > config.vocab_size:
         raise ScriptError(f"model {name}: {len(tokenizer)} tokens, but embeddings for {config.vocab_size} only")
     return Checkpoint(model, tokenizer, {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))})
 
 
 def require_encoder(name: str, config: PretrainedConfig) -> None:
-    """Refuse what cannot fill in a masked word: decoders, sequence-to-sequence models, vision."""
+    """Refuse a model without heads for masked words and classification: decoders, sequence-to-sequence, vision."""
     kind = config.model_type
-    fills = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
-    classifies = kind in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
-    if not (fills and classifies) or config.is_encoder_decoder or getattr(config, "is_decoder", False):
+    has_mlm_head = kind in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+    has_classifier = kind in auto.MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES
+    if not (has_mlm_head and has_classifier) or config.is_encoder_decoder or getattr(config, "is_decoder", False):
         raise ScriptError(f"model {name}: a {kind} is no text encoder; take a BERT, RoBERTa, ELECTRA, DistilBERT, ...")
 
 
-def require_head(settings: Settings, problem: Problem[Any], config: PretrainedConfig) -> None:
-    """Refuse a family of models that has no head for this kind of problem."""
-    heads = getattr(transformers, problem.families or problem.auto_class)._model_mapping
+def require_head(settings: TrainingSettings, task: TrainingTask[Any], config: PretrainedConfig) -> None:
+    """Refuse a family of models that has no head for the task."""
+    heads = getattr(transformers, task.head_class or task.auto_class)._model_mapping
     if type(config) not in heads:
         raise ScriptError(f"model {settings.model}: a {config.model_type} has no head for --problem {settings.problem}")

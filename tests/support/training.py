@@ -1,4 +1,4 @@
-"""What the tests of training share: a tiny BERT, files of rows, and a training in this process."""
+"""Helpers for the tests of training: a tiny BERT, files of rows, and a training in this process."""
 
 from __future__ import annotations
 
@@ -40,7 +40,13 @@ def tiny(folder: Path, words: Sequence[str], max_length: int = 40) -> Path:
 
 
 def write(path: Path, rows: Sequence[Row]) -> Path:
-    """Write rows as the end of the name says."""
+    """Write rows in the format of the file name's suffix."""
+    if path.suffix == ".parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+        return path
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return path
@@ -68,7 +74,7 @@ def fit(base: Path, output: Path, *options: object) -> Row:
 
 
 def refusal(base: Path, folder: Path, name: str, content: str, *options: object) -> str:
-    """Train on a file with such content, which must be refused before anything is written; return the one line why."""
+    """Train on a file with such content, which must be refused before anything is written; return the message."""
     (folder / name).write_text(content)
     with pytest.raises(ScriptError) as refused:
         fit(base, folder / "out", "--train", folder / name, *options)

@@ -1,7 +1,8 @@
-"""Texts whose words have tags, and the forms in which such data comes.
+"""Texts with tagged words, read from CoNLL, from lists of tokens and tags, or from spans by character.
 
-A CoNLL file has a token a line, its tag in the last column, and a blank line between sentences. JSONL has tokens and
-tags, or a text and spans by character, which become tags of IOB2. A bad tag is refused by its line or its number.
+A CoNLL file has a token a line, its tag in the last column, and a blank line between sentences. JSON lines have
+tokens and tags, or a text and spans by character, which become tags of IOB2. An error names the line or the number
+of a bad tag.
 """
 
 from __future__ import annotations
@@ -9,30 +10,31 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
+from typing import BinaryIO
 
 from handler.tag_scheme import is_tag
 from scripts.cli.console import ScriptError
-from scripts.readers.tables import Columns, Reader, Record, Table
+from scripts.readers.formats import Reader, Record, decode_lines
+from scripts.readers.tables import ColumnMapping, Table
 
 PIECE = re.compile(r"\w+|[^\w\s]")
 
 
 @dataclass(frozen=True)
-class Tagged:
-    """A text, the place of each of its words, and their tags."""
+class TaggedText:
+    """A text, the (start, end) characters of its words, and their tags."""
 
     text: str
     words: list[tuple[int, int]]
     tags: list[str]
 
 
-def read_conll(name: str, content: str) -> Iterator[tuple[int, Record]]:
-    """Yield the sentences of a CoNLL file; a sentence is counted by its first line."""
+def read_conll(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
+    """Yield the sentences of a CoNLL file, each numbered by its first line."""
     tokens: list[str] = []
     tags: list[str] = []
-    lines = [*content.split("\n"), ""]
-    for row, line in enumerate(lines, start=1):
+    for row, line in enumerate(chain(decode_lines(name, file), [""]), start=1):
         columns = re.split(r"\t" if "\t" in line else " +", line.strip())
         if columns in ([""], ["-DOCSTART-"]) or columns[0] == "-DOCSTART-":
             if tokens:
@@ -48,15 +50,15 @@ def read_conll(name: str, content: str) -> Iterator[tuple[int, Record]]:
 CONLL: dict[str, Reader] = dict.fromkeys((".conll", ".iob", ".bio"), read_conll)
 
 
-def misplaced(table: Table, row: int, record: Record, column: str, place: int, what: str) -> ScriptError:
-    """Return an error about one tag of a sentence: its line in a CoNLL file, else its number."""
+def tag_error(table: Table, row: int, record: Record, column: str, position: int, reason: str) -> ScriptError:
+    """Return an error about one tag of a sentence: by its line in a CoNLL file, else by its number."""
     if record.get("lines"):
-        return table.error(row + place, column, what)
-    return table.error(row, column, f"tag {place + 1}: {what}")
+        return table.error(row + position, column, reason)
+    return table.error(row, column, f"tag {position + 1}: {reason}")
 
 
-def tagged(table: Table, row: int, record: Record, columns: Columns) -> Tagged:
-    """Return a sentence with tags, whose form is that of its text: a list of tokens, or a string with spans."""
+def tagged_text(table: Table, row: int, record: Record, columns: ColumnMapping) -> TaggedText:
+    """Return the tagged text of one row: a list of tokens with tags, or a string with spans."""
     (column,) = columns.labels
     cell, label = record.get(columns.text), record.get(column)
     if not isinstance(label, list):
@@ -65,42 +67,42 @@ def tagged(table: Table, row: int, record: Record, columns: Columns) -> Tagged:
         return from_spans(table, row, column, table.text(row, record, columns.text), label)
     if not isinstance(cell, list):
         raise table.error(row, columns.text, "there is neither a text nor a list of tokens")
-    tokens = [table.checked(row, columns.text, token, f"token {place}") for place, token in enumerate(cell, start=1)]
+    tokens = [table.require_text(row, columns.text, token, f"token {n}") for n, token in enumerate(cell, start=1)]
     if len(tokens) != len(label):
         raise table.error(row, column, f"{len(label)} tags for {len(tokens)} tokens")
     if not tokens:
         raise table.error(row, columns.text, "there is no token")
-    for place, tag in enumerate(label):
+    for position, tag in enumerate(label):
         if not (isinstance(tag, str) and is_tag(tag)):
-            raise misplaced(table, row, record, column, place, "this is no tag such as B-PER, I-PER or O")
+            raise tag_error(table, row, record, column, position, "this is no tag such as B-PER, I-PER or O")
     words, start = [], 0
     for token in tokens:
         words.append((start, start + len(token)))
         start += len(token) + 1
-    return Tagged(" ".join(tokens), words, label)
+    return TaggedText(" ".join(tokens), words, label)
 
 
-def from_spans(table: Table, row: int, column: str, text: str, entities: list[object]) -> Tagged:
-    """Return a text whose spans, given by their first character and the one after their last, became tags of words."""
-    found: list[tuple[int, int, str]] = []
+def from_spans(table: Table, row: int, column: str, text: str, entities: list[object]) -> TaggedText:
+    """Return a text whose entities, spans [start, end) of characters, are tags of its words by IOB2."""
+    spans: list[tuple[int, int, str]] = []
     for number, entity in enumerate(entities, start=1):
         start, end, kind = (entity.get(key) if isinstance(entity, dict) else None for key in ("start", "end", "label"))
         if not (type(start) is int and type(end) is int and isinstance(kind, str) and kind.strip()):
             raise table.error(row, column, f"entity {number}: start, end and label are needed")
         if not (0 <= start < end <= len(text) and text[start:end].strip()):
             raise table.error(row, column, f"entity {number}: characters {start} to {end} are no part of the text")
-        found.append((start, end, kind.strip()))
-    found.sort()
-    if any(first[1] > second[0] for first, second in pairwise(found)):
+        spans.append((start, end, kind.strip()))
+    spans.sort()
+    if any(first[1] > second[0] for first, second in pairwise(spans)):
         raise table.error(row, column, "entities overlap")
-    edges = sorted({edge for start, end, _ in found for edge in (start, end)})
+    edges = sorted({edge for start, end, _ in spans for edge in (start, end)})
     words: list[tuple[int, int]] = []
     for piece in PIECE.finditer(text):
         inner = [edge for edge in edges if piece.start() < edge < piece.end()]
         words.extend(zip([piece.start(), *inner], [*inner, piece.end()], strict=True))
     tags = ["O"] * len(words)
-    for start, end, kind in found:
-        inside = [place for place, word in enumerate(words) if start <= word[0] and word[1] <= end]
-        for place in inside:
-            tags[place] = f"{'B' if place == inside[0] else 'I'}-{kind}"
-    return Tagged(text, words, tags)
+    for start, end, kind in spans:
+        inside = [index for index, word in enumerate(words) if start <= word[0] and word[1] <= end]
+        for index in inside:
+            tags[index] = f"{'B' if index == inside[0] else 'I'}-{kind}"
+    return TaggedText(text, words, tags)

@@ -1,8 +1,8 @@
-"""Hiding words, and how well they are guessed.
+"""Masking of tokens or whole words, and the metrics of their predictions.
 
 Of the tokens of a text (or of its words, all tokens of a word together) 15 % are chosen, at least one. Of the chosen
-ones 80 % become the mask token, 10 % another token and 10 % stay; the model has to guess them all (Devlin et al. 2018).
-Training hides others each time a text is seen; for evaluation they are chosen once, from the seed.
+ones 80 % become the mask token, 10 % another token and 10 % stay; the model predicts them all (Devlin et al. 2018).
+Training masks other tokens each time a text is read; evaluation masks the same ones, chosen by the seed.
 """
 
 from __future__ import annotations
@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scripts.cli.console import ScriptError
-from scripts.training.tasks.base import IGNORED, Feature, Limits, require_offsets, unpacked
+from scripts.training.tasks.base import IGNORE_INDEX, Feature, TokenLimits, require_offsets, to_features
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-CHOSEN, MASKED, REPLACED = 0.15, 0.8, 0.1
-TITLES = {"accuracy": "masked accuracy", "perplexity": "perplexity"}
+MLM_PROBABILITY, MASK_FRACTION, RANDOM_FRACTION = 0.15, 0.8, 0.1
+METRICS = {"accuracy": "masked accuracy", "perplexity": "perplexity"}
 
 
-class Hider:
-    """Hides words in features, and makes batches of them."""
+class MaskingCollator:
+    """Mask features and make padded batches of them."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         import transformers
@@ -36,71 +36,71 @@ class Hider:
         self.pad = transformers.DataCollatorForTokenClassification(tokenizer)
 
     def __call__(self, features: list[Feature]) -> Any:
-        """Return a padded batch; what was not hidden before is hidden now."""
-        return self.pad([feature if "labels" in feature else self.hide(feature) for feature in features])
+        """Return a padded batch; a feature without labels is masked first."""
+        return self.pad([feature if "labels" in feature else self.mask_feature(feature) for feature in features])
 
-    def hide(self, feature: Feature, generator: torch.Generator | None = None) -> Feature:
-        """Return a feature with some of its units hidden, and labels that tell what was there."""
+    def mask_feature(self, feature: Feature, generator: torch.Generator | None = None) -> Feature:
+        """Return a feature with some of its units masked, and their tokens as labels."""
         import torch
 
         tokens, units = torch.tensor(feature["input_ids"]), torch.tensor(feature["units"])
         n_units = int(units.max()) + 1
-        chosen = torch.randperm(n_units, generator=generator)[: max(1, round(CHOSEN * n_units))]
-        hidden = torch.isin(units, chosen)
-        labels = torch.where(hidden, tokens, IGNORED)
-        fate = torch.rand(len(tokens), generator=generator)
-        others = torch.randint(self.n_tokens, tokens.shape, generator=generator)
-        tokens = torch.where(hidden & (fate < MASKED), self.mask_token, tokens)
-        tokens = torch.where(hidden & (fate >= 1 - REPLACED), others, tokens)
+        chosen = torch.randperm(n_units, generator=generator)[: max(1, round(MLM_PROBABILITY * n_units))]
+        selected = torch.isin(units, chosen)
+        labels = torch.where(selected, tokens, IGNORE_INDEX)
+        draw = torch.rand(len(tokens), generator=generator)
+        random_tokens = torch.randint(self.n_tokens, tokens.shape, generator=generator)
+        tokens = torch.where(selected & (draw < MASK_FRACTION), self.mask_token, tokens)
+        tokens = torch.where(selected & (draw >= 1 - RANDOM_FRACTION), random_tokens, tokens)
         kept = {name: values for name, values in feature.items() if name != "units"}
         return {**kept, "input_ids": tokens.tolist(), "labels": labels.tolist()}
 
 
-def with_units(encoding: Any, tokenizer: PreTrainedTokenizerBase, *, whole_words: bool) -> list[Feature]:
-    """Return features that number what is hidden together: each token, or each word; -1 is never hidden."""
+def with_mask_units(encoding: Any, tokenizer: PreTrainedTokenizerBase, *, whole_words: bool) -> list[Feature]:
+    """Return features with `units`: a number for each token or word that is masked as one, -1 for the others."""
     require_offsets(tokenizer)
-    features = unpacked(encoding)
+    features = to_features(encoding)
     for number, feature in enumerate(features):
         numbers: dict[object, int] = {}
         words = zip(encoding.sequence_ids(number), encoding.word_ids(number), strict=True)
         feature["units"] = [
             -1
             if word is None or token == tokenizer.unk_token_id
-            else numbers.setdefault((part, word) if whole_words else place, len(numbers))
-            for place, (token, (part, word)) in enumerate(zip(feature["input_ids"], words, strict=True))
+            else numbers.setdefault((part, word) if whole_words else position, len(numbers))
+            for position, (token, (part, word)) in enumerate(zip(feature["input_ids"], words, strict=True))
         ]
     return features
 
 
-def prepared(
-    features: list[Feature], tokenizer: PreTrainedTokenizerBase, limits: Limits, *, training: bool
+def prepare(
+    features: list[Feature], tokenizer: PreTrainedTokenizerBase, limits: TokenLimits, *, training: bool
 ) -> list[Feature]:
-    """Return the features that have something to hide, hidden already unless they are for training."""
+    """Return the features that have a token to mask; for evaluation they are masked already."""
     import torch
 
-    hider, generator = Hider(tokenizer), torch.Generator().manual_seed(limits.seed)
-    useful = [feature for feature in features if max(feature["units"]) >= 0]
-    if not useful:
+    collator, generator = MaskingCollator(tokenizer), torch.Generator().manual_seed(limits.seed)
+    maskable = [feature for feature in features if max(feature["units"]) >= 0]
+    if not maskable:
         raise ScriptError("the tokenizer of this model knows no word of these texts")
-    return useful if training else [hider.hide(feature, generator) for feature in useful]
+    return maskable if training else [collator.mask_feature(feature, generator) for feature in maskable]
 
 
-def reduce(logits: Any, labels: Any) -> Any:
-    """Return of each token (batch, tokens, 2) its negative log-likelihood and whether the guess is right.
+def token_losses(logits: Any, labels: Any) -> Any:
+    """Return the negative log-likelihood and the correctness (0 or 1) of each token: (batch, tokens, 2).
 
-    What was not to be guessed gets IGNORED twice.
+    Both are IGNORE_INDEX for a token without a label.
     """
     import torch
 
-    guessed = labels != IGNORED
-    scores, wanted = logits[guessed].float(), labels[guessed]
-    found = torch.full((*labels.shape, 2), float(IGNORED), device=labels.device)
-    losses = torch.nn.functional.cross_entropy(scores, wanted, reduction="none")
-    found[guessed] = torch.stack([losses, (scores.argmax(-1) == wanted).float()], dim=-1)
-    return found
+    labelled = labels != IGNORE_INDEX
+    scores, targets = logits[labelled].float(), labels[labelled]
+    outputs = torch.full((*labels.shape, 2), float(IGNORE_INDEX), device=labels.device)
+    losses = torch.nn.functional.cross_entropy(scores, targets, reduction="none")
+    outputs[labelled] = torch.stack([losses, (scores.argmax(-1) == targets).float()], dim=-1)
+    return outputs
 
 
-def measure(outputs: np.ndarray) -> dict[str, float]:
-    """Return the metrics of what `reduce` returned, over all tokens that were to be guessed."""
-    losses, right = outputs[outputs[..., 1] != IGNORED].T
-    return {"accuracy": float(right.mean()), "perplexity": math.exp(min(float(losses.mean()), 700))}
+def masked_lm_metrics(outputs: np.ndarray) -> dict[str, float]:
+    """Return the metrics of the outputs of `token_losses`, over all tokens with a label."""
+    losses, correct = outputs[outputs[..., 1] != IGNORE_INDEX].T
+    return {"accuracy": float(correct.mean()), "perplexity": math.exp(min(float(losses.mean()), 700))}

@@ -1,7 +1,7 @@
-"""Whether one sentence follows another; alone, or with hidden words: the two objectives of BERT (Devlin et al. 2018).
+"""Next-sentence prediction, alone or with masked tokens: the two objectives of BERT (Devlin et al. 2018).
 
-The data is plain text, a sentence a line, with a blank line between documents. Every two neighbours are a pair once
-as they are (label 0) and once with a sentence of another document instead of the second (label 1).
+The data is plain text, a sentence a line, with a blank line between documents. Every two neighbours make two pairs:
+themselves (label 0), and the first with a random sentence of another document (label 1).
 """
 
 from __future__ import annotations
@@ -15,9 +15,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 import numpy as np
 
 from scripts.cli.console import ScriptError
-from scripts.readers.tables import LINES, TABLES, Record, Table
+from scripts.readers.formats import TABLES, TEXT_LINES, Record
+from scripts.readers.tables import Table
 from scripts.training.tasks import masking
-from scripts.training.tasks.base import Encoded, Examples, Limits, Problem, cut, unpacked
+from scripts.training.tasks.base import (
+    EncodedExamples,
+    Examples,
+    TokenLimits,
+    TrainingTask,
+    to_features,
+    truncation_notes,
+)
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -26,14 +34,14 @@ Document: TypeAlias = tuple[str, ...]
 FOLLOWS, RANDOM = 0, 1  # as in transformers
 
 
-class NextSentence(Problem[Document]):
-    """Two sentences: neighbours or not."""
+class NextSentenceTraining(TrainingTask[Document]):
+    """Whether a sentence follows another."""
 
     auto_class = "AutoModelForNextSentencePrediction"
     metrics: ClassVar = {"accuracy": "accuracy"}
-    best = "accuracy"
-    noun = "documents"
-    readers = LINES | TABLES
+    best_metric = "accuracy"
+    unit_name = "documents"
+    readers = TEXT_LINES | TABLES
     label_columns = ()
     options = frozenset({"text_column"})
     max_length = 128
@@ -54,85 +62,85 @@ class NextSentence(Problem[Document]):
                 documents[-1] += self.example(table, row, record)
         return Examples(table.name, table.sha256, documents)
 
-    def check(self, examples: Examples[Document]) -> None:
+    def validate(self, examples: Examples[Document]) -> None:
         if len(examples) < 2:
             raise ScriptError(f"{examples.name}: {len(examples)} documents, 2 are needed; blank lines part them")
-        if not self.size(examples):
+        if not self.n_texts(examples):
             raise ScriptError(f"{examples.name}: no document has two sentences; each needs a line of its own")
 
-    def counts(self, examples: Examples[Document]) -> dict[str, int]:
-        return {"pairs": self.size(examples)}
+    def label_counts(self, examples: Examples[Document]) -> dict[str, int]:
+        return {"pairs": self.n_texts(examples)}
 
-    def size(self, examples: Examples[Document]) -> int:
+    def n_texts(self, examples: Examples[Document]) -> int:
         return sum(2 * (len(document) - 1) for document in examples.rows)
 
     def encode(
-        self, examples: Examples[Document], tokenizer: PreTrainedTokenizerBase, limits: Limits, *, training: bool
-    ) -> Encoded:
+        self, examples: Examples[Document], tokenizer: PreTrainedTokenizerBase, limits: TokenLimits, *, training: bool
+    ) -> EncodedExamples:
         encoding, labels = self.tokenized(examples, tokenizer, limits)
-        features = [feature | {"labels": label} for feature, label in zip(unpacked(encoding), labels, strict=True)]
-        judge = partial(measure, labels)
-        return Encoded(features, judge, cut(features, limits, "pairs"))
+        features = [feature | {"labels": label} for feature, label in zip(to_features(encoding), labels, strict=True)]
+        notes = truncation_notes(features, limits, "pairs")
+        return EncodedExamples(features, partial(pair_accuracy, labels), notes)
 
     def tokenized(
-        self, examples: Examples[Document], tokenizer: PreTrainedTokenizerBase, limits: Limits
+        self, examples: Examples[Document], tokenizer: PreTrainedTokenizerBase, limits: TokenLimits
     ) -> tuple[Any, list[int]]:
-        """Return tokenized pairs and their labels."""
-        drawn = pairs(examples.rows, limits.seed)
-        first, second = [pair[0] for pair in drawn], [pair[1] for pair in drawn]
+        """Tokenize the pairs of documents; return the encoding and the labels."""
+        labelled_pairs = pairs(examples.rows, limits.seed)
+        first, second = [pair[0] for pair in labelled_pairs], [pair[1] for pair in labelled_pairs]
         encoding = tokenizer(first, second, truncation=True, max_length=limits.max_length)
-        return encoding, [label for _, _, label in drawn]
+        return encoding, [label for _, _, label in labelled_pairs]
 
 
-class Pretraining(NextSentence):
-    """Two sentences with hidden words."""
+class BertPretraining(NextSentenceTraining):
+    """Next-sentence prediction and masked language modelling together."""
 
     auto_class = "AutoModelForPreTraining"
-    families = NextSentence.auto_class
-    metrics: ClassVar = {**masking.TITLES, "next_accuracy": "next-sentence accuracy"}
-    best = "loss"
+    head_class = NextSentenceTraining.auto_class
+    metrics: ClassVar = {**masking.METRICS, "next_accuracy": "next-sentence accuracy"}
+    best_metric = "loss"
     lower_is_better = True
-    options = NextSentence.options | {"whole_words"}
-    eval_share = 1
+    options = NextSentenceTraining.options | {"whole_words"}
+    eval_batch_factor = 1
 
     def encode(
-        self, examples: Examples[Document], tokenizer: PreTrainedTokenizerBase, limits: Limits, *, training: bool
-    ) -> Encoded:
+        self, examples: Examples[Document], tokenizer: PreTrainedTokenizerBase, limits: TokenLimits, *, training: bool
+    ) -> EncodedExamples:
         encoding, labels = self.tokenized(examples, tokenizer, limits)
-        features = masking.with_units(encoding, tokenizer, whole_words=limits.whole_words)
+        features = masking.with_mask_units(encoding, tokenizer, whole_words=limits.whole_words)
         for feature, label in zip(features, labels, strict=True):
             feature["next_sentence_label"] = label
-        useful = masking.prepared(features, tokenizer, limits, training=training)
-        judge = partial(measure_both, [feature["next_sentence_label"] for feature in useful])
-        return Encoded(useful, judge, cut(features, limits, "pairs"))
+        maskable = masking.prepare(features, tokenizer, limits, training=training)
+        metrics = partial(pretraining_metrics, [feature["next_sentence_label"] for feature in maskable])
+        return EncodedExamples(maskable, metrics, truncation_notes(features, limits, "pairs"))
 
-    def collator(self, tokenizer: PreTrainedTokenizerBase, limits: Limits) -> Any:
-        return masking.Hider(tokenizer)
+    def collator(self, tokenizer: PreTrainedTokenizerBase, limits: TokenLimits) -> Any:
+        return masking.MaskingCollator(tokenizer)
 
-    def reduce(self, logits: Any, labels: Any) -> Any:
-        return masking.reduce(logits[0], labels[0]), logits[1]
+    def reduce_logits(self, logits: Any, labels: Any) -> Any:
+        return masking.token_losses(logits[0], labels[0]), logits[1]
 
 
 def pairs(documents: Sequence[Document], seed: int) -> list[tuple[str, str, int]]:
-    """Return every two neighbours, and after them the first with a random sentence of another document.
+    """Return every two neighbours, each followed by the first with a random sentence of another document.
 
     >>> [(first, label) for first, _, label in pairs([("a", "b"), ("c",)], seed=0)]
     [('a', 0), ('a', 1)]
     """
-    chance = random.Random(seed)  # noqa: S311 a draw, not a secret
-    drawn = []
+    generator = random.Random(seed)  # noqa: S311 a draw, not a secret
+    labelled_pairs = []
     for number, document in enumerate(documents):
         for first, second in pairwise(document):
-            other = documents[(number + chance.randrange(1, len(documents))) % len(documents)]
-            drawn += [(first, second, FOLLOWS), (first, chance.choice(other), RANDOM)]
-    return drawn
+            other = documents[(number + generator.randrange(1, len(documents))) % len(documents)]
+            labelled_pairs += [(first, second, FOLLOWS), (first, generator.choice(other), RANDOM)]
+    return labelled_pairs
 
 
-def measure(labels: Sequence[int], outputs: np.ndarray) -> dict[str, float]:
-    """Return how many of the pairs, by their scores (pairs, 2), were told right."""
+def pair_accuracy(labels: Sequence[int], outputs: np.ndarray) -> dict[str, float]:
+    """Return the accuracy of logits (pairs, 2)."""
     return {"accuracy": float((outputs.argmax(-1) == np.array(labels)).mean())}
 
 
-def measure_both(labels: Sequence[int], outputs: tuple[np.ndarray, ...]) -> dict[str, float]:
+def pretraining_metrics(labels: Sequence[int], outputs: tuple[np.ndarray, ...]) -> dict[str, float]:
     """Return the metrics of both objectives."""
-    return masking.measure(outputs[0]) | {"next_accuracy": measure(labels, outputs[1])["accuracy"]}
+    return masking.masked_lm_metrics(outputs[0]) | {"next_accuracy": pair_accuracy(labels, outputs[1])["accuracy"]}

@@ -1,8 +1,8 @@
-"""The part of a context that answers a question.
+"""Extractive question answering: the part of a context that answers a question.
 
 Long contexts are read in windows that share `doc_stride` tokens. An answer is the span with the highest sum of its
-start and end over all windows; where the training data has questions without an answer, it is none if the first
-token of every window has a higher sum than that.
+start and end over all windows; where the training data has questions without an answer, the answer is empty if
+the first token of every window has a higher sum than that.
 """
 
 from __future__ import annotations
@@ -14,9 +14,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from handler.spans import best_ends
 from scripts.cli.console import ScriptError
-from scripts.readers.tables import TABLES, Columns, Record, Table
-from scripts.training.tasks.base import Encoded, Examples, Limits, Problem, require_offsets, unpacked
-from scripts.training.tasks.squad import measure, read_squad
+from scripts.readers.formats import TABLES, Record
+from scripts.readers.tables import ColumnMapping, Table
+from scripts.training.tasks.base import (
+    EncodedExamples,
+    Examples,
+    TokenLimits,
+    TrainingTask,
+    require_offsets,
+    to_features,
+)
+from scripts.training.tasks.squad import read_squad, squad_metrics
 
 if TYPE_CHECKING:
     import numpy as np
@@ -24,8 +32,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Question:
-    """A question, its context, and the answers in it by their first character; none if the context has none."""
+class QuestionExample:
+    """A question, its context, and its answers as (first character, text); an unanswerable question has none."""
 
     question: str
     context: str
@@ -33,49 +41,49 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Window:
-    """A part of a context: whose it is, its first token in the feature, and the characters of each of its tokens."""
+class ContextWindow:
+    """A part of a context: its example, its first token in the feature, and the characters of its tokens."""
 
-    owner: int
-    first: int
+    example_index: int
+    first_token: int
     offsets: list[tuple[int, int]]
 
-    def place(self, start: int, end: int) -> tuple[int, int] | None:
-        """Return the first and the last token of characters, if they lie within."""
+    def token_span(self, start: int, end: int) -> tuple[int, int] | None:
+        """Return the first and the last token of characters [start, end), None if the window lacks some of them."""
         if not self.offsets or start < self.offsets[0][0] or end > self.offsets[-1][1]:
             return None
-        inside = [place for place, (left, right) in enumerate(self.offsets) if left < end and right > start]
-        return (self.first + inside[0], self.first + inside[-1]) if inside else None
+        inside = [index for index, (left, right) in enumerate(self.offsets) if left < end and right > start]
+        return (self.first_token + inside[0], self.first_token + inside[-1]) if inside else None
 
 
-class Answers(Problem[Question]):
-    """The first and the last token of an answer."""
+class AnswerExtraction(TrainingTask[QuestionExample]):
+    """The first and the last token of the answer."""
 
     auto_class = "AutoModelForQuestionAnswering"
     metrics: ClassVar = {"exact_match": "exact match", "f1": "F1"}
-    best = "f1"
-    noun = "questions"
+    best_metric = "f1"
+    unit_name = "questions"
     readers = {".json": read_squad, ".jsonl": TABLES[".jsonl"]}  # noqa: RUF012
     text_columns = ("question",)
     pair_columns = ("context",)
     label_columns = ("answers",)
-    options = Problem.options | {"doc_stride", "max_question_length", "max_answer_length"}
+    options = TrainingTask.options | {"doc_stride", "max_question_length", "max_answer_length"}
     max_length = 384
     epochs = (2, 10)
 
-    def __init__(self, labels: Sequence[str], columns: Columns, may_be_none: bool = False) -> None:
+    def __init__(self, labels: Sequence[str], columns: ColumnMapping, may_be_none: bool = False) -> None:
         super().__init__(labels, columns)
         self.may_be_none = may_be_none
 
     @classmethod
-    def learn(cls, table: Table, columns: Columns) -> Answers:
-        problem = cls((), columns)
-        rows = problem.examples(table).rows
+    def from_table(cls, table: Table, columns: ColumnMapping) -> AnswerExtraction:
+        task = cls((), columns)
+        rows = task.examples(table).rows
         if not any(row.answers for row in rows):
             raise ScriptError(f"{table.name}, column {columns.labels[0]}: no question has an answer")
         return cls((), columns, may_be_none=not all(row.answers for row in rows))
 
-    def example(self, table: Table, row: int, record: Record) -> Question:
+    def example(self, table: Table, row: int, record: Record) -> QuestionExample:
         question = table.text(row, record, self.columns.text)
         context = table.text(row, record, str(self.columns.pair))
         (column,) = self.columns.labels
@@ -84,29 +92,34 @@ class Answers(Problem[Question]):
         if not (isinstance(texts, list) and isinstance(starts, list) and len(texts) == len(starts)):
             raise table.error(row, column, "two lists of one length are needed, text and answer_start")
         for number, (text, start) in enumerate(zip(texts, starts, strict=True), start=1):
-            table.checked(row, column, text, f"answer {number}")
+            table.require_text(row, column, text, f"answer {number}")
             if type(start) is not int or start < 0 or context[start : start + len(text)] != text:
                 raise table.error(row, column, f"answer {number} does not stand in the context at its answer_start")
-        return Question(question, context, list(zip(starts, texts, strict=True)))
+        return QuestionExample(question, context, list(zip(starts, texts, strict=True)))
 
-    def counts(self, examples: Examples[Question]) -> dict[str, int]:
+    def label_counts(self, examples: Examples[QuestionExample]) -> dict[str, int]:
         answered = sum(bool(row.answers) for row in examples.rows)
         return {"answered": answered, "unanswered": len(examples) - answered}
 
-    def group(self, example: Question) -> Hashable:
+    def group(self, example: QuestionExample) -> Hashable:
         return example.context
 
     def head(self) -> dict[str, Any]:
-        return {"num_labels": 2}  # a start and an end; a classifier that is trained on may have had others
+        return {"num_labels": 2}  # start and end; a classifier to start from may have another number
 
     def encode(
-        self, examples: Examples[Question], tokenizer: PreTrainedTokenizerBase, limits: Limits, *, training: bool
-    ) -> Encoded:
+        self,
+        examples: Examples[QuestionExample],
+        tokenizer: PreTrainedTokenizerBase,
+        limits: TokenLimits,
+        *,
+        training: bool,
+    ) -> EncodedExamples:
         require_offsets(tokenizer)
         questions = [row.question for row in examples.rows]
-        asked = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
-        longest = limits.max_question_length
-        ends = [offsets[longest - 1][1] if len(offsets) > longest else None for offsets in asked]
+        question_offsets = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        max_length = limits.max_question_length
+        ends = [offsets[max_length - 1][1] if len(offsets) > max_length else None for offsets in question_offsets]
         encoding = tokenizer(
             [question[:end] for question, end in zip(questions, ends, strict=True)],
             [row.context for row in examples.rows],
@@ -116,69 +129,75 @@ class Answers(Problem[Question]):
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
-        features = unpacked(encoding)
+        features = to_features(encoding)
         windows = []
-        for number, (owner, offsets) in enumerate(
+        for number, (example_index, offsets) in enumerate(
             zip(encoding["overflow_to_sample_mapping"], encoding["offset_mapping"], strict=True)
         ):
-            inside = [place for place, part in enumerate(encoding.sequence_ids(number)) if part == 1]
-            first = inside[0] if inside else 0
-            windows.append(Window(owner, first, [offsets[place] for place in inside]))
-            start, end = self.target(examples.rows[owner], windows[-1])
+            context = [position for position, part in enumerate(encoding.sequence_ids(number)) if part == 1]
+            first = context[0] if context else 0
+            windows.append(ContextWindow(example_index, first, [offsets[position] for position in context]))
+            start, end = self.target(examples.rows[example_index], windows[-1])
             features[number] |= {"start_positions": start, "end_positions": end}
         notes = []
         if n_cut := sum(end is not None for end in ends):
-            notes.append(f"{n_cut} of {len(examples)} questions are longer than {longest} tokens, the rest is cut")
+            notes.append(f"{n_cut} of {len(examples)} questions are longer than {max_length} tokens, the rest is cut")
         if len(features) > len(examples):
             notes.append(f"{len(examples)} contexts are read in {len(features)} windows of {limits.max_length} tokens")
-        return Encoded(features, partial(self.judge, examples, windows, limits.max_answer_length), notes)
+        metrics = partial(self.compute_metrics, examples, windows, limits.max_answer_length)
+        return EncodedExamples(features, metrics, notes)
 
-    def target(self, row: Question, window: Window) -> tuple[int, int]:
-        """Return the first answer's place in a window, or the first token: it is not there."""
-        place = None
+    def target(self, row: QuestionExample, window: ContextWindow) -> tuple[int, int]:
+        """Return the first and last token of the first answer in a window, (0, 0) if the window lacks it."""
+        span = None
         if row.answers:
             start, text = row.answers[0]
             start += len(text) - len(text.lstrip())
-            place = window.place(start, start + len(text.strip()))
-        return place or (0, 0)
+            span = window.token_span(start, start + len(text.strip()))
+        return span or (0, 0)
 
-    def judge(
-        self, examples: Examples[Question], windows: Sequence[Window], longest: int, outputs: tuple[np.ndarray, ...]
+    def compute_metrics(
+        self,
+        examples: Examples[QuestionExample],
+        windows: Sequence[ContextWindow],
+        max_answer_length: int,
+        outputs: tuple[np.ndarray, ...],
     ) -> dict[str, float]:
-        """Return the metrics of the scores of starts and ends, both (windows, tokens)."""
-        answers = self.decode(examples.rows, windows, longest, *outputs[:2])
-        return measure([[text for _, text in row.answers] for row in examples.rows], answers)
+        """Return the metrics of the start and end logits, both (windows, tokens)."""
+        answers = self.decode(examples.rows, windows, max_answer_length, *outputs[:2])
+        return squad_metrics([[text for _, text in row.answers] for row in examples.rows], answers)
 
     def decode(
         self,
-        rows: Sequence[Question],
-        windows: Sequence[Window],
-        longest: int,
+        rows: Sequence[QuestionExample],
+        windows: Sequence[ContextWindow],
+        max_answer_length: int,
         starts: np.ndarray,
         ends: np.ndarray,
     ) -> list[str]:
-        """Return the answer to each question; an empty one says that there is none."""
+        """Return the answer to each question, "" for none."""
         best = [(float("-inf"), "")] * len(rows)
-        none = [float("inf")] * len(rows)
+        null_scores = [float("inf")] * len(rows)
         for window, start, end in zip(windows, starts, ends, strict=True):
-            none[window.owner] = min(none[window.owner], float(start[0] + end[0]))
-            score, left, right = best_span(start, end, window, longest)
-            if score > best[window.owner][0]:
-                best[window.owner] = (score, rows[window.owner].context[left:right].strip())
+            index = window.example_index
+            null_scores[index] = min(null_scores[index], float(start[0] + end[0]))
+            score, left, right = best_span(start, end, window, max_answer_length)
+            if score > best[index][0]:
+                best[index] = (score, rows[index].context[left:right].strip())
         return [
-            "" if self.may_be_none and without > score else text
-            for (score, text), without in zip(best, none, strict=True)
+            "" if self.may_be_none and null_score > score else text
+            for (score, text), null_score in zip(best, null_scores, strict=True)
         ]
 
 
-def best_span(starts: np.ndarray, ends: np.ndarray, window: Window, longest: int) -> tuple[float, int, int]:
-    """Return the highest score of a span of at most `longest` tokens in the context, and its characters."""
+def best_span(starts: np.ndarray, ends: np.ndarray, window: ContextWindow, max_tokens: int) -> tuple[float, int, int]:
+    """Return the highest score of a span of at most `max_tokens` tokens in the context, and its characters."""
     import numpy as np
 
     n = len(window.offsets)
     if not n:
         return float("-inf"), 0, 0
-    starts, ends = (scores[window.first : window.first + n] for scores in (starts, ends))
-    best, lengths = best_ends(starts, ends, longest, np.add)
+    starts, ends = (scores[window.first_token : window.first_token + n] for scores in (starts, ends))
+    best, lengths = best_ends(starts, ends, max_tokens, np.add)
     first = int(best.argmax())
     return float(best[first]), window.offsets[first][0], window.offsets[first + int(lengths[first])][1]

@@ -1,26 +1,24 @@
-"""How relevant a text is to a query: a cross-encoder, which reads both at once and answers with one number.
+"""Ranking by a cross-encoder: it reads a query and a text together and returns the relevance of the text.
 
-The model has one label and learns by binary cross-entropy, so that its sigmoid is the probability of being relevant;
-`multi_label_classification` says just that to transformers, for the loss and for the score.
+The model has one label and is trained by binary cross-entropy, so that its sigmoid is the probability of being
+relevant; `multi_label_classification` selects that loss and that score in transformers.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Sequence
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from scripts.cli.console import ScriptError
-from scripts.readers.tables import Columns, Record, Table
+from scripts.readers.formats import Record
+from scripts.readers.tables import ColumnMapping, Table
 from scripts.training.tasks.base import Examples, Stratum
-from scripts.training.tasks.classification import Classification, Labelled, number
+from scripts.training.tasks.classification import Classification, LabelledText, number
 
-if TYPE_CHECKING:
-    pass
-
-RELEVANT = 0.5  # a grade from which on a text is one that should be found
+RELEVANT = 0.5  # the lowest grade of a relevant text
 CUTOFF = 10
 
 
@@ -29,15 +27,15 @@ class Ranking(Classification[list[float]]):
 
     problem_type = "multi_label_classification"
     metrics: ClassVar = {"ndcg": f"NDCG@{CUTOFF}", "mrr": f"MRR@{CUTOFF}", "average_precision": "average precision"}
-    best = "ndcg"
+    best_metric = "ndcg"
     epochs = (3, 20)
-    noun = "pairs"
+    unit_name = "pairs"
     text_columns = ("query", "question")
     pair_columns = ("text", "passage", "document")
     label_columns = ("label", "relevance", "score")
 
     @classmethod
-    def learn(cls, table: Table, columns: Columns) -> Ranking:  # noqa: ARG003 there is only one label
+    def from_table(cls, table: Table, columns: ColumnMapping) -> Ranking:  # noqa: ARG003 there is one label only
         return cls(("relevance",), columns)
 
     def target(self, table: Table, row: int, record: Record) -> list[float]:
@@ -47,32 +45,32 @@ class Ranking(Classification[list[float]]):
             raise table.error(row, column, "the relevance must be a number from 0 to 1")
         return [value]
 
-    def check(self, examples: Examples[Labelled[list[float]]]) -> None:
+    def validate(self, examples: Examples[LabelledText[list[float]]]) -> None:
         relevant = sum(row.target[0] >= RELEVANT for row in examples.rows)
         if not 0 < relevant < len(examples):
             raise ScriptError(
                 f"{examples.name}: {relevant} of {len(examples)} texts are relevant; some must be, not all"
             )
 
-    def counts(self, examples: Examples[Labelled[list[float]]]) -> dict[str, int]:
+    def label_counts(self, examples: Examples[LabelledText[list[float]]]) -> dict[str, int]:
         relevant = sum(row.target[0] >= RELEVANT for row in examples.rows)
         return {"queries": len({row.text for row in examples.rows}), "relevant": relevant}
 
-    def group(self, example: Labelled[list[float]]) -> Hashable:
+    def group(self, example: LabelledText[list[float]]) -> Hashable:
         return example.text
 
-    def stratum(self, example: Labelled[list[float]]) -> Stratum:
+    def stratum(self, example: LabelledText[list[float]]) -> Stratum:
         return 0.0
 
-    def measure(self, rows: Sequence[Labelled[list[float]]], logits: np.ndarray) -> dict[str, float]:
-        return measure([row.text for row in rows], [row.target[0] for row in rows], logits)
+    def compute_metrics(self, rows: Sequence[LabelledText[list[float]]], logits: np.ndarray) -> dict[str, float]:
+        return ranking_metrics([row.text for row in rows], [row.target[0] for row in rows], logits)
 
 
-def measure(queries: Sequence[str], grades: Sequence[float], logits: np.ndarray) -> dict[str, float]:
+def ranking_metrics(queries: Sequence[str], grades: Sequence[float], logits: np.ndarray) -> dict[str, float]:
     """Return the metrics of scores (pairs, 1).
 
     The means are over the queries that have a relevant text; the average precision is over all pairs. Among equal
-    scores the least relevant text counts as the first, so that equal scores earn nothing.
+    scores the least relevant text counts as the first, so that equal scores gain nothing.
     """
     from sklearn.metrics import average_precision_score
 
@@ -80,28 +78,28 @@ def measure(queries: Sequence[str], grades: Sequence[float], logits: np.ndarray)
     candidates: dict[str, list[tuple[float, float]]] = {}
     for query, grade, score in zip(queries, grades, scores, strict=True):
         candidates.setdefault(query, []).append((-float(score), grade))
-    ranked = [[grade for _, grade in sorted(found)] for found in candidates.values()]
-    ranked = [found for found in ranked if max(found) >= RELEVANT]
+    rankings = [[grade for _, grade in sorted(texts)] for texts in candidates.values()]
+    rankings = [ranking for ranking in rankings if max(ranking) >= RELEVANT]
     return {
-        "ndcg": sum(gain(found) / gain(sorted(found, reverse=True)) for found in ranked) / len(ranked),
-        "mrr": sum(reciprocal_rank(found) for found in ranked) / len(ranked),
+        "ndcg": sum(dcg(ranking) / dcg(sorted(ranking, reverse=True)) for ranking in rankings) / len(rankings),
+        "mrr": sum(reciprocal_rank(ranking) for ranking in rankings) / len(rankings),
         "average_precision": float(average_precision_score([grade >= RELEVANT for grade in grades], scores)),
     }
 
 
-def gain(grades: Sequence[float]) -> float:
+def dcg(grades: Sequence[float]) -> float:
     """Return the discounted cumulative gain of grades in the order of a ranking.
 
-    >>> gain([1, 0, 1])
+    >>> dcg([1, 0, 1])
     1.5
     """
-    return sum(grade / math.log2(place + 1) for place, grade in enumerate(grades[:CUTOFF], start=1))
+    return sum(grade / math.log2(rank + 1) for rank, grade in enumerate(grades[:CUTOFF], start=1))
 
 
 def reciprocal_rank(grades: Sequence[float]) -> float:
-    """Return 1 / the place of the first relevant text, 0 if it comes too late.
+    """Return 1 / the rank of the first relevant text, 0 beyond the cutoff.
 
     >>> reciprocal_rank([0, 0.2, 1])
     0.3333333333333333
     """
-    return next((1 / place for place, grade in enumerate(grades[:CUTOFF], start=1) if grade >= RELEVANT), 0.0)
+    return next((1 / rank for rank, grade in enumerate(grades[:CUTOFF], start=1) if grade >= RELEVANT), 0.0)

@@ -28,7 +28,8 @@ from scripts.archives import calibration
 from scripts.archives.build import build
 from scripts.archives.calibration import Calibration, encodings, examples_of
 from scripts.cli.console import ScriptError
-from scripts.readers.tables import TABLES, read
+from scripts.readers.formats import TABLES
+from scripts.readers.tables import read
 from tests.handler.engine.test_encoder import LENGTHS, Chosen
 from tests.handler.engine.test_engine import FAMILIES, family
 from tests.handler.engine.test_engine import encodings as random_encodings

@@ -68,7 +68,7 @@ def test_standard_input_is_one_text_a_line(run: Run) -> None:
 
 def test_input_that_is_not_utf_8_is_named_by_its_line(run: Run) -> None:
     """Nothing is guessed or replaced."""
-    with pytest.raises(ScriptError, match="line 2 of standard input is not UTF-8"):
+    with pytest.raises(ScriptError, match="standard input line 2: byte 4 is not UTF-8"):
         run("toy", stdin=b"one\n\xff\n")
 
 
@@ -97,11 +97,11 @@ def test_objects(run: Run, tmp_path: Path) -> None:
     path.write_text('{"text": "a", "id": 7}\n{"text": "b", "text_pair": "c"}\n')
     assert [label(line) for line in run("toy", "--jsonl", path)[1]] == ["A", "BC"]
     path.write_text('{"text": "a"}\n{"text": \n')
-    with pytest.raises(ScriptError, match=r"line 2 of .* is not JSON"):
+    with pytest.raises(ScriptError, match=r"texts\.jsonl row 2: not a JSON object"):
         run("toy", "--jsonl", path)
     path.write_text('{"content": "a"}\n')
     assert label(run("toy", "--jsonl", path, "--column", "content")[1][0]) == "A"
-    with pytest.raises(ScriptError, match="no object with a field body"):
+    with pytest.raises(ScriptError, match=r"texts\.jsonl row 1: no field body"):
         run("toy", "--jsonl", path, "--column", "body")
 
 

@@ -20,13 +20,16 @@ import transformers
 from safetensors.torch import load_file
 
 from scripts.cli.console import ROOT, ScriptError
-from scripts.readers import tables
+from scripts.readers import hub, tables
+from scripts.readers.formats import TABLES
 from scripts.training import splits, tasks
 from scripts.training.tasks.base import Examples
-from scripts.training.tasks.classification import Labelled, SingleLabel
+from scripts.training.tasks.classification import LabelledText, SingleLabelClassification
 from tests.support.training import Row, fit, fit_interrupted, refusal, tiny, weights, write
 
 pytestmark = pytest.mark.slow
+
+MODULES = [path for part in ("readers", "training") for path in sorted((ROOT / "scripts" / part).rglob("*.py"))]
 
 ANIMALS = {"cat": "purrs meows", "dog": "barks digs", "bird": "sings flies"}
 FILLER = ["the", "a", "my", "old", "small", "happy", "in", "garden", "today", "again"]
@@ -233,12 +236,13 @@ def test_pairs(base: Path, tmp_path: Path) -> None:
 
 def test_every_form_holds_the_same_examples(tmp_path: Path) -> None:
     rows = [{"text": 'he said "no", twice', "label": "a"}, {"text": "naïve 🙂 café", "label": "b"}]
-    forms = [tables.read(write(tmp_path / f"data{end}", rows), tables.TABLES) for end in tables.TABLES]
-    texts = [[row.text for row in SingleLabel.learn(t, COLUMNS).examples(t).rows] for t in forms]
-    assert texts[0] == texts[1] == texts[2] == [row["text"] for row in rows]
+    forms = [tables.read(write(tmp_path / f"data{end}", rows), TABLES) for end in TABLES]
+    texts = [[row.text for row in SingleLabelClassification.from_table(t, COLUMNS).examples(t).rows] for t in forms]
+    assert all(found == texts[0] for found in texts)
+    assert texts[0] == [row["text"] for row in rows]
 
 
-COLUMNS = tables.Columns("text", None, ("label",))
+COLUMNS = tables.ColumnMapping("text", None, ("label",))
 
 
 def test_a_hub_dataset_in_a_local_folder(
@@ -255,14 +259,14 @@ def test_a_hub_dataset_in_a_local_folder(
 
 def test_holding_out_keeps_the_mix_of_labels() -> None:
     targets = [*[0] * 50, *[1] * 30, *[2] * 19, 3]
-    rows = [Labelled(str(index), None, target) for index, target in enumerate(targets)]
-    problem, examples = SingleLabel("abcd", COLUMNS), Examples("x", "", rows)
-    kept, held = splits.split(problem, examples, 0.2, seed=3)
+    rows = [LabelledText(str(index), None, target) for index, target in enumerate(targets)]
+    task, examples = SingleLabelClassification("abcd", COLUMNS), Examples("x", "", rows)
+    kept, held = splits.split(task, examples, 0.2, seed=3)
     assert sorted([*kept.rows, *held.rows], key=lambda row: int(row.text)) == rows
     counts = [[row.target for row in held.rows].count(label) for label in range(4)]
     assert all(abs(count - 0.2 * n) <= 1 for count, n in zip(counts, (50, 30, 19, 1), strict=True))
     assert counts[3] == 0
-    assert held == splits.split(problem, examples, 0.2, seed=3)[1]
+    assert held == splits.split(task, examples, 0.2, seed=3)[1]
 
 
 @pytest.mark.parametrize(
@@ -276,9 +280,7 @@ def test_holding_out_keeps_the_mix_of_labels() -> None:
     ],
 )
 def test_the_problem_is_guessed(labels: list[object], kind: str, tmp_path: Path) -> None:
-    table = tables.read(
-        write(tmp_path / "data.jsonl", [{"text": "x", "label": label} for label in labels]), tables.TABLES
-    )
+    table = tables.read(write(tmp_path / "data.jsonl", [{"text": "x", "label": label} for label in labels]), TABLES)
     assert tasks.guess(table, COLUMNS) == kind
 
 
@@ -330,9 +332,9 @@ def test_a_withheld_test_split_is_not_reported() -> None:
 
     kinds = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
     rows = datasets.Dataset.from_dict({"text": ["x", "y"], "label": [1, -1]}, features=kinds)
-    table = tables.hub_table("glue[test]", rows)
+    table = hub.to_table("glue[test]", rows)
     assert [record["label"] for _, record in table.rows] == ["yes", None]
-    assert not table.labelled(COLUMNS)
+    assert not table.is_labelled(COLUMNS)
 
 
 def test_a_folder_that_is_not_there(animals: Path, tmp_path: Path) -> None:
@@ -343,12 +345,12 @@ def test_a_folder_that_is_not_there(animals: Path, tmp_path: Path) -> None:
 def test_bad_bytes_and_bad_json(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_bytes(b"text,label\n\xff,a\n")
     with pytest.raises(ScriptError, match="byte 11 is not UTF-8"):
-        tables.read(tmp_path / "a.csv", tables.TABLES)
+        tables.read(tmp_path / "a.csv", TABLES)
     (tmp_path / "a.jsonl").write_text('{"text": "x", "label": "a"}\n{"text": \n')
     with pytest.raises(ScriptError, match="row 2: not a JSON object"):
-        tables.read(tmp_path / "a.jsonl", tables.TABLES)
+        tables.read(tmp_path / "a.jsonl", TABLES)
     with pytest.raises(ScriptError, match=r"must end in one of \.csv, \.tsv, \.jsonl"):
-        tables.read(tmp_path / "a.xlsx", tables.TABLES)
+        tables.read(tmp_path / "a.xlsx", TABLES)
 
 
 def test_a_label_that_training_has_not_seen(base: Path, animals: Path, tmp_path: Path) -> None:
@@ -404,9 +406,9 @@ def test_overwriting_replaces_the_model(base: Path, animals: Path, tmp_path: Pat
     assert weights(tmp_path / "out") != before
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "scripts" / "problems").glob("*.py")), ids=lambda path: path.stem)
-def test_worked_examples_are_true(path: Path) -> None:
-    name = f"scripts.training.tasks.{path.stem}".removesuffix(".__init__")
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_docstring_examples_are_true(path: Path) -> None:
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
 

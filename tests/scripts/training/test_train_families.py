@@ -1,4 +1,4 @@
-"""Training of other families: tokens of bytes, no segments, and heads that have other names."""
+"""Training of other head_class: tokens of bytes, no segments, and heads that have other names."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from handler.tag_scheme import IOB2
-from scripts.readers.tables import Columns
-from scripts.training.tasks.base import Examples, Limits
-from scripts.training.tasks.conll import Tagged
-from scripts.training.tasks.question_answering import Answers, Question
-from scripts.training.tasks.token_classification import Entities
+from scripts.readers.tables import ColumnMapping
+from scripts.training.tasks.base import Examples, TokenLimits
+from scripts.training.tasks.conll import TaggedText
+from scripts.training.tasks.question_answering import AnswerExtraction, QuestionExample
+from scripts.training.tasks.token_classification import EntityRecognition
 from tests.support.training import Row, fit, write
 
 pytestmark = pytest.mark.slow
@@ -85,13 +85,13 @@ def test_every_kind_of_head(roberta: Path, tmp_path: Path) -> None:
         "answers": transformers.RobertaForQuestionAnswering,
         "masked-words": transformers.RobertaForMaskedLM,
     }
-    for problem, file in files.items():
-        options = ("--train", file, "--problem", problem, "--epochs", 2, "--validation-split", 0.2)
-        record = fit(roberta, tmp_path / problem, *options)
-        assert record["problem"] == problem
-        config = json.loads((tmp_path / problem / "config.json").read_text())
-        assert config["architectures"] == [heads[problem].__name__]
-        _, report = heads[problem].from_pretrained(tmp_path / problem, output_loading_info=True)
+    for task, file in files.items():
+        options = ("--train", file, "--problem", task, "--epochs", 2, "--validation-split", 0.2)
+        record = fit(roberta, tmp_path / task, *options)
+        assert record["problem"] == task
+        config = json.loads((tmp_path / task / "config.json").read_text())
+        assert config["architectures"] == [heads[task].__name__]
+        _, report = heads[task].from_pretrained(tmp_path / task, output_loading_info=True)
         assert not report["missing_keys"]
         assert not report["mismatched_keys"]
 
@@ -101,15 +101,15 @@ def test_places_are_characters_whatever_the_tokens_are(roberta: Path) -> None:
     line = LINES[1]
     start = line.index("Zoë")
     names = [(start, start + 3), (start + 4, start + 10)]
-    entities = Entities(IOB2, {"PER"}, Columns("text", None, ("entities",)))
-    tagged = Examples("x", "", [Tagged(line, names, ["B-PER", "I-PER"])])
-    (feature,) = entities.encode(tagged, tokenizer, Limits(48), training=True).features
+    entities = EntityRecognition(IOB2, {"PER"}, ColumnMapping("text", None, ("entities",)))
+    tagged = Examples("x", "", [TaggedText(line, names, ["B-PER", "I-PER"])])
+    (feature,) = entities.encode(tagged, tokenizer, TokenLimits(48), training=True).features
     first = {label: place for place, label in enumerate(feature["labels"]) if label != -100}
     offsets = tokenizer(line, return_offsets_mapping=True)["offset_mapping"]
     assert [line[offsets[first[label]][0]] for label in (1, 2)] == ["Z", "M"]
-    questions = Examples("x", "", [Question("who?", line, [(start, "Zoë Müller")])])
-    limits = Limits(48, 8, 8, 20)
-    encoded = Answers((), Columns("question", "context", ("answers",))).encode(
+    questions = Examples("x", "", [QuestionExample("who?", line, [(start, "Zoë Müller")])])
+    limits = TokenLimits(48, 8, 8, 20)
+    encoded = AnswerExtraction((), ColumnMapping("question", "context", ("answers",))).encode(
         questions, tokenizer, limits, training=True
     )
     (feature,) = encoded.features

@@ -13,17 +13,17 @@ import transformers
 
 from scripts.cli.console import ScriptError
 from scripts.readers import tables
-from scripts.readers.tables import Columns
+from scripts.readers.tables import ColumnMapping
 from scripts.training import splits
 from scripts.training.tasks import masking
-from scripts.training.tasks.base import IGNORED, Examples, Limits
-from scripts.training.tasks.masked_language_modeling import MaskedWords
-from scripts.training.tasks.next_sentence import NextSentence, pairs
+from scripts.training.tasks.base import IGNORE_INDEX, Examples, TokenLimits
+from scripts.training.tasks.masked_language_modeling import MaskedLanguageModeling
+from scripts.training.tasks.next_sentence import NextSentenceTraining, pairs
 from tests.support.training import Row, fit, fit_interrupted, refusal, tiny, weights
 
 HOMES = {"ann": "rome", "bob": "oslo", "carla": "paris", "dora": "bern"}
 FILLER = ["lives", "in", "works", "and", "now", "first", "then", "."]
-COLUMNS = Columns("text", None, ())
+COLUMNS = ColumnMapping("text", None, ())
 SECRET = "secret"
 
 
@@ -157,12 +157,12 @@ def test_a_family_without_the_head_is_refused(documents: Path, tmp_path: Path) -
 
 def test_how_much_is_hidden_and_how(tokenizer: Any) -> None:
     text = " ".join(["ann lives in paris and works"] * 5)
-    features = masking.with_units(tokenizer([text] * 400), tokenizer, whole_words=True)
-    hider, generator = masking.Hider(tokenizer), torch.Generator().manual_seed(0)
+    features = masking.with_mask_units(tokenizer([text] * 400), tokenizer, whole_words=True)
+    collator, generator = masking.MaskingCollator(tokenizer), torch.Generator().manual_seed(0)
     tokens = np.array(features[0]["input_ids"])
-    hidden = [hider.hide(feature, generator) for feature in features]
+    hidden = [collator.mask_feature(feature, generator) for feature in features]
     ids, labels = (np.array([feature[name] for feature in hidden]) for name in ("input_ids", "labels"))
-    chosen = labels != IGNORED
+    chosen = labels != IGNORE_INDEX
     words = np.array(features[0]["units"])
     assert {len(set(words[row])) for row in chosen} == {round(0.15 * 30)}
     assert not chosen[:, [0, -1]].any()
@@ -177,29 +177,29 @@ def test_how_much_is_hidden_and_how(tokenizer: Any) -> None:
 
 
 def test_unknown_words_are_never_hidden(tokenizer: Any) -> None:
-    (feature,) = masking.with_units(tokenizer(["ann zzz in paris"]), tokenizer, whole_words=False)
+    (feature,) = masking.with_mask_units(tokenizer(["ann zzz in paris"]), tokenizer, whole_words=False)
     assert feature["units"] == [-1, 0, -1, 1, 2, 3, -1]
     with pytest.raises(ScriptError, match="knows no word"):
-        masking.prepared([feature | {"units": [-1] * 7}], tokenizer, Limits(9), training=True)
+        masking.prepare([feature | {"units": [-1] * 7}], tokenizer, TokenLimits(9), training=True)
 
 
 def test_evaluation_is_hidden_once_and_training_is_not(tokenizer: Any) -> None:
     examples = Examples("x", "", ["ann lives in paris and works in rome ."] * 3)
-    problem = MaskedWords((), COLUMNS)
-    once, again = (problem.encode(examples, tokenizer, Limits(6, seed=1), training=False).features for _ in range(2))
+    task = MaskedLanguageModeling((), COLUMNS)
+    once, again = (task.encode(examples, tokenizer, TokenLimits(6, seed=1), training=False).features for _ in range(2))
     assert once == again
-    training = problem.encode(examples, tokenizer, Limits(6, seed=1), training=True)
+    training = task.encode(examples, tokenizer, TokenLimits(6, seed=1), training=True)
     assert not any("labels" in feature for feature in training.features)
     assert training.notes == ["3 texts are read in 9 parts of 6 tokens"]
-    collate = problem.collator(tokenizer, Limits(6))
+    collate = task.collator(tokenizer, TokenLimits(6))
     batches = [collate(training.features)["input_ids"] for _ in range(8)]
     assert any(not torch.equal(batch, batches[0]) for batch in batches)
 
 
 def test_masked_metrics_by_hand() -> None:
     logits = torch.tensor([[[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]], [[0.0, 3.0], [1.0, 0.0], [0.0, 0.0]]])
-    labels = torch.tensor([[0, IGNORED, 0], [IGNORED, 1, IGNORED]])
-    found = masking.measure(masking.reduce(logits, labels).numpy())
+    labels = torch.tensor([[0, IGNORE_INDEX, 0], [IGNORE_INDEX, 1, IGNORE_INDEX]])
+    found = masking.masked_lm_metrics(masking.token_losses(logits, labels).numpy())
     losses = [np.log(1 + np.exp(-2)), np.log(1 + np.exp(1)), np.log(1 + np.exp(1))]
     assert found == pytest.approx({"accuracy": 1 / 3, "perplexity": np.exp(np.mean(losses))})
 
@@ -218,11 +218,11 @@ def test_half_of_the_pairs_are_neighbours() -> None:
 
 def test_documents_are_read_and_held_out_whole(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("\n\na\nb\n\n\n \nc\n" + "".join(f"\nx{n}\ny{n}\n" for n in range(18)))
-    read = tables.read(tmp_path / "a.txt", NextSentence.readers)
-    problem = NextSentence.learn(read, COLUMNS)
-    examples = problem.examples(read)
+    read = tables.read(tmp_path / "a.txt", NextSentenceTraining.readers)
+    task = NextSentenceTraining.from_table(read, COLUMNS)
+    examples = task.examples(read)
     assert examples.rows[:3] == [("a", "b"), ("c",), ("x0", "y0")]
-    kept, held = splits.split(problem, examples, 0.1, seed=0)
+    kept, held = splits.split(task, examples, 0.1, seed=0)
     assert (len(kept), len(held)) == (18, 2)
 
 
@@ -259,4 +259,4 @@ def test_bad_data(content: str, options: tuple[str, ...], message: str, tmp_path
 
 def test_a_row_of_the_metrics_is_what_a_person_reads() -> None:
     found: Row = {"accuracy": 0.5, "perplexity": 12.3456}
-    assert MaskedWords((), COLUMNS).titled(found) == "masked accuracy 0.500  perplexity 12.346"
+    assert MaskedLanguageModeling((), COLUMNS).format_metrics(found) == "masked accuracy 0.500  perplexity 12.346"

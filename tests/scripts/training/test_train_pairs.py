@@ -13,14 +13,15 @@ import transformers
 from sklearn.metrics import average_precision_score, ndcg_score
 
 from scripts.readers import tables
-from scripts.readers.tables import Columns
+from scripts.readers.formats import TABLES
+from scripts.readers.tables import ColumnMapping
 from scripts.training import splits, tasks
-from scripts.training.tasks.ranking import Ranking, measure
+from scripts.training.tasks.ranking import Ranking, ranking_metrics
 from tests.support.training import Row, fit, refusal, tiny, write
 
 TOPICS = ["cats", "dogs", "birds", "rain"]
 FILLER = ["a", "text", "about", "how", "many", "the", "in", "no"]
-COLUMNS = Columns("query", "text", ("label",))
+COLUMNS = ColumnMapping("query", "text", ("label",))
 SECRET = "secret"
 
 
@@ -96,7 +97,7 @@ def test_ranking_learns_one_probability(base: Path, tmp_path: Path) -> None:
     scores = np.array([answer["score"] for answer in answers])
     assert {answer["label"] for answer in answers} == {"relevance"}
     assert 0 <= scores.min() < scores.max() <= 1
-    found = measure([row["query"] for row in rows], [row["label"] for row in rows], scores)
+    found = ranking_metrics([row["query"] for row in rows], [row["label"] for row in rows], scores)
     assert found == pytest.approx(record["test"], abs=1e-3)
 
 
@@ -104,7 +105,7 @@ def test_ranking_metrics_by_hand_and_by_sklearn() -> None:
     queries = [*"aaa", *"bb", *"cc"]
     grades = [0.0, 1.0, 0.6, 0.0, 1.0, 0.0, 0.2]
     scores = np.array([3.0, 2.0, 1.0, 0.5, 0.7, 0.9, 0.8])
-    found = measure(queries, grades, scores[:, None])  # c has no relevant text
+    found = ranking_metrics(queries, grades, scores[:, None])  # c has no relevant text
     first = (1 / math.log2(3) + 0.6 / math.log2(4)) / (1 + 0.6 / math.log2(3))
     assert found["mrr"] == pytest.approx((1 / 2 + 1) / 2)
     assert found["ndcg"] == pytest.approx((first + 1) / 2)
@@ -113,15 +114,15 @@ def test_ranking_metrics_by_hand_and_by_sklearn() -> None:
 
 
 def test_equal_scores_and_late_texts_earn_little() -> None:
-    assert measure(["q"] * 2, [1.0, 0.0], np.zeros((2, 1)))["mrr"] == 1 / 2
-    late = measure(["q"] * 12, [0.0] * 11 + [1.0], -np.arange(12.0))
+    assert ranking_metrics(["q"] * 2, [1.0, 0.0], np.zeros((2, 1)))["mrr"] == 1 / 2
+    late = ranking_metrics(["q"] * 12, [0.0] * 11 + [1.0], -np.arange(12.0))
     assert (late["mrr"], late["ndcg"]) == (0, 0)
 
 
 def test_a_query_is_held_out_with_all_its_texts(tmp_path: Path) -> None:
     read = tables.read(write(tmp_path / "a.csv", ranked(20)), Ranking.readers)
-    problem = Ranking.learn(read, COLUMNS)
-    kept, held = splits.split(problem, problem.examples(read), 0.2, seed=1)
+    task = Ranking.from_table(read, COLUMNS)
+    kept, held = splits.split(task, task.examples(read), 0.2, seed=1)
     assert len(held) == 16
     assert not {row.text for row in kept.rows} & {row.text for row in held.rows}
 
@@ -129,17 +130,19 @@ def test_a_query_is_held_out_with_all_its_texts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("header", "labels", "columns", "kind"),
     [
-        ("premise,hypothesis,label", ["entailment", "neutral"], Columns("text", None, ()), "entailment"),
-        ("premise,hypothesis,label", ["same", "other"], Columns("premise", "hypothesis", ()), "single"),
-        ("query,text,label", ["0", "1"], Columns("text", None, ()), "ranking"),
-        ("query,text,relevance", ["0.5", "1"], Columns("text", None, ()), "ranking"),
-        ("query,text,label", ["refund", "other"], Columns("text", None, ()), "single"),
-        ("query,text,label", ["0", "1"], Columns("query", "text", ()), "single"),
+        ("premise,hypothesis,label", ["entailment", "neutral"], ColumnMapping("text", None, ()), "entailment"),
+        ("premise,hypothesis,label", ["same", "other"], ColumnMapping("premise", "hypothesis", ()), "single"),
+        ("query,text,label", ["0", "1"], ColumnMapping("text", None, ()), "ranking"),
+        ("query,text,relevance", ["0.5", "1"], ColumnMapping("text", None, ()), "ranking"),
+        ("query,text,label", ["refund", "other"], ColumnMapping("text", None, ()), "single"),
+        ("query,text,label", ["0", "1"], ColumnMapping("query", "text", ()), "single"),
     ],
 )
-def test_the_problem_is_guessed(header: str, labels: list[str], columns: Columns, kind: str, tmp_path: Path) -> None:
+def test_the_problem_is_guessed(
+    header: str, labels: list[str], columns: ColumnMapping, kind: str, tmp_path: Path
+) -> None:
     (tmp_path / "a.csv").write_text("".join(f"{line}\n" for line in (header, *(f"x,y,{label}" for label in labels))))
-    assert tasks.guess(tables.read(tmp_path / "a.csv", tables.TABLES), columns) == kind
+    assert tasks.guess(tables.read(tmp_path / "a.csv", TABLES), columns) == kind
 
 
 @pytest.mark.parametrize(

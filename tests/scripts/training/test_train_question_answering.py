@@ -13,18 +13,18 @@ import torch
 import transformers
 
 from scripts.cli.console import ScriptError
-from scripts.readers import tables
-from scripts.readers.tables import Columns
+from scripts.readers import hub, tables
+from scripts.readers.tables import ColumnMapping
 from scripts.training import splits, tasks
-from scripts.training.tasks.base import Examples, Limits
-from scripts.training.tasks.question_answering import Answers, Question, Window, best_span
-from scripts.training.tasks.squad import f1, measure, normalised
+from scripts.training.tasks.base import Examples, TokenLimits
+from scripts.training.tasks.question_answering import AnswerExtraction, ContextWindow, QuestionExample, best_span
+from scripts.training.tasks.squad import f1, normalised, squad_metrics
 from tests.support.training import Row, fit, fit_interrupted, refusal, tiny, weights
 
 PEOPLE = ["ann", "bob stone", "carla"]
 PLACES = ["rome", "new york", "oslo"]
 FILLER = ["we", "met", "in", "old", "town", "today", "and", "then", "."]
-COLUMNS = Columns("question", "context", ("answers",))
+COLUMNS = ColumnMapping("question", "context", ("answers",))
 SECRET = "secret"
 
 
@@ -97,11 +97,11 @@ def test_an_interrupted_training_goes_on(base: Path, tmp_path: Path) -> None:
 
 
 def test_contexts_stay_together(tmp_path: Path) -> None:
-    read = tables.read(save(tmp_path / "a.json", squad(20)), Answers.readers)
-    assert tasks.guess(read, Columns("text", None, ())) == "answers"
-    problem = Answers.learn(read, COLUMNS)
-    assert problem.may_be_none
-    kept, held = splits.split(problem, problem.examples(read), 0.2, seed=1)
+    read = tables.read(save(tmp_path / "a.json", squad(20)), AnswerExtraction.readers)
+    assert tasks.guess(read, ColumnMapping("text", None, ())) == "answers"
+    task = AnswerExtraction.from_table(read, COLUMNS)
+    assert task.may_be_none
+    kept, held = splits.split(task, task.examples(read), 0.2, seed=1)
     assert len(held) == 8
     assert not {row.context for row in kept.rows} & {row.context for row in held.rows}
 
@@ -109,16 +109,16 @@ def test_contexts_stay_together(tmp_path: Path) -> None:
 def test_a_hub_dataset_has_the_same_questions(tmp_path: Path) -> None:
     import datasets
 
-    read = tables.read(save(tmp_path / "a.json", squad(4)), Answers.readers)
+    read = tables.read(save(tmp_path / "a.json", squad(4)), AnswerExtraction.readers)
     answers = {"text": datasets.List(datasets.Value("string")), "answer_start": datasets.List(datasets.Value("int32"))}
     kinds = datasets.Features(
         {"question": datasets.Value("string"), "context": datasets.Value("string"), "answers": answers}
     )
     columns = {name: [record[name] for _, record in read.rows] for name in kinds}
-    hub = tables.hub_table("squad[train]", datasets.Dataset.from_dict(columns, features=kinds))
-    assert hub.labelled(COLUMNS)
-    problem = Answers.learn(hub, COLUMNS)
-    assert problem.examples(hub).rows == problem.examples(read).rows
+    dataset = hub.to_table("squad[train]", datasets.Dataset.from_dict(columns, features=kinds))
+    assert dataset.is_labelled(COLUMNS)
+    task = AnswerExtraction.from_table(dataset, COLUMNS)
+    assert task.examples(dataset).rows == task.examples(read).rows
 
 
 # --- the metrics ---------------------------------------------------------------------------------------------------
@@ -128,34 +128,34 @@ def test_answers_are_compared_as_published() -> None:
     assert normalised("The  Cat's an (animal), a pet!") == "cats animal pet"
     assert f1("in the old town", "old town hall") == pytest.approx(2 * 2 / (3 + 3))
     assert f1("rome rome", "rome") == pytest.approx(2 * 1 / (2 + 1))
-    found = measure([["Rome", "the city of Rome"], [], ["1999"], ["the"]], ["city, Rome", "", "", "a"])
+    found = squad_metrics([["Rome", "the city of Rome"], [], ["1999"], ["the"]], ["city, Rome", "", "", "a"])
     # city rome / city of rome: 2 * 2 / (2 + 3); no answer is right twice, and wrong once
     assert found == pytest.approx({"exact_match": 2 / 4, "f1": (0.8 + 1 + 0 + 1) / 4})
 
 
 def test_a_span_lies_in_the_context_and_is_short_enough() -> None:
-    window = Window(0, 2, [(0, 1), (2, 3), (4, 5), (6, 7)])
+    window = ContextWindow(0, 2, [(0, 1), (2, 3), (4, 5), (6, 7)])
     starts, ends = np.array([9, 9, 0, 5, 0, 1, 9.0]), np.array([9, 9, 4, 0, 0, 6, 9.0])
     assert best_span(starts, ends, window, 3) == (11.0, 2, 7)
     assert best_span(starts, ends, window, 2) == (7.0, 6, 7)  # not from 2 to 7, not backwards, not outside
 
 
 def test_no_answer_wins_only_where_every_window_says_so() -> None:
-    rows = [Question("q", "abcd", [])]
-    windows = [Window(0, 1, [(0, 1), (1, 2)]), Window(0, 1, [(2, 3), (3, 4)])]
+    rows = [QuestionExample("q", "abcd", [])]
+    windows = [ContextWindow(0, 1, [(0, 1), (1, 2)]), ContextWindow(0, 1, [(2, 3), (3, 4)])]
     ends = np.zeros((2, 3))
     for without, answer in (((3.0, 3.0), ""), ((3.0, 1.0), "d")):
         starts = np.array([[without[0], 0, 0], [without[1], 0, 2.0]])
-        assert Answers((), COLUMNS, may_be_none=True).decode(rows, windows, 9, starts, ends) == [answer]
-        assert Answers((), COLUMNS).decode(rows, windows, 9, starts, ends) == ["d"]
+        assert AnswerExtraction((), COLUMNS, may_be_none=True).decode(rows, windows, 9, starts, ends) == [answer]
+        assert AnswerExtraction((), COLUMNS).decode(rows, windows, 9, starts, ends) == ["d"]
 
 
 def test_targets_are_the_tokens_of_the_answer_in_its_windows(base: Path) -> None:
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(base)
     context = "we met today and then we met bob stone in oslo ."
-    example = Question("who was it , who was it ?", context, [(context.index("bob"), "bob stone")])
-    limits = Limits(14, doc_stride=2, max_question_length=4, max_answer_length=5)
-    encoded = Answers((), COLUMNS).encode(Examples("x", "", [example]), tokenizer, limits, training=True)
+    example = QuestionExample("who was it , who was it ?", context, [(context.index("bob"), "bob stone")])
+    limits = TokenLimits(14, doc_stride=2, max_question_length=4, max_answer_length=5)
+    encoded = AnswerExtraction((), COLUMNS).encode(Examples("x", "", [example]), tokenizer, limits, training=True)
     found = []
     for feature in encoded.features:
         assert len(feature["input_ids"]) <= 14

@@ -14,18 +14,18 @@ from hypothesis import given, settings, strategies
 
 from handler.tag_scheme import IOB2, SCHEMES, LabelSpans, detect_scheme
 from scripts.cli.console import ScriptError
-from scripts.readers import tables
-from scripts.readers.tables import Columns
+from scripts.readers import hub, tables
+from scripts.readers.tables import ColumnMapping
 from scripts.training import splits
-from scripts.training.tasks.base import Examples, Limits
-from scripts.training.tasks.conll import Tagged
-from scripts.training.tasks.token_classification import Entities, measure
+from scripts.training.tasks.base import Examples, TokenLimits
+from scripts.training.tasks.conll import TaggedText
+from scripts.training.tasks.token_classification import EntityRecognition, span_metrics
 from tests.support.training import Row, fit, refusal, tiny, weights, write
 
 PEOPLE = ["ann", "bob stone", "carla"]
 PLACES = ["rome", "new york", "oslo"]
 FILLER = ["we", "met", "in", "the", "old", "town", "today", ",", "."]
-COLUMNS = Columns("tokens", None, ("tags",))
+COLUMNS = ColumnMapping("tokens", None, ("tags",))
 SECRET = "secret"
 
 
@@ -53,7 +53,7 @@ def conll(path: Path, tagged: list[tuple[list[str], list[str]]], mark: str = " "
 def table(path: Path, content: str) -> tables.Table:
     """Read a file of tagged sentences."""
     path.write_text(content)
-    return tables.read(path, Entities.readers)
+    return tables.read(path, EntityRecognition.readers)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def test_the_test_metric_is_that_of_the_saved_model(trained: tuple[Path, Row]) -
         first = [encoding.word_ids().index(word) for word in range(len(words))]
         answers.append([model.config.id2label[numbers[place]] for place in first])
         targets.append(tags)
-    assert measure(targets, answers, IOB2) == pytest.approx(record["test"])
+    assert span_metrics(targets, answers, IOB2) == pytest.approx(record["test"])
 
 
 @pytest.mark.slow
@@ -131,10 +131,10 @@ def test_text_with_spans_becomes_tags_of_pieces(tmp_path: Path) -> None:
     row = {"text": "Ann O'Neil (of unhappy Rome).", "entities": [{"start": 0, "end": 10, "label": "PER"}]}
     row["entities"] += [{"start": 15, "end": 17, "label": "PART"}, {"start": 23, "end": 27, "label": "LOC"}]  # type: ignore[operator]
     file = write(tmp_path / "a.jsonl", [row])
-    read = tables.read(file, Entities.readers)
-    columns = Columns("text", None, ("entities",))
-    problem = Entities.learn(read, columns)
-    (example,) = problem.examples(read).rows
+    read = tables.read(file, EntityRecognition.readers)
+    columns = ColumnMapping("text", None, ("entities",))
+    task = EntityRecognition.from_table(read, columns)
+    (example,) = task.examples(read).rows
     pieces = [example.text[start:end] for start, end in example.words]
     assert pieces == ["Ann", "O", "'", "Neil", "(", "of", "un", "happy", "Rome", ")", "."]
     expected = "B-PER I-PER I-PER I-PER O O B-PART O B-LOC O O"
@@ -167,7 +167,7 @@ def test_spans_are_counted_as_seqeval_counts_them(data: strategies.DataObject) -
 
     scheme = data.draw(strategies.sampled_from(SCHEMES))
     tags = data.draw(strategies.lists(strategies.sampled_from(scheme.labels(["X", "Y"])), min_size=1, max_size=6))
-    strict = seqeval.scheme.Entities([tags], getattr(seqeval.scheme, scheme.name)).entities[0]
+    strict = seqeval.scheme.EntityRecognition([tags], getattr(seqeval.scheme, scheme.name)).entities[0]
     if scheme.first_invalid(tags) is None:
         spans = LabelSpans.from_labels(scheme.labels(["X", "Y"]))
         assert spans.span_types(tags) == [entity.tag for entity in strict]
@@ -176,7 +176,7 @@ def test_spans_are_counted_as_seqeval_counts_them(data: strategies.DataObject) -
 def test_metrics_by_hand() -> None:
     targets = [["B-PER", "I-PER", "O", "B-LOC"], ["O", "B-LOC"]]
     answers = [["B-PER", "I-PER", "O", "B-PER"], ["B-LOC", "I-LOC"]]
-    found = measure(targets, answers, IOB2)  # of 3 spans 1 is right, of 3 found 1 is
+    found = span_metrics(targets, answers, IOB2)  # of 3 spans 1 is right, of 3 found 1 is
     assert found == pytest.approx({"f1": 1 / 3, "precision": 1 / 3, "recall": 1 / 3, "accuracy": 3 / 6})
     from seqeval.metrics import f1_score
     from seqeval.scheme import IOB2 as REFERENCE
@@ -189,9 +189,9 @@ def test_labels_stand_on_first_tokens_of_words_in_windows(base: Path) -> None:
     words = ["carla"] * 6
     text = " ".join(words)
     places = [(6 * place, 6 * place + 5) for place in range(6)]
-    problem = Entities(IOB2, {"PER"}, COLUMNS)
-    example = Tagged(text, places, ["B-PER", "O"] * 3)
-    encoded = problem.encode(Examples("x", "", [example]), tokenizer, Limits(7), training=True)
+    task = EntityRecognition(IOB2, {"PER"}, COLUMNS)
+    example = TaggedText(text, places, ["B-PER", "O"] * 3)
+    encoded = task.encode(Examples("x", "", [example]), tokenizer, TokenLimits(7), training=True)
     labels = [feature["labels"] for feature in encoded.features]
     # Five tokens a window: car ##la car ##la car | ##la car ##la car ##la | car ##la
     x, per, other = -100, 1, 0
@@ -205,15 +205,15 @@ def test_a_hub_dataset_names_its_tags() -> None:
     names = datasets.ClassLabel(names=["O", "B-LOC"])
     kinds = datasets.Features({"tokens": datasets.List(datasets.Value("string")), "ner_tags": datasets.List(names)})
     rows = datasets.Dataset.from_dict({"tokens": [["in", "rome"]], "ner_tags": [[0, 1]]}, features=kinds)
-    read = tables.hub_table("conll[train]", rows)
-    columns = Columns("tokens", None, ("ner_tags",))
-    assert Entities.learn(read, columns).examples(read).rows[0].tags == ["O", "B-LOC"]
+    read = hub.to_table("conll[train]", rows)
+    columns = ColumnMapping("tokens", None, ("ner_tags",))
+    assert EntityRecognition.from_table(read, columns).examples(read).rows[0].tags == ["O", "B-LOC"]
 
 
 def test_equal_sentences_are_held_out_together(tmp_path: Path) -> None:
     read = table(tmp_path / "a.conll", "ann B-PER\n\nrome B-LOC\n\n" * 3 + "".join(f"x{i} O\n\n" for i in range(20)))
-    problem = Entities.learn(read, COLUMNS)
-    kept, held = splits.split(problem, problem.examples(read), 0.3, seed=0)
+    task = EntityRecognition.from_table(read, COLUMNS)
+    kept, held = splits.split(task, task.examples(read), 0.3, seed=0)
     assert len(kept) + len(held) == 26
     assert not {row.text for row in kept.rows} & {row.text for row in held.rows}
 

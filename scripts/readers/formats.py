@@ -1,0 +1,164 @@
+"""File formats as numbered records: CSV, TSV, JSON lines, Parquet and lines of text.
+
+A reader takes a file's name and its bytes as a stream and yields (row number, record). It refuses the first bad row
+by file and row, never by the row's text. Rows are numbered as a spreadsheet shows them: the header of a CSV or TSV is
+row 1, the first line of JSON lines or of a text is row 1, the first row of a Parquet file is row 0 (as pandas counts).
+Blank lines of tables and JSON lines are no rows, but count.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+from scripts.cli.console import ScriptError
+
+Record: TypeAlias = Mapping[str, object]
+Reader: TypeAlias = Callable[[str, BinaryIO], Iterator[tuple[int, Record]]]
+
+MAX_CELL_CHARS = 2**31 - 1  # the csv module refuses cells above 131,072 characters otherwise
+
+
+def decode_lines(name: str, file: BinaryIO) -> Iterator[str]:
+    """Yield the lines of a UTF-8 stream, each with its line end; a byte-order mark is dropped.
+
+    Only "\\n" ends a line: U+2028 and other separators of Unicode belong to the text.
+    """
+    offset = 0
+    for number, line in enumerate(file, start=1):
+        try:
+            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            byte = offset + error.start
+            raise ScriptError(f"{name} line {number}: byte {byte} is not UTF-8; save the file as UTF-8") from None
+        offset += len(line)
+
+
+def read_csv(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
+    """Yield the records of a comma-separated table; quoted cells may hold commas and line breaks."""
+    header: list[str] | None = None
+    row = 0
+    try:
+        for row, cells in enumerate(csv_cells(decode_lines(name, file)), start=1):
+            if header is None:
+                header = unique_header(name, cells)
+            elif cells:
+                yield row, to_record(name, row, header, cells)
+    except csv.Error as error:
+        raise ScriptError(f"{name} row {row + 1}: {error}") from None
+
+
+def csv_cells(lines: Iterable[str]) -> Iterator[list[str]]:
+    """Yield the cells of each row of comma-separated lines; raises csv.Error for a quote that is never closed."""
+    csv.field_size_limit(MAX_CELL_CHARS)
+    # newline="": a carriage return alone ends a row too, as in files of old spreadsheets.
+    parts = (part for line in lines for part in (io.StringIO(line, newline="") if "\r" in line else (line,)))
+    return csv.reader(parts, strict=True)
+
+
+def read_tsv(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
+    """Yield the records of a tab-separated table, one a line.
+
+    A quote is an ordinary character unless it wraps the whole cell: many published TSV files hold single quotes,
+    which the rules of CSV would take for the start of a cell that swallows the following lines.
+    """
+    header: list[str] | None = None
+    for row, line in enumerate(decode_lines(name, file), start=1):
+        if header is None:
+            header = unique_header(name, tsv_cells(line))
+        elif line.rstrip("\r\n"):
+            yield row, to_record(name, row, header, tsv_cells(line))
+
+
+def tsv_cells(line: str) -> list[str]:
+    """Return the cells of one line of a TSV, without the line's end.
+
+    >>> tsv_cells('a\\t"b c"\\t"Yes" and "no"\\n')
+    ['a', 'b c', '"Yes" and "no"']
+    """
+    return [unquote(cell) for cell in line.removesuffix("\n").removesuffix("\r").split("\t")]
+
+
+def unquote(cell: str) -> str:
+    """Return a cell without the quotes around it.
+
+    >>> unquote('"a ""good"" one"'), unquote('"Yes" and "no"')
+    ('a "good" one', '"Yes" and "no"')
+    """
+    inner = cell[1:-1]
+    wrapped = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inner.replace('""', "")
+    return inner.replace('""', '"') if wrapped else cell
+
+
+def read_jsonl(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
+    """Yield the objects of a file with one JSON object a line."""
+    for row, line in enumerate(decode_lines(name, file), start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if not isinstance(record, dict):
+            raise ScriptError(f"{name} row {row}: not a JSON object on one line")
+        yield row, record
+
+
+def read_lines(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
+    """Yield the lines of a plain text as records with one field, `text`; a blank line has an empty text."""
+    for row, line in enumerate(decode_lines(name, file), start=1):
+        yield row, {"text": line.strip()}
+
+
+def read_parquet(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
+    """Yield the rows of a Parquet file."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError:
+        raise ScriptError("Parquet files need pyarrow: pip install -r requirements/score.txt") from None
+    try:
+        with pyarrow.parquet.ParquetFile(file) as opened:
+            yield from enumerate(record for batch in opened.iter_batches() for record in batch.to_pylist())
+    except pyarrow.ArrowException:
+        raise ScriptError(f"{name} is no Parquet file, or a broken one") from None
+
+
+TABLES: dict[str, Reader] = {".csv": read_csv, ".tsv": read_tsv, ".jsonl": read_jsonl, ".parquet": read_parquet}
+TEXT_LINES: dict[str, Reader] = {".txt": read_lines}
+
+
+def records(path: Path, reader: Reader) -> Iterator[tuple[int, Record]]:
+    """Yield the numbered records of a file without holding it in memory."""
+    with path.open("rb") as file:
+        yield from reader(str(path), file)
+
+
+def delimited_header(path: Path) -> list[str]:
+    """Return the column names of a .tsv file, or of any other file read as CSV; an empty file has none."""
+    with path.open("rb") as file:
+        lines = decode_lines(str(path), file)
+        try:
+            cells = (tsv_cells(line) for line in lines) if path.suffix.lower() == ".tsv" else csv_cells(lines)
+            return unique_header(str(path), next(cells, []))
+        except csv.Error as error:
+            raise ScriptError(f"{path} row 1: {error}") from None
+
+
+def unique_header(name: str, header: list[str]) -> list[str]:
+    """Return a header after checking that no column appears twice."""
+    if repeated := [column for column, n in Counter(header).items() if n > 1]:
+        raise ScriptError(f"{name}: column {repeated[0]} appears twice in the header")
+    return header
+
+
+def to_record(name: str, row: int, header: Sequence[str], cells: Sequence[str]) -> Record:
+    """Return the cells of one row by column; refuse a row that has more or fewer cells than the header."""
+    if len(cells) != len(header):
+        raise ScriptError(f"{name} row {row}: {len(cells)} cells, but the header has {len(header)}")
+    return dict(zip(header, cells, strict=True))

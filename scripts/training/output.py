@@ -1,0 +1,106 @@
+"""The output folder of a training: checkpoints while it runs, then the model, its tokenizer and training.json."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scripts.cli.console import ScriptError
+from scripts.readers.hub import without_parents
+from scripts.training.settings import TrainingSettings
+from scripts.training.splits import Splits
+
+if TYPE_CHECKING:
+    from scripts.training.checkpoint import Checkpoint
+
+LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "datasets", "safetensors", "scikit-learn", "seqeval")
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """The losses and metrics of every epoch, and the metrics of the best one."""
+
+    epochs: list[dict[str, float]]
+    best_epoch: int
+    validation: dict[str, float]
+    test: dict[str, float] | None
+
+
+def check(settings: TrainingSettings) -> None:
+    """Refuse an output folder that must not be written to; nothing is deleted before training can start."""
+    output = settings.output
+    if output.exists() and not output.is_dir():
+        raise ScriptError(f"{output} is not a folder")
+    finished, has_checkpoints = (output / "training.json").exists(), settings.checkpoints.exists()
+    if settings.resume and finished:
+        raise ScriptError(f"{output}: this training is finished; --overwrite starts anew")
+    if settings.resume and not has_checkpoints:
+        raise ScriptError(f"{output}: there is no training to resume here")
+    if settings.resume or not output.exists() or not any(output.iterdir()):
+        return
+    if not settings.overwrite:
+        hint = "--resume goes on, " if has_checkpoints else ""
+        raise ScriptError(f"{output} is not empty: {hint}--overwrite starts anew")
+    if not finished and not has_checkpoints:
+        raise ScriptError(f"{output}: --overwrite replaces only what this script made; choose another folder")
+
+
+def prepare(settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint) -> Path | None:
+    """Clear the output folder, or return the last finished epoch of the same training; raises where it differs."""
+    identity = {
+        "parameters": settings.parameters(),
+        "data": {"train": splits.train.sha256, "validation": splits.validation.sha256},
+        "model": checkpoint.sha256,
+    }
+    record = settings.checkpoints / "run.json"
+    if settings.resume and record.exists():
+        before = json.loads(record.read_text())
+        for part, values in identity.items():
+            changed = [key for key in before[part] | values if before[part].get(key) != values.get(key)]
+            if changed:
+                raise ScriptError(f"{settings.output}: cannot resume, these {part} changed: {', '.join(changed)}")
+    if settings.overwrite:
+        shutil.rmtree(settings.output, ignore_errors=True)
+    settings.checkpoints.mkdir(parents=True, exist_ok=True)
+    record.write_text(json.dumps(identity, indent=2))
+    folders = settings.checkpoints.glob("checkpoint-*")
+    for folder in sorted(folders, key=lambda folder: int(folder.name.partition("-")[2]), reverse=True):
+        if (folder / "trainer_state.json").exists():  # the Trainer writes it last
+            return folder
+        shutil.rmtree(folder)
+    return None
+
+
+def save(
+    settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint, result: TrainingResult, seconds: float
+) -> None:
+    """Write the model, its tokenizer and training.json, which comes last and marks the end."""
+    output, tokenizer = settings.output, checkpoint.tokenizer
+    if hasattr(tokenizer, "backend_tokenizer"):  # the lengths of this training do not bind the server
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+    checkpoint.model.save_pretrained(output)
+    tokenizer.save_pretrained(output)
+    for weights in output.glob("*.safetensors"):  # written for the owner alone; a server is often another user
+        weights.chmod((output / "config.json").stat().st_mode)
+    if not settings.keep_checkpoints:
+        shutil.rmtree(settings.checkpoints)
+    record = {
+        "base_model": {"name": without_parents(settings.model), "sha256": checkpoint.sha256},
+        "problem": settings.problem,
+        "problem_type": splits.task.problem_type,
+        "labels": list(splits.task.labels),
+        "data": splits.describe(),
+        "parameters": settings.parameters(),
+        **asdict(result),
+        "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
+        "seconds": round(seconds, 1),
+        "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    (output / "training.json").write_text(json.dumps(record, indent=2) + "\n")

@@ -1,0 +1,67 @@
+"""One training, from settings to a saved model."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from scripts.cli import console
+from scripts.cli.console import say
+from scripts.training import output
+from scripts.training.output import TrainingResult
+from scripts.training.settings import TrainingSettings
+from scripts.training.splits import Splits, read
+
+
+def run(settings: TrainingSettings) -> None:
+    """Read the data, train, save the best epoch and print its metrics."""
+    started = time.monotonic()
+    output.check(settings)
+    splits = read(settings)
+    task = splits.task
+    labels = f", {len(task.labels)} labels" if len(task.labels) > 1 else ""
+    sizes = f"{len(splits.train)} {task.unit_name} to train, {len(splits.validation)} to validate"
+    say(f"{sizes}{labels}; loading the model")
+    silence_libraries()
+    # torch and transformers take seconds to import: --help and errors in the data must not wait for them.
+    from scripts.training import checkpoint as checkpoints
+    from scripts.training import loop
+
+    checkpoint = checkpoints.load(settings, task)
+    loop.resolve_settings(settings, splits, checkpoint)
+    last_epoch = output.prepare(settings, splits, checkpoint)
+    try:
+        result = loop.fit(settings, splits, checkpoint, last_epoch)
+    except KeyboardInterrupt:
+        say("interrupted; the same command with --resume goes on from the last finished epoch")
+        raise
+    output.save(settings, splits, checkpoint, result, time.monotonic() - started)
+    report(splits, result)
+    say(f"saved in {settings.output}")
+
+
+def report(splits: Splits, result: TrainingResult) -> None:
+    """Print the metrics of the best epoch."""
+    task = splits.task
+    parts = [(f"validation (epoch {result.best_epoch})", result.validation, splits.validation)]
+    if result.test is not None and splits.test is not None:
+        parts.append(("test", result.test, splits.test))
+    rows = [[name, *(f"{metrics[key]:.3f}" for key in task.metrics), len(data)] for name, metrics, data in parts]
+    console.table(["", *task.metrics.values(), task.unit_name], rows)
+    if result.test is not None and splits.test is not None:
+        print(f"test {task.format_metrics(result.test)}  ({len(splits.test)} {task.unit_name})")
+
+
+def silence_libraries() -> None:
+    """Silence the libraries' logs, and let idle OpenMP threads sleep.
+
+    Spinning threads of OpenMP (the default) make a step ten times slower as soon as another process wants the cores:
+    2.8 s against 0.3 s for 32 texts of 16 tokens on 2 shared cores (2026-11).
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # read when torch is first imported
+    import huggingface_hub
+    import transformers
+
+    huggingface_hub.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+    transformers.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
