@@ -37,12 +37,12 @@ FILLER = ["the", "a", "my", "old", "small", "happy", "in", "garden", "today", "a
 
 def sentences(n: int, seed: int = 0) -> list[tuple[str, str]]:
     """Write sentences of 3 to 9 words about an animal that is named by what it does."""
-    chance = random.Random(seed)  # noqa: S311 sentences, not secrets
+    generator = random.Random(seed)  # noqa: S311 sentences, not secrets
     rows = []
     for index in range(n):
         animal = sorted(ANIMALS)[index % len(ANIMALS)]
-        words = [chance.choice(FILLER) for _ in range(chance.randint(2, 8))]
-        words.insert(chance.randint(0, len(words)), chance.choice(ANIMALS[animal].split()))
+        words = [generator.choice(FILLER) for _ in range(generator.randint(2, 8))]
+        words.insert(generator.randint(0, len(words)), generator.choice(ANIMALS[animal].split()))
         rows.append((" ".join(words), animal))
     return rows
 
@@ -108,8 +108,8 @@ def test_single_label_learns_and_says_what_it_is(trained: Path, animals: Path, b
     assert record["parameters"]["learning_rate"] == 4e-3
     assert record["versions"]["transformers"] == transformers.__version__
     rows = labelled(30, 2)
-    found = [config["id2label"][str(index)] for index in answers(trained, [row["text"] for row in rows]).argmax(-1)]
-    accuracy = np.mean([label == row["label"] for label, row in zip(found, rows, strict=True)])
+    predicted = [config["id2label"][str(index)] for index in answers(trained, [row["text"] for row in rows]).argmax(-1)]
+    accuracy = np.mean([label == row["label"] for label, row in zip(predicted, rows, strict=True)])
     assert accuracy == pytest.approx(record["test"]["accuracy"])
     assert accuracy > 0.8
 
@@ -132,7 +132,7 @@ def test_the_folder_can_be_packed_as_it_is(base: Path, animals: Path, tmp_path: 
     assert (tokenizer["truncation"], tokenizer["padding"]) == (None, None)
     assert (tmp_path / "out" / "model.safetensors").stat().st_mode & 0o044
     for path in (tmp_path / "out").glob("*.json"):
-        assert not {place for place in (tmp_path, base.parent, animals, ROOT) if str(place) in path.read_text()}
+        assert not {folder for folder in (tmp_path, base.parent, animals, ROOT) if str(folder) in path.read_text()}
 
 
 def test_the_same_seed_gives_the_same_model(trained: Path, base: Path, animals: Path, tmp_path: Path) -> None:
@@ -212,10 +212,10 @@ def test_regression(base: Path, tmp_path: Path) -> None:
 
 
 def test_pairs(base: Path, tmp_path: Path) -> None:
-    chance = random.Random(0)  # noqa: S311 sentences, not secrets
+    generator = random.Random(0)  # noqa: S311 sentences, not secrets
     rows: list[Row] = []
     for text, animal in sentences(90):
-        other = chance.choice([text for text, kind in sentences(30, 9) if (kind == animal) == (len(rows) % 2 == 0)])
+        other = generator.choice([text for text, kind in sentences(30, 9) if (kind == animal) == (len(rows) % 2 == 0)])
         rows.append({"premise": text, "hypothesis": other, "label": "same" if len(rows) % 2 == 0 else "different"})
     file = write(tmp_path / "train.jsonl", rows)
     fit(
@@ -238,7 +238,7 @@ def test_every_form_holds_the_same_examples(tmp_path: Path) -> None:
     rows = [{"text": 'he said "no", twice', "label": "a"}, {"text": "naïve 🙂 café", "label": "b"}]
     forms = [tables.read(write(tmp_path / f"data{end}", rows), TABLES) for end in TABLES]
     texts = [[row.text for row in SingleLabelClassification.from_table(t, COLUMNS).examples(t).rows] for t in forms]
-    assert all(found == texts[0] for found in texts)
+    assert all(form == texts[0] for form in texts)
     assert texts[0] == [row["text"] for row in rows]
 
 
@@ -322,9 +322,9 @@ SECRET = "my secret is 12345"
     ],
 )
 def test_bad_data(content: str, options: tuple[str, ...], message: str, base: Path, tmp_path: Path) -> None:
-    told = refusal(base, tmp_path, "train.csv", content, *options)
-    assert message in told
-    assert "secret" not in told
+    error = refusal(base, tmp_path, "train.csv", content, *options)
+    assert message in error
+    assert "secret" not in error
 
 
 def test_a_withheld_test_split_is_not_reported() -> None:

@@ -63,20 +63,20 @@ def entity(line: str) -> Row:
     spans = [
         (name, kind) for name, kind in (("Zoë Müller", "PER"), ("Rome", "LOC"), ("New York", "LOC")) if name in line
     ]
-    found = [{"start": line.index(name), "end": line.index(name) + len(name), "label": kind} for name, kind in spans]
-    return {"text": line, "entities": found}
+    entities = [{"start": line.index(name), "end": line.index(name) + len(name), "label": kind} for name, kind in spans]
+    return {"text": line, "entities": entities}
 
 
-def asked(line: str) -> Row:
+def answerable(line: str) -> Row:
     """Return a question about a line."""
-    given = {"text": ["Zoë Müller"], "answer_start": [line.index("Zoë")]}
-    return {"question": "who?", "context": line, "answers": given}
+    answers = {"text": ["Zoë Müller"], "answer_start": [line.index("Zoë")]}
+    return {"question": "who?", "context": line, "answers": answers}
 
 
 def test_every_kind_of_head(roberta: Path, tmp_path: Path) -> None:
     files = {
         "entities": write(tmp_path / "entities.jsonl", [entity(line) for line in LINES]),
-        "answers": write(tmp_path / "answers.jsonl", [asked(line) for line in LINES]),
+        "answers": write(tmp_path / "answers.jsonl", [answerable(line) for line in LINES]),
     }
     (tmp_path / "lines.txt").write_text("\n".join(LINES))
     files["masked-words"] = tmp_path / "lines.txt"
@@ -96,7 +96,7 @@ def test_every_kind_of_head(roberta: Path, tmp_path: Path) -> None:
         assert not report["mismatched_keys"]
 
 
-def test_places_are_characters_whatever_the_tokens_are(roberta: Path) -> None:
+def test_spans_are_characters_whatever_the_tokens_are(roberta: Path) -> None:
     tokenizer: Any = transformers.AutoTokenizer.from_pretrained(roberta)
     line = LINES[1]
     start = line.index("Zoë")
@@ -104,7 +104,7 @@ def test_places_are_characters_whatever_the_tokens_are(roberta: Path) -> None:
     entities = EntityRecognition(IOB2, {"PER"}, ColumnMapping("text", None, ("entities",)))
     tagged = Examples("x", "", [TaggedText(line, names, ["B-PER", "I-PER"])])
     (feature,) = entities.encode(tagged, tokenizer, TokenLimits(48), training=True).features
-    first = {label: place for place, label in enumerate(feature["labels"]) if label != -100}
+    first = {label: position for position, label in enumerate(feature["labels"]) if label != -100}
     offsets = tokenizer(line, return_offsets_mapping=True)["offset_mapping"]
     assert [line[offsets[first[label]][0]] for label in (1, 2)] == ["Z", "M"]
     questions = Examples("x", "", [QuestionExample("who?", line, [(start, "Zoë Müller")])])

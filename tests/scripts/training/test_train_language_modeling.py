@@ -27,10 +27,10 @@ COLUMNS = ColumnMapping("text", None, ())
 SECRET = "secret"
 
 
-def line(chance: random.Random) -> str:
+def line(generator: random.Random) -> str:
     """Write a sentence about a person, who is always in the same place."""
-    person = chance.choice(sorted(HOMES))
-    return f"{person} {chance.choice(['lives', 'works'])} in {HOMES[person]} {chance.choice(['now', 'and'])} ."
+    person = generator.choice(sorted(HOMES))
+    return f"{person} {generator.choice(['lives', 'works'])} in {HOMES[person]} {generator.choice(['now', 'and'])} ."
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +49,18 @@ def tokenizer(base: Path) -> Any:
 @pytest.fixture(scope="module")
 def lines(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A text of 200 different sentences; each ends in a number that the model does not know."""
-    chance = random.Random(0)  # noqa: S311 sentences, not secrets
+    generator = random.Random(0)  # noqa: S311 sentences, not secrets
     path = tmp_path_factory.mktemp("texts") / "lines.txt"
-    path.write_text("\n".join(f"{line(chance)} {number}" for number in range(200)) + "\n\n")
+    path.write_text("\n".join(f"{line(generator)} {number}" for number in range(200)) + "\n\n")
     return path
 
 
 @pytest.fixture(scope="module")
 def documents(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Documents of two sentences that say which is the first and which the second."""
-    chance = random.Random(0)  # noqa: S311 sentences, not secrets
+    generator = random.Random(0)  # noqa: S311 sentences, not secrets
     path = tmp_path_factory.mktemp("texts") / "documents.txt"
-    path.write_text("\n\n".join(f"first {line(chance)}\nthen {line(chance)}" for _ in range(160)))
+    path.write_text("\n\n".join(f"first {line(generator)}\nthen {line(generator)}" for _ in range(160)))
     return path
 
 
@@ -86,11 +86,11 @@ def test_hidden_words_are_learnt(base: Path, lines: Path, tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_a_resumed_training_hides_the_same_words(base: Path, lines: Path, tmp_path: Path) -> None:
     options = ("--train", lines, "--problem", "masked-words", "--epochs", 3)
-    whole = fit(base, tmp_path / "whole", *options)
+    uninterrupted = fit(base, tmp_path / "uninterrupted", *options)
     fit_interrupted(base, tmp_path / "parts", *options)
     parts = fit(base, tmp_path / "parts", *options, "--resume")
-    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
-    assert parts["epochs"] == whole["epochs"]
+    assert weights(tmp_path / "parts") == weights(tmp_path / "uninterrupted")
+    assert parts["epochs"] == uninterrupted["epochs"]
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ def test_evaluation_hides_the_same_words_in_every_epoch(base: Path, lines: Path,
 
 
 @pytest.mark.slow
-def test_next_sentences_are_told(base: Path, documents: Path, tmp_path: Path) -> None:
+def test_next_sentence_prediction_is_learnt(base: Path, documents: Path, tmp_path: Path) -> None:
     options = ("--problem", "next-sentence", "--epochs", 5)
     record = fit(base, tmp_path / "out", "--train", documents, *options)
     assert record["data"]["train"] | {"sha256": ""} == {
@@ -199,9 +199,9 @@ def test_evaluation_is_hidden_once_and_training_is_not(tokenizer: Any) -> None:
 def test_masked_metrics_by_hand() -> None:
     logits = torch.tensor([[[2.0, 0.0], [0.0, 0.0], [0.0, 1.0]], [[0.0, 3.0], [1.0, 0.0], [0.0, 0.0]]])
     labels = torch.tensor([[0, IGNORE_INDEX, 0], [IGNORE_INDEX, 1, IGNORE_INDEX]])
-    found = masking.masked_lm_metrics(masking.token_losses(logits, labels).numpy())
+    metrics = masking.masked_lm_metrics(masking.token_losses(logits, labels).numpy())
     losses = [np.log(1 + np.exp(-2)), np.log(1 + np.exp(1)), np.log(1 + np.exp(1))]
-    assert found == pytest.approx({"accuracy": 1 / 3, "perplexity": np.exp(np.mean(losses))})
+    assert metrics == pytest.approx({"accuracy": 1 / 3, "perplexity": np.exp(np.mean(losses))})
 
 
 # --- documents -----------------------------------------------------------------------------------------------------
@@ -252,11 +252,11 @@ def test_documents_are_read_and_held_out_whole(tmp_path: Path) -> None:
     ],
 )
 def test_bad_data(content: str, options: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    told = refusal(tmp_path, tmp_path, "a.txt", content, *options)
-    assert message in told
-    assert SECRET not in told
+    error = refusal(tmp_path, tmp_path, "a.txt", content, *options)
+    assert message in error
+    assert SECRET not in error
 
 
 def test_a_row_of_the_metrics_is_what_a_person_reads() -> None:
-    found: Row = {"accuracy": 0.5, "perplexity": 12.3456}
-    assert MaskedLanguageModeling((), COLUMNS).format_metrics(found) == "masked accuracy 0.500  perplexity 12.346"
+    metrics: Row = {"accuracy": 0.5, "perplexity": 12.3456}
+    assert MaskedLanguageModeling((), COLUMNS).format_metrics(metrics) == "masked accuracy 0.500  perplexity 12.346"

@@ -31,21 +31,21 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny(tmp_path_factory.mktemp("models") / "base", [*TOPICS, *FILLER])
 
 
-def sentence(topic: str, chance: random.Random) -> str:
+def sentence(topic: str, generator: random.Random) -> str:
     """Write a few words about a topic."""
-    words = chance.choices(FILLER[:-1], k=chance.randint(1, 3))
-    words.insert(chance.randint(0, len(words)), topic)
+    words = generator.choices(FILLER[:-1], k=generator.randint(1, 3))
+    words.insert(generator.randint(0, len(words)), topic)
     return " ".join(words)
 
 
 def entailed(n: int, seed: int = 0) -> list[Row]:
     """Write pairs: a hypothesis that says "no" contradicts, one with "many" follows, others are neutral."""
-    chance = random.Random(seed)  # noqa: S311 sentences, not secrets
+    generator = random.Random(seed)  # noqa: S311 sentences, not secrets
     words = {"contradiction": "no", "entailment": "many", "neutral": "text"}
     return [
         {
-            "premise": sentence(chance.choice(TOPICS), chance),
-            "hypothesis": f"{words[label]} {chance.choice(TOPICS)}",
+            "premise": sentence(generator.choice(TOPICS), generator),
+            "hypothesis": f"{words[label]} {generator.choice(TOPICS)}",
             "label": label,
         }
         for label in [sorted(words)[number % 3] for number in range(n)]
@@ -54,15 +54,15 @@ def entailed(n: int, seed: int = 0) -> list[Row]:
 
 def ranked(n: int, seed: int = 0) -> list[Row]:
     """Write queries of one topic each, with four texts of which one is long and in detail, which is what they want."""
-    chance = random.Random(seed)  # noqa: S311 sentences, not secrets
+    generator = random.Random(seed)  # noqa: S311 sentences, not secrets
     rows = []
     for number in range(n):
-        query = f"about {chance.choice(TOPICS)} {' '.join(chance.choices(FILLER, k=4))} {number}"
-        wanted = chance.randrange(4)
-        for place in range(4):
-            text = sentence(chance.choice(TOPICS), chance)
+        query = f"about {generator.choice(TOPICS)} {' '.join(generator.choices(FILLER, k=4))} {number}"
+        relevant = generator.randrange(4)
+        for index in range(4):
+            text = sentence(generator.choice(TOPICS), generator)
             rows.append(
-                {"query": query, "text": f"{text} no" if place == wanted else text, "label": int(place == wanted)}
+                {"query": query, "text": f"{text} no" if index == relevant else text, "label": int(index == relevant)}
             )
     return rows
 
@@ -74,10 +74,10 @@ def test_entailment_serves_zero_shot(base: Path, tmp_path: Path) -> None:
     assert record["problem"] == "entailment"
     assert record["labels"] == ["contradiction", "entailment", "neutral"]
     assert record["validation"]["accuracy"] > 0.8
-    judge: Any = transformers.pipeline("zero-shot-classification", str(tmp_path / "out"), device="cpu")
-    assert judge.entailment_id == 1
+    classifier: Any = transformers.pipeline("zero-shot-classification", str(tmp_path / "out"), device="cpu")
+    assert classifier.entailment_id == 1
     labels = ["many birds", "no birds"]
-    assert judge("the rain in a text", labels, hypothesis_template="{}")["labels"][0] == "many birds"
+    assert classifier("the rain in a text", labels, hypothesis_template="{}")["labels"][0] == "many birds"
 
 
 @pytest.mark.slow
@@ -97,20 +97,20 @@ def test_ranking_learns_one_probability(base: Path, tmp_path: Path) -> None:
     scores = np.array([answer["score"] for answer in answers])
     assert {answer["label"] for answer in answers} == {"relevance"}
     assert 0 <= scores.min() < scores.max() <= 1
-    found = ranking_metrics([row["query"] for row in rows], [row["label"] for row in rows], scores)
-    assert found == pytest.approx(record["test"], abs=1e-3)
+    metrics = ranking_metrics([row["query"] for row in rows], [row["label"] for row in rows], scores)
+    assert metrics == pytest.approx(record["test"], abs=1e-3)
 
 
 def test_ranking_metrics_by_hand_and_by_sklearn() -> None:
     queries = [*"aaa", *"bb", *"cc"]
     grades = [0.0, 1.0, 0.6, 0.0, 1.0, 0.0, 0.2]
     scores = np.array([3.0, 2.0, 1.0, 0.5, 0.7, 0.9, 0.8])
-    found = ranking_metrics(queries, grades, scores[:, None])  # c has no relevant text
+    metrics = ranking_metrics(queries, grades, scores[:, None])  # c has no relevant text
     first = (1 / math.log2(3) + 0.6 / math.log2(4)) / (1 + 0.6 / math.log2(3))
-    assert found["mrr"] == pytest.approx((1 / 2 + 1) / 2)
-    assert found["ndcg"] == pytest.approx((first + 1) / 2)
+    assert metrics["mrr"] == pytest.approx((1 / 2 + 1) / 2)
+    assert metrics["ndcg"] == pytest.approx((first + 1) / 2)
     assert first == pytest.approx(ndcg_score([grades[:3]], [scores[:3]], k=10))
-    assert found["average_precision"] == average_precision_score([0, 1, 1, 0, 1, 0, 0], scores)
+    assert metrics["average_precision"] == average_precision_score([0, 1, 1, 0, 1, 0, 0], scores)
 
 
 def test_equal_scores_and_late_texts_earn_little() -> None:
@@ -170,6 +170,6 @@ def test_the_problem_is_guessed(
     ],
 )
 def test_bad_data(content: str, options: tuple[str, ...], message: str, tmp_path: Path) -> None:
-    told = refusal(tmp_path, tmp_path, "a.csv", content, *options)
-    assert message in told
-    assert SECRET not in told
+    error = refusal(tmp_path, tmp_path, "a.csv", content, *options)
+    assert message in error
+    assert SECRET not in error

@@ -30,20 +30,22 @@ SECRET = "secret"
 
 def squad(n: int, seed: int = 0, longest: int = 12, *, unanswered: bool = True) -> Row:
     """Write contexts with a person and a place, two questions about each; some contexts have no place."""
-    chance = random.Random(seed)  # noqa: S311 sentences, not secrets
+    generator = random.Random(seed)  # noqa: S311 sentences, not secrets
     paragraphs = []
     for number in range(n):
-        parts = chance.choices(FILLER, k=chance.randint(3, longest))
-        person, place = chance.choice(PEOPLE), chance.choice(PLACES)
+        parts = generator.choices(FILLER, k=generator.randint(3, longest))
+        person, place = generator.choice(PEOPLE), generator.choice(PLACES)
         nowhere = unanswered and number % 4 == 0
         for name in (person,) if nowhere else (person, place):
-            parts.insert(chance.randint(0, len(parts)), name)
+            parts.insert(generator.randint(0, len(parts)), name)
         context = f"{number} {' '.join(parts)}"
-        asked = []
+        questions = []
         for question, name in (("who was it ?", person), ("where was it ?", place)):
-            given = [] if nowhere and name == place else [{"text": name, "answer_start": context.index(name)}]
-            asked.append({"id": f"{number}", "question": question, "answers": given, "is_impossible": not given})
-        paragraphs.append({"context": context, "qas": asked})
+            answers = [] if nowhere and name == place else [{"text": name, "answer_start": context.index(name)}]
+            questions.append(
+                {"id": f"{number}", "question": question, "answers": answers, "is_impossible": not answers}
+            )
+        paragraphs.append({"context": context, "qas": questions})
     return {"version": "v2.0", "data": [{"title": "meetings", "paragraphs": paragraphs}]}
 
 
@@ -90,10 +92,10 @@ def test_a_model_learns_to_answer(trained: tuple[Path, Row]) -> None:
 @pytest.mark.slow
 def test_an_interrupted_training_goes_on(base: Path, tmp_path: Path) -> None:
     options = ("--train", save(tmp_path / "train.json", squad(20)), "--epochs", 2)
-    fit(base, tmp_path / "whole", *options)
+    fit(base, tmp_path / "uninterrupted", *options)
     fit_interrupted(base, tmp_path / "parts", *options, epoch=2)
     fit(base, tmp_path / "parts", *options, "--resume")
-    assert weights(tmp_path / "parts") == weights(tmp_path / "whole")
+    assert weights(tmp_path / "parts") == weights(tmp_path / "uninterrupted")
 
 
 def test_contexts_stay_together(tmp_path: Path) -> None:
@@ -128,9 +130,9 @@ def test_answers_are_compared_as_published() -> None:
     assert normalised("The  Cat's an (animal), a pet!") == "cats animal pet"
     assert f1("in the old town", "old town hall") == pytest.approx(2 * 2 / (3 + 3))
     assert f1("rome rome", "rome") == pytest.approx(2 * 1 / (2 + 1))
-    found = squad_metrics([["Rome", "the city of Rome"], [], ["1999"], ["the"]], ["city, Rome", "", "", "a"])
+    metrics = squad_metrics([["Rome", "the city of Rome"], [], ["1999"], ["the"]], ["city, Rome", "", "", "a"])
     # city rome / city of rome: 2 * 2 / (2 + 3); no answer is right twice, and wrong once
-    assert found == pytest.approx({"exact_match": 2 / 4, "f1": (0.8 + 1 + 0 + 1) / 4})
+    assert metrics == pytest.approx({"exact_match": 2 / 4, "f1": (0.8 + 1 + 0 + 1) / 4})
 
 
 def test_a_span_lies_in_the_context_and_is_short_enough() -> None:
@@ -156,12 +158,12 @@ def test_targets_are_the_tokens_of_the_answer_in_its_windows(base: Path) -> None
     example = QuestionExample("who was it , who was it ?", context, [(context.index("bob"), "bob stone")])
     limits = TokenLimits(14, doc_stride=2, max_question_length=4, max_answer_length=5)
     encoded = AnswerExtraction((), COLUMNS).encode(Examples("x", "", [example]), tokenizer, limits, training=True)
-    found = []
+    answers = []
     for feature in encoded.features:
         assert len(feature["input_ids"]) <= 14
         part = feature["input_ids"][feature["start_positions"] : feature["end_positions"] + 1]
-        found.append(tokenizer.decode(part))
-    assert found == ["[CLS]", "bob stone"]
+        answers.append(tokenizer.decode(part))
+    assert answers == ["[CLS]", "bob stone"]
     assert encoded.notes == [
         "1 of 1 questions are longer than 4 tokens, the rest is cut",
         "1 contexts are read in 2 windows of 14 tokens",
@@ -196,9 +198,9 @@ def question(**changed: object) -> Row:
     ],
 )
 def test_bad_data(content: Row, message: str, tmp_path: Path) -> None:
-    told = refusal(tmp_path, tmp_path, "a.json", json.dumps(content))
-    assert message in told
-    assert SECRET not in told
+    error = refusal(tmp_path, tmp_path, "a.json", json.dumps(content))
+    assert message in error
+    assert SECRET not in error
 
 
 def test_windows_without_room(base: Path, tmp_path: Path) -> None:

@@ -31,16 +31,16 @@ SECRET = "secret"
 
 def sentences(n: int, seed: int = 0) -> list[tuple[list[str], list[str]]]:
     """Write sentences with one person and one place among other words, tagged by IOB2."""
-    chance = random.Random(seed)  # noqa: S311 sentences, not secrets
-    found = []
+    generator = random.Random(seed)  # noqa: S311 sentences, not secrets
+    tagged = []
     for _ in range(n):
-        parts = [([word], ["O"]) for word in chance.choices(FILLER, k=chance.randint(2, 6))]
+        parts = [([word], ["O"]) for word in generator.choices(FILLER, k=generator.randint(2, 6))]
         for names, kind in ((PEOPLE, "PER"), (PLACES, "LOC")):
-            words = chance.choice(names).split()
-            tags = [f"{'I' if place else 'B'}-{kind}" for place in range(len(words))]
-            parts.insert(chance.randint(0, len(parts)), (words, tags))
-        found.append(([word for words, _ in parts for word in words], [tag for _, tags in parts for tag in tags]))
-    return found
+            words = generator.choice(names).split()
+            tags = [f"{'I' if index else 'B'}-{kind}" for index in range(len(words))]
+            parts.insert(generator.randint(0, len(parts)), (words, tags))
+        tagged.append(([word for words, _ in parts for word in words], [tag for _, tags in parts for tag in tags]))
+    return tagged
 
 
 def conll(path: Path, tagged: list[tuple[list[str], list[str]]], mark: str = " ") -> Path:
@@ -83,8 +83,8 @@ def test_a_model_learns_names(trained: tuple[Path, Row]) -> None:
     assert record["test"]["f1"] > 0.9
     finder: Any = transformers.pipeline("token-classification", str(output), aggregation_strategy="first", device="cpu")
     text = "we met carla in new york , bob stone"
-    found = [(entity["entity_group"], text[entity["start"] : entity["end"]]) for entity in finder(text)]
-    assert found == [("PER", "carla"), ("LOC", "new york"), ("PER", "bob stone")]
+    entities = [(entity["entity_group"], text[entity["start"] : entity["end"]]) for entity in finder(text)]
+    assert entities == [("PER", "carla"), ("LOC", "new york"), ("PER", "bob stone")]
 
 
 @pytest.mark.slow
@@ -98,7 +98,7 @@ def test_the_test_metric_is_that_of_the_saved_model(trained: tuple[Path, Row]) -
         with torch.inference_mode():
             numbers = model(**encoding).logits[0].argmax(-1).tolist()
         first = [encoding.word_ids().index(word) for word in range(len(words))]
-        answers.append([model.config.id2label[numbers[place]] for place in first])
+        answers.append([model.config.id2label[numbers[position]] for position in first])
         targets.append(tags)
     assert span_metrics(targets, answers, IOB2) == pytest.approx(record["test"])
 
@@ -108,7 +108,7 @@ def test_tags_and_spans_train_the_same_model(base: Path, tmp_path: Path) -> None
     tags = write(tmp_path / "tags.jsonl", [{"tokens": words, "tags": tags} for words, tags in sentences(40)])
     rows = []
     for words, tagged in sentences(40):
-        starts = [sum(len(word) + 1 for word in words[:place]) for place in range(len(words))]
+        starts = [sum(len(word) + 1 for word in words[:index]) for index in range(len(words))]
         entities: list[Row] = []
         for start, word, tag in zip(starts, words, tagged, strict=True):
             if tag[0] == "B":
@@ -167,7 +167,7 @@ def test_spans_are_counted_as_seqeval_counts_them(data: strategies.DataObject) -
 
     scheme = data.draw(strategies.sampled_from(SCHEMES))
     tags = data.draw(strategies.lists(strategies.sampled_from(scheme.labels(["X", "Y"])), min_size=1, max_size=6))
-    strict = seqeval.scheme.EntityRecognition([tags], getattr(seqeval.scheme, scheme.name)).entities[0]
+    strict = seqeval.scheme.Entities([tags], getattr(seqeval.scheme, scheme.name)).entities[0]
     if scheme.first_invalid(tags) is None:
         spans = LabelSpans.from_labels(scheme.labels(["X", "Y"]))
         assert spans.span_types(tags) == [entity.tag for entity in strict]
@@ -176,21 +176,21 @@ def test_spans_are_counted_as_seqeval_counts_them(data: strategies.DataObject) -
 def test_metrics_by_hand() -> None:
     targets = [["B-PER", "I-PER", "O", "B-LOC"], ["O", "B-LOC"]]
     answers = [["B-PER", "I-PER", "O", "B-PER"], ["B-LOC", "I-LOC"]]
-    found = span_metrics(targets, answers, IOB2)  # of 3 spans 1 is right, of 3 found 1 is
-    assert found == pytest.approx({"f1": 1 / 3, "precision": 1 / 3, "recall": 1 / 3, "accuracy": 3 / 6})
+    metrics = span_metrics(targets, answers, IOB2)  # 1 of 3 true and 1 of 3 predicted spans is right
+    assert metrics == pytest.approx({"f1": 1 / 3, "precision": 1 / 3, "recall": 1 / 3, "accuracy": 3 / 6})
     from seqeval.metrics import f1_score
     from seqeval.scheme import IOB2 as REFERENCE
 
-    assert found["f1"] == pytest.approx(f1_score(targets, answers, mode="strict", scheme=REFERENCE))
+    assert metrics["f1"] == pytest.approx(f1_score(targets, answers, mode="strict", scheme=REFERENCE))
 
 
 def test_labels_stand_on_first_tokens_of_words_in_windows(base: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(base)
     words = ["carla"] * 6
     text = " ".join(words)
-    places = [(6 * place, 6 * place + 5) for place in range(6)]
+    offsets = [(6 * index, 6 * index + 5) for index in range(6)]
     task = EntityRecognition(IOB2, {"PER"}, COLUMNS)
-    example = TaggedText(text, places, ["B-PER", "O"] * 3)
+    example = TaggedText(text, offsets, ["B-PER", "O"] * 3)
     encoded = task.encode(Examples("x", "", [example]), tokenizer, TokenLimits(7), training=True)
     labels = [feature["labels"] for feature in encoded.features]
     # Five tokens a window: car ##la car ##la car | ##la car ##la car ##la | car ##la
@@ -246,9 +246,9 @@ def test_equal_sentences_are_held_out_together(tmp_path: Path) -> None:
     ],
 )
 def test_bad_data(name: str, content: str, message: str, tmp_path: Path) -> None:
-    told = refusal(tmp_path, tmp_path, name, content)
-    assert message in told
-    assert SECRET not in told
+    error = refusal(tmp_path, tmp_path, name, content)
+    assert message in error
+    assert SECRET not in error
 
 
 def test_bad_validation_data_and_options(tmp_path: Path) -> None:
