@@ -32,6 +32,7 @@ from tests.support.gateway import (
     recording_gateway,
     running,
     wait_until,
+    worker_pids,
 )
 from tests.support.live import Live
 from tests.support.samples import ROOT, read_settings
@@ -398,7 +399,7 @@ def test_without_a_server_it_is_503_with_retry_after(tmp_path: Path) -> None:
             assert (response.status, response.headers["Retry-After"]) == (503, "5")
             assert "not ready" in response.json["message"]
             (tmp_path / "key_file.json").write_text('{"inference": {"key": "late"}}')
-            included = tmp_path / "g" / "run" / "replicas.conf"
+            included = tmp_path / "g" / "run" / "conf" / "replicas.conf"
             wait_until(lambda included=included: "late" in included.read_text(), server)
 
 
@@ -411,16 +412,57 @@ def test_new_keys_apply_without_a_restart(tmp_path: Path) -> None:
         (tmp_path / "key_file.json").write_text('{"inference": {"key": "newKey"}}')
         other = replace(server, key=OTHER)
         wait_until(lambda: server.request("POST", "/predictions/a").status == 401, server)
-        included = tmp_path / "gateway" / "run" / "replicas.conf"
+        included = tmp_path / "gateway" / "run" / "conf" / "replicas.conf"
         wait_until(lambda: "newKey" in included.read_text(), server)
         wait_until(
             lambda: other.request("POST", "/predictions/a") and b"Bearer newKey" in recorder.received[-1], server
         )
-        clients.write_text(f'"Bearer {OTHER}" desk;\n"Bearer {OTHER}" desk\n')
-        wait_until(lambda: server.log().count("changed") > 1, server)
-        assert other.request("POST", "/predictions/a").status == 200
-        assert "clients.map" in server.log()
-        assert OTHER not in server.log()
+
+
+def test_an_invalid_clients_map_is_reported_and_not_loaded(tmp_path: Path) -> None:
+    """One key on two lines: nothing is reloaded, the clients stay, and no key is in any log."""
+    key = "aBcD" * 16
+    with recording_gateway(tmp_path) as (server, _):
+        clients = tmp_path / "gateway" / "secrets" / "clients.map"
+        clients.write_text(f'"Bearer {key}" shop;\n')
+        wait_until(lambda: replace(server, key=key).request("POST", "/predictions/a").status == 200, server)
+        workers = worker_pids(server)
+        clients.write_text(f'"Bearer {key}" shop;\n"Bearer {key}" desk;\n')
+        wait_until(lambda: "nothing is reloaded" in server.log(), server)
+        assert "clients.map, line 2: " in server.log()
+        assert replace(server, key=key).request("POST", "/predictions/a").status == 200
+        assert worker_pids(server) <= workers
+        for secret in (key, key.upper(), key.lower()):
+            assert secret not in server.log()
+        # A change of TorchServe's key is applied nevertheless, with the clients as they were.
+        (tmp_path / "key_file.json").write_text('{"inference": {"key": "newKey"}}')
+        wait_until(lambda: not worker_pids(server) <= workers, server)
+        assert replace(server, key=key).request("POST", "/predictions/a").status == 200
+
+
+def test_an_invalid_certificate_leaves_the_one_before_in_force(tmp_path: Path) -> None:
+    """And a new client is accepted nevertheless."""
+    with recording_gateway(tmp_path) as (server, _):
+        secrets, workers = tmp_path / "gateway" / "secrets", worker_pids(server)
+        (secrets / "tls.crt").write_text("no certificate")
+        wait_until(lambda: "nothing is reloaded" in server.log(), server)
+        assert worker_pids(server) <= workers
+        (secrets / "clients.map").write_text(f'"Bearer {"3" * 64}" new;\n')
+        wait_until(lambda: replace(server, key="3" * 64).request("POST", "/predictions/a").status == 200, server)
+
+
+def test_keys_are_compared_with_regard_to_case(tmp_path: Path) -> None:
+    """The scheme is not (RFC 9110)."""
+    key = "aBcD" * 16
+    with recording_gateway(tmp_path) as (server, _):
+        (tmp_path / "gateway" / "secrets" / "clients.map").write_text(f'"Bearer {key}" shop;\n')
+        wait_until(lambda: replace(server, key=key).request("POST", "/predictions/a").status == 200, server)
+        for presented in (key.lower(), key.upper(), key.swapcase(), f"{key[:-1]}d", f"{key} {key}", f" {key}"):
+            assert replace(server, key=presented).request("POST", "/predictions/a").status == 401
+        for scheme in ("bearer", "BEARER"):
+            response = server.request("POST", "/predictions/a", Authorization=f"{scheme} {key}")
+            assert response.status == 200
+        assert server.request("POST", "/predictions/a", Authorization=f"Basic {key}").status == 401
 
 
 def test_sigterm_at_any_time_stops_it(tmp_path: Path) -> None:

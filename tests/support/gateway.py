@@ -168,6 +168,12 @@ def wait_until(condition: Any, gateway: Gateway) -> None:
         time.sleep(0.05)
 
 
+def worker_pids(gateway: Gateway) -> set[int]:
+    """Return the worker processes of nginx: a reload starts others."""
+    master = int((gateway.folder / "run" / "nginx.pid").read_text())
+    return {int(pid) for pid in Path(f"/proc/{master}/task/{master}/children").read_text().split()}
+
+
 def listens(port: int) -> bool:
     """Return whether a server listens; a connection to a free local port may connect to itself."""
     try:
