@@ -29,7 +29,7 @@ from scripts.archives.fp8 import round_off, tried
 from scripts.cli.console import ScriptError
 from tests.handler.engine.test_encoder import LENGTHS, Chosen, states
 from tests.handler.engine.test_engine import FAMILIES, encodings, family
-from tests.scripts.training.test_train import train_animals
+from tests.support.animals import train_animals
 from tests.support.fake_gpu import Ahead, varlen
 from tests.support.samples import MakeModel, ask, told
 from tests.support.training import write

@@ -33,7 +33,7 @@ from scripts.readers.tables import read
 from tests.handler.engine.test_encoder import LENGTHS, Chosen
 from tests.handler.engine.test_engine import FAMILIES, family
 from tests.handler.engine.test_engine import encodings as random_encodings
-from tests.scripts.training.test_train import train_animals
+from tests.support.animals import train_animals
 from tests.support.samples import MODELS, MakeModel, ask, told
 from tests.support.training import write
 

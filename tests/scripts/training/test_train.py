@@ -25,44 +25,18 @@ from scripts.readers.formats import TABLES
 from scripts.training import splits, tasks
 from scripts.training.tasks.base import Examples
 from scripts.training.tasks.classification import LabelledText, SingleLabelClassification
+from tests.support.animals import ANIMALS, VOCABULARY, labelled, sentences
 from tests.support.training import Row, fit, fit_interrupted, refusal, tiny, weights, write
 
 pytestmark = pytest.mark.slow
 
 MODULES = [path for part in ("readers", "training") for path in sorted((ROOT / "scripts" / part).rglob("*.py"))]
 
-ANIMALS = {"cat": "purrs meows", "dog": "barks digs", "bird": "sings flies"}
-FILLER = ["the", "a", "my", "old", "small", "happy", "in", "garden", "today", "again"]
-
-
-def sentences(n: int, seed: int = 0) -> list[tuple[str, str]]:
-    """Write sentences of 3 to 9 words about an animal that is named by what it does."""
-    generator = random.Random(seed)  # noqa: S311 sentences, not secrets
-    rows = []
-    for index in range(n):
-        animal = sorted(ANIMALS)[index % len(ANIMALS)]
-        words = [generator.choice(FILLER) for _ in range(generator.randint(2, 8))]
-        words.insert(generator.randint(0, len(words)), generator.choice(ANIMALS[animal].split()))
-        rows.append((" ".join(words), animal))
-    return rows
-
 
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A random BERT of 2 layers and width 32 with a vocabulary of whole words."""
-    return tiny(tmp_path_factory.mktemp("models") / "base", [*FILLER, *" ".join(ANIMALS.values()).split()])
-
-
-def labelled(n: int, seed: int = 0) -> list[Row]:
-    """Return rows with one label each."""
-    return [{"text": text, "label": label} for text, label in sentences(n, seed)]
-
-
-def train_animals(folder: Path) -> None:
-    """Write `model`, a tiny one that tells animals by what they do, and `train.csv`, 120 sentences that it saw."""
-    base = tiny(folder / "base", [*FILLER, *" ".join(ANIMALS.values()).split()])
-    data = write(folder / "train.csv", labelled(120))
-    fit(base, folder / "model", "--train", data, "--epochs", 4)
+    return tiny(tmp_path_factory.mktemp("models") / "base", VOCABULARY)
 
 
 @pytest.fixture(scope="module")
