@@ -39,7 +39,7 @@ model=models/$name
 archive=$store/$name.mar
 
 step "1/5 set-up"
-scripts/setup.sh
+scripts/setup.sh --train
 export PATH="$PWD/.venv/bin:$PATH"
 
 step "2/5 fine-tune a BERT on $data"

