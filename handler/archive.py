@@ -1,18 +1,18 @@
-"""What rides in a .mar beside the code, and how a worker knows that it is what was packed.
+"""The files of a .mar, and the check that an unpacked archive is what was packed.
 
     MAR-INF/MANIFEST.json   written by torch-model-archiver
     bert_handler.py         the entry file, a copy of handler/bert_handler.py
     handler/                this package
     model/                  config, safetensors, tokenizer, training.json
     model-config.yaml       TorchServe's settings and the handler's
-    golden.json             questions, and their answers computed the plain way (fp32, padded)
-    golden-int8.json        their answers in int8, where the archive has weights in it
-    golden-fp8.json         their answers in fp8, where it is packed for that
+    golden.json             inputs of the self-test, and their answers by plain transformers (fp32, padded)
+    golden-int8.json        their answers in int8, if the archive has int8 weights
+    golden-fp8.json         their answers in fp8, if the archive is packed for it
     model-card.md  openapi.json
     manifest.json           SHA-256 of every file above except the first
 
-`write_manifest` is called when an archive is built, `verify` when a worker starts: every listed file must be there
-with its hash, and nothing unlisted may lie where code or weights are read from.
+`write_manifest` is called when an archive is built, `verify` when a worker starts: every listed file must exist
+with its hash, and no other file may exist in the folders from which code or weights are loaded.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from handler.protocol import JSON
 MODEL = "model"
 CODE = "handler"
 GOLDEN = "golden.json"
-GOLDEN_ROUNDED = {"int8": "golden-int8.json", "fp8": "golden-fp8.json"}  # of precisions that change answers
+GOLDEN_BY_PRECISION = {"int8": "golden-int8.json", "fp8": "golden-fp8.json"}  # precisions with answers of their own
 MANIFEST = "manifest.json"
 CARD = "model-card.md"
 OPENAPI = "openapi.json"
@@ -38,7 +38,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Manifest:
-    """What was packed."""
+    """The content of `manifest.json`."""
 
     files: dict[str, str]  # path in the archive -> SHA-256
     name: str
@@ -54,7 +54,7 @@ class Manifest:
 
 @dataclass(frozen=True)
 class Golden:
-    """Questions and the answers they had when the archive was built."""
+    """Inputs of the self-test, and their answers when the archive was built."""
 
     items: list[JSON]
     parameters: dict[str, JSON]
@@ -65,13 +65,13 @@ def write_manifest(folder: Path, name: str, version: str, task: str) -> Manifest
     """List every file of a staged archive with its hash, in `manifest.json`."""
     files = {path: sha256(folder / path) for path in _listed(folder)}
     manifest = Manifest(files, name, version, task)
-    head = {"format": FORMAT, "name": name, "version": version, "task": task, "model_hash": manifest.model_hash}
-    _write(folder / MANIFEST, {**head, "files": files})
+    header = {"format": FORMAT, "name": name, "version": version, "task": task, "model_hash": manifest.model_hash}
+    _write(folder / MANIFEST, {**header, "files": files})
     return manifest
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """Read `manifest.json` of an unpacked archive; raises ModelMismatch where there is none that can be read."""
+    """Read `manifest.json` of an unpacked archive; raises ModelMismatch if there is none, or none that can be read."""
     value = _read(folder / MANIFEST)
     if value.get("format") != FORMAT:
         raise ModelMismatch(f"{MANIFEST} has format {value.get('format')}, this handler reads {FORMAT}: pack again")
@@ -84,10 +84,10 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def verify(folder: Path) -> Manifest:
-    """Hold an unpacked archive against its manifest.
+    """Compare an unpacked archive with its manifest.
 
     Raises:
-        ModelMismatch: a file is missing or changed, or one was added to the model or the code.
+        ModelMismatch: a file is missing or changed, or was added to the model or the code.
     """
     manifest = read_manifest(folder)
     for path, digest in manifest.files.items():
@@ -96,7 +96,7 @@ def verify(folder: Path) -> Manifest:
         if sha256(folder / path) != digest:
             raise ModelMismatch(f"{path} is not the file that was packed (SHA-256 differs): pack again")
     unlisted = [path for path in _listed(folder) if path not in manifest.files]
-    # The root is on PYTHONPATH too: a module there would be imported before the library of its name.
+    # The root is on the import path too: a module there would be imported instead of the library of its name.
     added = [path for path in unlisted if path.startswith((f"{MODEL}/", f"{CODE}/")) or path.endswith((".py", ".so"))]
     if added:
         raise ModelMismatch(f"{added[0]} was not in the archive when it was packed: pack again")
@@ -104,8 +104,8 @@ def verify(folder: Path) -> Manifest:
 
 
 def golden_name(precision: str) -> str:
-    """Name the file of golden answers that a precision is held against."""
-    return GOLDEN_ROUNDED.get(precision, GOLDEN)
+    """Return the name of the file with the golden answers of a precision."""
+    return GOLDEN_BY_PRECISION.get(precision, GOLDEN)
 
 
 def write_golden(folder: Path, golden: Golden, name: str = GOLDEN) -> None:
@@ -114,7 +114,7 @@ def write_golden(folder: Path, golden: Golden, name: str = GOLDEN) -> None:
 
 
 def read_golden(folder: Path, name: str = GOLDEN) -> Golden:
-    """Read golden answers; raises ModelMismatch where they cannot be read."""
+    """Read golden answers; raises ModelMismatch if they cannot be read."""
     value = _read(folder / name)
     try:
         golden = Golden(value["items"], value["parameters"], value["answers"])

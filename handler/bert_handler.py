@@ -1,8 +1,8 @@
-"""The door: TorchServe context in, bytes and status out.
+"""TorchServe's entry point: TorchServe's batch and context -> bytes, status and headers of every row.
 
 TorchServe imports this file by name from the root of an archive, looks for exactly one class and calls `initialize`
-and `handle`. No other module of the package knows TorchServe. Nothing here prints or logs the text of a user:
-TorchServe obeys some lines of a worker's output.
+and `handle`. No other module of the package imports `ts`. Nothing here prints or logs the text of a user:
+TorchServe interprets some lines of a worker's output as commands.
 """
 
 from __future__ import annotations
@@ -21,20 +21,22 @@ from ts.metrics.metric_type_enum import MetricTypes
 import handler
 from handler import protocol
 from handler.config import ModelConfig
+from handler.description import describe
 from handler.engine.device import place
 from handler.errors import ConfigError
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import Body
 from handler.request_state import BatchContext, Request, Response
 from handler.telemetry import BatchReport
 
-PATIENCE = 0.7  # of responseTimeout, after which TorchServe kills the worker; one more forward pass must fit in
-LAST_WORDS_S = 1.0  # from the loss of the device to the end of the worker
+DEADLINE_FRACTION = 0.7  # of responseTimeout, after which TorchServe kills the worker; leaves time for a forward pass
+SHUTDOWN_GRACE_S = 1.0  # from the failure of the device to the end of the worker, in which answers are sent
 FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 class BertHandler:
-    """What TorchServe calls. A batch of requests goes through `preprocess`, `inference` and `postprocess`."""
+    """The class that TorchServe calls. A batch goes through `preprocess`, `inference` and `postprocess`."""
 
     predictor: Predictor
     context: Any
@@ -49,41 +51,42 @@ class BertHandler:
         config = ModelConfig.from_mapping(context.model_yaml_config)
         device = place(context.system_properties.get("gpu_id"), config.handler, config.frontend.minWorkers or 1)
         version = str(context.manifest["model"].get("modelVersion", "1.0"))
-        name, patience = str(context.model_name), PATIENCE * (config.frontend.responseTimeout or 120)
-        self.predictor = Predictor.load(folder, config.handler, device, name=name, version=version, patience_s=patience)
+        timeout_s = DEADLINE_FRACTION * (config.frontend.responseTimeout or 120)
+        name = str(context.model_name)
+        self.predictor = load_predictor(folder, config.handler, device, name=name, version=version, timeout_s=timeout_s)
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
-        """Answer one TorchServe batch: as many answers as rows, each with its own status and headers."""
+        """Answer one TorchServe batch: one answer for each row, with its own status and headers."""
         self.context = context
         if len(data) == 1 and not data[0] and _is_describe(_headers(context, 0)):
             context.set_response_content_type(0, "application/json")
-            return [protocol.serialize_value(self.predictor.describe())]
+            return [protocol.serialize_value(describe(self.predictor))]
         return self.postprocess(self.inference(self.preprocess(data)))
 
     def preprocess(self, data: Sequence[Mapping[str, Any]]) -> BatchContext:
-        """Read, parse and encode every row."""
-        return self.predictor.read([self._request(index, row) for index, row in enumerate(data)])
+        """Parse and encode every row."""
+        return self.predictor.preprocess([self._request(index, row) for index, row in enumerate(data)])
 
-    def inference(self, work: BatchContext) -> BatchContext:
-        """Compute the values of every encoding of the batch."""
-        self.predictor.run(work)
-        return work
+    def inference(self, batch: BatchContext) -> BatchContext:
+        """Compute the output of every encoding of the batch."""
+        self.predictor.inference(batch)
+        return batch
 
-    def postprocess(self, work: BatchContext) -> list[bytes]:
-        """Decode and write every answer, and report what the batch cost."""
-        replies = self.predictor.write(work)
-        for index, reply in enumerate(replies):
-            self._respond(index, reply)
-        self._measure(work.report)
+    def postprocess(self, batch: BatchContext) -> list[bytes]:
+        """Decode and serialize every answer, and report the measurements of the batch."""
+        responses = self.predictor.postprocess(batch)
+        for index, response in enumerate(responses):
+            self._respond(index, response)
+        self._measure(batch.report)
         if self.predictor.engine.device_failed:
-            # TorchServe starts another worker; these answers, and those of batches already on their way, leave first.
-            threading.Timer(LAST_WORDS_S, os._exit, (1,)).start()
-        return [reply.content for reply in replies]
+            # TorchServe starts another worker; the answers of this batch and of the next ones are sent before.
+            threading.Timer(SHUTDOWN_GRACE_S, os._exit, (1,)).start()
+        return [response.content for response in responses]
 
     def _request(self, index: int, row: Mapping[str, Any]) -> Request:
         headers = _headers(self.context, index)
         content_type = headers.get("content-type", "")
-        # TorchServe puts `explain` on every HTTP prediction and `url_path` on those of its own routes.
+        # TorchServe sets `explain` on every HTTP prediction, and `url_path` on those of its own routes.
         kserve = "explain" in headers and "url_path" not in headers
         is_form = content_type.lower().startswith(FORMS)
         field = next((name for name in (("data",) if is_form else ("body", "data")) if name in row), None)
@@ -91,7 +94,7 @@ class BertHandler:
             part = self.context.get_all_request_header(index).get(field)
             content_type = part.get("content-type") or "" if isinstance(part, dict) else ""
         elif kserve and not content_type:
-            content_type = "application/json"  # tritonclient names no type
+            content_type = "application/json"  # tritonclient sends no Content-Type
         json_length = headers.get("inference-header-content-length", "")
         body = Body(
             content=_content(row.get(field) if field else None),
@@ -109,34 +112,34 @@ class BertHandler:
             id=headers.get("x-request-id"),
         )
 
-    def _respond(self, index: int, reply: Response) -> None:
-        self.context.set_response_status(reply.status, reply.phrase, index)
+    def _respond(self, index: int, response: Response) -> None:
+        self.context.set_response_status(response.status, response.phrase, index)
         self.context.set_response_content_type(index, "application/json")
-        for name, value in reply.headers.items():
+        for name, value in response.headers.items():
             self.context.set_response_header(index, name, value)
 
     def _measure(self, report: BatchReport) -> None:
-        for measured in report.measurements():
-            with contextlib.suppress(Exception):  # a metrics file without our names must not cost an answer
-                metric = self.context.metrics.get_metric(measured.name, MetricTypes(measured.kind))
-                metric.add_or_update(measured.value, [self.predictor.model.name, *measured.labels])
+        for measurement in report.measurements():
+            with contextlib.suppress(Exception):  # a metrics file without these metrics must not fail an answer
+                metric = self.context.metrics.get_metric(measurement.name, MetricTypes(measurement.kind))
+                metric.add_or_update(measurement.value, [self.predictor.model.name, *measurement.labels])
 
 
 def _headers(context: Any, index: int) -> dict[str, str]:
-    """Return the headers of one row by lower-case name; TorchServe mixes form fields in, which are no strings."""
-    headers = context.get_all_request_header(index)
-    given = {name.lower(): value for name, value in headers.items() if isinstance(value, str)}
-    # What TorchServe sets is in lower case, and a client's header in other capitals does not speak for it.
-    return given | {name: value for name, value in headers.items() if isinstance(value, str) and name in given}
+    """Return the headers of one row by lower-case name, without TorchServe's form fields, which are not strings."""
+    headers = {name: value for name, value in context.get_all_request_header(index).items() if isinstance(value, str)}
+    by_lower_case = {name.lower(): value for name, value in headers.items()}
+    # TorchServe's own headers are in lower case: a client's header in other capitals must not override one.
+    return by_lower_case | {name: value for name, value in headers.items() if name in by_lower_case}
 
 
 def _is_describe(headers: Mapping[str, str]) -> bool:
-    """Tell TorchServe's own question from a client's header on a prediction, where TorchServe puts `explain`."""
+    """Tell TorchServe's request for a description from a prediction with that header, which has `explain` too."""
     return headers.get("describe") == "True" and "explain" not in headers
 
 
 def _content(value: Any) -> bytes | None:
-    """Return a body's bytes; what TorchServe decoded (decode_input_request=true) is no longer what was sent."""
+    """Return the bytes of a body; None if TorchServe decoded it to another type."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
     return bytes(value) if isinstance(value, bytes | bytearray) else None
@@ -151,15 +154,15 @@ def _milliseconds(header: str | None) -> float | None:
 
 
 def _log_to_standard_error() -> None:
-    """Send this package's warnings where TorchServe takes them for warnings; standard output is its protocol."""
-    ours = logging.getLogger("handler")
-    if not ours.handlers:
-        ours.addHandler(logging.StreamHandler())
-        ours.setLevel(logging.WARNING)
+    """Log this package's warnings to standard error, which TorchServe logs as warnings; it parses standard output."""
+    package_logger = logging.getLogger("handler")
+    if not package_logger.handlers:
+        package_logger.addHandler(logging.StreamHandler())
+        package_logger.setLevel(logging.WARNING)
 
 
 def _refuse_other_code(folder: Path) -> None:
-    """Refuse to serve with a `handler` package from elsewhere: TorchServe puts PYTHONPATH before the archive."""
+    """Refuse a `handler` package that is not the archive's: TorchServe puts PYTHONPATH before the archive."""
     imported = Path(handler.__file__ or "").resolve().parent
     if imported != (folder / "handler").resolve():
         raise ConfigError(

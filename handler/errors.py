@@ -1,4 +1,4 @@
-"""Everything that can go wrong, and who has to act.
+"""Every error of this package, and who has to act.
 
 ServingError
 ├── StartupError (RuntimeError)   the operator acts: the worker must not become ready
@@ -11,20 +11,26 @@ ServingError
     ├── InputTooLong          413
     ├── UnsupportedMediaType  415
     ├── InvalidInput          422
-    ├── InternalError         503 we act: an unexpected failure, for the affected rows only
-    ├── Overloaded            503 more work in one batch than a worker may take time for
+    ├── InternalError         503 the maintainer acts: an unexpected failure, for the affected rows only
+    ├── Overloaded            503 more computation in one batch than the time limit of a worker allows
     ├── Expired               504
-    ├── OutOfMemory           507 we act: even a batch of one did not fit
-    └── DeviceLost            507 we act: the GPU failed, and this worker ends so that another takes its place
+    ├── OutOfMemory           507 the operator acts: even a batch of one did not fit
+    └── DeviceLost            507 the operator acts: the GPU failed, and TorchServe replaces this worker
 
 A message names the field, what came and what is accepted, never the text of a user.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import ClassVar
+from typing import ClassVar, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 class ServingError(Exception):
@@ -32,7 +38,7 @@ class ServingError(Exception):
 
 
 class StartupError(ServingError, RuntimeError):
-    """The worker cannot serve. A RuntimeError, because TorchServe's loader reports only those (and MemoryError)."""
+    """The worker cannot serve. A RuntimeError, because TorchServe's loader reports only that and MemoryError."""
 
 
 class ConfigError(StartupError):
@@ -48,13 +54,13 @@ class GoldenMismatch(StartupError):
 
 
 class RequestError(ServingError):
-    """One request cannot be answered; its neighbours can."""
+    """One request cannot be answered; the others of its batch can."""
 
     status: ClassVar[int]
 
     @property
     def type(self) -> str:
-        """The name of the error on the wire."""
+        """The name of the error in a response."""
         return type(self).__name__
 
     @property
@@ -64,19 +70,19 @@ class RequestError(ServingError):
 
 
 class MalformedBody(RequestError):
-    """The bytes are not what their type says: not JSON, not UTF-8, empty."""
+    """The bytes are not what their content type says: not JSON, not UTF-8, or empty."""
 
     status = 400
 
 
 class UnknownOperation(RequestError):
-    """The path asks for a use that this model does not have."""
+    """The path names an operation that this model does not have."""
 
     status = 404
 
 
 class InputTooLong(RequestError):
-    """Too many texts, too many characters, or too many tokens where nothing may be cut."""
+    """Too many texts, too many characters, or too many tokens where no text may be truncated."""
 
     status = 413
 
@@ -88,7 +94,7 @@ class UnsupportedMediaType(RequestError):
 
 
 class InvalidInput(RequestError):
-    """Well-formed, but not a question that the task answers."""
+    """Well-formed, but not an input of the task."""
 
     status = 422
 
@@ -100,31 +106,31 @@ class InternalError(RequestError):
 
 
 class Overloaded(RequestError):
-    """The batch took so long that this part of it was not begun; fewer or shorter texts at once will do."""
+    """The time limit of the batch passed before this request was computed; fewer or shorter texts at once fit in it."""
 
     status = 503
 
 
 class Expired(RequestError):
-    """The client's deadline had passed before the work began."""
+    """The client's deadline had passed before the request was parsed."""
 
     status = 504
 
 
 class OutOfMemory(RequestError):
-    """Even alone this request did not fit into memory."""
+    """This request does not fit into memory, even in a batch of its own."""
 
     status = 507
 
 
 class DeviceLost(RequestError):
-    """The device failed in a way that this process cannot mend; another worker will answer."""
+    """The device failed for the rest of this process; the worker that replaces it can answer."""
 
     status = 507
 
 
 def merge(errors: Mapping[int, RequestError]) -> RequestError:
-    """Return one error that names every bad index of a list; its class is that of the first.
+    """Return one error that names the index of every bad item of a list; its class is that of the first.
 
     >>> str(merge({0: InvalidInput("text is empty"), 3: InvalidInput("text is null")}))
     'item 0: text is empty; item 3: text is null'
@@ -135,8 +141,31 @@ def merge(errors: Mapping[int, RequestError]) -> RequestError:
     return type(errors[indices[0]])(shown + more)
 
 
+def attempt(step: str, function: Callable[P, T], *arguments: P.args, **keyword_arguments: P.kwargs) -> T | RequestError:
+    """Return the result of a function, or the error of the request it was called for.
+
+    Args:
+        step: for the message, e.g. "reading".
+    """
+    try:
+        return function(*arguments, **keyword_arguments)
+    except RequestError as error:
+        return error
+    except Exception as error:  # noqa: BLE001 - an unexpected failure of one request must not fail its batch
+        return unexpected(step, error)
+
+
+def unexpected(step: str, error: Exception) -> InternalError:
+    """Log an unexpected exception and return the error of its request; both name its type only.
+
+    The message of an exception may contain a user's text.
+    """
+    logger.error("unexpected %s while %s a request", type(error).__name__, step)
+    return InternalError(f"unexpected {type(error).__name__} while {step} this request")
+
+
 def _ranges(indices: Sequence[int]) -> str:
-    """Write ascending numbers shortly.
+    """Format ascending numbers as ranges.
 
     >>> _ranges([20, 21, 22, 30])
     '20-22, 30'

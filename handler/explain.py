@@ -1,9 +1,9 @@
-"""Why an answer: attributions of words, by integrated gradients.
+"""Explanations of answers: attributions of words, by integrated gradients.
 
-A score of the model is followed from a baseline, the same sequence with padding tokens in the place of its words, along
-a straight line of embeddings to the text; the gradients on the way add up to what each token contributes (Sundararajan,
-Taly, Yan 2017, "Axiomatic Attribution for Deep Networks"; computed by captum). Attributions are in units of the score:
-together they are the score of the text minus that of the baseline, but for the error of the sum, `convergence_delta`.
+The gradients of a score are integrated along a straight line of embeddings, from a baseline (the same sequence with
+padding tokens instead of its words) to the text; the integral is the contribution of each token (Sundararajan, Taly,
+Yan 2017, "Axiomatic Attribution for Deep Networks"; computed by captum). Attributions are in units of the score: their
+sum is the score of the text minus that of the baseline, up to the error of the sum, `convergence_delta`.
 """
 
 from __future__ import annotations
@@ -27,34 +27,37 @@ from handler.tasks.parameters import AnyValue, Integer, Parameter
 
 logger = logging.getLogger(__name__)
 
+MAX_STEPS = 256
+RTOL = 0.02  # of the score's difference from the baseline: beyond it the steps are doubled
+MIN_DIFFERENCE = 0.5  # of the score from the baseline, that the error is compared with at least
+
 PARAMETERS: dict[str, Parameter] = {
     "target": AnyValue(about="what to explain; by default the answer"),
-    "n_steps": Integer(default=32, least=1, most=256, about="points between baseline and text, at first"),
+    "n_steps": Integer(default=32, least=1, most=MAX_STEPS, about="points between baseline and text, at first"),
     "top_words": Integer(about="only so many words, those that matter most"),
 }
-TOLERANCE = 0.02  # of the score's way from the baseline, and of 1: beyond it the steps are doubled
-MOST_STEPS = 256
 
 
 @dataclass(frozen=True)
 class Attribution:
-    """One score of one window, and what each token contributes to it."""
+    """One score of one sequence, and the contribution of each token to it."""
 
-    aim: AttributionTarget
-    window: SequenceOutput
+    target: AttributionTarget
+    sequence: SequenceOutput
     score: float
     baseline_score: float
-    tokens: list[float]  # one of each token of the window
+    tokens: list[float]  # one contribution for each token of the sequence
     n_steps: int
 
     @property
     def convergence_delta(self) -> float:
-        """The error of the sum: what the tokens contribute, less the way of the score."""
+        """The error of the sum: the contributions of the tokens minus the score's difference from the baseline."""
         return sum(self.tokens) - (self.score - self.baseline_score)
 
-    def within(self, tolerance: float) -> bool:
-        """Tell whether the error of the sum is a small part of the way, or of 1 where there is hardly any way."""
-        return abs(self.convergence_delta) <= tolerance * max(abs(self.score - self.baseline_score), 0.5)
+    @property
+    def converged(self) -> bool:
+        """Whether the error of the sum is small beside the score's difference from the baseline."""
+        return abs(self.convergence_delta) <= RTOL * max(abs(self.score - self.baseline_score), MIN_DIFFERENCE)
 
 
 class Explainer:
@@ -67,54 +70,58 @@ class Explainer:
         self,
         task: Task,
         query: Query,
-        windows: Sequence[SequenceOutput],
-        wanted: dict[str, Any],
+        sequences: Sequence[SequenceOutput],
+        options: dict[str, Any],
         deadline: float = math.inf,
     ) -> list[Attribution] | RequestError:
-        """Attribute the scores of a target, given the windows of a query that were computed.
+        """Attribute the scores of a target, given the computed sequences of a query.
 
         Args:
-            wanted: a value of each of `PARAMETERS`.
+            options: a value of each of `PARAMETERS`.
             deadline: on the clock of `time.monotonic`, after which no further step is begun.
         """
         try:
-            aims = task.attribution_targets(query, windows, wanted["target"])
-            return [self._settle(task, aim, windows[aim.window], wanted["n_steps"], deadline) for aim in aims]
+            targets = task.attribution_targets(query, sequences, options["target"])
+            return [
+                self._converge(task, target, sequences[target.window], options["n_steps"], deadline)
+                for target in targets
+            ]
         except RequestError as error:
             return error
         except torch.AcceleratorError:
             return self.engine.mark_device_failed()
-        except Exception as error:  # noqa: BLE001 - one explanation must not take the batch along
-            # The message of an exception may hold a user's text: only its type is told.
+        except Exception as error:  # noqa: BLE001 - a failed explanation must not fail the batch
+            # The message of an exception may contain a user's text: only its type is logged.
             if is_out_of_memory(error):
                 return OutOfMemory("not enough memory to explain this text")
             logger.error("unexpected %s while explaining", type(error).__name__)
             return InternalError(f"unexpected {type(error).__name__} while explaining")
 
-    def _settle(
-        self, task: Task, aim: AttributionTarget, window: SequenceOutput, n_steps: int, deadline: float
+    def _converge(
+        self, task: Task, target: AttributionTarget, sequence: SequenceOutput, n_steps: int, deadline: float
     ) -> Attribution:
-        """Double the steps until the sum is right, or there are too many."""
-        found = self._attribute(task, aim, window, n_steps, deadline)
-        while not found.within(TOLERANCE) and found.n_steps * 2 <= MOST_STEPS:
-            found = self._attribute(task, aim, window, found.n_steps * 2, deadline)
-        return found
+        """Double the steps until the attribution has converged, up to `MAX_STEPS`."""
+        attribution = self._attribute(task, target, sequence, n_steps, deadline)
+        while not attribution.converged and attribution.n_steps * 2 <= MAX_STEPS:
+            attribution = self._attribute(task, target, sequence, attribution.n_steps * 2, deadline)
+        return attribution
 
     def _attribute(
-        self, task: Task, aim: AttributionTarget, window: SequenceOutput, n_steps: int, deadline: float
+        self, task: Task, target: AttributionTarget, sequence: SequenceOutput, n_steps: int, deadline: float
     ) -> Attribution:
-        from captum.attr import IntegratedGradients  # type: ignore[import-untyped]  # takes a second, and memory: only for those who ask
+        # Imported here because it takes a second and memory.
+        from captum.attr import IntegratedGradients  # type: ignore[import-untyped]
 
-        encoding = window.encoding
+        encoding = sequence.encoding
         text, baseline = self._embeddings(encoding)
 
         def score(embeddings: Tensor) -> Tensor:
-            """Return the score (n,) of n variants (n, tokens, width)."""
+            """Return the score (n,) of n embedded sequences (n, tokens, hidden)."""
             if time.monotonic() > deadline:
                 raise Overloaded("not enough time to explain this in one batch: ask for fewer or shorter texts at once")
             batch = self.engine.build_batch(task, [encoding] * len(embeddings))
             shaped = embeddings.reshape(*batch.input_ids.shape, -1)
-            return aim.score(self.engine.call(task, batch, shaped), batch).float()
+            return target.score(self.engine.call(task, batch, shaped), batch).float()
 
         with torch.no_grad():
             end, start = score(torch.stack([text, baseline])).tolist()
@@ -122,62 +129,67 @@ class Explainer:
             text.unsqueeze(0),
             baseline.unsqueeze(0),
             n_steps=n_steps,
-            # A step back needs the states of every layer: a quarter of the tokens of a forward pass at once.
+            # A backward pass keeps the activations of every layer: a quarter of the tokens of a forward pass at once.
             internal_batch_size=max(1, self.engine.max_batch_tokens // 4 // len(encoding)),
         )
         tokens = contributions[0].sum(-1).tolist()
-        return Attribution(aim, window, end, start, tokens, n_steps)
+        return Attribution(target, sequence, end, start, tokens, n_steps)
 
     @torch.no_grad()
     def _embeddings(self, encoding: Encoding) -> tuple[Tensor, Tensor]:
-        """Return the embeddings (tokens, width) of a text, and those of padding between its special tokens."""
-        own = encoding.spans.sequence_ids if encoding.spans else [None] * len(encoding)
+        """Return the embeddings (tokens, hidden) of a sequence, and of padding between its special tokens."""
+        sequence_ids = encoding.spans.sequence_ids if encoding.spans else [None] * len(encoding)
         padded = [
-            token if owner is None else self.engine.pad_id for token, owner in zip(encoding.ids, own, strict=True)
+            token if sequence_id is None else self.engine.pad_id
+            for token, sequence_id in zip(encoding.ids, sequence_ids, strict=True)
         ]
-        table: Any = self.engine.model.get_input_embeddings()
-        both = table(torch.tensor([encoding.ids, padded], device=self.engine.device)).float()
-        return both[0], both[1]
+        embed: Any = self.engine.model.get_input_embeddings()
+        embeddings = embed(torch.tensor([encoding.ids, padded], device=self.engine.device)).float()
+        return embeddings[0], embeddings[1]
 
 
-def write(task: Task, query: Query, answer: JSON, found: Sequence[Attribution], top_words: int | None) -> JSON:
-    """Put attributions into one JSON value: that of the only score, or the answer and those of each of its scores."""
-    written = {one.aim.label: _write(task, query, one, top_words) for one in found}
-    return next(iter(written.values())) if len(written) == 1 else {"answer": answer, **written}
+def to_json(task: Task, query: Query, answer: JSON, attributions: Sequence[Attribution], top_words: int | None) -> JSON:
+    """Return an explanation: of the only score, or of each score beside the answer."""
+    by_label = {
+        attribution.target.label: _attribution_to_json(task, query, attribution, top_words)
+        for attribution in attributions
+    }
+    return next(iter(by_label.values())) if len(by_label) == 1 else {"answer": answer, **by_label}
 
 
-def _write(task: Task, query: Query, one: Attribution, top_words: int | None) -> JSON:
-    words = _words(task, query, one)
+def _attribution_to_json(task: Task, query: Query, attribution: Attribution, top_words: int | None) -> JSON:
+    words = _words(task, query, attribution)
     if top_words is not None:
-        heaviest = sorted(range(len(words)), key=lambda index: -abs(words[index]["attribution"]))[:top_words]
-        words = [words[index] for index in sorted(heaviest)]
+        ranking = sorted(range(len(words)), key=lambda index: -abs(words[index]["attribution"]))
+        words = [words[index] for index in sorted(ranking[:top_words])]
     return {
-        "label": one.aim.label,
-        "score": one.score,
-        "baseline_score": one.baseline_score,
+        "label": attribution.target.label,
+        "score": attribution.score,
+        "baseline_score": attribution.baseline_score,
         "words": words,
-        "convergence_delta": one.convergence_delta,
-        "n_steps": one.n_steps,
+        "convergence_delta": attribution.convergence_delta,
+        "n_steps": attribution.n_steps,
     }
 
 
-def _words(task: Task, query: Query, one: Attribution) -> list[dict[str, JSON]]:
-    """Add up the tokens of each word; a word is what the tokenizer takes for one, at its place in the text."""
-    spans, texts = one.window.encoding.spans, query.texts[one.window.text_index]
+def _words(task: Task, query: Query, attribution: Attribution) -> list[dict[str, JSON]]:
+    """Sum the contributions of the tokens of each word, as the tokenizer divides the text into words."""
+    spans, texts = attribution.sequence.encoding.spans, query.texts[attribution.sequence.text_index]
     if spans is None:
         return []
-    words: dict[tuple[int, int], list[int]] = {}
-    for place, (owner, word) in enumerate(zip(spans.sequence_ids, spans.word_ids, strict=True)):
-        if owner is not None:
-            words.setdefault((owner, -1 - place if word is None else word), []).append(place)
-    found = []
-    for (owner, _), places in words.items():
-        start, end = _extent(spans.offsets[place] for place in places)
-        told: dict[str, JSON] = {"word": (texts[owner] or "")[start:end], "start": start, "end": end}
+    tokens_of_word: dict[tuple[int, int], list[int]] = {}
+    for token, (sequence_id, word_id) in enumerate(zip(spans.sequence_ids, spans.word_ids, strict=True)):
+        if sequence_id is not None:
+            key = (sequence_id, -1 - token if word_id is None else word_id)  # a token in no word is one by itself
+            tokens_of_word.setdefault(key, []).append(token)
+    words = []
+    for (sequence_id, _), tokens in tokens_of_word.items():
+        start, end = _extent(spans.offsets[token] for token in tokens)
+        word: dict[str, JSON] = {"word": (texts[sequence_id] or "")[start:end], "start": start, "end": end}
         if texts[1] is not None:
-            told["field"] = task.fields[owner]
-        found.append({**told, "attribution": sum(one.tokens[place] for place in places)})
-    return found
+            word["field"] = task.fields[sequence_id]
+        words.append({**word, "attribution": sum(attribution.tokens[token] for token in tokens)})
+    return words
 
 
 def _extent(offsets: Iterable[tuple[int, int]]) -> tuple[int, int]:

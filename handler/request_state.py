@@ -1,13 +1,15 @@
-"""The state of a batch of requests: each request, its items on their way to answers or errors, the response.
+"""The state of a batch of requests: each request, its items, and its response.
 
-Everything here is data with the rules that keep it consistent; `predictor` is the pipeline that works on it.
+Everything here is data with the rules that keep it consistent. An error is stored where it happens: of an item in
+`ItemState.error`, of a whole request in `RequestState.failure`. `RequestState.error` propagates them: it is the one
+place that decides whether an item's error refuses its request.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from handler.errors import RequestError, merge
 from handler.explain import Attribution
@@ -19,19 +21,19 @@ from handler.telemetry import BatchReport
 
 @dataclass(frozen=True)
 class Request:
-    """One row of a TorchServe batch, or one question from the command line."""
+    """One row of a TorchServe batch, or one request from the command line."""
 
     body: Body
     operation: str = ""
     explain: bool = False
-    kserve: bool = False  # came over one of KServe's routes, whose errors have their own shape
+    kserve: bool = False  # sent to one of KServe's routes, whose errors have a shape of their own
     deadline_ms: float | None = None  # since the epoch
-    id: str | None = None  # the client's own
+    id: str | None = None  # the client's x-request-id
 
 
 @dataclass(frozen=True)
 class Response:
-    """What one request gets back."""
+    """What one request is answered with."""
 
     content: bytes
     status: int = 200
@@ -41,59 +43,86 @@ class Response:
 
 @dataclass
 class ItemState:
-    """One question of a request on its way to an answer, or to an error."""
+    """One item of a request: its query, what was computed for it, or the error that stopped it."""
 
     query: Query | None = None
-    sequences: list[tuple[int, Encoding]] = field(default_factory=list)  # each with the text of the query that it shows
-    values: list[Output] = field(default_factory=list)  # of each sequence
-    wanted: dict[str, Any] | None = None  # the parameters of an explanation, if one is asked for
+    sequences: list[tuple[int, Encoding]] = field(default_factory=list)  # index of the query's text, and its encoding
+    outputs: list[Output] = field(default_factory=list)  # one for each sequence
+    explain_options: dict[str, Any] | None = None  # a value of each of explain.PARAMETERS; None: no explanation
     attributions: list[Attribution] = field(default_factory=list)
     error: RequestError | None = None
 
-    def windows(self) -> list[SequenceOutput]:
-        """Return what was computed."""
-        pairs = zip(self.sequences, self.values, strict=True)
-        return [SequenceOutput(text, encoding, values) for (text, encoding), values in pairs]
+    def sequence_outputs(self) -> list[SequenceOutput]:
+        """Return every sequence with its output."""
+        pairs = zip(self.sequences, self.outputs, strict=True)
+        return [SequenceOutput(text, encoding, output) for (text, encoding), output in pairs]
 
 
 @dataclass
 class RequestState:
-    """One request on its way."""
+    """One request, the task that answers it, and the state of its items."""
 
     request: Request
     task: Task
-    question: ParsedBody | None = None
+    body: ParsedBody | None = None
     items: list[ItemState] = field(default_factory=list)
-    error: RequestError | None = None
+    failure: RequestError | None = None  # of the request as a whole
 
-    def settle(self) -> None:
-        """Turn errors of items into one of the whole request, unless the client wants them reported one by one."""
-        errors = {index: item.error for index, item in enumerate(self.items) if item.error}
-        if errors and self.question and not (self.question.many and self.question.on_error == "report"):
-            self.error = merge(errors) if self.question.many else errors[0]
-            self.items = []
+    @property
+    def error(self) -> RequestError | None:
+        """The error that refuses the whole request: its own, else those of its items, merged if it has a list."""
+        if self.failure or not self.body:
+            return self.failure
+        errors = self._refusing_errors()
+        if not errors:
+            return None
+        return merge(errors) if self.body.many else errors[0]
 
     def headers(self) -> dict[str, str]:
-        """Headers of this request's own answer: its tokens, and the client's id where that can stand in a header."""
-        encodings = [encoding for item in self.items for _, encoding in item.sequences]
-        told = {"x-request-tokens": str(sum(map(len, encodings)))} if encodings else {}
+        """Return the headers of this request alone: its tokens, and the client's id if it is safe in a header."""
+        items = [] if self._refusing_errors() else self.items
+        encodings = [encoding for item in items for _, encoding in item.sequences]
+        headers = {"x-request-tokens": str(sum(map(len, encodings)))} if encodings else {}
         if truncated := sum(encoding.n_truncated for encoding in encodings):
-            told["x-truncated-tokens"] = str(truncated)
-        name = self.request.id
-        if name and name.isascii() and name.isprintable():
-            told["x-client-request-id"] = name[:128]
-        return told
+            headers["x-truncated-tokens"] = str(truncated)
+        request_id = self.request.id
+        if request_id and request_id.isascii() and request_id.isprintable():
+            headers["x-client-request-id"] = request_id[:128]
+        return headers
+
+    def _refusing_errors(self) -> dict[int, RequestError]:
+        """Return the errors of items by their index, unless the client has them reported one by one."""
+        if self.body and self.body.many and self.body.on_error == "report":
+            return {}
+        return {index: item.error for index, item in enumerate(self.items) if item.error}
+
+
+class PendingItem(NamedTuple):
+    """An item that can still be answered."""
+
+    task: Task
+    query: Query
+    state: ItemState
 
 
 @dataclass
 class BatchContext:
-    """One batch of requests on its way, and what it cost."""
+    """One batch of requests, and what it cost."""
 
-    jobs: list[RequestState]
-    deadline: float = math.inf  # on the clock of time.monotonic, for beginning further computation
+    requests: list[RequestState]
+    deadline: float = math.inf  # on the clock of time.monotonic; no further computation is begun after it
     report: BatchReport = field(default_factory=BatchReport)
 
-    def items(self) -> list[tuple[Task, Query, ItemState]]:
-        """List what can still be answered, and for what it is."""
-        items = ((job.task, item.query, item) for job in self.jobs for item in job.items if not item.error)
-        return [(task, query, item) for task, query, item in items if query]
+    def pending(self) -> list[PendingItem]:
+        """List the items without an error, of the requests without one."""
+        return [
+            PendingItem(request.task, item.query, item)
+            for request in self.requests
+            if not request.error
+            for item in request.items
+            if item.query and not item.error
+        ]
+
+    def encodings(self) -> list[Encoding]:
+        """List the encodings of all pending items."""
+        return [encoding for item in self.pending() for _, encoding in item.state.sequences]

@@ -1,19 +1,21 @@
-"""What is counted and timed: headers of an answer, and measurements for TorchServe's metrics.
+"""Counts and times of one batch: as response headers, and as measurements for TorchServe's metrics.
 
-The names are declared in metrics.yaml; TorchServe drops what is not declared there. Nothing here holds a text.
+The names are declared in metrics.yaml; TorchServe drops a metric that is not declared there. Nothing here holds a text.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from handler.sequences import Encoding
+
 
 class Measurement(NamedTuple):
-    """One value of one metric; seconds, bytes or counts."""
+    """One value of one metric, in seconds, bytes or counts."""
 
     name: str
     kind: Literal["counter", "gauge", "histogram"]
@@ -23,24 +25,32 @@ class Measurement(NamedTuple):
 
 @dataclass
 class BatchReport:
-    """Numbers of one TorchServe batch."""
+    """Counts and times of one TorchServe batch."""
 
-    n_texts: int = 0
+    n_texts: int = 0  # encodings
     n_tokens: int = 0
-    n_truncated: int = 0
+    n_truncated: int = 0  # tokens cut off
     tokenize_s: float = 0.0
     inference_s: float = 0.0
     explain_s: float = 0.0
-    n_unknown: int = 0  # tokens that the vocabulary does not have
-    labels: Counter[str] = field(default_factory=Counter)  # the first label of an answer -> answers
+    n_unknown: int = 0  # tokens that are the vocabulary's unknown token
+    labels: Counter[str] = field(default_factory=Counter)  # first label of an answer -> number of answers
     score_sum: float = 0.0  # of those first labels
-    refused: Counter[str] = field(default_factory=Counter)  # type of error -> requests
-    device: str = ""  # that keeps count of the two below, by its number
-    device_s: float = 0.0  # that it computed
-    device_bytes: int = 0  # of its memory in use
+    refused: Counter[str] = field(default_factory=Counter)  # type of error -> number of requests
+    device: str = ""  # index of the GPU that the next two belong to; empty: none
+    device_s: float = 0.0  # seconds that it computed
+    device_bytes: int = 0  # bytes of its memory in use
+
+    def count_tokens(self, encodings: Sequence[Encoding], unknown_id: int | None) -> None:
+        """Count the encodings of the batch and their tokens; `unknown_id` is None if every token is known."""
+        self.n_texts = len(encodings)
+        self.n_tokens = sum(map(len, encodings))
+        self.n_truncated = sum(encoding.n_truncated for encoding in encodings)
+        if unknown_id is not None:
+            self.n_unknown = sum(encoding.ids.count(unknown_id) for encoding in encodings)
 
     def headers(self) -> dict[str, str]:
-        """Headers that every answer of the batch carries."""
+        """Return the headers that every response of the batch has."""
         return {
             "x-batch-texts": str(self.n_texts),
             "x-batch-tokens": str(self.n_tokens),
@@ -49,7 +59,7 @@ class BatchReport:
         }
 
     def measurements(self) -> Iterator[Measurement]:
-        """Yield what TorchServe's metrics shall see."""
+        """Yield the measurements for TorchServe's metrics."""
         yield Measurement("bert_batches_total", "counter", 1)
         if self.n_texts:
             yield Measurement("bert_tokenize_seconds", "histogram", self.tokenize_s)
@@ -68,7 +78,7 @@ class BatchReport:
         if self.labels:
             yield Measurement("bert_top_score_total", "counter", self.score_sum)
         for label, count in self.labels.items():
-            # A comma, a bar or a line break in a label would end the line in which TorchServe reads it.
+            # TorchServe parses one line per metric: a comma, a bar or a line break in a label would end it.
             yield Measurement("bert_labels_total", "counter", count, (re.sub(r"[^\w .-]", "_", label),))
         for error_type, count in self.refused.items():
             yield Measurement("bert_refused_requests_total", "counter", count, (error_type,))

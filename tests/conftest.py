@@ -26,6 +26,7 @@ from transformers import (
 )
 
 from handler.config import ModelConfig, ServingConfig
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from scripts.archives.build import build
 from tests.support.fake_server import FakeServer
@@ -111,7 +112,7 @@ def model_folder(make_model: MakeModel) -> Path:
 @pytest.fixture(scope="session")
 def predictor(model_folder: Path) -> Predictor:
     """Return a predictor with default settings."""
-    return Predictor.load(model_folder)
+    return load_predictor(model_folder)
 
 
 @pytest.fixture(scope="session")
@@ -119,7 +120,7 @@ def make_predictor(model_folder: Path) -> MakePredictor:
     """Return a maker of predictors with other settings of the same model."""
 
     def make(folder: Path | None = None, **settings: Any) -> Predictor:
-        return Predictor.load(folder or model_folder, ServingConfig(**settings))
+        return load_predictor(folder or model_folder, ServingConfig(**settings))
 
     return make
 
@@ -132,7 +133,7 @@ def load_main(make_model: MakeModel) -> LoadMain:
     def load(main: str, layers: int = 2, **options: Any) -> Predictor:
         if (main, layers) not in folders:
             folders[main, layers] = make_model(**MODELS[main], num_hidden_layers=layers)
-        return Predictor.load(folders[main, layers], ServingConfig(task=main), **options)
+        return load_predictor(folders[main, layers], ServingConfig(task=main), **options)
 
     return load
 

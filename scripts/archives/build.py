@@ -65,9 +65,9 @@ def build(
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)*", version):
         raise ScriptError(f"--version {version}: use numbers and dots, e.g. 1.0")
     precision = config.handler.precision
-    if calibration is None and precision in archive.GOLDEN_ROUNDED:
+    if calibration is None and precision in archive.GOLDEN_BY_PRECISION:
         raise ScriptError(f"--precision {precision} needs --calibration FILE, with examples of what will be asked")
-    if calibration is not None and precision not in ("auto", *archive.GOLDEN_ROUNDED):
+    if calibration is not None and precision not in ("auto", *archive.GOLDEN_BY_PRECISION):
         raise ScriptError("--calibration is for --precision int8, fp8 or auto")
     if not store.is_dir():
         raise ScriptError(f"--model-store {store} is not a folder")
@@ -126,25 +126,26 @@ def add_answers(
 
     from handler import openapi
     from handler.engine.precision import supported
-    from handler.predictor import Predictor
+    from handler.loading import load_predictor
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same sums in the same order every time
     reference_config = replace(config.handler, precision="fp32")
     model = stage / archive.MODEL
-    reference = Predictor.load(model, reference_config, name=name, version=version, packed=False)
+    reference = load_predictor(model, reference_config, name=name, version=version, packed=False)
     task = reference.task
     archive.write_golden(stage, golden_of(reference))
     add = add_fp8 if config.handler.precision == "fp8" else add_int8
     told_of_bits = add(stage, config, calibration) if calibration else []
-    explained = [] if config.handler.precision in archive.GOLDEN_ROUNDED else reference.explained  # as the worker will
-    document = openapi.document(reference.operations, explained, reference.model, config.handler)
+    without_gradients = config.handler.precision in archive.GOLDEN_BY_PRECISION
+    explainable = [] if without_gradients else reference.explainable
+    document = openapi.document(reference.operations, explainable, reference.model, config.handler)
     write_json(stage / archive.OPENAPI, document)
     (stage / archive.CARD).write_text("\n".join([card(model, reference, config), *told_of_bits]), encoding="utf-8")
     archive.write_manifest(stage, name, version, task.name)
     torch.set_num_threads(threads)
     if config.handler.precision in ("auto", "int8", *supported(torch.device("cpu"))):
-        Predictor.load(stage, config.handler, name=name, version=version)
+        load_predictor(stage, config.handler, name=name, version=version)
     else:
         say(f"note: this machine cannot try the archive at {config.handler.precision}; the worker will")
 
@@ -156,12 +157,12 @@ def add_int8(stage: Path, config: ModelConfig, calibration: Calibration) -> list
         A section of the model card.
     """
     from handler.engine import int8
-    from handler.predictor import Predictor
+    from handler.loading import load_predictor
     from scripts.archives.calibration import quantise
 
     model = stage / archive.MODEL
     report = quantise(model, config.handler, calibration)
-    rounded = Predictor.load(model, replace(config.handler, precision="int8"))
+    rounded = load_predictor(model, replace(config.handler, precision="int8"))
     archive.write_golden(stage, golden_of(rounded), archive.golden_name("int8"))
     if config.handler.precision == "int8":
         for file in [*model.glob("*.safetensors"), *model.glob("*.safetensors.index.json")]:

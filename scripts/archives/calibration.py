@@ -22,6 +22,7 @@ from handler.engine.encoder import Layer, PackedEncoder, encoder_name
 from handler.engine.int8 import PLACES, READS, SMOOTHED, Scales
 from handler.engine.probe import HiddenStates
 from handler.errors import RequestError
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import JSON, Body
 from handler.request_state import Request
@@ -96,7 +97,7 @@ def quantise(folder: Path, config: ServingConfig, calibration: Calibration) -> R
         raise ScriptError(
             "int8 cannot be tried here: this CPU has no instructions for it (AVX-512 VNNI, AVX-VNNI, AMX)"
         )
-    exact = Predictor.load(folder, _with(config, "fp32"))
+    exact = load_predictor(folder, _with(config, "fp32"))
     seen, asked = _split(calibration, exact.task)
     model = exact.engine.model
     if not isinstance(getattr(model.base_model, encoder_name(model.base_model) or "", None), PackedEncoder):
@@ -108,7 +109,7 @@ def quantise(folder: Path, config: ServingConfig, calibration: Calibration) -> R
         int8.write(folder / int8.FILE, model, scales(exact, encodings(exact, seen)))
     finally:
         torch.set_num_threads(threads)
-    report = compare(exact, Predictor.load(folder, _with(config, "int8")), asked, len(seen))
+    report = compare(exact, load_predictor(folder, _with(config, "int8")), asked, len(seen))
     hold(report, calibration.least_ratio)
     return report
 
@@ -142,11 +143,11 @@ def encodings(predictor: Predictor, examples: Sequence[Example]) -> list[Encodin
     requests = [
         Request(Body(protocol.serialize_value({"instances": [one.item]}), "application/json")) for one in examples
     ]
-    work = predictor.read(requests)
-    for index, job in enumerate(work.jobs):
-        if job.error:
-            raise ScriptError(f"example {index} is no question of {predictor.task.name}: {job.error}")
-    return [encoding for *_, item in work.items() for _, encoding in item.sequences]
+    batch = predictor.preprocess(requests)
+    for index, request in enumerate(batch.requests):
+        if request.error:
+            raise ScriptError(f"example {index} is no question of {predictor.task.name}: {request.error}")
+    return batch.encodings()
 
 
 def scales(predictor: Predictor, seen: list[Encoding]) -> list[Scales]:

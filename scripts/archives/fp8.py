@@ -12,6 +12,7 @@ from handler.config import ServingConfig
 from handler.engine import fp8
 from handler.engine.encoder import encoder_name
 from handler.engine.precision import FP8
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from scripts.archives.calibration import Calibration, Report, compare, examples_of, hold
 from scripts.cli.console import ScriptError
@@ -25,7 +26,7 @@ def tried(folder: Path, config: ServingConfig, calibration: Calibration) -> tupl
     Raises:
         ScriptError: a family that has no fp8, examples that are no questions of the task, or answers too different.
     """
-    exact, rounded = (Predictor.load(folder, replace(config, precision="fp32")) for _ in "12")
+    exact, rounded = (load_predictor(folder, replace(config, precision="fp32")) for _ in "12")
     round_off(rounded)
     asked = examples_of(read(calibration.evaluation or calibration.examples, TABLES))
     report = replace(compare(exact, rounded, asked, 0), precision="fp8")

@@ -27,6 +27,7 @@ from handler.config import ServingConfig
 from handler.engine import fp8, memory
 from handler.engine.precision import DTYPES, supported
 from handler.engine.probe import random_encodings
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.sequences import Encoding
 from scripts.benchmark.arithmetic import Sample, Shape, quantile
@@ -95,7 +96,7 @@ class Subject:
         self.predictors: dict[str, Predictor] = {}
         for precision in [self.half, *(["fp8"] if fp8.supported(device) else [])]:
             config = ServingConfig(precision=precision)  # type: ignore[arg-type]
-            self.predictors[precision] = Predictor.load(self.folder, config, device)
+            self.predictors[precision] = load_predictor(self.folder, config, device)
         self.config = self.predictors[self.half].engine.model.config
         self.shape = Shape.of(self.config)
         self.theirs = self.transformers(DTYPES[self.half])

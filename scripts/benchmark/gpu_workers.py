@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from handler.config import ServingConfig, usable_cores
-from handler.predictor import Predictor
+from handler.loading import load_predictor
 from handler.protocol import Body, serialize_value
 from handler.request_state import Request
 from scripts.benchmark.gpu import MODELS, SQUAD, Lengths
@@ -61,7 +61,7 @@ def fleet(folder: Path, n_workers: int, device: torch.device, precision: str) ->
 
 def _worker(folder: Path, device: str, precision: Any, threads: int, together: Any, answers: Any) -> None:
     torch.set_num_threads(threads)
-    predictor = Predictor.load(folder, ServingConfig(precision=precision), torch.device(device))
+    predictor = load_predictor(folder, ServingConfig(precision=precision), torch.device(device))
     speeds = []
     for requests, texts in SHAPES:
         batch = bodies(requests, texts, SQUAD)

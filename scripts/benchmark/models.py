@@ -20,6 +20,7 @@ from handler.engine import int8
 from handler.engine.precision import supported
 from handler.engine.weights import holds_floats, read_config
 from handler.errors import StartupError
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.sequences import Encoding, EncodingOptions
 from handler.tokenization import Tokenizer
@@ -95,7 +96,7 @@ class Subject:
             if precision == "int8" and not (folder / int8.FILE).is_file():
                 made = self.scratch / "int8"
                 folder = (made if made.is_dir() else unpack(self.pack(precision), made)) / archive.MODEL
-            return Predictor.load(folder, self.settings(precision).handler, device)
+            return load_predictor(folder, self.settings(precision).handler, device)
         finally:
             torch.set_num_threads(threads)
 

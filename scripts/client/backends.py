@@ -93,7 +93,7 @@ def load_local(arguments: argparse.Namespace, stack: ExitStack) -> Answerer:
 def load(folder: Path, stack: ExitStack, device: torch.device | None = None, **settings: Any) -> Predictor:
     """Load a model folder or an archive with its own settings, some of which may be replaced."""
     from handler.config import ModelConfig, ServingConfig
-    from handler.predictor import Predictor
+    from handler.loading import load_predictor
 
     if folder.is_file():
         unpacked = stack.enter_context(tempfile.TemporaryDirectory())
@@ -107,4 +107,4 @@ def load(folder: Path, stack: ExitStack, device: torch.device | None = None, **s
         raise ScriptError(f"no model at {folder}")
     own = folder / "model-config.yaml"
     config = ModelConfig.read(own).handler if own.is_file() else ServingConfig()
-    return Predictor.load(folder, replace(config, **settings), device)
+    return load_predictor(folder, replace(config, **settings), device)

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from ts.context import Context, RequestProcessor
 
 from handler.bert_handler import BertHandler
+from handler.description import describe
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import JSON, serialize_value
 from handler.request_state import Response
@@ -56,9 +58,9 @@ def worker(door: BertHandler) -> Worker:
 def test_a_lost_device_ends_the_worker_after_its_answers(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """507 for every row, and an end that waits until TorchServe has them."""
     door = BertHandler()
-    door.predictor = Predictor.load(model_folder)
+    door.predictor = load_predictor(model_folder)
     ended = threading.Event()
-    monkeypatch.setattr("handler.bert_handler.LAST_WORDS_S", 0.2)
+    monkeypatch.setattr("handler.bert_handler.SHUTDOWN_GRACE_S", 0.2)
     monkeypatch.setattr("handler.bert_handler.os._exit", lambda _: ended.set())
     door.predictor.engine.device_failed = True
     answers = Worker(door, metrics_of(ROOT / "metrics.yaml"))(http(TEXT), http(TEXT))
@@ -408,7 +410,7 @@ def test_describe(worker: Worker, predictor: Predictor) -> None:
     """What TorchServe's management API asks for with customized=true."""
     (answered,) = worker(DESCRIBE)
     assert answered.status == 200
-    assert answered.value == predictor.describe()
+    assert answered.value == describe(predictor)
     assert answered.value["labels"] == ["anger", "joy", "fear", "calm"]
     assert answered.value["limits"]["max_length"] == 512
     assert answered.value["openapi"]["openapi"].startswith("3.1")

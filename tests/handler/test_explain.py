@@ -12,6 +12,7 @@ import pytest
 import torch
 import transformers
 
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import Body, serialize_value
 from handler.request_state import Request
@@ -63,7 +64,7 @@ def by_hand(folder: Path, text: str, label: int, n_steps: int = 400) -> tuple[li
 @pytest.mark.parametrize("text", SHORT)
 def test_words_add_up_to_the_score(trained: Path, text: str) -> None:
     """The attributions are the score less that of the baseline, but for the error that is told."""
-    predictor = Predictor.load(trained)
+    predictor = load_predictor(trained)
     (answer,) = explain(predictor, text)
     (predicted,) = ask(predictor, text)
     assert answer["label"] == told(predicted)[0]["label"]
@@ -76,7 +77,7 @@ def test_words_add_up_to_the_score(trained: Path, text: str) -> None:
 def test_attributions_equal_an_integration_by_hand(trained: Path) -> None:
     """Words of one token each: the same numbers as with plain transformers and ten times the steps."""
     text = "the screen went black today"
-    predictor = Predictor.load(trained)
+    predictor = load_predictor(trained)
     (answer,) = explain(predictor, {"inputs": text, "parameters": {"target": "fear", "n_steps": 128}})
     tokens, score, baseline = by_hand(trained, text, predictor.task.labels.index("fear"))
     assert (answer["score"], answer["baseline_score"]) == pytest.approx((score, baseline), abs=1e-5)
@@ -156,7 +157,7 @@ def test_explanations_among_predictions(predictor: Predictor) -> None:
 
 def test_time_that_runs_out_costs_only_explanations(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was not explained in time is 503; the prediction beside it is answered."""
-    predictor = Predictor.load(model_folder, patience_s=1000)
+    predictor = load_predictor(model_folder, timeout_s=1000)
     monkeypatch.setattr("handler.explain.time", SimpleNamespace(monotonic=lambda: math.inf))
     body = Body(b'"Where is it?"', "application/json")
     explained, predicted = predictor.answer([Request(body, explain=True), Request(body)])
@@ -192,7 +193,7 @@ def test_other_families(make_model: MakeModel, architecture: str, config: str, s
     folder = make_model(
         architecture=getattr(transformers, architecture), config_class=getattr(transformers, config), **settings
     )
-    (answer,) = explain(Predictor.load(folder), SHORT[0])
+    (answer,) = explain(load_predictor(folder), SHORT[0])
     total = sum(word["attribution"] for word in answer["words"])
     assert total == pytest.approx(answer["score"] - answer["baseline_score"] + answer["convergence_delta"], abs=1e-5)
 
@@ -200,7 +201,7 @@ def test_other_families(make_model: MakeModel, architecture: str, config: str, s
 def test_multi_label_and_regression(make_model: MakeModel) -> None:
     """A sigmoid of its own per label; a number as it is."""
     for problem, labels in (("multi_label_classification", ("a", "b")), ("regression", ("stars",))):
-        predictor = Predictor.load(make_model(problem, labels))
+        predictor = load_predictor(make_model(problem, labels))
         (answer,) = explain(predictor, SHORT[0])
         assert answer["score"] == pytest.approx(told(ask(predictor, SHORT[0])[0])[0]["score"], abs=1e-5)
 
@@ -232,7 +233,7 @@ def tagger(make_model: MakeModel) -> Predictor:
     """Return a model that sees entities of random places."""
     labels = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
     folder = make_model(architecture=transformers.BertForTokenClassification, labels=labels, initializer_range=0.4)
-    return Predictor.load(folder)
+    return load_predictor(folder)
 
 
 @pytest.fixture(scope="module")
@@ -241,7 +242,7 @@ def reader(make_model: MakeModel) -> Predictor:
     folder = make_model(
         architecture=transformers.BertForQuestionAnswering, labels=("start", "end"), initializer_range=0.4
     )
-    return Predictor.load(folder)
+    return load_predictor(folder)
 
 
 def test_an_entity_is_explained(tagger: Predictor) -> None:

@@ -11,6 +11,7 @@ import pytest
 from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
+from handler.description import describe
 from handler.predictor import Predictor
 from handler.protocol import Body, serialize_value
 from handler.request_state import Request
@@ -25,7 +26,7 @@ def served(request: pytest.FixtureRequest, load_main: LoadMain) -> Predictor:
 
 def document(predictor: Predictor) -> Any:
     """Return the document that `describe` tells."""
-    return predictor.describe()["openapi"]
+    return describe(predictor)["openapi"]
 
 
 def examples(paths: Any) -> Iterator[tuple[str, str, Any]]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from handler.description import describe
 from handler.predictor import Predictor
 from handler.protocol import JSON, Body, serialize_value
 from handler.request_state import Request
@@ -151,7 +152,7 @@ def test_an_unknown_operation_is_404(predictor: Predictor) -> None:
 
 def test_describe_tells_what_is_served(predictor: Predictor) -> None:
     """Labels, limits and precision, without loading anything."""
-    told_of = predictor.describe()
+    told_of = describe(predictor)
     assert told_of["task"] == "text-classification"
     assert told_of["labels"] == ["anger", "joy", "fear", "calm"]
     assert told_of["limits"]["max_length"] == 512
@@ -161,9 +162,9 @@ def test_describe_tells_what_is_served(predictor: Predictor) -> None:
 def test_what_tells_drift_is_counted_without_texts(predictor: Predictor) -> None:
     """First labels of good answers and the sum of their scores; tokens that the vocabulary does not have."""
     question = {"inputs": ["hello", "", "hello ⁂ there"], "parameters": {"on_error": "report"}}
-    work = predictor.read([Request(Body(serialize_value(question), JSON_TYPE))])
-    predictor.run(work)
-    (reply,) = predictor.write(work)
+    work = predictor.preprocess([Request(Body(serialize_value(question), JSON_TYPE))])
+    predictor.inference(work)
+    (reply,) = predictor.postprocess(work)
     first, _, last = told(reply)
     assert sum(work.report.labels.values()) == 2
     assert work.report.score_sum == pytest.approx(first[0]["score"] + last[0]["score"])

@@ -8,6 +8,7 @@ from openapi_spec_validator import validate
 
 from handler import openapi
 from handler.errors import GoldenMismatch
+from handler.self_test import check_golden
 from handler.tasks import TASKS
 from scripts.archives.build import golden_of
 from tests.support.samples import MODELS, LoadMain
@@ -18,10 +19,10 @@ def test_golden_questions_hold_the_same_model_and_no_other(name: str, load_main:
     """Answers of the plain way are those of the packed one; one layer less is found out."""
     golden = golden_of(load_main(name, packed=False))
     assert len(golden.items) == len(load_main(name).task.self_test_items)
-    load_main(name).check_golden(golden)
+    check_golden(load_main(name), golden)
     if TASKS[name].forward_scope != "nothing":
         with pytest.raises(GoldenMismatch, match="answered differently"):
-            load_main(name, layers=1).check_golden(golden)
+            check_golden(load_main(name, layers=1), golden)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -37,7 +38,7 @@ def test_schemas_describe_questions_and_answers(name: str, load_main: LoadMain) 
         item.validate(question)
         answer.validate(its)
     assert not item.is_valid({"nonsense": 1})
-    document = openapi.document(predictor.operations, predictor.explained, predictor.model, task.config)
+    document = openapi.document(predictor.operations, predictor.explainable, predictor.model, task.config)
     validate(document)
     Draft202012Validator(document["components"]["schemas"]["Parameters"]).validate(task.self_test_parameters)
 

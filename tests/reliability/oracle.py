@@ -9,6 +9,7 @@ from pathlib import Path
 
 from handler.archive import MODEL_CONFIG
 from handler.config import ModelConfig
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from scripts.benchmark.accounting import Ledger, scores_of
 from scripts.benchmark.models import unpack
@@ -33,7 +34,7 @@ class Exam:
         for mar in archives:
             with tempfile.TemporaryDirectory(prefix="exam-") as folder:
                 home = unpack(mar, Path(folder) / "archive")
-                predictor = Predictor.load(home, ModelConfig.read(home / MODEL_CONFIG).handler)
+                predictor = load_predictor(home, ModelConfig.read(home / MODEL_CONFIG).handler)
             answers = [scores_of(answer) for answer in _answered(predictor, texts)]
             precision = predictor.engine.precision
             tolerance = EXACT if precision.name == "fp32" else precision.tolerance

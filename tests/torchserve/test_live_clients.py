@@ -18,6 +18,8 @@ from huggingface_hub import InferenceClient
 from huggingface_hub.errors import HfHubHTTPError
 
 from handler.config import ServingConfig
+from handler.description import describe
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.tasks import TASKS, Task
 from tests.support.live import Live
@@ -92,9 +94,9 @@ class Served:
 def served(live: Live, heads: Mapping[str, Path], model_folder: Path) -> Served:
     """Load the models that the server has into this process."""
     local = {
-        name: Predictor.load(folder, ServingConfig(task=HEADS[name][1]), name=name) for name, folder in heads.items()
+        name: load_predictor(folder, ServingConfig(task=HEADS[name][1]), name=name) for name, folder in heads.items()
     }
-    return Served(live, {**local, "tiny": Predictor.load(model_folder, name="tiny")})
+    return Served(live, {**local, "tiny": load_predictor(model_folder, name="tiny")})
 
 
 def test_every_task_is_asked_here() -> None:
@@ -365,7 +367,7 @@ def test_grpc(served: Served, name: str) -> None:
 def test_describe(served: Served, model: str) -> None:
     """Task, operations and what explains, and a route of each operation in the document."""
     told = json.loads(served.live.script("models.py", "describe", model).stdout)
-    known = served.local[model].describe()
+    known = describe(served.local[model])
     for key in ("task", "labels", "operations", "explained", "limits"):
         assert told[key] == known[key]
     others = [word for word, task in told["operations"].items() if task != told["task"]]

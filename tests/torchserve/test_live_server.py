@@ -18,6 +18,7 @@ import pytest
 from transformers import pipeline
 
 from handler.config import ModelConfig
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from scripts.archives.build import build
 from scripts.client.http import Inference
@@ -38,7 +39,7 @@ def v2(text: Any) -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def intents() -> Predictor:
     """Return the model that the quickstart trained, without a server."""
-    return Predictor.load(ROOT / "models" / "intents")
+    return load_predictor(ROOT / "models" / "intents")
 
 
 def test_the_quickstart_shows_predictions(live: Live) -> None:

@@ -23,6 +23,7 @@ from handler.engine.cuda_graphs import BUCKETS
 from handler.engine.precision import supported
 from handler.engine.probe import HiddenStates
 from handler.errors import OutOfMemory
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from scripts.archives.fp8 import round_off
 from tests.handler.engine.test_encoder import LENGTHS, Chosen, states
@@ -46,7 +47,7 @@ def precisions() -> list[str]:
 
 def on_gpu(folder: Path, precision: Any, **settings: Any) -> Predictor:
     """Load a model on the GPU."""
-    return Predictor.load(folder, ServingConfig(precision=precision, **settings), GPU)
+    return load_predictor(folder, ServingConfig(precision=precision, **settings), GPU)
 
 
 def engine_of(predictor: Predictor) -> CudaEngine:
@@ -210,7 +211,7 @@ def test_fp8_is_what_the_cpu_computed_when_it_was_packed(model_folder: Path) -> 
     if "fp8" not in precisions():
         assert not fp8.supported(GPU)
         return
-    packed_with = Predictor.load(model_folder)
+    packed_with = load_predictor(model_folder)
     round_off(packed_with)
     found = states(on_gpu(model_folder, "fp8").engine, HiddenStates(), encodings(*LENGTHS))
     expected = states(packed_with.engine, HiddenStates(), encodings(*LENGTHS))
@@ -246,8 +247,9 @@ import sys, torch
 from pathlib import Path
 from handler.config import ServingConfig
 from handler.sequences import Encoding
+from handler.loading import load_predictor
 from handler.predictor import Predictor
-engine = Predictor.load(Path(sys.argv[1]), ServingConfig(precision=sys.argv[2]), torch.device("cuda", 0)).engine
+engine = load_predictor(Path(sys.argv[1]), ServingConfig(precision=sys.argv[2]), torch.device("cuda", 0)).engine
 fine = Encoding([101, 2000, 102], [0] * 3)
 bad = Encoding([10**8] * 600, [0] * 600)  # an index that no embedding has: an assertion of the device
 print(*(type(found).__name__ for found in engine.run([fine, bad])))

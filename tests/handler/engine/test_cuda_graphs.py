@@ -15,6 +15,7 @@ from handler.config import ServingConfig
 from handler.engine import attention, cuda, cuda_graphs
 from handler.engine.cuda_graphs import BUCKETS, bucket_of, filled
 from handler.engine.probe import HiddenStates
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.sequences import Encoding
 from tests.handler.engine.test_encoder import Chosen, states
@@ -93,7 +94,7 @@ def counted(run: Callable[[], Any], log: list[int]) -> Callable[[], Any]:
 @pytest.mark.usefixtures("kernel")
 def test_positions_in_a_graph_are_those_of_the_family(make_model: MakeModel) -> None:
     """RoBERTa counts from past its padding token, and skips one that stands in a text."""
-    plain = Predictor.load(family("Roberta", {**FAIRSEQ, "max_position_embeddings": 600}, make_model))
+    plain = load_predictor(family("Roberta", {**FAIRSEQ, "max_position_embeddings": 600}, make_model))
     engine = made(family("Roberta", {**FAIRSEQ, "max_position_embeddings": 600}, make_model), plain, compile="never")
     engine._record(512)
     assert engine._graphs

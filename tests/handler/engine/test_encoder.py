@@ -15,7 +15,7 @@ from handler.engine.attention import Attention, attend
 from handler.engine.encoder import PackedEncoder, rounded
 from handler.engine.precision import supported
 from handler.engine.probe import HiddenStates
-from handler.predictor import Predictor
+from handler.loading import load_predictor
 from handler.sequences import Encoding
 from handler.tasks import Pooler
 from tests.handler.engine.test_engine import FAMILIES, encodings, family
@@ -54,7 +54,7 @@ def test_any_tokens_of_any_family(name: str, activation: str, make_model: MakeMo
     key = "activation" if name == "DistilBert" else "hidden_act"
     settings = {**FAMILIES[name], key: activation, "max_position_embeddings": 100}
     folder = family(name, settings, make_model)
-    ours, theirs = Predictor.load(folder).engine, Predictor.load(folder, packed=False).engine
+    ours, theirs = load_predictor(folder).engine, load_predictor(folder, packed=False).engine
     base = ours.model.base_model
     assert isinstance(getattr(base, "encoder", None) or base.transformer, PackedEncoder)
     sequences = encodings(*LENGTHS)
@@ -65,7 +65,7 @@ def test_any_tokens_of_any_family(name: str, activation: str, make_model: MakeMo
 
 def test_rows_that_fill_up_are_no_tokens(make_model: MakeModel) -> None:
     """Few numbers of rows reach oneDNN, whatever the lengths, and none of the further ones is seen."""
-    engine = Predictor.load(make_model()).engine
+    engine = load_predictor(make_model()).engine
     encoder = engine.model.base_model.encoder
     entered, enter = [], encoder.enter
 
@@ -87,7 +87,7 @@ def test_rows_that_fill_up_are_no_tokens(make_model: MakeModel) -> None:
 
 def test_an_unknown_activation_keeps_the_modules_of_transformers(make_model: MakeModel) -> None:
     """Such a model travels packed all the same."""
-    engine = Predictor.load(make_model(hidden_act="silu")).engine
+    engine = load_predictor(make_model(hidden_act="silu")).engine
     assert engine.packed
     assert not isinstance(engine.model.base_model.encoder, PackedEncoder)
 

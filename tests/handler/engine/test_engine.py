@@ -27,6 +27,7 @@ from handler.errors import (
     Overloaded,
     RequestError,
 )
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.sequences import Encoding
 from tests.support.samples import TEXTS, MakeModel, MakePredictor, ask, told
@@ -78,7 +79,7 @@ def reference(folder: Path, sequences: list[Encoding]) -> np.ndarray[Any, Any]:
 def test_every_family_equals_transformers(name: str, make_model: MakeModel) -> None:
     """Families whose attention can be replaced travel packed, the others padded; both give the same numbers."""
     folder = family(name, {**FAMILIES, **PADDED_FAMILIES}[name], make_model)
-    predictor = Predictor.load(folder)
+    predictor = load_predictor(folder)
     assert predictor.engine.packed == (name in FAMILIES)
     sequences = encodings(3, 20, 20, 7, 50, 20)
     np.testing.assert_allclose(logits(predictor.engine.run(sequences)), reference(folder, sequences), atol=1e-5)
@@ -98,7 +99,7 @@ def test_type_ids_reach_the_model(predictor: Predictor, model_folder: Path) -> N
 
 def test_packed_equals_padded(model_folder: Path, make_predictor: MakePredictor) -> None:
     """One model, two ways to lay out a batch."""
-    padded = Predictor.load(model_folder, packed=False)
+    padded = load_predictor(model_folder, packed=False)
     assert not padded.engine.packed
     sequences = encodings(*range(1, 40), 512)
     np.testing.assert_allclose(
@@ -223,10 +224,10 @@ def test_a_lost_device_is_told_and_not_asked_again(fragile: Fragile) -> None:
 def test_weights_of_another_head_are_refused(make_model: MakeModel) -> None:
     """A model without a trained head would answer noise."""
     with pytest.raises(ModelMismatch, match="belongs to no task"):
-        Predictor.load(make_model(architecture=transformers.BertForMultipleChoice))
+        load_predictor(make_model(architecture=transformers.BertForMultipleChoice))
     folder = make_model(architecture=transformers.BertModel)
     with pytest.raises(ModelMismatch, match=r"weights lack.*is this model fine-tuned"):
-        Predictor.load(folder, ServingConfig(task="text-classification"))
+        load_predictor(folder, ServingConfig(task="text-classification"))
 
 
 def test_after_the_deadline_no_batch_is_begun(fragile: Fragile) -> None:
@@ -241,7 +242,7 @@ def test_after_the_deadline_no_batch_is_begun(fragile: Fragile) -> None:
 def test_a_family_whose_padding_leaks_is_refused(make_model: MakeModel) -> None:
     """FNet mixes all places of a row: a text's answer would depend on its company."""
     with pytest.raises(ModelMismatch, match="depend on its company"):
-        Predictor.load(family("FNet", {"type_vocab_size": 4}, make_model))
+        load_predictor(family("FNet", {"type_vocab_size": 4}, make_model))
 
 
 def test_labels_with_gaps_are_refused(make_model: MakeModel, tmp_path: Path) -> None:
@@ -252,7 +253,7 @@ def test_labels_with_gaps_are_refused(make_model: MakeModel, tmp_path: Path) -> 
     config["id2label"] = {"0": "a", "1": "b", "2": "c", "5": "d"}
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     with pytest.raises(ModelMismatch, match="id2label"):
-        Predictor.load(folder)
+        load_predictor(folder)
 
 
 def test_equal_texts_are_computed_once(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:

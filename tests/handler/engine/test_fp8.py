@@ -22,7 +22,8 @@ from handler.engine.fp8 import LARGEST, Eights, Fp8Encoder, Fp8Product, States, 
 from handler.engine.precision import FP8, choose, supported
 from handler.engine.probe import HiddenStates
 from handler.errors import ConfigError, GoldenMismatch
-from handler.predictor import Predictor
+from handler.loading import load_predictor
+from handler.self_test import check_golden
 from scripts.archives.build import build
 from scripts.archives.calibration import Calibration
 from scripts.archives.fp8 import round_off, tried
@@ -130,7 +131,7 @@ def test_the_kernel_gets_what_it_asks_for() -> None:
 def test_every_family_is_near_and_keeps_its_bits(name: str, make_model: MakeModel) -> None:
     """Hidden states lie near those of fp32, whichever tokens are read, and have the same bits alone and in company."""
     folder = family(name, {**FAMILIES[name], "max_position_embeddings": 300}, make_model)
-    exact, rounded = Predictor.load(folder), Predictor.load(folder)
+    exact, rounded = load_predictor(folder), load_predictor(folder)
     round_off(rounded)
     base = rounded.engine.model.base_model
     assert isinstance(getattr(base, "encoder", None) or base.transformer, Fp8Encoder)
@@ -153,7 +154,7 @@ def test_the_engine_for_gpus_rounds_and_is_held_against_fp32(
         monkeypatch.setattr(module, "has_kernel", lambda _, dtype: dtype == torch.bfloat16)
     monkeypatch.setattr(attention, "varlen_attn", varlen)
     folder = make_model()
-    exact = Predictor.load(folder)
+    exact = load_predictor(folder)
     config = ServingConfig(precision="fp8", compile="never")
     auto_class = "AutoModelForSequenceClassification"
     engine: Any = Ahead.load(folder, auto_class, exact.task, config, CPU)
@@ -204,13 +205,13 @@ def test_an_archive_for_fp8_says_how_it_answers(trained: Path, tmp_path: Path) -
     assert re.search(r"## fp8\n\n- evaluated on 120 examples\n- accuracy: fp32 0.9\d+, fp8 0.9\d+ \(ratio \d", card)
     assert not [path for path in json.loads((folder / archive.OPENAPI).read_text())["paths"] if "expla" in path]
     with pytest.raises(ConfigError, match="fp8, which this cpu has no instructions for"):
-        Predictor.load(folder, SETTINGS.handler)
+        load_predictor(folder, SETTINGS.handler)
     rounded, _ = tried(folder / archive.MODEL, SETTINGS.handler, Calibration(trained / "train.csv"))
     golden = archive.read_golden(folder, archive.golden_name("fp8"))
-    rounded.check_golden(golden)
+    check_golden(rounded, golden)
     rounded.engine.model.base_model.encoder.layers.pop()
     with pytest.raises(GoldenMismatch, match="answered differently"):
-        rounded.check_golden(golden)
+        check_golden(rounded, golden)
     (reply,) = ask(rounded, "my old cat purrs")
     assert told(reply)[0]["label"]
 

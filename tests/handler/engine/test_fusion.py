@@ -13,6 +13,7 @@ import torch
 from handler.engine import fusion
 from handler.engine.encoder import PackedEncoder
 from handler.engine.probe import HiddenStates
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from tests.handler.engine.test_encoder import LENGTHS, Chosen, states
 from tests.handler.engine.test_engine import encodings
@@ -29,7 +30,7 @@ def fused(backend: str, layer: Any) -> list[fusion.Step] | None:
 @pytest.fixture
 def encoder(model_folder: Path) -> PackedEncoder:
     """Return the settled encoder of a small model."""
-    found = Predictor.load(model_folder).engine.model.base_model.encoder
+    found = load_predictor(model_folder).engine.model.base_model.encoder
     assert isinstance(found, PackedEncoder)
     return found
 

@@ -17,12 +17,13 @@ from safetensors.torch import load_file, save_file
 
 from handler import archive
 from handler.config import ModelConfig, ServingConfig
+from handler.description import describe
 from handler.engine import Engine, int8
 from handler.engine.int8 import PLACES, Range
 from handler.engine.precision import supported
 from handler.engine.probe import HiddenStates
 from handler.errors import ConfigError, GoldenMismatch, ModelMismatch
-from handler.predictor import Predictor
+from handler.loading import load_predictor
 from handler.sequences import Encoding
 from scripts.archives import calibration
 from scripts.archives.build import build
@@ -53,7 +54,7 @@ def config(precision: Any) -> ModelConfig:
 def quantised(folder: Path, target: Path, sequences: Sequence[Encoding] | None = None) -> Path:
     """Write a model in int8 alone, its ranges found on random tokens."""
     shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.safetensors"))
-    exact = Predictor.load(folder)
+    exact = load_predictor(folder)
     seen = list(sequences or random_encodings(*LENGTHS))
     int8.write(target / int8.FILE, exact.engine.model, calibration.scales(exact, seen))
     return target
@@ -88,25 +89,25 @@ def test_an_archive_in_int8_answers_as_well_without_other_weights(trained: Path,
     card = (packed / archive.CARD).read_text(encoding="utf-8")
     assert "calibrated on 60 examples, evaluated on 60 others" in card
     assert "(ratio 1.0000)" in card
-    exact = Predictor.load(trained / "model")
+    exact = load_predictor(trained / "model")
     for precision in ("int8", "auto"):
-        rounded = Predictor.load(packed, ServingConfig(precision=precision))
-        assert rounded.describe()["precision"] == "int8"
+        rounded = load_predictor(packed, ServingConfig(precision=precision))
+        assert describe(rounded)["precision"] == "int8"
         for text in ("my old cat purrs", "a small bird sings today"):
             one, other = (told(ask(predictor, text)[0]) for predictor in (exact, rounded))
             assert exact.task.answers_match(one, other, 0.05)
     with pytest.raises(ConfigError, match="has weights for int8 alone"):
-        Predictor.load(packed, ServingConfig(precision="fp32"))
+        load_predictor(packed, ServingConfig(precision="fp32"))
 
 
 @pytest.mark.slow
 def test_explanations_of_int8_are_refused(packed: Path) -> None:
     """Integers have no gradients: the caller is told, and no document offers it."""
-    predictor = Predictor.load(packed, ServingConfig(precision="int8"))
+    predictor = load_predictor(packed, ServingConfig(precision="int8"))
     (reply,) = ask(predictor, "my old cat purrs", explain=True)
     assert reply.status == 404
     assert "explanations need gradients" in told(reply)["message"]
-    described = predictor.describe()
+    described = describe(predictor)
     assert described["explained"] == []
     for paths in (described["openapi"]["paths"], archive._read(packed / archive.OPENAPI)["paths"]):
         assert paths
@@ -130,7 +131,7 @@ def test_a_changed_int8_archive_never_becomes_ready(packed: Path, tmp_path: Path
         save_file(content, file, metadata=metadata)
         archive.write_manifest(folder, manifest.name, manifest.version, manifest.task)
         with pytest.raises(error, match=message):
-            Predictor.load(folder, ServingConfig(precision="int8"))
+            load_predictor(folder, ServingConfig(precision="int8"))
 
 
 @pytest.mark.slow
@@ -140,9 +141,9 @@ def test_an_archive_for_auto_holds_both(trained: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(mar) as file:
         file.extractall(tmp_path / "both")
     for precision in ("int8", *supported(CPU)):
-        loaded = Predictor.load(tmp_path / "both", ServingConfig(precision=precision))  # type: ignore[arg-type]
+        loaded = load_predictor(tmp_path / "both", ServingConfig(precision=precision))  # type: ignore[arg-type]
         assert loaded.engine.precision.name == precision
-    assert Predictor.load(tmp_path / "both", ServingConfig(precision="auto")).engine.precision.name == "int8"
+    assert load_predictor(tmp_path / "both", ServingConfig(precision="auto")).engine.precision.name == "int8"
 
 
 @pytest.mark.slow
@@ -171,8 +172,8 @@ def test_every_family_is_near_and_keeps_its_bits(name: str, make_model: MakeMode
     """Hidden states lie near those of fp32, and are the same bits alone, in a batch and in another order."""
     settings = {**FAMILIES[name], "max_position_embeddings": 300}
     folder = family(name, settings, make_model)
-    rounded = Predictor.load(quantised(folder, tmp_path / "int8"), ServingConfig(precision="int8")).engine
-    exact = Predictor.load(folder).engine
+    rounded = load_predictor(quantised(folder, tmp_path / "int8"), ServingConfig(precision="int8")).engine
+    exact = load_predictor(folder).engine
     sequences = random_encodings(*LENGTHS, 130, 255)
     for use in (HiddenStates(), Chosen(0), Chosen(0, 5)):
         together = states(rounded, use, sequences)
@@ -189,14 +190,14 @@ def test_every_family_is_near_and_keeps_its_bits(name: str, make_model: MakeMode
 def test_every_task_has_int8(main: str, make_model: MakeModel, tmp_path: Path) -> None:
     """Heads, tied ones too, read what the integers say: every operation answers its golden questions."""
     folder = make_model(**MODELS[main])
-    rounded = Predictor.load(
+    rounded = load_predictor(
         quantised(folder, tmp_path / "int8"),
         ServingConfig(precision="int8", task=main),
     )
     assert rounded.task.name == main
     items = rounded.task.self_test_items
     assert len(rounded.answer_items(items, rounded.task.self_test_parameters)) == len(items)
-    exact = Predictor.load(folder, ServingConfig(task=main))
+    exact = load_predictor(folder, ServingConfig(task=main))
     seen = random_encodings(*LENGTHS)
     for one, other in zip(
         states(exact.engine, HiddenStates(), seen), states(rounded.engine, HiddenStates(), seen), strict=True
@@ -210,7 +211,7 @@ def test_the_file_is_a_quarter(make_model: MakeModel, tmp_path: Path) -> None:
     rounded = quantised(folder, tmp_path / "int8")
     sizes = [(place / name).stat().st_size for place, name in ((rounded, int8.FILE), (folder, "model.safetensors"))]
     assert sizes[0] < 0.27 * sizes[1]
-    engine = Predictor.load(rounded, ServingConfig(precision="int8")).engine
+    engine = load_predictor(rounded, ServingConfig(precision="int8")).engine
     held = [value for value in (*engine.model.parameters(), *engine.model.buffers()) if value.is_floating_point()]
     assert sum(value.numel() for value in held) < 0.05 * engine.model.config.vocab_size * 128
 
@@ -230,8 +231,8 @@ def test_what_is_asked_together(model_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ScriptError, match="--calibration is for"):
         build(model_folder, "x", "1.0", config("fp32"), tmp_path, Calibration(tmp_path / "none.csv"))
     with pytest.raises(ConfigError, match="no weights in int8"):
-        Predictor.load(model_folder, ServingConfig(precision="int8"))
-    assert Predictor.load(model_folder, ServingConfig(precision="auto")).engine.precision.name == supported(CPU)[0]
+        load_predictor(model_folder, ServingConfig(precision="int8"))
+    assert load_predictor(model_folder, ServingConfig(precision="auto")).engine.precision.name == supported(CPU)[0]
 
 
 def test_examples_are_questions_of_the_task(model_folder: Path, tmp_path: Path) -> None:
@@ -240,7 +241,7 @@ def test_examples_are_questions_of_the_task(model_folder: Path, tmp_path: Path) 
     one, two = examples_of(table)
     assert (one.item, one.label) == ("a", "joy")
     assert (two.item, two.label) == ({"text": "a", "text_pair": "b"}, None)
-    assert [len(its) for its in encodings(Predictor.load(model_folder), [one, two])] == [3, 5]
+    assert [len(its) for its in encodings(load_predictor(model_folder), [one, two])] == [3, 5]
     named = read(write(tmp_path / "c.csv", [{"text": "a", "mood": "joy"}, {"text": "b", "mood": "fear"}]), TABLES)
     assert [(one.item, one.label) for one in examples_of(named, "mood")] == [("a", "joy"), ("b", "fear")]
     wrong = write(tmp_path / "b.csv", [{"question": "a"}, {"question": "b"}])
@@ -255,4 +256,4 @@ def test_architectures_of_the_file(make_model: MakeModel, tmp_path: Path) -> Non
     wanted.num_hidden_layers = 3
     wanted.save_pretrained(rounded)
     with pytest.raises(ModelMismatch, match="does not hold this model"):
-        Predictor.load(rounded, ServingConfig(precision="int8"))
+        load_predictor(rounded, ServingConfig(precision="int8"))

@@ -16,7 +16,7 @@ from handler.engine import kernels
 from handler.engine.attention import Attention, attend
 from handler.engine.precision import supported
 from handler.engine.probe import HiddenStates
-from handler.predictor import Predictor
+from handler.loading import load_predictor
 from scripts import compile_kernels
 from scripts.cli.console import ScriptError
 from tests.handler.engine.test_encoder import LENGTHS, packing_of
@@ -85,7 +85,7 @@ def test_threads_change_nothing() -> None:
 @pytest.mark.parametrize("precision", supported(CPU))
 def test_without_kernels_the_answers_are_the_same(precision: Any, make_model: MakeModel, only: Any) -> None:
     """A server whose processor or file system takes none serves the same model, slower."""
-    engine = Predictor.load(make_model(), ServingConfig(precision=precision)).engine
+    engine = load_predictor(make_model(), ServingConfig(precision=precision)).engine
     sequences = encodings(*LENGTHS)
     own = engine.run(sequences, [HiddenStates()] * len(sequences))
     only({})

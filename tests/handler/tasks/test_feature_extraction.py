@@ -14,6 +14,7 @@ from transformers import AutoModel, AutoTokenizer, BertModel, MPNetConfig, MPNet
 from transformers import pipeline as pipeline_of
 
 from handler.config import ServingConfig
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import Body, serialize_value
 from handler.request_state import Request
@@ -33,7 +34,7 @@ def folder(make_model: MakeModel) -> Path:
 @pytest.fixture(scope="module")
 def embedder(folder: Path) -> Predictor:
     """Return a predictor over it."""
-    return Predictor.load(folder)
+    return load_predictor(folder)
 
 
 def embed(predictor: Predictor, texts: list[str], **parameters: Any) -> Vector:
@@ -66,7 +67,7 @@ def test_pooled_vectors_equal_the_pipelines_tokens(embedder: Predictor, folder: 
 @pytest.mark.parametrize("packed", [True, False])
 def test_a_padded_batch_gives_the_same(embedder: Predictor, folder: Path, packed: bool) -> None:
     """Padding is in no mean; a text has the same vector alone as among others."""
-    predictor = Predictor.load(folder, packed=packed)
+    predictor = load_predictor(folder, packed=packed)
     expected = embed(embedder, TEXTS)
     assert embed(predictor, TEXTS) == pytest.approx(expected, abs=1e-5)
     alone = np.concatenate([embed(predictor, [text]) for text in TEXTS])
@@ -80,7 +81,7 @@ def test_other_families(make_model: MakeModel) -> None:
     for architecture, config_class in ((RobertaModel, RobertaConfig), (MPNetModel, MPNetConfig)):
         folder = make_model(architecture=architecture, config_class=config_class, **fairseq, vocab_size=len(tokenizer))
         tokenizer.save_pretrained(folder)
-        predictor = Predictor.load(folder)
+        predictor = load_predictor(folder)
         means = [its.mean(0) for its in tokens_of(folder, TEXTS, predictor.tokenizer.max_length)]
         assert embed(predictor, TEXTS) == pytest.approx(np.stack(means), abs=1e-5)
 
@@ -94,7 +95,7 @@ def test_the_base_model_as_sentence_transformers_pools_it() -> None:
     with torch.inference_mode():
         sums = (model(**tokens).last_hidden_state * mask).sum(1)
     expected = torch.nn.functional.normalize(sums / mask.sum(1)).numpy()
-    predictor = Predictor.load(BASE)
+    predictor = load_predictor(BASE)
     assert predictor.task.name == "feature-extraction"
     assert embed(predictor, texts, normalize=True) == pytest.approx(expected, abs=1e-5)
     (similar,) = ask(predictor, {"source_sentence": texts[0], "sentences": texts[1:]}, operation="similarity")
@@ -105,7 +106,7 @@ def test_windows_count_every_token_once(make_model: MakeModel) -> None:
     """A long text: the mean over all its tokens and the special ones of each window; the first tokens' mean for cls."""
     folder = make_model(architecture=BertModel)
     text = " ".join(TEXTS[:4] * 4)
-    predictor = Predictor.load(folder, ServingConfig(overflow="window", max_length=40, stride=20))
+    predictor = load_predictor(folder, ServingConfig(overflow="window", max_length=40, stride=20))
     (reply,) = ask(predictor, text)
     assert "x-truncated-tokens" not in reply.headers
     tokenizer, model = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder)

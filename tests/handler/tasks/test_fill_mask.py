@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from handler.errors import ModelMismatch
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import loads
 from tests.support.samples import MakeModel, ask, told
@@ -47,7 +48,7 @@ MASKED = [
 def bert(make_model: MakeModel) -> tuple[Predictor, Any]:
     """Make a masked BERT: our predictor and the pipeline over it."""
     folder = make_model(architecture=BertForMaskedLM)
-    return Predictor.load(folder), pipeline("fill-mask", str(folder), device="cpu")
+    return load_predictor(folder), pipeline("fill-mask", str(folder), device="cpu")
 
 
 def same(found: Any, expected: Any) -> bool:
@@ -94,7 +95,7 @@ def test_a_byte_level_model_equals_the_pipeline(make_model: MakeModel) -> None:
     tokenizer.mask_token = "<mask>"
     folder = make_model(**FAIRSEQ, vocab_size=len(tokenizer))
     tokenizer.save_pretrained(folder)
-    predictor, reference = Predictor.load(folder), pipeline("fill-mask", str(folder), device="cpu")
+    predictor, reference = load_predictor(folder), pipeline("fill-mask", str(folder), device="cpu")
     cut = {"truncation": True, "max_length": predictor.tokenizer.max_length}
     texts = [text.replace("[MASK]", "<mask>").replace("[PAD]", "<pad>") for text in MASKED]
     for parameters in ({}, {"targets": ["Ġword", "s", "."]}):
@@ -107,7 +108,7 @@ def test_a_byte_level_model_equals_the_pipeline(make_model: MakeModel) -> None:
 def test_both_heads_of_pretraining(make_model: MakeModel) -> None:
     """BERT as it was pretrained fills masks first, and judges next sentences too; Electra's head does neither."""
     folder = make_model(architecture=BertForPreTraining)
-    predictor = Predictor.load(folder)
+    predictor = load_predictor(folder)
     assert {"predict", "fill", "next-sentence"} <= predictor.operations.keys()
     tokenizer, model = AutoTokenizer.from_pretrained(folder), load(folder)
     for text in MASKED[:4]:
@@ -120,7 +121,7 @@ def test_both_heads_of_pretraining(make_model: MakeModel) -> None:
         assert [item["score"] for item in found] == pytest.approx(best.values.tolist(), rel=1e-4)
     electra = make_model(architecture=ElectraForPreTraining, config_class=ElectraConfig, embedding_size=32)
     with pytest.raises(ModelMismatch, match="belongs to no task"):
-        Predictor.load(electra)
+        load_predictor(electra)
 
 
 def test_every_dialect_asks(bert: tuple[Predictor, Any]) -> None:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, BertForNextSentencePrediction, BertForPreTraining
 
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from tests.support.samples import TEXTS, MakeModel, ask, told
 
@@ -18,7 +19,7 @@ PAIRS = [{"text": one, "next_sentence": other} for one, other in zip(TEXTS, TEXT
 @pytest.fixture(scope="module")
 def follower(make_model: MakeModel) -> Predictor:
     """Return a predictor over a model with this head alone."""
-    return Predictor.load(make_model(architecture=BertForNextSentencePrediction))
+    return load_predictor(make_model(architecture=BertForNextSentencePrediction))
 
 
 @pytest.mark.parametrize("architecture", [BertForNextSentencePrediction, BertForPreTraining])
@@ -26,7 +27,7 @@ def test_scores_equal_transformers(architecture: Any, make_model: MakeModel) -> 
     """Pairs of every script, and such as are too long, with this head alone or beside the one for masks."""
     folder = make_model(architecture=architecture)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), architecture.from_pretrained(folder)
-    (reply,) = ask(Predictor.load(folder), PAIRS, operation="next-sentence")
+    (reply,) = ask(load_predictor(folder), PAIRS, operation="next-sentence")
     for pair, answer in zip(PAIRS, told(reply), strict=True):
         tokens = tokenizer(*pair.values(), truncation=True, return_tensors="pt")
         with torch.inference_mode():

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from handler.config import ServingConfig
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import JSON
 from handler.sequences import Tokens
@@ -62,7 +63,7 @@ def knowing(make_model: MakeModel) -> Path:
 
 def serve(folder: Path, **options: Any) -> Predictor:
     """Load a predictor with some settings."""
-    return Predictor.load(folder, ServingConfig(**options))
+    return load_predictor(folder, ServingConfig(**options))
 
 
 def answer_of(predictor: Predictor, context: str, **parameters: Any) -> Any:
@@ -379,7 +380,7 @@ def test_golden_answers_bear_what_precision_changes_and_no_more(folder: Path, kn
     predictor = serve(folder)
     task = predictor.task
     golden = predictor.answer_items(items, parameters)
-    padded = Predictor.load(folder, packed=False).answer_items(items, parameters)
+    padded = load_predictor(folder, packed=False).answer_items(items, parameters)
     assert all(task.answers_match(*pair, 1e-4) for pair in zip(golden, padded, strict=True))
     others = serve(knowing).answer_items(items, parameters)
     assert not any(task.answers_match(*pair, 1e-4) for pair in zip(golden, others, strict=True))

@@ -18,6 +18,7 @@ from transformers import (
 )
 
 from handler.config import ServingConfig
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import loads
 from tests.support.samples import TEXTS, MakeModel, ask, told
@@ -35,7 +36,7 @@ def folder(make_model: MakeModel) -> Path:
 @pytest.fixture(scope="module")
 def reranker(folder: Path) -> Predictor:
     """Return a predictor whose main task is to rank."""
-    return Predictor.load(folder, ServingConfig(task="rerank"))
+    return load_predictor(folder, ServingConfig(task="rerank"))
 
 
 def logits_of(folder: Path, query: str, texts: list[str], max_length: int = 512) -> NDArray[np.floating[Any]]:
@@ -78,14 +79,14 @@ def test_a_byte_level_model_equals_transformers(make_model: MakeModel) -> None:
         vocab_size=len(tokenizer),
     )
     tokenizer.save_pretrained(folder)
-    predictor = Predictor.load(folder)
+    predictor = load_predictor(folder)
     logits = logits_of(folder, TEXTS[0], TEXTS[1:], predictor.tokenizer.max_length)
     assert told(ask(predictor, QUESTION, operation="rerank")[0]) == ranked(1 / (1 + np.exp(-logits)))
 
 
 def test_which_models_rank(reranker: Predictor, folder: Path, predictor: Predictor) -> None:
     """A model with one label scores texts in the main and ranks beside; one with four does not rank."""
-    both = Predictor.load(folder)
+    both = load_predictor(folder)
     assert both.task.name == "text-classification"
     (answer,) = ask(both, QUESTION, operation="rerank")
     assert told(answer) == told(ask(reranker, QUESTION)[0])

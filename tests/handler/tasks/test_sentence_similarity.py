@@ -10,6 +10,7 @@ import pytest
 from transformers import BertModel
 
 from handler.config import ServingConfig
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import loads
 from tests.support.samples import TEXTS, MakeModel, ask, told
@@ -20,7 +21,7 @@ QUESTION = {"source_sentence": TEXTS[0], "sentences": TEXTS[1:]}
 @pytest.fixture(scope="module")
 def comparer(make_model: MakeModel) -> Predictor:
     """Return a predictor whose main task is to compare."""
-    return Predictor.load(make_model(architecture=BertModel), ServingConfig(task="sentence-similarity"))
+    return load_predictor(make_model(architecture=BertModel), ServingConfig(task="sentence-similarity"))
 
 
 def cosines(predictor: Predictor, **parameters: Any) -> list[float]:
@@ -41,7 +42,7 @@ def test_cosines_equal_those_of_embeddings(comparer: Predictor, pooling: str) ->
 def test_windows_belong_to_their_own_sentence(make_model: MakeModel) -> None:
     """Several long sentences, each read through windows."""
     config = ServingConfig(overflow="window", max_length=12)
-    predictor = Predictor.load(make_model(architecture=BertModel), config)
+    predictor = load_predictor(make_model(architecture=BertModel), config)
     (reply,) = ask(predictor, QUESTION, operation="similarity")
     assert told(reply) == pytest.approx(cosines(predictor), abs=1e-5)
     assert "x-truncated-tokens" not in reply.headers

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from transformers import RobertaConfig, RobertaForSequenceClassification, pipeline
 
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from tests.support.samples import TEXTS, MakeModel, ask, told
 from tests.support.tokenizers import byte_level_tokenizer, generic_tokenizer
@@ -27,7 +28,7 @@ KINDS: dict[str, dict[str, Any]] = {
 def pair(request: pytest.FixtureRequest, make_model: MakeModel) -> tuple[Predictor, Any]:
     """Make a model of each kind: our predictor and the pipeline over it."""
     folder = make_model(**KINDS[request.param])
-    return Predictor.load(folder), pipeline("text-classification", str(folder), truncation=True, device="cpu")
+    return load_predictor(folder), pipeline("text-classification", str(folder), truncation=True, device="cpu")
 
 
 @pytest.mark.parametrize("function", [None, "softmax", "sigmoid", "none"])
@@ -75,7 +76,7 @@ def test_other_tokenizers_equal_the_pipeline(
     """Texts that spell a padding token, and pairs, whatever tokenizer a model has."""
     folder = make_model(**settings)
     make_tokenizer().save_pretrained(folder)
-    predictor = Predictor.load(folder)
+    predictor = load_predictor(folder)
     longest = predictor.tokenizer.max_length
     reference = pipeline("text-classification", str(folder), truncation=True, max_length=longest, device="cpu")
     odd = ["hi <pad> there <pad> friend", "[PAD] or [SEP]", "</s>"]

@@ -21,6 +21,7 @@ from transformers import (
 )
 
 from handler.config import ServingConfig
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import JSON
 from handler.tag_scheme import LabelSpans
@@ -75,7 +76,7 @@ def published(folder: Path, max_length: int | None = None) -> Any:
 
 def serve(folder: Path, **settings: Any) -> Predictor:
     """Load a predictor with some settings."""
-    return Predictor.load(folder, ServingConfig(**settings))
+    return load_predictor(folder, ServingConfig(**settings))
 
 
 def assert_equal(got: list[dict[str, Any]], expected: list[dict[str, Any]], tolerance: float = 2e-5) -> None:
@@ -295,7 +296,7 @@ def test_golden_answers_bear_what_precision_changes_and_no_more(folder: Path) ->
     predictor = serve(folder)
     task = predictor.task
     golden = predictor.answer_items(items, parameters)
-    padded = Predictor.load(folder, packed=False).answer_items(items, parameters)
+    padded = load_predictor(folder, packed=False).answer_items(items, parameters)
     assert all(task.answers_match(*pair, 1e-4) for pair in zip(golden, padded, strict=True))
     other = [[{**token, "score": token["score"] - 2e-4} for token in answer] for answer in golden]
     assert not any(task.answers_match(*pair, 1e-4) for pair in zip(golden, other, strict=True))

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import loads
 from tests.support.samples import BASE, TEXTS, MakeModel, MakePredictor, ask, told
@@ -49,7 +50,7 @@ def test_a_byte_level_tokenizer_equals_transformers(make_model: MakeModel) -> No
     """Tokens as they stand in its vocabulary; offsets count characters, not bytes."""
     folder = make_model()
     byte_level_tokenizer().save_pretrained(folder)
-    predictor = Predictor.load(folder)
+    predictor = load_predictor(folder)
     reference = AutoTokenizer.from_pretrained(folder, model_max_length=predictor.tokenizer.max_length)
     (reply,) = ask(predictor, TEXTS, operation="tokenize")
     assert told(reply) == [expected_of(reference, text) for text in TEXTS]

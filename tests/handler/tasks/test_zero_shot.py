@@ -11,6 +11,7 @@ from transformers import pipeline
 
 from handler.config import ServingConfig
 from handler.errors import ModelMismatch
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from tests.support.samples import TEXTS, MakeModel, ask, told
 
@@ -27,7 +28,7 @@ Pair = tuple[Predictor, Any]
 def pair(request: pytest.FixtureRequest, make_model: MakeModel) -> Pair:
     """Make a model of each order of labels: our predictor, which classifies in the main, and the pipeline."""
     folder = make_model(labels=request.param)
-    return Predictor.load(folder), pipeline("zero-shot-classification", str(folder), device="cpu")
+    return load_predictor(folder), pipeline("zero-shot-classification", str(folder), device="cpu")
 
 
 @pytest.mark.parametrize(
@@ -56,16 +57,16 @@ def test_every_text_equals_the_pipeline(pair: Pair, parameters: dict[str, Any]) 
 def test_it_is_the_main_task_where_the_operator_says_so(make_model: MakeModel) -> None:
     """By default such a model classifies; a model without an entailment label is refused at the start."""
     folder = make_model(labels=NLI[0])
-    assert Predictor.load(folder).task.name == "text-classification"
-    predictor = Predictor.load(folder, ServingConfig(task="zero-shot-classification"))
+    assert load_predictor(folder).task.name == "text-classification"
+    predictor = load_predictor(folder, ServingConfig(task="zero-shot-classification"))
     value = {"inputs": TEXTS[0], "parameters": {"candidate_labels": LABELS}}
     (main,) = ask(predictor, value)
-    (other,) = ask(Predictor.load(folder), value, operation="zero-shot")
+    (other,) = ask(load_predictor(folder), value, operation="zero-shot")
     assert told(main) == told(other)
     plain = make_model()
-    assert "zero-shot" not in Predictor.load(plain).operations
+    assert "zero-shot" not in load_predictor(plain).operations
     with pytest.raises(ModelMismatch, match=r"no label in config\.json starts with entail"):
-        Predictor.load(plain, ServingConfig(task="zero-shot-classification"))
+        load_predictor(plain, ServingConfig(task="zero-shot-classification"))
 
 
 def test_every_dialect_asks(pair: Pair) -> None:
@@ -123,7 +124,7 @@ def test_bad_questions(pair: Pair, value: Any, parameters: dict[str, Any], statu
 def test_the_operators_limits_hold(make_model: MakeModel) -> None:
     """A long text is refused where nothing may be cut, as a long pair."""
     folder: Path = make_model(labels=NLI[0])
-    predictor = Predictor.load(folder, ServingConfig(overflow="refuse"))
+    predictor = load_predictor(folder, ServingConfig(overflow="refuse"))
     asked = {"inputs": TEXTS[10], "parameters": {"candidate_labels": LABELS}}
     (reply,) = ask(predictor, asked, operation="zero-shot")
     assert reply.status == 413

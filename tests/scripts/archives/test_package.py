@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from handler import archive
 from handler.config import ModelConfig
 from handler.errors import ConfigError, GoldenMismatch, ModelMismatch, StartupError
-from handler.predictor import Predictor
+from handler.loading import load_predictor
 from scripts.archives.build import build
 from scripts.archives.model_card import told as told_of
 from scripts.cli.console import ScriptError
@@ -79,7 +79,7 @@ def test_the_card_tells_what_training_told() -> None:
 
 def test_what_is_served_equals_what_was_trained(unpacked: Path, model_folder: Path) -> None:
     """The archive answers as the folder it was built from."""
-    packed, trained = Predictor.load(unpacked), Predictor.load(model_folder)
+    packed, trained = load_predictor(unpacked), load_predictor(model_folder)
     assert told(ask(packed, "hello there")[0]) == told(ask(trained, "hello there")[0])
     assert packed.model_hash == archive.verify(unpacked).model_hash
 
@@ -125,7 +125,7 @@ def test_a_changed_archive_never_becomes_ready(
     """Hashes find what was damaged, golden answers what was changed along with its hash."""
     damage(unpacked)
     with pytest.raises(error, match=message):
-        Predictor.load(unpacked)
+        load_predictor(unpacked)
 
 
 def test_options_go_over_the_config_file() -> None:

@@ -1,0 +1,37 @@
+"""The description of what is served, which TorchServe asks a worker for (`GET /models/M?customized=true`)."""
+
+from __future__ import annotations
+
+import torch
+
+from handler import openapi
+from handler.predictor import Predictor
+from handler.protocol import JSON
+
+
+def describe(predictor: Predictor) -> JSON:
+    """Describe what is served: task, labels, limits, precision, hash, and an OpenAPI document."""
+    task, engine = predictor.task, predictor.engine
+    return {
+        "name": predictor.model.name,
+        "version": predictor.model.version,
+        "task": task.name,
+        "labels": task.labels,
+        "problem_type": task.model_config.problem_type,
+        "architecture": type(engine.model).__name__,
+        "precision": engine.precision.name,
+        "device": str(engine.device),
+        "threads": torch.get_num_threads(),
+        "packed": engine.packed,
+        "limits": {
+            "max_length": predictor.tokenizer.max_length,
+            "overflow": task.overflow,
+            "max_texts": task.config.max_texts,
+            "max_characters": task.config.max_characters,
+            "max_batch_tokens": engine.max_batch_tokens,
+        },
+        "operations": {word: task.name for word, task in predictor.operations.items()},
+        "explained": predictor.explainable,
+        "model_hash": predictor.model_hash,
+        "openapi": openapi.document(predictor.operations, predictor.explainable, predictor.model, task.config),
+    }

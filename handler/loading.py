@@ -1,0 +1,66 @@
+"""Model folder, or unpacked archive -> Predictor, self-tested before it is ready."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+
+from handler import archive
+from handler.config import ServingConfig
+from handler.engine import engine_for
+from handler.engine.weights import read_config
+from handler.predictor import Predictor
+from handler.protocol import ModelId
+from handler.self_test import check_golden
+from handler.tasks import auto_class_for, operations_for
+from handler.tokenization import Tokenizer
+
+
+def load_predictor(
+    folder: Path,
+    config: ServingConfig | None = None,
+    device: torch.device | None = None,
+    *,
+    name: str = "model",
+    version: str = "1.0",
+    packed: bool = True,
+    timeout_s: float = math.inf,
+) -> Predictor:
+    """Load a model folder, or an unpacked archive, which must be what was packed.
+
+    Args:
+        folder: of a model, or of an unpacked archive.
+        packed: False computes as plain transformers does, for a reference.
+        timeout_s: seconds for one batch; computation that has not begun by then is refused as Overloaded.
+
+    Raises:
+        ModelMismatch: not a model folder, or an archive that changed.
+        ConfigError: a setting that this model or this machine cannot obey.
+        GoldenMismatch: the model answers differently from when it was packed.
+    """
+    config = config or ServingConfig()
+    is_archive = (folder / archive.MANIFEST).is_file()
+    manifest = archive.verify(folder) if is_archive else None
+    model_folder = folder / archive.MODEL if is_archive else folder
+    model_config = read_config(model_folder)
+    tokenizer = Tokenizer(model_folder, model_config, config)
+    operations = operations_for(model_config, config, tokenizer)
+    main = operations["predict"]
+    engine = engine_for(device).load(
+        model_folder,
+        auto_class_for(type(main), model_config),
+        main,
+        config,
+        device,
+        pad_id=tokenizer.pad_id,
+        type_ids=tokenizer.has_type_ids,
+        packed=packed,
+    )
+    engine.warm_up(tokenizer.max_length)
+    model_hash = manifest.model_hash if manifest else ""
+    predictor = Predictor(operations, tokenizer, engine, ModelId(name, version), model_hash, timeout_s)
+    if is_archive:
+        check_golden(predictor, archive.read_golden(folder, archive.golden_name(engine.precision.name)))
+    return predictor

@@ -1,0 +1,82 @@
+"""RequestState -> Response: decodes outputs into answers, and writes answers, explanations or the error."""
+
+from __future__ import annotations
+
+from handler import explain, protocol
+from handler.errors import InternalError, RequestError, attempt
+from handler.protocol import JSON, Codec, ModelId
+from handler.request_state import ItemState, RequestState, Response
+from handler.tasks import Task
+from handler.telemetry import BatchReport
+
+
+class ResponseWriter:
+    """Writes the responses of one model."""
+
+    def __init__(self, model: ModelId) -> None:
+        self.model = model
+
+    def write(self, state: RequestState, report: BatchReport) -> Response:
+        """Return the response of one request, without headers of the batch; count its labels or its error."""
+        answers = decode(state)
+        if not state.error:
+            _count_labels(state, answers, report)
+            content = attempt("writing", self._serialize, state, answers)  # fails e.g. for a model that answers NaN
+            if isinstance(content, bytes):
+                return Response(content)
+            state.failure = content
+        error = state.error or InternalError("no answer was computed")
+        report.refused[error.type] += 1
+        message = str(error).encode("ascii", "replace").decode()[:200]
+        content = protocol.serialize_error(error, _error_codec(state))
+        return Response(content, error.status, error.phrase, {"x-error-message": message})
+
+    def _serialize(self, state: RequestState, answers: list[JSON]) -> bytes:
+        if state.body is None:
+            raise InternalError("no answer was computed")
+        if state.request.explain:
+            explanations = explain_answers(state, answers)
+            return protocol.serialize_explanations(state.body, answers, explanations, self.model)
+        return protocol.serialize(state.body, answers, self.model, state.task.answer_format)
+
+
+def decode(state: RequestState) -> list[JSON]:
+    """Return the answer of every item; where one has an error, an object that holds it."""
+    if state.error:
+        return []
+    return [_decode_item(state.task, item) for item in state.items]
+
+
+def explain_answers(state: RequestState, answers: list[JSON]) -> list[JSON]:
+    """Return the explanation of every answer; an answer that is an error stays as it is."""
+    return [
+        explain.to_json(state.task, item.query, answer, item.attributions, item.explain_options["top_words"])
+        if item.query and item.explain_options and not item.error
+        else answer
+        for item, answer in zip(state.items, answers, strict=True)
+    ]
+
+
+def _decode_item(task: Task, item: ItemState) -> JSON:
+    if item.query and not item.error:
+        answer = attempt("decoding", task.decode, item.query, item.sequence_outputs())
+        if not isinstance(answer, RequestError):
+            return answer
+        item.error = answer
+    return {"error": protocol.PLAIN.serialize_error(item.error)} if item.error else None
+
+
+def _count_labels(state: RequestState, answers: list[JSON], report: BatchReport) -> None:
+    for item, answer in zip(state.items, answers, strict=True):
+        if not item.error and (top_label := state.task.top_label(answer)):
+            label, score = top_label
+            report.labels[label] += 1
+            report.score_sum += score
+
+
+def _error_codec(state: RequestState) -> Codec:
+    """Return the codec of an error: that of the body as far as it was parsed, and of the route on KServe's routes."""
+    codec = state.body.codec if state.body else protocol.PLAIN
+    if state.request.kserve and codec is not protocol.KSERVE_V1:
+        return protocol.OPEN_INFERENCE
+    return codec
