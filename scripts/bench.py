@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Measure how fast a model is served, against what the machine could do and what others do.
+"""Measure how fast a model is served, against the machine's roofline and other implementations.
 
-Writes results.json (machine, versions, command, every single time), report.md and pictures into --output. Everything
-that is compared runs in turn in one process or against servers of this script's own, so that a busy machine harms all
-alike; docs/performance.md says how to read it.
+Writes results.json (machine, versions, command, every single time), report.md and figures into --output. Everything
+that is compared is interleaved in one process or against servers that this script starts, so that a busy machine slows
+all alike; docs/performance.md says how to read it.
 """
 
 from __future__ import annotations
@@ -15,32 +15,33 @@ import signal
 import sys
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 from scripts.cli.console import ROOT, run, say
 
 MIXES = ("short", "long", "mixed")
 PARTS = ("engine", "scaling", "peers", "offline", "server", "http-peers")
 
-# Threads that wait must not spin, as scripts/serve.sh says; OpenMP reads this when torch is imported.
+# Waiting threads must not spin, as in scripts/serve.sh; OpenMP reads this when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main() -> int:
-    """Measure the parts that were asked for and write what was found."""
+    """Measure the parts of --only and write the results."""
     arguments = parser().parse_args()
+    from scripts.benchmark import report
+
     if arguments.render:
         results = json.loads(arguments.render.read_text(encoding="utf-8"))
-        write(results, arguments.output or arguments.render.parent)
+        report.write(results, arguments.output or arguments.render.parent)
         return 0
     arguments.output = arguments.output or ROOT / "run" / "bench"
     arguments.output.mkdir(parents=True, exist_ok=True)
     from scripts.benchmark.suites import measure
 
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers and folders of ours are cleared away then, too
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and temporary folders are removed
     with ExitStack() as stack:
-        results = measure(arguments, stack, lambda found: save(found, arguments.output))
-    write(results, arguments.output)
+        results = measure(arguments, stack, lambda partial: report.save(partial, arguments.output))
+    report.write(results, arguments.output)
     for reason in results["about"]["skipped"]:
         say(reason)
     return 1 if any(row["ledger"]["wrong"] for row in [*results.get("offline", []), *results.get("server", [])]) else 0
@@ -58,53 +59,35 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--mixes", type=words, default=MIXES, metavar="NAME,...", help=f"of {', '.join(MIXES)} texts")
     parser.add_argument("--lengths-from", type=Path, metavar="CSV", help="texts of this file instead of the examples'")
-    parser.add_argument("--precisions", type=words, metavar="NAME,...", help="default: all that machine and model have")
+    parser.add_argument(
+        "--precisions", type=words, metavar="NAME,...", help="default: all that the machine and the model support"
+    )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", help="of PyTorch and of the peers (default: the cores)")
     parser.add_argument("--seconds", type=float, default=10, metavar="S", help="of one comparison (default: 10)")
     parser.add_argument(
-        "--p99-ms", type=float, metavar="MS", help="bound of the Server scenario (default: 15 times one text alone)"
+        "--p99-ms",
+        type=float,
+        metavar="MS",
+        help="latency bound of the Server scenario (default: 15 times one text alone)",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: run/bench)")
-    parser.add_argument("--render", type=Path, metavar="JSON", help="only write report and pictures of these results")
+    parser.add_argument("--render", type=Path, metavar="JSON", help="only write report and figures of these results")
     return parser
 
 
 def parts(word: str) -> tuple[str, ...]:
-    """Read a list of parts."""
-    found = words(word)
-    for name in found:
+    """Read a comma-separated list of parts."""
+    names = words(word)
+    for name in names:
         if name not in PARTS:
             raise argparse.ArgumentTypeError(f"{name} is no part; there are {', '.join(PARTS)}")
-    return found
+    return names
 
 
 def words(word: str) -> tuple[str, ...]:
-    """Read a list of words with commas between."""
+    """Read a comma-separated list of words."""
     return tuple(name.strip() for name in word.split(",") if name.strip())
-
-
-def save(results: dict[str, Any], folder: Path) -> None:
-    """Write what there is so far: a run that is cut short keeps it."""
-    partial = folder / "results.partial"
-    partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    partial.replace(folder / "results.json")
-
-
-def write(results: dict[str, Any], folder: Path) -> None:
-    """Write report and pictures."""
-    from scripts.benchmark import machine, report
-
-    lacking = machine.missing("plots")
-    pictures: list[str] = []
-    if lacking:
-        say(lacking)
-    else:
-        from scripts.benchmark import plots
-
-        pictures = plots.draw(results, folder)
-    (folder / "report.md").write_text(report.render(results, pictures), encoding="utf-8")
-    say(f"wrote {folder}/report.md, results.json and {len(pictures)} pictures")
 
 
 if __name__ == "__main__":

@@ -1,30 +1,35 @@
-"""What scripts/bench.py and scripts/tune.py measure with.
+"""Measurements of scripts/bench.py, scripts/bench_gpu.py and scripts/tune.py.
 
 Reading order, which is also the order in which the modules may import one another:
 
-arithmetic  what a forward pass must compute, and what a list of times says
-measure     contenders run in turn, so that a busy machine harms all of them alike
-machine     where and with what was measured
-texts       real texts of real lengths: short, long and mixed
-made_up     models of random weights, and words for them
-subjects    models to measure: a folder, an archive, or a random one made on the spot
-roofline    the fastest that this machine multiplies matrices of the model's own shapes
+flops       operations and tokens of a forward pass
+statistics  medians, quartiles and quantiles of measured times
+measure     interleaved runs, so that a busy machine slows all of them alike
+machine     machine, versions and command of a measurement
+texts       texts of realistic lengths: short, long and mixed
+synthetic   models with random weights, and a synthetic vocabulary
+models      models to measure: a folder, an archive, or a BERT with random weights
+roofline    the speed of matrix products of the model's own shapes on this machine
 engine      part 1: the engine alone, as a fraction of the roofline
 scaling     part 2: time and memory against work, threads, token budget, batch and workers
 exported    the same weights as ONNX and OpenVINO models
-peers       part 3: what others do with the same texts and the same weights
-accuracy    what fewer bits cost
-ledger      every request of a load run: sent = right + refused + failed, and none wrong
-http        a client thin enough not to be what is measured
-service     a TorchServe, and a LitServe, of our own ports and folder
-litserver   the server that LitServe runs
-load        parts 4 to 6: LoadGen's Offline and Server scenarios, and servers side by side
-tables      one table of the report for each question
-report      results -> Markdown
-plots       results -> pictures
-parts       all of these in order
-gpu         one model on a GPU, for scripts/bench_gpu.py, which needs PyTorch and transformers alone
-gpu_workers several workers on one GPU
-gpu_report  what was measured there -> Markdown
-tuning      measurements and a target -> settings and their reasons
+peers       part 3: other implementations on the same texts and weights
+accuracy    cost of lower precision
+accounting  account of the requests of a load run: sent = right + refused + failed, and none wrong
+http        HTTP client of load runs
+load        requests at a rate or from a number of connections
+loadgen     the system under test of LoadGen
+servers     a TorchServe, and a LitServe, with their own ports and folders
+litserver   the LitServe server of the comparison
+serving     parts 4 to 6: LoadGen's Offline and Server scenarios, and servers side by side
+tables      tables of the report
+plots       figures of the report
+report      report as Markdown
+suites      all parts in order
+gpu         measurements of one model on a GPU, with PyTorch and transformers alone
+gpu_workers throughput of several workers on one GPU
+gpu_report  report of a benchmark on a GPU
+gpu_suite   parts of scripts/bench_gpu.py, each in a process of its own
+tuning      settings of a model from measurements and a latency target
+capacity    measurements of scripts/tune.py, and its check against a live server
 """

@@ -10,38 +10,40 @@ import torch
 
 from handler.batching import plan
 from handler.predictor import Predictor
-from scripts.benchmark.arithmetic import Sample
 from scripts.benchmark.measure import Run, interleave, timed
-from scripts.benchmark.models import Subject, try_load
+from scripts.benchmark.models import BenchmarkModel, try_load
 from scripts.benchmark.roofline import roofline
+from scripts.benchmark.statistics import Timings
 from scripts.benchmark.texts import Mix
 from scripts.cli.console import say
 
-SHORTEST = 0.03  # s, of one measurement at least: what is faster is repeated within it
+MIN_SECONDS = 0.03  # of one measurement: a faster run is repeated within it
 
 
 def measure(
-    subject: Subject, loaded: dict[str, Predictor], told: Sequence[Mix], seconds: float
+    model: BenchmarkModel, loaded: dict[str, Predictor], mixes: Sequence[Mix], seconds: float
 ) -> list[dict[str, Any]]:
-    """Measure every precision on every distribution of lengths, engines and rooflines in turn."""
+    """Measure every precision on every distribution of lengths, engines and rooflines interleaved."""
     rows = []
-    for mix in told:
-        encodings = subject.encode(mix.texts)
+    for mix in mixes:
+        encodings = model.encode(mix.texts)
         device = next(iter(loaded.values())).engine.device
-        once = min(timed(partial(one.engine.run, encodings), device) for one in loaded.values() for _ in "12")
-        times = max(1, round(SHORTEST / once))
-        contenders: dict[str, Run] = {}
+        once = min(
+            timed(partial(predictor.engine.run, encodings), device) for predictor in loaded.values() for _ in "12"
+        )
+        repeats = max(1, round(MIN_SECONDS / once))
+        runs: dict[str, Run] = {}
         widths = {precision: width_of(predictor, mix) for precision, predictor in loaded.items()}
         for precision, predictor in loaded.items():
-            contenders[f"engine {precision}"] = partial(_repeat, partial(predictor.engine.run, encodings), times)
-            roof = roofline(subject.shape, widths[precision], precision, predictor.engine.device)
+            runs[f"engine {precision}"] = partial(_repeat, partial(predictor.engine.run, encodings), repeats)
+            roof = roofline(model.shape, widths[precision], precision, predictor.engine.device)
             if roof is not None:
-                layers = max(1, round(times * subject.shape.layers * mix.tokens / widths[precision]))
-                contenders[f"roofline {precision}"] = partial(_repeat, roof, layers)
-        samples = interleave(contenders, device, seconds)
+                layers = max(1, round(repeats * model.shape.layers * mix.tokens / widths[precision]))
+                runs[f"roofline {precision}"] = partial(_repeat, roof, layers)
+        samples = interleave(runs, device, seconds)
         for precision, predictor in loaded.items():
             work = {
-                "model": subject.name,
+                "model": model.name,
                 "mix": mix.name,
                 "precision": precision,
                 "texts": len(mix.texts),
@@ -49,26 +51,26 @@ def measure(
                 "mean_length": mix.tokens / len(mix.texts),
                 "width": widths[precision],
                 "packed": predictor.engine.packed,
-                "times": times,
+                "times": repeats,
             }
-            layers = max(1, round(times * subject.shape.layers * mix.tokens / widths[precision]))
+            layers = max(1, round(repeats * model.shape.layers * mix.tokens / widths[precision]))
             rows.append(
                 row_of(
                     work,
-                    times * subject.shape.flops(mix.lengths),
-                    layers * subject.shape.layer_flops(widths[precision]),
+                    repeats * model.shape.flops(mix.lengths),
+                    layers * model.shape.layer_flops(widths[precision]),
                     samples[f"engine {precision}"],
                     samples.get(f"roofline {precision}"),
                 )
             )
             share = f"{rows[-1]['fraction']:.0%} of the roofline" if "fraction" in rows[-1] else "no roofline"
-            say(f"engine {subject.name} {mix.name} {precision}: {rows[-1]['texts_per_s']:.1f} texts/s, {share}")
+            say(f"engine {model.name} {mix.name} {precision}: {rows[-1]['texts_per_s']:.1f} texts/s, {share}")
     return rows
 
 
-def row_of(work: dict[str, Any], flops: int, roof_flops: int, engine: Sample, roof: Sample | None) -> dict[str, Any]:
-    """Turn times into rates. The fraction is that of each round, of which the median is told: what slows a round
-    down slows both of its halves.
+def row_of(work: dict[str, Any], flops: int, roof_flops: int, engine: Timings, roof: Timings | None) -> dict[str, Any]:
+    """Convert times to rates. The fraction is the median of the fractions of the rounds: a disturbance slows engine
+    and roofline of a round alike.
     """
     row = work | {
         "engine": engine.to_json(),
@@ -78,12 +80,12 @@ def row_of(work: dict[str, Any], flops: int, roof_flops: int, engine: Sample, ro
     }
     if roof is not None:
         pairs = zip(engine.seconds, roof.seconds, strict=True)
-        fractions = Sample(tuple((flops / its) / (roof_flops / best) for its, best in pairs))
+        fractions = Timings(tuple((flops / seconds) / (roof_flops / roof_s) for seconds, roof_s in pairs))
         row |= {
             "roofline": roof.to_json(),
             "roofline_gflops": roof_flops / roof.median / 1e9,
             "fraction": fractions.median,
-            "fraction_spread": list(fractions.spread),
+            "fraction_spread": list(fractions.quartiles),
         }
     return row
 
@@ -96,17 +98,17 @@ def width_of(predictor: Predictor, mix: Mix) -> int:
 
 
 def load(
-    subject: Subject, device: torch.device, precisions: Sequence[str] | None = None
+    model: BenchmarkModel, device: torch.device, precisions: Sequence[str] | None = None
 ) -> tuple[dict[str, Predictor], list[str]]:
-    """Load a model at every precision that it can be had in; say which could not be."""
+    """Load a model at every precision that it supports; return the reasons of those that failed too."""
     loaded, skipped = {}, []
-    for precision in precisions or subject.precisions(device):
-        found = try_load(subject, precision, device)
-        if isinstance(found, str):
-            skipped.append(found)
-            say(found)
+    for precision in precisions or model.precisions(device):
+        predictor = try_load(model, precision, device)
+        if isinstance(predictor, str):
+            skipped.append(predictor)
+            say(predictor)
         else:
-            loaded[precision] = found
+            loaded[precision] = predictor
     return loaded, skipped
 
 

@@ -1,6 +1,6 @@
-"""The same weights as other engines want them: ONNX and OpenVINO, in fp32 and in int8.
+"""The same weights as ONNX and OpenVINO models, in fp32 and in int8.
 
-The peers are imported by name when they are asked for: who has not installed them misses nothing else.
+Optional packages are imported when they are needed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Arrays = dict[str, Any]  # name of an input -> (rows, width) int64
 
 
 class Logits(nn.Module):
-    """A classifier with plain tensors in and out."""
+    """A classifier with tensors as inputs and output."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Logits(nn.Module):
 
 
 def to_onnx(folder: Path, target: Path) -> Path:
-    """Export a classifier and let ONNX Runtime's own optimiser fuse its attention."""
+    """Export a classifier to ONNX and fuse its attention by ONNX Runtime's optimizer."""
     model = Logits(folder)
     with warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
@@ -62,7 +62,7 @@ def to_onnx(folder: Path, target: Path) -> Path:
 
 
 def to_dynamic_int8(onnx: Path, target: Path) -> Path:
-    """Quantise the weights of an ONNX model by channel; activations get their scale at run time."""
+    """Quantize the weights of an ONNX model per channel; the scales of activations are computed at run time."""
     quantization = importlib.import_module("onnxruntime.quantization")
     logging.getLogger().setLevel(logging.ERROR)
     quantization.quantize_dynamic(
@@ -70,13 +70,13 @@ def to_dynamic_int8(onnx: Path, target: Path) -> Path:
         str(target),
         per_channel=True,
         weight_type=quantization.QuantType.QInt8,
-        extra_options={"DefaultTensorType": 1},  # float, for what the fused nodes return: shape inference stops there
+        extra_options={"DefaultTensorType": 1},  # float: shape inference does not know the outputs of the fused nodes
     )
     return target
 
 
 def onnx_session(model: Path, threads: int) -> Any:
-    """Open an ONNX model with so many threads."""
+    """Open an ONNX model with a number of threads."""
     runtime = importlib.import_module("onnxruntime")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = threads
@@ -98,7 +98,7 @@ def to_openvino(folder: Path) -> Any:
 
 
 def to_static_int8(model: Any, calibration: Sequence[Arrays]) -> Any:
-    """Quantise weights and activations of an OpenVINO model with NNCF, its scales from sample texts."""
+    """Quantize weights and activations of an OpenVINO model with NNCF, calibrated on sample texts."""
     nncf = importlib.import_module("nncf")
     nncf.set_log_level(logging.ERROR)
     with warnings.catch_warnings():
@@ -112,14 +112,14 @@ def to_static_int8(model: Any, calibration: Sequence[Arrays]) -> Any:
 
 
 def openvino_compiled(model: Any, threads: int) -> Any:
-    """Compile an OpenVINO model for the CPU with so many threads."""
+    """Compile an OpenVINO model for the CPU with a number of threads."""
     openvino = importlib.import_module("openvino")
     settings = {"INFERENCE_NUM_THREADS": threads, "PERFORMANCE_HINT": "LATENCY", "NUM_STREAMS": 1}
     return openvino.Core().compile_model(model, "CPU", settings)
 
 
 def _example() -> tuple[Tensor, Tensor, Tensor]:
-    """Return two rows, so that no size looks as if it were always 1."""
+    """Return two rows, so that the export does not take the batch size for a constant 1."""
     ones = torch.ones(2, 7, dtype=torch.int64)
     return ones * 100, ones, ones * 0
 

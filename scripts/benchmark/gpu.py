@@ -1,7 +1,7 @@
-"""One model on a GPU: the engine against its matrix products, against transformers, and by itself.
+"""Measurements of one model on a GPU: speed against matrix products and transformers, latency, agreement.
 
-Needs PyTorch and transformers, nothing else. Lengths are drawn as those of real texts are distributed, tokens are
-random; every sequence differs from every other, for equal ones would be computed once.
+Needs PyTorch and transformers, nothing else. Lengths follow the distribution of real texts, tokens are random; all
+sequences differ, because equal ones are computed once.
 """
 
 from __future__ import annotations
@@ -30,9 +30,10 @@ from handler.engine.probe import random_encodings
 from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.sequences import Encoding
-from scripts.benchmark.arithmetic import Sample, Shape, quantile
+from scripts.benchmark.flops import EncoderShape
 from scripts.benchmark.measure import Run, interleave, timed
 from scripts.benchmark.roofline import roofline, square
+from scripts.benchmark.statistics import Timings, quantile
 from scripts.benchmark.synthetic import random_bert, word_tokenizer
 
 Row = dict[str, Any]
@@ -40,11 +41,11 @@ Keep = Callable[[Row], None]
 
 MODELS = {"bert-large": (24, 1024), "bert-base": (12, 768), "small": (6, 384)}  # layers and width
 TOKENS = 131_072  # of one measurement
-SIZES = (128, 512)  # texts of a peer's batch, of which the best is taken
+SIZES = (128, 512)  # texts in a batch of a peer; the faster one counts
 SECONDS = 3.0  # of one comparison
-FEW = (1, 8, 32)  # texts at once, whose latency is looked at
-TIMES = 200  # each of them
-KINDS = {  # of kernels, by words in their names; the first that fits
+LATENCY_TEXTS = (1, 8, 32)  # texts in one call
+TIMES = 200  # calls of each
+KINDS = {  # kind of a kernel -> words in its name; the first match counts
     "matrix products": ("gemm", "nvjet", "cutlass", "cublas", "xmma"),
     "attention": ("flash", "fmha", "attention"),
     "fused steps": ("triton",),
@@ -53,42 +54,42 @@ KINDS = {  # of kernels, by words in their names; the first that fits
 
 
 @dataclass(frozen=True)
-class Lengths:
-    """How tokens of texts are distributed: log-normal, between two ends."""
+class LengthDistribution:
+    """Log-normal distribution of the tokens of a text, clipped to a minimum and a maximum."""
 
     mean: float
     sigma: float
-    least: int
-    most: int
+    minimum: int
+    maximum: int
 
     def draw(self, tokens: int) -> list[int]:
-        """Return as many lengths as come to `tokens`, in disorder, the same ones every time.
+        """Return shuffled lengths that sum to about `tokens`, the same ones every time.
 
-        >>> drawn = Lengths(177, 0.45, 24, 384).draw(100_000)
+        >>> drawn = LengthDistribution(177, 0.45, 24, 384).draw(100_000)
         >>> 0.97 < statistics.mean(drawn) / 177 < 1.03, min(drawn) >= 24, max(drawn) <= 384
         (True, True, True)
         """
         count = max(1, round(tokens / self.mean))
         normal = statistics.NormalDist(log(self.mean) - self.sigma**2 / 2, self.sigma)
-        drawn = [exp(normal.inv_cdf((place + 0.5) / count)) for place in range(count)]
-        lengths = [min(self.most, max(self.least, round(length))) for length in drawn]
+        drawn = [exp(normal.inv_cdf((index + 0.5) / count)) for index in range(count)]
+        lengths = [min(self.maximum, max(self.minimum, round(length))) for length in drawn]
         random.Random(0).shuffle(lengths)  # noqa: S311 - reproducible
         return lengths
 
 
-SQUAD = Lengths(177, 0.45, 24, 384)  # question and context, as BERT's own script cuts them
-SHORT = Lengths(15, 0.45, 4, 64)  # a question, a tweet, an intent
+SQUAD = LengthDistribution(177, 0.45, 24, 384)  # question and context, windowed as in BERT's own script
+SHORT = LengthDistribution(15, 0.45, 4, 64)  # a question, a tweet, an intent
 
 
 def mixes() -> dict[str, list[int]]:
-    """Return lengths by name: like SQuAD's, short, and half of the tokens of each."""
+    """Return lengths by name: like SQuAD, short, and half of the tokens of each."""
     both = SQUAD.draw(TOKENS // 2) + SHORT.draw(TOKENS // 2)
     random.Random(0).shuffle(both)  # noqa: S311 - reproducible
     return {"squad": SQUAD.draw(TOKENS), "short": SHORT.draw(TOKENS), "mixed": both}
 
 
-class Subject:
-    """One random model, loaded at every precision that this GPU does well."""
+class GpuModel:
+    """One random model, loaded at every precision that the GPU supports."""
 
     def __init__(self, layers: int, width: int, device: torch.device, scratch: Path) -> None:
         self.device, self.folder = device, random_bert(scratch / "model", layers, width, word_tokenizer())
@@ -98,17 +99,17 @@ class Subject:
             config = ServingConfig(precision=precision)  # type: ignore[arg-type]
             self.predictors[precision] = load_predictor(self.folder, config, device)
         self.config = self.predictors[self.half].engine.model.config
-        self.shape = Shape.of(self.config)
-        self.theirs = self.transformers(DTYPES[self.half])
+        self.shape = EncoderShape.of(self.config)
+        self.eager = self.transformers(DTYPES[self.half])
 
     def transformers(self, dtype: torch.dtype) -> Any:
-        """Load the model as transformers does."""
+        """Load the model with transformers."""
         load: Any = AutoModelForSequenceClassification.from_pretrained
         return load(self.folder, local_files_only=True, dtype=dtype).eval().to(self.device)
 
     @cached_property
     def compiled(self) -> Any:
-        """Return the model as transformers has it, every layer compiled: in seconds, where the whole takes minutes."""
+        """Return the model of transformers with compiled layers, which takes seconds; the whole model takes minutes."""
         model = self.transformers(DTYPES[self.half])
         for layer in model.bert.encoder.layer:
             layer.compile(dynamic=True)
@@ -116,36 +117,36 @@ class Subject:
 
 
 def measure(name: str, until: float, keep: Keep, device: torch.device) -> None:
-    """Measure a model of MODELS part by part; what does not begin before `until`, on time.time, is left out."""
-    found: Row = {"model": name, "speed": [], "latency": [], "left_out": []}
+    """Measure a model of MODELS part by part; parts that would begin after `until` (time.time) are left out."""
+    results: Row = {"model": name, "speed": [], "latency": [], "left_out": []}
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         began = time.perf_counter()
-        subject = Subject(*MODELS[name], device, Path(scratch))
-        found["load_s"] = time.perf_counter() - began
-        found["engines"] = {precision: engine_facts(its) for precision, its in subject.predictors.items()}
-        found["shape"] = vars(subject.shape)
+        model = GpuModel(*MODELS[name], device, Path(scratch))
+        results["load_s"] = time.perf_counter() - began
+        results["engines"] = {precision: engine_facts(predictor) for precision, predictor in model.predictors.items()}
+        results["shape"] = vars(model.shape)
         parts: dict[str, Callable[[], None]] = {
-            "latency": lambda: found["latency"].extend(latency(subject)),
-            "speed, squad": lambda: found["speed"].append(speed(subject, "squad")),
-            "kernels": lambda: found.update(kernels=kernels(subject)),
-            "agreement": lambda: found.update(agreement=agreement(subject)),
-            "budgets": lambda: found.update(budgets=budgets(subject)),
-            "speed, short": lambda: found["speed"].append(speed(subject, "short")),
-            "speed, mixed": lambda: found["speed"].append(speed(subject, "mixed")),
+            "latency": lambda: results["latency"].extend(latency(model)),
+            "speed, squad": lambda: results["speed"].append(speed(model, "squad")),
+            "kernels": lambda: results.update(kernels=kernels(model)),
+            "agreement": lambda: results.update(agreement=agreement(model)),
+            "budgets": lambda: results.update(budgets=budgets(model)),
+            "speed, short": lambda: results["speed"].append(speed(model, "short")),
+            "speed, mixed": lambda: results["speed"].append(speed(model, "mixed")),
         }
         for part, run in parts.items():
             if time.time() > until:
-                found["left_out"].append(f"{name}: {part}, for lack of time")
+                results["left_out"].append(f"{name}: {part}, for lack of time")
             else:
                 try:
                     run()
-                except Exception as error:  # noqa: BLE001 - one part must not cost the others
-                    found["left_out"].append(f"{name}: {part}, {_said(error)}")
-            keep(found)
+                except Exception as error:  # noqa: BLE001 - the other parts are still measured
+                    results["left_out"].append(f"{name}: {part}, {_reason(error)}")
+            keep(results)
 
 
 def engine_facts(predictor: Predictor) -> Row:
-    """Tell what of the engine is in use."""
+    """Describe the configuration of an engine."""
     engine: Any = predictor.engine
     layers = getattr(engine.model.base_model.encoder, "layers", [None])
     return {
@@ -159,29 +160,29 @@ def engine_facts(predictor: Predictor) -> Row:
 # --- speed -----------------------------------------------------------------------------------------------------------
 
 
-def speed(subject: Subject, mix: str) -> Row:
-    """Run engines, peers and matrix products in turn on texts of some lengths."""
+def speed(model: GpuModel, mix: str) -> Row:
+    """Run engines, peers and matrix products interleaved on texts of one distribution of lengths."""
     lengths = mixes()[mix]
-    encodings, device = random_encodings(subject.config, lengths), subject.device
-    peers, left_out = contenders(subject, encodings)
+    encodings, device = random_encodings(model.config, lengths), model.device
+    peers, left_out = transformers_peers(model, encodings)
     runs: dict[str, Run] = {
-        f"engine {name}": partial(its.engine.run, encodings) for name, its in subject.predictors.items()
+        f"engine {name}": partial(predictor.engine.run, encodings) for name, predictor in model.predictors.items()
     }
     runs |= peers
-    flops, work = {}, subject.shape.flops(lengths)
-    for name, predictor in subject.predictors.items():
+    flops, work = {}, model.shape.flops(lengths)
+    for name, predictor in model.predictors.items():
         tokens = min(sum(lengths), predictor.engine.max_batch_tokens)
-        roof, cube = roofline(subject.shape, tokens, name, device), square(name, device)
+        roof, cube = roofline(model.shape, tokens, name, device), square(name, device)
         if roof is not None:
-            flops[f"own products {name}"] = subject.shape.layer_flops(tokens)
+            flops[f"own products {name}"] = model.shape.layer_flops(tokens)
             runs[f"own products {name}"] = roof
         if cube is not None:
             flops[f"peak {name}"], runs[f"peak {name}"] = cube
-    repeated = {name: max(1, round(work / 3 / its)) for name, its in flops.items()}  # as long as a third of the work
+    repeated = {name: max(1, round(work / 3 / one_run)) for name, one_run in flops.items()}  # a third of the work
     runs |= {name: partial(_repeat, runs[name], times) for name, times in repeated.items()}
-    samples = interleave(runs, device, SECONDS)
-    roofs = {name: flops[name] * repeated[name] / samples[name].median / 1e12 for name in flops}
-    rows = [told(name, samples[name], work, lengths, roofs) for name in runs if name not in flops]
+    timings = interleave(runs, device, SECONDS)
+    roofs = {name: flops[name] * repeated[name] / timings[name].median / 1e12 for name in flops}
+    rows = [speed_row(name, timings[name], work, lengths, roofs) for name in runs if name not in flops]
     return {
         "mix": mix,
         "texts": len(lengths),
@@ -192,39 +193,39 @@ def speed(subject: Subject, mix: str) -> Row:
     }
 
 
-def told(name: str, sample: Sample, work: int, lengths: Sequence[int], roofs: dict[str, float]) -> Row:
-    """Turn times into rates, and an engine's into parts of what the same precision could do."""
-    tflops = work / sample.median / 1e12
-    row = {"name": name, "times": sample.to_json(), "tflops": tflops}
-    row |= {"texts_per_s": len(lengths) / sample.median, "tokens_per_s": sum(lengths) / sample.median}
+def speed_row(name: str, timings: Timings, work: int, lengths: Sequence[int], roofs: dict[str, float]) -> Row:
+    """Convert times to rates, and those of an engine to fractions of the rooflines of its precision."""
+    tflops = work / timings.median / 1e12
+    row = {"name": name, "times": timings.to_json(), "tflops": tflops}
+    row |= {"texts_per_s": len(lengths) / timings.median, "tokens_per_s": sum(lengths) / timings.median}
     precision = name.removeprefix("engine ")
     for key, roof in (("of_own_products", f"own products {precision}"), ("of_peak", f"peak {precision}")):
         row[key] = tflops / roofs[roof] if roof in roofs else None
     return row
 
 
-def contenders(subject: Subject, encodings: Sequence[Encoding]) -> tuple[dict[str, Run], list[str]]:
-    """Return transformers padded as texts come, sorted by length, and sorted and compiled, each with its best batch.
+def transformers_peers(model: GpuModel, encodings: Sequence[Encoding]) -> tuple[dict[str, Run], list[str]]:
+    """Return transformers in input order, sorted by length, and sorted and compiled, each with its faster batch size.
 
-    Their batches lie on the GPU beforehand; the engine lays out its own while the clock runs.
+    Their batches are on the GPU before the measurement; the engine builds its own within it.
     """
-    found: dict[str, Run] = {}
+    runs: dict[str, Run] = {}
     left_out: list[str] = []
     ways: dict[str, tuple[str, dict[str, Any]]] = {
-        f"transformers {subject.half}, as they come": ("theirs", {"in_order": False}),
-        f"transformers {subject.half}, sorted": ("theirs", {"in_order": True}),
-        f"transformers {subject.half}, sorted, torch.compile": ("compiled", {"in_order": True, "multiple": 32}),
+        f"transformers {model.half}, as they come": ("eager", {"in_order": False}),
+        f"transformers {model.half}, sorted": ("eager", {"in_order": True}),
+        f"transformers {model.half}, sorted, torch.compile": ("compiled", {"in_order": True, "multiple": 32}),
     }
-    for name, (model, how) in ways.items():
+    for name, (attribute, how) in ways.items():
         try:
-            found[name] = best(getattr(subject, model), encodings, subject.device, how)
-        except Exception as error:  # noqa: BLE001 - a peer that fails is told as such
-            left_out.append(f"{name}: {_said(error)}")
-    return found, left_out
+            runs[name] = fastest(getattr(model, attribute), encodings, model.device, how)
+        except Exception as error:  # noqa: BLE001 - a peer that fails is reported
+            left_out.append(f"{name}: {_reason(error)}")
+    return runs, left_out
 
 
-def best(model: Any, encodings: Sequence[Encoding], device: torch.device, how: dict[str, Any]) -> Run:
-    """Return a run with the size of batch that was quickest."""
+def fastest(model: Any, encodings: Sequence[Encoding], device: torch.device, how: dict[str, Any]) -> Run:
+    """Return a run with the fastest batch size."""
     runs: list[Run] = [partial(padded, model, batches(encodings, size, device, **how)) for size in SIZES]
     for run in runs:
         run()
@@ -234,25 +235,25 @@ def best(model: Any, encodings: Sequence[Encoding], device: torch.device, how: d
 def batches(
     encodings: Sequence[Encoding], size: int, device: torch.device, *, in_order: bool, multiple: int = 1
 ) -> list[dict[str, Tensor]]:
-    """Pad batches of `size` texts to the longest, rounded up to a multiple, and put them on the GPU."""
-    rows = sorted(encodings, key=len) if in_order else list(encodings)
-    found = []
-    for start in range(0, len(rows), size):
-        its = rows[start : start + size]
-        width = -(-max(map(len, its)) // multiple) * multiple
-        ids = torch.tensor([row.ids + [0] * (width - len(row)) for row in its])
-        mask = torch.arange(width) < torch.tensor([len(row) for row in its])[:, None]
-        found.append({"input_ids": ids.to(device), "attention_mask": mask.long().to(device)})
-    return found
+    """Pad batches of `size` texts to the longest, rounded up to a multiple, and copy them to the GPU."""
+    ordered = sorted(encodings, key=len) if in_order else list(encodings)
+    padded_batches = []
+    for start in range(0, len(ordered), size):
+        batch = ordered[start : start + size]
+        width = -(-max(map(len, batch)) // multiple) * multiple
+        ids = torch.tensor([encoding.ids + [0] * (width - len(encoding)) for encoding in batch])
+        mask = torch.arange(width) < torch.tensor([len(encoding) for encoding in batch])[:, None]
+        padded_batches.append({"input_ids": ids.to(device), "attention_mask": mask.long().to(device)})
+    return padded_batches
 
 
 @torch.inference_mode()
-def padded(model: Any, its: Sequence[dict[str, Tensor]]) -> Tensor:
-    """Return the logits of every batch, waited for once."""
-    return torch.cat([model(**batch).logits for batch in its]).float().cpu()
+def padded(model: Any, batches: Sequence[dict[str, Tensor]]) -> Tensor:
+    """Return the logits of all batches, with one synchronization."""
+    return torch.cat([model(**batch).logits for batch in batches]).float().cpu()
 
 
-def _said(error: Exception) -> str:
+def _reason(error: Exception) -> str:
     return f"{type(error).__name__} {' '.join(str(error).split())[:300]}"
 
 
@@ -264,57 +265,59 @@ def _repeat(run: Run, times: int) -> None:
 # --- the engine by itself --------------------------------------------------------------------------------------------
 
 
-def latency(subject: Subject) -> list[Row]:
-    """Time a few short texts at once, again and again."""
+def latency(model: GpuModel) -> list[Row]:
+    """Measure the latency of calls with a few short texts."""
     rows = []
-    for n in FEW:
-        encodings = random_encodings(subject.config, SHORT.draw(round(n * SHORT.mean))[:n])
+    for n in LATENCY_TEXTS:
+        encodings = random_encodings(model.config, SHORT.draw(round(n * SHORT.mean))[:n])
         runs: dict[str, Run] = {
-            f"engine {name}": partial(its.engine.run, encodings) for name, its in subject.predictors.items()
+            f"engine {name}": partial(predictor.engine.run, encodings) for name, predictor in model.predictors.items()
         }
-        one = batches(encodings, n, subject.device, in_order=False)
-        runs[f"transformers {subject.half}"] = partial(padded, subject.theirs, one)
+        batch = batches(encodings, n, model.device, in_order=False)
+        runs[f"transformers {model.half}"] = partial(padded, model.eager, batch)
         for name, run in runs.items():
             _repeat(run, 5)
-            ms = [1e3 * timed(run, subject.device) for _ in range(TIMES)]
-            rows.append({"texts": n, "name": name, **{f"p{part}": quantile(ms, part / 100) for part in (50, 99)}})
+            ms = [1e3 * timed(run, model.device) for _ in range(TIMES)]
+            rows.append(
+                {"texts": n, "name": name, **{f"p{percent}": quantile(ms, percent / 100) for percent in (50, 99)}}
+            )
     return rows
 
 
-def budgets(subject: Subject) -> list[Row]:
-    """Measure token budgets on lengths like SQuAD's; `null` tells what the engine chose."""
-    encodings, rows = random_encodings(subject.config, SQUAD.draw(TOKENS)), []
+def budgets(model: GpuModel) -> list[Row]:
+    """Measure token budgets on lengths like SQuAD; `chosen` marks the engine's own."""
+    encodings, rows = random_encodings(model.config, SQUAD.draw(TOKENS)), []
     tokens = sum(map(len, encodings))
-    for name, predictor in subject.predictors.items():
+    for name, predictor in model.predictors.items():
         chosen = predictor.engine.max_batch_tokens
         for budget in memory.BUDGETS:
             predictor.engine.max_batch_tokens = budget
-            seconds = min(timed(partial(predictor.engine.run, encodings), subject.device) for _ in "123")
+            seconds = min(timed(partial(predictor.engine.run, encodings), model.device) for _ in "123")
             rows.append({"name": name, "budget": budget, "tokens_per_s": tokens / seconds, "chosen": budget == chosen})
         predictor.engine.max_batch_tokens = chosen
     return rows
 
 
-def agreement(subject: Subject) -> list[Row]:
-    """Compare scores with those of transformers in fp32, and of every text alone with its own in a batch."""
-    encodings = random_encodings(subject.config, SQUAD.draw(12_000) + SHORT.draw(1_000))
-    exact = subject.transformers(torch.float32)
+def agreement(model: GpuModel) -> list[Row]:
+    """Compare scores with transformers in fp32, and each text alone with the same text in a batch."""
+    encodings = random_encodings(model.config, SQUAD.draw(12_000) + SHORT.draw(1_000))
+    exact = model.transformers(torch.float32)
     expected = softmax(
-        torch.cat([padded(exact, batches([its], 1, subject.device, in_order=False)) for its in encodings])
+        torch.cat([padded(exact, batches([encoding], 1, model.device, in_order=False)) for encoding in encodings])
     )
     del exact
     rows = []
-    for name, predictor in subject.predictors.items():
-        found = scores(predictor, encodings)
-        alone = torch.cat([scores(predictor, [its]) for its in encodings])
+    for name, predictor in model.predictors.items():
+        batched = scores(predictor, encodings)
+        alone = torch.cat([scores(predictor, [encoding]) for encoding in encodings])
         rows.append(
             {
                 "name": name,
                 "texts": len(encodings),
-                "same_label": float((found.argmax(-1) == expected.argmax(-1)).float().mean()),
-                "largest_difference": float((found - expected).abs().max()),
-                "mean_difference": float((found - expected).abs().mean()),
-                "company": float((found - alone).abs().max()),
+                "same_label": float((batched.argmax(-1) == expected.argmax(-1)).float().mean()),
+                "largest_difference": float((batched - expected).abs().max()),
+                "mean_difference": float((batched - expected).abs().mean()),
+                "company": float((batched - alone).abs().max()),
             }
         )
     return rows
@@ -322,7 +325,7 @@ def agreement(subject: Subject) -> list[Row]:
 
 def scores(predictor: Predictor, encodings: Sequence[Encoding]) -> Tensor:
     """Return the scores of every label, (texts, labels)."""
-    return softmax(torch.from_numpy(np.concatenate([np.asarray(row) for row in predictor.engine.run(encodings)])))
+    return softmax(torch.from_numpy(np.concatenate([np.asarray(output) for output in predictor.engine.run(encodings)])))
 
 
 def softmax(logits: Tensor) -> Tensor:
@@ -330,17 +333,17 @@ def softmax(logits: Tensor) -> Tensor:
     return logits.float().softmax(-1)
 
 
-def kernels(subject: Subject) -> list[Row]:
-    """Tell where the GPU's time goes, on lengths like SQuAD's, and how much of the time it had nothing to do."""
-    encodings, rows = random_encodings(subject.config, SQUAD.draw(TOKENS)), []
-    for name, predictor in subject.predictors.items():
+def kernels(model: GpuModel) -> list[Row]:
+    """Return the GPU time of each kind of kernel, on lengths like SQuAD, and how long the GPU was busy."""
+    encodings, rows = random_encodings(model.config, SQUAD.draw(TOKENS)), []
+    for name, predictor in model.predictors.items():
         predictor.engine.run(encodings)
-        wall = timed(partial(predictor.engine.run, encodings), subject.device)
-        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+        wall = timed(partial(predictor.engine.run, encodings), model.device)
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
             predictor.engine.run(encodings)
-            torch.cuda.synchronize(subject.device)
+            torch.cuda.synchronize(model.device)
         times: Counter[str] = Counter()
-        for event in seen.key_averages():
+        for event in profile.key_averages():
             times[kernel_kind(event.key)] += event.self_device_time_total / 1e6
         busy = sum(times.values())
         rows.append({"name": name, "wall_s": wall, "busy_s": busy, "kinds": dict(times.most_common())})
@@ -348,12 +351,12 @@ def kernels(subject: Subject) -> list[Row]:
 
 
 def kernel_kind(kernel: str) -> str:
-    """Tell what a kernel is for by its name.
+    """Return the kind of a kernel by its name.
 
     >>> kernel_kind("void flash_fwd_kernel<...>"), kernel_kind("triton_red_fused_add_native_layer_norm_0")
     ('attention', 'fused steps')
     >>> kernel_kind("gelu")
     'the rest'
     """
-    low = kernel.lower()
-    return next((kind for kind, words in KINDS.items() if any(word in low for word in words)), "the rest")
+    name = kernel.lower()
+    return next((kind for kind, words in KINDS.items() if any(word in name for word in words)), "the rest")

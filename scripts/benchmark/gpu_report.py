@@ -1,30 +1,32 @@
-"""What was measured on a GPU -> Markdown."""
+"""Report of a benchmark on a GPU as Markdown."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from scripts.benchmark.tables import number, table
 
 Row = dict[str, Any]
 
-SPEED = """Tokens to scores. Engine, `transformers` and matrix products run in turn; told are medians. *own products*:
-the matrix products of one layer at this precision, alone, with as many rows as one forward pass of the engine has
-tokens. *peak*: a product of 8192 x 8192 x 8192 at this precision, the same way. Work is counted as 2n(4h² + 2hf)L +
-4nhL² operations a sequence; padding is no work. The batches of `transformers` lie on the GPU beforehand, each of the
-best of several sizes; the engine lays its own out while the clock runs."""
+SPEED = """From tokens to scores. Engine, `transformers` and matrix products are interleaved; figures are medians. *own
+products*: the matrix products of one layer at this precision, alone, with as many rows as one forward pass of the
+engine has tokens. *peak*: a product of 8192 x 8192 x 8192 at this precision, the same way. Work is counted as
+2n(4h² + 2hf)L + 4nhL² operations a sequence; padding is no work. The batches of `transformers` are on the GPU before
+the measurement, each of the best of several sizes; the engine builds its own within it."""
 LATENCY = """Milliseconds from tokens to scores, of short texts (mean 15 tokens), one call after the other."""
-BUDGETS = """Thousand tokens a second, on lengths like SQuAD's, by `max_batch_tokens`; in bold what the engine chose."""
-WORKERS = """Texts a second from the bytes of requests to those of answers, on lengths like SQuAD's: all that a worker
-does but HTTP, several workers on one GPU."""
-AGREEMENT = """Scores against `transformers` in fp32, one text at a time. *company*: the largest difference between a
+BUDGETS = """Thousand tokens a second, on lengths like SQuAD, by `max_batch_tokens`; in bold what the engine chose."""
+WORKERS = """Texts a second from the bytes of requests to those of answers, on lengths like SQuAD: all that a worker
+does except HTTP, several workers on one GPU."""
+AGREEMENT = """Scores against `transformers` in fp32, one text at a time. *batch*: the largest difference between a
 text's score alone and in the batch of all."""
-KERNELS = """Parts of the time that kernels took, on lengths like SQuAD's; *busy*: their time over that of the clock."""
+KERNELS = """Parts of the time that kernels took, on lengths like SQuAD; *busy*: their time over that of the clock."""
 
 
 def render(results: Row) -> str:
-    """Write the whole report."""
+    """Return the report."""
     models = results["models"]
     parts = [
         about(results["about"], models),
@@ -40,26 +42,27 @@ def render(results: Row) -> str:
 
 
 def about(facts: Row, models: Sequence[Row]) -> str:
-    """Write where and with what was measured, and what of the engine was in use."""
+    """Return machine, versions and the configuration of the engines."""
     engines = [
-        f"{model['model']} {name}: {its['max_batch_tokens']} tokens a pass, {its['layer']}, {its['graphs']} graphs"
+        f"{model['model']} {name}: {engine['max_batch_tokens']} tokens a pass, "
+        f"{engine['layer']}, {engine['graphs']} graphs"
         for model in models
-        for name, its in model.get("engines", {}).items()
+        for name, engine in model.get("engines", {}).items()
     ]
     lines = ["# Measured on a GPU", "", *(f"* **{name}**: {fact}" for name, fact in facts.items())]
     return "\n".join([*lines, *(f"* **Engine** {engine}" for engine in engines)])
 
 
-def section(title: str, told: str, body: str) -> str:
-    """Write one section; nothing where nothing was measured."""
-    return "\n\n".join(filter(None, (f"## {title}", told, body))) if body else ""
+def section(title: str, text: str, body: str) -> str:
+    """Return one section; an empty string where nothing was measured."""
+    return "\n\n".join(filter(None, (f"## {title}", text, body))) if body else ""
 
 
 def speed(model: Row) -> str:
-    """Write one model's speed on every mix of lengths."""
+    """Return the speed of one model on every distribution of lengths."""
     rows = []
     for mix in model["speed"]:
-        for row in sorted(mix["rows"], key=lambda its: -its["texts_per_s"]):
+        for row in sorted(mix["rows"], key=lambda entry: -entry["texts_per_s"]):
             ours = row["name"].startswith("engine")
             rows.append(
                 [
@@ -71,13 +74,15 @@ def speed(model: Row) -> str:
                     *(part(row["of_own_products"]), part(row["of_peak"])),
                 ]
             )
-    header = ["lengths", "contender", "texts/s", "tokens/s", "TFLOP/s", "of own products", "of peak"]
-    roofs = [f"{name} {number(its)} TFLOP/s" for name, its in (model["speed"] or [{"roofs": {}}])[0]["roofs"].items()]
+    header = ["lengths", "implementation", "texts/s", "tokens/s", "TFLOP/s", "of own products", "of peak"]
+    roofs = [
+        f"{name} {number(tflops)} TFLOP/s" for name, tflops in (model["speed"] or [{"roofs": {}}])[0]["roofs"].items()
+    ]
     return f"### {model['model']}\n\n{', '.join(roofs)}\n\n{table(header, rows)}" if rows else ""
 
 
 def part(value: float | None) -> str:
-    """Write a part of one.
+    """Format a fraction as a percentage.
 
     >>> part(0.7), part(None)
     ('70%', '-')
@@ -86,56 +91,62 @@ def part(value: float | None) -> str:
 
 
 def latency(models: Sequence[Row]) -> str:
-    """Write how long a few texts take."""
+    """Return the latency of a few texts."""
     rows = [
-        [model["model"], its["name"], its["texts"], f"{its['p50']:.2f}", f"{its['p99']:.2f}"]
+        [model["model"], row["name"], row["texts"], f"{row['p50']:.2f}", f"{row['p99']:.2f}"]
         for model in models
-        for its in model["latency"]
+        for row in model["latency"]
     ]
-    return table(["model", "contender", "texts", "p50", "p99"], rows)
+    return table(["model", "implementation", "texts", "p50", "p99"], rows)
 
 
 def budgets(models: Sequence[Row]) -> str:
-    """Write the speed of every token budget in a line for each engine."""
+    """Return the speed of every token budget, one line for each engine."""
     lines: dict[tuple[str, str], dict[int, str]] = {}
     for model in models:
-        for its in model.get("budgets", []):
-            told = number(its["tokens_per_s"] / 1e3)
-            cells = lines.setdefault((model["model"], its["name"]), {})
-            cells[its["budget"]] = f"**{told}**" if its["chosen"] else told
+        for row in model.get("budgets", []):
+            cell = number(row["tokens_per_s"] / 1e3)
+            cells = lines.setdefault((model["model"], row["name"]), {})
+            cells[row["budget"]] = f"**{cell}**" if row["chosen"] else cell
     sizes = list(next(iter(lines.values()), {}))
     rows = [[*names, *(cells.get(size, "-") for size in sizes)] for names, cells in lines.items()]
     return table(["model", "precision", *map(str, sizes)], rows)
 
 
 def workers(rows: Sequence[Row]) -> str:
-    """Write what several workers do side by side."""
-    cells = [[its["workers"], its["requests"], its["texts_a_request"], number(its["texts_per_s"])] for its in rows]
+    """Return the throughput of several workers."""
+    cells = [[row["workers"], row["requests"], row["texts_a_request"], number(row["texts_per_s"])] for row in rows]
     return table(["workers", "requests a batch", "texts a request", "texts/s"], cells)
 
 
 def agreement(models: Sequence[Row]) -> str:
-    """Write how far scores lie from those in fp32, and from themselves in company."""
+    """Return the differences of scores from fp32, and between a batch and a text alone."""
     rows = [
         [
-            *(model["model"], its["name"], its["texts"], f"{its['same_label']:.2%}"),
-            *(f"{its[key]:.4f}" for key in ("mean_difference", "largest_difference", "company")),
+            *(model["model"], row["name"], row["texts"], f"{row['same_label']:.2%}"),
+            *(f"{row[key]:.4f}" for key in ("mean_difference", "largest_difference", "company")),
         ]
         for model in models
-        for its in model.get("agreement", [])
+        for row in model.get("agreement", [])
     ]
-    return table(["model", "precision", "texts", "same label", "mean difference", "largest", "company"], rows)
+    return table(["model", "precision", "texts", "same label", "mean difference", "largest", "batch"], rows)
 
 
 def kernels(models: Sequence[Row]) -> str:
-    """Write what the GPU's time went into."""
-    told = [(model["model"], its) for model in models for its in model.get("kernels", [])]
-    kinds = list(dict.fromkeys(kind for _, its in told for kind in its["kinds"]))
+    """Return the share of each kind of kernel in the GPU's time."""
+    profiles = [(model["model"], row) for model in models for row in model.get("kernels", [])]
+    kinds = list(dict.fromkeys(kind for _, row in profiles for kind in row["kinds"]))
     rows = [
         [
-            *(model, its["name"], part(its["busy_s"] / its["wall_s"])),
-            *(part(its["kinds"].get(kind, 0) / its["busy_s"] if its["busy_s"] else None) for kind in kinds),
+            *(model, row["name"], part(row["busy_s"] / row["wall_s"])),
+            *(part(row["kinds"].get(kind, 0) / row["busy_s"] if row["busy_s"] else None) for kind in kinds),
         ]
-        for model, its in told
+        for model, row in profiles
     ]
     return table(["model", "precision", "busy", *kinds], rows)
+
+
+def write(results: Row, folder: Path) -> None:
+    """Write results.json and report.md; a run that is interrupted keeps its results so far."""
+    (folder / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    (folder / "report.md").write_text(render(results), encoding="utf-8")

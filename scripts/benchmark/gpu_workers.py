@@ -1,4 +1,4 @@
-"""Several workers on one GPU, from the bytes of requests to those of answers: all that a worker does but HTTP."""
+"""Throughput of several workers on one GPU, from request bodies to response bodies, without HTTP."""
 
 from __future__ import annotations
 
@@ -15,43 +15,43 @@ from handler.config import ServingConfig, usable_cores
 from handler.loading import load_predictor
 from handler.protocol import Body, serialize_value
 from handler.request_state import Request
-from scripts.benchmark.gpu import MODELS, SQUAD, Lengths
+from scripts.benchmark.gpu import MODELS, SQUAD, LengthDistribution
 from scripts.benchmark.synthetic import random_bert, word_tokenizer
 
 Row = dict[str, Any]
 
 MODEL = "bert-base"
 WORKERS = (1, 2)
-SHAPES = ((256, 1), (64, 8), (32, 32))  # requests of a batch, texts of a request
+BATCHES = ((256, 1), (64, 8), (32, 32))  # requests of a batch, texts of a request
 SECONDS = 4.0
-PATIENCE_S = 120.0
+TIMEOUT_S = 120.0
 
 
 def measure(device: torch.device, precision: str) -> list[Row]:
-    """Let one worker, and then several side by side, answer batches of requests."""
+    """Answer batches of requests with one worker, and with several at the same time."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         folder = random_bert(Path(scratch) / "model", *MODELS[MODEL], word_tokenizer())
         for n_workers in WORKERS:
-            found = fleet(folder, n_workers, device, precision)
+            speeds_by_worker = fleet(folder, n_workers, device, precision)
             rows += [
                 {"workers": n_workers, "requests": requests, "texts_a_request": texts, "texts_per_s": sum(speeds)}
-                for (requests, texts), speeds in zip(SHAPES, zip(*found, strict=True), strict=True)
+                for (requests, texts), speeds in zip(BATCHES, zip(*speeds_by_worker, strict=True), strict=True)
             ]
     return rows
 
 
 def fleet(folder: Path, n_workers: int, device: torch.device, precision: str) -> list[list[float]]:
-    """Return of every worker the texts a second for each of SHAPES, measured while the others worked as well."""
+    """Return the texts a second of every worker for each of BATCHES, measured at the same time."""
     context: Any = multiprocessing.get_context("spawn")
-    together, answers = context.Barrier(n_workers), context.Queue()
+    barrier, answers = context.Barrier(n_workers), context.Queue()
     threads = max(1, usable_cores() // n_workers)
-    arguments = (folder, str(device), precision, threads, together, answers)
+    arguments = (folder, str(device), precision, threads, barrier, answers)
     workers = [context.Process(target=_worker, args=arguments) for _ in range(n_workers)]
     for worker in workers:
         worker.start()
     try:
-        return [answers.get(timeout=PATIENCE_S) for _ in workers]
+        return [answers.get(timeout=TIMEOUT_S) for _ in workers]
     finally:
         for worker in workers:
             worker.join(timeout=5)
@@ -59,26 +59,26 @@ def fleet(folder: Path, n_workers: int, device: torch.device, precision: str) ->
                 worker.terminate()
 
 
-def _worker(folder: Path, device: str, precision: Any, threads: int, together: Any, answers: Any) -> None:
+def _worker(folder: Path, device: str, precision: Any, threads: int, barrier: Any, answers: Any) -> None:
     torch.set_num_threads(threads)
     predictor = load_predictor(folder, ServingConfig(precision=precision), torch.device(device))
     speeds = []
-    for requests, texts in SHAPES:
+    for requests, texts in BATCHES:
         batch = bodies(requests, texts, SQUAD)
         predictor.answer(batch)
-        together.wait(timeout=PATIENCE_S)
+        barrier.wait(timeout=TIMEOUT_S)
         began, done = time.perf_counter(), 0
-        while time.perf_counter() - began < SECONDS / len(SHAPES):
+        while time.perf_counter() - began < SECONDS / len(BATCHES):
             predictor.answer(batch)
             done += requests * texts
         speeds.append(done / (time.perf_counter() - began))
     answers.put(speeds)
 
 
-def bodies(requests: int, texts: int, lengths: Lengths) -> list[Request]:
-    """Return requests of made-up texts, all different."""
-    chance = random.Random(0)  # noqa: S311 - reproducible
+def bodies(requests: int, texts: int, lengths: LengthDistribution) -> list[Request]:
+    """Return requests of synthetic texts, all different."""
+    generator = random.Random(0)  # noqa: S311 - reproducible
     drawn = lengths.draw(round(requests * texts * lengths.mean))
-    written = [" ".join(f"w{chance.randrange(30_000)}" for _ in range(length - 2)) for length in drawn]
-    groups = [written[start : start + texts] for start in range(0, requests * texts, texts)]
+    generated = [" ".join(f"w{generator.randrange(30_000)}" for _ in range(length - 2)) for length in drawn]
+    groups = [generated[start : start + texts] for start in range(0, requests * texts, texts)]
     return [Request(Body(serialize_value({"inputs": group}), "application/json")) for group in groups]

@@ -1,4 +1,4 @@
-"""The server that LitServe runs, as its own documentation would build it: a pipeline, and batches of requests.
+"""The LitServe server of the comparison, built as LitServe documents it: a pipeline, and batches of requests.
 
 Started as a process: python -m scripts.benchmark.litserver FOLDER PORT THREADS BATCH
 """

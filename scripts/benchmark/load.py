@@ -1,278 +1,170 @@
-"""Parts 4 to 6: LoadGen's Offline and Server scenarios against a TorchServe, and servers side by side."""
+"""Requests at a rate (open loop) or from a number of connections (closed loop), sent by a thread of their own.
+
+In the open loop the times are drawn before the run (Poisson) and kept whatever the server does. Latency counts from the
+scheduled time, so that a server that stalls is also charged for the requests that it delays.
+"""
 
 from __future__ import annotations
 
-import importlib
-import queue
-import tempfile
+import asyncio
+import contextlib
+import random
 import threading
 import time
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from array import array
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from handler.predictor import Predictor
-from scripts.benchmark import machine
-from scripts.benchmark.accounting import Ledger, scores_of
-from scripts.benchmark.arithmetic import Sample, quantile
-from scripts.benchmark.http import Address, Client, closed_loop
-from scripts.benchmark.models import Subject
-from scripts.benchmark.service import litserve, torchserve
-from scripts.benchmark.texts import SOURCES, Mix, read_texts, short_texts
-from scripts.cli.console import say
+from scripts.benchmark.accounting import ExpectedScores, RequestAccounting
+from scripts.benchmark.http import Endpoint, HttpResponse, LoadClient
 
-Keep = Callable[[dict[str, Any]], None]
-
-TEXTS_PER_REQUEST = 32  # of the Offline scenario
-IN_FLIGHT = 64  # requests that the client keeps open at most: two full batches
-STEPS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the Offline rate, tried by the Server scenario
-LATENCIES = {"p50_ms": "50.00", "p90_ms": "90.00", "p99_ms": "99.00"}
+POLL_S = 0.1  # longest sleep before the end of the run is looked for
 
 
-class Sut:
-    """The system under test as LoadGen sees it: samples come in, threads ask for them, answers are reported."""
+class LoadGenerator:
+    """Send requests to one server as long as the `with` lasts; at its end every request has come to an end.
 
-    def __init__(self, client: Client, texts: Sequence[str], ledger: Ledger, texts_per_request: int, n: int) -> None:
-        self.lg = importlib.import_module("mlperf_loadgen")
-        self.client, self.texts, self.ledger = client, texts, ledger
-        self.texts_per_request = texts_per_request
-        self.waiting: queue.SimpleQueue[list[tuple[int, int]] | None] = queue.SimpleQueue()
-        self.threads = [threading.Thread(target=self._ask, daemon=True) for _ in range(n)]
-
-    def issue(self, samples: Any) -> None:
-        """Take samples from LoadGen: (its number, ours) each."""
-        pairs = [(sample.id, sample.index) for sample in samples]
-        for start in range(0, len(pairs), self.texts_per_request):
-            self.waiting.put(pairs[start : start + self.texts_per_request])
-
-    def _ask(self) -> None:
-        while (pairs := self.waiting.get()) is not None:
-            indices = [index for _, index in pairs]
-            status, answers = self.client.ask([self.texts[index] for index in indices])
-            self.lg.QuerySamplesComplete([self.lg.QuerySampleResponse(number, 0, 0) for number, _ in pairs])
-            self.ledger.record(indices, status, answers)  # after the clock has stopped
-
-    def run(self, **settings: Any) -> dict[str, str]:
-        """Run one test and return LoadGen's summary, key by key."""
-        asked = self.lg.TestSettings()
-        asked.mode = self.lg.TestMode.PerformanceOnly
-        for name, value in settings.items():
-            setattr(asked, name, value)
-        for thread in self.threads:
-            thread.start()
-        sut = self.lg.ConstructSUT(self.issue, lambda: None)
-        qsl = self.lg.ConstructQSL(len(self.texts), len(self.texts), lambda _: None, lambda _: None)
-        with tempfile.TemporaryDirectory(prefix="loadgen-") as folder:
-            log = self.lg.LogSettings()
-            log.enable_trace = False
-            log.log_output.outdir = folder
-            log.log_output.copy_summary_to_stdout = False
-            try:
-                self.lg.StartTestWithLogSettings(sut, qsl, asked, log)
-            finally:
-                for _ in self.threads:
-                    self.waiting.put(None)
-                for thread in self.threads:
-                    thread.join(timeout=30)
-                self.lg.DestroyQSL(qsl)
-                self.lg.DestroySUT(sut)
-            return read_summary((Path(folder) / "mlperf_log_summary.txt").read_text(encoding="utf-8"))
-
-
-def read_summary(text: str) -> dict[str, str]:
-    """Read the `key: value` lines of LoadGen's summary.
-
-    >>> read_summary("Samples per second: 9\\n99.00 percentile latency (ns)   : 12")
-    {'Samples per second': '9', '99.00 percentile latency (ns)': '12'}
+    Args:
+        message: the bytes of request number n.
+        record: counts the response to request number n and returns its outcome, e.g. "right".
+        rate: requests a second, at Poisson-distributed times.
+        connections: connections that each send a request when the last one is answered.
+        first: the number of the first request.
     """
-    pairs = (line.partition(":") for line in text.splitlines() if ":" in line)
-    return {key.strip(): value.strip() for key, _, value in pairs}
+
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        message: Callable[[int], bytes],
+        record: Callable[[int, HttpResponse], str],
+        *,
+        rate: float = 0.0,
+        connections: int = 0,
+        first: int = 0,
+    ) -> None:
+        self.host, self.port, self.message, self.record = host, port, message, record
+        self.rate, self.connections = rate, connections
+        self.sent = 0
+        self.surplus = 0  # times that bytes came without a request
+        self.latency_s: defaultdict[str, array[float]] = _arrays()  # by outcome, from the scheduled time
+        self.response_s: defaultdict[str, array[float]] = _arrays()  # by outcome, from sending
+        self.finished_s: defaultdict[str, array[float]] = _arrays()  # by outcome, from the beginning of the run
+        self.late_s = array("d")  # from the scheduled time to sending: the client's own delay
+        self._first = first
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._errors: list[BaseException] = []
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._main()), daemon=True)
+
+    def __enter__(self) -> LoadGenerator:
+        self._thread.start()
+        self._ready.wait()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.end()
+        self._thread.join()
+        if self._errors:
+            raise self._errors[0]
+
+    def end(self) -> None:
+        """Send no more; the end of the `with` waits for what was sent."""
+        with contextlib.suppress(RuntimeError):  # the loop has ended already: everything was answered
+            self._loop.call_soon_threadsafe(self._over.set)
+
+    def send(self, count: int) -> None:
+        """Send `count` requests at once."""
+        self._loop.call_soon_threadsafe(self._send, count)
+
+    async def _main(self) -> None:
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        self._client = LoadClient(self.host, self.port)
+        self._began = time.perf_counter()
+        for _ in range(self.connections):
+            self._track(self._repeat())
+        self._ready.set()
+        await (self._poisson() if self.rate else self._over.wait())
+        while self._tasks:
+            await asyncio.wait({*self._tasks})
+        self.surplus = self._client.surplus
+        self._client.close()
+
+    async def _poisson(self) -> None:
+        generator = random.Random(self._first)  # noqa: S311 - reproducible
+        due = time.perf_counter()
+        while not self._over.is_set():
+            due += generator.expovariate(self.rate)
+            while (wait := due - time.perf_counter()) > 0 and not self._over.is_set():
+                await asyncio.sleep(min(wait, POLL_S))
+            if not self._over.is_set():
+                self._launch(due)
+            if self.sent % 64 == 0:
+                await asyncio.sleep(0)  # responses are read even where the client is late
+
+    async def _repeat(self) -> None:
+        while not self._over.is_set():
+            await self._ask(self._number(), time.perf_counter())
+
+    def _send(self, count: int) -> None:
+        for _ in range(count):
+            self._launch(time.perf_counter())
+
+    def _launch(self, due: float) -> None:
+        self._track(self._ask(self._number(), due))
+
+    def _track(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if error := task.exception():
+            self._errors.append(error)
+
+    def _number(self) -> int:
+        self.sent += 1
+        return self._first + self.sent - 1
+
+    async def _ask(self, number: int, due: float) -> None:
+        sent = time.perf_counter()
+        response = await self._client.send(self.message(number))
+        now = time.perf_counter()
+        outcome = self.record(number, response)
+        self.latency_s[outcome].append(now - due)
+        self.response_s[outcome].append(now - sent)
+        self.finished_s[outcome].append(now - self._began)
+        self.late_s.append(sent - due)
 
 
-def prepare(subject: Subject, predictor: Predictor, source: Path | None, seconds: float) -> tuple[Mix, Ledger]:
-    """Draw texts and answer them beforehand; fewer of them where that would take long."""
-    texts = read_texts(source) if source else read_texts(*SOURCES)
-    probe = subject.encode(texts[:32])
-    began = time.perf_counter()
-    predictor.engine.run(probe)
-    per_text = (time.perf_counter() - began) / len(probe)
-    chosen = short_texts(texts, max(128, min(1500, int(2 * seconds / per_text))))
-    answers = predictor.answer_items(chosen, {"top_k": None})
-    mix = Mix(source.stem if source else "short", tuple(chosen), tuple(subject.count(chosen)))
-    return mix, Ledger([scores_of(answer) for answer in answers], predictor.engine.precision.tolerance)
-
-
-def offline(
-    subject: Subject, predictor: Predictor, address: Address, mix: Mix, ledger: Ledger, seconds: float
-) -> dict[str, Any]:
-    """Run the Offline scenario: all texts at once, 32 a request; beside it, the engine alone before and after."""
-    lg = importlib.import_module("mlperf_loadgen")
-    before = alone(subject, predictor, mix)
-    ledger = Ledger(ledger.expected, ledger.tolerance)
-    sut = Sut(Client(address), mix.texts, ledger, TEXTS_PER_REQUEST, 4)
-    summary = sut.run(
-        scenario=lg.TestScenario.Offline,
-        offline_expected_qps=0.9 / before,
-        min_duration_ms=int(seconds * 1000),
-        min_query_count=1,
-    )
-    engine = (before + alone(subject, predictor, mix)) / 2
-    rate = float(summary["Samples per second"])
-    say(f"offline {subject.name} {predictor.engine.precision.name}: {rate:.1f} texts/s, {ledger.to_json()}")
-    return {
-        "model": subject.name,
-        "mix": mix.name,
-        "precision": predictor.engine.precision.name,
-        "texts_per_request": TEXTS_PER_REQUEST,
-        "texts_per_s": rate,
-        "engine_texts_per_s": 1 / engine,
-        "of_engine": rate * engine,
-        "ledger": ledger.to_json(),
-        "loadgen": summary,
-    }
-
-
-def alone(subject: Subject, predictor: Predictor, mix: Mix) -> float:
-    """Return the seconds a text that the engine takes, batches of TorchServe's size."""
-    times = []
-    for start in range(0, min(len(mix.texts), 5 * TEXTS_PER_REQUEST), TEXTS_PER_REQUEST):
-        encodings = subject.encode(mix.texts[start : start + TEXTS_PER_REQUEST])
-        began = time.perf_counter()
-        predictor.engine.run(encodings)
-        times.append((time.perf_counter() - began) / len(encodings))
-    return Sample(tuple(times)).median
-
-
-def server(
-    subject: Subject,
-    predictor: Predictor,
-    address: Address,
-    mix: Mix,
-    ledger: Ledger,
+def closed_loop(
+    endpoint: Endpoint,
+    texts: Sequence[str],
+    expected: ExpectedScores,
+    accounting: RequestAccounting,
+    connections: int,
     seconds: float,
-    offline_rate: float,
-    bound_ms: float | None,
-) -> dict[str, Any]:
-    """Run the Server scenario at rising rates until the bound is broken twice; return every rate tried."""
-    alone_ms, engine_ms = one_text(subject, predictor, address, mix)
-    bound = bound_ms or max(50.0, 15 * alone_ms)
-    ledger = Ledger(ledger.expected, ledger.tolerance)
-    trials: list[dict[str, Any]] = []
-    for step in STEPS:
-        rate = step * offline_rate
-        trials.append(trial(address, mix.texts, ledger, rate, bound, seconds))
-        told = trials[-1]
-        say(f"server {subject.name}: {rate:.1f}/s p99 {told['p99_ms']:.0f} ms of {bound:.0f} ms, {ledger.to_json()}")
-        if sum(not one["valid"] for one in trials) == 2:
-            break
-    found = max((one["rate"] for one in trials if one["valid"]), default=0.0)
-    return {
-        "model": subject.name,
-        "mix": mix.name,
-        "precision": predictor.engine.precision.name,
-        "bound_ms": bound,
-        "found": found,
-        "over_offline": found / offline_rate,
-        "trials": trials,
-        "alone_ms": alone_ms,
-        "engine_alone_ms": engine_ms,
-        "ledger": ledger.to_json(),
-    }
+) -> tuple[list[float], float]:
+    """Let each connection send one text, and the next when the response is there; return latencies and the duration."""
+
+    def record(number: int, response: HttpResponse) -> str:
+        outcomes = expected.outcomes([number % len(texts)], response.status, endpoint.answers(response))
+        accounting.add(outcomes)
+        return next(iter(outcomes))
+
+    began = time.perf_counter()
+    with LoadGenerator(
+        endpoint.host,
+        endpoint.port,
+        lambda number: endpoint.message([texts[number % len(texts)]]),
+        record,
+        connections=connections,
+    ) as load:
+        time.sleep(seconds)
+    return [seconds for times in load.latency_s.values() for seconds in times], time.perf_counter() - began
 
 
-def trial(
-    address: Address, texts: Sequence[str], ledger: Ledger, rate: float, bound_ms: float, seconds: float
-) -> dict[str, Any]:
-    """Send one text a request at a mean rate, at Poisson-distributed times; return latencies in milliseconds."""
-    lg = importlib.import_module("mlperf_loadgen")
-    before = ledger.refused + ledger.failed
-    summary = Sut(Client(address), texts, ledger, 1, IN_FLIGHT).run(
-        scenario=lg.TestScenario.Server,
-        server_target_qps=rate,
-        server_target_latency_ns=int(bound_ms * 1e6),
-        server_target_latency_percentile=0.99,
-        min_duration_ms=int(seconds * 1000),
-        min_query_count=1,
-    )
-    told = {name: float(summary[f"{part} percentile latency (ns)"]) / 1e6 for name, part in LATENCIES.items()}
-    clean = ledger.refused + ledger.failed == before
-    return {"rate": rate, **told, "valid": told["p99_ms"] <= bound_ms and clean, "loadgen": summary}
-
-
-def one_text(subject: Subject, predictor: Predictor, address: Address, mix: Mix) -> tuple[float, float]:
-    """Return the median milliseconds of one text alone over HTTP, and of the same by the engine, in turn."""
-    client, over, bare = Client(address), [], []
-    for text in mix.texts[:40]:
-        began = time.perf_counter()
-        client.ask([text])
-        over.append((time.perf_counter() - began) * 1e3)
-        began = time.perf_counter()
-        predictor.engine.run(subject.encode([text]))
-        bare.append((time.perf_counter() - began) * 1e3)
-    return Sample(tuple(over)).median, Sample(tuple(bare)).median
-
-
-def side_by_side(
-    subject: Subject, ours: dict[str, Address], mix: Mix, ledgers: dict[str, Ledger], threads: int, seconds: float
-) -> dict[str, Any]:
-    """Load our server and LitServe in turn, three rounds; each connection sends one text after the other."""
-    connections = 2 * TEXTS_PER_REQUEST
-    latencies: dict[str, list[float]] = {}
-    spent: dict[str, float] = {}
-    with litserve(subject.model, threads, TEXTS_PER_REQUEST) as other:
-        addresses = {**ours, "LitServe, pipeline fp32": other}
-        counts = {name: Ledger(ledgers[name].expected, ledgers[name].tolerance) for name in addresses}
-        for name, address in addresses.items():  # does not count
-            closed_loop(Client(address), mix.texts, Ledger(counts[name].expected, 1), connections, seconds / 4)
-        for _ in range(3):
-            for name, address in addresses.items():
-                times, took = closed_loop(Client(address), mix.texts, counts[name], connections, seconds)
-                latencies[name] = [*latencies.get(name, []), *times]
-                spent[name] = spent.get(name, 0) + took
-    rows = []
-    for name, times in latencies.items():
-        rate = len(times) / spent[name]
-        told = {f"p{part}_ms": 1e3 * quantile(times, part / 100) for part in (50, 99)}
-        row = {"name": name, "ours": name in ours, "texts_per_s": rate, **told, "ledger": counts[name].to_json()}
-        rows.append(row)
-        say(f"http-peers {subject.name}: {name} {rate:.1f} texts/s, p99 {told['p99_ms']:.0f} ms, {row['ledger']}")
-    return {"model": subject.name, "mix": mix.name, "connections": connections, "servers": rows}
-
-
-def measure(subject: Subject, loaded: dict[str, Predictor], options: Any, results: dict[str, Any], keep: Keep) -> None:
-    """Serve one model at its fastest precision (and, beside LitServe, in fp32), and run the parts asked for."""
-    skipped, only = results["about"]["skipped"], options.only
-    lacks = {part: machine.missing("loadgen") for part in ("offline", "server") if part in only}
-    lacks |= {"http-peers": machine.missing("litserve")} if "http-peers" in only else {}
-    skipped += [reason for reason in dict.fromkeys(lacks.values()) if reason and reason not in skipped]
-    wanted = [part for part, reason in lacks.items() if not reason]
-    if not wanted:
-        return
-    best = list(loaded)[-1]
-    beside = ["fp32"] if "http-peers" in wanted and best != "fp32" and "fp32" in loaded else []
-    archives = {precision: subject.pack(precision) for precision in [best, *beside]}
-    mix, ledger = prepare(subject, loaded[best], options.lengths_from, options.seconds)
-    with torchserve(archives[best]) as addresses:
-        address = addresses[archives[best].stem]
-        if "offline" in wanted or "server" in wanted:
-            row = offline(subject, loaded[best], address, mix, ledger, options.seconds)
-            results.setdefault("offline", []).append(row)
-            keep(results)
-            if "server" in wanted:
-                rate, bound = row["texts_per_s"], options.p99_ms
-                told = server(subject, loaded[best], address, mix, ledger, options.seconds, rate, bound)
-                results.setdefault("server", []).append(told)
-                keep(results)
-    if "http-peers" in wanted:
-        with torchserve(*archives.values()) as addresses:
-            ours = {f"TorchServe, packed {name}": addresses[mar.stem] for name, mar in archives.items()}
-            ledgers = {f"TorchServe, packed {best}": ledger}
-            if beside:
-                exact, tolerance = loaded["fp32"].answer_items(mix.texts, {"top_k": None}), 1e-3
-                plain = Ledger([scores_of(answer) for answer in exact], tolerance)
-                ledgers |= {"TorchServe, packed fp32": plain, "LitServe, pipeline fp32": plain}
-            else:
-                ledgers["LitServe, pipeline fp32"] = ledger
-            told = side_by_side(subject, ours, mix, ledgers, options.threads, options.seconds)
-            results.setdefault("http_peers", []).append(told)
-            keep(results)
+def _arrays() -> defaultdict[str, array[float]]:
+    return defaultdict(lambda: array("d"))

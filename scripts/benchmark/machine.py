@@ -1,4 +1,4 @@
-"""Where and with what was measured: a number without this says nothing."""
+"""Machine, versions and command of a measurement."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from scripts.cli.console import ROOT
 
 PACKAGES = ("torch", "transformers", "tokenizers", "torchserve")
 INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
-# What a peer is called in the report -> the packages that it needs beside those of requirements/develop.txt.
+# Peer -> the packages that it needs beside those of requirements/develop.txt.
 PEERS = {
     "onnxruntime": ("onnxruntime", "onnx"),
     "openvino": ("openvino", "nncf"),
@@ -54,27 +54,27 @@ def about(device: torch.device) -> dict[str, Any]:
 
 
 def load() -> list[float]:
-    """Return the processes that wanted a core in the last 1, 5 and 15 minutes, ours included."""
+    """Return the load averages of 1, 5 and 15 minutes, with this process."""
     return [round(value, 2) for value in os.getloadavg()]
 
 
 def processor() -> str:
-    """Name the processor and the instructions that matter here."""
+    """Return the name of the processor and those of INSTRUCTIONS that it has."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return platform.processor() or platform.machine()
     facts = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in lines)}
     flags = set(facts.get("flags", "").split())
-    wanted = [flag for flag in INSTRUCTIONS if flag in flags]
+    instructions = [flag for flag in INSTRUCTIONS if flag in flags]
     name = (
         f"{facts.get('model name', platform.machine())} (family {facts.get('cpu family')}, model {facts.get('model')})"
     )
-    return f"{name}, {', '.join(wanted)}"
+    return f"{name}, {', '.join(instructions)}"
 
 
 def version(package: str) -> str | None:
-    """Return the version of an installed package; None: it is not."""
+    """Return the version of a package, None where it is not installed."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -82,18 +82,18 @@ def version(package: str) -> str | None:
 
 
 def missing(peer: str) -> str:
-    """Say what a peer lacks and how to install it; nothing where it is there."""
+    """Return which packages of a peer are missing and how to install them; empty where none is."""
     lacking = [package for package in PEERS[peer] if version(package) is None]
     return f"{peer} is skipped: {' and '.join(lacking)} not installed; {HOW}" if lacking else ""
 
 
 def commit() -> str:
     """Return the commit of the code, with a + where files differ from it."""
-    told = subprocess.run(
+    done = subprocess.run(
         ["git", "describe", "--always", "--dirty=+", "--exclude=*"],  # noqa: S607 - the user's git
         cwd=ROOT,
         capture_output=True,
         text=True,
         check=False,
     )
-    return told.stdout.strip() or "unknown"
+    return done.stdout.strip() or "unknown"

@@ -1,4 +1,4 @@
-"""Models to measure: a folder, an archive, or a random one made on the spot."""
+"""Models to measure: a folder, an archive, or a BERT with random weights."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from handler.sequences import Encoding, EncodingOptions
 from handler.tokenization import Tokenizer
 from scripts.archives.build import build
 from scripts.archives.calibration import Calibration
-from scripts.benchmark.arithmetic import Shape
+from scripts.benchmark.flops import EncoderShape
 from scripts.benchmark.synthetic import random_bert, word_tokenizer
 from scripts.benchmark.texts import SOURCES
 from scripts.cli.console import ROOT, ScriptError
@@ -35,39 +35,39 @@ DEFAULTS = ("models/intents", "random:12x768")
 
 
 @dataclass(frozen=True)
-class Subject:
-    """One model."""
+class BenchmarkModel:
+    """One model to measure."""
 
     name: str
     folder: Path  # of the model, or of an unpacked archive
     config: ModelConfig
     scratch: Path  # where archives of it may be built
-    is_random: bool = False  # then its labels say nothing
-    mar: Path | None = None  # the archive it came in
+    is_random: bool = False  # its labels mean nothing
+    mar: Path | None = None  # the archive it was read from
 
     @property
-    def model(self) -> Path:
+    def model_folder(self) -> Path:
         """The folder of weights and tokenizer."""
         return self.folder / archive.MODEL if (self.folder / archive.MANIFEST).is_file() else self.folder
 
     @cached_property
-    def shape(self) -> Shape:
-        """Layers and widths."""
-        return Shape.of(read_config(self.model))
+    def shape(self) -> EncoderShape:
+        """The shape of its encoder."""
+        return EncoderShape.of(read_config(self.model_folder))
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
-        """The handler's tokenizer of it."""
-        return Tokenizer(self.model, read_config(self.model), self.config.handler)
+        """The handler's tokenizer for it."""
+        return Tokenizer(self.model_folder, read_config(self.model_folder), self.config.handler)
 
     def encode(self, texts: Sequence[str]) -> list[Encoding]:
-        """Encode texts, each cut to what the model can read."""
-        found = self.tokenizer.encode([(text, None) for text in texts], [EncodingOptions()] * len(texts))
+        """Encode texts, each truncated to the longest sequence of the model."""
+        encoded = self.tokenizer.encode([(text, None) for text in texts], [EncodingOptions()] * len(texts))
         encodings = []
-        for one in found:
-            if not isinstance(one, list):
-                raise ScriptError(f"{self.name} refuses a text of the benchmark: {one}")
-            encodings.append(one[0])
+        for windows in encoded:
+            if not isinstance(windows, list):
+                raise ScriptError(f"{self.name} refuses a text of the benchmark: {windows}")
+            encodings.append(windows[0])
         return encodings
 
     def count(self, texts: Sequence[str]) -> list[int]:
@@ -75,37 +75,42 @@ class Subject:
         return [len(encoding) for encoding in self.encode(texts)]
 
     def precisions(self, device: torch.device) -> list[str]:
-        """Return what the machine does well and there are weights for."""
-        floats = list(reversed(supported(device))) if holds_floats(self.model) else []
+        """Return the precisions that the machine supports and that the model has weights for."""
+        floats = list(reversed(supported(device))) if holds_floats(self.model_folder) else []
         return [*floats, *(["int8"] if int8.supported(device) else [])]
 
     def settings(self, precision: str, **more: object) -> ModelConfig:
-        """Return its settings at a precision; raises ConfigError where the handler does not know it."""
-        handler = {**_given(self.config.handler), "precision": precision, **more}
-        return replace(self.config, handler=ServingConfig(**handler))  # type: ignore[arg-type]
+        """Return the settings of the model at a precision; raises ConfigError for an unknown one."""
+        handler = {**vars(self.config.handler), "precision": precision, **more}
+        return replace(self.config, handler=ServingConfig(**handler))
 
     def load(self, precision: str, device: torch.device) -> Predictor:
-        """Load it at a precision.
+        """Load the model at a precision.
 
         Raises:
-            StartupError: this model cannot be served so.
-            ScriptError: it has no int8.
+            StartupError: the model cannot be served at this precision.
+            ScriptError: it has no weights in int8.
         """
-        threads, folder = torch.get_num_threads(), self.model
+        threads, folder = torch.get_num_threads(), self.model_folder
         try:
             if precision == "int8" and not (folder / int8.FILE).is_file():
-                made = self.scratch / "int8"
-                folder = (made if made.is_dir() else unpack(self.pack(precision), made)) / archive.MODEL
+                quantized = self.scratch / "int8"
+                folder = unpack(self.pack(precision), quantized) / archive.MODEL
             return load_predictor(folder, self.settings(precision).handler, device)
         finally:
             torch.set_num_threads(threads)
 
     def pack(self, precision: str, config: ModelConfig | None = None) -> Path:
-        """Return an archive of it at a precision, with other settings if given.
+        """Return an archive of the model at a precision, with other settings than its own where `config` has them.
 
-        Weights in int8 are those that it came with; one without is calibrated on the texts of the benchmark.
+        Weights in int8 are the model's own; a model without them is calibrated on the texts of the benchmark.
         """
-        if precision == "int8" and (self.model / int8.FILE).is_file() and config is None and self.mar is not None:
+        if (
+            precision == "int8"
+            and (self.model_folder / int8.FILE).is_file()
+            and config is None
+            and self.mar is not None
+        ):
             return self.mar
         store = self.scratch / "store"
         store.mkdir(exist_ok=True)
@@ -113,30 +118,30 @@ class Subject:
         if config is None and (store / f"{name}.mar").is_file():
             return store / f"{name}.mar"
         calibration = Calibration(SOURCES[0], SOURCES[-1], least_ratio=0.0) if precision == "int8" else None
-        return build(self.model, name, "1.0", config or self.settings(precision), store, calibration)
+        return build(self.model_folder, name, "1.0", config or self.settings(precision), store, calibration)
 
 
-def subjects(names: Sequence[str], stack: ExitStack) -> list[Subject]:
-    """Return the models named: folders, archives, or random:LAYERSxWIDTH."""
-    return [subject(name, stack) for name in names]
+def benchmark_models(names: Sequence[str], stack: ExitStack) -> list[BenchmarkModel]:
+    """Return the models with these names: folders, archives, or random:LAYERSxWIDTH."""
+    return [benchmark_model(name, stack) for name in names]
 
 
-def subject(name: str, stack: ExitStack) -> Subject:
-    """Prepare one model; its temporary files live as long as the stack."""
+def benchmark_model(name: str, stack: ExitStack) -> BenchmarkModel:
+    """Prepare one model; the stack removes its temporary files."""
     scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
     if name.startswith("random:"):
         layers, _, width = name.removeprefix("random:").partition("x")
         if not (layers.isdigit() and width.isdigit() and int(width) % 64 == 0 and int(width)):
             raise ScriptError(f"{name}: say random:LAYERSxWIDTH, with a width that 64 divides, e.g. random:12x768")
         folder = random_bert(scratch / "model", int(layers), int(width), base_tokenizer())
-        return Subject(name.replace(":", "-"), folder, defaults(), scratch, is_random=True)
+        return BenchmarkModel(name.replace(":", "-"), folder, defaults(), scratch, is_random=True)
     path = Path(name) if Path(name).exists() else ROOT / name
     if path.is_file():
         folder = unpack(path, scratch / "unpacked")
-        return Subject(path.stem, folder, ModelConfig.read(folder / archive.MODEL_CONFIG), scratch, mar=path)
+        return BenchmarkModel(path.stem, folder, ModelConfig.read(folder / archive.MODEL_CONFIG), scratch, mar=path)
     if not (path / "config.json").is_file():
         raise ScriptError(f"no model at {name}: give a folder, a .mar or random:LAYERSxWIDTH")
-    return Subject(path.name, path, defaults(), scratch)
+    return BenchmarkModel(path.name, path, defaults(), scratch)
 
 
 def defaults() -> ModelConfig:
@@ -150,15 +155,15 @@ def default_names() -> list[str]:
 
 
 def base_tokenizer() -> PreTrainedTokenizerBase:
-    """Return the tokenizer of models/base; without it, one of made-up words."""
+    """Return the tokenizer of models/base; without it, one of synthetic words."""
     base = ROOT / "models" / "base"
     load: Any = AutoTokenizer.from_pretrained
-    found: PreTrainedTokenizerBase = load(base, local_files_only=True) if base.is_dir() else word_tokenizer()
-    return found
+    tokenizer: PreTrainedTokenizerBase = load(base, local_files_only=True) if base.is_dir() else word_tokenizer()
+    return tokenizer
 
 
 def unpack(mar: Path, folder: Path) -> Path:
-    """Unpack an archive, once."""
+    """Unpack an archive, unless the folder is there already."""
     if not folder.is_dir():
         try:
             with zipfile.ZipFile(mar) as packed:
@@ -168,13 +173,9 @@ def unpack(mar: Path, folder: Path) -> Path:
     return folder
 
 
-def try_load(subject: Subject, precision: str, device: torch.device) -> Predictor | str:
-    """Load a model, or say in a line why it cannot be measured so."""
+def try_load(model: BenchmarkModel, precision: str, device: torch.device) -> Predictor | str:
+    """Load a model, or return the reason why it cannot be measured at this precision."""
     try:
-        return subject.load(precision, device)
+        return model.load(precision, device)
     except (StartupError, ScriptError) as error:
-        return f"{subject.name} at {precision} is skipped: {error}"
-
-
-def _given(config: ServingConfig) -> dict[str, object]:
-    return dict(vars(config))
+        return f"{model.name} at {precision} is skipped: {error}"

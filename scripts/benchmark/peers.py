@@ -1,4 +1,4 @@
-"""Part 3: what others do with the same texts and the same weights, from texts to scores, each at its best."""
+"""Part 3: other implementations on the same texts and weights, from texts to labels, each with its best settings."""
 
 from __future__ import annotations
 
@@ -14,144 +14,148 @@ from numpy.typing import NDArray
 
 from handler.predictor import Predictor
 from scripts.benchmark import exported, machine
-from scripts.benchmark.arithmetic import Sample, padded_tokens
+from scripts.benchmark.flops import padded_tokens
 from scripts.benchmark.measure import interleave, timed
-from scripts.benchmark.models import Subject
+from scripts.benchmark.models import BenchmarkModel
+from scripts.benchmark.statistics import Timings
 from scripts.benchmark.texts import SOURCES, Mix, read_texts, short_texts
 from scripts.cli.console import say
 
 Labels = NDArray[np.intp]
-Answer = Callable[[Sequence[str], int], Labels]  # texts and the size of a micro-batch -> the index of each label
-FIXED = (128, 512)  # tokens that the official handler's users pad to
-GRID = (1, 2, 4, 8, 16, 32)
-NEAR = 3.0  # times the best: what is slower than that at first is not tried again
+Labeler = Callable[[Sequence[str], int], Labels]  # texts and the size of a micro-batch -> the index of each label
+FIXED = (128, 512)  # tokens that users of the official handler pad to
+GRID = (1, 2, 4, 8, 16, 32)  # sizes of a micro-batch
+RETRY_FACTOR = 3.0  # a size whose first run is slower than this times the best is not tried again
 REFERENCE = "packed fp32"
 
 
 @dataclass(frozen=True)
-class Contender:
-    """Somebody who labels texts."""
+class Peer:
+    """One implementation that labels texts: another library, or this package (`ours`)."""
 
     name: str
-    answer: Answer
-    ours: bool = False  # then it needs no size of a micro-batch
-    most: int | None = None  # texts that are measured, where cost is linear in them and the whole would take minutes
+    label: Labeler
+    ours: bool = False  # plans its batches itself, without a micro-batch size
+    max_texts: int | None = None  # texts that are measured; the time is scaled, where cost is linear in them
 
 
-class Rows:
-    """A tokenizer as the peers have it, and texts in micro-batches as arrays."""
+class PeerTokenizer:
+    """A tokenizer of transformers, and texts as arrays of micro-batches."""
 
-    def __init__(self, subject: Subject) -> None:
+    def __init__(self, model: BenchmarkModel) -> None:
         load: Any = transformers.AutoTokenizer.from_pretrained
-        self.tokenizer = load(subject.model, local_files_only=True)
-        self.limit = subject.tokenizer.max_length
+        self.tokenizer = load(model.model_folder, local_files_only=True)
+        self.max_length = model.tokenizer.max_length
 
     def batches(
         self, texts: Sequence[str], size: int, *, in_order: bool = True, to: int | None = None
     ) -> list[tuple[list[int], exported.Arrays]]:
-        """Tokenise all texts in one call; return places and arrays of micro-batches, padded to the longest or `to`."""
-        ids: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=self.limit)["input_ids"]
+        """Tokenize all texts in one call; return indices and arrays of micro-batches, padded to the longest or `to`."""
+        ids: list[list[int]] = self.tokenizer(list(texts), truncation=True, max_length=self.max_length)["input_ids"]
         order = sorted(range(len(ids)), key=lambda row: len(ids[row])) if in_order else list(range(len(ids)))
-        found = []
+        batches = []
         for start in range(0, len(order), size):
-            places = order[start : start + size]
-            width = to or max(len(ids[place]) for place in places)
-            words = np.full((len(places), width), self.tokenizer.pad_token_id or 0, np.int64)
-            mask = np.zeros((len(places), width), np.int64)
-            for row, place in enumerate(places):
-                words[row, : len(ids[place])] = ids[place]
-                mask[row, : len(ids[place])] = 1
-            found.append((places, dict(zip(exported.INPUTS, (words, mask, np.zeros_like(mask)), strict=True))))
-        return found
+            indices = order[start : start + size]
+            width = to or max(len(ids[index]) for index in indices)
+            input_ids = np.full((len(indices), width), self.tokenizer.pad_token_id or 0, np.int64)
+            mask = np.zeros((len(indices), width), np.int64)
+            for row, index in enumerate(indices):
+                input_ids[row, : len(ids[index])] = ids[index]
+                mask[row, : len(ids[index])] = 1
+            arrays = dict(zip(exported.INPUTS, (input_ids, mask, np.zeros_like(mask)), strict=True))
+            batches.append((indices, arrays))
+        return batches
 
-    def answer(self, run: Callable[[exported.Arrays], Any], texts: Sequence[str], size: int, **how: Any) -> Labels:
-        """Label texts with what turns arrays into logits."""
+    def label(self, logits: Callable[[exported.Arrays], Any], texts: Sequence[str], size: int, **how: Any) -> Labels:
+        """Label texts with a function from arrays to logits."""
         labels = np.empty(len(texts), np.intp)
-        for places, arrays in self.batches(texts, size, **how):
-            labels[places] = np.asarray(run(arrays)).argmax(-1)
+        for indices, arrays in self.batches(texts, size, **how):
+            labels[indices] = np.asarray(logits(arrays)).argmax(-1)
         return labels
 
 
-def contenders(
-    subject: Subject, loaded: dict[str, Predictor], device: torch.device
-) -> tuple[list[Contender], list[str]]:
-    """Return ourselves at every precision and whoever is installed; say who is not."""
-    found = [
-        Contender(f"packed {precision}", partial(_packed, subject, predictor), ours=True)
+def installed_peers(
+    model: BenchmarkModel, loaded: dict[str, Predictor], device: torch.device
+) -> tuple[list[Peer], list[str]]:
+    """Return this package at every precision and the peers that are installed; and reasons for the others."""
+    peers = [
+        Peer(f"packed {precision}", partial(_packed, model, predictor), ours=True)
         for precision, predictor in loaded.items()
     ]
-    rows = Rows(subject)
+    tokenizer = PeerTokenizer(model)
     load: Any = transformers.AutoModelForSequenceClassification.from_pretrained
-    model = load(subject.model, local_files_only=True).eval().to(device)
-    plain = partial(_logits, model, device)
-    pipe: Any = transformers.pipeline("text-classification", model=model, tokenizer=rows.tokenizer, device=device)
-    found += [
-        Contender("padded to 128 or 512, as the official handler", partial(_fixed, rows, plain), most=8),
-        Contender("pipeline, padded to the longest", partial(_pipeline, pipe, dict(model.config.label2id))),
-        Contender("sorted, padded to the longest", partial(rows.answer, plain)),
+    classifier = load(model.model_folder, local_files_only=True).eval().to(device)
+    logits = partial(_logits, classifier, device)
+    pipe: Any = transformers.pipeline(
+        "text-classification", model=classifier, tokenizer=tokenizer.tokenizer, device=device
+    )
+    peers += [
+        Peer("padded to 128 or 512, as the official handler", partial(_fixed, tokenizer, logits), max_texts=8),
+        Peer("pipeline, padded to the longest", partial(_pipeline, pipe, dict(classifier.config.label2id))),
+        Peer("sorted, padded to the longest", partial(tokenizer.label, logits)),
     ]
     skipped = [reason for reason in map(machine.missing, ("onnxruntime", "openvino")) if reason]
     if device.type == "cpu":
         threads = torch.get_num_threads()
         if not machine.missing("onnxruntime"):
-            found += _onnxruntime(subject, rows, threads)
+            peers += _onnxruntime(model, tokenizer, threads)
         if not machine.missing("openvino"):
-            found += _openvino(subject, rows, threads)
-    return found, skipped
+            peers += _openvino(model, tokenizer, threads)
+    return peers, skipped
 
 
-def _onnxruntime(subject: Subject, rows: Rows, threads: int) -> list[Contender]:
-    say(f"peers {subject.name}: exporting to ONNX")
-    plain = exported.to_onnx(subject.model, subject.scratch / "model.onnx")
-    small = exported.to_dynamic_int8(plain, subject.scratch / "int8.onnx")
-    found = []
-    for name, path in (("ONNX Runtime fp32", plain), ("ONNX Runtime dynamic int8", small)):
+def _onnxruntime(model: BenchmarkModel, tokenizer: PeerTokenizer, threads: int) -> list[Peer]:
+    say(f"peers {model.name}: exporting to ONNX")
+    fp32 = exported.to_onnx(model.model_folder, model.scratch / "model.onnx")
+    int8 = exported.to_dynamic_int8(fp32, model.scratch / "int8.onnx")
+    peers = []
+    for name, path in (("ONNX Runtime fp32", fp32), ("ONNX Runtime dynamic int8", int8)):
         session = exported.onnx_session(path, threads)
-        found.append(Contender(name, partial(rows.answer, partial(_session, session))))
-    return found
+        peers.append(Peer(name, partial(tokenizer.label, partial(_session, session))))
+    return peers
 
 
-def _openvino(subject: Subject, rows: Rows, threads: int) -> list[Contender]:
-    say(f"peers {subject.name}: converting to OpenVINO and calibrating int8")
-    plain = exported.to_openvino(subject.model)
+def _openvino(model: BenchmarkModel, tokenizer: PeerTokenizer, threads: int) -> list[Peer]:
+    say(f"peers {model.name}: converting to OpenVINO and calibrating int8")
+    fp32 = exported.to_openvino(model.model_folder)
     calibration = short_texts(read_texts(SOURCES[0]), 96, seed=1)
-    small = exported.to_static_int8(plain, [arrays for _, arrays in rows.batches(calibration, 1)])
-    found = []
-    for name, model in (("OpenVINO as it comes", plain), ("OpenVINO + NNCF static int8", small)):
-        compiled = exported.openvino_compiled(model, threads)
-        found.append(Contender(name, partial(rows.answer, partial(_compiled, compiled))))
-    return found
+    int8 = exported.to_static_int8(fp32, [arrays for _, arrays in tokenizer.batches(calibration, 1)])
+    peers = []
+    for name, graph in (("OpenVINO as it comes", fp32), ("OpenVINO + NNCF static int8", int8)):
+        compiled = exported.openvino_compiled(graph, threads)
+        peers.append(Peer(name, partial(tokenizer.label, partial(_compiled, compiled))))
+    return peers
 
 
 def measure(
-    subject: Subject, everybody: Sequence[Contender], mix: Mix, device: torch.device, seconds: float
+    model: BenchmarkModel, peers: Sequence[Peer], mix: Mix, device: torch.device, seconds: float
 ) -> dict[str, Any]:
-    """Find each peer's best micro-batch, then run all in turn."""
-    sizes = {one.name: best_size(one, mix, device) for one in everybody}
-    runs = {one.name: partial(one.answer, mix.texts[: one.most], sizes[one.name]) for one in everybody}
-    samples = interleave(runs, device, seconds, least=3)
-    for one in everybody:
-        scale = len(mix.texts) / len(mix.texts[: one.most])
-        samples[one.name] = Sample(tuple(scale * its for its in samples[one.name].seconds))
+    """Find the best micro-batch size of each peer, then run all of them interleaved."""
+    sizes = {peer.name: best_size(peer, mix, device) for peer in peers}
+    runs = {peer.name: partial(peer.label, mix.texts[: peer.max_texts], sizes[peer.name]) for peer in peers}
+    timings = interleave(runs, device, seconds, min_rounds=3)
+    for peer in peers:
+        scale = len(mix.texts) / len(mix.texts[: peer.max_texts])
+        timings[peer.name] = Timings(tuple(scale * seconds for seconds in timings[peer.name].seconds))
     rows = []
-    for one in everybody:
-        sample = samples[one.name]
-        ratios = ratios_to(samples[REFERENCE], sample) if REFERENCE in samples else Sample((float("nan"),))
+    for peer in peers:
+        times = timings[peer.name]
+        ratios = ratios_to(timings[REFERENCE], times) if REFERENCE in timings else Timings((float("nan"),))
         rows.append(
             {
-                "name": one.name,
-                "ours": one.ours,
-                "times": sample.to_json(),
-                "setting": setting(one, sizes[one.name], mix),
-                "texts_per_s": len(mix.texts) / sample.median,
-                "tokens_per_s": mix.tokens / sample.median,
+                "name": peer.name,
+                "ours": peer.ours,
+                "times": times.to_json(),
+                "setting": setting(peer, sizes[peer.name], mix),
+                "texts_per_s": len(mix.texts) / times.median,
+                "tokens_per_s": mix.tokens / times.median,
                 "ratio": ratios.median,
-                "ratio_spread": list(ratios.spread),
+                "ratio_spread": list(ratios.quartiles),
             }
         )
-        say(f"peers {subject.name} {mix.name}: {one.name} {rows[-1]['texts_per_s']:.1f} texts/s")
+        say(f"peers {model.name} {mix.name}: {peer.name} {rows[-1]['texts_per_s']:.1f} texts/s")
     return {
-        "model": subject.name,
+        "model": model.name,
         "mix": mix.name,
         "texts": len(mix.texts),
         "tokens": mix.tokens,
@@ -160,45 +164,45 @@ def measure(
     }
 
 
-def setting(contender: Contender, size: int, mix: Mix) -> str:
-    """Say how a contender was run."""
-    if contender.ours:
+def setting(peer: Peer, size: int, mix: Mix) -> str:
+    """Describe how a peer was run."""
+    if peer.ours:
         return "its own plan"
-    part = len(mix.texts[: contender.most])
+    part = len(mix.texts[: peer.max_texts])
     return f"{size} texts" + (f", times {len(mix.texts) / part:g}" if part < len(mix.texts) else "")
 
 
-def best_size(contender: Contender, mix: Mix, device: torch.device) -> int:
-    """Return the size of micro-batch whose quickest run was quickest: all sizes once, those that came near three times.
+def best_size(peer: Peer, mix: Mix, device: torch.device) -> int:
+    """Return the micro-batch size with the fastest single run: all sizes run once, those near the best three times.
 
-    The quickest, not the median: what disturbs a run only ever makes it slower. And all of them: a search that ends at
-    the first slower size ended at 1 on a busy machine, where an undisturbed one found 16 (2026-11-24).
+    The minimum, not the median: a disturbance only makes a run slower. All sizes: a search that stopped at the first
+    slower size stopped at 1 on a busy machine, where an undisturbed one found 16 (2026-11-24).
     """
-    texts = mix.texts[: contender.most]
-    if contender.ours:
+    texts = mix.texts[: peer.max_texts]
+    if peer.ours:
         return len(texts)
-    runs = {size: partial(contender.answer, texts, size) for size in sorted({min(size, len(texts)) for size in GRID})}
+    runs = {size: partial(peer.label, texts, size) for size in sorted({min(size, len(texts)) for size in GRID})}
     times = {size: timed(run, device) for size, run in runs.items()}
     for _ in "23":
         best = min(times.values())
         for size, run in runs.items():
-            if times[size] <= NEAR * best:
+            if times[size] <= RETRY_FACTOR * best:
                 times[size] = min(times[size], timed(run, device))
     return min(times, key=lambda size: times[size])
 
 
-def ratios_to(reference: Sample, sample: Sample) -> Sample:
-    """Return how many times faster than the reference each round was.
+def ratios_to(reference: Timings, timings: Timings) -> Timings:
+    """Return the speed-up over the reference in each round.
 
-    >>> ratios_to(Sample((2.0, 6.0)), Sample((1.0, 2.0))).seconds
+    >>> ratios_to(Timings((2.0, 6.0)), Timings((1.0, 2.0))).seconds
     (2.0, 3.0)
     """
-    pairs = zip(reference.seconds, sample.seconds, strict=True)
-    return Sample(tuple(one / other for one, other in pairs))
+    pairs = zip(reference.seconds, timings.seconds, strict=True)
+    return Timings(tuple(reference_s / seconds for reference_s, seconds in pairs))
 
 
 def padding(mix: Mix) -> dict[str, float]:
-    """Return the tokens computed for one that is there, for three ways to pad."""
+    """Return the computed tokens per real token, for three ways to pad."""
     return {
         "fixed": padded_tokens(mix.lengths, to=fixed_length(max(mix.lengths))) / mix.tokens,
         "longest": padded_tokens(mix.lengths) / mix.tokens,
@@ -212,31 +216,33 @@ def fixed_length(longest: int) -> int:
 
 
 @torch.inference_mode()
-def _logits(model: Any, device: torch.device, arrays: exported.Arrays) -> NDArray[np.float32]:
-    found: NDArray[np.float32] = (
-        model(**{name: torch.from_numpy(array).to(device) for name, array in arrays.items()}).logits.cpu().numpy()
+def _logits(classifier: Any, device: torch.device, arrays: exported.Arrays) -> NDArray[np.float32]:
+    logits: NDArray[np.float32] = (
+        classifier(**{name: torch.from_numpy(array).to(device) for name, array in arrays.items()}).logits.cpu().numpy()
     )
-    return found
+    return logits
 
 
-def _fixed(rows: Rows, run: Callable[[exported.Arrays], Any], texts: Sequence[str], size: int) -> Labels:
-    longest = max(arrays["input_ids"].shape[1] for _, arrays in rows.batches(texts, len(texts)))
-    return rows.answer(run, texts, size, in_order=False, to=fixed_length(longest))
+def _fixed(
+    tokenizer: PeerTokenizer, logits: Callable[[exported.Arrays], Any], texts: Sequence[str], size: int
+) -> Labels:
+    longest = max(arrays["input_ids"].shape[1] for _, arrays in tokenizer.batches(texts, len(texts)))
+    return tokenizer.label(logits, texts, size, in_order=False, to=fixed_length(longest))
 
 
-def _packed(subject: Subject, predictor: Predictor, texts: Sequence[str], _: int) -> Labels:
-    values = predictor.engine.run(subject.encode(texts))
-    return np.array([np.asarray(row).reshape(-1).argmax() for row in values], np.intp)
+def _packed(model: BenchmarkModel, predictor: Predictor, texts: Sequence[str], _: int) -> Labels:
+    outputs = predictor.engine.run(model.encode(texts))
+    return np.array([np.asarray(output).reshape(-1).argmax() for output in outputs], np.intp)
 
 
-def _pipeline(pipe: Any, numbers: dict[str, int], texts: Sequence[str], size: int) -> Labels:
+def _pipeline(pipe: Any, label_ids: dict[str, int], texts: Sequence[str], size: int) -> Labels:
     answers = pipe(list(texts), batch_size=size, truncation=True)
-    return np.array([numbers[answer["label"]] for answer in answers], np.intp)
+    return np.array([label_ids[answer["label"]] for answer in answers], np.intp)
 
 
 def _session(session: Any, arrays: exported.Arrays) -> Any:
-    wanted = {port.name for port in session.get_inputs()}
-    return session.run(None, {name: array for name, array in arrays.items() if name in wanted})[0]
+    inputs = {port.name for port in session.get_inputs()}
+    return session.run(None, {name: array for name, array in arrays.items() if name in inputs})[0]
 
 
 def _compiled(compiled: Any, arrays: exported.Arrays) -> Any:

@@ -1,7 +1,6 @@
-"""Results -> pictures, each as SVG for documents and as PNG for everything else.
+"""Figures of a benchmark, each as SVG and as PNG.
 
-Colours are those of Okabe and Ito, which people with any colour vision tell apart; ours are also those with hatching
-left out and labels in bold, so that no message hangs on a colour alone.
+Colours are those of Okabe and Ito, distinguishable with any colour vision; this package is also marked by bold labels.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ STYLE = {
 
 
 def draw(results: Row, folder: Path) -> list[str]:
-    """Draw what was measured; return the names of the PNG files."""
+    """Draw the figures of all parts in the results; return the names of the PNG files."""
     matplotlib = importlib.import_module("matplotlib")
     matplotlib.use("Agg")
     pyplot = importlib.import_module("matplotlib.pyplot")
@@ -62,16 +61,16 @@ def draw(results: Row, folder: Path) -> list[str]:
 
 
 def roofline(pyplot: Any, rows: list[Row]) -> Any:
-    """Draw how much of the roofline the engine reaches: one group of bars for each model and mix."""
+    """Draw the fraction of the roofline: one group of bars for each model and mix."""
     groups = list(dict.fromkeys((row["model"], row["mix"]) for row in rows))
     precisions = list(dict.fromkeys(row["precision"] for row in rows if "fraction" in row))
     figure, axes = pyplot.subplots(figsize=(max(6, 1.5 * len(groups) + 1), 3.8))
     width = 0.8 / max(1, len(precisions))
-    for place, precision in enumerate(precisions):
+    for bar, precision in enumerate(precisions):
         for group, key in enumerate(groups):
-            found = [row for row in rows if (row["model"], row["mix"]) == key and row["precision"] == precision]
-            if found and "fraction" in found[0]:
-                row, at = found[0], group + (place - (len(precisions) - 1) / 2) * width
+            matching = [row for row in rows if (row["model"], row["mix"]) == key and row["precision"] == precision]
+            if matching and "fraction" in matching[0]:
+                row, at = matching[0], group + (bar - (len(precisions) - 1) / 2) * width
                 low, high = row["fraction_spread"]
                 error = [[max(0, row["fraction"] - low)], [max(0, high - row["fraction"])]]
                 label = precision if group == 0 else None
@@ -82,8 +81,8 @@ def roofline(pyplot: Any, rows: list[Row]) -> Any:
                 axes.text(at, above, f"{row['fraction']:.0%}", ha="center", fontsize=9, bbox=box, zorder=4)
     axes.axhline(1, color="#444444", linewidth=1)
     axes.axhline(0.75, color="#444444", linewidth=1, linestyle=(0, (4, 3)))
-    for height, told in ((1, "roofline"), (0.75, "goal for\nbert-base")):
-        axes.text(len(groups) - 0.35, height, told, va="center", fontsize=9, color="#444444")
+    for height, text in ((1, "roofline"), (0.75, "goal for\nbert-base")):
+        axes.text(len(groups) - 0.35, height, text, va="center", fontsize=9, color="#444444")
     axes.set_xticks(range(len(groups)), [f"{model}\n{mix}" for model, mix in groups])
     axes.set_xlim(-0.6, len(groups) - 0.4)
     axes.set_ylim(0, max(1.1, axes.get_ylim()[1]))
@@ -95,29 +94,29 @@ def roofline(pyplot: Any, rows: list[Row]) -> Any:
 
 
 def peers(pyplot: Any, rows: list[Row]) -> Any:
-    """Draw everybody's speed as a multiple of packed fp32, fastest on top."""
+    """Draw the speed of every peer as a multiple of packed fp32, fastest on top."""
     models = list(dict.fromkeys(row["model"] for row in rows))
     mixes = list(dict.fromkeys(row["mix"] for row in rows))
-    most = max(len(row["contenders"]) for row in rows)
+    most_peers = max(len(row["contenders"]) for row in rows)
     figure, grid = pyplot.subplots(
-        len(models), len(mixes), squeeze=False, figsize=(6.2 * len(mixes), 0.34 * most * len(models) + 1.1)
+        len(models), len(mixes), squeeze=False, figsize=(6.2 * len(mixes), 0.34 * most_peers * len(models) + 1.1)
     )
     for row in rows:
         axes = grid[models.index(row["model"])][mixes.index(row["mix"])]
-        ordered = sorted(row["contenders"], key=lambda its: float(its["ratio"]))
-        colours = [BLUE if its["ours"] else "#B9BEC4" for its in ordered]
-        spreads = [[max(0, its["ratio"] - its["ratio_spread"][0]) for its in ordered]]
-        spreads += [[max(0, its["ratio_spread"][1] - its["ratio"]) for its in ordered]]
-        ratios = [its["ratio"] for its in ordered]
+        ordered = sorted(row["contenders"], key=lambda peer: float(peer["ratio"]))
+        colours = [BLUE if peer["ours"] else "#B9BEC4" for peer in ordered]
+        spreads = [[max(0, peer["ratio"] - peer["ratio_spread"][0]) for peer in ordered]]
+        spreads += [[max(0, peer["ratio_spread"][1] - peer["ratio"]) for peer in ordered]]
+        ratios = [peer["ratio"] for peer in ordered]
         axes.barh(range(len(ordered)), ratios, color=colours, height=0.72, xerr=spreads, ecolor="#444444")
-        for place, its in enumerate(ordered):
-            told = f"{its['ratio']:.2f}   {its['texts_per_s']:.0f} texts/s"
-            axes.text(its["ratio_spread"][1] + 0.02 * max(ratios), place, told, va="center", fontsize=8.5)
-        axes.set_yticks(range(len(ordered)), [short(its["name"]) for its in ordered])
-        for label, its in zip(axes.get_yticklabels(), ordered, strict=True):
-            label.set_fontweight("bold" if its["ours"] else "normal")
+        for line, peer in enumerate(ordered):
+            text = f"{peer['ratio']:.2f}   {peer['texts_per_s']:.0f} texts/s"
+            axes.text(peer["ratio_spread"][1] + 0.02 * max(ratios), line, text, va="center", fontsize=8.5)
+        axes.set_yticks(range(len(ordered)), [short(peer["name"]) for peer in ordered])
+        for label, peer in zip(axes.get_yticklabels(), ordered, strict=True):
+            label.set_fontweight("bold" if peer["ours"] else "normal")
         axes.axvline(1, color="#444444", linewidth=1)
-        axes.set_xlim(0, max(its["ratio_spread"][1] for its in ordered) * 1.5)
+        axes.set_xlim(0, max(peer["ratio_spread"][1] for peer in ordered) * 1.5)
         axes.set_title(f"{row['model']}, {row['mix']} ({row['tokens'] / row['texts']:.0f} tokens a text)")
         axes.grid(axis="y", visible=False)
     for axes in grid[-1]:
@@ -127,26 +126,26 @@ def peers(pyplot: Any, rows: list[Row]) -> Any:
 
 
 def short(name: str) -> str:
-    """Shorten a contender's name for an axis."""
+    """Shorten the name of a peer for an axis."""
     return name.replace("padded to 128 or 512, as the official handler", "fixed length (official handler)").replace(
         ", padded to the longest", ""
     )
 
 
 def padding(pyplot: Any, rows: list[Row]) -> Any:
-    """Draw how many tokens each way to pad computes for one that is there."""
+    """Draw the computed tokens per real token of each way to pad."""
     kinds = {"packed": ("packed (ours)", BLUE), "sorted": ("sorted, batches of 8", SKY)}
     kinds |= {"longest": ("to the longest of 32", ORANGE), "fixed": ("to 128 or 512 (official handler)", RED)}
     groups = list({row["mix"]: row for row in rows}.values())
     figure, axes = pyplot.subplots(figsize=(7, 3.4))
-    for place, (kind, (label, colour)) in enumerate(kinds.items()):
+    for bar, (kind, (label, colour)) in enumerate(kinds.items()):
         values = [row["padding"].get(kind, 1.0) for row in groups]
-        at = [group + (place - 1.5) * 0.2 for group in range(len(groups))]
+        at = [group + (bar - 1.5) * 0.2 for group in range(len(groups))]
         axes.bar(at, values, 0.185, color=colour, label=label)
-        for one, value in zip(at, values, strict=True):
-            axes.text(one, value + 0.08, f"{value:.1f}", ha="center", fontsize=9)
+        for x, value in zip(at, values, strict=True):
+            axes.text(x, value + 0.08, f"{value:.1f}", ha="center", fontsize=9)
     axes.set_xticks(range(len(groups)), [f"{row['mix']}, mean {row['tokens'] / row['texts']:.0f}" for row in groups])
-    axes.set_ylabel("tokens computed for one token")
+    axes.set_ylabel("computed tokens per real token")
     axes.grid(axis="x", visible=False)
     axes.set_title("What padding costs")
     axes.legend(loc="upper left", bbox_to_anchor=(1, 1))
@@ -154,7 +153,7 @@ def padding(pyplot: Any, rows: list[Row]) -> Any:
 
 
 def latency(pyplot: Any, rows: list[Row]) -> Any:
-    """Draw latency against the rate of requests, and the bound."""
+    """Draw latency against the rate of requests, with the latency bound."""
     figure, grid = pyplot.subplots(1, len(rows), squeeze=False, figsize=(5.2 * len(rows), 3.8))
     for axes, row in zip(grid[0], rows, strict=True):
         trials = sorted(row["trials"], key=lambda trial: float(trial["rate"]))
@@ -189,7 +188,7 @@ LABELS = {
 
 
 def scaling(pyplot: Any, rows: list[Row]) -> Any:
-    """Draw one panel for each thing that changes; time of a call beside throughput where that is the trade."""
+    """Draw one panel for each parameter that was varied."""
     kinds = [kind for kind in LABELS if any(row["kind"] == kind for row in rows)]
     columns = min(3, len(kinds))
     lines = -(-len(kinds) // columns)

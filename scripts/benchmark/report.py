@@ -1,17 +1,20 @@
-"""Results -> Markdown that a person reads from the top: what and where, then one table for each question."""
+"""Report of a benchmark as Markdown: machine and versions first, then one section for each part."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
-from scripts.benchmark import tables
+from scripts.benchmark import machine, tables
+from scripts.cli.console import say
 
 Row = dict[str, Any]
 
 
 def render(results: Row, pictures: Sequence[str] = ()) -> str:
-    """Write the whole report; `pictures` are names of PNG files beside it."""
+    """Return the report; `pictures` are names of PNG files beside it."""
     drawn = {name.removesuffix(".png"): name for name in pictures}
     parts = [
         about(results["about"], results.get("models", [])),
@@ -36,9 +39,9 @@ def render(results: Row, pictures: Sequence[str] = ()) -> str:
 ENGINE = """Tokens to values, without tokenising and HTTP. The roofline is the model's own matrix products at that
 precision, alone, measured in the same rounds; the fraction is the median of those of the rounds, its spread their
 quartiles. Work is counted as 2n(4h² + 2hf)L + 4nhL² operations a sequence."""
-PEERS = """From texts to scores, the same texts and weights, contenders in turn within every round. Each peer runs at
+PEERS = """From texts to scores, the same texts and weights, all peers in every round. Each peer runs at
 the best of a few sizes of micro-batch, found before. The ratio is to packed fp32, the median of those of the rounds."""
-PADDING = """Tokens that are computed for the tokens that are there: 1.00 is no padding."""
+PADDING = """Tokens that are computed for each real token: 1.00 is no padding."""
 ACCURACY = """Labels that stay as `transformers` gives them in fp32, on texts that no calibration has seen."""
 OFFLINE = """LoadGen hands over all texts at once. Every answer is compared with the one computed beforehand; "of the
 engine" compares with the engine alone on the same texts just before."""
@@ -46,11 +49,11 @@ SERVER = """LoadGen sends one text a request at Poisson-distributed times; laten
 rate found is the highest tried at which 99 % of the answers came within the bound."""
 HTTP = """One text a request from so many connections, each of which sends the next when the answer is there; servers
 in turn."""
-SCALING = """One thing changes, the rest stays as it is by default."""
+SCALING = """One parameter is varied, the others keep their defaults."""
 
 
 def about(facts: Row, models: Sequence[Row]) -> str:
-    """Write where and with what was measured."""
+    """Return machine, versions and command."""
     versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items() if version)
     shapes = ", ".join(
         f"{model['name']} ({model['layers']} layers of {model['width']}{', random weights' if model['random'] else ''})"
@@ -77,25 +80,46 @@ def about(facts: Row, models: Sequence[Row]) -> str:
 
 
 def disturbed(facts: Row) -> list[str]:
-    """Warn where more wanted the cores than there are: before the run, when nothing of it could."""
+    """Return a warning where the machine was busy before the run."""
     if facts["load"][0] <= facts["cores"] / 2:
         return []
-    told = (
+    warning = (
         f"**Others used this machine** (load {facts['load'][0]} on {facts['cores']} cores before the run began): do "
-        "not compare contenders by these numbers. Engines wait for their threads in different ways, and what suffers "
-        "most differs from run to run by more than the quartiles show."
+        "not compare the peers by these numbers. Engines wait for their threads in different ways, and which one is "
+        "slowed most differs from run to run by more than the quartiles show."
     )
-    return ["", told]
+    return ["", warning]
 
 
-def section(title: str, told: str, table: str, picture: str | None = None) -> str:
-    """Write one section; nothing where nothing was measured."""
+def section(title: str, text: str, table: str, picture: str | None = None) -> str:
+    """Return one section; an empty string where nothing was measured."""
     if not table:
         return ""
-    shown = f"\n\n![{title}]({picture})" if picture else ""
-    return f"## {title}\n\n{told}{shown}\n\n{table}"
+    image = f"\n\n![{title}]({picture})" if picture else ""
+    return f"## {title}\n\n{text}{image}\n\n{table}"
 
 
 def left_out(reasons: Sequence[str]) -> str:
-    """Write what was not measured and why."""
+    """Return what was not measured and why."""
     return "## Left out\n\n" + "\n".join(f"* {reason}" for reason in reasons) if reasons else ""
+
+
+def save(results: Row, folder: Path) -> None:
+    """Write results.json; a run that is interrupted keeps its results so far."""
+    partial = folder / "results.partial"
+    partial.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    partial.replace(folder / "results.json")
+
+
+def write(results: Row, folder: Path) -> None:
+    """Write report.md and, where matplotlib is installed, the figures."""
+    missing = machine.missing("plots")
+    figures: list[str] = []
+    if missing:
+        say(missing)
+    else:
+        from scripts.benchmark import plots
+
+        figures = plots.draw(results, folder)
+    (folder / "report.md").write_text(render(results, figures), encoding="utf-8")
+    say(f"wrote {folder}/report.md, results.json and {len(figures)} pictures")

@@ -1,7 +1,7 @@
-"""The fastest that this machine multiplies matrices of the model's own shapes, at one precision.
+"""Roofline: the speed of matrix products of the model's own shapes on this machine, at one precision.
 
-One layer's products on as many rows as a forward pass has tokens, again and again: no attention, no normalisation, no
-activation, no memory to allocate. What an engine reaches of this is how much of its time goes into the work itself.
+It repeats the products of one layer on as many rows as a forward pass has tokens: no attention, normalisation,
+activation or allocation. An engine's fraction of it is the share of its time that goes into matrix products.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from torch.nn import functional
 
 from handler.engine import fp8, int8
 from handler.engine.precision import DTYPES, supported
-from scripts.benchmark.arithmetic import Shape
+from scripts.benchmark.flops import EncoderShape
 from scripts.benchmark.measure import Run
 
 
-def roofline(shape: Shape, tokens: int, precision: str, device: torch.device) -> Run | None:
-    """Return a run of the products of one layer; None where this machine has none at this precision."""
+def roofline(shape: EncoderShape, tokens: int, precision: str, device: torch.device) -> Run | None:
+    """Return a run of the products of one layer; None where the machine does not support the precision."""
     make = product_maker(precision, device)
     if make is None:
         return None
@@ -37,13 +37,13 @@ def roofline(shape: Shape, tokens: int, precision: str, device: torch.device) ->
 
 
 def square(precision: str, device: torch.device, size: int = 8192) -> tuple[int, Run] | None:
-    """Return the operations of a large square product, the fastest that there is, and a run of it."""
+    """Return the operations of a large square product, which is the fastest, and a run of it."""
     make = product_maker(precision, device)
     return None if make is None else (2 * size**3, torch.inference_mode()(make(size, size, size)))
 
 
 def product_maker(precision: str, device: torch.device) -> Callable[[int, int, int], Callable[[], Tensor]] | None:
-    """Return what makes a product of (tokens, K, N) at a precision; None where this machine has none."""
+    """Return a factory of products of (tokens, K, N) at a precision; None where the machine does not support it."""
     if precision in supported(device):
         return partial(_product, dtype=DTYPES[precision], device=device)
     if precision == "int8" and int8.supported(device):
@@ -56,9 +56,9 @@ def _product(tokens: int, k: int, n: int, dtype: torch.dtype, device: torch.devi
     rows = torch.randn(tokens, k, generator=generator).to(device, dtype)
     weights = (torch.randn(n, k, generator=generator) / k**0.5).to(device, dtype)
     bias = torch.zeros(n, device=device, dtype=dtype)
-    if device.type == "cpu":  # as oneDNN multiplies fastest: with weights in an order of its own
-        ordered = torch.ops.mkldnn._reorder_linear_weight(weights, None)
-        return lambda: torch.ops.mkldnn._linear_pointwise(rows, ordered, bias, "none", [], "")
+    if device.type == "cpu":  # prepacked weights, the fastest way of oneDNN
+        prepacked = torch.ops.mkldnn._reorder_linear_weight(weights, None)
+        return lambda: torch.ops.mkldnn._linear_pointwise(rows, prepacked, bias, "none", [], "")
     return lambda: functional.linear(rows, weights, bias)
 
 
@@ -71,7 +71,7 @@ def _fp8_product(tokens: int, k: int, n: int, device: torch.device) -> Callable[
 
 
 def _int8_product(tokens: int, k: int, n: int) -> Callable[[], Tensor]:
-    """Return u8 x s8 -> bf16 with oneDNN, weights packed beforehand, as a static engine would have it."""
+    """Return u8 x s8 -> bf16 with oneDNN and prepacked weights, as in statically quantized inference."""
     generator = torch.Generator().manual_seed(0)
     rows = torch.randint(0, 255, (tokens, k), generator=generator, dtype=torch.uint8)
     weights = torch.randint(-127, 127, (n, k), generator=generator, dtype=torch.int8)

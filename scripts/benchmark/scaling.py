@@ -13,12 +13,12 @@ import torch
 
 from handler.predictor import Predictor
 from handler.sequences import Encoding
-from scripts.benchmark.measure import Run, interleave, memory
-from scripts.benchmark.models import Subject
+from scripts.benchmark.measure import Run, interleave, peak_memory
+from scripts.benchmark.models import BenchmarkModel
 from scripts.benchmark.texts import SOURCES, long_texts, read_texts, short_texts
 from scripts.cli.console import say
 
-Call = Callable[[Predictor, int], tuple[Run, Sequence[Encoding]]]  # what is run, and with what
+Call = Callable[[Predictor, int], tuple[Run, Sequence[Encoding]]]  # a run, and the encodings that it computes
 
 WORK = (1_000, 3_000, 10_000, 30_000, 100_000)  # tokens
 BATCH = (1, 2, 4, 8, 16, 32, 64, 128)  # texts
@@ -26,62 +26,62 @@ BUDGET = (64, 128, 256, 512, 1024, 2048, 4096)  # tokens
 
 
 def measure(
-    subject: Subject, loaded: dict[str, Predictor], source: Path | None, seconds: float
+    model: BenchmarkModel, loaded: dict[str, Predictor], source: Path | None, seconds: float
 ) -> list[dict[str, Any]]:
-    """Change one thing at a time, all precisions in turn; the amount of work stops where it would take more than four
-    times `seconds`. Work and workers are measured one precision after the other.
+    """Vary one parameter at a time, all precisions interleaved; the amount of work stops where it would take more than
+    four times `seconds`. Work and workers are measured one precision after the other.
     """
     texts = read_texts(source) if source else read_texts(*SOURCES)
-    encodings = subject.encode(short_texts(texts, 128))
-    some = encodings[:64]
-    mixed = encodings[:48] + subject.encode(long_texts(texts, 6, subject.count))
+    encodings = model.encode(short_texts(texts, 128))
+    first = encodings[:64]
+    mixed = encodings[:48] + model.encode(long_texts(texts, 6, model.count))
     device, threads = next(iter(loaded.values())).engine.device, torch.get_num_threads()
-    several = steps_to(threads) if device.type == "cpu" and threads > 1 else []
+    thread_counts = steps_to(threads) if device.type == "cpu" and threads > 1 else []
     series: dict[str, tuple[Sequence[int], Call]] = {
         "batch": (BATCH, lambda predictor, n: (partial(predictor.engine.run, encodings[:n]), encodings[:n])),
         "budget": (BUDGET, lambda predictor, n: (partial(with_budget, predictor, n, mixed), mixed)),
         "threads": (
-            several,
-            lambda predictor, n: (partial(_with_threads, predictor, n, some), some),
+            thread_counts,
+            lambda predictor, n: (partial(_with_threads, predictor, n, first), first),
         ),
     }
-    told = {("work", name): work(subject, one, texts, 4 * seconds) for name, one in loaded.items()}
+    results = {("work", name): work(model, predictor, texts, 4 * seconds) for name, predictor in loaded.items()}
     for kind, (steps, call) in series.items():
         calls = {(name, n): call(predictor, n) for name, predictor in loaded.items() for n in steps}
         if calls:
             runs = {f"{name} {n}": run for (name, n), (run, _) in calls.items()}
-            samples = interleave(runs, device, seconds * len(loaded), least=3)
+            timings = interleave(runs, device, seconds * len(loaded), min_rounds=3)
             torch.set_num_threads(threads)
-            for (name, n), (_, its) in calls.items():
-                told.setdefault((kind, name), []).append(point(n, its, samples[f"{name} {n}"].median))
-    for name in loaded if several else ():
-        told["workers", name] = [fleet(subject, name, n, threads, some, seconds) for n in several]
-    say(f"scaling {subject.name}: {', '.join(dict.fromkeys(kind for kind, _ in told))} measured")
+            for (name, n), (_, computed) in calls.items():
+                results.setdefault((kind, name), []).append(point(n, computed, timings[f"{name} {n}"].median))
+    for name in loaded if thread_counts else ():
+        results["workers", name] = [fleet(model, name, n, threads, first, seconds) for n in thread_counts]
+    say(f"scaling {model.name}: {', '.join(dict.fromkeys(kind for kind, _ in results))} measured")
     return [
-        {"model": subject.name, "precision": precision, "kind": kind, "points": points}
-        for (kind, precision), points in told.items()
+        {"model": model.name, "precision": precision, "kind": kind, "points": points}
+        for (kind, precision), points in results.items()
     ]
 
 
-def work(subject: Subject, predictor: Predictor, texts: Sequence[str], limit: float) -> list[dict[str, Any]]:
-    """Measure time and memory of 1,000 tokens, and of more of them, until the time is up."""
-    mean = sum(subject.count(list(texts[:200]))) / len(texts[:200])
-    predictor.engine.run(subject.encode(list(texts[:32])))
+def work(model: BenchmarkModel, predictor: Predictor, texts: Sequence[str], limit: float) -> list[dict[str, Any]]:
+    """Measure time and memory of growing numbers of tokens, until one would take longer than `limit` seconds."""
+    mean = sum(model.count(list(texts[:200]))) / len(texts[:200])
+    predictor.engine.run(model.encode(list(texts[:32])))
     points: list[dict[str, Any]] = []
     for tokens in WORK:
         if points and points[-1]["us_per_token"] * tokens / 1e6 > limit:
             break
-        encodings = _up_to(subject.encode(short_texts(texts, int(tokens / mean) + 40)), tokens)
-        with memory(predictor.engine.device) as used:
-            repeats = interleave(
+        encodings = _up_to(model.encode(short_texts(texts, int(tokens / mean) + 40)), tokens)
+        with peak_memory(predictor.engine.device) as used:
+            timings = interleave(
                 {"run": partial(predictor.engine.run, encodings)}, predictor.engine.device, 1, 3 if tokens < 2e4 else 1
             )
-        points.append(point(tokens, encodings, repeats["run"].median) | {"memory_mb": used.peak / 2**20})
+        points.append(point(tokens, encodings, timings["run"].median) | {"memory_mb": used.peak / 2**20})
     return points
 
 
 def point(at: float, encodings: Sequence[Encoding], seconds: float) -> dict[str, Any]:
-    """Turn a time into what is told of it."""
+    """Return the figures of one measurement: `at` is the value of the parameter."""
     tokens = sum(map(len, encodings))
     return {
         "at": at,
@@ -93,23 +93,23 @@ def point(at: float, encodings: Sequence[Encoding], seconds: float) -> dict[str,
     }
 
 
-def steps_to(most: int) -> list[int]:
-    """Return 1, 2, 4, ... and the last.
+def steps_to(maximum: int) -> list[int]:
+    """Return the powers of two below a maximum, and the maximum.
 
     >>> steps_to(6)
     [1, 2, 4, 6]
     """
-    return [step for step in (2**power for power in range(10)) if step < most] + [most]
+    return [step for step in (2**power for power in range(10)) if step < maximum] + [maximum]
 
 
 def fleet(
-    subject: Subject, precision: str, n_workers: int, threads: int, encodings: Sequence[Encoding], seconds: float
+    model: BenchmarkModel, precision: str, n_workers: int, threads: int, encodings: Sequence[Encoding], seconds: float
 ) -> dict[str, Any]:
-    """Let several processes compute the same texts side by side, each with its share of the threads."""
+    """Compute the same texts in several processes at the same time, each with its share of the threads."""
     context = multiprocessing.get_context("spawn")
     ready, answers = context.Barrier(n_workers + 1), context.Queue()
     share = max(1, threads // n_workers)
-    arguments = (subject, precision, share, list(encodings), seconds, ready, answers)
+    arguments = (model, precision, share, list(encodings), seconds, ready, answers)
     workers = [context.Process(target=_worker, args=arguments) for _ in range(n_workers)]
     for worker in workers:
         worker.start()
@@ -121,14 +121,14 @@ def fleet(
             worker.join(timeout=10)
             if worker.is_alive():
                 worker.terminate()
-    per_s = sum(runs / spent for runs, spent in counts)
+    per_s = sum(runs / elapsed for runs, elapsed in counts)
     return point(n_workers, encodings, 1 / per_s) | {
-        "ms": 1e3 * sum(spent / runs for runs, spent in counts) / n_workers
+        "ms": 1e3 * sum(elapsed / runs for runs, elapsed in counts) / n_workers
     }
 
 
 def _worker(
-    subject: Subject,
+    model: BenchmarkModel,
     precision: str,
     threads: int,
     encodings: list[Encoding],
@@ -137,7 +137,7 @@ def _worker(
     answers: Any,
 ) -> None:
     torch.set_num_threads(threads)
-    predictor = subject.load(precision, torch.device("cpu"))
+    predictor = model.load(precision, torch.device("cpu"))
     predictor.engine.run(encodings)
     ready.wait(timeout=180)
     began, runs = time.perf_counter(), 0
@@ -148,18 +148,18 @@ def _worker(
 
 
 def _up_to(encodings: Sequence[Encoding], tokens: int) -> list[Encoding]:
-    found: list[Encoding] = []
+    chosen: list[Encoding] = []
     total = 0
     for encoding in encodings:
         if total + len(encoding) > tokens:
             break
-        found.append(encoding)
+        chosen.append(encoding)
         total += len(encoding)
-    return found
+    return chosen
 
 
 def with_budget(predictor: Predictor, budget: int, encodings: Sequence[Encoding]) -> None:
-    """Run the engine with another token budget than its own."""
+    """Run the engine with a token budget, and restore its own."""
     engine = predictor.engine
     before, engine.max_batch_tokens = engine.max_batch_tokens, budget
     try:

@@ -1,4 +1,4 @@
-"""Models with random weights, for speed does not depend on what weights say, and words for them to read."""
+"""Models with random weights and a synthetic vocabulary: speed does not depend on the values of weights."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def word_tokenizer(size: int = 30522) -> PreTrainedTokenizerBase:
-    """Return a tokenizer of as many tokens as BERT's: special ones, and whole words w0, w1, ..."""
+    """Return a tokenizer with BERT's number of tokens: the special ones, and whole words w0, w1, ..."""
     tokens = [*SPECIAL, *(f"w{index}" for index in range(size - len(SPECIAL)))]
     return BertTokenizer(vocab={token: index for index, token in enumerate(tokens)}, model_max_length=512)
 
 
 def random_bert(folder: Path, layers: int, width: int, tokenizer: PreTrainedTokenizerBase, labels: int = 10) -> Path:
-    """Write a random BERT that classifies, and its tokenizer."""
+    """Write a BERT classifier with random weights, and its tokenizer."""
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
         num_hidden_layers=layers,
         num_attention_heads=max(1, width // (64 if width >= 512 else 32)),
         intermediate_size=4 * width,
-        initializer_range=0.05,  # more than usual: answers must differ, or swapped ones would not be noticed
+        initializer_range=0.05,  # larger than usual: answers must differ, so that swapped ones are noticed
         id2label={index: f"LABEL_{index}" for index in range(labels)},
         label2id={f"LABEL_{index}": index for index in range(labels)},
     )

@@ -1,4 +1,4 @@
-"""One table of the report for each question; rows come as they stand in results.json."""
+"""Tables of the report, one for each part, from the rows of results.json."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 Row = dict[str, Any]
 
-LEDGER = "sent = right + refused + failed"
+ACCOUNT = "sent = right + refused + failed"
 SCALES = {
-    "work": ("tokens of work", "what is asked for at once"),
-    "batch": ("texts at once", "how many texts one call of the engine gets"),
+    "work": ("tokens of work", "the tokens of one call of the engine"),
+    "batch": ("texts at once", "the number of texts of one call of the engine"),
     "budget": ("token budget", "`max_batch_tokens`: tokens of one forward pass"),
     "threads": ("threads", "of one worker"),
     "workers": ("workers", "processes that share the cores, each with its own copy of the model"),
@@ -18,7 +18,7 @@ SCALES = {
 
 
 def engine(rows: Sequence[Row]) -> str:
-    """Write the speed of the engine."""
+    """Return the speed of the engine."""
     return table(
         ["model", "lengths", "precision", "texts/s", "tokens/s", "GFLOP/s", "roofline", "fraction"],
         [
@@ -33,7 +33,7 @@ def engine(rows: Sequence[Row]) -> str:
 
 
 def fraction(row: Row) -> str:
-    """Write a fraction of the roofline with its spread."""
+    """Return a fraction of the roofline with its quartiles."""
     if "fraction" not in row:
         return "-"
     low, high = row["fraction_spread"]
@@ -41,33 +41,33 @@ def fraction(row: Row) -> str:
 
 
 def peers(rows: Sequence[Row]) -> str:
-    """Write who answered how many texts a second."""
+    """Return the speed of every peer."""
     return table(
-        ["model", "lengths", "contender", "at its best with", "texts/s", "ratio"],
+        ["model", "lengths", "implementation", "at its best with", "texts/s", "ratio"],
         [
             [
-                *(row["model"], row["mix"], name_of(its)),
-                *(its["setting"], number(its["texts_per_s"]), ratio(its)),
+                *(row["model"], row["mix"], name_of(peer)),
+                *(peer["setting"], number(peer["texts_per_s"]), ratio(peer)),
             ]
             for row in rows
-            for its in sorted(row["contenders"], key=lambda its: -its["ratio"])
+            for peer in sorted(row["contenders"], key=lambda peer: -peer["ratio"])
         ],
     )
 
 
-def name_of(contender: Row) -> str:
-    """Write a contender's name, ours in bold."""
-    return f"**{contender['name']}**" if contender["ours"] else str(contender["name"])
+def name_of(peer: Row) -> str:
+    """Return the name of a peer, in bold for this package."""
+    return f"**{peer['name']}**" if peer["ours"] else str(peer["name"])
 
 
-def ratio(contender: Row) -> str:
-    """Write a ratio with its spread."""
-    low, high = contender["ratio_spread"]
-    return f"{contender['ratio']:.2f} [{low:.2f}, {high:.2f}]"
+def ratio(peer: Row) -> str:
+    """Return a ratio with its quartiles."""
+    low, high = peer["ratio_spread"]
+    return f"{peer['ratio']:.2f} [{low:.2f}, {high:.2f}]"
 
 
 def padding(rows: Sequence[Row]) -> str:
-    """Write how many tokens are computed for one that is there."""
+    """Return the computed tokens per real token."""
     return table(
         ["model", "lengths", "packed", "sorted, to the longest", "to the longest", "to a fixed length"],
         [
@@ -84,28 +84,28 @@ def padding(rows: Sequence[Row]) -> str:
 
 
 def accuracy(rows: Sequence[Row]) -> str:
-    """Write how many labels stay."""
+    """Return agreement and accuracy of lower precision."""
     return table(
-        ["model", "texts", "contender", "same label as fp32", "flips", "right labels"],
+        ["model", "texts", "implementation", "same label as fp32", "flips", "right labels"],
         [
             [
-                *(row["model"], row["texts"], name_of(its), f"{its['agreement']:.2%}", its["flips"]),
-                f"{its['accuracy']:.2%}" if its.get("accuracy") is not None else "-",
+                *(row["model"], row["texts"], name_of(peer), f"{peer['agreement']:.2%}", peer["flips"]),
+                f"{peer['accuracy']:.2%}" if peer.get("accuracy") is not None else "-",
             ]
             for row in rows
-            for its in row["contenders"]
+            for peer in row["contenders"]
         ],
     )
 
 
-def ledger(row: Row) -> str:
-    """Write what became of the requests."""
-    its = row["ledger"]
-    return f"{its['sent']} = {its['right']} + {its['refused']} + {its['failed']}, wrong {its['wrong']}"
+def account(row: Row) -> str:
+    """Return the account of the requests."""
+    counts = row["ledger"]
+    return f"{counts['sent']} = {counts['right']} + {counts['refused']} + {counts['failed']}, wrong {counts['wrong']}"
 
 
 def offline(rows: Sequence[Row]) -> str:
-    """Write how fast a heap of texts was answered."""
+    """Return the results of the Offline scenario."""
     return table(
         [
             "model",
@@ -114,12 +114,12 @@ def offline(rows: Sequence[Row]) -> str:
             "texts a request",
             "texts/s",
             "of the engine",
-            LEDGER,
+            ACCOUNT,
         ],
         [
             [
                 *(row["model"], row["mix"], row["precision"], row["texts_per_request"]),
-                *(number(row["texts_per_s"]), f"{row['of_engine']:.0%}", ledger(row)),
+                *(number(row["texts_per_s"]), f"{row['of_engine']:.0%}", account(row)),
             ]
             for row in rows
         ],
@@ -127,8 +127,8 @@ def offline(rows: Sequence[Row]) -> str:
 
 
 def server(rows: Sequence[Row]) -> str:
-    """Write which rate was found, and every rate that was tried."""
-    found = table(
+    """Return the best rate of the Server scenario, and every rate that was tried."""
+    best = table(
         [
             "model",
             "lengths",
@@ -137,13 +137,13 @@ def server(rows: Sequence[Row]) -> str:
             "found rate",
             "over offline",
             "one text alone",
-            LEDGER,
+            ACCOUNT,
         ],
         [
             [
                 *(row["model"], row["mix"], row["precision"], f"{row['bound_ms']:.0f} ms"),
                 *(f"{number(row['found'])}/s", f"{row['over_offline']:.0%}"),
-                *(f"{row['alone_ms']:.1f} ms, engine {row['engine_alone_ms']:.1f} ms", ledger(row)),
+                *(f"{row['alone_ms']:.1f} ms, engine {row['engine_alone_ms']:.1f} ms", account(row)),
             ]
             for row in rows
         ],
@@ -160,27 +160,27 @@ def server(rows: Sequence[Row]) -> str:
             for trial in row["trials"]
         ],
     )
-    return f"{found}\n\n{tried}" if found else ""
+    return f"{best}\n\n{tried}" if best else ""
 
 
 def http_peers(rows: Sequence[Row]) -> str:
-    """Write servers side by side."""
+    """Return the servers side by side."""
     return table(
-        ["model", "connections", "server", "texts/s", "p50", "p99", LEDGER],
+        ["model", "connections", "server", "texts/s", "p50", "p99", ACCOUNT],
         [
             [
-                *(row["model"], row["connections"], name_of(its), number(its["texts_per_s"])),
-                *(f"{its['p50_ms']:.1f} ms", f"{its['p99_ms']:.1f} ms", ledger(its)),
+                *(row["model"], row["connections"], name_of(server), number(server["texts_per_s"])),
+                *(f"{server['p50_ms']:.1f} ms", f"{server['p99_ms']:.1f} ms", account(server)),
             ]
             for row in rows
-            for its in row["servers"]
+            for server in row["servers"]
         ],
     )
 
 
 def scaling(rows: Sequence[Row]) -> str:
-    """Write one small table for each thing that changed."""
-    told = []
+    """Return one small table for each parameter that was varied."""
+    sections = []
     for row in rows:
         name, what = SCALES[row["kind"]]
         points = [
@@ -192,12 +192,12 @@ def scaling(rows: Sequence[Row]) -> str:
             for point in row["points"]
         ]
         head = f"### {row['model']} {row['precision']}: {name}\n\nThat is {what}."
-        told.append(head + "\n\n" + table([name, "tokens/s", "time", "µs a token", "more memory"], points))
-    return "\n\n".join(told)
+        sections.append(head + "\n\n" + table([name, "tokens/s", "time", "µs a token", "more memory"], points))
+    return "\n\n".join(sections)
 
 
 def number(value: float | None) -> str:
-    """Write a number with three digits that count.
+    """Format a number with three significant digits.
 
     >>> number(12345.6), number(0.1234), number(98.76)
     ('12,346', '0.123', '98.8')
@@ -210,7 +210,7 @@ def number(value: float | None) -> str:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Write a Markdown table; nothing where there are no rows.
+    """Return a Markdown table; an empty string without rows.
 
     >>> print(table(["a", "b"], [[1, "x"]]))
     | a | b |

@@ -1,4 +1,4 @@
-"""Real texts of real lengths. Uniform random lengths would flatter whoever pads."""
+"""Texts of realistic lengths: uniform random lengths would favour padding."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from scripts.readers.formats import read_csv, records
 Count = Callable[[Sequence[str]], list[int]]  # tokens of each text, special tokens included
 
 SOURCES = tuple(ROOT / "examples" / "intents" / name for name in ("train.csv", "validation.csv", "test.csv"))
-LONG = 160  # tokens, the mean of a long text
+LONG = 160  # mean tokens of a long text
 SHORT_TEXTS, LONG_TEXTS = 32, 8  # of one measurement
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Texts of one distribution of lengths, all different: equal ones would be computed once."""
+    """Texts of one distribution of lengths, all different, because equal texts are computed once."""
 
     name: str
     texts: tuple[str, ...]
@@ -29,23 +29,23 @@ class Mix:
 
     @property
     def tokens(self) -> int:
-        """How many tokens all of them have."""
+        """Sum of the lengths."""
         return sum(self.lengths)
 
 
 def read_texts(*paths: Path, column: str = "text") -> list[str]:
     """Return the different texts of CSV files, in order."""
-    found: dict[str, None] = {}
+    texts: dict[str, None] = {}
     for path in paths:
         for _, record in records(path, read_csv):
             if column not in record:
                 raise ScriptError(f"{path} has no column {column}")
-            found[str(record[column]).strip()] = None
-    return [text for text in found if text]
+            texts[str(record[column]).strip()] = None
+    return [text for text in texts if text]
 
 
 def mixes(source: Path | None, count: Count, names: Sequence[str] = ("short", "long", "mixed")) -> list[Mix]:
-    """Return the distributions to measure: those of the examples, or the one of a file."""
+    """Return the distributions with these names, from the examples, or the one of a file."""
     if source is not None:
         texts = read_texts(source)
         if len(texts) < SHORT_TEXTS:
@@ -64,31 +64,31 @@ def mixes(source: Path | None, count: Count, names: Sequence[str] = ("short", "l
 
 
 def short_texts(texts: Sequence[str], n_texts: int, seed: int = 0) -> list[str]:
-    """Draw texts; where there are too few, the rest is made of two of them."""
-    chance = random.Random(seed)  # noqa: S311 - reproducible
-    found = dict.fromkeys(chance.sample(list(texts), min(n_texts, len(texts))))
-    while len(found) < n_texts:
-        found[" ".join(chance.sample(list(texts), 2))] = None
-    return list(found)
+    """Draw different texts; where there are too few, pairs of them are joined."""
+    generator = random.Random(seed)  # noqa: S311 - reproducible
+    drawn = dict.fromkeys(generator.sample(list(texts), min(n_texts, len(texts))))
+    while len(drawn) < n_texts:
+        drawn[" ".join(generator.sample(list(texts), 2))] = None
+    return list(drawn)
 
 
 def long_texts(texts: Sequence[str], n_texts: int, count: Count, seed: int = 0, mean: int = LONG) -> list[str]:
-    """Join texts until each has about as many tokens as wanted: log-normal, as lengths of documents are."""
-    chance = random.Random(seed)  # noqa: S311 - reproducible
+    """Join texts to log-normally distributed lengths, as documents have."""
+    generator = random.Random(seed)  # noqa: S311 - reproducible
     sigma = 0.5
-    found = []
+    joined = []
     normal = statistics.NormalDist(math.log(mean) - sigma**2 / 2, sigma)
-    for place in range(n_texts):
-        wanted = math.exp(normal.inv_cdf((place + 0.5) / n_texts))
-        parts = chance.sample(list(texts), min(len(texts), 80))
+    for index in range(n_texts):
+        target = math.exp(normal.inv_cdf((index + 0.5) / n_texts))
+        parts = generator.sample(list(texts), min(len(texts), 80))
         lengths = count(parts)
         total, taken = 2, 0
-        while taken < len(parts) and total + lengths[taken] / 2 < min(wanted, 500):
+        while taken < len(parts) and total + lengths[taken] / 2 < min(target, 500):
             total += lengths[taken] - 2
             taken += 1
-        found.append(" ".join(parts[: max(1, taken)]))
-    chance.shuffle(found)
-    return found
+        joined.append(" ".join(parts[: max(1, taken)]))
+    generator.shuffle(joined)
+    return joined
 
 
 def _mix(name: str, texts: Sequence[str], count: Count) -> Mix:

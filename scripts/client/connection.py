@@ -1,4 +1,6 @@
-"""HTTP/1.1 over kept connections, bytes in and bytes out: the transport of every client in this repository.
+"""HTTP/1.1 over kept connections, bytes in and bytes out: the blocking transport of the clients in this repository.
+
+The load generator has its own, with an event loop (scripts/benchmark/http.py).
 
 It repeats nothing and judges no status: that is for its callers (scripts/client/http.py for TorchServe's API). It takes
 little processor time, so that a load generator on the same machine does not measure itself: a library with sessions,

@@ -13,8 +13,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from handler.protocol import JSON
-from scripts.benchmark.arithmetic import quantile
 from scripts.cli.console import ScriptError, say, table
 from scripts.client.http import Inference
 from scripts.client.predictions import scores, verdict
@@ -79,13 +80,13 @@ class Comparison:
             "flips": [{"from": a, "to": b, "count": count} for (a, b), count in self.labels.most_common()],
             "score_drift": {
                 "mean": statistics.fmean(self.drift or [0]),
-                "p95": quantile(self.drift or [0], 0.95),
+                "p95": float(np.quantile(self.drift or [0], 0.95)),
                 "max": max(self.drift, default=0),
             },
             "versions": {
                 version: {
-                    "p50_ms": quantile(ms or [0], 0.5),
-                    "p95_ms": quantile(ms or [0], 0.95),
+                    "p50_ms": float(np.quantile(ms or [0], 0.5)),
+                    "p95_ms": float(np.quantile(ms or [0], 0.95)),
                     "errors": dict(errors),
                 }
                 for version, ms, errors in timed

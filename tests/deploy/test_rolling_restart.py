@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from handler.predictor import Predictor
-from scripts.benchmark.accounting import Ledger, scores_of
+from scripts.benchmark.accounting import ExpectedScores, RequestAccounting, scores_of
 from tests.support.replicas import Clients, replicas, rounds
 
 WORDS = ["parcel", "refund", "screen", "invoice", "battery", "address", "manual", "colour"]
@@ -27,24 +27,24 @@ def texts_of(count: int) -> list[str]:
 def test_no_client_sees_a_rolling_restart(mar: Path, predictor: Predictor) -> None:
     """Every request gets its own answer, also while a server is down; afterwards that server gets requests again."""
     texts = texts_of(TEXTS_PER_ROUND * rounds())
-    expected = [scores_of(answer) for answer in predictor.answer_items(texts, {"top_k": None})]
-    ledger = Ledger(expected, predictor.engine.precision.tolerance)
+    scores = [scores_of(answer) for answer in predictor.answer_items(texts, {"top_k": None})]
+    expected, accounting = ExpectedScores(scores, predictor.engine.precision.tolerance), RequestAccounting()
     with (
         tempfile.TemporaryDirectory(prefix="rolling-") as folder,
         replicas(Path(folder), mar.parent) as (gateway, pair),
     ):
-        with Clients(gateway, "/predictions/tiny", texts, ledger) as clients:
+        with Clients(gateway, "/predictions/tiny", texts, expected, accounting) as clients:
             for server in pair * rounds():
                 clients.wait_for(20)
-                right_before = ledger.right
+                right_before = accounting.counts["right"]
                 server.stop()
                 server.start()
                 server.wait()
-                assert ledger.right > right_before + 20, "the other server answered meanwhile"
+                assert accounting.counts["right"] > right_before + 20, "the other server answered meanwhile"
                 requests_before = server.live.metric("ts_inference_requests_total")
                 clients.wait_for(20)
                 assert server.live.metric("ts_inference_requests_total") > requests_before, "it gets requests again"
-        counts = ledger.to_json()
+        counts = accounting.to_json()
     assert (counts, clients.failures) == (
         {**counts, "right": counts["sent"], "refused": 0, "failed": 0, "wrong": 0},
         {},

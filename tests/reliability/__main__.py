@@ -1,7 +1,7 @@
-"""Hold the promises of docs/reliability.md against a real server: the long form of the reliability suite.
+"""Run the scenarios of docs/reliability.md on a real server: the long form of the reliability suite.
 
-Serves a model on ports and in a folder of its own, breaks it in every way that the table of promises names, and prints
-the table with the figures it saw; results.json in --output has all of them. Exit code 1: a promise was broken.
+Serves a model on its own ports and in its own folder, runs load and faults against it, and prints the table of
+scenarios with their figures; results.json in --output has all of them. Exit code 1: an invariant is violated.
 Everything together takes two hours, half of them the soak (L4); it needs a machine that does nothing else.
 """
 
@@ -18,26 +18,26 @@ from pathlib import Path
 from typing import Any
 
 from scripts.cli.console import ROOT, ScriptError, run, say, table
-from tests.reliability.result import Verdict
+from tests.reliability.result import ScenarioResult
 
-N_TEXTS = 4000  # with answers known beforehand
+N_TEXTS = 4000  # with expected answers
 ALL = ("L1", "L2", "L3", "L4", "F1", "F2", "F3", "F4", "F5", "F6", "F7", "B1", "B2", "B3")
 
 
 def main() -> int:
-    """Run what was asked for, and tell what came of it."""
+    """Run the scenarios of --only and report their results."""
     arguments = parser().parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # servers and folders of ours are cleared away then, too
-    found: list[Verdict] = []
-    facts: dict[str, Any] = {}
-    for verdict in verdicts(arguments, facts):
-        found.append(verdict)
-        say(f"{verdict.promise}: {'kept' if verdict.kept else 'BROKEN'}; {verdict.figures()}")
-        save(arguments.output, facts, found)  # a run that is cut short keeps it
-    table(["promise", "what was done", "seen", "kept"], [verdict.row() for verdict in found])
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that servers and temporary folders are removed
+    results: list[ScenarioResult] = []
+    about: dict[str, Any] = {}
+    for result in run_scenarios(arguments, about):
+        results.append(result)
+        say(f"{result.scenario}: {'holds' if result.holds else 'VIOLATED'}; {result.summary()}")
+        save(arguments.output, about, results)  # a run that is interrupted keeps them
+    table(["scenario", "procedure", "figures", "invariants"], [result.row() for result in results])
     say(f"wrote {arguments.output}/results.json")
-    return 0 if all(verdict.kept for verdict in found) else 1
+    return 0 if all(result.holds for result in results) else 1
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,7 +45,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m tests.reliability", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--only", type=promises, default=ALL, metavar="L1,F3", help=f"of {', '.join(ALL)}")
+    parser.add_argument("--only", type=scenarios, default=ALL, metavar="L1,F3", help=f"of {', '.join(ALL)}")
     parser.add_argument("--scale", type=float, default=1, help="of all repeats and times but the soak (default: 1)")
     parser.add_argument("--soak-minutes", type=float, default=60, metavar="M", help="of L4 (default: 60)")
     parser.add_argument(
@@ -58,48 +58,51 @@ def parser() -> argparse.ArgumentParser:
     return parser
 
 
-def promises(word: str) -> tuple[str, ...]:
-    """Read a list of promises."""
-    asked = tuple(name.strip().upper() for name in word.split(",") if name.strip())
-    if unknown := [name for name in asked if name not in ALL]:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is no promise; there are {', '.join(ALL)}")
-    return asked
+def scenarios(word: str) -> tuple[str, ...]:
+    """Read a comma-separated list of scenarios."""
+    names = tuple(name.strip().upper() for name in word.split(",") if name.strip())
+    if unknown := [name for name in names if name not in ALL]:
+        raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is no scenario; there are {', '.join(ALL)}")
+    return names
 
 
-def verdicts(arguments: argparse.Namespace, facts: dict[str, Any]) -> Iterator[Verdict]:
-    """Yield what each scenario finds; one that does not come to its end is a broken promise, too."""
+def run_scenarios(arguments: argparse.Namespace, about: dict[str, Any]) -> Iterator[ScenarioResult]:
+    """Yield the result of each scenario; an exception counts as a violated invariant."""
     import torch
 
-    from scripts.benchmark.machine import about, load
+    from scripts.benchmark import machine
     from scripts.benchmark.models import base_tokenizer
     from scripts.benchmark.synthetic import random_bert
     from tests.reliability.plan import SCENARIOS, Suite, settings
-    from tests.reliability.stage import stage
+    from tests.reliability.server import scenario_server
 
-    facts |= about(torch.device("cpu")) | {"command": shlex.join(["python -m tests.reliability", *sys.argv[1:]])}
+    about |= machine.about(torch.device("cpu")) | {
+        "command": shlex.join(["python -m tests.reliability", *sys.argv[1:]])
+    }
     with tempfile.TemporaryDirectory(prefix="reliability-") as scratch:
-        words = base_tokenizer()
-        small = (random_bert(Path(scratch) / "1", 2, 64, words), random_bert(Path(scratch) / "2", 2, 128, words))
+        tokenizer = base_tokenizer()
+        small = tuple(random_bert(Path(scratch) / str(width), 2, width, tokenizer) for width in (64, 128))
         model = arguments.model or ROOT / "models" / "intents"
         if not model.is_dir():
             raise ScriptError(f"no model at {model}: give a folder with --model, or run scripts/quickstart.sh first")
-        with stage(model, settings(arguments.threads), N_TEXTS) as staged:
-            suite = Suite(staged, small, arguments.scale, arguments.soak_minutes)
-            for promise in SCENARIOS:
-                if promise in arguments.only:
+        with scenario_server(model, settings(arguments.threads), N_TEXTS) as server:
+            suite = Suite(server, (small[0], small[1]), arguments.scale, arguments.soak_minutes)
+            for scenario in SCENARIOS:
+                if scenario in arguments.only:
                     try:
-                        yield from SCENARIOS[promise](suite)
-                    except Exception as error:  # noqa: BLE001 - the others are still to be looked at
-                        yield Verdict(
-                            promise, "did not come to its end", {}, {f"{type(error).__name__}: {error}": False}
+                        yield from SCENARIOS[scenario](suite)
+                    except Exception as error:  # noqa: BLE001 - the other scenarios still run
+                        yield ScenarioResult(
+                            scenario, "raised an exception", {}, {f"{type(error).__name__}: {error}": False}
                         )
-                    facts |= {"capacity": suite.found, "load_after": load()}
+                    about |= {"capacity": suite.measured, "load_after": machine.load()}
 
 
-def save(folder: Path, facts: dict[str, Any], found: list[Verdict]) -> None:
-    """Write what there is so far."""
+def save(folder: Path, about: dict[str, Any], results: list[ScenarioResult]) -> None:
+    """Write the results so far."""
     partial = folder / "results.partial"
-    partial.write_text(json.dumps({"about": facts, "verdicts": [one.to_json() for one in found]}, indent=1) + "\n")
+    content = {"about": about, "scenarios": [result.to_json() for result in results]}
+    partial.write_text(json.dumps(content, indent=1) + "\n")
     partial.replace(folder / "results.json")
 
 

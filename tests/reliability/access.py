@@ -1,4 +1,4 @@
-"""F7: whoever has no key, another one, that of the other port or one that expired is refused on every port."""
+"""F7: requests without a key, with a wrong, foreign, replaced or expired key are refused on every port."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from typing import Any
 import grpc
 import requests
 
-from tests.reliability.result import Verdict
+from tests.reliability.result import ScenarioResult
 from tests.support.live import Live, own_config
 
 REFUSED = "InvalidKeyException"
 KINDS = ("inference", "management", "API")  # keys of key_file.json
-# Routes by the key that each wants. None needs a model: the key is looked at first.
+# Routes by the kind of their key. None needs a model: the key is checked first.
 ROUTES: dict[str, list[tuple[str, str]]] = {
     "inference": [
         ("GET", "/ping"),
@@ -48,73 +48,75 @@ GRPC = {
 
 
 @dataclass(frozen=True)
-class Door:
-    """One way in."""
+class KeyedPort:
+    """One port, by the kind of key that it needs."""
 
     live: Live
-    wants: str  # which key
+    kind: str
 
     def accepts(self, authorization: str | None) -> list[str]:
-        """Return the routes on which these words are not refused."""
+        """Return the routes that do not refuse this header."""
         headers = {} if authorization is None else {"Authorization": authorization}
-        port = self.live.ports["inference_address" if self.wants == "inference" else "management_address"]
-        found = []
-        for method, path in ROUTES[self.wants]:
-            reply = requests.request(method, f"http://127.0.0.1:{port}{path}", data=b"", headers=headers, timeout=30)
-            if (reply.status_code, _kind(reply)) != (400, REFUSED):
-                found.append(f"{method} {path} {reply.status_code}")
-        return found + (self._accepts_grpc(authorization) if self.wants in GRPC else [])
+        port = self.live.ports["inference_address" if self.kind == "inference" else "management_address"]
+        accepted = []
+        for method, path in ROUTES[self.kind]:
+            response = requests.request(method, f"http://127.0.0.1:{port}{path}", data=b"", headers=headers, timeout=30)
+            if (response.status_code, _kind(response)) != (400, REFUSED):
+                accepted.append(f"{method} {path} {response.status_code}")
+        return accepted + (self._accepts_grpc(authorization) if self.kind in GRPC else [])
 
     def _accepts_grpc(self, authorization: str | None) -> list[str]:
         metadata = [("protocol", "gRPC")] + ([] if authorization is None else [("authorization", authorization)])
-        with grpc.insecure_channel(f"127.0.0.1:{self.live.ports[f'grpc_{self.wants}_port']}") as channel:
+        with grpc.insecure_channel(f"127.0.0.1:{self.live.ports[f'grpc_{self.kind}_port']}") as channel:
             try:
-                channel.unary_unary(GRPC[self.wants])(b"", metadata=metadata, timeout=30)
+                channel.unary_unary(GRPC[self.kind])(b"", metadata=metadata, timeout=30)
             except grpc.RpcError as error:
                 if error.code() == grpc.StatusCode.PERMISSION_DENIED:
                     return []
-                return [f"gRPC {self.wants} {error.code().name}"]
-            return [f"gRPC {self.wants} OK"]
+                return [f"gRPC {self.kind} {error.code().name}"]
+            return [f"gRPC {self.kind} OK"]
 
 
-def guarded(expire_s: float) -> Verdict:
-    """F7: on a server whose keys live for seconds, every other word than the right key is refused, and then it, too."""
+def guarded(expire_s: float) -> ScenarioResult:
+    """F7: a server whose keys expire after seconds refuses everything but the right key, and then that one, too."""
     with server(expire_s) as live:
-        keys = {kind: str(found["key"]) for kind, found in _keys(live).items()}
-        doors = [Door(live, kind) for kind in KINDS]
-        claims: dict[str, bool] = {}
+        keys = {kind: str(entry["key"]) for kind, entry in _keys(live).items()}
+        ports = [KeyedPort(live, kind) for kind in KINDS]
+        invariants: dict[str, bool] = {}
         tried = 0
-        for door in doors:
-            for name, words in wrong(door.wants, keys).items():
-                passed = door.accepts(words)
-                tried += _ways(door)
-                claims |= {f"{name} passes: {way}": False for way in passed}
-        for kind in GRPC:  # still: what was refused above was refused for what it is
-            claims[f"the {kind} key opens"] = len(Door(live, kind).accepts(f"Bearer {keys[kind]}")) == _ways(
-                Door(live, kind)
-            )
+        for port in ports:
+            for name, header in wrong(port.kind, keys).items():
+                accepted = port.accepts(header)
+                tried += _n_routes(port)
+                invariants |= {f"{name} passes: {way}": False for way in accepted}
+        for kind in GRPC:  # the refusals above had no other cause
+            invariants[f"the {kind} key opens"] = len(
+                KeyedPort(live, kind).accepts(f"Bearer {keys[kind]}")
+            ) == _n_routes(KeyedPort(live, kind))
         fresh = {kind: _renewed(live, kind, keys["API"]) for kind in GRPC}
         for kind, key in fresh.items():
-            claims[f"the new {kind} key opens"] = len(Door(live, kind).accepts(f"Bearer {key}")) == _ways(
-                Door(live, kind)
+            invariants[f"the new {kind} key opens"] = len(KeyedPort(live, kind).accepts(f"Bearer {key}")) == _n_routes(
+                KeyedPort(live, kind)
             )
-            claims[f"the {kind} key that was replaced does not"] = not Door(live, kind).accepts(f"Bearer {keys[kind]}")
+            invariants[f"the {kind} key that was replaced does not"] = not KeyedPort(live, kind).accepts(
+                f"Bearer {keys[kind]}"
+            )
         time.sleep(expire_s + 1)
         for kind, key in fresh.items():
-            passed = Door(live, kind).accepts(f"Bearer {key}")
-            tried += _ways(Door(live, kind))
-            claims |= {f"expired {kind} key passes: {way}": False for way in passed}
-    return Verdict(
+            accepted = KeyedPort(live, kind).accepts(f"Bearer {key}")
+            tried += _n_routes(KeyedPort(live, kind))
+            invariants |= {f"expired {kind} key passes: {way}": False for way in accepted}
+    return ScenarioResult(
         "F7",
         "no key, a wrong one, one of another port, one replaced, one expired: refused on every route of every port",
-        {"refusals": tried, "routes": sum(map(_ways, doors)), "expired after s": expire_s},
-        claims,
+        {"refusals": tried, "routes": sum(map(_n_routes, ports)), "expired after s": expire_s},
+        invariants,
     )
 
 
-def wrong(wanted: str, keys: Mapping[str, str]) -> dict[str, str | None]:
-    """Return words that are not the key that is wanted."""
-    key = keys[wanted]
+def wrong(kind: str, keys: Mapping[str, str]) -> dict[str, str | None]:
+    """Return headers that do not hold the key of this kind."""
+    key = keys[kind]
     return {
         "no header": None,
         "nothing": "",
@@ -125,13 +127,13 @@ def wrong(wanted: str, keys: Mapping[str, str]) -> dict[str, str | None]:
         "a key in other capitals": f"Bearer {key.swapcase()}",
         "another scheme": f"Basic {key}",
         "no scheme": key,
-        **{f"the {other} key for {wanted}": f"Bearer {keys[other]}" for other in KINDS if other != wanted},
+        **{f"the {other} key for {kind}": f"Bearer {keys[other]}" for other in KINDS if other != kind},
     }
 
 
 @contextlib.contextmanager
 def server(expire_s: float) -> Iterator[Live]:
-    """Run a server without models, whose keys live for so many seconds."""
+    """Run a server without models, whose keys expire after `expire_s` seconds."""
     with tempfile.TemporaryDirectory(prefix="r-") as scratch:
         home = Path(scratch)
         (home / "store").mkdir()
@@ -152,26 +154,26 @@ def server(expire_s: float) -> Iterator[Live]:
             live.script("serve.sh", "stop", check=False)
 
 
-def _ways(door: Door) -> int:
-    return len(ROUTES[door.wants]) + (door.wants in GRPC)
+def _n_routes(port: KeyedPort) -> int:
+    return len(ROUTES[port.kind]) + (port.kind in GRPC)
 
 
-def _kind(reply: requests.Response) -> str:
+def _kind(response: requests.Response) -> str:
     try:
-        value = reply.json()
+        value = response.json()
     except ValueError:
         return ""
     return str(value.get("type", "")) if isinstance(value, dict) else ""
 
 
 def _keys(live: Live) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(live.server.key_file.read_text(encoding="utf-8"))
-    return found
+    keys: dict[str, Any] = json.loads(live.server.key_file.read_text(encoding="utf-8"))
+    return keys
 
 
 def _renewed(live: Live, kind: str, key: str) -> str:
     port = live.ports["management_address"]
     headers = {"Authorization": f"Bearer {key}"}
-    reply = requests.get(f"http://127.0.0.1:{port}/token?type={kind}", headers=headers, timeout=30)
-    assert reply.status_code == 200, reply.text
+    response = requests.get(f"http://127.0.0.1:{port}/token?type={kind}", headers=headers, timeout=30)
+    assert response.status_code == 200, response.text
     return str(_keys(live)[kind]["key"])

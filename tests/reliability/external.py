@@ -1,4 +1,4 @@
-"""Promises that tests outside this folder hold: they are run as they stand, and counted."""
+"""Scenarios that tests outside this folder cover: the tests are run and counted."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ import sys
 import time
 
 from scripts.cli.console import ROOT
-from tests.reliability.result import Verdict
+from tests.reliability.result import ScenarioResult
 
 PASSED = 0  # exit code of pytest
 
 
-def held_by(promise: str, asked: str, *tests: str, **environment: str) -> Verdict:
+def run_tests(scenario: str, procedure: str, *tests: str, **environment: str) -> ScenarioResult:
     """Run tests by their files or names."""
     began = time.monotonic()
     command = [sys.executable, "-m", "pytest", "-q", "--no-header", "-p", "no:cacheprovider", *tests]
-    wide = {"COLUMNS": "400"}  # or pytest cuts off why a test failed
+    width = {"COLUMNS": "400"}  # pytest cuts reasons at the width of the terminal
     done = subprocess.run(
-        command, cwd=ROOT, env=os.environ | wide | environment, capture_output=True, text=True, check=False
+        command, cwd=ROOT, env=os.environ | width | environment, capture_output=True, text=True, check=False
     )
     passed, failed = (_count(done.stdout, word) for word in ("passed", "failed"))
-    return Verdict(
-        promise,
-        f"{asked}: {' '.join(tests)}",
+    return ScenarioResult(
+        scenario,
+        f"{procedure}: {' '.join(tests)}",
         {"tests passed": passed, "failed": failed, "seconds": time.monotonic() - began},
         {
             **{
@@ -38,11 +38,11 @@ def held_by(promise: str, asked: str, *tests: str, **environment: str) -> Verdic
     )
 
 
-def _count(told: str, word: str) -> int:
-    """Read a number from the last line of pytest.
+def _count(output: str, word: str) -> int:
+    """Read a number from the summary line of pytest.
 
     >>> _count("1 failed, 9 passed in 3.21s", "passed")
     9
     """
-    found = re.findall(rf"(\d+) {word}", told)
-    return int(found[-1]) if found else 0
+    numbers = re.findall(rf"(\d+) {word}", output)
+    return int(numbers[-1]) if numbers else 0

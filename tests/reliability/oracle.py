@@ -1,4 +1,4 @@
-"""Texts whose answers are known beforehand, from the archive that the server gets."""
+"""Texts whose answers are computed before the run, from the archive that the server gets."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from handler.archive import MODEL_CONFIG
 from handler.config import ModelConfig
 from handler.loading import load_predictor
 from handler.predictor import Predictor
-from scripts.benchmark.accounting import Ledger, scores_of
+from scripts.benchmark.accounting import ExpectedScores, scores_of
 from scripts.benchmark.models import unpack
-from scripts.benchmark.service import write_ours
+from scripts.benchmark.servers import all_labels_body
 from scripts.benchmark.texts import SOURCES, read_texts, short_texts
 
-AT_ONCE = 256  # texts that are answered beforehand in one batch
-EXACT = 1e-5  # of a score in fp32; other precisions have their own
+BATCH = 256  # texts that are answered in one call
+FP32_TOLERANCE = 1e-5  # of a score; other precisions have their own
 
 
 @dataclass(frozen=True)
-class Exam:
-    """Questions, and the answers that every version of a model gives."""
+class Oracle:
+    """Texts, and the answers that every version of a model gives."""
 
     texts: Sequence[str]
-    versions: Mapping[str, Ledger]  # by the hash that stands in each answer's x-model-hash
+    versions: Mapping[str, ExpectedScores]  # by the hash in the header x-model-hash of each answer
 
     @classmethod
-    def of(cls, texts: Sequence[str], *archives: Path) -> Exam:
+    def of(cls, texts: Sequence[str], *archives: Path) -> Oracle:
         """Answer texts by each archive, in this process."""
-        versions: dict[str, Ledger] = {}
+        versions: dict[str, ExpectedScores] = {}
         for mar in archives:
-            with tempfile.TemporaryDirectory(prefix="exam-") as folder:
+            with tempfile.TemporaryDirectory(prefix="oracle-") as folder:
                 home = unpack(mar, Path(folder) / "archive")
                 predictor = load_predictor(home, ModelConfig.read(home / MODEL_CONFIG).handler)
-            answers = [scores_of(answer) for answer in _answered(predictor, texts)]
+            answers = [scores_of(answer) for answer in _answers(predictor, texts)]
             precision = predictor.engine.precision
-            tolerance = EXACT if precision.name == "fp32" else precision.tolerance
-            versions[predictor.model_hash[:16]] = Ledger(answers, tolerance)
+            tolerance = FP32_TOLERANCE if precision.name == "fp32" else precision.tolerance
+            versions[predictor.model_hash[:16]] = ExpectedScores(answers, tolerance)
         return cls(list(texts), versions)
 
-    def place(self, number: int) -> int:
-        """Return which text request `number` asks; texts come again after all the others."""
+    def index(self, number: int) -> int:
+        """Return the index of the text of request `number`; texts come again after all the others."""
         return number % len(self.texts)
 
     def body(self, number: int) -> bytes:
-        """Return the body of request `number`: one text, every label wanted."""
-        return write_ours([self.texts[self.place(number)]])
+        """Return the body of request `number`: one text, all labels."""
+        return all_labels_body([self.texts[self.index(number)]])
 
 
 def different_texts(n_texts: int) -> list[str]:
@@ -55,6 +55,6 @@ def different_texts(n_texts: int) -> list[str]:
     return short_texts(read_texts(*SOURCES), n_texts)
 
 
-def _answered(predictor: Predictor, texts: Sequence[str]) -> Iterator[list[dict[str, float]]]:
-    for start in range(0, len(texts), AT_ONCE):
-        yield from predictor.answer_items(list(texts[start : start + AT_ONCE]), {"top_k": None})
+def _answers(predictor: Predictor, texts: Sequence[str]) -> Iterator[list[dict[str, float]]]:
+    for start in range(0, len(texts), BATCH):
+        yield from predictor.answer_items(list(texts[start : start + BATCH]), {"top_k": None})

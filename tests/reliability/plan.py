@@ -1,4 +1,4 @@
-"""What each promise runs in the long form, and with which figures."""
+"""The long form: what each scenario runs, and with which parameters."""
 
 from __future__ import annotations
 
@@ -8,117 +8,115 @@ from pathlib import Path
 
 from handler.config import ModelConfig
 from scripts.cli.console import ROOT, say
-from tests.reliability import access, faults, fuzz, load, versions
-from tests.reliability import malformed as hostile
-from tests.reliability import soak as steady
-from tests.reliability.external import held_by
-from tests.reliability.result import Verdict
-from tests.reliability.stage import Stage
+from tests.reliability import access, faults, fuzz, load, malformed, soak, versions
+from tests.reliability.external import run_tests
+from tests.reliability.result import ScenarioResult
+from tests.reliability.server import ScenarioServer
 
 BELOW, ABOVE = 0.7, 5.0  # of C
-MARGIN_S = 2.0  # beside the time that a worker needs to load
+MARGIN_S = 2.0  # beyond the loading time of a worker
 
 
 def settings(threads: int | None = None) -> ModelConfig:
-    """Return the settings of the project, with so many threads."""
+    """Return the settings of the project with a number of threads."""
     config = ModelConfig.read(ROOT / "model-config.yaml")
     return replace(config, handler=replace(config.handler, threads=threads))
 
 
 @dataclass
 class Suite:
-    """One run: a server, its capacity, and how much of everything is done."""
+    """One run: a server, its capacity, and the scale of everything."""
 
-    stage: Stage
-    folders: tuple[Path, Path]  # of two small models that answer differently
+    server: ScenarioServer
+    folders: tuple[Path, Path]  # two small models that answer differently
     scale: float
     soak_minutes: float
-    found: float = 0.0  # C, once it was measured
+    measured: float = 0.0  # C, once it is measured
 
     @property
     def capacity(self) -> float:
-        """C: right answers a second, measured before what needs it."""
-        if not self.found:
-            self.stage.up()
-            self.found = load.capacity(self.stage.target, self.seconds(30), 2 * self.stage.batch)
-            say(f"capacity C: {self.found:.1f} requests/s")
-        return self.found
+        """C: right answers a second, measured on first use."""
+        if not self.measured:
+            self.server.up()
+            self.measured = load.capacity(self.server.target, self.seconds(30), 2 * self.server.batch)
+            say(f"capacity C: {self.measured:.1f} requests/s")
+        return self.measured
 
     def times(self, repeats: int) -> int:
-        """Return how often something is done."""
+        """Return a number of repeats at this scale."""
         return max(1, round(repeats * self.scale))
 
     def seconds(self, seconds: float) -> float:
-        """Return how long something is done."""
+        """Return a duration at this scale."""
         return max(5.0, seconds * self.scale)
 
-    def below(self) -> Iterator[Verdict]:
+    def below(self) -> Iterator[ScenarioResult]:
         """L1."""
-        yield steady.below(self.stage, BELOW * self.capacity, self.seconds(600))
+        yield soak.below(self.server, BELOW * self.capacity, self.seconds(600))
 
-    def above(self) -> Iterator[Verdict]:
+    def above(self) -> Iterator[ScenarioResult]:
         """L2."""
-        yield steady.above(self.stage, self.capacity, ABOVE, self.seconds(60))
+        yield soak.above(self.server, self.capacity, ABOVE, self.seconds(60))
 
-    def burst(self) -> Iterator[Verdict]:
+    def burst(self) -> Iterator[ScenarioResult]:
         """L3."""
-        yield steady.burst(self.stage, self.times(20))
+        yield soak.burst(self.server, self.times(20))
 
-    def soak(self) -> Iterator[Verdict]:
+    def soak(self) -> Iterator[ScenarioResult]:
         """L4."""
-        yield steady.soak(self.stage, BELOW * self.capacity, self.soak_minutes)
+        yield soak.soak(self.server, BELOW * self.capacity, self.soak_minutes)
 
-    def killed(self) -> Iterator[Verdict]:
+    def killed(self) -> Iterator[ScenarioResult]:
         """F1."""
-        yield faults.killed(self.stage, self.times(20), MARGIN_S)
+        yield faults.killed(self.server, self.times(20), MARGIN_S)
 
-    def hung(self) -> Iterator[Verdict]:
+    def hung(self) -> Iterator[ScenarioResult]:
         """F2."""
-        yield faults.hung(self.stage, self.times(3), MARGIN_S)
+        yield faults.hung(self.server, self.times(3), MARGIN_S)
 
-    def drained(self) -> Iterator[Verdict]:
+    def drained(self) -> Iterator[ScenarioResult]:
         """F3."""
-        yield faults.drained(self.stage, self.times(20), BELOW * self.capacity)
+        yield faults.drained(self.server, self.times(20), BELOW * self.capacity)
 
-    def rolled(self) -> Iterator[Verdict]:
+    def rolled(self) -> Iterator[ScenarioResult]:
         """F4."""
-        self.stage.up()
-        yield versions.rolled(self.stage.live, self.folders, settings(threads=1), self.times(10), rate=20)
+        self.server.up()
+        yield versions.rolled(self.server.live, self.folders, settings(threads=1), self.times(10), rate=20)
 
-    def replicas(self) -> Iterator[Verdict]:
+    def replicas(self) -> Iterator[ScenarioResult]:
         """F5."""
-        yield held_by("F5", "two replicas restarted one after the other", "tests/deploy/test_rolling_restart.py")
+        yield run_tests("F5", "two replicas restarted one after the other", "tests/deploy/test_rolling_restart.py")
 
-    def broken_starts(self) -> Iterator[Verdict]:
+    def broken_starts(self) -> Iterator[ScenarioResult]:
         """F6."""
-        yield held_by("F6", "broken starts end with their reason", "tests/scripts/operations/test_serve.py")
+        yield run_tests("F6", "broken starts end with their reason", "tests/scripts/operations/test_serve.py")
 
-    def keys(self) -> Iterator[Verdict]:
+    def keys(self) -> Iterator[ScenarioResult]:
         """F7."""
         yield access.guarded(expire_s=20)
 
-    def bad_input(self) -> Iterator[Verdict]:
+    def bad_input(self) -> Iterator[ScenarioResult]:
         """B1."""
-        yield held_by(
+        yield run_tests(
             "B1",
             "bad input without a server",
             "tests/handler/test_malformed_input.py",
             "tests/handler/protocol/test_strict_json.py",
         )
-        yield hostile.mixed(self.stage, every=max(1, round(0.1 / self.scale)))
+        yield malformed.mixed(self.server, every=max(1, round(0.1 / self.scale)))
 
-    def fuzzed(self) -> Iterator[Verdict]:
+    def fuzzed(self) -> Iterator[ScenarioResult]:
         """B2."""
         examples = str(self.times(300))
-        yield held_by("B2", f"{examples} examples of each task", "tests/handler/test_fuzz.py", FUZZ_EXAMPLES=examples)
-        yield fuzz.fuzzed(self.stage, self.times(500))
+        yield run_tests("B2", f"{examples} examples of each task", "tests/handler/test_fuzz.py", FUZZ_EXAMPLES=examples)
+        yield fuzz.fuzzed(self.server, self.times(500))
 
-    def company(self) -> Iterator[Verdict]:
+    def batch_invariance(self) -> Iterator[ScenarioResult]:
         """B3."""
-        yield hostile.company(self.stage, self.times(50))
+        yield malformed.batch_invariance(self.server, self.times(50))
 
 
-SCENARIOS: Mapping[str, Callable[[Suite], Iterator[Verdict]]] = {
+SCENARIOS: Mapping[str, Callable[[Suite], Iterator[ScenarioResult]]] = {
     "L1": Suite.below,
     "L2": Suite.above,
     "L3": Suite.burst,
@@ -131,6 +129,6 @@ SCENARIOS: Mapping[str, Callable[[Suite], Iterator[Verdict]]] = {
     "F7": Suite.keys,
     "B1": Suite.bad_input,
     "B2": Suite.fuzzed,
-    "B3": Suite.company,
-    "L4": Suite.soak,  # at the end, for it takes as long as the others together
+    "B3": Suite.batch_invariance,
+    "L4": Suite.soak,  # last: it takes as long as the others together
 }

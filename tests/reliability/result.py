@@ -1,4 +1,4 @@
-"""A promise, the figures seen, and whether it was kept."""
+"""The result of a scenario: its figures, and whether its invariants hold."""
 
 from __future__ import annotations
 
@@ -6,50 +6,47 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-Figures: TypeAlias = Mapping[str, Any]  # what was seen, by its name with its unit
+Figures: TypeAlias = Mapping[str, Any]  # by name with unit
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What one scenario found."""
+class ScenarioResult:
+    """What one run of a scenario measured."""
 
-    promise: str  # its number, as L1
-    asked: str  # what was done, and what should come of it
-    seen: Figures
-    claims: Mapping[str, bool]  # what must hold, in words, and whether it did
-
-    @property
-    def broken(self) -> list[str]:
-        """Name what did not hold."""
-        return [claim for claim, held in self.claims.items() if not held]
+    scenario: str  # its id, as L1
+    procedure: str  # what was done, and what must hold
+    figures: Figures
+    invariants: Mapping[str, bool]  # each in words, and whether it held
 
     @property
-    def kept(self) -> bool:
-        """Whether everything held."""
-        return not self.broken
+    def violations(self) -> list[str]:
+        """The invariants that did not hold."""
+        return [invariant for invariant, held in self.invariants.items() if not held]
 
-    def figures(self) -> str:
-        """Write what was seen in one line.
+    @property
+    def holds(self) -> bool:
+        """Whether every invariant held."""
+        return not self.violations
 
-        >>> Verdict("L1", "", {"right": 9, "p99 ms": 12.3456, "by": "x"}, {}).figures()
+    def summary(self) -> str:
+        """Return the figures in one line.
+
+        >>> ScenarioResult("L1", "", {"right": 9, "p99 ms": 12.3456, "by": "x"}, {}).summary()
         'right 9, p99 ms 12.3, by x'
         """
-        return ", ".join(f"{name} {_short(value)}" for name, value in self.seen.items())
+        return ", ".join(f"{name} {_short(value)}" for name, value in self.figures.items())
 
     def row(self) -> list[str]:
-        """Return its row of the table of promises."""
-        return [self.promise, self.asked, self.figures(), "; ".join(["kept" if self.kept else "BROKEN", *self.broken])]
+        """Return its row of the table of scenarios."""
+        state = "holds" if self.holds else "VIOLATED"
+        return [self.scenario, self.procedure, self.summary(), "; ".join([state, *self.violations])]
 
     def to_json(self) -> dict[str, Any]:
-        """Return all of it."""
-        return {**vars(self), "seen": dict(self.seen), "claims": dict(self.claims), "kept": self.kept}
+        """Return all fields."""
+        return {**vars(self), "figures": dict(self.figures), "invariants": dict(self.invariants), "holds": self.holds}
 
 
 def _short(value: object) -> str:
-    return (
-        f"{value:.3g}"
-        if isinstance(value, float) and abs(value) < 1000
-        else f"{value:.0f}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    if not isinstance(value, float):
+        return str(value)
+    return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0f}"

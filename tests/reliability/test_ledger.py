@@ -1,4 +1,4 @@
-"""The suite can tell: each way in which a promise may be broken is noticed, by ledger, client and table."""
+"""Violations are detected: every outcome of a request by the ledger, the client and the table of scenarios."""
 
 from __future__ import annotations
 
@@ -13,58 +13,62 @@ from typing import Any
 
 import pytest
 
-from scripts.benchmark.accounting import Ledger
+from scripts.benchmark.accounting import ExpectedScores
+from scripts.benchmark.http import HttpResponse, LoadClient
 from tests.reliability import __main__ as command
-from tests.reliability.accounting import Account
-from tests.reliability.client import Answer, Client
-from tests.reliability.oracle import Exam
+from tests.reliability.accounting import RequestLedger
+from tests.reliability.oracle import Oracle
 from tests.reliability.plan import SCENARIOS
-from tests.reliability.result import Verdict
+from tests.reliability.result import ScenarioResult
 from tests.support.gateway import RecordingServer, http_response
 from tests.support.samples import ROOT
 
-EXAM = Exam(
-    ["a", "b"], {"v1": Ledger([{"yes": 0.9}, {"yes": 0.2}], 1e-5), "v2": Ledger([{"yes": 0.7}, {"yes": 0.3}], 1e-5)}
+ORACLE = Oracle(
+    ["a", "b"],
+    {
+        "v1": ExpectedScores([{"yes": 0.9}, {"yes": 0.2}], 1e-5),
+        "v2": ExpectedScores([{"yes": 0.7}, {"yes": 0.3}], 1e-5),
+    },
 )
 MODULES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("test_"))
 
 
-def answer(score: float, number: int, version: str = "v1") -> Answer:
-    """Return an answer as the handler writes it."""
+def answer(score: float, number: int, version: str = "v1") -> HttpResponse:
+    """Return a response as the handler writes it."""
     headers = {"x-model-hash": version, "x-client-request-id": str(number)}
-    return Answer(200, json.dumps([[{"label": "yes", "score": score}]]).encode(), headers)
+    return HttpResponse(200, content=json.dumps([[{"label": "yes", "score": score}]]).encode(), headers=headers)
 
 
-def error(status: int, kind: str) -> Answer:
+def error(status: int, kind: str) -> HttpResponse:
     """Return an error as TorchServe writes it."""
-    return Answer(status, json.dumps({"code": status, "type": kind, "message": "why"}).encode())
+    return HttpResponse(status, content=json.dumps({"code": status, "type": kind, "message": "why"}).encode())
 
 
 @pytest.mark.parametrize(
-    ("came", "kind"),
+    ("response", "outcome"),
     [
         (answer(0.9, 0), "right"),
         (answer(0.7, 0, "v2"), "right"),
-        (answer(0.7, 0), "wrong"),  # of another version than it says
+        (answer(0.7, 0), "wrong"),  # the score of another version
         (answer(0.9, 0, "v3"), "wrong"),
         (answer(0.5, 0), "wrong"),
         (answer(0.2, 0), "swapped"),
         (answer(0.9, 1), "wrong"),
         (answer(0.2, 1), "swapped"),
-        (Answer(200, b"torn"), "wrong"),
+        (HttpResponse(200, content=b"torn"), "wrong"),
         (error(503, "ServiceUnavailableException"), "refused"),
         (error(500, "InternalServerException"), "failed"),
         (error(503, "Overloaded"), "failed"),
-        (Answer(500, b""), "lost"),
-        (Answer(0), "lost"),
+        (HttpResponse(500, content=b""), "lost"),
+        (HttpResponse(0), "lost"),
     ],
 )
-def test_every_end_of_a_request_is_told_apart(came: Answer, kind: str) -> None:
-    """And only right, refused and failed ones leave the ledger clean."""
-    account = Account(EXAM)
-    assert account.note(0, came) == kind
-    assert all(account.clean(1).values()) == (kind in ("right", "refused", "failed"))
-    assert not all(account.clean(2).values()), "one request never came to an end"
+def test_every_outcome_of_a_request_is_distinguished(response: HttpResponse, outcome: str) -> None:
+    """Only right, refused and failed requests keep the invariants of the ledger."""
+    ledger = RequestLedger(ORACLE)
+    assert ledger.record(0, response) == outcome
+    assert all(ledger.invariants(1).values()) == (outcome in ("right", "refused", "failed"))
+    assert not all(ledger.invariants(2).values()), "one request never came to an end"
 
 
 @pytest.mark.parametrize(
@@ -77,42 +81,42 @@ def test_every_end_of_a_request_is_told_apart(came: Answer, kind: str) -> None:
     ],
     ids=["whole", "more", "nothing", "torn"],
 )
-def test_the_client_notices_what_a_server_does(sent: bytes, status: int, surplus: int) -> None:
-    """Bytes that nobody asked for, and answers that never come or end too early."""
+def test_the_client_detects_broken_responses(sent: bytes, status: int, surplus: int) -> None:
+    """Bytes without a request, and responses that never come or end too early."""
     recorder = RecordingServer(sent)
 
-    async def ask() -> tuple[Answer, int]:
-        client = Client("127.0.0.1", recorder.port)
-        came = await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+    async def ask() -> tuple[HttpResponse, int]:
+        client = LoadClient("127.0.0.1", recorder.port)
+        response = await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         client.close()
-        return came, client.surplus
+        return response, client.surplus
 
-    came, found = asyncio.run(ask())
+    response, counted = asyncio.run(ask())
     recorder.listener.close()
-    assert (came.status, found) == (status, surplus)
+    assert (response.status, counted) == (status, surplus)
 
 
-def test_a_broken_promise_is_told(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+def test_a_violation_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
     """In the table, in results.json, and by the exit code."""
-    kept = Verdict("L1", "ask", {"sent": 3}, {"all": True})
-    broken = Verdict("F3", "stop", {"lost": 1}, {"nothing lost": False})
-    for found, code in (([kept], 0), ([kept, broken], 1)):
+    holds = ScenarioResult("L1", "ask", {"sent": 3}, {"all": True})
+    violated = ScenarioResult("F3", "stop", {"lost": 1}, {"nothing lost": False})
+    for results, code in (([holds], 0), ([holds, violated], 1)):
         monkeypatch.setattr("sys.argv", ["reliability", "--output", str(tmp_path)])
-        monkeypatch.setattr(command, "verdicts", lambda *_, found=found: iter(found))
+        monkeypatch.setattr(command, "run_scenarios", lambda *_, results=results: iter(results))
         assert command.main() == code
         written = json.loads((tmp_path / "results.json").read_text())
-        assert [one["kept"] for one in written["verdicts"]] == [one.kept for one in found]
-    assert "BROKEN; nothing lost" in " ".join(capsys.readouterr().out.replace("│", " ").split())
+        assert [entry["holds"] for entry in written["scenarios"]] == [result.holds for result in results]
+    assert "VIOLATED; nothing lost" in " ".join(capsys.readouterr().out.replace("│", " ").split())
 
 
-def test_every_promise_is_told_and_run() -> None:
-    """The table of docs/reliability.md, the command's and the plan's name the same ones."""
+def test_every_scenario_is_documented_and_run() -> None:
+    """The table of docs/reliability.md, the command and the plan have the same ones."""
     documented = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
     rows = [line.split("|")[1].strip() for line in documented.splitlines() if line.startswith("| ")]
     assert set(SCENARIOS) == set(command.ALL) == {row for row in rows if row[1:].isdigit()}
-    assert command.promises("l1, F3") == ("L1", "F3")
-    with pytest.raises(ArgumentTypeError, match="X9 is no promise"):
-        command.promises("X9")
+    assert command.scenarios("l1, F3") == ("L1", "F3")
+    with pytest.raises(ArgumentTypeError, match="X9 is no scenario"):
+        command.scenarios("X9")
 
 
 def test_the_reading_order_is_complete() -> None:

@@ -1,8 +1,8 @@
 """The short form of the reliability suite: each scenario once, with few requests, on one server of a tiny model.
 
-What other tests hold already is not repeated: F4 (tests/scripts/operations/test_rollout.py), F5
+What other tests cover is not repeated: F4 (tests/scripts/operations/test_rollout.py), F5
 (tests/deploy/test_rolling_restart.py), F6 (tests/scripts/operations/test_serve.py).
-Nothing here depends on how fast the machine is.
+Nothing here depends on the speed of the machine.
 """
 
 from __future__ import annotations
@@ -13,72 +13,71 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability import access, faults, fuzz
-from tests.reliability import malformed as hostile
-from tests.reliability import soak as steady
+from tests.reliability import access, faults, fuzz, malformed, soak
 from tests.reliability.plan import settings
-from tests.reliability.result import Verdict
-from tests.reliability.stage import Stage, stage
+from tests.reliability.result import ScenarioResult
+from tests.reliability.server import ScenarioServer, scenario_server
 
 pytestmark = pytest.mark.server
 
-PATIENT_S = 20.0  # beside what the long form allows: CI shares its cores
+MARGIN_S = 20.0  # beyond loading time: CI shares its cores
 
 
 @pytest.fixture(scope="module")
-def staged(model_folder: Path) -> Iterator[Stage]:
+def server(model_folder: Path) -> Iterator[ScenarioServer]:
     """Return a server of a tiny model whose worker may hang for six seconds."""
     config = settings(threads=1)
-    with stage(model_folder, replace(config, frontend=replace(config.frontend, responseTimeout=6)), 1200) as one:
-        yield one
+    config = replace(config, frontend=replace(config.frontend, responseTimeout=6))
+    with scenario_server(model_folder, config, 1200) as running:
+        yield running
 
 
-def hold(verdict: Verdict) -> None:
-    """Fail where a promise was broken."""
-    print(verdict.figures())
-    assert verdict.kept, (verdict.broken, verdict.figures())
+def check(result: ScenarioResult) -> None:
+    """Fail where an invariant is violated."""
+    print(result.summary())
+    assert result.holds, (result.violations, result.summary())
 
 
-def test_below_capacity(staged: Stage) -> None:
-    """L1, with fewer requests than the queue has room for."""
-    hold(steady.below(staged, rate=60, seconds=3))
+def test_below_capacity(server: ScenarioServer) -> None:
+    """L1, with fewer requests than the queue holds."""
+    check(soak.below(server, rate=60, seconds=3))
 
 
-def test_a_burst(staged: Stage) -> None:
+def test_a_burst(server: ScenarioServer) -> None:
     """L3."""
-    hold(steady.burst(staged, repeats=1))
+    check(soak.burst(server, repeats=1))
 
 
-def test_bad_requests_among_good_ones(staged: Stage) -> None:
+def test_bad_requests_among_good_ones(server: ScenarioServer) -> None:
     """B1."""
-    hold(hostile.mixed(staged, every=8))
+    check(malformed.mixed(server, every=8))
 
 
-def test_a_text_in_any_company(staged: Stage) -> None:
+def test_a_text_in_any_batch(server: ScenarioServer) -> None:
     """B3."""
-    hold(hostile.company(staged, rounds=2))
+    check(malformed.batch_invariance(server, rounds=2))
 
 
-def test_requests_made_from_the_document(staged: Stage) -> None:
+def test_requests_generated_from_the_document(server: ScenarioServer) -> None:
     """B2."""
-    hold(fuzz.fuzzed(staged, examples=5))
+    check(fuzz.fuzzed(server, examples=5))
 
 
-def test_a_killed_worker(staged: Stage) -> None:
+def test_a_killed_worker(server: ScenarioServer) -> None:
     """F1."""
-    hold(faults.killed(staged, repeats=1, margin_s=PATIENT_S))
+    check(faults.killed(server, repeats=1, margin_s=MARGIN_S))
 
 
-def test_a_hung_worker(staged: Stage) -> None:
+def test_a_hung_worker(server: ScenarioServer) -> None:
     """F2."""
-    hold(faults.hung(staged, repeats=1, margin_s=PATIENT_S))
+    check(faults.hung(server, repeats=1, margin_s=MARGIN_S))
 
 
-def test_a_server_that_is_told_to_stop(staged: Stage) -> None:
+def test_a_server_that_is_stopped(server: ScenarioServer) -> None:
     """F3; the server is gone afterwards."""
-    hold(faults.drained(staged, repeats=1, rate=60))
+    check(faults.drained(server, repeats=1, rate=60))
 
 
 def test_keys() -> None:
     """F7."""
-    hold(access.guarded(expire_s=6))
+    check(access.guarded(expire_s=6))

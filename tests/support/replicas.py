@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from http.client import HTTPException, HTTPSConnection
 from pathlib import Path
 
-from scripts.benchmark.accounting import Ledger
+from scripts.benchmark.accounting import ExpectedScores, RequestAccounting
 from tests.support.gateway import Gateway, running
 from tests.support.live import Live, activated, own_config
 from tests.support.samples import JSON_TYPE, ROOT
@@ -93,13 +93,14 @@ def replicas(folder: Path, store: Path, count: int = 2) -> Iterator[tuple[Gatewa
 class Clients:
     """Threads that send each text once over persistent connections.
 
-    They never retry: every response that differs from the expected one is counted in the ledger.
+    They retry nothing: `accounting` counts the outcome of every request.
     """
 
     gateway: Gateway
     path: str
     texts: Sequence[str]
-    ledger: Ledger
+    expected: ExpectedScores
+    accounting: RequestAccounting
     count: int = 3
     pause_s: float = 0.1
     failures: Counter[str] = field(default_factory=Counter)
@@ -119,10 +120,8 @@ class Clients:
 
     def wait_for(self, answers: int) -> None:
         """Wait for this many more correct responses."""
-        target, deadline = self.ledger.right + answers, time.monotonic() + TIMEOUT_S
-        while self.ledger.right < target:
-            assert time.monotonic() < deadline, self.ledger.to_json()
-            time.sleep(0.05)
+        target = self.accounting.counts["right"] + answers
+        assert self.accounting.wait_for("right", target, TIMEOUT_S), self.accounting.to_json()
 
     def _send_texts(self) -> None:
         context = ssl.create_default_context(cafile=str(self.gateway.folder / "ca.pem"))
@@ -139,7 +138,7 @@ class Clients:
             except (OSError, HTTPException, ValueError) as error:
                 self.failures[type(error).__name__] += 1
                 connection.close()
-            self.ledger.record([index], status, answers)
+            self.accounting.add(self.expected.outcomes([index], status, answers))
         connection.close()
 
 

@@ -1,4 +1,4 @@
-"""The benchmark's arithmetic, its ledger, its report of canned results, and one short run of the engine for real."""
+"""The benchmark's flops, statistics and accounting, its report of canned results, and one short run of the engine."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from transformers import BertConfig
 
 from scripts import bench
 from scripts.benchmark import engine, machine, peers, report, roofline, texts
-from scripts.benchmark.accounting import Ledger
-from scripts.benchmark.arithmetic import Sample, Shape, padded_tokens
-from scripts.benchmark.measure import interleave, memory
-from scripts.benchmark.models import subject
+from scripts.benchmark.accounting import OUTCOMES, ExpectedScores
+from scripts.benchmark.flops import EncoderShape, padded_tokens
+from scripts.benchmark.measure import interleave, peak_memory
+from scripts.benchmark.models import benchmark_model
+from scripts.benchmark.statistics import Timings
 from scripts.cli.console import ScriptError
 from scripts.client.ports import PORTS, with_free_ports
 from tests.support.samples import ROOT
 
 CPU = torch.device("cpu")
-BASE = Shape(12, 768, 3072)
-FACTS: dict[str, Any] = {
+BASE = EncoderShape(12, 768, 3072)
+ABOUT: dict[str, Any] = {
     "date": "2026-11-24 12:00 UTC",
     "command": "scripts/bench.py",
     "commit": "abc1234",
@@ -53,13 +54,13 @@ def results() -> dict[str, Any]:
     work = {"model": "m", "mix": "short", "precision": "fp32", "texts": 4, "tokens": 40, "mean_length": 10.0}
     work |= {"width": 40, "packed": True, "times": 2}
     trial = {"rate": 50.0, "p50_ms": 5.0, "p90_ms": 7.0, "p99_ms": 9.0, "valid": True}
-    its = {"times": TIMES, "setting": "8 texts", "texts_per_s": 4.0, "ratio": 0.5, "ratio_spread": [0.4, 0.6]}
+    measured = {"times": TIMES, "setting": "8 texts", "texts_per_s": 4.0, "ratio": 0.5, "ratio_spread": [0.4, 0.6]}
     point = {"at": 1000, "tokens_per_s": 5e3, "ms": 3.0, "us_per_token": 200.0, "memory_mb": 12.0}
     http = {"model": "m", "mix": "short", "precision": "fp32", "ledger": COUNTS}
     return {
-        "about": FACTS,
+        "about": ABOUT,
         "models": [{"name": "m", "random": True, "layers": 12, "width": 768, "inner": 3072}],
-        "engine": [engine.row_of(work, 8 * 10**9, 10**10, Sample((2.0, 2.0)), Sample((1.0, 2.0)))],
+        "engine": [engine.row_of(work, 8 * 10**9, 10**10, Timings((2.0, 2.0)), Timings((1.0, 2.0)))],
         "peers": [
             {
                 "model": "m",
@@ -68,8 +69,8 @@ def results() -> dict[str, Any]:
                 "tokens": 40,
                 "padding": {"fixed": 12.8, "longest": 2.0, "sorted": 1.5},
                 "contenders": [
-                    {"name": "packed fp32", "ours": True, **its, "ratio": 1.0},
-                    {"name": "pipeline, padded to the longest", "ours": False, **its},
+                    {"name": "packed fp32", "ours": True, **measured, "ratio": 1.0},
+                    {"name": "pipeline, padded to the longest", "ours": False, **measured},
                 ],
             }
         ],
@@ -116,7 +117,7 @@ def test_work_of_a_bert_base() -> None:
     assert BASE.flops([10, 20]) == BASE.flops([10]) + BASE.flops([20])
     assert BASE.flops([512]) > 512 * BASE.flops([1])  # attention grows with the square
     assert 12 * BASE.layer_flops(7) == BASE.flops([7]) - 4 * 12 * 768 * 49
-    assert Shape.of(BertConfig()) == BASE
+    assert EncoderShape.of(BertConfig()) == BASE
 
 
 def test_padding_is_counted() -> None:
@@ -127,53 +128,53 @@ def test_padding_is_counted() -> None:
     assert counted == [4 * 12 + 4 * 90, 4 * 90 + 4 * 64]
 
 
-def test_contenders_run_in_turn() -> None:
-    """Each round begins with another contender, and as many times are kept of each."""
+def test_runs_are_interleaved() -> None:
+    """Each round begins with another run, and as many times are kept of each."""
     seen: list[str] = []
-    found = interleave({name: lambda name=name: seen.append(name) for name in "ab"}, CPU, 0, least=3)  # type: ignore[misc]
+    timings = interleave({name: lambda name=name: seen.append(name) for name in "ab"}, CPU, 0, min_rounds=3)  # type: ignore[misc]
     assert "".join(seen) == "ab" + "ab" + "ba" + "ab"
-    assert [len(found[name].seconds) for name in "ab"] == [3, 3]
+    assert [len(timings[name].seconds) for name in "ab"] == [3, 3]
 
 
 def test_one_slow_run_does_not_end_the_search_for_a_size() -> None:
     """A peer must get its best size on a busy machine as well, or we would look better than we are."""
     disturbed = [True]
 
-    def answer(_: Any, size: int) -> Any:
+    def label(_: Any, size: int) -> Any:
         slow = 0.02 if size == 2 and disturbed else 0.0
         disturbed.clear() if slow else None
         time.sleep(0.016 / size + slow)
         return np.zeros(1, np.intp)
 
     mix = texts.Mix("short", tuple("abcdefgh"), (3,) * 8)
-    assert peers.best_size(peers.Contender("peer", answer), mix, CPU) == 8
+    assert peers.best_size(peers.Peer("peer", label), mix, CPU) == 8
 
 
 def test_memory_is_seen() -> None:
     """A block that was there for a moment counts."""
-    with memory(CPU) as used:
+    with peak_memory(CPU) as used:
         block = torch.ones(16 * 2**20)
-        interleave({"read": block.sum}, CPU, 0.05, least=2)
+        interleave({"read": block.sum}, CPU, 0.05, min_rounds=2)
     assert used.peak > 32 * 2**20
 
 
 def test_a_fraction_is_that_of_each_round() -> None:
     """A slow round harms engine and roofline alike."""
     work = {"times": 1, "texts": 1, "tokens": 1}
-    row = engine.row_of(work, 50, 100, Sample((1.0, 9.0, 1.0)), Sample((1.0, 9.0, 1.0)))
+    row = engine.row_of(work, 50, 100, Timings((1.0, 9.0, 1.0)), Timings((1.0, 9.0, 1.0)))
     assert row["fraction"] == 0.5
     assert row["fraction_spread"] == [0.5, 0.5]
-    assert "fraction" not in engine.row_of(work, 50, 100, Sample((1.0,)), None)
+    assert "fraction" not in engine.row_of(work, 50, 100, Timings((1.0,)), None)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 def test_the_roofline_runs_or_is_none(precision: str) -> None:
     """What the machine lacks is no error."""
-    run = roofline.roofline(Shape(2, 64, 128), 16, precision, CPU)
+    run = roofline.roofline(EncoderShape(2, 64, 128), 16, precision, CPU)
     assert run is not None or precision != "fp32"
     if run is not None:
         run()
-    assert roofline.roofline(Shape(2, 64, 128), 16, "int3", CPU) is None
+    assert roofline.roofline(EncoderShape(2, 64, 128), 16, "int3", CPU) is None
 
 
 def test_texts_are_all_different_and_of_their_length() -> None:
@@ -219,13 +220,11 @@ def test_texts_of_a_file(tmp_path: Path) -> None:
         (0, None, "failed"),
     ],
 )
-def test_the_ledger_adds_up(status: int, answers: Any, counted: str) -> None:
+def test_every_text_is_accounted_for(status: int, answers: Any, counted: str) -> None:
     """Every text is counted once, as what became of it."""
-    ledger = Ledger([{"a": 0.9, "b": 0.1}], 0.01)
-    ledger.record([0], status, answers)
-    counts = ledger.to_json()
-    assert counts.pop("sent") == 1
-    assert counts == {name: int(name == counted) for name in counts}
+    expected = ExpectedScores([{"a": 0.9, "b": 0.1}], 0.01)
+    assert expected.outcomes([0], status, answers) == {counted: 1}
+    assert counted in OUTCOMES
 
 
 def test_a_report_of_every_part() -> None:
@@ -256,17 +255,17 @@ def test_a_report_of_every_part() -> None:
 
 def test_a_report_of_a_busy_machine_says_so() -> None:
     """Quartiles do not show that somebody else was there all the time."""
-    assert "Others used this machine" not in report.render({"about": FACTS})
-    assert "Others used this machine" in report.render({"about": FACTS | {"load": [6.0, 5.0, 4.0]}})
+    assert "Others used this machine" not in report.render({"about": ABOUT})
+    assert "Others used this machine" in report.render({"about": ABOUT | {"load": [6.0, 5.0, 4.0]}})
 
 
 def test_a_report_of_nothing_has_no_empty_sections() -> None:
     """What was not measured is not there."""
-    told = report.render({"about": FACTS | {"skipped": []}})
+    told = report.render({"about": ABOUT | {"skipped": []}})
     assert "## " not in told
 
 
-def test_a_part_that_is_none_is_refused() -> None:
+def test_an_unknown_part_is_refused() -> None:
     """--only names parts."""
     assert bench.parts("engine, peers") == ("engine", "peers")
     with pytest.raises(ArgumentTypeError, match="speed is no part"):
@@ -297,7 +296,7 @@ def test_a_server_of_our_own_has_ports_of_its_own() -> None:
 def test_a_model_that_is_none_is_refused(name: str) -> None:
     """In a line that says what there could be."""
     with ExitStack() as stack, pytest.raises(ScriptError, match="random:LAYERSxWIDTH"):
-        subject(name, stack)
+        benchmark_model(name, stack)
 
 
 def test_the_engine_part_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -327,17 +326,19 @@ def test_the_engine_part_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize(
     "name",
     [
-        "arithmetic",
+        "flops",
+        "statistics",
         "accounting",
         "tables",
         "tuning",
         "scaling",
         "peers",
         "accuracy",
+        "http",
         "load",
+        "loadgen",
         "texts",
         "machine",
-        "measure",
     ],
 )
 def test_examples_in_docstrings(name: str) -> None:

@@ -83,7 +83,7 @@ def test_what_does_not_begin_in_time_is_left_out() -> None:
 @pytest.mark.usefixtures("tiny")
 def test_a_worker_answers_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From bytes to bytes, every shape of request."""
-    monkeypatch.setattr(gpu_workers, "SHAPES", ((4, 1), (2, 3)))
+    monkeypatch.setattr(gpu_workers, "BATCHES", ((4, 1), (2, 3)))
     monkeypatch.setattr(gpu_workers, "SECONDS", 0.01)
     folder = synthetic.random_bert(tmp_path / "model", 1, 64, synthetic.word_tokenizer(31_000))
     answers: queue.Queue[list[float]] = queue.Queue()

@@ -11,14 +11,14 @@ import torch
 
 from handler.config import ModelConfig
 from scripts import tune
-from scripts.benchmark import tuning
-from scripts.benchmark.tuning import Measured, decide, stretch, to_yaml
+from scripts.benchmark import capacity, tuning
+from scripts.benchmark.tuning import Measurements, decide, stretch, to_yaml
 from scripts.cli.console import ScriptError
 from tests.support.samples import ROOT
 
 BASE = ModelConfig.read(ROOT / "model-config.yaml")
 # One worker: 10 ms a call and 2 ms a text. Two workers: no faster together.
-MEASURED = Measured(
+MEASURED = Measurements(
     precision="fp32",
     cores=2,
     mean_tokens=15.0,
@@ -95,5 +95,5 @@ def test_a_tiny_model_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         torch.set_num_threads(threads)
     config = ModelConfig.read(output)
     assert config.frontend.minWorkers == 1
-    assert config.frontend.batchSize in tune.BATCHES
-    assert config.handler.max_batch_tokens in tune.BUDGETS
+    assert config.frontend.batchSize in capacity.BATCHES
+    assert config.handler.max_batch_tokens in capacity.BUDGETS

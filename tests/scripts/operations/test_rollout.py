@@ -313,8 +313,8 @@ def test_a_version_comes_and_goes_under_load(live: Live, model_folder: Path, mak
         told.append((shadow.returncode, shadow.stdout))
 
     seen = rolled(live, folders, settings, repeats=1, rate=40, before=compare)
-    print(seen.figures())
-    assert seen.kept, seen.broken
+    print(seen.summary())
+    assert seen.holds, seen.violations
     ((code, report),) = told
     found = json.loads(report)
     assert (code, found["flipped"], found["compared"]) == (1, len(TEXTS), len(TEXTS))

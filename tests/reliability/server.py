@@ -1,4 +1,4 @@
-"""A server of the suite's own, started by the entrypoint of the image, with ports and a folder of its own."""
+"""The server of the scenarios, started by the entrypoint of the image, with its own ports and folder."""
 
 from __future__ import annotations
 
@@ -17,41 +17,39 @@ import psutil  # type: ignore[import-untyped]
 from handler.config import ModelConfig
 from scripts.archives.build import build
 from scripts.cli.console import ScriptError
+from scripts.client.connection import message
 from scripts.client.http import Inference, Management, Model
 from scripts.client.server import ServerError
-from tests.reliability.oracle import Exam, different_texts
+from tests.reliability.oracle import Oracle, different_texts
 from tests.support.live import Live, own_config
 from tests.support.samples import ROOT
 
 MODEL = "reliable"
-START_S = 180  # within which a server must be ready, and one that was told to stop must have ended
-LOOK_S = 0.1  # between two looks
+START_S = 180  # within which a server must be ready, and must have ended after SIGTERM
+POLL_S = 0.1
 
 
 @dataclass(frozen=True)
 class Target:
-    """One model on one server, and what it must answer."""
+    """One model on one server, and its expected answers."""
 
     live: Live
     model: str
-    exam: Exam
+    oracle: Oracle
 
     def message(self, number: int, key: str) -> bytes:
-        """Return request `number` as bytes; its id comes back with the answer."""
-        body = self.exam.body(number)
-        head = (
-            f"POST /predictions/{self.model} HTTP/1.1",
-            "Host: 127.0.0.1",
-            f"Authorization: Bearer {key}",
-            "Content-Type: application/json",
-            f"Content-Length: {len(body)}",
-            f"x-request-id: {number}",
-        )
-        return "\r\n".join([*head, "", ""]).encode() + body
+        """Return request `number` as bytes; the response repeats its id."""
+        body = self.oracle.body(number)
+        headers = {
+            "Authorization": f"Bearer {key}",
+            "Content-Type": "application/json",
+            "x-request-id": str(number),
+        }
+        return message("POST", f"/predictions/{self.model}", "127.0.0.1", body, headers)
 
 
-class Stage:
-    """One model served by one worker. Scenarios may kill what they like: `up` mends it."""
+class ScenarioServer:
+    """One model served by one worker. Scenarios may kill both: `up` restores them."""
 
     def __init__(self, target: Target, settings: ModelConfig) -> None:
         self.target = target
@@ -66,22 +64,22 @@ class Stage:
 
     @property
     def batch(self) -> int:
-        """How many requests a worker takes at once."""
+        """Requests in one batch."""
         return self.settings.batchSize or 1
 
     @property
     def hang_s(self) -> int:
-        """How long a worker may take for one batch."""
+        """Seconds after which a worker counts as hung."""
         return self.settings.responseTimeout or 120
 
     def up(self) -> None:
         """Start the server, unless it runs, and wait until the model answers."""
         if self.process is None or self.process.poll() is not None:
             home = self.live.run_dir
-            words = ["--config", str(self.live.config), "--run-dir", str(home), "--model-store", str(self.live.store)]
+            options = ["--config", str(self.live.config), "--run-dir", str(home), "--model-store", str(self.live.store)]
             (home / "logs").mkdir(exist_ok=True)
             with (home / "logs" / "entrypoint.log").open("ab") as log:
-                command = [str(ROOT / "scripts" / "serve.sh"), "run", *words, "--models", self.target.model]
+                command = [str(ROOT / "scripts" / "serve.sh"), "run", *options, "--models", self.target.model]
                 self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
             self._wait_for_server(self.process)
         self.wait_for_worker()
@@ -89,7 +87,7 @@ class Stage:
             raise ScriptError(f"the server of the suite does not answer: {problem}")
 
     def stop(self) -> int:
-        """Tell the server to stop, unless it has ended; return its exit code."""
+        """Stop the server with SIGTERM, unless it has ended; return its exit code."""
         if self.process is None:
             return 0
         if self.process.poll() is None:
@@ -100,28 +98,28 @@ class Stage:
             self.process.send_signal(signal.SIGTERM)  # a second one stops at once
             return self.process.wait(START_S)
 
-    def look(self) -> Model:
-        """Return what the management API says of the model."""
+    def model(self) -> Model:
+        """Return the model's entry in the management API."""
         return Management(self.live.server).model(self.target.model, "1.0")
 
     def worker(self) -> int:
-        """Return the process of the worker."""
-        (pid,) = self.look().pids
+        """Return the process id of the worker."""
+        (pid,) = self.model().pids
         return pid
 
     def wait_for_worker(self, instead_of: int = 0) -> int:
-        """Wait until a worker other than one that was there is ready; return its process."""
+        """Wait until a worker other than `instead_of` is ready; return its process id."""
         deadline = time.monotonic() + START_S + self.hang_s
         while time.monotonic() < deadline:
             with contextlib.suppress(ServerError):
-                seen = self.look()
-                if seen.is_ready and instead_of not in seen.pids:
-                    return seen.pids[0]
-            time.sleep(LOOK_S)
+                model = self.model()
+                if model.is_ready and instead_of not in model.pids:
+                    return model.pids[0]
+            time.sleep(POLL_S)
         raise ScriptError(f"no worker of {self.target.model} became ready; see {self.live.run_dir}/logs")
 
     def family(self) -> list[psutil.Process]:
-        """Return Java and every process that it has started."""
+        """Return the Java process and all its descendants."""
         java = psutil.Process(int((self.live.run_dir / "run" / "pid").read_text()))
         return [java, *java.children(recursive=True)]
 
@@ -129,34 +127,34 @@ class Stage:
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             if process.poll() is not None:
-                told = (self.live.run_dir / "logs" / "entrypoint.log").read_text(errors="replace")
-                raise ScriptError(f"the server of the suite ended: {' '.join(told.split())[-600:]}")
+                output = (self.live.run_dir / "logs" / "entrypoint.log").read_text(errors="replace")
+                raise ScriptError(f"the server of the suite ended: {' '.join(output.split())[-600:]}")
             with contextlib.suppress(ServerError):
-                self.look()
+                self.model()
                 return
-            time.sleep(LOOK_S)
+            time.sleep(POLL_S)
         raise ScriptError(f"the server of the suite does not start: see {self.live.run_dir}/logs")
 
 
 @contextlib.contextmanager
-def stage(folder: Path, settings: ModelConfig, n_texts: int) -> Iterator[Stage]:
-    """Pack a model folder and answer texts by it; the server is started by whoever needs it first."""
+def scenario_server(folder: Path, settings: ModelConfig, n_texts: int) -> Iterator[ScenarioServer]:
+    """Pack a model folder and compute expected answers; the first scenario starts the server."""
     with tempfile.TemporaryDirectory(prefix="r-") as scratch:
         home = Path(scratch)
         (home / "store").mkdir()
         config, ports = own_config(home)
         mar = build(folder, MODEL, "1.0", settings, home / "store")
-        exam = Exam.of(different_texts(n_texts), mar)
-        staged = Stage(Target(Live(home, config, home / "store", ports), MODEL, exam), settings)
+        oracle = Oracle.of(different_texts(n_texts), mar)
+        server = ScenarioServer(Target(Live(home, config, home / "store", ports), MODEL, oracle), settings)
         try:
-            yield staged
+            yield server
         finally:
-            staged.stop()
+            server.stop()
 
 
 @contextlib.contextmanager
 def stopped(pid: int) -> Iterator[None]:
-    """Hold a process."""
+    """Suspend a process (SIGSTOP) and resume it at the end."""
     os.kill(pid, signal.SIGSTOP)
     try:
         yield

@@ -1,7 +1,8 @@
-"""A TorchServe, and a LitServe, with ports and folders of their own; both are stopped by whoever started them."""
+"""A TorchServe and a LitServe with their own ports and folders; whoever starts one stops it."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -14,16 +15,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from scripts.benchmark.http import Address, Client
+from scripts.benchmark.http import Endpoint, LoadClient
 from scripts.cli.console import ROOT, ScriptError
 from scripts.client.http import Inference
 from scripts.client.ports import free_ports, with_free_ports
 from scripts.client.server import Server
 
+START_S = 120.0  # within which LitServe must answer
+
 
 @contextlib.contextmanager
-def torchserve(*archives: Path) -> Iterator[dict[str, Address]]:
-    """Serve archives with this project's settings; yield the address of each by its name."""
+def torchserve(*archives: Path) -> Iterator[dict[str, Endpoint]]:
+    """Serve archives with this project's settings; yield the endpoint of each by its name."""
     with tempfile.TemporaryDirectory(prefix="b-") as folder:
         home = Path(folder)
         (home / "store").mkdir()
@@ -38,8 +41,8 @@ def torchserve(*archives: Path) -> Iterator[dict[str, Address]]:
             server = Server.read(config, home)
             headers = {"Content-Type": "application/json", "Authorization": f"Bearer {Inference(server).key()}"}
             yield {
-                mar.stem: Address(
-                    f"{server.inference}/predictions/{mar.stem}", headers, write_ours, lambda value: value
+                mar.stem: Endpoint(
+                    f"{server.inference}/predictions/{mar.stem}", headers, all_labels_body, lambda value: value
                 )
                 for mar in archives
             }
@@ -48,7 +51,7 @@ def torchserve(*archives: Path) -> Iterator[dict[str, Address]]:
 
 
 def serve(*arguments: str, check: bool = True) -> None:
-    """Run scripts/serve.sh; PYTHONPATH would come before the code in an archive."""
+    """Run scripts/serve.sh without PYTHONPATH, which would precede the code in an archive."""
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONPATH"}
     command = [str(ROOT / "scripts" / "serve.sh"), *arguments]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -56,35 +59,42 @@ def serve(*arguments: str, check: bool = True) -> None:
         raise ScriptError(f"the server did not start: {' '.join(done.stderr.split())[-600:]}")
 
 
-def write_ours(texts: Sequence[str]) -> bytes:
-    """Ask for every label of texts."""
+def all_labels_body(texts: Sequence[str]) -> bytes:
+    """Return the body of a request for every label of texts."""
     return json.dumps({"inputs": list(texts), "parameters": {"top_k": None}}).encode()
 
 
 @contextlib.contextmanager
-def litserve(folder: Path, threads: int, batch: int) -> Iterator[Address]:
-    """Serve a model folder with LitServe and a pipeline of transformers; yield its address."""
+def litserve(folder: Path, threads: int, batch: int) -> Iterator[Endpoint]:
+    """Serve a model folder with LitServe and a pipeline of transformers; yield its endpoint."""
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "scripts.benchmark.litserver", str(folder), str(port), str(threads), str(batch)]
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-        address = Address(
+        endpoint = Endpoint(
             f"http://127.0.0.1:{port}/predict",
             {"Content-Type": "application/json"},
             lambda texts: json.dumps({"text": texts[0]}).encode(),
             lambda value: [value],
         )
         try:
-            deadline = time.monotonic() + 120
-            while Client(address, timeout=30).ask(["Ready?"])[0] != 200:
+            deadline = time.monotonic() + START_S
+            while not asyncio.run(_responds(endpoint)):
                 if process.poll() is not None or time.monotonic() > deadline:
                     log.seek(0)
-                    told = log.read().decode(errors="replace").split()
-                    raise ScriptError(f"LitServe did not start: {' '.join(told)[-400:]}")
+                    output = log.read().decode(errors="replace").split()
+                    raise ScriptError(f"LitServe did not start: {' '.join(output)[-400:]}")
                 time.sleep(0.5)
-            yield address
+            yield endpoint
         finally:
             stop(process)
+
+
+async def _responds(endpoint: Endpoint) -> bool:
+    client = LoadClient(endpoint.host, endpoint.port, timeout_s=30)
+    response = await client.send(endpoint.message(["Ready?"]))
+    client.close()
+    return response.status == 200
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -94,11 +104,11 @@ def stop(process: subprocess.Popen[bytes]) -> None:
     family: list[Any] = []
     with contextlib.suppress(psutil.Error):
         family = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
-    for one in family:
+    for member in family:
         with contextlib.suppress(psutil.Error):
-            one.terminate()
-    _, left = psutil.wait_procs(family, timeout=10)
-    for one in left:
+            member.terminate()
+    _, alive = psutil.wait_procs(family, timeout=10)
+    for member in alive:
         with contextlib.suppress(psutil.Error):
-            one.kill()
+            member.kill()
     process.wait(timeout=10)

@@ -1,0 +1,58 @@
+"""Operations and tokens of a forward pass, from the shape of an encoder and the lengths of its sequences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class EncoderShape:
+    """Number of layers and widths of an encoder."""
+
+    layers: int
+    width: int
+    inner: int  # intermediate size, of the feed-forward part
+
+    @classmethod
+    def of(cls, config: Any) -> EncoderShape:
+        """Read the shape from a config of transformers; DistilBERT has its own attribute names."""
+        layers = [getattr(config, name, None) for name in ("num_hidden_layers", "n_layers")]
+        inner = [getattr(config, name, None) for name in ("intermediate_size", "hidden_dim")]
+        return cls(next(filter(None, layers)), config.hidden_size, next(filter(None, inner)))
+
+    def flops(self, lengths: Iterable[int]) -> int:
+        """Count the operations of sequences: F(L) = 2n(4h^2 + 2hf)L + 4nhL^2 of each.
+
+        This is the nominal work: embeddings and head do not count, and what the last layer skips counts.
+
+        >>> EncoderShape(12, 768, 3072).flops([1]) // 10**6
+        169
+        """
+        linear = 2 * self.layers * (4 * self.width**2 + 2 * self.width * self.inner)
+        square = 4 * self.layers * self.width
+        return sum(linear * length + square * length**2 for length in lengths)
+
+    def products(self) -> list[tuple[int, int, int]]:
+        """Return (count, K, N) of the matrix products of one layer: q, k, v and output; up; down."""
+        return [(4, self.width, self.width), (1, self.width, self.inner), (1, self.inner, self.width)]
+
+    def layer_flops(self, tokens: int) -> int:
+        """Count the operations of the matrix products of one layer on `tokens` rows."""
+        return sum(2 * count * tokens * k * n for count, k, n in self.products())
+
+
+def padded_tokens(lengths: Sequence[int], *, to: int | None = None, batch: int = 32, in_order: bool = False) -> int:
+    """Count the tokens that are computed where sequences are padded, in batches of `batch` sequences.
+
+    Args:
+        to: a fixed length; None pads to the longest of each batch.
+        in_order: whether sequences are sorted by length before.
+
+    >>> padded_tokens([2, 8, 2, 8], batch=2), padded_tokens([2, 8, 2, 8], batch=2, in_order=True)
+    (32, 20)
+    """
+    ordered = sorted(lengths) if in_order else list(lengths)
+    batches = [ordered[start : start + batch] for start in range(0, len(ordered), batch)]
+    return sum(len(sequences) * (to or max(sequences)) for sequences in batches)
