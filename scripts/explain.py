@@ -14,71 +14,18 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 from handler.protocol import JSON
-from scripts.cli.console import progress, run, say, table
-from scripts.client.backends import load
-from scripts.client.explanation_page import Explained, page
-from scripts.client.http import Inference
-from scripts.client.questions import add_sources, read_questions
-from scripts.client.server import Server, add_options
-
-Explain = Callable[[JSON], JSON]
+from scripts.cli.console import run
+from scripts.client import explanations
+from scripts.client.questions import add_sources
+from scripts.client.server import add_options
 
 
 def main() -> None:
     """Explain every question, and write the page."""
-    arguments = parse_arguments()
-    with ExitStack() as stack:
-        explain = explain_local(arguments, stack) if arguments.local else explain_served(arguments)
-        questions, total = read_questions(arguments)
-        bar = stack.enter_context(progress())
-        task = bar.add_task("texts", total=total)
-        explained: list[Explained] = []
-        for question in questions:
-            explained += scores_of(question, explain(question))
-            bar.update(task, advance=1)
-    rows = [row for one in explained for row in heaviest(one)]
-    table(["label", "score", "words that count most"], rows)
-    arguments.output.write_text(page(arguments.model or arguments.local.name, explained), encoding="utf-8")
-    say(f"written: {arguments.output}")
-
-
-def explain_served(arguments: argparse.Namespace) -> Explain:
-    """Let a server explain."""
-    inference = Inference(Server.of(arguments))
-    return lambda question: inference.explain(
-        arguments.model,
-        {"inputs": question, "parameters": arguments.parameters},
-        version=arguments.version,
-        timeout=arguments.timeout,
-    )
-
-
-def explain_local(arguments: argparse.Namespace, stack: ExitStack) -> Explain:
-    """Load a model folder or an archive into this process, and let it explain."""
-    predictor = load(arguments.local, stack)
-    return lambda question: predictor.answer_items([question], arguments.parameters, explain=True)[0]
-
-
-def scores_of(question: JSON, explanation: JSON) -> Iterator[Explained]:
-    """Yield each explained score of an answer: the only one, or several beside the answer."""
-    if "words" in explanation:
-        yield Explained(question, None, explanation)
-        return
-    for name, one in explanation.items():
-        if name != "answer":
-            yield Explained(question, explanation["answer"], one)
-
-
-def heaviest(one: Explained, count: int = 5) -> Iterator[list[str]]:
-    """Yield a row of the table: the words that count most, with their signs."""
-    words = sorted(one.explanation["words"], key=lambda word: -abs(word["attribution"]))[:count]
-    told = ", ".join(f"{word['word']} {word['attribution']:+.3f}" for word in words)
-    yield [one.explanation["label"], f"{one.explanation['score']:.3f}", told]
+    explanations.explain(parse_arguments())
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -97,13 +44,13 @@ def parse_arguments() -> argparse.Namespace:
     if not arguments.local and not arguments.words:
         parser.error("name a model, or a folder with --local")
     arguments.model = None if arguments.local else arguments.words.pop(0)
-    asked = {"target": target_of(arguments.target), "n_steps": arguments.n_steps}
-    arguments.parameters = {name: value for name, value in asked.items() if value is not None}
+    options = {"target": target_of(arguments.target), "n_steps": arguments.n_steps}
+    arguments.parameters = {name: value for name, value in options.items() if value is not None}
     return arguments
 
 
 def target_of(word: str | None) -> JSON:
-    """Read a target: JSON where it is a number or an object, else the word itself."""
+    """Parse a target: JSON where it is a number or an object, else the word itself."""
     try:
         value = json.loads(word) if word is not None else None
     except ValueError:

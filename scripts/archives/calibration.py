@@ -30,7 +30,7 @@ from handler.sequences import Encoding
 from handler.tasks import Task
 from scripts.archives.observer import Histogram
 from scripts.cli.console import ScriptError, say
-from scripts.client.predictions import verdict
+from scripts.client.predictions import predicted_label
 from scripts.readers.formats import TABLES
 from scripts.readers.tables import Table, read
 
@@ -203,7 +203,7 @@ def compare(exact: Predictor, rounded: Predictor, examples: Sequence[Example], n
     accuracy = None
     if all(label in exact.task.labels for label in labels):
         right = [
-            float(np.mean([verdict(answer) == label for answer, label in zip(answers, labels, strict=True)]))
+            float(np.mean([predicted_label(answer) == label for answer, label in zip(answers, labels, strict=True)]))
             for answers in (expected, found)
         ]
         accuracy = right[0], right[1]
@@ -221,7 +221,7 @@ def likeness(task: Task, expected: JSON, answer: JSON) -> float:
     if task.model_config.problem_type == "multi_label_classification":
         chosen = [{one["label"] for one in ranked if one["score"] >= 0.5} for ranked in (expected, answer)]
         return float(chosen[0] == chosen[1])
-    return float(verdict(expected) == verdict(answer))
+    return float(predicted_label(expected) == predicted_label(answer))
 
 
 def _answers(predictor: Predictor, items: Sequence[JSON]) -> list[JSON]:

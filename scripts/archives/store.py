@@ -1,4 +1,4 @@
-"""The archives of a model store: which version each holds, whether it is whole, and which are kept for a way back.
+"""The archives of a model store: which version each holds, whether it is whole, and which are kept for a rollback.
 
 NAME.mar is what a server loads when it starts. When it is replaced by another version, the replaced one is kept as
 .kept/NAME@VERSION.mar, where `--models all` does not look; scripts/models.py rollback takes it from there.
@@ -29,12 +29,12 @@ TORCHSERVE_MANIFEST = "MAR-INF/MANIFEST.json"
 
 @dataclass(frozen=True)
 class Archive:
-    """One .mar file, by the manifest that TorchServe reads and by ours."""
+    """One .mar file, with the manifest that TorchServe reads and the handler's own."""
 
     file: Path
     name: str
     version: str
-    packed: JSON  # manifest.json, which handler/archive.py describes
+    manifest: JSON  # manifest.json, which handler/archive.py describes
 
     @classmethod
     def read(cls, file: Path) -> Archive:
@@ -48,8 +48,8 @@ class Archive:
         try:
             with zipfile.ZipFile(file) as opened:
                 model = json.loads(opened.read(TORCHSERVE_MANIFEST))["model"]
-                packed = json.loads(opened.read(archive.MANIFEST))
-            return cls(file, str(model["modelName"]), str(model["modelVersion"]), dict(packed))
+                manifest = json.loads(opened.read(archive.MANIFEST))
+            return cls(file, str(model["modelName"]), str(model["modelVersion"]), dict(manifest))
         except zipfile.BadZipFile as error:
             raise ScriptError(f"{file} is no whole archive, perhaps cut short: pack or copy it again") from error
         except (KeyError, TypeError, ValueError) as error:
@@ -58,34 +58,34 @@ class Archive:
     @property
     def hash(self) -> str:
         """The first digits of the hash of the model's files, as in the header x-model-hash."""
-        return str(self.packed.get("model_hash", ""))[:16]
+        return str(self.manifest.get("model_hash", ""))[:16]
 
     def settings(self) -> str:
         """Return its model-config.yaml."""
         with zipfile.ZipFile(self.file) as opened:
             return opened.read(archive.MODEL_CONFIG).decode()
 
-    def weights(self) -> int:
-        """Return the bytes of its weights."""
+    def weight_bytes(self) -> int:
+        """Return the size of its weights."""
         with zipfile.ZipFile(self.file) as opened:
             return sum(entry.file_size for entry in opened.infolist() if entry.filename.endswith(".safetensors"))
 
     def damage(self) -> str:
         """Return which file is not the one that was packed, or nothing; reads all of it."""
-        files = self.packed.get("files")
+        files = self.manifest.get("files")
         if not isinstance(files, dict):
             return f"{archive.MANIFEST} has no table of files"
         try:
             with zipfile.ZipFile(self.file) as opened:
-                there = set(opened.namelist())
+                names = set(opened.namelist())
                 for path, digest in files.items():
-                    if path not in there:
+                    if path not in names:
                         return f"{path} is missing"
                     with opened.open(path) as reader:
-                        seen = hashlib.sha256()
+                        actual = hashlib.sha256()
                         while chunk := reader.read(1 << 20):
-                            seen.update(chunk)
-                    if seen.hexdigest() != digest:
+                            actual.update(chunk)
+                    if actual.hexdigest() != digest:
                         return f"{path} is not the file that was packed (SHA-256 differs)"
         except (zipfile.BadZipFile, OSError, EOFError) as error:
             return f"it cannot be read to its end ({type(error).__name__})"
@@ -108,13 +108,13 @@ class Store:
             return cls(ROOT / "model_store")
 
     def current(self, name: str) -> Path:
-        """Return where the archive is that a server loads when it starts."""
+        """Return the path of the archive that a server loads when it starts."""
         return self.folder / f"{name}.mar"
 
     def kept(self, name: str) -> dict[str, Path]:
         """Return the archives that were replaced, by version."""
-        found = sorted((self.folder / KEPT).glob(f"{name}@*.mar"))
-        return {file.stem.rpartition("@")[2]: file for file in found}
+        files = sorted((self.folder / KEPT).glob(f"{name}@*.mar"))
+        return {file.stem.rpartition("@")[2]: file for file in files}
 
     def keep(self, name: str, instead_of: str) -> None:
         """Keep NAME.mar, if it can be read and is another version than the one that will replace it."""
@@ -138,7 +138,7 @@ class Store:
         (self.folder / f"{new.name}.openapi.json").write_bytes(document)
 
     def keep_only(self, name: str, version: str) -> None:
-        """Forget all that is kept but one version."""
+        """Delete every kept archive but that of one version."""
         for number, file in self.kept(name).items():
             if number != version:
                 file.unlink()
@@ -149,16 +149,16 @@ class Store:
         if new.file.resolve().parent == self.folder.resolve():
             yield new.file.name
             return
-        there = self.folder / f"{new.name}@{new.version}.mar"
-        _link(new.file, there)
+        link = self.folder / f"{new.name}@{new.version}.mar"
+        _link(new.file, link)
         try:
-            yield there.name
+            yield link.name
         finally:
-            there.unlink(missing_ok=True)
+            link.unlink(missing_ok=True)
 
 
 def _link(file: Path, target: Path, *, shared: bool = True) -> None:
-    """Put a file in a second place in one step; `shared`: without a copy, where the file system can."""
+    """Put a file at a second path in one step; `shared`: as a hard link, where the file system can."""
     partial = target.with_suffix(".partial")
     partial.unlink(missing_ok=True)
     try:

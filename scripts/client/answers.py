@@ -1,4 +1,4 @@
-"""Where the answers of scripts/predict.py go: JSON lines, to which a later run can add, or a table for a person."""
+"""Write the answers of scripts/predict.py: as JSON lines, to which a later run can add, or as a table."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from scripts.cli.console import ScriptError, table
 
 
 def is_error(answer: JSON) -> bool:
-    """Tell an error in the place of an answer."""
+    """Tell whether there is an error in the place of an answer."""
     return isinstance(answer, dict) and isinstance(answer.get("error"), dict)
 
 
-def line_of(value: JSON) -> bytes:
-    """Write one JSON line."""
+def json_line(value: JSON) -> bytes:
+    """Return a value as one line of JSON."""
     try:
-        written = json.dumps(value, ensure_ascii=False).encode()
+        content = json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError:  # half a character, which JSON can escape and UTF-8 cannot hold
-        written = json.dumps(value).encode()
-    return written + b"\n"
+        content = json.dumps(value).encode()
+    return content + b"\n"
 
 
-class Lines:
-    """Answers as JSON lines."""
+class JsonLinesWriter:
+    """Writes answers as JSON lines."""
 
     def __init__(self, file: IO[bytes] | io.BufferedIOBase, *, with_text: bool) -> None:
         self.file = file
@@ -38,18 +38,18 @@ class Lines:
         if self.with_text:
             line |= question if isinstance(question, dict) else {"text": question}
         line |= answer if is_error(answer) else {"answer": answer}
-        self.file.write(line_of(line))
+        self.file.write(json_line(line))
 
     def flush(self) -> None:
-        """Let what was written survive the end of this process."""
+        """Write buffered answers to the file."""
         self.file.flush()
 
     def close(self) -> None:
-        """Nothing is left to do."""
+        """Do nothing: the caller closes the file."""
 
 
-class Table:
-    """Answers as a table for a person, printed at the end."""
+class TableWriter:
+    """Collects answers and prints them as a table at the end."""
 
     def __init__(self) -> None:
         self.rows: list[list[str]] = []
@@ -65,7 +65,7 @@ class Table:
             self.rows.append([text, json.dumps(answer, ensure_ascii=False), ""])
 
     def flush(self) -> None:
-        """Nothing yet: columns are as wide as their widest cell."""
+        """Do nothing: columns are as wide as their widest cell, which may still come."""
 
     def close(self) -> None:
         """Print the table."""
@@ -73,29 +73,29 @@ class Table:
 
 
 def resume(path: Path) -> int:
-    """Count the answers that an output has already; a last line that was cut short is removed.
+    """Return how many answers an output has already, after removing a last line that was cut short.
 
     Raises:
         ScriptError: the file holds something else.
     """
     if not path.exists():
         return 0
-    kept = whole = 0
+    n_answers = n_bytes = 0
     with path.open("r+b") as file:
         for line in file:
             try:
                 index = json.loads(line)["index"] if line.endswith(b"\n") else None
             except (ValueError, KeyError, TypeError):
                 raise ScriptError(
-                    f"line {kept + 1} of {path} is no answer of this script: choose another --output"
+                    f"line {n_answers + 1} of {path} is no answer of this script: choose another --output"
                 ) from None
             if index is None:
                 break
-            if index != kept:
+            if index != n_answers:
                 raise ScriptError(
-                    f"line {kept + 1} of {path} is not the answer to text {kept}: choose another --output"
+                    f"line {n_answers + 1} of {path} is not the answer to text {n_answers}: choose another --output"
                 )
-            kept += 1
-            whole += len(line)
-        file.truncate(whole)
-    return kept
+            n_answers += 1
+            n_bytes += len(line)
+        file.truncate(n_bytes)
+    return n_answers

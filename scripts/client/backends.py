@@ -1,6 +1,6 @@
-"""Who answers: a model on a server, asked again where that may help, or a model in this process.
+"""What answers questions: a model on a server, with retries, or a model loaded into this process.
 
-Both take a list of questions and return as many answers; a question that cannot be answered gets its error.
+A backend takes a list of questions and returns as many answers; a question that cannot be answered gets an error.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
     from handler.predictor import Predictor
 
-LONGEST_PAUSE = 8.0  # s, between two tries
+MAX_BACKOFF_S = 8.0  # between two tries
 
-# What answers: a list of questions to as many answers, {"error": ...} where there is none.
-Answerer = Callable[[list[JSON]], list[JSON]]
+# Questions to as many answers, {"error": ...} in the place of an answer that there is not.
+Backend = Callable[[list[JSON]], list[JSON]]
 
 
-class Served:
+class ServerBackend:
     """A model on a server. Threads may share it."""
 
     def __init__(self, arguments: argparse.Namespace) -> None:
@@ -42,13 +42,13 @@ class Served:
         self.parameters = arguments.parameters | {"on_error": "report"}
         self.tries: int = arguments.tries
         self.timeout: float = arguments.timeout
-        self.was_there = threading.Event()
-        self.given_up = threading.Event()
+        self.has_answered = threading.Event()
+        self.stopping = threading.Event()
 
     def answer(self, questions: list[JSON]) -> list[JSON]:
-        """Answer questions in one request; in several where one is refused, e.g. because it is too large."""
+        """Answer questions in one request; halve a request that is refused, e.g. because it is too large."""
         try:
-            answers = self._try_hard({"inputs": questions, "parameters": self.parameters})
+            answers = self._predict({"inputs": questions, "parameters": self.parameters})
         except UnknownModel:
             raise
         except Refused as refusal:
@@ -60,38 +60,39 @@ class Served:
             raise ScriptError(f"{self.model} did not answer {len(questions)} texts with as many answers")
         return answers
 
-    def _try_hard(self, request: JSON) -> JSON:
+    def _predict(self, body: JSON) -> JSON:
+        """Send one request, again after a failure that may pass; a server that never answered is not waited for."""
         attempt = 1
         while True:
             try:
-                answers = self.inference.predict(self.model, request, version=self.version, timeout=self.timeout)
+                answers = self.inference.predict(self.model, body, version=self.version, timeout=self.timeout)
             except (Unavailable, NotRunning) as error:
-                gone = isinstance(error, NotRunning) and not self.was_there.is_set()
-                pause = random.uniform(0.5, 1) * min(0.5 * 2**attempt, LONGEST_PAUSE)  # noqa: S311 - spreads the crowd
-                if gone or attempt == self.tries or self.given_up.wait(pause):
+                never_ran = isinstance(error, NotRunning) and not self.has_answered.is_set()
+                backoff = random.uniform(0.5, 1) * min(0.5 * 2**attempt, MAX_BACKOFF_S)  # noqa: S311 - not a secret
+                if never_ran or attempt == self.tries or self.stopping.wait(backoff):
                     raise
                 attempt += 1
             else:
-                self.was_there.set()
+                self.has_answered.set()
                 return answers
 
 
-def ask_server(arguments: argparse.Namespace, stack: ExitStack) -> Answerer:
-    """Let a server answer; its threads stop trying when the script ends."""
-    served = Served(arguments)
-    stack.callback(served.given_up.set)
-    return served.answer
+def server_backend(arguments: argparse.Namespace, stack: ExitStack) -> Backend:
+    """Return a backend that asks a server; its threads stop retrying when the stack unwinds."""
+    backend = ServerBackend(arguments)
+    stack.callback(backend.stopping.set)
+    return backend.answer
 
 
-def load_local(arguments: argparse.Namespace, stack: ExitStack) -> Answerer:
-    """Load a model folder or an archive into this process."""
+def local_backend(arguments: argparse.Namespace, stack: ExitStack) -> Backend:
+    """Return a backend that loads a model folder or an archive into this process."""
     parameters = arguments.parameters | {"on_error": "report"}
     predictor = load(arguments.local, stack)
     return lambda questions: predictor.answer_items(questions, parameters)
 
 
 def load(folder: Path, stack: ExitStack, device: torch.device | None = None, **settings: Any) -> Predictor:
-    """Load a model folder or an archive with its own settings, some of which may be replaced."""
+    """Load a model folder or an archive with the settings it holds; `settings` replace some of them."""
     from handler.config import ModelConfig, ServingConfig
     from handler.loading import load_predictor
 
@@ -105,6 +106,6 @@ def load(folder: Path, stack: ExitStack, device: torch.device | None = None, **s
         folder = Path(unpacked)
     elif not folder.is_dir():
         raise ScriptError(f"no model at {folder}")
-    own = folder / "model-config.yaml"
-    config = ModelConfig.read(own).handler if own.is_file() else ServingConfig()
+    file = folder / "model-config.yaml"
+    config = ModelConfig.read(file).handler if file.is_file() else ServingConfig()
     return load_predictor(folder, replace(config, **settings), device)

@@ -1,4 +1,4 @@
-"""Explanations as a page for a person: self-contained HTML with the words coloured by what they contribute.
+"""Write explanations as a self-contained HTML page with the words coloured by what they contribute.
 
 Blue speaks for the label, orange against it (a pair that colour-blind readers tell apart); the depth of a colour is the
 size of a contribution, on one scale for each explanation.
@@ -26,7 +26,7 @@ td.number { text-align: right; font-variant-numeric: tabular-nums }
 
 
 @dataclass(frozen=True)
-class Explained:
+class ExplainedScore:
     """One explained score: the question, the answer where the score is only a part of it, and the explanation."""
 
     question: JSON
@@ -34,7 +34,7 @@ class Explained:
     explanation: JSON
 
 
-def page(model: str, explained: list[Explained]) -> str:
+def page(model: str, explained: list[ExplainedScore]) -> str:
     """Return the page of some explanations."""
     articles = "\n".join(map(article, explained))
     return f"""<!doctype html>
@@ -53,16 +53,21 @@ of this text. <span style="{colour(0.6)}">Blue</span> words speak for the label,
 """
 
 
-def article(one: Explained) -> str:
+def article(explained: ExplainedScore) -> str:
     """Return one explanation: label and score, the text coloured, and the heaviest words as bars."""
-    explanation = one.explanation
+    explanation = explained.explanation
     words = explanation["words"]
     scale = max((abs(word["attribution"]) for word in words), default=0) or 1
     texts = "\n".join(
-        (f'<p class="field">{escape(name)}</p>' if named else "") + f'<p class="text">{coloured(text, its, scale)}</p>'
-        for name, text, its, named in fields(one.question, words)
+        (f'<p class="field">{escape(name)}</p>' if named else "")
+        + f'<p class="text">{coloured(text, field_words, scale)}</p>'
+        for name, text, field_words, named in fields(explained.question, words)
     )
-    answer = f"<p>Answer: {escape(str(one.answer.get('answer', '')))}</p>" if isinstance(one.answer, dict) else ""
+    answer = (
+        f"<p>Answer: {escape(str(explained.answer.get('answer', '')))}</p>"
+        if isinstance(explained.answer, dict)
+        else ""
+    )
     return f"""<article>
 <h2>{escape(explanation["label"])} {explanation["score"]:.3f}</h2>
 {answer}{texts}
@@ -75,10 +80,10 @@ def article(one: Explained) -> str:
 def fields(question: JSON, words: list[JSON]) -> list[tuple[str, str, list[JSON], bool]]:
     """Return name, text and words of each field of a question, and whether the name is worth showing."""
     texts = {"text": question} if isinstance(question, str) else dict(question)
-    owner = next(iter(texts))
+    first = next(iter(texts))
     named = len(texts) > 1
     return [
-        (name, text, [word for word in words if word.get("field", owner) == name], named)
+        (name, text, [word for word in words if word.get("field", first) == name], named)
         for name, text in texts.items()
     ]
 

@@ -1,7 +1,7 @@
-"""The two HTTP clients of a TorchServe: predictions on one port, management on another, a key for each.
+"""The two API clients of a TorchServe: predictions on one port, management on another, each with its key.
 
-Knows what its answers and refusals mean, and when a model is ready. Knows nothing of tasks: questions and answers are
-JSON. Where the server listens and where its keys are is told by scripts/client/server.py.
+They map statuses to errors and probe whether a model is ready. They know no tasks: questions and answers are JSON.
+scripts/client/server.py knows where a server listens and where its keys are, scripts/client/connection.py sends bytes.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ BUSY = (500, 503)  # a worker died; the queue is full, or an unexpected failure
 DIED = ("InternalServerException", "DeviceLost")
 
 
-class Port:
-    """Requests to one of a server's two ports, each with the key of that port. Threads may share it."""
+class ApiClient:
+    """Sends requests to one of a server's two ports, each with the key of that port. Threads may share it."""
 
-    kind: str  # the name of its key in key_file.json
+    key_name: str  # in key_file.json
 
     def __init__(self, server: Server, base: str) -> None:
         self.server = server
@@ -71,7 +71,7 @@ class Port:
 
     def key(self) -> str:
         """Read this port's key."""
-        return self.server.key(self.kind)
+        return self.server.key(self.key_name)
 
     def _read(self, response: RawResponse) -> JSON:
         try:
@@ -89,7 +89,7 @@ class Port:
             kind, message = "InputTooLong", "the request is larger than the server's max_request_size"
         if status == BAD_REQUEST and kind == "InvalidKeyException":
             raise Unauthorized(
-                f"{self.base} does not accept the {self.kind} key of {self.server.key_file}: it expired, or is of "
+                f"{self.base} does not accept the {self.key_name} key of {self.server.key_file}: it expired, or is of "
                 "another server or an earlier start; name the server's folder with --run-dir, or restart it"
             )
         if status == NOT_FOUND and kind in ("ModelNotFoundException", "ModelVersionNotFoundException"):
@@ -99,10 +99,10 @@ class Port:
         raise Refused(status, kind, message)
 
 
-class Inference(Port):
+class Inference(ApiClient):
     """Predictions."""
 
-    kind = "inference"
+    key_name = "inference"
 
     def __init__(self, server: Server) -> None:
         super().__init__(server, server.inference)
@@ -115,13 +115,13 @@ class Inference(Port):
         """Ask a model why it answers one JSON question as it does."""
         return self.request("POST", _path("explanations", model, version), value=question, timeout=timeout)
 
-    def responds(self, model: str, version: str, timeout: float = 30, patience: float = 0) -> str:
-        """Send one real prediction; return what is wrong, or nothing.
+    def probe(self, model: str, version: str, timeout: float = 30, retry_for: float = 0) -> str:
+        """Send one real prediction; return what is wrong, or an empty string.
 
         The text is no question of every task: that the handler refuses it is an answer too. A server that has no answer
-        now, e.g. because the queue is full of others' requests, is asked again for `patience` seconds.
+        now, e.g. because the queue is full of others' requests, is asked again for `retry_for` seconds.
         """
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + retry_for
         while True:
             try:
                 self.request("POST", _path("predictions", model, version), content=b"Ready?", timeout=timeout)
@@ -159,16 +159,16 @@ class Model:
 
     @property
     def state(self) -> str:
-        """Where it stands, in a word or two."""
+        """Whether its workers are ready, in a word or two."""
         if self.min_workers == 0:
             return "no workers"
         return "ready" if self.is_ready else "loading"
 
 
-class Management(Port):
+class Management(ApiClient):
     """What is registered, and how many workers it has."""
 
-    kind = "management"
+    key_name = "management"
 
     def __init__(self, server: Server) -> None:
         super().__init__(server, server.management)
@@ -186,19 +186,20 @@ class Management(Port):
     def versions(self, name: str) -> list[Model]:
         """List every version of one model."""
         default = self.default_version(name)
-        found = self.request("GET", _path("models", name, "all"))
-        return sorted((_model(one, default) for one in found), key=lambda model: model.version)
+        described = self.request("GET", _path("models", name, "all"))
+        return sorted((_model(version, default) for version in described), key=lambda model: model.version)
 
     def model(self, name: str, version: str) -> Model:
-        """Look at one version of a model."""
-        return next(iter(_model(one, version) for one in self.request("GET", _path("models", name, version))))
+        """Return one version of a model."""
+        (described,) = self.request("GET", _path("models", name, version))
+        return _model(described, version)
 
     def default_version(self, name: str) -> str:
         """Return the version that answers requests which name none."""
         return str(self.request("GET", _path("models", name))[0]["modelVersion"])
 
     def describe(self, name: str, version: str | None = None) -> JSON:
-        """Ask a worker what it serves; TorchServe's own view where the handler has none."""
+        """Return what a worker says it serves, or TorchServe's own description where the handler has none."""
         path = _path("models", name, version or self.default_version(name))
         answer = self.request("GET", path, parameters={"customized": "true"})[0]
         return answer.get("customizedMetadata", answer)

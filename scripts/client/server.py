@@ -1,4 +1,4 @@
-"""One TorchServe as the scripts see it: where it listens, which keys it wants, and what can go wrong in asking it.
+"""One TorchServe as the scripts see it: its addresses, its keys, and the errors of its clients.
 
 Reads what the server reads and writes itself (config.properties, the environment, key_file.json) and sends nothing;
 the clients are in scripts/client/http.py.
@@ -18,7 +18,7 @@ from scripts.client.settings import effective
 
 
 class ServerError(ScriptError):
-    """The server could not be asked, or said no."""
+    """A request had no usable answer."""
 
 
 class NotRunning(ServerError):
@@ -26,7 +26,7 @@ class NotRunning(ServerError):
 
 
 class Unavailable(ServerError):
-    """No answer now, perhaps one later: the queue is full, a worker died, the connection broke, time ran out."""
+    """No answer now; a later try may succeed: the queue is full, a worker died, the connection broke, time ran out."""
 
 
 class Unauthorized(ServerError):
@@ -34,7 +34,7 @@ class Unauthorized(ServerError):
 
 
 class Refused(ServerError):
-    """This request is refused, and would be again."""
+    """The server refuses this request, and would again."""
 
     def __init__(self, status: int, kind: str, message: str) -> None:
         super().__init__(f"{status} {kind}: {message}")
@@ -63,7 +63,7 @@ class Server:
 
     @property
     def log(self) -> Path:
-        """Where `scripts/serve.sh start` sends the log."""
+        """Where `scripts/serve.sh start` writes the log."""
         return self.run_dir / "logs" / "server.log"
 
     def key(self, port: str) -> str:
@@ -91,12 +91,12 @@ class Server:
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> Server:
-        """Read the server that the options of `add_options` name."""
+        """Return the server that the options of `add_options` name."""
         return cls.read(arguments.config, arguments.run_dir)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say which server is meant."""
+    """Add the options that name a server."""
     group = parser.add_argument_group("server")
     group.add_argument(
         "--config", type=Path, metavar="FILE", default=ROOT / "config.properties", help="the server's settings"

@@ -1,6 +1,6 @@
-"""What TorchServe 0.12 reads from config.properties and the environment (ConfigManager.java), and who says what.
+"""The settings of a TorchServe 0.12 as it reads them (ConfigManager.java): config.properties and the environment.
 
-TorchServe ignores a key that it does not know without a word; here it is told, with the nearest one that exists.
+TorchServe ignores a key that it does not know without a message; here it is reported, with the nearest one that exists.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ FILE_ONLY = frozenset(
     use_env_allowed_urls use_native_io version vmargs
     """.split()  # noqa: SIM905 - a word list
 )
-# What holds where nothing is set, as far as a script asks for it.
+# The values where nothing is set, as far as a script needs them.
 DEFAULTS = {
     "inference_address": "http://127.0.0.1:8080",
     "management_address": "http://127.0.0.1:8081",
@@ -62,22 +62,24 @@ DEFAULT = "TorchServe's default"
 
 @dataclass(frozen=True)
 class Setting:
-    """One value, and who says so."""
+    """One value, and where it is set."""
 
     value: str
     origin: str  # a file, a variable, or DEFAULT
 
     @property
     def is_set(self) -> bool:
-        """Whether somebody set it."""
+        """Whether it is set anywhere."""
         return self.origin != DEFAULT
 
 
-def variable(key: str) -> str:
+def environment_variable(key: str) -> str:
     """Return the environment variable of a key.
 
-    >>> variable("inference_address"), variable("token_expiration_min"), variable("ts_open_inference_protocol")
-    ('TS_INFERENCE_ADDRESS', 'TS_TOKEN_EXPIRATION_TIME_MIN', 'TS_OPEN_INFERENCE_PROTOCOL')
+    >>> environment_variable("inference_address"), environment_variable("token_expiration_min")
+    ('TS_INFERENCE_ADDRESS', 'TS_TOKEN_EXPIRATION_TIME_MIN')
+    >>> environment_variable("ts_open_inference_protocol")
+    'TS_OPEN_INFERENCE_PROTOCOL'
     """
     if key == "token_expiration_min":
         return "TS_TOKEN_EXPIRATION_TIME_MIN"
@@ -94,38 +96,38 @@ def read_file(path: Path) -> dict[str, str]:
 
 
 def effective(path: Path, environment: Mapping[str, str] | None = None) -> dict[str, Setting]:
-    """Return every setting that a server started with this file gets; the environment wins where the file allows it."""
+    """Return the settings of a server started with this file; the environment wins where the file allows it."""
     environment = os.environ if environment is None else environment
-    found = {key: Setting(value, DEFAULT) for key, value in DEFAULTS.items()}
-    found |= {key: Setting(value, path.name) for key, value in read_file(path).items()}
-    if listens_to_environment(found):
+    settings = {key: Setting(value, DEFAULT) for key, value in DEFAULTS.items()}
+    settings |= {key: Setting(value, path.name) for key, value in read_file(path).items()}
+    if reads_environment(settings):
         for key in sorted(KEYS - FILE_ONLY):
-            if variable(key) in environment:
-                found[key] = Setting(environment[variable(key)], variable(key))
-    return found
+            if environment_variable(key) in environment:
+                settings[key] = Setting(environment[environment_variable(key)], environment_variable(key))
+    return settings
 
 
-def listens_to_environment(settings: Mapping[str, Setting]) -> bool:
+def reads_environment(settings: Mapping[str, Setting]) -> bool:
     """Tell whether TS_KEY in the environment wins over the file."""
     return "enable_envvars_config" in settings and settings["enable_envvars_config"].value.lower() == "true"
 
 
-def nearest(key: str) -> str:
-    """Return what somebody who wrote an unknown key may have meant, as the end of a sentence.
+def suggestion(key: str) -> str:
+    """Return which known key an unknown one may stand for, as the end of a sentence.
 
-    >>> nearest("job_queue_sise")
+    >>> suggestion("job_queue_sise")
     'did you mean job_queue_size?'
     """
-    near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.6)
-    return f"did you mean {near[0]}?" if near else "TorchServe 0.12 has no such setting"
+    matches = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.6)
+    return f"did you mean {matches[0]}?" if matches else "TorchServe 0.12 has no such setting"
 
 
 def main() -> int:
-    """Tell which keys of a settings file TorchServe would ignore; exit with 2 if there are any."""
+    """Print which keys of a settings file TorchServe would ignore; exit with 2 if there are any."""
     file = Path(sys.argv[1])
     unknown = [key for key in read_file(file) if key not in KEYS]
     for key in unknown:
-        say(f"{file}: unknown setting {key}: {nearest(key)}")
+        say(f"{file}: unknown setting {key}: {suggestion(key)}")
     return 2 if unknown else 0
 
 

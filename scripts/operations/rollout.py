@@ -1,8 +1,8 @@
-"""Another version takes over the requests that name none: beside the old one first, and without a lost request.
+"""Let another version of a model take over the requests that name none, without losing one.
 
-Register the new version, wait until it is ready (its golden answers are checked as it loads), ask it a real prediction,
-make it the default, let the old one answer what it has, unregister the old one. Until the new one is the default, any
-failure removes it again and the old one goes on; afterwards the old one is only removed when it is idle.
+Register the new version, wait until it is ready (it runs its self-test as it loads), send it a real prediction, make it
+the default, let the old one answer what it has, unregister the old one. Until the new one is the default, any failure
+removes it again and the old one goes on serving; afterwards the old one is only removed when it is idle.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from scripts.archives.store import Archive, Store
 from scripts.cli.console import ScriptError, say
 from scripts.client.http import Management
 from scripts.client.server import Refused, ServerError
-from scripts.operations.commands import Call, show
-from scripts.operations.draining import idle
-from scripts.operations.readiness import Failures, problem_of
+from scripts.operations.context import CommandContext, print_models
+from scripts.operations.draining import wait_until_idle
+from scripts.operations.readiness import FailureLog, readiness_problem
 
-STILL_THERE = 1  # exit code of `promote` and `rollback` when the old version stays
+OLD_VERSION_STAYS = 1  # exit code of `promote` and `rollback` when the old version stays
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Rollout:
     within: float  # seconds that the old version may take to answer what it has
     workers: int | None = None  # of the new version; by default what its archive says
 
-    def to(self, version: str, found: Callable[[], Archive]) -> bool:
+    def promote(self, version: str, read_archive: Callable[[], Archive]) -> bool:
         """Let a version take over; return whether the old one could be unregistered.
 
-        The archive is asked for only when the version is not registered yet.
+        The archive is read only when the version is not registered yet.
 
         Raises:
             ScriptError: the old version goes on serving.
@@ -46,24 +46,24 @@ class Rollout:
         if version == old:
             raise ScriptError(f"{self.name} {version} is the version that serves already")
         new: Archive | None = None
-        failures = Failures.from_now(self.management.server)
+        failure_log = FailureLog.from_now(self.management.server)
         try:
             with ExitStack() as undo:
                 if version not in [model.version for model in self.management.versions(self.name)]:
-                    new = self._expected(found(), version)
+                    new = self._expected(read_archive(), version)
                     self._register(new, undo)
-                self._try_out(old, version, failures)
-                self._hand_over(old, version, undo)
+                self._check_ready(old, version, failure_log)
+                self._make_default(old, version, undo)
                 undo.pop_all()
         except ScriptError as error:
-            raise ScriptError(f"{error}; {self._serving(old)}") from error
+            raise ScriptError(f"{error}; {self._what_serves(old)}") from error
         except KeyboardInterrupt:
-            say(self._serving(old))
+            say(self._what_serves(old))
             raise
         say(f"{self.name}: requests without a version now go to {version}")
-        gone = self._retire(old, version)
-        self._remember(new, old, version)
-        return gone
+        is_unregistered = self._unregister(old, version)
+        self._update_store(new, old, version)
+        return is_unregistered
 
     def _expected(self, archive: Archive, version: str) -> Archive:
         if (archive.name, archive.version) != (self.name, version):
@@ -74,7 +74,7 @@ class Rollout:
         return archive
 
     def _register(self, new: Archive, undo: ExitStack) -> None:
-        undo.callback(self._remove, new.version)  # before: an answer may get lost
+        undo.callback(self._remove, new.version)  # first: the answer to register may get lost
         with self.store.offered(new) as file:
             try:
                 self.management.register(file)
@@ -84,43 +84,43 @@ class Rollout:
         if self.workers:
             self.management.scale(self.name, new.version, self.workers, self.workers)
 
-    def _try_out(self, old: str, version: str, failures: Failures) -> None:
-        model, before = (self.management.model(self.name, one) for one in (version, old))
-        problem = problem_of(model, self.management, failures, wait=True)
+    def _check_ready(self, old: str, version: str, failure_log: FailureLog) -> None:
+        model, old_model = (self.management.model(self.name, number) for number in (version, old))
+        problem = readiness_problem(model, self.management, failure_log, wait=True)
         if problem:
             raise ScriptError(f"{self.name} {version} is not ready: {problem}")
-        if model.min_workers < before.min_workers:
-            say(f"note: {version} has {model.min_workers} workers, {old} has {before.min_workers}; see --workers")
+        if model.min_workers < old_model.min_workers:
+            say(f"note: {version} has {model.min_workers} workers, {old} has {old_model.min_workers}; see --workers")
 
-    def _hand_over(self, old: str, version: str, undo: ExitStack) -> None:
-        undo.callback(self._hand_back, old, version)
+    def _make_default(self, old: str, version: str, undo: ExitStack) -> None:
+        undo.callback(self._restore_default, old, version)
         self.management.set_default(self.name, version)
         if self.management.default_version(self.name) != version:
             raise ScriptError(f"{self.name} {version} did not become the default")
 
-    def _hand_back(self, old: str, version: str) -> None:
+    def _restore_default(self, old: str, version: str) -> None:
         with suppress(ServerError):
             if self.management.default_version(self.name) == version:
                 self.management.set_default(self.name, old)
-                self._drained(version)
+                self._wait_until_idle(version)
 
     def _remove(self, version: str) -> None:
         with suppress(ServerError):
             self.management.unregister(self.name, version)
 
-    def _serving(self, old: str) -> str:
+    def _what_serves(self, old: str) -> str:
         with suppress(ServerError):
             if self.management.default_version(self.name) == old:
                 return f"{self.name} {old} goes on serving"
         return f"whether {self.name} {old} goes on serving is not known: scripts/models.py list"
 
-    def _drained(self, version: str) -> bool:
-        return idle(self.management, lambda: [self.management.model(self.name, version)], self.within)
+    def _wait_until_idle(self, version: str) -> bool:
+        return wait_until_idle(self.management, lambda: [self.management.model(self.name, version)], self.within)
 
-    def _retire(self, old: str, version: str) -> bool:
+    def _unregister(self, old: str, version: str) -> bool:
         unregister = f"scripts/models.py unregister {self.name} --version {old}"
         try:
-            if not self._drained(old):
+            if not self._wait_until_idle(old):
                 say(f"{old} still has requests after {self.within:g} s and stays beside {version}; later: {unregister}")
                 return False
             self.management.unregister(self.name, old)
@@ -130,8 +130,8 @@ class Rollout:
         say(f"{self.name} {old} unregistered: it had answered everything")
         return True
 
-    def _remember(self, new: Archive | None, old: str, version: str) -> None:
-        """Let NAME.mar be what serves now, for the next start, and keep the old one for the way back."""
+    def _update_store(self, new: Archive | None, old: str, version: str) -> None:
+        """Make NAME.mar the version that serves now, for the next start, and keep the old one for a rollback."""
         try:
             kept = self.store.kept(self.name)
             if new is None and version in kept:
@@ -145,16 +145,16 @@ class Rollout:
 
 def previous(store: Store, name: str, serving: str) -> str:
     """Return the version to go back to: the only one that is kept."""
-    found = [version for version in store.kept(name) if version != serving]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise ScriptError(f"{store.folder} keeps {', '.join(found)} of {name}: choose with --version")
+    versions = [version for version in store.kept(name) if version != serving]
+    if len(versions) == 1:
+        return versions[0]
+    if versions:
+        raise ScriptError(f"{store.folder} keeps {', '.join(versions)} of {name}: choose with --version")
     raise ScriptError(f"{store.folder} keeps no earlier version of {name}: scripts/models.py promote with --archive")
 
 
 def add_rollout_options(parser: argparse.ArgumentParser) -> None:
-    """Add what promote and rollback have in common."""
+    """Add the options that promote and rollback share."""
     parser.add_argument("--workers", type=int, metavar="N", help="default: minWorkers of the archive")
     parser.add_argument(
         "--within", type=float, default=120, metavar="SECONDS", help="for the old version to answer all (default: 120)"
@@ -162,31 +162,32 @@ def add_rollout_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model-store", type=Path, metavar="DIR", help="default: that of the running server")
 
 
-def promote(call: Call) -> int:
+def promote(context: CommandContext) -> int:
     """Let another version take over without a lost request: register, try out, make default, drain, unregister the old.
 
     Any failure leaves the old version serving. Exits with 1 when the new version serves but the old one still had
     requests and stays beside it.
     """
-    name, store = call.arguments.name, store_of(call)
-    return _roll(call, store, call.arguments.version, call.arguments.archive or store.current(name))
+    name, store = context.arguments.name, store_of(context)
+    return _roll(context, store, context.arguments.version, context.arguments.archive or store.current(name))
 
 
-def rollback(call: Call) -> int:
+def rollback(context: CommandContext) -> int:
     """Go back to the version before, whose archive the model store keeps, in the same way."""
-    name, store, version = call.arguments.name, store_of(call), call.arguments.version
-    version = version or previous(store, name, call.management.default_version(name))
-    return _roll(call, store, version, store.kept(name).get(version, store.current(name)))
+    name, store, version = context.arguments.name, store_of(context), context.arguments.version
+    version = version or previous(store, name, context.management.default_version(name))
+    return _roll(context, store, version, store.kept(name).get(version, store.current(name)))
 
 
-def _roll(call: Call, store: Store, version: str, file: Path) -> int:
-    asked = call.arguments
-    rollout = Rollout(call.management, store, asked.name, asked.within, asked.workers)
-    done = rollout.to(version, lambda: Archive.read(file))
-    show(call.management.versions(asked.name))
-    return 0 if done else STILL_THERE
+def _roll(context: CommandContext, store: Store, version: str, file: Path) -> int:
+    arguments = context.arguments
+    rollout = Rollout(context.management, store, arguments.name, arguments.within, arguments.workers)
+    is_unregistered = rollout.promote(version, lambda: Archive.read(file))
+    print_models(context.management.versions(arguments.name))
+    return 0 if is_unregistered else OLD_VERSION_STAYS
 
 
-def store_of(call: Call) -> Store:
-    """Return the model store that was named, or that of the running server."""
-    return Store(call.arguments.model_store) if call.arguments.model_store else Store.of(call.server)
+def store_of(context: CommandContext) -> Store:
+    """Return the model store that --model-store names, or that of the running server."""
+    folder = context.arguments.model_store
+    return Store(folder) if folder else Store.of(context.server)

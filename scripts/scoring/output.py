@@ -15,7 +15,7 @@ from typing import Any
 
 from handler.protocol import JSON
 from scripts.cli.console import ScriptError
-from scripts.client.answers import is_error, line_of
+from scripts.client.answers import is_error, json_line
 from scripts.scoring.corpus import Row
 
 
@@ -73,7 +73,7 @@ class Lines(Output):
         with path.open("wb") as output:
             for row, answer in zip(rows, answers, strict=True):
                 who = {"file": file, "row": row.number} | ({"id": row.id} if shape.ids else {})
-                output.write(line_of(who | (answer if is_error(answer) else {"answer": answer})))
+                output.write(json_line(who | (answer if is_error(answer) else {"answer": answer})))
 
     def read(self, path: Path) -> Iterator[Answered]:
         with path.open("rb") as file:

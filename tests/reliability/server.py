@@ -83,7 +83,7 @@ class ScenarioServer:
                 self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
             self._wait_for_server(self.process)
         self.wait_for_worker()
-        if problem := Inference(self.live.server).responds(self.target.model, "1.0", patience=START_S):
+        if problem := Inference(self.live.server).probe(self.target.model, "1.0", retry_for=START_S):
             raise ScriptError(f"the server of the suite does not answer: {problem}")
 
     def stop(self) -> int:

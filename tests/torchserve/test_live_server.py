@@ -287,7 +287,7 @@ def test_status_knows_when_everything_is_ready(live: Live) -> None:
 def test_no_text_of_a_user_is_logged(live: Live) -> None:
     """After all that was sent, the marker stands in no log (this test runs after the others of this file)."""
     live.post("/predictions/tiny", f"{MARKER} once more", "text/plain")
-    assert Inference(live.server).responds("tiny", "1.0") == ""
+    assert Inference(live.server).probe("tiny", "1.0") == ""
     assert MARKER not in live.log()
 
 
@@ -324,7 +324,7 @@ def test_plain_torchserve_works_from_the_repository(mar: Path, tmp_path: Path) -
         deadline = time.monotonic() + 90
         while time.monotonic() < deadline:
             time.sleep(0.5)
-            if (work / "key_file.json").is_file() and not Inference(live.server).responds("tiny", "1.0"):
+            if (work / "key_file.json").is_file() and not Inference(live.server).probe("tiny", "1.0"):
                 break
         assert live.post("/predictions/tiny", "a", "text/plain").status_code == 200
     finally:

@@ -17,7 +17,7 @@ from handler.engine.attention import Attention, attend
 from handler.engine.precision import supported
 from handler.engine.probe import HiddenStates
 from handler.loading import load_predictor
-from scripts import compile_kernels
+from scripts.archives import kernel_compiler
 from scripts.cli.console import ScriptError
 from tests.handler.engine.test_encoder import LENGTHS, packing_of
 from tests.handler.engine.test_engine import encodings
@@ -119,4 +119,4 @@ def test_a_changed_source_has_another_file(tmp_path: Path, monkeypatch: pytest.M
     assert kernels.path_of("x86_64_v3").name != before
     source.write_text("int broken(void) { return }", encoding="utf-8")
     with pytest.raises(ScriptError, match=r"kernels.c does not compile for x86_64_v3: .*expected expression"):
-        compile_kernels.compile_for("x86_64_v3", tmp_path / "kernels.so")
+        kernel_compiler.compile_for("x86_64_v3", tmp_path / "kernels.so")

@@ -158,13 +158,13 @@ def test_a_model_is_ready_when_all_its_workers_are(fake_server: FakeServer, serv
 def test_ready_needs_a_real_prediction(fake_server: FakeServer, server: Server) -> None:
     """A worker that is READY may still not answer; that a handler refuses the probe is an answer."""
     client = Inference(server)
-    assert not client.responds("toy", "1.0")
+    assert not client.probe("toy", "1.0")
     fake_server.failures.append(422)
-    assert not client.responds("toy", "1.0")
+    assert not client.probe("toy", "1.0")
     fake_server.failures.append(503)
-    assert "503" in client.responds("toy", "1.0")
+    assert "503" in client.probe("toy", "1.0")
     fake_server.failures.append(415)
-    assert "415" in client.responds("toy", "1.0")
+    assert "415" in client.probe("toy", "1.0")
 
 
 def test_messages_hold_no_text(fake_server: FakeServer, server: Server) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from scripts.client.explanation_page import Explained, page
+from scripts.client.explanation_page import ExplainedScore, page
 from tests.support.live import Live, activated
 from tests.support.samples import ROOT
 
@@ -61,7 +61,7 @@ def word(text: str, part: str, attribution: float, **field: str) -> Any:
 def test_the_page_shows_the_text_as_it_is() -> None:
     """Every character, markup as text; blue for, orange against, deeper where it is more."""
     words = [word(ODD, "screen", 0.4), word(ODD, "black", -0.2), word(ODD, "屏幕", 0.1)]
-    content = page("intents", [Explained(ODD, None, explanation(words))])
+    content = page("intents", [ExplainedScore(ODD, None, explanation(words))])
     found = Reader(content)
     assert found.texts == [ODD]
     assert found.styles == [
@@ -76,7 +76,7 @@ def test_each_field_of_a_question_is_shown() -> None:
     """The words of a pair stand in their own text."""
     question = {"question": "When?", "context": "On Monday, not on Tuesday."}
     words = [word("When?", "When", 0.2, field="question"), word(question["context"], "Monday", 0.4, field="context")]
-    explained = Explained(question, {"answer": "Monday"}, explanation(words, label="start"))
+    explained = ExplainedScore(question, {"answer": "Monday"}, explanation(words, label="start"))
     found = Reader(page("answers", [explained]))
     assert found.texts == ["When?", "On Monday, not on Tuesday."]
     assert len(found.styles) == 2

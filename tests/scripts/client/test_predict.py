@@ -25,7 +25,7 @@ Run = Callable[..., tuple[int, list[Any]]]
 def run(fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Run:
     """Return a runner of the script in this process: exit code and the lines of standard output."""
     # Retries follow at once.
-    monkeypatch.setattr(backends, "LONGEST_PAUSE", 0.01)
+    monkeypatch.setattr(backends, "MAX_BACKOFF_S", 0.01)
 
     def run_script(*words: str | Path, stdin: bytes = b"") -> tuple[int, list[Any]]:
         monkeypatch.setattr(sys, "argv", ["predict.py", *map(str, words), *fake_server.options])

@@ -101,7 +101,7 @@ def test_no_list_of_dimensions_is_shared() -> None:
         for metrics in sections[section].values()
         for metric in metrics
     ]
-    assert len({id(one) for one in lists}) == len(lists)
+    assert len({id(names) for names in lists}) == len(lists)
 
 
 @pytest.fixture
@@ -146,7 +146,7 @@ def test_only_reasons_of_failures_pass_from_a_worker(log4j: ElementTree.Element,
 )
 def test_messages_that_may_quote_a_user_are_cut(log4j: ElementTree.Element, line: str, logged: str | None) -> None:
     """Except for the types that tell why a model did not load."""
-    properties = {one.attrib["name"]: one.text or "" for one in log4j.iter("Property")}
+    properties = {entry.attrib["name"]: entry.text or "" for entry in log4j.iter("Property")}
     (pattern,) = re.findall(r"%replace\{%m\}\{(.*)\}\{\$3\}", properties["message"])
-    pattern = pattern.replace("${told}", properties["told"])
+    pattern = pattern.replace("${safeTypes}", properties["safeTypes"])
     assert re.sub(pattern, r"\3", line) == (line if logged is None else logged)

@@ -15,7 +15,7 @@ from handler.protocol import JSON
 from scripts import models
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ScriptError
-from scripts.client.predictions import scores, verdict
+from scripts.client.predictions import predicted_label, scores
 from scripts.client.server import UnknownModel
 from tests.reliability.versions import rolled
 from tests.support.fake_server import FakeServer, error, write_archive
@@ -239,7 +239,7 @@ def labels(label: str, score: float) -> Any:
 
 
 def test_shadow(script: Script, fake_server: FakeServer, tmp_path: Path) -> None:
-    """Flips, drift, errors and times, without a text."""
+    """Changed predictions, drift of scores, errors and times, without a text."""
     fake_server.register("toy-2.0.mar")
     fake_server.answers["1.0"] = labels("good", 0.75)
 
@@ -263,7 +263,7 @@ def test_shadow(script: Script, fake_server: FakeServer, tmp_path: Path) -> None
     code, table, lines = script.run("shadow", "toy", "--candidate", "2.0", "--jsonl", str(recorded))
     assert "1 of 3" in table
     assert "1 from good to bad" in lines
-    assert "flipped: lines 2" in lines
+    assert "changed: lines 2" in lines
     assert "secret" not in told + table + lines
     fake_server.answers["2.0"] = fake_server.answers["1.0"]
     assert script.run("shadow", "toy", "--candidate", "2.0", "--jsonl", str(recorded))[0] == 0
@@ -289,7 +289,7 @@ def test_shadow(script: Script, fake_server: FakeServer, tmp_path: Path) -> None
 )
 def test_answers_of_every_task_can_be_compared(answer: JSON, said: JSON, numbers: list[float]) -> None:
     """What they say, and their numbers, each under a name of its own."""
-    assert verdict(answer) == said
+    assert predicted_label(answer) == said
     found = dict(scores(answer))
     assert list(found.values()) == numbers
     if isinstance(answer, list) and said == "a":

@@ -1,0 +1,52 @@
+"""Compile handler/engine/kernels.c for the processors that it is fast on, with the compiler in .venv (ziglang)."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from handler.engine import kernels
+from scripts.cli.console import ScriptError, say
+
+OPTIONS = (
+    *("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-strict-aliasing", "-mprefer-vector-width=512"),
+    *("-shared", "-fPIC", "-nostdlib", "-fvisibility=hidden", "-Wall", "-Wextra", "-Werror", "-s"),
+)
+
+
+def compile_all() -> None:
+    """Compile for every level of instructions what is not there yet; remove the results of another source."""
+    for level in kernels.LEVELS:
+        path = kernels.path_of(level)
+        if not path.is_file() or path.stat().st_mtime < Path(__file__).stat().st_mtime:  # OPTIONS may have changed
+            compile_for(level, path)
+            say(f"compiled {path.name}")
+    current = {kernels.path_of(level) for level in kernels.LEVELS}
+    for path in kernels.SOURCE.parent.glob("kernels-*.so"):
+        if path not in current:
+            path.unlink()
+
+
+def compile_for(level: str, path: Path) -> None:
+    """Compile for one level of instructions.
+
+    Raises:
+        ScriptError: there is no compiler, or it refuses the source.
+    """
+    if importlib.util.find_spec("ziglang") is None:
+        raise ScriptError("no compiler: pip install -r requirements/develop.txt")
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".kernels-") as scratch:
+        output = Path(scratch) / path.name
+        command = [sys.executable, "-m", "ziglang", "cc", *OPTIONS, "-target", "x86_64-linux-gnu"]
+        done = subprocess.run(
+            [*command, f"-mcpu={level}", "-o", str(output), str(kernels.SOURCE)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise ScriptError(f"{kernels.SOURCE.name} does not compile for {level}: {done.stderr.strip()[:500]}")
+        output.replace(path)
