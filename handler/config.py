@@ -1,7 +1,7 @@
-"""What an operator can set, frozen and validated.
+"""The settings of an operator, frozen and validated.
 
-`model-config.yaml` has two readers: TorchServe takes the keys of `FRONTEND` at the top level, and silently ignores a
-value of the wrong type; the handler takes the section `handler`. Both are checked here, when an archive is built and
+`model-config.yaml` has two readers: TorchServe reads the keys of `Frontend` at the top level, and silently ignores a
+value of the wrong type; the handler reads the section `handler`. Both are validated here, when an archive is built and
 again when a worker starts. An unknown key is refused with the nearest valid one.
 """
 
@@ -42,7 +42,7 @@ class Frontend:
     deviceIds: list[int] | None = None  # noqa: N815
 
     def __post_init__(self) -> None:
-        _check(self, "")
+        _validate(self, "")
         if self.minWorkers and self.maxWorkers and self.minWorkers > self.maxWorkers:
             raise ConfigError(f"minWorkers is {self.minWorkers}, more than maxWorkers, {self.maxWorkers}")
         if self.batchSize and (self.jobQueueSize or 100) < self.batchSize:
@@ -53,22 +53,22 @@ class Frontend:
 class ServingConfig:
     """The handler's settings of a model."""
 
-    task: str | None = None  # by default what the model's own config says
+    task: str | None = None  # by default the task of the model's architecture
     precision: Precision = "fp32"
-    overflow: Overflow | None = None  # what happens to a text longer than max_length; by default what suits the task
-    stride: int = 128  # tokens that neighbouring windows share, at most half of a window
+    overflow: Overflow | None = None  # of a text longer than max_length; by default the first that the task supports
+    stride: int = 128  # tokens shared by neighbouring windows, at most half of a window
     window_merge: WindowMerge = "mean"  # of the labels of the windows of one text
     max_length: int | None = None  # tokens of one sequence; by default the model's limit
-    max_batch_tokens: int | None = None  # tokens of one forward pass; by default 1024 on a CPU, on a GPU tried
+    max_batch_tokens: int | None = None  # tokens of one forward pass; default: 1024 on a CPU, calibrated on a GPU
     max_texts: int = 1000  # of one request
     max_characters: int = 100_000  # of one text
-    top_k: int = 5  # labels of one answer, unless the request says otherwise
-    explain_seconds: int = 10  # that the explanations of one batch may take, while its other requests wait
+    top_k: int = 5  # labels of one answer, unless the request sets it
+    explain_seconds: int = 10  # for the explanations of one batch, while its other requests wait
     threads: int | None = None  # of one worker; by default cores / minWorkers
-    compile: Literal["auto", "never"] = "auto"  # whether a GPU gets fused kernels and graphs, where they work
+    compile: Literal["auto", "never"] = "auto"  # fused kernels and CUDA graphs on a GPU that supports them
 
     def __post_init__(self) -> None:
-        _check(self, "handler.")
+        _validate(self, "handler.")
 
     def threads_of(self, n_workers: int, cores: int) -> int:
         """Return the threads of one worker among several that share some cores."""
@@ -76,7 +76,7 @@ class ServingConfig:
 
 
 def usable_cores() -> int:
-    """Count the cores this process may use: affinity and, in a container, its share of CPU time (cgroup v2)."""
+    """Return the number of cores this process may use, by its affinity and its CPU quota (cgroup v2)."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
@@ -87,7 +87,7 @@ def usable_cores() -> int:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """A whole `model-config.yaml`."""
+    """The settings of one `model-config.yaml`."""
 
     frontend: Frontend = field(default_factory=Frontend)
     handler: ServingConfig = field(default_factory=ServingConfig)
@@ -97,7 +97,7 @@ class ModelConfig:
         """Read and validate a file.
 
         Raises:
-            ConfigError: not readable as YAML, or any setting that would not be obeyed.
+            ConfigError: not YAML, or a setting that TorchServe or the handler would ignore.
         """
         try:
             settings = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -107,7 +107,7 @@ class ModelConfig:
 
     @classmethod
     def from_mapping(cls, settings: object) -> ModelConfig:
-        """Validate what a YAML file holds; an empty file is all defaults."""
+        """Validate the content of a YAML file; an empty file means all defaults."""
         if not isinstance(settings, Mapping | None):
             raise ConfigError(f"model-config.yaml must hold keys and values, got {type(settings).__name__}")
         frontend = dict(settings or {})
@@ -119,7 +119,7 @@ class ModelConfig:
         return cls(Frontend(**frontend), ServingConfig(**handler or {}))
 
     def to_yaml(self) -> str:
-        """Write the inverse of `read`: only what is set, TorchServe's keys first."""
+        """Return the settings as YAML, the inverse of `read`: those that are set, TorchServe's first."""
         frontend = {key: value for key, value in asdict(self.frontend).items() if value is not None}
         handler = {key: value for key, value in asdict(self.handler).items() if value is not None}
         text: str = yaml.safe_dump({**frontend, "handler": handler}, sort_keys=False)
@@ -130,47 +130,46 @@ def _names(section: type) -> list[str]:
     return [field.name for field in fields(section)]
 
 
-def _refuse_unknown(settings: Iterable[object], known: list[str], prefix: str) -> None:
+def _refuse_unknown(settings: Iterable[object], accepted: list[str], prefix: str) -> None:
     for key in settings:
-        if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.5)
-            hint = f"did you mean {prefix}{near[0]}?" if near else f"known: {', '.join(known)}"
+        if key not in accepted:
+            nearest = difflib.get_close_matches(str(key), accepted, n=1, cutoff=0.5)
+            hint = f"did you mean {prefix}{nearest[0]}?" if nearest else f"known: {', '.join(accepted)}"
             raise ConfigError(f"unknown setting {prefix}{key}: {hint}")
 
 
-def _check(section: Frontend | ServingConfig, prefix: str) -> None:
-    """Hold every field to its annotation; every number is positive (TorchServe takes a delay of 0 for 100 ms)."""
+def _validate(section: Frontend | ServingConfig, prefix: str) -> None:
+    """Check every field against its annotation; a number must be positive (TorchServe reads a delay of 0 as 100 ms)."""
     hints = typing.get_type_hints(type(section))
     for setting in fields(section):
         value, name = getattr(section, setting.name), prefix + setting.name
         accepted = _accepted(hints[setting.name])
-        if not any(_fits(value, kind) for kind in accepted):
-            said = ", ".join(_spoken(kind) for kind in accepted if kind is not type(None))
-            raise ConfigError(f"{name} is {value!r}, accepted: {said}")
+        if not any(_matches(value, type_) for type_ in accepted):
+            names = ", ".join(_type_name(type_) for type_ in accepted if type_ is not type(None))
+            raise ConfigError(f"{name} is {value!r}, accepted: {names}")
         if isinstance(value, int) and value < 1:
             raise ConfigError(f"{name} is {value}, accepted: 1 or more")
 
 
 def _accepted(hint: object) -> list[object]:
-    parts = (
-        typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union else ()
-    )
-    flat: list[object] = []
-    for part in parts or (hint,):
-        flat += typing.get_args(part) if typing.get_origin(part) is Literal else [part]
-    return flat
+    """Return the types and literal values of an annotation."""
+    is_union = isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union
+    accepted: list[object] = []
+    for member in typing.get_args(hint) if is_union else (hint,):
+        accepted += typing.get_args(member) if typing.get_origin(member) is Literal else [member]
+    return accepted
 
 
-def _fits(value: object, kind: object) -> bool:
-    if kind is int:
+def _matches(value: object, accepted: object) -> bool:
+    if accepted is int:
         return isinstance(value, int) and not isinstance(value, bool)
-    if typing.get_origin(kind) is list:
-        return isinstance(value, list) and all(_fits(item, typing.get_args(kind)[0]) for item in value)
-    return isinstance(value, kind) if isinstance(kind, type) else value == kind
+    if typing.get_origin(accepted) is list:
+        return isinstance(value, list) and all(_matches(item, typing.get_args(accepted)[0]) for item in value)
+    return isinstance(value, accepted) if isinstance(accepted, type) else value == accepted
 
 
-def _spoken(kind: object) -> str:
+def _type_name(accepted: object) -> str:
     names = {int: "a whole number", str: "a word"}
-    if isinstance(kind, type) and kind in names:
-        return names[kind]
-    return "a list of whole numbers" if typing.get_origin(kind) is list else str(kind)
+    if isinstance(accepted, type) and accepted in names:
+        return names[accepted]
+    return "a list of whole numbers" if typing.get_origin(accepted) is list else str(accepted)

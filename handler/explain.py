@@ -32,9 +32,9 @@ RTOL = 0.02  # of the score's difference from the baseline: beyond it the steps 
 MIN_DIFFERENCE = 0.5  # of the score from the baseline, that the error is compared with at least
 
 PARAMETERS: dict[str, Parameter] = {
-    "target": AnyValue(about="what to explain; by default the answer"),
-    "n_steps": Integer(default=32, least=1, most=MAX_STEPS, about="points between baseline and text, at first"),
-    "top_words": Integer(about="only so many words, those that matter most"),
+    "target": AnyValue(description="what to explain; by default the answer"),
+    "n_steps": Integer(default=32, ge=1, le=MAX_STEPS, description="points between baseline and text, at first"),
+    "top_words": Integer(description="only so many words, those that matter most"),
 }
 
 

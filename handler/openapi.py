@@ -1,4 +1,4 @@
-"""The contract of one served model, as an OpenAPI 3.1 document made from its tasks and labels."""
+"""An OpenAPI 3.1 document of one served model, made from its tasks, parameters and labels."""
 
 from __future__ import annotations
 
@@ -21,12 +21,14 @@ ERRORS = {
 }
 
 
-def document(operations: Mapping[str, Task], explained: Collection[str], model: ModelId, config: ServingConfig) -> JSON:
-    """Describe every route on which the model answers.
+def document(
+    operations: Mapping[str, Task], explainable: Collection[str], model: ModelId, config: ServingConfig
+) -> JSON:
+    """Describe every route of a model.
 
     Args:
-        operations: its uses by their word, the main one first.
-        explained: those of them whose answers are explained.
+        operations: tasks by their word in the path, the main one first.
+        explainable: words of the operations whose answers can be explained.
     """
     main = next(iter(operations.values()))
     others = {word: task for word, task in operations.items() if task is not main}
@@ -34,22 +36,24 @@ def document(operations: Mapping[str, Task], explained: Collection[str], model: 
     paths: dict[str, JSON] = {}
     schemas: dict[str, JSON] = {"Error": _error(), "ItemError": _object({"error": _ref("Error")}), **_tensors()}
     for word, task in {"": main, **others}.items():
-        use = _Use(task, config, _camel(word))
-        is_explained = task.operation in explained
-        schemas |= use.schemas()
+        operation = _Operation(task, config, _camel(word))
+        is_explainable = task.operation in explainable
+        schemas |= operation.schemas()
         routes = [f"/predictions/{root}/{word}"] if word else [f"/predictions/{model.name}", f"/predictions/{root}"]
-        paths |= {route: {"post": use.predict()} for route in routes}
-        if is_explained:
-            schemas |= use.explanation_schemas()
-            paths |= {route.replace("/predictions/", "/explanations/"): {"post": use.explain()} for route in routes}
+        paths |= {route: {"post": operation.predict()} for route in routes}
+        if is_explainable:
+            schemas |= operation.explanation_schemas()
+            paths |= {
+                route.replace("/predictions/", "/explanations/"): {"post": operation.explain()} for route in routes
+            }
         if not word:
             paths |= {
-                f"/v1/models/{model.name}:predict": {"post": use.kserve()},
-                "/invocations": {"post": use.predict()},
+                f"/v1/models/{model.name}:predict": {"post": operation.kserve()},
+                "/invocations": {"post": operation.predict()},
             }
-            paths[f"/v2/models/{model.name}/infer"] = {"post": use.open_inference()}
-            if is_explained:
-                paths[f"/v1/models/{model.name}:explain"] = {"post": use.kserve(explained=True)}
+            paths[f"/v2/models/{model.name}/infer"] = {"post": operation.open_inference()}
+            if is_explainable:
+                paths[f"/v1/models/{model.name}:explain"] = {"post": operation.kserve(explain=True)}
     return {
         "openapi": "3.1.0",
         "info": {"title": model.name, "version": model.version, "summary": f"{main.name} by a fine-tuned BERT"},
@@ -62,8 +66,8 @@ def document(operations: Mapping[str, Task], explained: Collection[str], model: 
     }
 
 
-class _Use:
-    """The schemas and routes of one use of the model; `prefix` keeps their names apart from those of other uses."""
+class _Operation:
+    """The schemas and routes of one operation; `prefix` distinguishes their names from those of other operations."""
 
     def __init__(self, task: Task, config: ServingConfig, prefix: str) -> None:
         self.task = task
@@ -71,10 +75,10 @@ class _Use:
         self.prefix = prefix
         self.schema = task.schema()
         self.example = self.schema["example"]
-        self.given = self.schema.get("parameters", {})  # those that the example needs
+        self.example_parameters = self.schema.get("parameters", {})  # that the example needs
 
     def schemas(self) -> dict[str, JSON]:
-        """Describe item, parameters and answer."""
+        """Return the schemas of item, parameters and answer."""
         parameters = {name: parameter.document() for name, parameter in self.task.parameters.items()}
         return {
             f"{self.prefix}Item": self.schema["item"],
@@ -83,10 +87,12 @@ class _Use:
         }
 
     def explanation_schemas(self) -> dict[str, JSON]:
-        """Describe the parameters of an explanation, and the explanation."""
-        both = {**self.task.parameters, **explain.PARAMETERS}
+        """Return the schemas of the parameters of an explanation, and of the explanation."""
+        parameters = {**self.task.parameters, **explain.PARAMETERS}
         return {
-            f"{self.prefix}ExplainParameters": _parameters({name: both[name].document() for name in both}),
+            f"{self.prefix}ExplainParameters": _parameters(
+                {name: parameter.document() for name, parameter in parameters.items()}
+            ),
             "Explanation": _explanation(),
         }
 
@@ -94,44 +100,43 @@ class _Use:
         """Describe a prediction on TorchServe's own routes."""
         summary = f"{self.task.name}: one question or many; the shape of the answer follows that of the question"
         answers = self._many("Answer")
-        told = {"anyOf": [self._ref("Answer"), answers, _object({"predictions": answers})]}
-        return _operation(summary, self._bodies("Parameters"), told)
+        response = {"anyOf": [self._ref("Answer"), answers, _object({"predictions": answers})]}
+        return _route(summary, self._bodies("Parameters"), response)
 
     def explain(self) -> JSON:
         """Describe an explanation on TorchServe's own routes."""
-        one = {"anyOf": [_ref("Explanation"), _object({"answer": self._ref("Answer")})]}
-        many = {"type": "array", "items": {"anyOf": [one, _ref("ItemError")]}}
+        explanation = {"anyOf": [_ref("Explanation"), _object({"answer": self._ref("Answer")})]}
+        explanations = {"type": "array", "items": {"anyOf": [explanation, _ref("ItemError")]}}
         summary = "Why: what each word contributes to the score (integrated gradients)"
-        told = {"anyOf": [one, many, _kserve_explained()]}
-        return _operation(summary, self._bodies("ExplainParameters"), told)
+        response = {"anyOf": [explanation, explanations, _kserve_explanations()]}
+        return _route(summary, self._bodies("ExplainParameters"), response)
 
-    def kserve(self, *, explained: bool = False) -> JSON:
-        """Describe KServe's first protocol."""
-        body = self._kserve("ExplainParameters" if explained else "Parameters")
+    def kserve(self, *, explain: bool = False) -> JSON:
+        """Describe the route of the KServe v1 protocol."""
+        body = self._kserve("ExplainParameters" if explain else "Parameters")
         example = {"instances": [self.example], **self._with_parameters()}
-        told = _kserve_explained() if explained else _object({"predictions": {"type": "array"}})
-        summary = "KServe v1: " + (":explain" if explained else ":predict")
-        return _operation(summary, {"application/json": {"schema": body, "example": example}}, told, error=_either())
+        response = _kserve_explanations() if explain else _object({"predictions": {"type": "array"}})
+        summary = "KServe v1: " + (":explain" if explain else ":predict")
+        return _route(summary, {"application/json": {"schema": body, "example": example}}, response, error=_any_error())
 
     def open_inference(self) -> JSON:
-        """Describe the Open Inference Protocol."""
+        """Describe the route of the Open Inference Protocol v2."""
         item = self.example if isinstance(self.example, dict) else {self.task.fields[0]: self.example}
         inputs = [_tensor(name, value) for name, value in item.items()]
         body = {"schema": _ref("InferenceRequest"), "example": {"inputs": inputs, **self._with_parameters()}}
-        return _operation(
-            "Open Inference Protocol v2", {"application/json": body}, _ref("InferenceResponse"), error=_either()
-        )
+        response = _ref("InferenceResponse")
+        return _route("Open Inference Protocol v2", {"application/json": body}, response, error=_any_error())
 
     def _bodies(self, parameters: str) -> JSON:
         items = {"type": "array", "items": self._ref("Item"), "minItems": 1, "maxItems": self.config.max_texts}
         inputs = {"inputs": {"anyOf": [self._ref("Item"), items]}, "parameters": self._ref(parameters)}
         hugging_face = _object(inputs, ["inputs"])
-        examples: JSON = {"hugging face": {"value": {"inputs": self.example, "parameters": self.given}}}
-        if not self.given:  # which neither a text nor a list can carry
+        examples: JSON = {"hugging face": {"value": {"inputs": self.example, "parameters": self.example_parameters}}}
+        if not self.example_parameters:  # for which a text or a list has no place
             examples |= {"one": {"value": self.example}, "many": {"value": [self.example, self.example]}}
         shapes = [self._ref("Item"), items, hugging_face, self._kserve(parameters)]
         bodies: JSON = {"application/json": {"schema": {"anyOf": shapes}, "examples": examples}}
-        if isinstance(self.example, str) and not self.given:
+        if isinstance(self.example, str) and not self.example_parameters:
             bodies["text/plain"] = {"schema": {"type": "string"}, "example": self.example}
         return bodies
 
@@ -140,7 +145,7 @@ class _Use:
         return _object({"instances": items, "parameters": self._ref(parameters)}, ["instances"])
 
     def _with_parameters(self) -> dict[str, JSON]:
-        return {"parameters": self.given} if self.given else {}
+        return {"parameters": self.example_parameters} if self.example_parameters else {}
 
     def _many(self, schema: str) -> JSON:
         return {"type": "array", "items": {"anyOf": [self._ref(schema), _ref("ItemError")]}}
@@ -149,26 +154,26 @@ class _Use:
         return _ref(self.prefix + name)
 
 
-def _operation(summary: str, content: JSON, answer: JSON, error: JSON | None = None) -> JSON:
-    failed = {"application/json": {"schema": error or _ref("Error")}}
-    refusals = {str(code): {"description": text, "content": failed} for code, text in ERRORS.items()}
-    answered = {"description": "the answer", "content": {"application/json": {"schema": answer}}}
+def _route(summary: str, content: JSON, response: JSON, error: JSON | None = None) -> JSON:
+    error_content = {"application/json": {"schema": error or _ref("Error")}}
+    errors = {str(status): {"description": text, "content": error_content} for status, text in ERRORS.items()}
+    success = {"description": "the answer", "content": {"application/json": {"schema": response}}}
     return {
         "summary": summary,
         "requestBody": {"required": True, "content": content},
-        "responses": {"200": answered, **refusals},
+        "responses": {"200": success, **errors},
     }
 
 
 def _parameters(documented: dict[str, JSON]) -> JSON:
-    """Describe parameters, and beside them those that every request may carry."""
+    """Return the schema of documented parameters and of those that every request may have."""
     common = {"on_error": {"type": "string", "enum": ["refuse", "report"]}, "operation": {"type": "string"}}
     return {"type": "object", "properties": {**documented, **common}, "additionalProperties": False}
 
 
 def _explanation() -> JSON:
-    place = {"start": {"type": "integer"}, "end": {"type": "integer"}, "attribution": {"type": "number"}}
-    word = _object({"word": {"type": "string"}, **place})
+    numbers_of_word = {"start": {"type": "integer"}, "end": {"type": "integer"}, "attribution": {"type": "number"}}
+    word = _object({"word": {"type": "string"}, **numbers_of_word})
     word["properties"]["field"] = {"type": "string"}
     numbers = ("score", "baseline_score", "convergence_delta")
     return _object(
@@ -181,28 +186,28 @@ def _explanation() -> JSON:
     )
 
 
-def _kserve_explained() -> JSON:
-    """Describe explanations in KServe's first protocol, which stand beside the predictions."""
+def _kserve_explanations() -> JSON:
+    """Return the schema of explanations in the KServe v1 protocol, which stand beside the predictions."""
     return _object({name: {"type": "array"} for name in ("predictions", "explanations")})
 
 
 def _tensor(name: str, value: JSON) -> JSON:
-    """Write one field of an example as a tensor of one row."""
+    """Return one field of an example as a tensor of one row."""
     elements = value if isinstance(value, list) else [value]
     return {"name": name, "shape": [1, len(elements)], "datatype": "BYTES", "data": elements}
 
 
 def _tensors() -> dict[str, JSON]:
     shape = {"type": "array", "items": {"type": "integer", "minimum": 0}}
-    facts = {"name": {"type": "string"}, "shape": shape, "datatype": {"type": "string"}}
-    tensor = _object({**facts, "data": {"type": "array"}, "parameters": {"type": "object"}}, [*facts])
+    required = {"name": {"type": "string"}, "shape": shape, "datatype": {"type": "string"}}
+    tensor = _object({**required, "data": {"type": "array"}, "parameters": {"type": "object"}}, [*required])
     tensors = {"type": "array", "items": _ref("Tensor"), "minItems": 1}
-    asked = {"id": {"type": "string"}, "inputs": tensors, "parameters": {"type": "object"}}
-    told = {"model_name": {"type": "string"}, "model_version": {"type": "string"}, "outputs": tensors}
+    request = {"id": {"type": "string"}, "inputs": tensors, "parameters": {"type": "object"}}
+    response = {"model_name": {"type": "string"}, "model_version": {"type": "string"}, "outputs": tensors}
     return {
         "Tensor": tensor,
-        "InferenceRequest": _object(asked, ["inputs"]),
-        "InferenceResponse": _object({**told, "id": {"type": "string"}}, [*told]),
+        "InferenceRequest": _object(request, ["inputs"]),
+        "InferenceResponse": _object({**response, "id": {"type": "string"}}, [*response]),
     }
 
 
@@ -210,11 +215,8 @@ def _error() -> JSON:
     return _object({"code": {"type": "integer"}, "type": {"type": "string"}, "message": {"type": "string"}})
 
 
-def _either() -> JSON:
-    """Describe an error on KServe's routes: what is not even a body of theirs has the shape of v2 on both of them.
-
-    TorchServe's own refusals, of keys and models, have its own shape everywhere.
-    """
+def _any_error() -> JSON:
+    """Return the schema of an error on KServe's routes: ours in the shape of v2, TorchServe's own in its own shape."""
     return {"anyOf": [_ref("Error"), _object({"error": {"type": "string"}})]}
 
 
@@ -227,7 +229,7 @@ def _ref(name: str) -> JSON:
 
 
 def _camel(word: str) -> str:
-    """Return a word of the path as the beginning of a name.
+    """Return a word of the path in camel case, as the prefix of a name.
 
     >>> _camel("next-sentence")
     'NextSentence'

@@ -1,7 +1,7 @@
-"""Bytes <-> JSON values: strict JSON, and one codec for each way to put questions and answers into it.
+"""Bytes <-> JSON values: strict JSON, and one codec for each protocol.
 
-The shape of the answer follows the shape of the question. This is the only package that touches JSON; it knows nothing
-of tasks or models.
+The shape of the response follows the shape of the body. This is the only package that parses or serializes JSON; it
+does not know tasks or models.
 """
 
 from handler.protocol.body import (

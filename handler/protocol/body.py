@@ -1,6 +1,6 @@
 """The body of a request: bytes -> `ParsedBody`, and answers -> bytes.
 
-`parse` recognises the codec of a body; `serialize` writes the answers with the codec that the body came in.
+`parse` finds the codec of a body; `serialize` writes the answers with the same codec.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ HOW_TO_SEND = "send text/plain or application/json (with curl: -H 'Content-Type:
 
 @dataclass(frozen=True)
 class Body:
-    """The body of one request as the door received it."""
+    """The body of one request as the server received it."""
 
-    content: bytes | None  # None: TorchServe's form decoder found nothing that it hands on
+    content: bytes | None  # None: a form without a field that TorchServe passes on
     content_type: str = ""
     content_encoding: str = ""
-    typed: bool = True  # False: the transport (gRPC) cannot say a type, so JSON is told by its first character
-    json_length: int | None = None  # of the JSON in front of binary tensors (Open Inference v2, binary extension)
+    typed: bool = True  # False: the transport (gRPC) has no content type, so the first character tells JSON from text
+    json_length: int | None = None  # bytes of the JSON before binary tensors (Open Inference v2, binary extension)
 
 
 def parse(body: Body) -> ParsedBody:
-    """Read one body.
+    """Parse one body.
 
     Raises:
-        UnsupportedMediaType: a type, charset or encoding that is not spoken here, or a form without `data`.
+        UnsupportedMediaType: a type, charset or encoding that is not supported, or a form without `data`.
         MalformedBody: empty, not UTF-8, not JSON, or JSON that is not strict.
-        InvalidInput: JSON of a shape that no dialect has.
+        InvalidInput: JSON of a shape that no codec has.
     """
     if body.content_encoding.strip().lower() not in ("", "identity"):
         raise UnsupportedMediaType("Content-Encoding is not supported: send the body as it is")
@@ -58,34 +58,32 @@ def parse(body: Body) -> ParsedBody:
         return PLAIN.parse(text)
     value = loads(text)
     if tail is not None:
-        _attach(value, tail)
+        _attach_tensors(value, tail)
     return codec_for(value).parse(value)
 
 
-def serialize(question: ParsedBody, answers: list[JSON], model: ModelId, form: AnswerFormat) -> bytes:
-    """Write the answers of a question; ASCII, compact. The inverse of `read`."""
-    return dumps(question.codec.serialize(question, answers, model, form)).encode("ascii")
+def serialize(body: ParsedBody, answers: list[JSON], model: ModelId, answer_format: AnswerFormat) -> bytes:
+    """Serialize the answers of a body with its codec, the inverse of `parse`; ASCII, compact."""
+    return serialize_value(body.codec.serialize(body, answers, model, answer_format))
 
 
-def serialize_explanations(
-    question: ParsedBody, answers: list[JSON], explanations: list[JSON], model: ModelId
-) -> bytes:
-    """Write why the answers of a question are as they are; ASCII, compact."""
-    return dumps(question.codec.serialize_explanations(question, answers, explanations, model)).encode("ascii")
+def serialize_explanations(body: ParsedBody, answers: list[JSON], explanations: list[JSON], model: ModelId) -> bytes:
+    """Serialize the explanations of the answers of a body with its codec; ASCII, compact."""
+    return serialize_value(body.codec.serialize_explanations(body, answers, explanations, model))
 
 
 def serialize_error(error: RequestError, codec: Codec = PLAIN) -> bytes:
-    """Write an error with the codec of the question, as far as that became known."""
-    return dumps(codec.serialize_error(error)).encode("ascii")
+    """Serialize an error; `codec` is that of the body, if the body was parsed."""
+    return serialize_value(codec.serialize_error(error))
 
 
 def serialize_value(value: JSON) -> bytes:
-    """Write any JSON value; ASCII, compact."""
+    """Serialize any JSON value; ASCII, compact."""
     return dumps(value).encode("ascii")
 
 
-def _attach(value: JSON, tail: bytes) -> None:
-    """Put binary tensors into the JSON they belong to: elements of 4 little-endian bytes of length, then UTF-8."""
+def _attach_tensors(value: JSON, tail: bytes) -> None:
+    """Put the binary tensors of the tail into the JSON before it, as lists of strings."""
     tensors = value.get("inputs") if isinstance(value, dict) else None
     for tensor in tensors if isinstance(tensors, list) else []:
         parameters = tensor.get("parameters") if isinstance(tensor, dict) else None
@@ -94,23 +92,24 @@ def _attach(value: JSON, tail: bytes) -> None:
             continue
         if not 0 <= size <= len(tail):
             raise MalformedBody("binary_data_size is not the size of the data that follow the JSON")
-        packed, tail = tail[:size], tail[size:]
-        tensor["data"] = _elements(packed) if tensor.get("datatype") == "BYTES" else []
+        content, tail = tail[:size], tail[size:]
+        tensor["data"] = _parse_elements(content) if tensor.get("datatype") == "BYTES" else []
     if tail:
         raise MalformedBody(f"{len(tail)} bytes follow the last binary tensor")
 
 
-def _elements(packed: bytes) -> list[str]:
-    elements, at = [], 0
-    while at < len(packed):
-        if at + 4 > len(packed):
+def _parse_elements(content: bytes) -> list[str]:
+    """Parse a binary BYTES tensor: for each element 4 bytes of length, little-endian, then UTF-8."""
+    elements, offset = [], 0
+    while offset < len(content):
+        if offset + 4 > len(content):
             raise MalformedBody("a binary tensor ends inside a length")
-        (length,) = struct.unpack_from("<I", packed, at)
-        at += 4
-        if at + length > len(packed):
+        (length,) = struct.unpack_from("<I", content, offset)
+        offset += 4
+        if offset + length > len(content):
             raise MalformedBody("a binary tensor ends inside an element")
-        elements.append(decode(packed[at : at + length]))
-        at += length
+        elements.append(decode(content[offset : offset + length]))
+        offset += length
     return elements
 
 

@@ -1,4 +1,4 @@
-"""Each dialect keeps both directions side by side: a JSON value to a question, answers to a JSON value."""
+"""One codec for each protocol: `parse` makes a `ParsedBody` of a JSON value, `serialize` a JSON value of answers."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from handler.protocol.strict_json import JSON, dumps, json_type
 
 @dataclass(frozen=True)
 class ParsedBody:
-    """One request, read: items for a task, and how to write their answers."""
+    """The body of one request: items for a task, and what the codec needs to serialize their answers."""
 
     items: list[JSON]
     parameters: dict[str, JSON]
     codec: Codec
-    many: bool
-    on_error: str = "refuse"
-    operation: str = ""  # another use of the model, for routes whose path cannot say it
-    id: str | None = None
-    outputs: list[str] = field(default_factory=list)  # names asked for in Open Inference v2; empty: all
+    many: bool  # the items came as a list, so the answers are a list
+    on_error: str = "refuse"  # or "report": the error of an item stands in the place of its answer
+    operation: str = ""  # another operation of the model, for routes whose path has no place for it
+    id: str | None = None  # of Open Inference v2
+    output_names: list[str] = field(default_factory=list)  # requested in Open Inference v2; empty: all
 
 
 @dataclass(frozen=True)
 class ModelId:
-    """What the Open Inference Protocol wants to hear of the model."""
+    """The name and version of the served model, which the Open Inference Protocol repeats in a response."""
 
     name: str
     version: str
@@ -36,67 +36,67 @@ class ModelId:
 
 @dataclass(frozen=True)
 class AnswerFormat:
-    """The form of a task's answers, where a dialect leaves a choice."""
+    """The form of a task's answers, where a codec has several."""
 
-    nested: bool = False  # Hugging Face's clients expect the answer to one text inside a list
+    nested: bool = False  # Hugging Face's clients expect the answer of one text inside a list
     tensors: Literal["ranking", "embedding", "json"] = "json"  # of Open Inference v2
 
 
 class Codec(ABC):
-    """One way to put questions and answers into JSON."""
+    """One way to write items and answers as JSON."""
 
     @abstractmethod
     def parse(self, value: JSON) -> ParsedBody:
-        """Turn a JSON value into a question; raises InvalidInput."""
+        """Parse a JSON value; raises InvalidInput."""
 
     @abstractmethod
-    def serialize(self, question: ParsedBody, answers: list[JSON], model: ModelId, form: AnswerFormat) -> JSON:
-        """Turn the answers of the question's items into one JSON value."""
+    def serialize(self, body: ParsedBody, answers: list[JSON], model: ModelId, answer_format: AnswerFormat) -> JSON:
+        """Return the answers of the items of a body as one JSON value."""
 
     def serialize_explanations(
         self,
-        question: ParsedBody,
+        body: ParsedBody,
         answers: list[JSON],
         explanations: list[JSON],
         model: ModelId,
     ) -> JSON:
-        """Turn the explanations of the answers into one JSON value."""
-        return self.serialize(question, explanations, model, AnswerFormat())
+        """Return the explanations of the answers as one JSON value."""
+        return self.serialize(body, explanations, model, AnswerFormat())
 
     def serialize_error(self, error: RequestError) -> JSON:
-        """Turn an error into one JSON value: the shape of TorchServe's own frontend."""
+        """Return an error as one JSON value, in the shape of TorchServe's own errors."""
         return {"code": error.status, "type": error.type, "message": str(error)}
 
 
 class Plain(Codec):
-    """A text, a JSON string, a list of questions, or one object with the task's own fields."""
+    """A text, a JSON string, a list of items, or one object with the task's own fields."""
 
     def parse(self, value: JSON) -> ParsedBody:
         if isinstance(value, str):
             return ParsedBody([value], {}, self, many=False)
         if isinstance(value, list):
-            return _question(value, {}, self)
+            return _parsed_body(value, {}, self)
         if not isinstance(value, dict):
             raise InvalidInput(f"body must be a string, a list or an object, got {json_type(value)}")
         item = dict(value)
         parameters = _object(item.pop("parameters", None), "parameters")
-        return _question(item, parameters, self)
+        return _parsed_body(item, parameters, self)
 
-    def serialize(self, question: ParsedBody, answers: list[JSON], model: ModelId, form: AnswerFormat) -> JSON:
-        return answers if question.many else answers[0]
+    def serialize(self, body: ParsedBody, answers: list[JSON], model: ModelId, answer_format: AnswerFormat) -> JSON:
+        return answers if body.many else answers[0]
 
 
 class HuggingFace(Codec):
-    """`{"inputs": X, "parameters": {...}}`: what Hugging Face's clients and SageMaker containers send."""
+    """`{"inputs": X, "parameters": {...}}`, as Hugging Face's clients and SageMaker send it."""
 
     def parse(self, value: JSON) -> ParsedBody:
         rest = {key: item for key, item in value.items() if key not in ("inputs", "parameters", "options")}
-        # feature-extraction sends its parameters beside "inputs"
+        # InferenceClient.feature_extraction sends its parameters beside "inputs".
         parameters = {**rest, **_object(value.get("parameters"), "parameters")}
-        return _question(value["inputs"], parameters, self)
+        return _parsed_body(value["inputs"], parameters, self)
 
-    def serialize(self, question: ParsedBody, answers: list[JSON], model: ModelId, form: AnswerFormat) -> JSON:
-        return answers if question.many or form.nested else answers[0]
+    def serialize(self, body: ParsedBody, answers: list[JSON], model: ModelId, answer_format: AnswerFormat) -> JSON:
+        return answers if body.many or answer_format.nested else answers[0]
 
 
 class KServeV1(Codec):
@@ -107,23 +107,23 @@ class KServeV1(Codec):
         items = value["instances"]
         if not isinstance(items, list):
             raise InvalidInput(f"instances must be a list, got {json_type(items)}")
-        # TorchServe's own KServe examples wrap each text as {"data": ...}
+        # TorchServe's own KServe examples wrap each text as {"data": ...}.
         unwrapped = [item["data"] if isinstance(item, dict) and item.keys() == {"data"} else item for item in items]
-        return _question(unwrapped, _object(value.get("parameters"), "parameters"), self)
+        return _parsed_body(unwrapped, _object(value.get("parameters"), "parameters"), self)
 
-    def serialize(self, question: ParsedBody, answers: list[JSON], model: ModelId, form: AnswerFormat) -> JSON:
+    def serialize(self, body: ParsedBody, answers: list[JSON], model: ModelId, answer_format: AnswerFormat) -> JSON:
         return {"predictions": answers}
 
     def serialize_explanations(
-        self, question: ParsedBody, answers: list[JSON], explanations: list[JSON], model: ModelId
+        self, body: ParsedBody, answers: list[JSON], explanations: list[JSON], model: ModelId
     ) -> JSON:
         return {"predictions": answers, "explanations": explanations}
 
 
 class OpenInference(Codec):
-    """Open Inference Protocol v2: text in BYTES tensors, one tensor a field, one row an item."""
+    """Open Inference Protocol v2: texts in BYTES tensors, one tensor for each field, one row for each item."""
 
-    own_parameters: ClassVar = (
+    protocol_parameters: ClassVar = (
         *("binary_data_output", "binary_data_size", "priority", "timeout"),
         *("sequence_id", "sequence_start", "sequence_end"),
     )
@@ -131,9 +131,9 @@ class OpenInference(Codec):
     def parse(self, value: JSON) -> ParsedBody:
         _refuse_keys(value, ("id", "model_name", "model_version", "inputs", "outputs", "parameters"), "body")
         parameters = _object(value.get("parameters"), "parameters")
-        for name in self.own_parameters:
+        for name in self.protocol_parameters:
             parameters.pop(name, None)
-        columns = {_word(tensor, "name"): self._column(tensor, n) for n, tensor in enumerate(value["inputs"])}
+        columns = {_string(tensor, "name"): self._column(tensor, n) for n, tensor in enumerate(value["inputs"])}
         if len(columns) < len(value["inputs"]):
             raise InvalidInput("inputs: two tensors of one name")
         sizes = {len(column) for column in columns.values()}
@@ -143,56 +143,56 @@ class OpenInference(Codec):
         outputs = value.get("outputs", [])
         if not isinstance(outputs, list):
             raise InvalidInput(f"outputs must be a list, got {json_type(outputs)}")
-        question = _question(items, parameters, self)
+        body = _parsed_body(items, parameters, self)
         request_id = value.get("id")
         if not isinstance(request_id, str | None):
             raise InvalidInput(f"id must be a string, got {json_type(request_id)}")
-        names = [_word(output, "name") for output in outputs]
+        names = [_string(output, "name") for output in outputs]
         for index, output in enumerate(outputs):
-            asked = _object(output.get("parameters"), f"outputs[{index}].parameters")
-            _refuse_keys(asked, ("binary_data",), f"outputs[{index}].parameters")  # not e.g. "classification"
-        return replace(question, id=request_id, outputs=names)
+            output_parameters = _object(output.get("parameters"), f"outputs[{index}].parameters")
+            _refuse_keys(output_parameters, ("binary_data",), f"outputs[{index}].parameters")  # e.g. "classification"
+        return replace(body, id=request_id, output_names=names)
 
-    def serialize(self, question: ParsedBody, answers: list[JSON], model: ModelId, form: AnswerFormat) -> JSON:
-        tensors = {tensor["name"]: tensor for tensor in self._tensors(answers, form)}
-        unknown = [name for name in question.outputs if name not in tensors]
-        if unknown:
+    def serialize(self, body: ParsedBody, answers: list[JSON], model: ModelId, answer_format: AnswerFormat) -> JSON:
+        tensors = {tensor["name"]: tensor for tensor in self._tensors(answers, answer_format)}
+        if any(name not in tensors for name in body.output_names):
             raise InvalidInput(f"outputs: unknown name, accepted: {', '.join(tensors)}")
-        head = {"model_name": model.name, "model_version": model.version}
-        identity = {} if question.id is None else {"id": question.id}
-        return {**head, **identity, "outputs": [tensors[name] for name in question.outputs or tensors]}
+        request_id = {} if body.id is None else {"id": body.id}
+        outputs = [tensors[name] for name in body.output_names or tensors]
+        return {"model_name": model.name, "model_version": model.version, **request_id, "outputs": outputs}
 
     def serialize_error(self, error: RequestError) -> JSON:
         return {"error": str(error)}
 
     @staticmethod
     def _column(tensor: JSON, index: int) -> list[JSON]:
-        """Return the elements of one BYTES tensor of shape [n] or [n, 1], or lists of k elements of one of [n, k]."""
-        shape, datum = tensor.get("shape"), tensor.get("data")
+        """Return the n values of a BYTES tensor: strings for shape [n] or [n, 1], lists of k strings for [n, k]."""
+        shape, elements = tensor.get("shape"), tensor.get("data")
         if tensor.get("datatype") != "BYTES":
             raise InvalidInput(f"inputs[{index}]: datatype must be BYTES")
-        if not isinstance(datum, list):
-            raise InvalidInput(f"inputs[{index}]: data must be a list, got {json_type(datum)}")
-        if datum and all(isinstance(item, list) for item in datum):
-            datum = [element for item in datum for element in item]
+        if not isinstance(elements, list):
+            raise InvalidInput(f"inputs[{index}]: data must be a list, got {json_type(elements)}")
+        if elements and all(isinstance(row, list) for row in elements):
+            elements = [element for row in elements for element in row]
+        n = len(elements)
         sizes = [size for size in shape if type(size) is int and size >= 0] if isinstance(shape, list) else []
-        if sizes != shape or len(sizes) not in (1, 2) or math.prod(sizes) != len(datum):
-            raise InvalidInput(f"inputs[{index}]: shape must be [{len(datum)}], [{len(datum)}, 1] or [n, k] of as many")
+        if sizes != shape or len(sizes) not in (1, 2) or math.prod(sizes) != n:
+            raise InvalidInput(f"inputs[{index}]: shape must be [{n}], [{n}, 1] or [n, k] of as many")
         k = sizes[1] if len(sizes) > 1 else 1
-        return datum if k == 1 else [datum[start : start + k] for start in range(0, len(datum), max(1, k))]
+        return elements if k == 1 else [elements[start : start + k] for start in range(0, n, max(1, k))]
 
     @staticmethod
-    def _tensors(answers: list[JSON], form: AnswerFormat) -> list[dict[str, JSON]]:
-        """Put answers into the tensors of their form, or into one of JSON where an error stands among them."""
+    def _tensors(answers: list[JSON], answer_format: AnswerFormat) -> list[dict[str, JSON]]:
+        """Return the tensors that hold answers; one tensor of JSON strings if an answer is an error."""
         n = len(answers)
-        if form.tensors == "ranking" and all(isinstance(answer, list) for answer in answers):
+        if answer_format.tensors == "ranking" and all(isinstance(answer, list) for answer in answers):
             k = min(map(len, answers))
-            ranked = [item for answer in answers for item in answer[:k]]
+            ranking = [item for answer in answers for item in answer[:k]]
             return [
-                _tensor("label", "BYTES", [n, k], [item["label"] for item in ranked]),
-                _tensor("score", "FP32", [n, k], [item["score"] for item in ranked]),
+                _tensor("label", "BYTES", [n, k], [item["label"] for item in ranking]),
+                _tensor("score", "FP32", [n, k], [item["score"] for item in ranking]),
             ]
-        if form.tensors == "embedding" and all(isinstance(answer, list) for answer in answers):
+        if answer_format.tensors == "embedding" and all(isinstance(answer, list) for answer in answers):
             width = min(map(len, answers))
             return [_tensor("embedding", "FP32", [n, width], [number for answer in answers for number in answer])]
         return [_tensor("answer", "BYTES", [n], [dumps(answer) for answer in answers])]
@@ -202,6 +202,7 @@ PLAIN, HUGGING_FACE, KSERVE_V1, OPEN_INFERENCE = Plain(), HuggingFace(), KServeV
 
 
 def codec_for(value: JSON) -> Codec:
+    """Return the codec of a JSON value, by its keys."""
     if isinstance(value, dict):
         if "instances" in value:
             return KSERVE_V1
@@ -212,7 +213,7 @@ def codec_for(value: JSON) -> Codec:
     return PLAIN
 
 
-def _question(items: JSON, parameters: dict[str, JSON], codec: Codec) -> ParsedBody:
+def _parsed_body(items: JSON, parameters: dict[str, JSON], codec: Codec) -> ParsedBody:
     many = isinstance(items, list)
     if many and not items:
         raise InvalidInput("the list of texts is empty")
@@ -231,16 +232,16 @@ def _object(value: JSON, name: str) -> dict[str, JSON]:
     return dict(value or {})
 
 
-def _word(tensor: JSON, key: str) -> str:
-    word = tensor.get(key) if isinstance(tensor, dict) else None
-    if not isinstance(word, str):
+def _string(tensor: JSON, key: str) -> str:
+    value = tensor.get(key) if isinstance(tensor, dict) else None
+    if not isinstance(value, str):
         raise InvalidInput(f"each tensor must be an object with a {key}")
-    return word
+    return value
 
 
-def _refuse_keys(value: Mapping[str, JSON], known: Sequence[str], where: str) -> None:
-    if any(key not in known for key in value):
-        raise InvalidInput(f"{where} has an unknown key, accepted: {', '.join(known)}")
+def _refuse_keys(value: Mapping[str, JSON], accepted: Sequence[str], name: str) -> None:
+    if any(key not in accepted for key in value):
+        raise InvalidInput(f"{name} has an unknown key, accepted: {', '.join(accepted)}")
 
 
 def _tensor(name: str, datatype: str, shape: list[int], data: list[JSON]) -> dict[str, JSON]:

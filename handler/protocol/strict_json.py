@@ -1,4 +1,4 @@
-"""Strict JSON (RFC 8259): the only place that parses or writes it.
+"""Strict JSON (RFC 8259): the only module that parses or serializes it.
 
 UTF-8, no duplicate keys, no NaN or Infinity, no number that does not fit, at most `MAX_DEPTH` levels.
 """
@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeAlias
 
 from handler.errors import MalformedBody
 
-JSON: TypeAlias = Any  # None, bool, int, float, str, list or dict of these; mypy has no good recursive form
+JSON: TypeAlias = Any  # None, bool, int, float, str, list or dict of these; mypy cannot check a recursive type well
 
 MAX_DEPTH = 32
 
@@ -28,22 +28,22 @@ def loads(text: str) -> JSON:
     try:
         value = json.loads(
             text,
-            object_pairs_hook=_unique,
+            object_pairs_hook=_unique_keys,
             parse_constant=_refuse_constant,
-            parse_float=_finite,
-            parse_int=_small,
+            parse_float=_finite_float,
+            parse_int=_bounded_int,
         )
     except json.JSONDecodeError as error:
         raise MalformedBody(f"body is not JSON: {error.msg} at character {error.pos}") from None
     except RecursionError:
         raise MalformedBody(f"body is nested deeper than {MAX_DEPTH} levels") from None
-    if text.count("[") + text.count("{") > MAX_DEPTH and _deeper(value, MAX_DEPTH):
+    if text.count("[") + text.count("{") > MAX_DEPTH and _is_deeper(value, MAX_DEPTH):
         raise MalformedBody(f"body is nested deeper than {MAX_DEPTH} levels")
     return value
 
 
 def dumps(value: JSON) -> str:
-    """Write JSON: ASCII, compact, the inverse of `parse`. Raises ValueError for NaN and Infinity."""
+    """Serialize JSON: ASCII, compact, the inverse of `loads`. Raises ValueError for NaN and Infinity."""
     return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
 
 
@@ -65,7 +65,7 @@ def json_type(value: JSON) -> str:
     return names.get(type(value), "null")
 
 
-def _unique(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
+def _unique_keys(pairs: list[tuple[str, JSON]]) -> dict[str, JSON]:
     value = dict(pairs)
     if len(value) < len(pairs):
         raise MalformedBody("body has an object with two equal keys")
@@ -76,20 +76,20 @@ def _refuse_constant(_: str) -> NoReturn:
     raise MalformedBody("body is not JSON: NaN and Infinity are not numbers in JSON")
 
 
-def _finite(digits: str) -> float:
+def _finite_float(digits: str) -> float:
     number = float(digits)
     if not math.isfinite(number):
         raise MalformedBody("body is not JSON: a number is out of range")
     return number
 
 
-def _small(digits: str) -> int:
+def _bounded_int(digits: str) -> int:
     if len(digits) > 20:
         raise MalformedBody("body is not JSON: a number is out of range")
     return int(digits)
 
 
-def _deeper(value: JSON, depth: int) -> bool:
+def _is_deeper(value: JSON, depth: int) -> bool:
     level = [value]
     while level and depth > 0:
         children = (item.values() if isinstance(item, dict) else item for item in level)

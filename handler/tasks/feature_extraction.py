@@ -50,7 +50,7 @@ class MeanPooler(Pooler):
 
 # One instance of each, so that tasks with the same pooling share forward passes.
 POOLINGS: dict[str, Pooler] = {"mean": MeanPooler(), "cls": ClsPooler()}
-POOLING = Choice(accepted=tuple(POOLINGS), default="mean", about="mean of all tokens, or the first one")
+POOLING = Choice(accepted=tuple(POOLINGS), default="mean", description="mean of all tokens, or the first one")
 
 # Parameters that Hugging Face's clients send too, each with the value that means the same as null, "not set".
 IGNORED_PARAMETERS = {"prompt_name": None, "truncation_direction": None, "encoding_format": "float"}
@@ -76,11 +76,11 @@ class FeatureExtraction(Task):
         super().__init__(model_config, config, tokenizer)
         self.parameters: dict[str, Parameter] = {
             "pooling": POOLING,
-            "normalize": Boolean(default=False, about="whether to scale to length 1"),
+            "normalize": Boolean(default=False, description="whether to scale to length 1"),
             "dimensions": Integer(
-                most=model_config.hidden_size, about="the first so many numbers only; all by default"
+                le=model_config.hidden_size, description="the first so many numbers only; all by default"
             ),
-            "truncate": Boolean(about="what happens to a long text: true cuts it, false refuses it"),
+            "truncate": Boolean(description="what happens to a long text: true cuts it, false refuses it"),
         }
         self.encoding_options = embedding_options(self)
 

@@ -69,8 +69,10 @@ class FillMask(Task):
             raise ModelMismatch(f"the tokenizer has no mask token, which {self.name} needs")
         self.mask, self.mask_id = tokenizer.mask_token, tokenizer.mask_id
         self.parameters = {
-            "top_k": Integer(default=min(config.top_k, MAX_TOP_K), most=MAX_TOP_K, about="tokens for each mask"),
-            "targets": StringList(alone="one", about="the only tokens to score; of longer words their first token"),
+            "top_k": Integer(default=min(config.top_k, MAX_TOP_K), le=MAX_TOP_K, description="tokens for each mask"),
+            "targets": StringList(
+                string="one", description="the only tokens to score; of longer words their first token"
+            ),
         }
         self.encoding_options = EncodingOptions(self.overflow)
         self.top_tokens = TopTokens(self.mask_id)

@@ -1,4 +1,4 @@
-"""What a client may set beside a question: each parameter is declared once, read and documented from there."""
+"""The parameters of a request: each is declared once, which both validates values and documents them in OpenAPI."""
 
 from __future__ import annotations
 
@@ -13,49 +13,49 @@ from handler.protocol import JSON, json_type
 
 @dataclass(frozen=True, kw_only=True)
 class Parameter(ABC):
-    """One parameter; null stands for the default, and where `null` says so, for itself."""
+    """One parameter; null means the default, unless `nullable` makes it a value of its own."""
 
     default: Any = None
-    null: bool = False
-    about: str = ""
+    nullable: bool = False
+    description: str = ""
 
     @abstractmethod
     def read(self, name: str, value: JSON) -> Any:
-        """Return a value that fits; raises InvalidInput."""
+        """Return a valid value; raises InvalidInput."""
 
     @abstractmethod
     def schema(self) -> dict[str, JSON]:
-        """Describe what fits as a JSON Schema."""
+        """Return the JSON Schema of valid values."""
 
     def document(self) -> dict[str, JSON]:
-        """Describe the parameter as a JSON Schema, for OpenAPI."""
+        """Return the JSON Schema of the parameter for OpenAPI: with null, default and description."""
         schema = self.schema()
-        if kinds := schema.get("type"):
-            schema["type"] = [*(kinds if isinstance(kinds, list) else [kinds]), "null"]
+        if types := schema.get("type"):
+            schema["type"] = [*(types if isinstance(types, list) else [types]), "null"]
         if "enum" in schema:
             schema["enum"] = [*schema["enum"], None]
         default = {"default": self.default} if self.default is not None else {}
-        return {**schema, **default, **({"description": self.about} if self.about else {})}
+        return {**schema, **default, **({"description": self.description} if self.description else {})}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Integer(Parameter):
-    """A whole number."""
+    """A whole number with bounds, both included."""
 
-    least: int = 1
-    most: int | None = None
+    ge: int = 1
+    le: int | None = None
 
     def read(self, name: str, value: JSON) -> int:
-        if type(value) is not int or value < self.least or (self.most is not None and value > self.most):
-            bounds = f"of {self.least} or more" if self.most is None else f"from {self.least} to {self.most}"
-            null = f", or null: {self.about}" if self.null else ""
+        if type(value) is not int or value < self.ge or (self.le is not None and value > self.le):
+            bounds = f"of {self.ge} or more" if self.le is None else f"from {self.ge} to {self.le}"
+            null = f", or null: {self.description}" if self.nullable else ""
             got = value if type(value) is int else json_type(value)
             raise InvalidInput(f"{name} must be a whole number {bounds}{null}, got {got}")
         return value
 
     def schema(self) -> dict[str, JSON]:
-        most = {} if self.most is None else {"maximum": self.most}
-        return {"type": "integer", "minimum": self.least, **most}
+        maximum = {} if self.le is None else {"maximum": self.le}
+        return {"type": "integer", "minimum": self.ge, **maximum}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +73,7 @@ class Boolean(Parameter):
 
 @dataclass(frozen=True, kw_only=True)
 class Choice(Parameter):
-    """One of a few words."""
+    """One of several strings."""
 
     accepted: tuple[str, ...]
 
@@ -88,25 +88,25 @@ class Choice(Parameter):
 
 @dataclass(frozen=True, kw_only=True)
 class StringList(Parameter):
-    """A list of strings; where `alone` says so, also a string: the only one, or several between commas."""
+    """A list of strings; `string` tells whether a single string is accepted, as one element or as several by commas."""
 
-    alone: Literal["refused", "one", "commas"] = "refused"
+    string: Literal["refused", "one", "commas"] = "refused"
 
     def read(self, name: str, value: JSON) -> list[str]:
-        if isinstance(value, str) and self.alone != "refused":
-            return [value] if self.alone == "one" else [word.strip() for word in value.split(",") if word.strip()]
+        if isinstance(value, str) and self.string != "refused":
+            return [value] if self.string == "one" else [word.strip() for word in value.split(",") if word.strip()]
         if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
             strings = {"refused": "", "one": " or one string", "commas": " or one string with commas between them"}
-            raise InvalidInput(f"{name} must be a list of strings{strings[self.alone]}")
+            raise InvalidInput(f"{name} must be a list of strings{strings[self.string]}")
         return value
 
     def schema(self) -> dict[str, JSON]:
-        return {"type": "array" if self.alone == "refused" else ["array", "string"], "items": {"type": "string"}}
+        return {"type": "array" if self.string == "refused" else ["array", "string"], "items": {"type": "string"}}
 
 
 @dataclass(frozen=True, kw_only=True)
 class AnyValue(Parameter):
-    """Any value; who uses it says what fits."""
+    """Any value, validated where it is used."""
 
     def read(self, name: str, value: JSON) -> JSON:
         return value
@@ -115,28 +115,28 @@ class AnyValue(Parameter):
         return {}
 
 
-def read(accepted: Mapping[str, Parameter], given: Mapping[str, JSON]) -> dict[str, Any]:
-    """Return every accepted parameter, given or by default.
+def read(accepted: Mapping[str, Parameter], values: Mapping[str, JSON]) -> dict[str, Any]:
+    """Return the value of every accepted parameter, or its default.
 
     Raises:
-        InvalidInput: a value that does not fit, or a parameter that nobody would obey.
+        InvalidInput: a value that is not valid, or an unknown parameter.
 
     >>> read({"top_k": Integer(default=5)}, {"top_k": 2}), read({"top_k": Integer(default=5)}, {})
     ({'top_k': 2}, {'top_k': 5})
     """
-    refuse_unknown(given, tuple(accepted), "parameter")
-    found = {}
+    refuse_unknown(values, tuple(accepted), "parameter")
+    result = {}
     for name, parameter in accepted.items():
-        value = given.get(name)
+        value = values.get(name)
         if value is not None:
-            found[name] = parameter.read(name, value)
+            result[name] = parameter.read(name, value)
         else:
-            found[name] = None if parameter.null and name in given else parameter.default
-    return found
+            result[name] = None if parameter.nullable and name in values else parameter.default
+    return result
 
 
-def refuse_unknown(given: Mapping[str, JSON], accepted: Sequence[str], what: str) -> None:
-    """Refuse a key that nobody would obey; its name is not repeated, for it may be a user's text."""
-    if any(key not in accepted for key in given):
-        said = ", ".join(accepted) if accepted else "none"
-        raise InvalidInput(f"unknown {what}, accepted: {said}")
+def refuse_unknown(value: Mapping[str, JSON], accepted: Sequence[str], noun: str) -> None:
+    """Refuse an object with an unknown key; the key is not quoted, because it may be a user's text."""
+    if any(key not in accepted for key in value):
+        names = ", ".join(accepted) if accepted else "none"
+        raise InvalidInput(f"unknown {noun}, accepted: {names}")

@@ -60,17 +60,17 @@ class QuestionAnswering(Task):
         super().__init__(model_config, config, tokenizer)
         limit = tokenizer.max_length
         self.parameters = {
-            "top_k": Integer(default=1, most=1000, about="answers; more than 1 for a list of them"),
+            "top_k": Integer(default=1, le=1000, description="answers; more than 1 for a list of them"),
             "doc_stride": Integer(
-                least=0, default=config.stride, about="tokens that windows share, at most half of one"
+                ge=0, default=config.stride, description="tokens that windows share, at most half of one"
             ),
-            "max_answer_len": Integer(default=min(15, limit), most=limit, about="tokens"),
-            "max_question_len": Integer(default=64, about="tokens; the rest of the question is cut"),
-            "max_seq_len": Integer(default=limit, least=min(16, limit), most=limit, about="tokens of one window"),
+            "max_answer_len": Integer(default=min(15, limit), le=limit, description="tokens"),
+            "max_question_len": Integer(default=64, description="tokens; the rest of the question is cut"),
+            "max_seq_len": Integer(default=limit, ge=min(16, limit), le=limit, description="tokens of one window"),
             "handle_impossible_answer": Boolean(
-                default=False, about="whether an empty answer may say that there is none"
+                default=False, description="whether an empty answer may say that there is none"
             ),
-            "align_to_words": Boolean(default=True, about="whether answers begin and end with a word"),
+            "align_to_words": Boolean(default=True, description="whether answers begin and end with a word"),
         }
 
     def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:

@@ -35,9 +35,9 @@ class Rerank(SequenceTask):
     def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
         super().__init__(model_config, config, tokenizer)
         self.parameters = {
-            "top_k": Integer(about="the best so many; all by default"),
-            "raw_scores": Boolean(default=False, about="whether to leave out the sigmoid"),
-            "return_text": Boolean(default=False, about="whether to repeat each text"),
+            "top_k": Integer(description="the best so many; all by default"),
+            "raw_scores": Boolean(default=False, description="whether to leave out the sigmoid"),
+            "return_text": Boolean(default=False, description="whether to repeat each text"),
         }
         self.encoding_options = EncodingOptions(
             self.overflow, truncation_strategy="only_second"

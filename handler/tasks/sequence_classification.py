@@ -67,7 +67,7 @@ class SequenceClassification(SequenceTask):
         super().__init__(model_config, config, tokenizer)
         self.labels = label_names(model_config)
         self.parameters = {
-            "top_k": Integer(default=config.top_k, null=True, about="null for all labels"),
+            "top_k": Integer(default=config.top_k, nullable=True, description="null for all labels"),
             "function_to_apply": Choice(accepted=tuple(ACTIVATIONS), default=self.default_function),
         }
         self.encoding_options = EncodingOptions(self.overflow, stride=config.stride)

@@ -67,7 +67,9 @@ class TokenClassification(Task):
         self.parameters = {
             "aggregation_strategy": Choice(accepted=AGGREGATION_STRATEGIES, default="simple"),
             "ignore_labels": StringList(default=["O"]),
-            "stride": Integer(least=0, default=config.stride, about="tokens that windows share, at most half of one"),
+            "stride": Integer(
+                ge=0, default=config.stride, description="tokens that windows share, at most half of one"
+            ),
         }
 
     def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:

@@ -59,9 +59,9 @@ class ZeroShotClassification(SequenceTask):
         self.entailment = entailment
         self.contradiction = -1 if entailment == 0 else 0  # as transformers' pipeline assumes
         self.parameters = {
-            "candidate_labels": StringList(alone="commas", about="required"),
+            "candidate_labels": StringList(string="commas", description="required"),
             "hypothesis_template": HypothesisTemplate(default=f"This example is {PLACEHOLDER}."),
-            "multi_label": Boolean(default=False, about="whether each label is judged on its own"),
+            "multi_label": Boolean(default=False, description="whether each label is judged on its own"),
         }
         # The hypothesis is kept whole if possible.
         self.encoding_options = EncodingOptions(self.overflow, truncation_strategy="only_first")

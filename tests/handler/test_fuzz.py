@@ -45,7 +45,7 @@ def item(example: Any) -> st.SearchStrategy[Any]:
 def value(parameter: Parameter) -> st.SearchStrategy[Any]:
     """Return values of a parameter, mostly such as fit."""
     if isinstance(parameter, Integer):
-        return st.integers(parameter.least, min(parameter.most or 40, 40)) | ANY
+        return st.integers(parameter.ge, min(parameter.le or 40, 40)) | ANY
     if isinstance(parameter, Choice):
         return st.sampled_from(parameter.accepted) | ANY
     return st.booleans() if isinstance(parameter, Boolean) else st.lists(TEXT, max_size=3) | TEXT | ANY
@@ -67,7 +67,7 @@ def test_no_question_breaks_a_task(name: str, load_main: LoadMain, data: st.Data
     schema = task.schema()
     needed = schema.get("parameters", {})
     explained = task.explains and data.draw(st.booleans())
-    cheap = {**explain.PARAMETERS, "n_steps": Integer(default=1, most=1)} if explained else {}
+    cheap = {**explain.PARAMETERS, "n_steps": Integer(default=1, le=1)} if explained else {}
     question: dict[str, Any] = {
         "inputs": data.draw(item(schema["example"]) | st.lists(item(schema["example"]), max_size=3)),
         "parameters": data.draw(given_with({**task.parameters, **cheap}, needed)),
