@@ -1,7 +1,7 @@
-"""Which encodings share a forward pass, and the tensors that the model then sees.
+"""Which encodings share a forward pass, and the tensors of that pass.
 
-`plan` is pure arithmetic. A `Batch` holds the chosen encodings either packed, end to end in one row with no padding at
-all, or padded to the longest for models whose attention cannot be told where a sequence ends.
+`plan` is pure arithmetic. A `Batch` holds the chosen encodings either packed (end to end in one row, without padding)
+or padded to the longest, for models whose attention cannot be restricted to sequence boundaries.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from handler.sequences import Encoding
 def plan(lengths: Sequence[int], max_tokens: int, *, padded: bool = False) -> list[list[int]]:
     """Group rows into batches of at most `max_tokens` tokens, longest first.
 
-    A row longer than the budget travels alone. Every index appears exactly once. With `padded`, a row costs as much
-    as the longest of its batch.
+    A row longer than the budget gets a batch of its own. Every index appears exactly once. With `padded`, a row costs
+    as many tokens as the longest of its batch.
 
     >>> plan([3, 512, 5, 5], max_tokens=520)
     [[1, 2], [3, 0]]
@@ -31,23 +31,23 @@ def plan(lengths: Sequence[int], max_tokens: int, *, padded: bool = False) -> li
     [[1, 2], [0]]
     """
     batches: list[list[int]] = []
-    room = longest = 0
+    remaining = longest = 0
     for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
         cost = longest if padded and batches else lengths[index]
-        if not batches or cost > room:
+        if not batches or cost > remaining:
             batches.append([])
             longest = cost = lengths[index]
-            room = max_tokens
+            remaining = max_tokens
         batches[-1].append(index)
-        room -= cost
+        remaining -= cost
     return batches
 
 
-def distinct(encodings: Sequence[Encoding]) -> list[list[int]]:
-    """Return the indices of the encodings, those of equal tokens in one group.
+def group_equal(encodings: Sequence[Encoding]) -> list[list[int]]:
+    """Group the indices of encodings with equal tokens, in the order of their first appearance.
 
-    >>> same = Encoding([1, 2], [0, 0])
-    >>> distinct([same, Encoding([3], [0]), same])
+    >>> repeated = Encoding([1, 2], [0, 0])
+    >>> group_equal([repeated, Encoding([3], [0]), repeated])
     [[0, 2], [1]]
     """
     groups: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
@@ -58,39 +58,39 @@ def distinct(encodings: Sequence[Encoding]) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class VarlenMetadata:
-    """Where each sequence of a packed row lies, and which of its tokens are read in the end."""
+    """The boundaries of the sequences of a packed row, and the token positions that a pooler reads."""
 
-    lengths: tuple[int, ...]
-    offsets: Tensor  # (n + 1,) int32, on the device: 0 and then the end of each sequence
-    max_length: int
-    read: Tensor | None = None  # (tokens read,) int64, on the device: places in the row; None: all
+    seq_lens: tuple[int, ...]
+    cu_seqlens: Tensor  # (n + 1,) int32, on the device: 0 and then the cumulative lengths
+    max_seqlen: int
+    read_positions: Tensor | None = None  # (tokens read,) int64, on the device: positions in the row; None: all
 
-    def runs(self) -> list[tuple[int, int, int]]:
-        """Return (start, count, length) of each run of neighbours of one length.
+    def equal_length_runs(self) -> list[tuple[int, int, int]]:
+        """Return (start, count, length) of each run of neighbours of equal length.
 
-        >>> VarlenMetadata((4, 2, 2), torch.empty(0), 4).runs()
+        >>> VarlenMetadata((4, 2, 2), torch.empty(0), 4).equal_length_runs()
         [(0, 1, 4), (4, 2, 2)]
         """
-        found, start = [], 0
-        for length, group in groupby(self.lengths):
+        runs, start = [], 0
+        for length, group in groupby(self.seq_lens):
             count = len(list(group))
-            found.append((start, count, length))
+            runs.append((start, count, length))
             start += count * length
-        return found
+        return runs
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one forward pass sees, and which tokens of it are read.
+    """The tensors of one forward pass, and the token positions that are read.
 
     Packed: `input_ids`, `type_ids` and `position_ids` are (1, total tokens). Padded: (n, longest), with a mask.
     """
 
-    lengths: tuple[int, ...]
+    seq_lens: tuple[int, ...]
     counts: tuple[int, ...]  # tokens read of each sequence
     input_ids: Tensor
     type_ids: Tensor
-    read: Tensor | None = None  # (sum of counts,) int64: places in the flattened `input_ids`; None: all
+    read_positions: Tensor | None = None  # (sum of counts,) int64: positions in the flattened `input_ids`; None: all
     position_ids: Tensor | None = None
     attention_mask: Tensor | None = None
     varlen: VarlenMetadata | None = None
@@ -104,28 +104,31 @@ class Batch:
         pad_id: int | None = None,
         reads: Sequence[Sequence[int]] | None = None,
     ) -> Batch:
-        """Lay encodings end to end; position ids restart at `first_position` with each of them.
-
-        The RoBERTa family, whose first position is not 0, skips a padding token that stands in a text.
-        """
-        # One copy to the device: the three rows, the offsets and the places travel together.
-        flat = to_device(flatten(encodings, first_position, pad_id, reads), device)
-        counts = None if reads is None else tuple(map(len, reads))
-        return cls.unfold(flat, tuple(map(len, encodings)), counts)
-
-    @classmethod
-    def unfold(cls, flat: Tensor, lengths: tuple[int, ...], counts: tuple[int, ...] | None) -> Batch:
-        """Find the parts of what `flatten` laid out.
+        """Lay encodings end to end.
 
         Args:
-            lengths: of the sequences, as they lie in `flat`.
+            first_position: position id of the first token of each sequence.
+            pad_id: a padding token inside a text does not advance positions, where `first_position` is not 0 (RoBERTa).
+            reads: token positions that are read of each sequence, one at least; None: all.
+        """
+        # One copy to the device: the three rows, cu_seqlens and the positions read are one tensor.
+        flat = to_device(flatten(encodings, first_position, pad_id, reads), device)
+        counts = None if reads is None else tuple(map(len, reads))
+        return cls.from_flat(flat, tuple(map(len, encodings)), counts)
+
+    @classmethod
+    def from_flat(cls, flat: Tensor, seq_lens: tuple[int, ...], counts: tuple[int, ...] | None) -> Batch:
+        """Make a packed batch of views of what `flatten` returned.
+
+        Args:
+            seq_lens: tokens of each sequence in `flat`.
             counts: tokens read of each; None: all.
         """
-        total, n_offsets = sum(lengths), len(lengths) + 1
-        rows, ends = flat[: 3 * total].view(3, 1, -1), flat[3 * total : 3 * total + n_offsets]
-        places = None if counts is None else flat[3 * total + n_offsets :]
-        varlen = VarlenMetadata(lengths, ends.to(torch.int32), max(lengths), places)
-        return cls(lengths, counts or lengths, rows[0], rows[1], places, position_ids=rows[2], varlen=varlen)
+        total, n_bounds = sum(seq_lens), len(seq_lens) + 1
+        rows, bounds = flat[: 3 * total].view(3, 1, -1), flat[3 * total : 3 * total + n_bounds]
+        read_positions = None if counts is None else flat[3 * total + n_bounds :]
+        varlen = VarlenMetadata(seq_lens, bounds.to(torch.int32), max(seq_lens), read_positions)
+        return cls(seq_lens, counts or seq_lens, rows[0], rows[1], read_positions, position_ids=rows[2], varlen=varlen)
 
     @classmethod
     def padded(
@@ -136,33 +139,32 @@ class Batch:
         reads: Sequence[Sequence[int]] | None = None,
     ) -> Batch:
         """Pad encodings on the right to the longest of them."""
-        lengths = tuple(map(len, encodings))
-        width = max(lengths)
-        reads = reads or [range(length) for length in lengths]
+        seq_lens = tuple(map(len, encodings))
+        width = max(seq_lens)
+        reads = reads or [range(length) for length in seq_lens]
 
         def column(rows: list[list[int]], fill: int) -> Tensor:
             return to_device(torch.tensor([row + [fill] * (width - len(row)) for row in rows]), device)
 
         ids = column([encoding.ids for encoding in encodings], pad_id)
         type_ids = column([encoding.type_ids for encoding in encodings], 0)
-        mask = column([[1] * length for length in lengths], 0)
-        read = to_device(
-            torch.tensor([row * width + place for row, places in enumerate(reads) for place in places]), device
-        )
-        return cls(lengths, tuple(map(len, reads)), ids, type_ids, read, attention_mask=mask)
+        mask = column([[1] * length for length in seq_lens], 0)
+        flat_positions = [row * width + position for row, positions in enumerate(reads) for position in positions]
+        read_positions = to_device(torch.tensor(flat_positions), device)
+        return cls(seq_lens, tuple(map(len, reads)), ids, type_ids, read_positions, attention_mask=mask)
 
     def tokens(self, states: Tensor) -> Tensor:
-        """Return what is said of the tokens that are read, sequence by sequence.
+        """Return the states of the tokens that are read, sequence by sequence.
 
         Args:
             states: (1, total tokens, ...) of a packed batch, (n, longest, ...) of a padded one, or
-                (read tokens, 1, ...) where the engine has left out the others before the head.
+                (tokens read, 1, ...) where the encoder computed no others.
 
         Returns:
             (sum of counts, ...)
         """
-        flat = states.flatten(0, 1)
-        return flat if self.read is None or len(flat) == len(self.read) else flat[self.read]
+        flat, positions = states.flatten(0, 1), self.read_positions
+        return flat if positions is None or len(flat) == len(positions) else flat[positions]
 
 
 def flatten(
@@ -171,42 +173,40 @@ def flatten(
     pad_id: int | None = None,
     reads: Sequence[Sequence[int]] | None = None,
 ) -> Tensor:
-    """Lay encodings end to end: (3 * tokens + sequences + 1 + places,) int64, on the CPU.
+    """Lay encodings end to end: (3 * tokens + sequences + 1 + positions read,) int64, on the CPU.
 
-    One after the other: token ids, segments, positions, the offsets of the sequences, and the places that are read.
+    One after the other: token ids, type ids, position ids, cu_seqlens, and the positions in the row that are read.
     """
     lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
-    offsets = np.concatenate(([0], lengths.cumsum()))
-    ids, type_ids = (
-        _joined(encoding.ids for encoding in encodings),
-        _joined(encoding.type_ids for encoding in encodings),
-    )
-    positions = np.arange(first_position, first_position + len(ids)) - offsets[:-1].repeat(lengths)
+    cu_seqlens = np.concatenate(([0], lengths.cumsum()))
+    ids = _concatenated(encoding.ids for encoding in encodings)
+    type_ids = _concatenated(encoding.type_ids for encoding in encodings)
+    positions = np.arange(first_position, first_position + len(ids)) - cu_seqlens[:-1].repeat(lengths)
     if first_position and pad_id in ids:
-        positions = _joined(_positions(encoding.ids, first_position, pad_id) for encoding in encodings)
+        positions = _concatenated(_position_ids(encoding.ids, first_position, pad_id) for encoding in encodings)
     counts = np.fromiter(map(len, reads or ()), np.int64)
-    read = _joined(reads or ()) + offsets[: len(counts)].repeat(counts)
-    return torch.from_numpy(np.concatenate((ids, type_ids, positions, offsets, read)))
+    read_positions = _concatenated(reads or ()) + cu_seqlens[: len(counts)].repeat(counts)
+    return torch.from_numpy(np.concatenate((ids, type_ids, positions, cu_seqlens, read_positions)))
 
 
-def _joined(rows: Iterable[Iterable[int]]) -> NDArray[np.int64]:
-    """Lay numbers end to end: several times faster than a list of all would be."""
+def _concatenated(rows: Iterable[Iterable[int]]) -> NDArray[np.int64]:
+    """Concatenate integers: several times faster than through one list."""
     return np.asarray(array("q", chain.from_iterable(rows)))
 
 
-def _positions(ids: Sequence[int], first: int, pad_id: int | None) -> list[int]:
-    """Count positions past padding tokens, which all stand at `first` - 1.
+def _position_ids(ids: Sequence[int], first: int, pad_id: int | None) -> list[int]:
+    """Return position ids that skip padding tokens, all of which get `first` - 1.
 
-    >>> _positions([0, 1, 5], first=2, pad_id=1)
+    >>> _position_ids([0, 1, 5], first=2, pad_id=1)
     [2, 1, 3]
     """
-    positions, at = [], first
+    positions, position = [], first
     for token in ids:
-        positions.append(first - 1 if token == pad_id else at)
-        at += token != pad_id
+        positions.append(first - 1 if token == pad_id else position)
+        position += token != pad_id
     return positions
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy to a device; to a GPU without waiting for it."""
+    """Copy to a device; to a GPU from pinned memory, without waiting."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -1,8 +1,9 @@
-"""Small batches as CUDA graphs: a forward pass recorded once, and replayed on other numbers in the same places.
+"""Small batches as CUDA graphs: a forward pass recorded once, and replayed on new inputs in the same memory.
 
-A small batch takes the GPU less time than Python takes to ask for its several hundred kernels one by one. A graph has
-fixed places, so batches are filled up to a bucket: so many tokens and so many sequences. Filling is a sequence of its
-own, which no other sees, and sequences without tokens; the attention kernel reads the boundaries on the GPU.
+A small batch takes the GPU less time than Python takes to launch its several hundred kernels one by one. A graph has
+fixed addresses and shapes, so batches are filled up to a bucket: a number of tokens and of sequences. The filling is
+one sequence of its own, which no other attends to, and empty sequences; the attention kernel reads the boundaries on
+the GPU.
 """
 
 from __future__ import annotations
@@ -17,42 +18,43 @@ from handler.batching import Batch, VarlenMetadata, flatten, to_device
 from handler.sequences import Encoding
 
 T = TypeVar("T")
-Record = Callable[[Callable[[], T]], Callable[[], T]]  # something to do -> how to do it again
+Record = Callable[[Callable[[], T]], Callable[[], T]]  # a function -> a function that repeats it
 
 
 class Bucket(NamedTuple):
-    """So many tokens, of so many sequences."""
+    """The fixed size of a graph's batch."""
 
     tokens: int
     sequences: int
 
 
-# Every sequence that there might be costs the attention kernel a little, tokens or not.
+# Every sequence costs the attention kernel a little, even without tokens.
 BUCKETS = tuple(Bucket(tokens, min(64, tokens // 4)) for tokens in (16, 32, 64, 128, 256, 512, 1024))
-NOTHING = Encoding([], [])
+EMPTY = Encoding([], [])
 
 
-def bucket_of(n_tokens: int, n_sequences: int) -> Bucket | None:
-    """Return the smallest bucket with room for a batch and for at least one token of filling; None: too large.
+def bucket_for(n_tokens: int, n_sequences: int) -> Bucket | None:
+    """Return the smallest bucket that holds a batch and at least one token of filling; None: the batch is too large.
 
-    >>> bucket_of(15, 3), bucket_of(15, 4), bucket_of(1024, 1)
+    >>> bucket_for(15, 3), bucket_for(15, 4), bucket_for(1024, 1)
     (Bucket(tokens=16, sequences=4), Bucket(tokens=32, sequences=8), None)
     """
-    return next((its for its in BUCKETS if n_tokens < its.tokens and n_sequences < its.sequences), None)
+    fitting = (bucket for bucket in BUCKETS if n_tokens < bucket.tokens and n_sequences < bucket.sequences)
+    return next(fitting, None)
 
 
-def filled(encodings: Sequence[Encoding], bucket: Bucket) -> list[Encoding]:
-    """Fill a batch up to its bucket: sequences without tokens, and a last one of token 0.
+def fill(encodings: Sequence[Encoding], bucket: Bucket) -> list[Encoding]:
+    """Fill a batch up to its bucket: empty sequences, and a last one of token 0.
 
-    >>> [len(its) for its in filled([Encoding([7] * 9, [0] * 9)], Bucket(16, 4))]
+    >>> [len(encoding) for encoding in fill([Encoding([7] * 9, [0] * 9)], Bucket(16, 4))]
     [9, 0, 0, 7]
     """
-    rest = [0] * (bucket.tokens - sum(map(len, encodings)))
-    return [*encodings, *[NOTHING] * (bucket.sequences - len(encodings) - 1), Encoding(rest, rest)]
+    filling = [0] * (bucket.tokens - sum(map(len, encodings)))
+    return [*encodings, *[EMPTY] * (bucket.sequences - len(encodings) - 1), Encoding(filling, filling)]
 
 
 class Graph:
-    """One forward pass of one bucket, recorded."""
+    """One recorded forward pass of one bucket."""
 
     def __init__(
         self,
@@ -68,67 +70,69 @@ class Graph:
 
         Args:
             one_each: whether one token of each sequence is read; otherwise all are.
-            call: a batch -> a model's output; must neither wait for the GPU nor look at the lengths.
-            first_position, pad_id: as of `Batch.packed`.
+            call: a batch -> a model's output; must neither wait for the GPU nor read the lengths on the host.
+            first_position: see `Batch.packed`.
+            pad_id: see `Batch.packed`.
         """
-        self._bucket, self._one_each, self._positions = bucket, one_each, (first_position, pad_id)
-        nothing = filled([], bucket)
-        self._places = to_device(self._flat(nothing), device)
+        self._bucket, self._one_each = bucket, one_each
+        self._first_position, self._pad_id = first_position, pad_id
+        empty = fill([], bucket)
+        self._input = to_device(self._flat(empty), device)
         counts = (1,) * bucket.sequences if one_each else None
 
         def run() -> tuple[Batch, Any]:
-            batch = Batch.unfold(self._places, tuple(map(len, nothing)), counts)
+            batch = Batch.from_flat(self._input, tuple(map(len, empty)), counts)
             return batch, call(batch)
 
-        self._replay = record(run)
+        self.replay = record(run)
 
     def __call__(self, encodings: Sequence[Encoding], reads: Sequence[Sequence[int] | None]) -> tuple[Batch, Any]:
-        """Run a batch whose sequences are read at `reads`; what comes back lies where the next one will lie."""
-        flat = self._flat(filled(encodings, self._bucket), reads)
-        self._places.copy_(to_device(flat, self._places.device))
-        whole, output = self._replay()
-        return part_of(whole, tuple(map(len, encodings))), self._cut(output, encodings)
+        """Run a batch whose sequences are read at `reads`; the next call overwrites the memory of the output."""
+        flat = self._flat(fill(encodings, self._bucket), reads)
+        self._input.copy_(to_device(flat, self._input.device))
+        filled, output = self.replay()
+        return first_sequences(filled, tuple(map(len, encodings))), self._without_filling(output, encodings)
 
     def _flat(self, encodings: Sequence[Encoding], reads: Sequence[Sequence[int] | None] = ()) -> Tensor:
-        tokens, (first, pad_id) = self._bucket.tokens, self._positions
-        places = [*(its or (0,) for its in reads), *[(0,)] * (len(encodings) - len(reads))]
-        flat = flatten(encodings, first, pad_id, places if self._one_each else None)
+        tokens, first = self._bucket.tokens, self._first_position
+        positions = [*(read or (0,) for read in reads), *[(0,)] * (len(encodings) - len(reads))]
+        flat = flatten(encodings, first, self._pad_id, positions if self._one_each else None)
         flat[3 * tokens - len(encodings[-1]) : 3 * tokens] = first  # filling may be longer than positions go
         return flat
 
-    def _cut(self, output: Any, encodings: Sequence[Encoding]) -> Any:
-        """Leave the rows of the batch: of every sequence, or, where all tokens are read, of every token."""
+    def _without_filling(self, output: Any, encodings: Sequence[Encoding]) -> Any:
+        """Return the rows of the batch: of every sequence, or, where all tokens are read, of every token."""
         n, n_tokens = len(encodings), sum(map(len, encodings))
         if self._one_each:
             return type(output)(**{name: states[:n] for name, states in output.items()})
-        # A pooler has read the first token of the whole row, which nobody wants.
-        cut = {name: states[:, :n_tokens] for name, states in output.items() if name != "pooler_output"}
-        return type(output)(**cut)
+        # A pooler has read the first token of the whole row, which no task uses.
+        rows = {name: states[:, :n_tokens] for name, states in output.items() if name != "pooler_output"}
+        return type(output)(**rows)
 
 
-def part_of(whole: Batch, lengths: tuple[int, ...]) -> Batch:
-    """Return the first sequences of a packed batch, where they lie."""
-    if whole.varlen is None or whole.position_ids is None:
+def first_sequences(batch: Batch, seq_lens: tuple[int, ...]) -> Batch:
+    """Return views of the first sequences of a packed batch; raises ValueError for a padded one."""
+    if batch.varlen is None or batch.position_ids is None:
         raise ValueError("not a packed batch")
-    n, total = len(lengths), sum(lengths)
-    ids, type_ids, positions = (its[:, :total] for its in (whole.input_ids, whole.type_ids, whole.position_ids))
-    read = None if whole.read is None else whole.read[:n]
-    varlen = VarlenMetadata(lengths, whole.varlen.offsets[: n + 1], max(lengths), read)
-    counts = lengths if read is None else (1,) * n
-    return Batch(lengths, counts, ids, type_ids, read, position_ids=positions, varlen=varlen)
+    n, total = len(seq_lens), sum(seq_lens)
+    ids, type_ids, positions = (row[:, :total] for row in (batch.input_ids, batch.type_ids, batch.position_ids))
+    read_positions = None if batch.read_positions is None else batch.read_positions[:n]
+    varlen = VarlenMetadata(seq_lens, batch.varlen.cu_seqlens[: n + 1], max(seq_lens), read_positions)
+    counts = seq_lens if read_positions is None else (1,) * n
+    return Batch(seq_lens, counts, ids, type_ids, read_positions, position_ids=positions, varlen=varlen)
 
 
 def recorder() -> Record[Any]:
-    """Return what records CUDA graphs, all of which share their memory: only one runs at a time."""
+    """Return a function that records CUDA graphs, all of which share their memory: only one runs at a time."""
     pool, stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
     def record(run: Callable[[], T]) -> Callable[[], T]:
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
-            run()  # what libraries make at their first call must be no part of the graph
+            run()  # what libraries allocate at their first call must be no part of the graph
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        current = torch.cuda.current_stream()  # which a recording that fails would not give back
+        current = torch.cuda.current_stream()  # which a failed recording would not restore
         with torch.cuda.stream(current), torch.cuda.graph(graph, pool=pool, stream=stream):
             output = run()
 

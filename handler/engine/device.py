@@ -1,4 +1,4 @@
-"""Where a worker computes, and with how many threads."""
+"""On which device a worker computes, and with how many threads."""
 
 from __future__ import annotations
 

@@ -1,202 +1,181 @@
-"""The stack of layers between embeddings and head, on packed rows: our own for the families it knows.
+"""The encoder between embeddings and head, on packed rows: our own for the families that families.py knows.
 
-`transformers` runs a layer of BERT as three products for queries, keys and values, an attention, and three more
-products with a pass over memory after each. Here one product makes queries, keys and values, oneDNN applies GELU and
-adds the residual within a product, its weights lie as it wants them, and in the last layer only the tokens that are
-read are computed to the end. A family that `layers_of` does not know keeps the modules of transformers.
+`transformers` runs a layer of BERT as three linear layers for queries, keys and values, an attention, and three more
+linear layers with a pass over memory after each. Here one linear layer computes queries, keys and values; oneDNN
+applies GELU and adds the residual within a linear layer; its weights are stored in oneDNN's order; and the last layer
+computes only the tokens that are read. Other families keep the modules of transformers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from handler.batching import VarlenMetadata
 from handler.engine.attention import Attention
+from handler.engine.families import LayerWeights, activation_of, layer_weights_of
+from handler.engine.linear import LayerNorm, Linear
 
-# Names in a config -> oneDNN's name and algorithm, and the function.
-ACTIVATIONS: dict[str, tuple[str, str, Callable[[Tensor], Tensor]]] = {
-    "gelu": ("gelu", "none", functional.gelu),
-    "gelu_new": ("gelu", "tanh", lambda x: functional.gelu(x, approximate="tanh")),
-    "gelu_pytorch_tanh": ("gelu", "tanh", lambda x: functional.gelu(x, approximate="tanh")),
-    "relu": ("relu", "", functional.relu),
+# Linear layers of a layer -> the activation that each reads; these are the points that an observer sees.
+READS = {
+    "query": "input",
+    "qkv": "input",
+    "attention_output": "context",
+    "intermediate": "attention_output",
+    "output": "intermediate",
 }
+Observer = Callable[[int, str, Tensor], None]  # index of the layer, a value of READS, (tokens, channels)
 
 
-@dataclass(frozen=True)
-class Parts:
-    """The modules of one layer: attention, residual, norm, feed-forward, residual, norm."""
-
-    query: nn.Linear
-    key: nn.Linear
-    value: nn.Linear
-    output: nn.Linear
-    attention_norm: nn.LayerNorm
-    up: nn.Linear
-    down: nn.Linear
-    norm: nn.LayerNorm
-
-
-class Product:
-    """x W^T + b of one or several linear modules side by side, (tokens, in) -> (tokens, all their outs)."""
-
-    def __init__(self, *linears: nn.Linear) -> None:
-        self._linears = linears
-        self.watch: Callable[[Tensor], None] | None = None  # sees what enters, when the archive is built
-        self._weight = self._bias = torch.empty(0)
-
-    def settle(self, dtype: torch.dtype, *, reorder: bool) -> None:
-        """Put the weights together, in their precision and, for a CPU, in the order that oneDNN reads them in."""
-        weights = torch.cat([linear.weight.detach() for linear in self._linears]).to(dtype)
-        self._bias = torch.cat([linear.bias.detach() for linear in self._linears]).to(dtype)
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weights, None) if reorder else weights
-        self._linears = ()
-
-    def __call__(self, x: Tensor, activation: str | None = None, residual: Tensor | None = None) -> Tensor:
-        """Compute, then apply an activation or add a residual (tokens, all outs)."""
-        if self.watch is not None:
-            self.watch(x)
-        if not self._weight.is_mkldnn or (torch.is_grad_enabled() and x.requires_grad):
-            y = self._plain(x)
-            if activation is not None:
-                y = ACTIVATIONS[activation][2](y)
-            return y if residual is None else y + residual
-        operator, weight, bias = torch.ops.mkldnn._linear_pointwise, self._weight, self._bias
-        if residual is not None:
-            return operator.binary(x, residual, weight, bias, "add")  # type: ignore[no-any-return]
-        attribute, algorithm = ACTIVATIONS[activation][:2] if activation else ("none", "")
-        return operator(x, weight, bias, attribute, [], algorithm)  # type: ignore[no-any-return]
-
-    def plain(self) -> tuple[Tensor, Tensor]:
-        """Return weight (all outs, in) and bias (all outs,) of a settled product."""
-        return self._weight.to_dense() if self._weight.is_mkldnn else self._weight, self._bias
-
-    def _plain(self, x: Tensor) -> Tensor:
-        """Compute in the way that has gradients, and needs no weights of its own."""
-        if self._linears:
-            return torch.cat([linear(x) for linear in self._linears], -1)
-        return functional.linear(x, *self.plain())
-
-
-class Norm:
-    """A layer norm over the last axis."""
-
-    def __init__(self, norm: nn.LayerNorm) -> None:
-        self._shape, self.eps = norm.normalized_shape, norm.eps
-        self.weight, self.bias = norm.weight.detach(), norm.bias.detach()
-
-    def settle(self, dtype: torch.dtype) -> None:
-        self.weight, self.bias = self.weight.to(dtype), self.bias.to(dtype)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return functional.layer_norm(x, self._shape, self.weight, self.bias, self.eps)
+def add_norm(linear: Linear, x: Tensor, residual: Tensor, norm: LayerNorm) -> Tensor:
+    """Return the norm of a linear layer's output plus a residual (tokens, width)."""
+    return norm(linear(x, residual=residual))
 
 
 class Layer:
     """One layer in a floating-point precision, (tokens, width) -> (tokens, width)."""
 
-    def __init__(self, parts: Parts, activation: str, *, last: bool) -> None:
-        self._last, self._activation = last, activation
-        self._query = Product(parts.query) if last else None
-        self._states = Product(parts.key, parts.value) if last else Product(parts.query, parts.key, parts.value)
-        self._output, self._up, self._down = Product(parts.output), Product(parts.up), Product(parts.down)
-        self._attention_norm, self._norm = Norm(parts.attention_norm), Norm(parts.norm)
+    def __init__(
+        self,
+        linears: Mapping[str, Linear],
+        norms: Mapping[str, LayerNorm],
+        activation: str,
+        add_norm: Callable[..., Any] = add_norm,
+    ) -> None:
+        """Compose a layer.
 
-    def settle(self, dtype: torch.dtype, *, reorder: bool) -> None:
-        """Bring the weights into their precision and order; once."""
-        for product in self.products().values():
-            product.settle(dtype, reorder=reorder)
-        for norm in self.norms().values():
-            norm.settle(dtype)
+        Args:
+            linears: by the keys of `READS`; only the last layer has "query", and then "qkv" is keys and values.
+            norms: "attention_norm" and "output_norm".
+            activation: a key of `ACTIVATIONS`.
+            add_norm: computes the end of each half of the layer; other precisions and fused kernels have their own.
+        """
+        self.linears, self.norms, self.activation, self.add_norm = linears, norms, activation, add_norm
 
-    def products(self) -> dict[str, Product]:
-        """Return the products by name; only the last layer has queries apart from the other states."""
-        named = {"states": self._states, "output": self._output, "up": self._up, "down": self._down}
-        return named if self._query is None else {"query": self._query, **named}
+    @classmethod
+    def from_weights(cls, weights: LayerWeights, activation: str, *, is_last: bool) -> Layer:
+        """Make a layer that refers to the modules of transformers until it is prepacked."""
+        qkv = (weights.key, weights.value) if is_last else (weights.query, weights.key, weights.value)
+        linears = {
+            "qkv": Linear(*qkv),
+            "attention_output": Linear(weights.attention_output),
+            "intermediate": Linear(weights.intermediate),
+            "output": Linear(weights.output),
+        }
+        if is_last:
+            linears = {"query": Linear(weights.query), **linears}
+        norms = {"attention_norm": LayerNorm(weights.attention_norm), "output_norm": LayerNorm(weights.output_norm)}
+        return cls(linears, norms, activation)
 
-    def norms(self) -> dict[str, Norm]:
-        """Return the layer norms by name."""
-        return {"attention_norm": self._attention_norm, "norm": self._norm}
+    def prepack(self, dtype: torch.dtype, *, reorder: bool) -> None:
+        """Convert all weights; once."""
+        for linear in self.linears.values():
+            linear.prepack(dtype, reorder=reorder)
+        for norm in self.norms.values():
+            norm.prepack(dtype)
 
-    def __call__(self, x: Tensor, attention: Attention) -> Tensor:
-        """Compute all tokens; in the last layer those that are read, but from the keys and values of all."""
-        read = attention.read if self._last else None
-        if self._query is None:
-            attended = attention(self._states(x))
+    def __call__(self, x: Any, attention: Attention, observe: Callable[[str, Tensor], None] | None = None) -> Any:
+        """Compute all tokens; in the last layer those that are read, from the keys and values of all."""
+        query = self.linears.get("query")
+        read_positions = attention.read_positions if query is not None else None
+        if observe is not None:
+            observe("input", x)
+        if query is None:
+            context = attention(self.linears["qkv"](x))
         else:
-            asking = x.index_select(0, read) if read is not None and attention.one_each else x
-            attended = attention(self._states(x), self._query(asking))
-        if read is not None:
-            attended = attended if attention.one_each else attended.index_select(0, read)
-            x = x.index_select(0, read)
-        x = self._join(self._output, attended, x, self._attention_norm)
-        return self._join(self._down, self._up(x, self._activation), x, self._norm)
-
-    def _join(self, product: Product, x: Tensor, residual: Tensor, norm: Norm) -> Tensor:
-        """Return the norm of a product and a residual (tokens, width); what a GPU does in fewer steps."""
-        return norm(product(x, residual=residual))
+            queried = x.index_select(0, read_positions) if read_positions is not None and attention.one_each else x
+            context = attention(self.linears["qkv"](x), query(queried))
+        if read_positions is not None:
+            context = context if attention.one_each else context.index_select(0, read_positions)
+            x = x.index_select(0, read_positions)
+        if observe is not None:
+            observe("context", context)
+        x = self.add_norm(self.linears["attention_output"], context, x, self.norms["attention_norm"])
+        if observe is not None:
+            observe("attention_output", x)
+        intermediate = self.linears["intermediate"](x, self.activation)
+        if observe is not None:
+            observe("intermediate", intermediate)
+        return self.add_norm(self.linears["output"], intermediate, x, self.norms["output_norm"])
 
 
 class PackedEncoder(nn.Module):
-    """Layers over packed rows, in the place of the encoder of a model of transformers."""
+    """Layers over packed rows, in the place of the encoder of a model of transformers.
 
-    def __init__(self, layers: Sequence[Layer], heads: int, dtype: torch.dtype) -> None:
+    Other precisions override `enter` and `leave`, which convert to and from what their layers work on.
+    """
+
+    def __init__(self, layers: Sequence[Callable[..., Any]], n_heads: int, dtype: torch.dtype) -> None:
         super().__init__()
-        self.layers, self.heads, self.dtype = list(layers), heads, dtype
-        self.fills = True  # up to few different numbers of rows, on a CPU
+        self.layers: list[Any] = list(layers)
+        self.n_heads, self.dtype = n_heads, dtype
+        self.pad_rows = True  # to few different numbers of rows, on a CPU
+        self._observer: Observer | None = None
 
     def forward(self, hidden_states: Tensor, *_: Any, varlen: VarlenMetadata, **__: Any) -> Any:
-        """Compute the states of the tokens that are read.
+        """Compute the hidden states of the tokens that are read.
 
         Args:
             hidden_states: (1, tokens, width), from the embeddings.
 
         Returns:
-            Of transformers, with the last states in fp32: (1, tokens, width), or, if not all tokens are read,
-            (read tokens, 1, width): as many sequences of one token.
+            An output of transformers, with the last hidden states in fp32: (1, tokens, width), or, if not all tokens
+            are read, (tokens read, 1, width): a batch of sequences of one token.
         """
-        attention, states = Attention(varlen, self.heads, self.dtype), hidden_states[0]
-        wanted = len(states) if varlen.read is None else len(varlen.read)
-        if self.fills and not states.is_cuda:
-            states = functional.pad(states, (0, 0, 0, rounded(len(states)) - len(states)))
-            if attention.read is not None:
-                attention.read = functional.pad(attention.read, (0, rounded(wanted) - wanted))
+        attention, states = Attention(varlen, self.n_heads, self.dtype), hidden_states[0]
+        n_read = len(states) if varlen.read_positions is None else len(varlen.read_positions)
+        if self.pad_rows and self._observer is None and not states.is_cuda:
+            states = functional.pad(states, (0, 0, 0, padded_row_count(len(states)) - len(states)))
+            if attention.read_positions is not None:
+                n_padding = padded_row_count(n_read) - n_read
+                attention.read_positions = functional.pad(attention.read_positions, (0, n_padding))
         x: Any = self.enter(states)
-        for layer in self.layers:
-            x = layer(x, attention)
-        states = self.leave(x)[:wanted].unsqueeze(0 if varlen.read is None else 1)
+        for index, layer in enumerate(self.layers):
+            observe = () if self._observer is None else (partial(self._observer, index),)
+            x = layer(x, attention, *observe)
+        states = self.leave(x)[:n_read].unsqueeze(0 if varlen.read_positions is None else 1)
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)  # type: ignore[arg-type]
 
     def enter(self, states: Tensor) -> Any:
-        """Bring states (tokens, width) from fp32 to what the layers work on."""
+        """Convert (tokens, width) in fp32 to what the layers work on."""
         return states.to(self.dtype)
 
     def leave(self, x: Any) -> Tensor:
-        """Bring states back to fp32."""
+        """Convert the output of the last layer to fp32."""
         return x.float()  # type: ignore[no-any-return]
 
-    def settle(self, dtype: torch.dtype, device: torch.device) -> None:
-        """Bring all weights into their precision, and into the order that the device reads them in; once."""
+    @contextlib.contextmanager
+    def observed_by(self, observer: Observer) -> Iterator[None]:
+        """Show an observer what the linear layers read, without padding rows; for layers in floating point."""
+        self._observer = observer
+        try:
+            yield
+        finally:
+            self._observer = None
+
+    def prepack(self, dtype: torch.dtype, device: torch.device) -> None:
+        """Convert all weights to `dtype`, and on a CPU to oneDNN's order; once."""
         reorder = device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         self.dtype = dtype
         for layer in dict.fromkeys(self.layers):
-            layer.settle(dtype, reorder=reorder)
+            layer.prepack(dtype, reorder=reorder)
 
 
-def rounded(n: int) -> int:
+def padded_row_count(n: int) -> int:
     """Round a number of rows up, to one of sixteen in each octave.
 
-    oneDNN makes code for every shape it meets and keeps it: with as many numbers of rows as batches have tokens, a
-    worker grew by 0.7 to 0.9 GB, and waited for that code in most batches (2026-11-25).
+    oneDNN compiles code for every shape it meets and keeps it: with as many numbers of rows as batches have tokens, a
+    worker grew by 0.7 to 0.9 GB, and waited for compilation in most batches (2026-11-25).
 
-    >>> rounded(1), rounded(33), rounded(500), rounded(513)
+    >>> padded_row_count(1), padded_row_count(33), padded_row_count(500), padded_row_count(513)
     (16, 48, 512, 544)
     """
     step = max(16, 1 << max(0, (n - 1).bit_length() - 5))
@@ -204,40 +183,14 @@ def rounded(n: int) -> int:
 
 
 def packed_encoder(model: PreTrainedModel) -> PackedEncoder | None:
-    """Return a model's layers as ours, which share its weights until they are settled; None: not a known family."""
-    config = model.config
-    activation = activation_of(config)
+    """Return our encoder over a model's own weights, which are shared until it is prepacked; None: unknown family."""
+    activation = activation_of(model.config)
     try:
-        parts = list(parts_of(model.base_model))
+        weights = list(layer_weights_of(model.base_model))
     except AttributeError:
         return None
-    if not parts or activation is None or any(one is None for part in parts for one in vars(part).values()):
+    if not weights or activation is None or not all(layer.is_complete() for layer in weights):
         return None
-    layers = [Layer(part, activation, last=index == len(parts) - 1) for index, part in enumerate(parts)]
-    return PackedEncoder(layers, config.num_attention_heads, torch.float32)
-
-
-def encoder_name(base: nn.Module) -> str | None:
-    """Return under which name a model holds its layers; None where a family does not set them apart."""
-    names = ("encoder", "transformer")
-    return next((name for name in names if isinstance(getattr(base, name, None), nn.Module)), None)
-
-
-def activation_of(config: PretrainedConfig) -> str | None:
-    """Return the activation of a model by name; None where oneDNN has none like it."""
-    name = getattr(config, "hidden_act", getattr(config, "activation", None))
-    return name if isinstance(name, str) and name in ACTIVATIONS else None
-
-
-def parts_of(base: Any) -> Iterator[Parts]:
-    """Yield the parts of every layer of the families with layers like BERT's; raises AttributeError for others."""
-    if hasattr(base, "transformer"):
-        for layer in base.transformer.layer:  # DistilBERT
-            its, ffn = layer.attention, layer.ffn
-            norms = layer.sa_layer_norm, layer.output_layer_norm
-            yield Parts(its.q_lin, its.k_lin, its.v_lin, its.out_lin, norms[0], ffn.lin1, ffn.lin2, norms[1])
-        return
-    for layer in base.encoder.layer:  # BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA
-        its, out = layer.attention.self, layer.attention.output
-        up, down = layer.intermediate.dense, layer.output
-        yield Parts(its.query, its.key, its.value, out.dense, out.LayerNorm, up, down.dense, down.LayerNorm)
+    last = len(weights) - 1
+    layers = [Layer.from_weights(layer, activation, is_last=index == last) for index, layer in enumerate(weights)]
+    return PackedEncoder(layers, model.config.num_attention_heads, torch.float32)

@@ -1,9 +1,9 @@
-"""What is done to states between two products on a GPU: one pass over memory each, made by PyTorch's compiler.
+"""Operators between two linear layers on a GPU, each compiled by PyTorch to one pass over memory.
 
-Products stay with cuBLAS. Between them there is little to compute and much to read and write, so a step that does so
-several times costs as many times as much. A step is a plain function, and what it says is what is computed; its
-compiled form is tried at load, on two numbers of rows, and compared with the plain one. Nothing else of what a step
-sees ever changes, so nothing is compiled anew when requests come.
+Linear layers stay with cuBLAS. Between them there is little arithmetic and much memory traffic, so an operator that
+passes over memory several times costs as many times as much. An operator is a plain function that defines what is
+computed. Its compiled form is run at load, with two numbers of rows, and compared with the plain one. No other shape
+of its arguments ever changes, so nothing is compiled when requests come.
 """
 
 from __future__ import annotations
@@ -16,39 +16,44 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from handler.engine.encoder import Layer, Norm, Product
+from handler.engine.encoder import Layer
+from handler.engine.linear import LayerNorm, Linear
 
 logger = logging.getLogger(__name__)
 
-Step = Callable[..., Any]  # of states (rows, width), and more, to a tensor or several
-Example = Callable[[int], tuple[Any, ...]]  # so many rows -> arguments of a step
+Op = Callable[..., Any]  # of states (rows, width) and more arguments, to a tensor or several
+Example = Callable[[int], tuple[Any, ...]]  # number of rows -> arguments of an operator
 
-# Rows of the trials: the compiler lays a loop out for the first number, and proves with the second that any will do.
-TRIED = (4096, 41)
-NEAR = 0.05  # of the length of a row: the plain step rounds on the way where the compiled one does not
-
-
-class FusedLayer(Layer):
-    """A settled layer that adds a residual and normalises in one step."""
-
-    def __init__(self, layer: Layer, step: Step) -> None:
-        vars(self).update(vars(layer))
-        self._step = step
-
-    def _join(self, product: Product, x: Tensor, residual: Tensor, norm: Norm) -> Tensor:
-        found: Tensor = self._step(product(x), residual, norm.weight, norm.bias, norm.eps)
-        return found
+# Rows of the examples: the compiler specializes a loop for the first number, and generalizes it with the second.
+EXAMPLE_ROWS = (4096, 41)
+RTOL = 0.05  # of the norm of a row: the plain operator rounds between steps where the compiled one does not
 
 
-def normed(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Add a residual (rows, width) and normalise every row, in fp32."""
+class FusedAddNorm:
+    """The end of each half of a layer with a compiled operator, see `Layer`."""
+
+    def __init__(self, op: Op) -> None:
+        self._op = op
+
+    def __call__(self, linear: Linear, x: Tensor, residual: Tensor, norm: LayerNorm) -> Tensor:
+        output: Tensor = self._op(linear(x), residual, norm.weight, norm.bias, norm.eps)
+        return output
+
+
+def fused_layer(layer: Layer, op: Op) -> Layer:
+    """Return a prepacked layer that adds a residual and normalizes by a compiled `add_norm`."""
+    return Layer(layer.linears, layer.norms, layer.activation, FusedAddNorm(op))
+
+
+def add_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """Add a residual (rows, width) and normalize every row, in fp32."""
     states = x.float() + residual.float()
     return functional.layer_norm(states, states.shape[-1:], weight.float(), bias.float(), eps).to(x.dtype)
 
 
 def example_of(layer: Layer, dtype: torch.dtype) -> Example:
-    """Return a maker of arguments of `normed` as a layer has them."""
-    norm = layer.norms()["norm"]
+    """Return a function that makes arguments of `add_norm` as a layer passes them."""
+    norm = layer.norms["output_norm"]
 
     def make(rows: int) -> tuple[Any, ...]:
         shape = (rows, len(norm.weight))
@@ -58,43 +63,43 @@ def example_of(layer: Layer, dtype: torch.dtype) -> Example:
     return make
 
 
-def fused(steps: Sequence[tuple[Step, Example]], backend: str = "inductor") -> list[Step] | None:
-    """Compile steps for any number of rows; None, and a line in the log, where that fails or says something else."""
+def compile_ops(ops: Sequence[tuple[Op, Example]], backend: str = "inductor") -> list[Op] | None:
+    """Compile operators for any number of rows; log a warning and return None where that fails or outputs differ."""
     try:
         import torch._inductor.config as settings  # takes time, and only a GPU needs it
 
         with settings.patch(compile_threads=1):  # a few small kernels: no processes that then stay with the worker
-            return [_fused(step, example, backend) for step, example in steps]
-    except Exception as error:  # noqa: BLE001 - no compiler, no driver, a bug in either: what is plain always works
+            return [_compile(op, example, backend) for op, example in ops]
+    except Exception as error:  # noqa: BLE001 - no compiler, no driver, a bug in either: the plain operators always work
         reason = " ".join(str(error).split())[:200]
         logger.warning("steps between products are not fused, which is slower: %s %s", type(error).__name__, reason)
         return None
 
 
 @torch.inference_mode()
-def _fused(step: Step, example: Example, backend: str) -> Step:
-    compiled = torch.compile(step, backend=backend, fullgraph=True)
-    for rows in TRIED:
+def _compile(op: Op, example: Example, backend: str) -> Op:
+    compiled = torch.compile(op, backend=backend, fullgraph=True)
+    for rows in EXAMPLE_ROWS:
         arguments = example(rows)
         for states in arguments:
             if isinstance(states, Tensor) and states.dim() == 2:
                 torch._dynamo.mark_dynamic(states, 0)
-        for found, expected in zip(_several(compiled(*arguments)), _several(step(*arguments)), strict=True):
-            if not near(found, expected, NEAR):
-                raise ArithmeticError(f"{step.__name__} says something else when it is compiled")
+        for output, expected in zip(_as_list(compiled(*arguments)), _as_list(op(*arguments)), strict=True):
+            if not rows_allclose(output, expected, RTOL):
+                raise ArithmeticError(f"{op.__name__} computes something else when it is compiled")
 
     def run(x: Tensor, *rest: Any) -> Any:
         # A single row would be compiled anew, and so would what explanations compute, outside of inference mode.
-        return (compiled if len(x) > 1 and torch.is_inference_mode_enabled() else step)(x, *rest)
+        return (compiled if len(x) > 1 and torch.is_inference_mode_enabled() else op)(x, *rest)
 
     return run
 
 
-def near(found: Tensor, expected: Tensor, tolerance: float) -> bool:
-    """Tell whether every row (rows, width) lies near the expected one, as a part of its length; NaN never does."""
-    distance, length = (rows.norm(dim=-1) for rows in (found.float() - expected.float(), expected.float()))
-    return bool((distance <= tolerance * length.clamp(min=1e-6)).all())
+def rows_allclose(rows: Tensor, expected: Tensor, rtol: float) -> bool:
+    """Tell whether every row (rows, width) is within `rtol` of the norm of the expected one; NaN never is."""
+    distance, norm = (x.norm(dim=-1) for x in (rows.float() - expected.float(), expected.float()))
+    return bool((distance <= rtol * norm.clamp(min=1e-6)).all())
 
 
-def _several(found: Any) -> Sequence[Tensor]:
-    return [found] if isinstance(found, Tensor) else found
+def _as_list(output: Any) -> Sequence[Tensor]:
+    return [output] if isinstance(output, Tensor) else output

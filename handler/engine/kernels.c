@@ -1,107 +1,110 @@
-// What PyTorch has no fast operator for on a CPU: attention within the sequences of a packed row, and a layer norm that
-// leaves its result both as real numbers and as the integers that the next product reads.
+// CPU kernels for two operations that PyTorch has no fast operator for: attention within the sequences of a packed row, and
+// a layer norm that writes args result both in fp32, for the residual, and quantized to u8, for the next linear layer.
 //
-// Freestanding C for clang, sixteen numbers at a time: no library, no header of PyTorch. scripts/compile_kernels.py compiles
-// it, kernels.py calls it. One thread computes a head of a sequence from beginning to end in an order of its own:
-// the result depends on that sequence alone, to the last bit.
+// Freestanding C for clang, sixteen lanes at a time: no library, no header of PyTorch. scripts/compile_kernels.py compiles
+// it, kernels.py calls it. One thread computes one head of one sequence from beginning to end, in a fixed order: the
+// result depends on that sequence alone, to the last bit.
 
 #include <stdint.h>
 
 typedef float vec __attribute__((ext_vector_type(16), aligned(4)));
 typedef int32_t ints __attribute__((ext_vector_type(16), aligned(4)));
 typedef uint32_t uints __attribute__((ext_vector_type(16), aligned(4)));
-typedef uint16_t halves __attribute__((ext_vector_type(16), aligned(2)));
-typedef uint8_t bytes __attribute__((ext_vector_type(16), aligned(1)));
+typedef uint16_t bf16s __attribute__((ext_vector_type(16), aligned(2)));
+typedef uint8_t u8s __attribute__((ext_vector_type(16), aligned(1)));
 
 typedef void parallel(void (*)(void *), void *, unsigned threads, unsigned flags);  // GOMP_parallel, of OpenMP
 
-enum { LANES = 16, ROWS = 4 };  // of a vector; queries that are computed at once
-enum kind { FP32, BF16, U8 };
+enum { LANES = 16, ROWS = 4 };  // lanes of a vector; queries computed at once
+enum dtype { FP32, BF16, U8 };
 
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
 
-// --- sixteen numbers -----------------------------------------------------------------------------------------------
+// --- vectors of 16 lanes --------------------------------------------------------------------------------------------
 
-INLINE int64_t up(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
+INLINE int64_t round_up(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 
-INLINE vec keep(vec x, int64_t n, float other) {  // the first n lanes
+INLINE vec mask_tail(vec x, int64_t n, float other) {  // the first n lanes of x, then `other`
   const ints lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
   const ints inside = lane < (ints)(int32_t)n;
   return (vec)(((ints)x & inside) | ((ints)(vec)other & ~inside));
 }
 
-INLINE float widened(uint16_t x) {
-  union { uint32_t bits; float real; } its = {(uint32_t)x << 16};
-  return its.real;
+INLINE float bf16_to_float(uint16_t x) {
+  union { uint32_t bits; float value; } u = {(uint32_t)x << 16};
+  return u.value;
 }
 
-INLINE vec load(const void *from, int64_t at, enum kind kind, int64_t n) {  // n numbers, or all lanes; then zeros
-  const float *reals = (const float *)from + at;
+// The first n elements, at most all lanes; the other lanes are 0.
+INLINE vec load(const void *from, int64_t at, enum dtype dtype, int64_t n) {
+  const float *floats = (const float *)from + at;
   const uint16_t *shorts = (const uint16_t *)from + at;
-  if (n >= LANES) return kind == FP32 ? *(const vec *)reals : (vec)(__builtin_convertvector(*(const halves *)shorts, ints) << 16);
+  if (n >= LANES)
+    return dtype == FP32 ? *(const vec *)floats : (vec)(__builtin_convertvector(*(const bf16s *)shorts, ints) << 16);
   vec x = 0;
-  for (int64_t i = 0; i < n; i++) x[i] = kind == FP32 ? reals[i] : widened(shorts[i]);
+  for (int64_t i = 0; i < n; i++) x[i] = dtype == FP32 ? floats[i] : bf16_to_float(shorts[i]);
   return x;
 }
 
-INLINE halves narrowed(vec x) {  // to bf16, to the nearest, to the even one of two
+INLINE bf16s float_to_bf16(vec x) {  // rounds to nearest, ties to even
   ints bits = (ints)x;
   bits += 0x7fff + ((bits >> 16) & 1);
-  return __builtin_convertvector(bits >> 16, halves);
+  return __builtin_convertvector(bits >> 16, bf16s);
 }
 
-INLINE bytes integers(vec x) {  // of 0..255; what is behind the point is cut off
+INLINE u8s saturate_u8(vec x) {  // clamps to 0..255 and truncates
   x = __builtin_elementwise_min(__builtin_elementwise_max(x, (vec)0), (vec)255);
-  return __builtin_convertvector(__builtin_convertvector(x, ints), bytes);
+  return __builtin_convertvector(__builtin_convertvector(x, ints), u8s);
 }
 
 #define STORE(type, lanes, value)                                            \
   {                                                                          \
     type *to_ = (type *)to + at;                                             \
-    lanes its = value;                                                       \
-    if (n >= LANES) *(lanes *)to_ = its;                                     \
-    else for (int64_t i = 0; i < n; i++) to_[i] = its[i];                    \
+    lanes v_ = value;                                                        \
+    if (n >= LANES) *(lanes *)to_ = v_;                                      \
+    else for (int64_t i = 0; i < n; i++) to_[i] = v_[i];                     \
   }
 
-INLINE void store(void *to, int64_t at, vec x, enum kind kind, int64_t n) {  // n numbers, or all lanes
-  if (kind == FP32) STORE(float, vec, x)
-  else if (kind == BF16) STORE(uint16_t, halves, narrowed(x))
-  else STORE(uint8_t, bytes, integers(x))
+INLINE void store(void *to, int64_t at, vec x, enum dtype dtype, int64_t n) {  // the first n lanes, at most all
+  if (dtype == FP32) STORE(float, vec, x)
+  else if (dtype == BF16) STORE(uint16_t, bf16s, float_to_bf16(x))
+  else STORE(uint8_t, u8s, saturate_u8(x))
 }
 
-#define TURN(x, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p) \
+#define SHUFFLE(x, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p) \
   __builtin_shufflevector(x, x, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p)
-#define HALF(x) TURN(x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7)
-#define QUARTER(x) TURN(x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11)
-#define EIGHTH(x) TURN(x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13)
+#define SWAP_8(x) SHUFFLE(x, 8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7)
+#define SWAP_4(x) SHUFFLE(x, 4, 5, 6, 7, 0, 1, 2, 3, 12, 13, 14, 15, 8, 9, 10, 11)
+#define SWAP_2(x) SHUFFLE(x, 2, 3, 0, 1, 6, 7, 4, 5, 10, 11, 8, 9, 14, 15, 12, 13)
 
-INLINE float sum_of(vec x) {
-  x += HALF(x);
-  x += QUARTER(x);
-  x += EIGHTH(x);
+INLINE float hsum(vec x) {
+  x += SWAP_8(x);
+  x += SWAP_4(x);
+  x += SWAP_2(x);
   return x[0] + x[1];
 }
 
-INLINE float most_of(vec x) {
-  x = __builtin_elementwise_max(x, HALF(x));
-  x = __builtin_elementwise_max(x, QUARTER(x));
-  x = __builtin_elementwise_max(x, EIGHTH(x));
+INLINE float hmax(vec x) {
+  x = __builtin_elementwise_max(x, SWAP_8(x));
+  x = __builtin_elementwise_max(x, SWAP_4(x));
+  x = __builtin_elementwise_max(x, SWAP_2(x));
   return x[0] > x[1] ? x[0] : x[1];
 }
 
-// 2^x for x <= 0, to 2e-7 of it: whole powers by the exponent's bits, 2^r for |r| <= 1/2 by Taylor's series.
-INLINE vec power_of_two(vec x) {
-  const float shift = 12582912.0f;  // 1.5 * 2^23: a number added to it is rounded to a whole one
+// 2^x for x <= 0, relative error 2e-7: the integer part goes into the exponent bits, 2^r for |r| <= 1/2 is a Taylor series.
+// Not named exp2, which clang knows as the C library's.
+INLINE vec exp2_vec(vec x) {
+  const float shift = 12582912.0f;  // 1.5 * 2^23: adding it rounds x to an integer
   x = __builtin_elementwise_max(x, (vec)-126.0f);
-  vec whole = (x + shift) - shift, r = x - whole;
+  vec integer = (x + shift) - shift, r = x - integer;
   vec y = r * 1.5403530e-4f + 1.3333558e-3f;
   y = y * r + 9.6181291e-3f;
   y = y * r + 5.5504109e-2f;
   y = y * r + 2.4022651e-1f;
   y = y * r + 6.9314718e-1f;
   y = y * r + 1.0f;
-  return y * (vec)((__builtin_convertvector(whole, ints) + 127) << 23);
+  return y * (vec)((__builtin_convertvector(integer, ints) + 127) << 23);
 }
 
 INLINE void transpose(vec x[LANES]) {  // four perfect shuffles
@@ -118,187 +121,197 @@ INLINE void transpose(vec x[LANES]) {  // four perfect shuffles
   }
 }
 
-// What is multiplied and added: one number, or, of bf16 where the processor does it at once, two in the place of one.
+// sum + x * y. With `pairs` pack 32-bit lane holds two bf16 numbers, whose products are both added (AVX512_BF16).
 #ifdef __AVX512BF16__
-typedef __bf16 both __attribute__((ext_vector_type(32)));
-enum { PAIRS = 1 };
-INLINE vec added(vec sum, float x, vec y, int pairs) {
-  return pairs ? (vec)__builtin_ia32_dpbf16ps_512(sum, (both)(vec)x, (both)y) : sum + x * y;
+typedef __bf16 bf16x32 __attribute__((ext_vector_type(32)));
+enum { HAS_PAIRS = 1 };
+INLINE vec multiply_add(vec sum, float x, vec y, int pairs) {
+  return pairs ? (vec)__builtin_ia32_dpbf16ps_512(sum, (bf16x32)(vec)x, (bf16x32)y) : sum + x * y;
 }
 #else
-enum { PAIRS = 0 };
-INLINE vec added(vec sum, float x, vec y, int pairs) { return (void)pairs, sum + x * y; }
+enum { HAS_PAIRS = 0 };
+INLINE vec multiply_add(vec sum, float x, vec y, int pairs) { return (void)pairs, sum + x * y; }
 #endif
 
-// sums (ROWS, vecs * LANES) = x (ROWS, depth) y (depth, vecs * LANES)
-INLINE void multiply(int pairs, int vecs, const float *x, int64_t x_stride, const float *y, int64_t y_stride,
-                     int64_t depth, vec sums[ROWS][2]) {
+// sums (ROWS, vecs * LANES) = x (ROWS, depth) @ y (depth, vecs * LANES)
+INLINE void matmul_vecs(int pairs, int vecs, const float *x, int64_t x_stride, const float *y, int64_t y_stride,
+                        int64_t depth, vec sums[ROWS][2]) {
 #pragma unroll
   for (int row = 0; row < ROWS; row++) sums[row][0] = sums[row][1] = 0;
   for (int64_t d = 0; d < depth; d++)
     for (int v = 0; v < vecs; v++) {
-      const vec its = *(const vec *)(y + d * y_stride + v * LANES);
+      const vec column = *(const vec *)(y + d * y_stride + v * LANES);
 #pragma unroll
-      for (int row = 0; row < ROWS; row++) sums[row][v] = added(sums[row][v], x[row * x_stride + d], its, pairs);
+      for (int row = 0; row < ROWS; row++) sums[row][v] = multiply_add(sums[row][v], x[row * x_stride + d], column, pairs);
     }
 }
 
-INLINE void multiply_some(int pairs, int vecs, const float *x, int64_t x_stride, const float *y, int64_t y_stride,
-                          int64_t depth, vec sums[ROWS][2]) {  // so that the compiler knows how many
-  if (vecs == 2) multiply(pairs, 2, x, x_stride, y, y_stride, depth, sums);
-  else multiply(pairs, 1, x, x_stride, y, y_stride, depth, sums);
+INLINE void matmul(int pairs, int vecs, const float *x, int64_t x_stride, const float *y, int64_t y_stride,
+                   int64_t depth, vec sums[ROWS][2]) {  // makes `vecs` a compile-time constant
+  if (vecs == 2) matmul_vecs(pairs, 2, x, x_stride, y, y_stride, depth, sums);
+  else matmul_vecs(pairs, 1, x, x_stride, y, y_stride, depth, sums);
 }
 
 // --- attention -----------------------------------------------------------------------------------------------------
 
-typedef struct {  // as in kernels.py
-  const void *query, *key, *value;              // of all tokens; heads side by side
-  void *answer;                                 // like query
-  const int32_t *offsets;                       // (sequences + 1,) tokens
-  float *scratch;                               // (threads, scratch_size)
-  int64_t query_stride, stride, answer_stride;  // numbers from token to token; keys and values have the same
-  int64_t sequences, heads, width;              // width of one head
-  int64_t alone;                                // whether there is one query for each sequence
+typedef struct {  // the same fields as _Attention in kernels.py
+  const void *query, *key, *value;           // (tokens, n_heads * head_width), or for `one_query` a query of each sequence
+  void *output;                              // shape of query
+  const int32_t *cu_seqlens;                 // (n_sequences + 1,) tokens
+  float *scratch;                            // (threads, scratch_size)
+  int64_t q_stride, kv_stride, output_stride;  // elements from token to token; keys and values have the same
+  int64_t n_sequences, n_heads, head_width;
+  int64_t one_query;  // whether there is one query for each sequence
   int64_t scratch_size;
-  int64_t kind, answer_kind;
-  float scale, zero;     // of the exponents of two; added to what is answered
-  int64_t next, thread;  // counted up by the threads
+  int64_t dtype, output_dtype;
+  float scale, zero_point;  // scale of the logits in base 2; zero_point is added to the output
+  int64_t next, thread;     // counters shared by the threads
 } Attention;
 
-// With `pairs`, each place in the scratch holds two numbers in bf16: neighbours of a head's width, or two tokens' values.
-INLINE void attend_one(int pairs, const Attention *its, int64_t sequence, int64_t head, float *scratch) {
-  const int64_t start = its->offsets[sequence], length = its->offsets[sequence + 1] - start;
-  const int64_t width = its->width, wide = up(width), keys = up(length), column = head * width, each = 1 + pairs;
-  const int64_t depth = width / each, tokens = (length + pairs) / each;
-  float *turned = scratch, *values = turned + wide * keys;  // keys (depth, keys); values (tokens, wide)
-  float *queries = values + keys * wide, *shares = queries + ROWS * wide;  // (ROWS, wide); (ROWS, keys)
-  const enum kind kind = pairs ? FP32 : its->kind;  // pairs are moved as if they were one number
-  const int64_t first = its->alone ? sequence : start, asked = its->alone ? 1 : length;
+// With `pairs`, each 32-bit element of the scratch holds two bf16 numbers: neighbours along head_width of queries and keys,
+// or the values of two neighbouring tokens.
+INLINE void attend_head(int pairs, const Attention *args, int64_t sequence, int64_t head, float *scratch) {
+  const int64_t start = args->cu_seqlens[sequence], length = args->cu_seqlens[sequence + 1] - start;
+  const int64_t head_width = args->head_width, head_offset = head * head_width, pack = 1 + pairs;
+  const int64_t padded_width = round_up(head_width), padded_length = round_up(length);
+  const int64_t depth = head_width / pack, tokens = (length + pairs) / pack;
+  float *k_transposed = scratch;                              // (depth, padded_length)
+  float *values = k_transposed + padded_width * padded_length;  // (tokens, padded_width)
+  float *q_rows = values + padded_length * padded_width;        // (ROWS, padded_width)
+  float *probs = q_rows + ROWS * padded_width;                  // (ROWS, padded_length)
+  const enum dtype dtype = pairs ? FP32 : args->dtype;  // a pair is moved like one fp32 number
+  const int64_t first_query = args->one_query ? sequence : start, n_queries = args->one_query ? 1 : length;
 
-  for (int64_t j = 0; j < keys; j += LANES)
+  for (int64_t j = 0; j < padded_length; j += LANES)
     for (int64_t d = 0; d < depth; d += LANES) {
       vec x[LANES];
-      for (int i = 0; i < LANES; i++)
-        x[i] = j + i < length ? load(its->key, ((start + j + i) * its->stride + column) / each + d, kind, depth - d) : (vec)0;
+      for (int i = 0; i < LANES; i++) {
+        const int64_t at = ((start + j + i) * args->kv_stride + head_offset) / pack + d;
+        x[i] = j + i < length ? load(args->key, at, dtype, depth - d) : (vec)0;
+      }
       transpose(x);
-      for (int i = 0; i < LANES; i++) *(vec *)(turned + (d + i) * keys + j) = x[i];
+      for (int i = 0; i < LANES; i++) *(vec *)(k_transposed + (d + i) * padded_length + j) = x[i];
     }
   for (int64_t j = 0; j < tokens; j++)
-    for (int64_t d = 0; d < width; d += LANES) {
-      const int64_t at = (start + j * each) * its->stride + column + d;
-      vec x = load(its->value, at, its->kind, width - d);
+    for (int64_t d = 0; d < head_width; d += LANES) {
+      const int64_t at = (start + j * pack) * args->kv_stride + head_offset + d;
+      vec x = load(args->value, at, args->dtype, head_width - d);
       if (pairs) {
-        const int64_t n = j * 2 + 1 < length ? width - d : 0;
-        x = (vec)((ints)load(its->value, n > 0 ? at + its->stride : at, BF16, n) | (ints)((uints)x >> 16));
+        const int64_t n = j * 2 + 1 < length ? head_width - d : 0;
+        x = (vec)((ints)load(args->value, n > 0 ? at + args->kv_stride : at, BF16, n) | (ints)((uints)x >> 16));
       }
-      *(vec *)(values + j * wide + d) = x;
+      *(vec *)(values + j * padded_width + d) = x;
     }
 
-  for (int64_t i = 0; i < asked; i += ROWS) {
-    const int64_t rows = asked - i < ROWS ? asked - i : ROWS;  // the first is computed again in the place of others
+  for (int64_t i = 0; i < n_queries; i += ROWS) {
+    const int64_t rows = n_queries - i < ROWS ? n_queries - i : ROWS;  // missing rows repeat the first
     for (int64_t row = 0; row < ROWS; row++)
       for (int64_t d = 0; d < depth; d += LANES) {
-        const int64_t at = ((first + i + (row < rows ? row : 0)) * its->query_stride + column) / each + d;
-        *(vec *)(queries + row * wide + d) = load(its->query, at, kind, depth - d);
+        const int64_t at = ((first_query + i + (row < rows ? row : 0)) * args->q_stride + head_offset) / pack + d;
+        *(vec *)(q_rows + row * padded_width + d) = load(args->query, at, dtype, depth - d);
       }
 
-    vec sums[ROWS][2], most[ROWS];
-    for (int row = 0; row < ROWS; row++) most[row] = -1e30f;
-    for (int64_t j = 0; j < keys; j += 2 * LANES) {
-      const int vecs = j + LANES < keys ? 2 : 1;
-      multiply_some(pairs, vecs, queries, wide, turned + j, keys, depth, sums);
+    vec sums[ROWS][2], row_max[ROWS];
+    for (int row = 0; row < ROWS; row++) row_max[row] = -1e30f;
+    for (int64_t j = 0; j < padded_length; j += 2 * LANES) {
+      const int vecs = j + LANES < padded_length ? 2 : 1;
+      matmul(pairs, vecs, q_rows, padded_width, k_transposed + j, padded_length, depth, sums);
 #pragma unroll
       for (int row = 0; row < ROWS; row++)
         for (int v = 0; v < vecs; v++) {
-          const vec x = keep(sums[row][v] * its->scale, length - j - v * LANES, -1e30f);
-          most[row] = __builtin_elementwise_max(most[row], x);
-          *(vec *)(shares + row * keys + j + v * LANES) = x;
+          const vec x = mask_tail(sums[row][v] * args->scale, length - j - v * LANES, -1e30f);
+          row_max[row] = __builtin_elementwise_max(row_max[row], x);
+          *(vec *)(probs + row * padded_length + j + v * LANES) = x;
         }
     }
 
-    float parts[ROWS];
+    float inv_sum[ROWS];
 #pragma unroll
     for (int row = 0; row < ROWS; row++) {
-      const float top = most_of(most[row]);
-      float *share = shares + row * keys;
+      const float max = hmax(row_max[row]);
+      float *prob = probs + row * padded_length;
       vec sum = 0;
-      for (int64_t j = 0; j < keys; j += LANES) {
-        const vec x = power_of_two(*(vec *)(share + j) - top);
-        store(share, j, x, pairs ? BF16 : FP32, LANES);  // of pairs, behind what is still to be read
+      for (int64_t j = 0; j < padded_length; j += LANES) {
+        const vec x = exp2_vec(*(vec *)(prob + j) - max);
+        store(prob, j, x, pairs ? BF16 : FP32, LANES);  // bf16 overwrites only what has been read
         sum += x;
       }
-      parts[row] = 1 / sum_of(sum);
+      inv_sum[row] = 1 / hsum(sum);
     }
 
-    for (int64_t d = 0; d < width; d += 2 * LANES) {
-      const int vecs = d + LANES < wide ? 2 : 1;
-      multiply_some(pairs, vecs, shares, keys, values + d, wide, tokens, sums);
+    for (int64_t d = 0; d < head_width; d += 2 * LANES) {
+      const int vecs = d + LANES < padded_width ? 2 : 1;
+      matmul(pairs, vecs, probs, padded_length, values + d, padded_width, tokens, sums);
       for (int64_t row = 0; row < rows; row++)
         for (int64_t v = 0; v < vecs; v++) {
-          const int64_t at = (first + i + row) * its->answer_stride + column + d + v * LANES;
-          const vec x = sums[row][v] * parts[row] + its->zero;
-          store(its->answer, at, x, its->answer_kind, width - d - v * LANES);
+          const int64_t at = (first_query + i + row) * args->output_stride + head_offset + d + v * LANES;
+          const vec x = sums[row][v] * inv_sum[row] + args->zero_point;
+          store(args->output, at, x, args->output_dtype, head_width - d - v * LANES);
         }
     }
   }
 }
 
-static void attend_some(void *given) {
-  Attention *its = given;
-  float *scratch = its->scratch + __atomic_fetch_add(&its->thread, 1, __ATOMIC_RELAXED) * its->scratch_size;
-  const int64_t tasks = its->sequences * its->heads;
-  for (int64_t task; (task = __atomic_fetch_add(&its->next, 1, __ATOMIC_RELAXED)) < tasks;)
-    if (PAIRS && its->kind == BF16 && its->width % 2 == 0) attend_one(1, its, task / its->heads, task % its->heads, scratch);
-    else attend_one(0, its, task / its->heads, task % its->heads, scratch);
-}
-
-EXPORT void attend(Attention *its, parallel *run, int64_t threads) {
-  its->next = its->thread = 0;
-  if (threads > 1) run(attend_some, its, (unsigned)threads, 0);
-  else attend_some(its);
-}
-
-// --- norm ----------------------------------------------------------------------------------------------------------
-
-typedef struct {  // as in kernels.py
-  const float *x, *weight, *bias;  // (rows, width), (width,), (width,)
-  float *answer;                   // like x
-  uint8_t *integers;               // like x: answer * units + zero
-  const float *units;              // (width,)
-  int64_t rows, width;
-  float eps, zero;
-  int64_t next;  // counted up by the threads
-} Norm;
-
-enum { PIECE = 16 };  // rows that a thread takes at once
-
-static void normalise_one(const Norm *its, int64_t row) {
-  const int64_t width = its->width, at = row * width;
-  vec sum = 0, squares = 0;
-  for (int64_t d = 0; d < width; d += LANES) sum += load(its->x, at + d, FP32, width - d);
-  const float mean = sum_of(sum) / (float)width;
-  for (int64_t d = 0; d < width; d += LANES) {
-    const vec off = keep(load(its->x, at + d, FP32, width - d) - mean, width - d, 0);
-    squares += off * off;
+static void attend_worker(void *arg) {
+  Attention *args = arg;
+  float *scratch = args->scratch + __atomic_fetch_add(&args->thread, 1, __ATOMIC_RELAXED) * args->scratch_size;
+  const int64_t tasks = args->n_sequences * args->n_heads;
+  for (int64_t task; (task = __atomic_fetch_add(&args->next, 1, __ATOMIC_RELAXED)) < tasks;) {
+    const int64_t sequence = task / args->n_heads, head = task % args->n_heads;
+    if (HAS_PAIRS && args->dtype == BF16 && args->head_width % 2 == 0) attend_head(1, args, sequence, head, scratch);
+    else attend_head(0, args, sequence, head, scratch);
   }
-  const float share = 1 / __builtin_sqrtf(sum_of(squares) / (float)width + its->eps);
+}
+
+EXPORT void attend(Attention *args, parallel *run, int64_t threads) {
+  args->next = args->thread = 0;
+  if (threads > 1) run(attend_worker, args, (unsigned)threads, 0);
+  else attend_worker(args);
+}
+
+// --- layer norm ----------------------------------------------------------------------------------------------------
+
+typedef struct {  // the same fields as _LayerNorm in kernels.py
+  const float *x, *weight, *bias;  // (rows, width), (width,), (width,)
+  float *output;                   // (rows, width)
+  uint8_t *quantized;              // (rows, width): output * multiplier + zero_point
+  const float *multiplier;         // (width,) requantization multipliers
+  int64_t rows, width;
+  float eps, zero_point;
+  int64_t next;  // counter shared by the threads
+} LayerNorm;
+
+enum { ROWS_PER_TASK = 16 };  // rows that a thread takes at a time
+
+static void layer_norm_row(const LayerNorm *args, int64_t row) {
+  const int64_t width = args->width, at = row * width;
+  vec sum = 0, squares = 0;
+  for (int64_t d = 0; d < width; d += LANES) sum += load(args->x, at + d, FP32, width - d);
+  const float mean = hsum(sum) / (float)width;
+  for (int64_t d = 0; d < width; d += LANES) {
+    const vec centered = mask_tail(load(args->x, at + d, FP32, width - d) - mean, width - d, 0);
+    squares += centered * centered;
+  }
+  const float inv_std = 1 / __builtin_sqrtf(hsum(squares) / (float)width + args->eps);
   for (int64_t d = 0; d < width; d += LANES) {
     const int64_t n = width - d;
-    vec y = (load(its->x, at + d, FP32, n) - mean) * share;
-    y = y * load(its->weight, d, FP32, n) + load(its->bias, d, FP32, n);
-    store(its->answer, at + d, y, FP32, n);
-    store(its->integers, at + d, y * load(its->units, d, FP32, n) + its->zero, U8, n);
+    vec y = (load(args->x, at + d, FP32, n) - mean) * inv_std;
+    y = y * load(args->weight, d, FP32, n) + load(args->bias, d, FP32, n);
+    store(args->output, at + d, y, FP32, n);
+    store(args->quantized, at + d, y * load(args->multiplier, d, FP32, n) + args->zero_point, U8, n);
   }
 }
 
-static void normalise_some(void *given) {
-  Norm *its = given;
-  for (int64_t row; (row = __atomic_fetch_add(&its->next, PIECE, __ATOMIC_RELAXED)) < its->rows;)
-    for (int64_t end = row + PIECE < its->rows ? row + PIECE : its->rows; row < end; row++) normalise_one(its, row);
+static void layer_norm_worker(void *arg) {
+  LayerNorm *args = arg;
+  for (int64_t row; (row = __atomic_fetch_add(&args->next, ROWS_PER_TASK, __ATOMIC_RELAXED)) < args->rows;) {
+    const int64_t end = row + ROWS_PER_TASK < args->rows ? row + ROWS_PER_TASK : args->rows;
+    for (; row < end; row++) layer_norm_row(args, row);
+  }
 }
 
-EXPORT void normalise(Norm *its, parallel *run, int64_t threads) {
-  its->next = 0;
-  if (threads > 1) run(normalise_some, its, (unsigned)threads, 0);
-  else normalise_some(its);
+EXPORT void layer_norm_quantize(LayerNorm *args, parallel *run, int64_t threads) {
+  args->next = 0;
+  if (threads > 1) run(layer_norm_worker, args, (unsigned)threads, 0);
+  else layer_norm_worker(args);
 }

@@ -1,4 +1,4 @@
-"""Which precision a machine does well."""
+"""Which precisions a device computes in hardware, and which of them a worker uses."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Precision(NamedTuple):
-    """A precision by name, and how far its answers may lie from those in fp32."""
+    """A precision by name, and how far its answers may differ from those in fp32."""
 
     name: str
     dtype: torch.dtype
@@ -29,7 +29,7 @@ FP8 = Precision("fp8", torch.bfloat16, 5e-2, has_gradients=False)
 
 
 def supported(device: torch.device) -> list[str]:
-    """List the precisions that the device computes in hardware, best first; not those that must be looked at first."""
+    """List the precisions that the device computes in hardware, best first; int8 and fp8 are chosen by other rules."""
     if device.type == "cuda":
         bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
         return ["bf16", "fp16", "fp32"] if bf16 else ["fp16", "fp32"]
@@ -40,33 +40,34 @@ def supported(device: torch.device) -> list[str]:
 
 
 def choose(
-    requested: config.Precision, device: torch.device, *, floats: bool = True, integers: bool = False
+    requested: config.Precision, device: torch.device, *, has_float_weights: bool = True, has_int8_weights: bool = False
 ) -> Precision:
     """Return the precision to compute in.
 
     Args:
-        floats: whether there are weights to compute in a floating-point precision.
-        integers: whether there are weights for int8.
+        has_float_weights: whether there are weights in a floating-point precision.
+        has_int8_weights: whether there are weights in int8.
 
     Raises:
-        ConfigError: the device would only emulate what is asked for, or there are no weights for it.
+        ConfigError: the device would only emulate the requested precision, or there are no weights for it.
     """
-    can = [*(["int8"] if integers and int8.supported(device) else []), *(supported(device) if floats else [])]
-    if requested == "int8" and not integers:
+    has_int8 = has_int8_weights and int8.supported(device)
+    available = [*(["int8"] if has_int8 else []), *(supported(device) if has_float_weights else [])]
+    if requested == "int8" and not has_int8_weights:
         raise ConfigError("handler.precision is int8, but there are no weights in int8: pack with --calibration")
-    if not can or (not floats and requested not in ("auto", "int8")):
+    if not available or (not has_float_weights and requested not in ("auto", "int8")):
         raise ConfigError(
             f"handler.precision is {requested}, but the archive has weights for int8 alone"
-            + ("" if can else f", which this {device.type} has no instructions for")
+            + ("" if available else f", which this {device.type} has no instructions for")
         )
-    if can[0] == "int8" and requested in ("auto", "int8"):
+    if available[0] == "int8" and requested in ("auto", "int8"):
         return INT8
     if requested == "fp8" and fp8.supported(device):
         return FP8
-    name = can[0] if requested == "auto" else requested
-    if name not in can:
+    name = available[0] if requested == "auto" else requested
+    if name not in available:
         raise ConfigError(
             f"handler.precision is {name}, which this {device.type} has no instructions for; "
-            f"accepted here: auto, {', '.join(can)}"
+            f"accepted here: auto, {', '.join(available)}"
         )
     return Precision(name, DTYPES[name], TOLERANCES[name])

@@ -1,4 +1,4 @@
-"""What two ways to compute a model must agree on: a few short sequences, and all that the encoder says of them."""
+"""The probe: a few short sequences on which two ways to compute a model must agree, and what is compared."""
 
 from __future__ import annotations
 
@@ -12,9 +12,11 @@ from handler.batching import Batch
 from handler.sequences import Encoding
 from handler.tasks import Output, Pooler, RaggedOutput
 
+RTOL, ATOL = 1e-3, 1e-4
+
 
 class HiddenStates(Pooler):
-    """The encoder's answer to every token, without any task: what two ways to compute must agree on."""
+    """The last hidden states of all tokens, without any task."""
 
     forward_scope = "encoder"
 
@@ -24,8 +26,8 @@ class HiddenStates(Pooler):
 
 def probe_of(model_config: PretrainedConfig) -> list[Encoding]:
     """Return sequences of different and of equal lengths, of random tokens."""
-    most = getattr(model_config, "max_position_embeddings", 512)
-    return random_encodings(model_config, [length for length in (9, 5, 5, 2) if length <= most])
+    max_length = getattr(model_config, "max_position_embeddings", 512)
+    return random_encodings(model_config, [length for length in (9, 5, 5, 2) if length <= max_length])
 
 
 def random_encodings(model_config: PretrainedConfig, lengths: Iterable[int]) -> list[Encoding]:
@@ -37,6 +39,6 @@ def random_encodings(model_config: PretrainedConfig, lengths: Iterable[int]) -> 
     ]
 
 
-def alike(one: Output, other: Output) -> bool:
-    """Tell whether two rows of values are the same but for rounding."""
-    return one.shape == other.shape and np.allclose(one, other, rtol=1e-3, atol=1e-4)
+def outputs_allclose(output: Output, expected: Output) -> bool:
+    """Tell whether two outputs are equal but for rounding."""
+    return output.shape == expected.shape and np.allclose(output, expected, rtol=RTOL, atol=ATOL)

@@ -1,4 +1,4 @@
-"""How many threads a forward pass on a CPU gets: one for few tokens, which is done before others have woken up."""
+"""How many threads a forward pass on a CPU uses: one for few tokens, done before other threads have woken up."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-TRIED = (16, 32, 64, 128, 256)  # tokens of one pass
-TIMES = 5  # that each is run with one thread and with all, in turn; the quickest counts
+CANDIDATES = (16, 32, 64, 128, 256)  # tokens of one pass
+REPEATS = 5  # passes of each candidate with one thread and with all, in turn; the fastest counts
 
 
 class Threads:
-    """One thread for passes of up to `few` tokens, for others all that PyTorch has."""
+    """One thread for passes of up to `single_thread_max_tokens` tokens, for others all that PyTorch has."""
 
     def __init__(self) -> None:
-        self.few = 0
+        self.single_thread_max_tokens = 0
 
     @contextlib.contextmanager
-    def of(self, n_tokens: int) -> Iterator[None]:
-        """Set the threads of one pass, and back."""
+    def limit(self, n_tokens: int) -> Iterator[None]:
+        """Set the number of threads for one pass, and restore it."""
         threads = torch.get_num_threads()
-        if n_tokens > self.few or threads == 1:
+        if n_tokens > self.single_thread_max_tokens or threads == 1:
             yield
             return
         torch.set_num_threads(1)
@@ -31,20 +31,20 @@ class Threads:
         finally:
             torch.set_num_threads(threads)
 
-    def find(self, run: Callable[[int], object]) -> None:
-        """Find `few`, the most tokens up to which one thread was never slower; `run` makes a pass of so many."""
-        self.few = found = 0
+    def calibrate(self, run: Callable[[int], object]) -> None:
+        """Measure up to how many tokens one thread is never slower; `run` makes a pass of a number of tokens."""
+        self.single_thread_max_tokens = best = 0
         if torch.get_num_threads() == 1:
             return
-        for n_tokens in TRIED:
+        for n_tokens in CANDIDATES:
             seconds: dict[int, list[float]] = {0: [], n_tokens: []}
-            for _ in range(TIMES):
-                for few, its in seconds.items():
-                    self.few = few
-                    began = time.perf_counter()
+            for _ in range(REPEATS):
+                for max_tokens, times in seconds.items():
+                    self.single_thread_max_tokens = max_tokens
+                    start = time.perf_counter()
                     run(n_tokens)
-                    its.append(time.perf_counter() - began)
+                    times.append(time.perf_counter() - start)
             if min(seconds[n_tokens]) > min(seconds[0]):
                 break
-            found = n_tokens
-        self.few = found
+            best = n_tokens
+        self.single_thread_max_tokens = best

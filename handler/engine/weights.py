@@ -1,4 +1,4 @@
-"""From the files of a model folder to a model of transformers: safetensors only, none missing, none from a hub."""
+"""Load a model of transformers from a model folder: safetensors only, all weights present, nothing from a hub."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from handler.config import ServingConfig
-from handler.engine import int8
+from handler.engine import int8, int8_file
 from handler.engine.precision import DTYPES, INT8, choose, supported
 from handler.errors import ModelMismatch
 from handler.tasks import Pooler
@@ -22,17 +22,17 @@ def load_weights(
 ) -> PreTrainedModel:
     """Load a model with a class of transformers, its weights in fp32.
 
-    Those for int8 lie in a file of their own, and are taken where the precision says so.
+    Weights in int8 have a file of their own, which is read where the precision asks for it.
 
     Raises:
         ModelMismatch: no weights, or weights that are not all of this architecture.
         ConfigError: a precision that the device does not have.
     """
-    quantised = folder / int8.FILE
-    held = {"floats": holds_floats(folder), "integers": quantised.is_file()}
-    if choose(config.precision, device or torch.device("cpu"), **held) is INT8:
+    int8_path = folder / int8.FILE
+    available = {"has_float_weights": has_float_weights(folder), "has_int8_weights": int8_path.is_file()}
+    if choose(config.precision, device or torch.device("cpu"), **available) is INT8:
         make, dtype = getattr(transformers, auto_class).from_config, DTYPES[supported(torch.device("cpu"))[0]]
-        return int8.read(quantised, make, read_config(folder), dtype)
+        return int8_file.read(int8_path, make, read_config(folder), dtype)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker's standard error is a log
     model: PreTrainedModel
     try:
@@ -63,6 +63,6 @@ def read_config(folder: Path) -> PretrainedConfig:
     return config
 
 
-def holds_floats(folder: Path) -> bool:
+def has_float_weights(folder: Path) -> bool:
     """Tell whether a model folder may hold weights in floating point; if not, transformers will say what it lacks."""
     return not (folder / int8.FILE).is_file() or any(file.name != int8.FILE for file in folder.glob("*.safetensors"))

@@ -233,7 +233,7 @@ class SequenceTask(Task):
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
         name = next(name for name in self.output_names if name in output)
-        return RaggedOutput(output[name], (1,) * len(batch.lengths))
+        return RaggedOutput(output[name], (1,) * len(batch.seq_lens))
 
 
 def locate_token(windows: Sequence[SequenceOutput], index: int) -> tuple[int, int]:

@@ -42,7 +42,7 @@ class MeanPooler(Pooler):
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
         states = batch.tokens(output[0])  # (total tokens, width), in fp32
         # No synchronisation with a GPU: the lengths of an unpadded batch are on the device already.
-        lengths = batch.varlen.offsets.diff() if batch.varlen else torch.tensor(batch.lengths).to(states.device)
+        lengths = batch.varlen.cu_seqlens.diff() if batch.varlen else torch.tensor(batch.seq_lens).to(states.device)
         rows = torch.arange(len(lengths), device=states.device).repeat_interleave(lengths, output_size=len(states))
         sums = states.new_zeros(len(lengths), states.shape[-1]).index_add_(0, rows, states)
         return RaggedOutput(sums / lengths.unsqueeze(-1), (1,) * len(lengths))

@@ -173,7 +173,7 @@ def _edge_target(edge: str, windows: Sequence[SequenceOutput], index: int) -> At
     context = [position for position, owner in enumerate(sequence_ids) if position == 0 or owner == 1]
 
     def score(output: ModelOutput, batch: Batch) -> Tensor:
-        logits = batch.tokens(output[f"{edge}_logits"]).reshape(len(batch.lengths), -1)
+        logits = batch.tokens(output[f"{edge}_logits"]).reshape(len(batch.seq_lens), -1)
         probabilities: Tensor = logits[:, context].softmax(-1)
         return probabilities[:, context.index(position)]
 

@@ -200,7 +200,7 @@ class TokenClassification(Task):
         label_ids = labels[chosen[: len(positions)]].tolist()
 
         def score(output: ModelOutput, batch: Batch) -> Tensor:
-            logits = batch.tokens(output["logits"]).reshape(len(batch.lengths), -1, len(self.labels))
+            logits = batch.tokens(output["logits"]).reshape(len(batch.seq_lens), -1, len(self.labels))
             scores: Tensor = logits.softmax(-1)[:, positions, label_ids]
             return scores.mean(-1)
 

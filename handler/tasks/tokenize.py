@@ -39,7 +39,7 @@ class Tokenize(Task):
         return Query((self.read_text_or_pair(value),), self.read_parameters(parameters), self.encoding_options)
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
-        return RaggedOutput(torch.empty(0), (0,) * len(batch.lengths))
+        return RaggedOutput(torch.empty(0), (0,) * len(batch.seq_lens))
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         encoding = windows[0].encoding

@@ -158,10 +158,10 @@ def add_int8(stage: Path, config: ModelConfig, calibration: Calibration) -> list
     """
     from handler.engine import int8
     from handler.loading import load_predictor
-    from scripts.archives.calibration import quantise
+    from scripts.archives.calibration import quantize
 
     model = stage / archive.MODEL
-    report = quantise(model, config.handler, calibration)
+    report = quantize(model, config.handler, calibration)
     rounded = load_predictor(model, replace(config.handler, precision="int8"))
     archive.write_golden(stage, golden_of(rounded), archive.golden_name("int8"))
     if config.handler.precision == "int8":
@@ -179,7 +179,7 @@ def add_fp8(stage: Path, config: ModelConfig, calibration: Calibration) -> list[
     """
     from scripts.archives import fp8
 
-    rounded, report = fp8.tried(stage / archive.MODEL, config.handler, calibration)
+    rounded, report = fp8.evaluate(stage / archive.MODEL, config.handler, calibration)
     archive.write_golden(stage, golden_of(rounded), archive.golden_name("fp8"))
     return ["## fp8", "", *report.lines(), ""]
 

@@ -1,6 +1,6 @@
-"""A model in eight-bit floats: nothing has to be calibrated, but whether it answers as well has to be looked at.
+"""Quantize a model to fp8 on a CPU and compare its answers: nothing has to be calibrated, but accuracy is measured.
 
-The look needs no GPU: a CPU multiplies the same numbers, slowly. Beside that, a GPU differs by the order of its sums.
+No GPU is needed: a CPU multiplies the same numbers, slowly. A GPU differs only by the order of its sums.
 """
 
 from __future__ import annotations
@@ -10,34 +10,34 @@ from pathlib import Path
 
 from handler.config import ServingConfig
 from handler.engine import fp8
-from handler.engine.encoder import encoder_name
-from handler.engine.precision import FP8
+from handler.engine.families import encoder_of
 from handler.loading import load_predictor
 from handler.predictor import Predictor
-from scripts.archives.calibration import Calibration, Report, compare, examples_of, hold
+from scripts.archives.calibration import Calibration
+from scripts.archives.comparison import Comparison, compare
+from scripts.archives.examples import examples_of
 from scripts.cli.console import ScriptError
 from scripts.readers.formats import TABLES
 from scripts.readers.tables import read
 
 
-def tried(folder: Path, config: ServingConfig, calibration: Calibration) -> tuple[Predictor, Report]:
+def evaluate(folder: Path, config: ServingConfig, calibration: Calibration) -> tuple[Predictor, Comparison]:
     """Return a predictor in fp8 on this CPU, and how it answers the examples.
 
     Raises:
-        ScriptError: a family that has no fp8, examples that are no questions of the task, or answers too different.
+        ScriptError: a family without fp8, examples that the task refuses, or too low an accuracy.
     """
-    exact, rounded = (load_predictor(folder, replace(config, precision="fp32")) for _ in "12")
-    round_off(rounded)
-    asked = examples_of(read(calibration.evaluation or calibration.examples, TABLES))
-    report = replace(compare(exact, rounded, asked, 0), precision="fp8")
-    hold(report, calibration.least_ratio)
-    return rounded, report
+    exact, quantized = (load_predictor(folder, replace(config, precision="fp32")) for _ in "12")
+    quantize(quantized)
+    examples = examples_of(read(calibration.evaluation or calibration.examples, TABLES))
+    comparison = replace(compare(exact, quantized, examples, 0), precision="fp8")
+    comparison.require(calibration.min_accuracy_ratio)
+    return quantized, comparison
 
 
-def round_off(predictor: Predictor) -> None:
-    """Round a predictor in fp32 on a CPU to fp8; raises ScriptError for a family that has none."""
+def quantize(predictor: Predictor) -> None:
+    """Quantize a predictor in fp32 on a CPU to fp8; raises ScriptError for a family without fp8."""
     model = predictor.engine.model
-    if reason := fp8.refusal(getattr(model.base_model, encoder_name(model.base_model) or "", model)):
+    if reason := fp8.unsupported_reason(encoder_of(model.base_model) or model):
         raise ScriptError(f"a {type(model).__name__} has no fp8 ({reason}): pack it with --precision bf16")
-    fp8.install(model)
-    predictor.engine.precision = FP8
+    predictor.engine.quantize_to_fp8()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from handler.engine.weights import holds_floats
+from handler.engine.weights import has_float_weights
 from scripts.benchmark import machine, scaling, serving
 from scripts.benchmark.accounting import ExpectedScores, RequestAccounting, scores_of
 from scripts.benchmark.measure import Run, interleave
@@ -67,7 +67,7 @@ def check(model: BenchmarkModel, decision: Decision, texts: list[str], target_ms
     if missing:
         return f"Not checked against a server: {missing}"
     precision = decision.config.handler.precision
-    if not holds_floats(model.model_folder):
+    if not has_float_weights(model.model_folder):
         return f"Not checked against a server: {model.name} has weights in int8 alone, and cannot be packed again"
     predictor = model.load(precision, torch.device("cpu"))
     answers = predictor.answer_items(texts, {"top_k": None})

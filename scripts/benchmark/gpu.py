@@ -149,11 +149,12 @@ def engine_facts(predictor: Predictor) -> Row:
     """Describe the configuration of an engine."""
     engine: Any = predictor.engine
     layers = getattr(engine.model.base_model.encoder, "layers", [None])
+    add_norm = getattr(layers[0], "add_norm", None)  # which differs by precision, and where operators are compiled
     return {
         "max_batch_tokens": engine.max_batch_tokens,
         "packed": engine.packed,
-        "layer": type(layers[0]).__name__,
-        "graphs": len(getattr(engine, "_graphs", ())),
+        "layer": getattr(add_norm, "__name__", type(add_norm).__name__),
+        "graphs": len(getattr(engine, "graphs", ())),
     }
 
 

@@ -18,7 +18,7 @@ from handler import archive
 from handler.config import ModelConfig, ServingConfig
 from handler.engine import int8
 from handler.engine.precision import supported
-from handler.engine.weights import holds_floats, read_config
+from handler.engine.weights import has_float_weights, read_config
 from handler.errors import StartupError
 from handler.loading import load_predictor
 from handler.predictor import Predictor
@@ -76,7 +76,7 @@ class BenchmarkModel:
 
     def precisions(self, device: torch.device) -> list[str]:
         """Return the precisions that the machine supports and that the model has weights for."""
-        floats = list(reversed(supported(device))) if holds_floats(self.model_folder) else []
+        floats = list(reversed(supported(device))) if has_float_weights(self.model_folder) else []
         return [*floats, *(["int8"] if int8.supported(device) else [])]
 
     def settings(self, precision: str, **more: object) -> ModelConfig:
@@ -117,7 +117,7 @@ class BenchmarkModel:
         name = f"{self.name}-{precision}"
         if config is None and (store / f"{name}.mar").is_file():
             return store / f"{name}.mar"
-        calibration = Calibration(SOURCES[0], SOURCES[-1], least_ratio=0.0) if precision == "int8" else None
+        calibration = Calibration(SOURCES[0], SOURCES[-1], min_accuracy_ratio=0.0) if precision == "int8" else None
         return build(self.model_folder, name, "1.0", config or self.settings(precision), store, calibration)
 
 

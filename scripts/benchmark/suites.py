@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from handler.config import usable_cores
-from handler.engine.weights import holds_floats
+from handler.engine.weights import has_float_weights
 from handler.predictor import Predictor
 from scripts.benchmark import accuracy, engine, machine, peers, scaling, serving
 from scripts.benchmark.models import BenchmarkModel, benchmark_models, default_names
@@ -44,7 +44,7 @@ def measure(arguments: argparse.Namespace, stack: ExitStack, keep: Keep) -> dict
             rows = scaling.measure(model, loaded, arguments.lengths_from, arguments.seconds / 2)
             results.setdefault("scaling", []).extend(rows)
             keep(results)
-        if "peers" in arguments.only and not holds_floats(model.model_folder):
+        if "peers" in arguments.only and not has_float_weights(model.model_folder):
             skipped.append(f"{model.name} has no weights that the peers could compute with: pack it with auto")
         elif "peers" in arguments.only:
             compare(model, loaded, chosen, arguments, device, results, keep)

@@ -1,4 +1,4 @@
-"""The plan: arithmetic that every batch rests on."""
+"""The plan: which rows share a batch."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ LENGTHS = st.lists(st.integers(1, 600), max_size=60)
 
 @settings(derandomize=True, deadline=None)
 @given(LENGTHS, st.integers(1, 2000), st.booleans())
-def test_every_row_travels_once_within_the_budget(lengths: list[int], budget: int, padded: bool) -> None:
-    """No row is lost or doubled; only a row longer than the budget exceeds it, alone."""
+def test_every_row_is_planned_once_within_the_budget(lengths: list[int], budget: int, padded: bool) -> None:
+    """No row is missing or planned twice; only a row longer than the budget exceeds it, in a batch of one."""
     batches = plan(lengths, budget, padded=padded)
     assert sorted(row for rows in batches for row in rows) == list(range(len(lengths)))
     for rows in batches:

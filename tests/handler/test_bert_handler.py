@@ -62,7 +62,7 @@ def test_a_lost_device_ends_the_worker_after_its_answers(model_folder: Path, mon
     ended = threading.Event()
     monkeypatch.setattr("handler.bert_handler.SHUTDOWN_GRACE_S", 0.2)
     monkeypatch.setattr("handler.bert_handler.os._exit", lambda _: ended.set())
-    door.predictor.engine.device_failed = True
+    door.predictor.engine.mark_device_failed()
     answers = Worker(door, metrics_of(ROOT / "metrics.yaml"))(http(TEXT), http(TEXT))
     assert [(answer.status, answer.value["type"]) for answer in answers] == [(507, "DeviceLost")] * 2
     assert not ended.is_set()

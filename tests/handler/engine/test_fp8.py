@@ -1,4 +1,4 @@
-"""fp8: what a GPU multiplies, multiplied on a CPU; near fp32, the same bits in any company, packed only where right."""
+"""fp8: a GPU's numbers on a CPU; near fp32, batch invariant, packed only where it keeps its accuracy."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from handler import archive
 from handler.config import ModelConfig, ServingConfig
 from handler.engine import attention, cuda, fp8
 from handler.engine.cuda import CudaEngine
-from handler.engine.encoder import ACTIVATIONS, Product
-from handler.engine.fp8 import LARGEST, Eights, Fp8Encoder, Fp8Product, States, Steps
+from handler.engine.families import encoder_of
+from handler.engine.fp8 import E4M3_MAX, Float8Tensor, Fp8Encoder, Fp8Linear, Fp8States, FusedOps
+from handler.engine.linear import ACTIVATIONS, Linear
 from handler.engine.precision import FP8, choose, supported
 from handler.engine.probe import HiddenStates
 from handler.errors import ConfigError, GoldenMismatch
@@ -26,12 +27,12 @@ from handler.loading import load_predictor
 from handler.self_test import check_golden
 from scripts.archives.build import build
 from scripts.archives.calibration import Calibration
-from scripts.archives.fp8 import round_off, tried
+from scripts.archives.fp8 import evaluate, quantize
 from scripts.cli.console import ScriptError
-from tests.handler.engine.test_encoder import LENGTHS, Chosen, states
-from tests.handler.engine.test_engine import FAMILIES, encodings, family
 from tests.support.animals import train_animals
-from tests.support.fake_gpu import Ahead, varlen
+from tests.support.encodings import LENGTHS, ChosenStates, outputs_of, random_words
+from tests.support.fake_gpu import FakeGpuEngine, fake_varlen_attn
+from tests.support.families import FAMILIES, OWN_ENCODER_FAMILIES, make_family
 from tests.support.samples import MakeModel, ask, told
 from tests.support.training import write
 
@@ -44,137 +45,136 @@ SETTINGS = ModelConfig(handler=ServingConfig(precision="fp8"))
 def rows(n: int = 50, width: int = 64) -> torch.Tensor:
     """Return rows of very different sizes, one of them all zero."""
     torch.manual_seed(0)
-    found = torch.randn(n, width) * torch.logspace(-6, 6, n)[:, None]
-    found[n // 2] = 0
-    return found
+    x = torch.randn(n, width) * torch.logspace(-6, 6, n)[:, None]
+    x[n // 2] = 0
+    return x
 
 
-def real(eights: Eights) -> torch.Tensor:
-    """Return the numbers that eight-bit rows stand for."""
-    return eights.values.float() * eights.scale
+def dequantized(rows: Float8Tensor) -> torch.Tensor:
+    """Return the numbers that eight-bit rows represent."""
+    return rows.values.float() * rows.scale
 
 
-def test_rounding_keeps_three_bits_behind_the_first() -> None:
+def test_quantization_keeps_three_bits_of_the_mantissa() -> None:
     """Within a sixteenth of each number, or of the smallest ones of its row; never infinite, and zero stays."""
     x = rows()
-    eights = Eights(*fp8.rounded(x))
-    assert eights.values.dtype == torch.float8_e4m3fn
-    assert eights.scale.shape == (50, 1)
-    assert eights.values.float().abs().amax(-1)[x.any(-1)].eq(LARGEST).all()
-    allowed = x.abs() / 16 + eights.scale * 2**-10
-    assert ((real(eights) - x).abs() <= allowed * 1.001).all()
-    assert not real(eights)[25].any()
+    quantized = Float8Tensor(*fp8.quantize(x))
+    assert quantized.values.dtype == torch.float8_e4m3fn
+    assert quantized.scale.shape == (50, 1)
+    assert quantized.values.float().abs().amax(-1)[x.any(-1)].eq(E4M3_MAX).all()
+    allowed = x.abs() / 16 + quantized.scale * 2**-10
+    assert ((dequantized(quantized) - x).abs() <= allowed * 1.001).all()
+    assert not dequantized(quantized)[25].any()
 
 
-def test_a_row_is_rounded_by_itself() -> None:
-    """To the same bits alone and in any company."""
+def test_a_row_is_quantized_by_itself() -> None:
+    """To the same bits alone and in any batch."""
     x = rows()
-    together = fp8.rounded(x)
+    together = fp8.quantize(x)
     for index in range(len(x)):
-        for one, other in zip(fp8.rounded(x[index : index + 1]), together, strict=True):
-            assert torch.equal(one[0].float(), other[index].float())
+        for alone, batched in zip(fp8.quantize(x[index : index + 1]), together, strict=True):
+            assert torch.equal(alone[0].float(), batched[index].float())
 
 
-def test_a_product_is_that_of_the_rounded_numbers() -> None:
-    """Whichever form the states come in; with an activation what comes out is rounded again."""
-    exact, product = torch.nn.Linear(64, 32), None
+def test_a_linear_layer_multiplies_the_quantized_numbers() -> None:
+    """Whichever form the states have; with an activation the output is quantized again."""
+    exact = torch.nn.Linear(64, 32)
     torch.manual_seed(1)
-    settled = Product(exact)
-    settled.settle(torch.float32, reorder=False)
-    product = Fp8Product(settled, Steps())
+    linear = Linear(exact)
+    linear.prepack(torch.float32, reorder=False)
+    fp8_linear = Fp8Linear(linear, FusedOps())
     x = torch.randn(7, 64).bfloat16()
-    eights = Eights(*fp8.rounded(x))
-    weight = real(Eights(*fp8.rounded(exact.weight.detach())))
-    expected = real(eights) @ weight.T + exact.bias
-    for form in (x, eights, States(x, eights)):
-        torch.testing.assert_close(product(form).float(), expected, atol=2e-2, rtol=1e-2)
-    active = product(x, "gelu")
-    assert isinstance(active, Eights)
-    torch.testing.assert_close(real(active), torch.nn.functional.gelu(expected), atol=3e-2, rtol=7e-2)
+    quantized = Float8Tensor(*fp8.quantize(x))
+    weight = dequantized(Float8Tensor(*fp8.quantize(exact.weight.detach())))
+    expected = dequantized(quantized) @ weight.T + exact.bias
+    for form in (x, quantized, Fp8States(x, quantized)):
+        torch.testing.assert_close(fp8_linear(form).float(), expected, atol=2e-2, rtol=1e-2)
+    activated = fp8_linear(x, "gelu")
+    assert isinstance(activated, Float8Tensor)
+    torch.testing.assert_close(dequantized(activated), torch.nn.functional.gelu(expected), atol=3e-2, rtol=7e-2)
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
-def test_an_activation_is_rounded_like_what_comes_out_of_it(activation: str) -> None:
-    """However large or negative the row; nothing is cut off."""
+def test_an_activation_is_quantized_like_its_output(activation: str) -> None:
+    """However large or negative the row; nothing is clipped."""
     x = rows(width=256)
     expected = ACTIVATIONS[activation][2](x)
-    found = Eights(*fp8.activated(x, activation))
-    allowed = expected.abs() / 16 + found.scale * 2**-10
-    assert ((real(found) - expected).abs() <= allowed * 1.001).all()
+    quantized = Float8Tensor(*fp8.activation_quantize(x, activation))
+    allowed = expected.abs() / 16 + quantized.scale * 2**-10
+    assert ((dequantized(quantized) - expected).abs() <= allowed * 1.001).all()
 
 
-def test_the_kernel_gets_what_it_asks_for() -> None:
-    """Rows in one piece, columns in one piece, widths that 16 divides, a scale in fp32 for each, the bias in bf16.
+def test_the_kernel_gets_the_layout_it_needs() -> None:
+    """Contiguous rows and columns, widths that 16 divides, a scale in fp32 for each, the bias in bf16.
 
-    PyTorch's own check of them, as it is for a GPU, runs on tensors that have no numbers.
+    PyTorch's own check for a GPU runs on fake tensors.
     """
-    settled = Product(torch.nn.Linear(64, 32))
-    settled.settle(torch.float32, reorder=False)
-    product = Fp8Product(settled, Steps())
+    linear = Linear(torch.nn.Linear(64, 32))
+    linear.prepack(torch.float32, reorder=False)
+    fp8_linear = Fp8Linear(linear, FusedOps())
     with FakeTensorMode():
 
-        def on_gpu(its: torch.Tensor) -> torch.Tensor:
-            return torch.empty_strided(its.shape, its.stride(), dtype=its.dtype, device="cuda")
+        def on_gpu(x: torch.Tensor) -> torch.Tensor:
+            return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device="cuda")
 
-        weights = [on_gpu(its) for its in (product._values, product._scale, product._bias)]
+        weights = [on_gpu(x) for x in (fp8_linear.values, fp8_linear.scale, fp8_linear.bias)]
         for n in (2, 7):
-            eights = Eights(on_gpu(torch.empty(n, 64, dtype=fp8.E4M3)), on_gpu(torch.empty(n, 1)))
-            found = fp8.multiplied(eights, *weights)
-            assert (found.shape, found.dtype, found.device.type) == ((n, 32), torch.bfloat16, "cuda")
+            rows_ = Float8Tensor(on_gpu(torch.empty(n, 64, dtype=fp8.E4M3)), on_gpu(torch.empty(n, 1)))
+            product = fp8.scaled_matmul(rows_, *weights)
+            assert (product.shape, product.dtype, product.device.type) == ((n, 32), torch.bfloat16, "cuda")
         with pytest.raises(RuntimeError, match="mat2 must be col_major"):
-            fp8.multiplied(eights, torch.empty(64, 32, dtype=fp8.E4M3, device="cuda"), *weights[1:])
-    assert [its.dtype for its in fp8.rounded(rows())] == [fp8.E4M3, torch.float32]
-    assert product._bias.dtype == torch.bfloat16
+            fp8.scaled_matmul(rows_, torch.empty(64, 32, dtype=fp8.E4M3, device="cuda"), *weights[1:])
+    assert [x.dtype for x in fp8.quantize(rows())] == [fp8.E4M3, torch.float32]
+    assert fp8_linear.bias.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("name", [name for name in FAMILIES if name != "Albert"])
-def test_every_family_is_near_and_keeps_its_bits(name: str, make_model: MakeModel) -> None:
-    """Hidden states lie near those of fp32, whichever tokens are read, and have the same bits alone and in company."""
-    folder = family(name, {**FAMILIES[name], "max_position_embeddings": 300}, make_model)
-    exact, rounded = load_predictor(folder), load_predictor(folder)
-    round_off(rounded)
-    base = rounded.engine.model.base_model
-    assert isinstance(getattr(base, "encoder", None) or base.transformer, Fp8Encoder)
-    sequences = encodings(*LENGTHS, 130, 255)
-    for use in (HiddenStates(), Chosen(0), Chosen(0, 5)):
-        together = states(rounded.engine, use, sequences)
-        for one, other in zip(states(exact.engine, use, sequences), together, strict=True):
-            assert np.linalg.norm(one - other) < 0.08 * np.linalg.norm(one)
-        turned = states(rounded.engine, use, sequences[::-1])[::-1]
-        for one, other in zip(together, turned, strict=True):
-            np.testing.assert_array_equal(one, other)
+@pytest.mark.parametrize("name", OWN_ENCODER_FAMILIES)
+def test_every_family_is_near_fp32_and_batch_invariant(name: str, make_model: MakeModel) -> None:
+    """Hidden states are near those of fp32, whichever tokens are read, and have the same bits in any order."""
+    folder = make_family(name, {**FAMILIES[name], "max_position_embeddings": 300}, make_model)
+    exact, quantized = load_predictor(folder), load_predictor(folder)
+    quantize(quantized)
+    assert isinstance(encoder_of(quantized.engine.model.base_model), Fp8Encoder)
+    sequences = random_words(*LENGTHS, 130, 255)
+    for pooler in (HiddenStates(), ChosenStates(0), ChosenStates(0, 5)):
+        outputs = outputs_of(quantized.engine, pooler, sequences)
+        for expected, output in zip(outputs_of(exact.engine, pooler, sequences), outputs, strict=True):
+            assert np.linalg.norm(expected - output) < 0.08 * np.linalg.norm(expected)
+        reversed_ = outputs_of(quantized.engine, pooler, sequences[::-1])[::-1]
+        for pair in zip(outputs, reversed_, strict=True):
+            np.testing.assert_array_equal(*pair)
 
 
-def test_the_engine_for_gpus_rounds_and_is_held_against_fp32(
+def test_the_engine_for_gpus_quantizes_and_is_compared_with_fp32(
     make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """All of its way to fp8, on the CPU, and what it says of a family that has none."""
+    """All of its conversion to fp8, on the CPU, and the error for a family without fp8."""
     monkeypatch.setattr("handler.engine.precision.fp8.supported", lambda _: True)
     for module in (attention, cuda):
         monkeypatch.setattr(module, "has_kernel", lambda _, dtype: dtype == torch.bfloat16)
-    monkeypatch.setattr(attention, "varlen_attn", varlen)
+    monkeypatch.setattr(attention, "varlen_attn", fake_varlen_attn)
     folder = make_model()
     exact = load_predictor(folder)
     config = ServingConfig(precision="fp8", compile="never")
     auto_class = "AutoModelForSequenceClassification"
-    engine: Any = Ahead.load(folder, auto_class, exact.task, config, CPU)
+    engine: Any = FakeGpuEngine.load(folder, auto_class, exact.task, config, CPU)
     assert isinstance(engine, CudaEngine)
     assert engine.precision is FP8
     assert not engine.differentiable
     assert isinstance(engine.model.base_model.encoder, Fp8Encoder)
-    found, expected = (states(one, HiddenStates(), encodings(*LENGTHS)) for one in (engine, exact.engine))
-    for one, other in zip(found, expected, strict=True):
-        assert np.linalg.norm(one - other) < 0.08 * np.linalg.norm(other)
-    albert = family("Albert", FAMILIES["Albert"], make_model)
+    outputs, references = (outputs_of(each, HiddenStates(), random_words(*LENGTHS)) for each in (engine, exact.engine))
+    for output, reference in zip(outputs, references, strict=True):
+        assert np.linalg.norm(output - reference) < 0.08 * np.linalg.norm(reference)
+    albert = make_family("Albert", FAMILIES["Albert"], make_model)
     with pytest.raises(ConfigError, match="fp8, which AlbertForSequenceClassification has not: its layers are none"):
-        Ahead.load(albert, auto_class, exact.task, config, CPU)
-    odd = make_model(hidden_size=40)
+        FakeGpuEngine.load(albert, auto_class, exact.task, config, CPU)
+    narrow = make_model(hidden_size=40)
     with pytest.raises(ConfigError, match="a width of 40 is no multiple of 16"):
-        Ahead.load(odd, auto_class, exact.task, config, CPU)
+        FakeGpuEngine.load(narrow, auto_class, exact.task, config, CPU)
 
 
-def test_fp8_is_never_chosen_unasked_and_refused_where_it_is_not() -> None:
-    """`auto` needs no look at the accuracy, and takes what is nearest to fp32 of the fast ones."""
+def test_fp8_is_never_chosen_by_auto_and_refused_without_hardware() -> None:
+    """`auto` chooses no precision whose accuracy must be measured."""
     assert not fp8.supported(CPU)
     assert "fp8" not in supported(CPU)
     with pytest.raises(
@@ -188,14 +188,14 @@ def test_fp8_is_never_chosen_unasked_and_refused_where_it_is_not() -> None:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model that tells animals by what they do, and 120 labelled sentences beside it."""
+    """Return the folder of a tiny trained classifier, and 120 labelled sentences beside it."""
     folder = tmp_path_factory.mktemp("fp8")
     train_animals(folder)
     return folder
 
 
 @pytest.mark.slow
-def test_an_archive_for_fp8_says_how_it_answers(trained: Path, tmp_path: Path) -> None:
+def test_an_archive_for_fp8_reports_its_accuracy(trained: Path, tmp_path: Path) -> None:
     """Golden answers in fp8 beside those in fp32, a section of the card, no offer to explain; no CPU serves it."""
     mar = build(trained / "model", "animals", "1.0", SETTINGS, tmp_path, Calibration(trained / "train.csv"))
     with zipfile.ZipFile(mar) as file:
@@ -206,38 +206,38 @@ def test_an_archive_for_fp8_says_how_it_answers(trained: Path, tmp_path: Path) -
     assert not [path for path in json.loads((folder / archive.OPENAPI).read_text())["paths"] if "expla" in path]
     with pytest.raises(ConfigError, match="fp8, which this cpu has no instructions for"):
         load_predictor(folder, SETTINGS.handler)
-    rounded, _ = tried(folder / archive.MODEL, SETTINGS.handler, Calibration(trained / "train.csv"))
+    quantized, _ = evaluate(folder / archive.MODEL, SETTINGS.handler, Calibration(trained / "train.csv"))
     golden = archive.read_golden(folder, archive.golden_name("fp8"))
-    check_golden(rounded, golden)
-    rounded.engine.model.base_model.encoder.layers.pop()
+    check_golden(quantized, golden)
+    quantized.engine.model.base_model.encoder.layers.pop()
     with pytest.raises(GoldenMismatch, match="answered differently"):
-        check_golden(rounded, golden)
-    (reply,) = ask(rounded, "my old cat purrs")
-    assert told(reply)[0]["label"]
+        check_golden(quantized, golden)
+    (response,) = ask(quantized, "my old cat purrs")
+    assert told(response)[0]["label"]
 
 
 @pytest.mark.slow
 def test_a_model_that_loses_its_accuracy_is_not_packed(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The message says how much of it is left; a family without fp8 is told as such."""
-    right = fp8.rounded
+    """The message says how much of it is left."""
+    correct = fp8.quantize
 
     def worse(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        values, scale = right(x)
+        values, scale = correct(x)
         return values.roll(1, -1), scale
 
-    monkeypatch.setattr(fp8, "rounded", worse)
+    monkeypatch.setattr(fp8, "quantize", worse)
     with pytest.raises(ScriptError, match=r"fp8 keeps 0\.\d+ of the accuracy of fp32, less than --min-accuracy-ratio"):
         build(trained / "model", "animals", "1.0", SETTINGS, tmp_path, Calibration(trained / "train.csv"))
     assert not list(tmp_path.glob("*.mar"))
 
 
-def test_what_is_asked_together(model_folder: Path, make_model: MakeModel, tmp_path: Path) -> None:
+def test_options_that_need_each_other(model_folder: Path, make_model: MakeModel, tmp_path: Path) -> None:
     """fp8 needs examples to be compared on, and a family whose layers are known."""
     with pytest.raises(ScriptError, match="--precision fp8 needs --calibration"):
         build(model_folder, "x", "1.0", SETTINGS, tmp_path)
     data = write(tmp_path / "examples.csv", [{"text": "one"}, {"text": "two"}])
-    albert = family("Albert", FAMILIES["Albert"], make_model)
+    albert = make_family("Albert", FAMILIES["Albert"], make_model)
     with pytest.raises(ScriptError, match=r"AlbertForSequenceClassification has no fp8 \(its layers are none"):
         build(albert, "albert", "1.0", SETTINGS, tmp_path, Calibration(data))

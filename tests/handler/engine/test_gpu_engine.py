@@ -1,6 +1,6 @@
-"""The engine for GPUs, where there is none: batches ahead, token budgets and what is proven at load, run on the CPU.
+"""The engine for GPUs on a CPU: the pipeline of batches, token budgets and comparisons at load.
 
-tests/support/fake_gpu.py replaces what only a GPU has; tests/handler/engine/test_cuda.py runs the whole on one.
+tests/support/fake_gpu.py replaces what only a GPU has; tests/handler/engine/test_cuda.py runs on one.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from handler.engine.cuda import CudaEngine
 from handler.errors import DeviceLost, InternalError, ModelMismatch, OutOfMemory, Overloaded
 from handler.predictor import Predictor
 from handler.sequences import Encoding
-from tests.handler.engine.test_engine import logits
-from tests.support.fake_gpu import SEVERAL, Ahead, Mark, made
+from tests.support.encodings import logits_of
+from tests.support.fake_gpu import SEVERAL, FakeEvent, FakeGpuEngine, load_fake_gpu
 from tests.support.samples import TEXTS, ask, told
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # models this small are no faster with two
@@ -28,97 +28,97 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def ahead(model_folder: Path, predictor: Predictor) -> Ahead:
-    """Return an engine that plans a batch for nearly every sequence."""
-    return made(model_folder, predictor, compile="never", max_batch_tokens=10)
+def engine(model_folder: Path, predictor: Predictor) -> FakeGpuEngine:
+    """Return a fake GPU engine that plans a batch for nearly every sequence."""
+    return load_fake_gpu(model_folder, predictor, compile="never", max_batch_tokens=10)
 
 
-def test_the_engine_goes_by_the_device() -> None:
-    """A machine without a GPU never sees the code for one."""
+def test_the_engine_is_chosen_by_the_device() -> None:
+    """A machine without a GPU never imports the code for one."""
     assert engine_for(None) is engine_for(CPU) is Engine
     assert engine_for(torch.device("cuda", 1)) is CudaEngine
 
 
-# --- one batch ahead -----------------------------------------------------------------------------------------------
+# --- pipeline ------------------------------------------------------------------------------------------------------
 
 
-def test_a_batch_is_launched_before_the_one_ahead_of_it_is_waited_for(ahead: Ahead, predictor: Predictor) -> None:
-    """The order of launches and landings, and the values of the plain engine in the order of the texts."""
-    found = logits(ahead.run(SEVERAL))
-    n = ahead.log.count("launched")
+def test_a_batch_is_launched_before_the_previous_one_is_waited_for(engine: FakeGpuEngine, predictor: Predictor) -> None:
+    """The order of launches and waits, and the outputs of the plain engine in the order of the texts."""
+    logits = logits_of(engine.run(SEVERAL))
+    n = engine.log.count("launched")
     assert n > 3
-    assert ahead.log == ["launched", *["launched", "landed"] * (n - 1), "landed"]
-    np.testing.assert_allclose(found, logits(predictor.engine.run(SEVERAL)), atol=1e-5)
+    assert engine.log == ["launched", *["launched", "waited"] * (n - 1), "waited"]
+    np.testing.assert_allclose(logits, logits_of(predictor.engine.run(SEVERAL)), atol=1e-5)
 
 
-def test_busy_time_is_counted_once(ahead: Ahead, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a second a batch here; what is told begins anew."""
+def test_busy_time_is_counted_once(engine: FakeGpuEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a second a batch here; every call starts from zero."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (3, 10))
-    ahead.device_usage()
-    ahead.run(SEVERAL)
-    usage = ahead.device_usage()
+    engine.device_usage()
+    engine.run(SEVERAL)
+    usage = engine.device_usage()
     assert usage is not None
-    assert usage == ("0", 0.5 * ahead.log.count("launched"), 7)
-    assert ahead.device_usage() == ("0", 0.0, 7)
-    ahead.mark_device_failed()
-    assert ahead.device_usage() is None
+    assert usage == ("0", 0.5 * engine.log.count("launched"), 7)
+    assert engine.device_usage() == ("0", 0.0, 7)
+    engine.mark_device_failed()
+    assert engine.device_usage() is None
 
 
-def test_out_of_memory_ahead_is_halved_in_its_turn(ahead: Ahead, predictor: Predictor) -> None:
-    """Whatever was under way lands first; the neighbours' values are right."""
-    ahead.max_batch_tokens = 60
-    ahead.fails = lambda its: torch.OutOfMemoryError("no room") if len(its) > 1 else None
-    np.testing.assert_allclose(logits(ahead.run(SEVERAL)), logits(predictor.engine.run(SEVERAL)), atol=1e-5)
-    ahead.fails = lambda _: torch.OutOfMemoryError("no room")
-    assert {type(found) for found in ahead.run(SEVERAL)} == {OutOfMemory}
+def test_out_of_memory_at_launch_is_halved_in_its_turn(engine: FakeGpuEngine, predictor: Predictor) -> None:
+    """Batches in flight are waited for first; the outputs of the other sequences are right."""
+    engine.max_batch_tokens = 60
+    engine.error_of = lambda encodings: torch.OutOfMemoryError("no memory") if len(encodings) > 1 else None
+    np.testing.assert_allclose(logits_of(engine.run(SEVERAL)), logits_of(predictor.engine.run(SEVERAL)), atol=1e-5)
+    engine.error_of = lambda _: torch.OutOfMemoryError("no memory")
+    assert {type(result) for result in engine.run(SEVERAL)} == {OutOfMemory}
 
 
-def test_a_failure_ahead_stays_with_its_row(ahead: Ahead, predictor: Predictor) -> None:
+def test_a_failure_at_launch_stays_with_its_row(engine: FakeGpuEngine, predictor: Predictor) -> None:
     """As in the plain engine."""
-    poison = SEVERAL[2].ids
-    ahead.max_batch_tokens = 60
-    ahead.fails = lambda its: KeyError("x") if poison in [one.ids for one in its] else None
-    found = ahead.run(SEVERAL)
-    assert isinstance(found.pop(2), InternalError)
+    failing = SEVERAL[2].ids
+    engine.max_batch_tokens = 60
+    engine.error_of = lambda encodings: KeyError("x") if failing in [encoding.ids for encoding in encodings] else None
+    results = engine.run(SEVERAL)
+    assert isinstance(results.pop(2), InternalError)
     rest = [*SEVERAL[:2], *SEVERAL[3:]]
-    np.testing.assert_allclose(logits(found), logits(predictor.engine.run(rest)), atol=1e-5)
+    np.testing.assert_allclose(logits_of(results), logits_of(predictor.engine.run(rest)), atol=1e-5)
 
 
-@pytest.mark.parametrize("where", ["launch", "landing"])
-def test_a_lost_gpu_is_told_to_every_row_that_is_not_answered(
-    ahead: Ahead, where: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("where", ["launch", "wait"])
+def test_a_failed_gpu_is_reported_to_every_row_without_an_output(
+    engine: FakeGpuEngine, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Short ones first: those that had landed keep their values, the others get 507, now and later."""
+    """Short ones first: finished ones keep their outputs, the others get 507, now and later."""
     error, longest = torch.AcceleratorError("device-side assert"), SEVERAL[5]
     if where == "launch":
-        ahead.fails = lambda its: error if longest in its else None
+        engine.error_of = lambda encodings: error if longest in encodings else None
     else:
 
-        def sync(mark: Mark) -> None:
-            mark.log.append("landed")
-            if mark.log.count("launched") == len(SEVERAL):
+        def synchronize(event: FakeEvent) -> None:
+            event.log.append("waited")
+            if event.log.count("launched") == len(SEVERAL):
                 raise error
 
-        monkeypatch.setattr(Mark, "synchronize", sync)
-        ahead.max_batch_tokens = 1
-    found = ahead.run(SEVERAL)
-    assert isinstance(found[5], DeviceLost)
-    assert isinstance(found[0], np.ndarray)
-    assert ahead.device_failed
-    assert {type(one) for one in ahead.run(SEVERAL)} == {DeviceLost}
+        monkeypatch.setattr(FakeEvent, "synchronize", synchronize)
+        engine.max_batch_tokens = 1
+    results = engine.run(SEVERAL)
+    assert isinstance(results[5], DeviceLost)
+    assert isinstance(results[0], np.ndarray)
+    assert engine.device_failed
+    assert {type(result) for result in engine.run(SEVERAL)} == {DeviceLost}
 
 
-def test_after_the_deadline_nothing_is_launched(ahead: Ahead) -> None:
-    """What is under way is answered, the rest refused, each in its place."""
-    launch, ahead.max_batch_tokens = Ahead._launch, 1
+def test_after_the_deadline_nothing_is_launched(engine: FakeGpuEngine) -> None:
+    """Batches in flight are answered, the rest refused, in the order of the texts."""
+    launch, engine.max_batch_tokens = FakeGpuEngine.launch, 1
 
-    def slow(engine: Ahead, use: Any, its: Any) -> Any:
+    def slow(engine: FakeGpuEngine, pooler: Any, encodings: Any) -> Any:
         time.sleep(0.2)
-        return launch(engine, use, its)
+        return launch(engine, pooler, encodings)
 
-    ahead._launch = slow.__get__(ahead)  # type: ignore[method-assign]
-    found = ahead.run(SEVERAL, deadline=time.monotonic() + 0.3)
-    late = [isinstance(one, Overloaded) for one in found]
+    engine.launch = slow.__get__(engine)  # type: ignore[method-assign]
+    results = engine.run(SEVERAL, deadline=time.monotonic() + 0.3)
+    late = [isinstance(result, Overloaded) for result in results]
     assert late == [False, True, False, True, True, True, True]
 
 
@@ -129,30 +129,30 @@ def test_after_the_deadline_nothing_is_launched(ahead: Ahead) -> None:
 def test_the_budget_fits_into_the_free_memory(
     free: int, fits: int, model_folder: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every budget that fits is tried, and the smallest that is nearly as fast as the fastest is kept."""
+    """Every budget that fits is measured, and the smallest that is nearly as fast as the fastest is kept."""
     peaks = {8: 50_000, 100: 20_000}  # bytes of a token, by the length of its sequence
-    engine = made(model_folder, predictor, compile="never")
-    tried: list[int] = []
+    engine = load_fake_gpu(model_folder, predictor, compile="never")
+    measured: list[int] = []
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, 80 << 30))
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     monkeypatch.setattr(engine, "_bytes_per_token", peaks.__getitem__)
 
-    def seconds(its: list[Encoding]) -> float:
-        tried.append(engine.max_batch_tokens)
-        assert max(map(len, its)) == 100
+    def seconds(encodings: list[Encoding]) -> float:
+        measured.append(engine.max_batch_tokens)
+        assert max(map(len, encodings)) == 100
         return 1.0 if engine.max_batch_tokens >= 8192 else 2.0
 
     monkeypatch.setattr(engine, "_seconds", seconds)
-    assert engine._find_budget(100) == min(8192, fits)
-    assert max(tried) == fits
-    assert set(tried) == {budget for budget in memory.BUDGETS if budget <= fits}
+    assert engine.measure_budget(100) == min(8192, fits)
+    assert max(measured) == fits
+    assert set(measured) == {budget for budget in memory.BUDGETS if budget <= fits}
 
 
 def test_the_memory_of_a_token_is_measured(
     model_folder: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The peak of one forward pass, beyond what was there before, over its tokens."""
-    engine = made(model_folder, predictor, compile="never")
+    engine = load_fake_gpu(model_folder, predictor, compile="never")
     monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda _: None)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda _: 1000)
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda _: 1000 + 2000 * 7)
@@ -163,23 +163,27 @@ def test_the_memory_of_a_token_is_measured(
 def test_an_engine_far_from_fp32_is_refused(
     model_folder: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever a kernel does wrong on this hardware shows before the worker is ready."""
-    monkeypatch.setattr(CudaEngine, "_round", lambda *_: None)
+    """A kernel that is wrong on this hardware keeps the worker from becoming ready."""
 
-    def broken(_: Ahead, encoder: Any) -> None:
-        encoder.settle(torch.float32, CPU)
+    def broken(_: FakeGpuEngine, encoder: Any, *__: Any) -> None:
+        encoder.prepack(torch.float32, CPU)
         encoder.layers.reverse()
 
-    monkeypatch.setattr(Engine, "_settle", broken)
+    monkeypatch.setattr(Engine, "prepack", broken)
     with pytest.raises(ModelMismatch, match="far from itself in fp32"):
-        made(model_folder, predictor, compile="never")
+        load_fake_gpu(model_folder, predictor, compile="never")
 
 
-def test_texts_through_the_whole(model_folder: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_predictor_over_the_gpu_engine(
+    model_folder: Path, predictor: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The predictor over this engine answers as over the plain one, and reports what the GPU did."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (3, 10))
     gpu = Predictor(
-        predictor.operations, predictor.tokenizer, made(model_folder, predictor, compile="never"), predictor.model
+        predictor.operations,
+        predictor.tokenizer,
+        load_fake_gpu(model_folder, predictor, compile="never"),
+        predictor.model,
     )
-    for one, other in zip(ask(gpu, *TEXTS), ask(predictor, *TEXTS), strict=True):
-        assert predictor.task.answers_match(told(one), told(other), 1e-4)
+    for response, expected in zip(ask(gpu, *TEXTS), ask(predictor, *TEXTS), strict=True):
+        assert predictor.task.answers_match(told(response), told(expected), 1e-4)

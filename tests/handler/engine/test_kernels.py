@@ -1,4 +1,4 @@
-"""Kernels of our own: the numbers of PyTorch's operators, which take over where there are none."""
+"""Our kernels: the numbers of PyTorch's operators, which are used where there are no kernels."""
 
 from __future__ import annotations
 
@@ -19,8 +19,7 @@ from handler.engine.probe import HiddenStates
 from handler.loading import load_predictor
 from scripts.archives import kernel_compiler
 from scripts.cli.console import ScriptError
-from tests.handler.engine.test_encoder import LENGTHS, packing_of
-from tests.handler.engine.test_engine import encodings
+from tests.support.encodings import LENGTHS, outputs_of, random_words, varlen_of
 from tests.support.samples import MakeModel
 
 CPU = torch.device("cpu")
@@ -30,7 +29,7 @@ LEVELS = [level for level, needs in kernels.LEVELS.items() if all(FLAGS.get(flag
 
 @pytest.fixture
 def only(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, tuple[str, ...]]], None]]:
-    """Look for kernels of some levels alone."""
+    """Restrict the kernels to some levels."""
 
     def set_levels(levels: dict[str, tuple[str, ...]]) -> None:
         monkeypatch.setattr(kernels, "LEVELS", levels)
@@ -43,58 +42,57 @@ def only(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[dict[str, tuple[
 
 @pytest.mark.parametrize("level", LEVELS)
 def test_every_level_computes_the_same(level: str, only: Any) -> None:
-    """Attention and norm of each set of instructions that this processor has."""
+    """Attention and layer norm of each instruction set that this processor has."""
     only({level: kernels.LEVELS[level]})
     assert kernels.library() is not None
     torch.manual_seed(0)
-    states = torch.randn(sum(LENGTHS), 3, 4, 24)
-    packing = packing_of(*LENGTHS)
-    found = Attention(packing, 4, torch.float32)(states.flatten(1))
-    query, key, value = states.unbind(1)
-    torch.testing.assert_close(found, attend(query, key, value, packing).flatten(1), atol=2e-6, rtol=2e-6)
-    x, weight, bias, units = torch.randn(301, 96), torch.randn(96), torch.randn(96), torch.rand(96) * 50
-    real, integers = kernels.normalise(x, weight, bias, 1e-12, units, 128.5)
+    qkv = torch.randn(sum(LENGTHS), 3, 4, 24)
+    varlen = varlen_of(*LENGTHS)
+    context = Attention(varlen, 4, torch.float32)(qkv.flatten(1))
+    query, key, value = qkv.unbind(1)
+    torch.testing.assert_close(context, attend(query, key, value, varlen).flatten(1), atol=2e-6, rtol=2e-6)
+    x, weight, bias, multiplier = torch.randn(301, 96), torch.randn(96), torch.randn(96), torch.rand(96) * 50
+    output, quantized = kernels.layer_norm_quantize(x, weight, bias, 1e-12, multiplier, 128.5)
     only({})
-    wanted, rounded = kernels.normalise(x, weight, bias, 1e-12, units, 128.5)
-    torch.testing.assert_close(real, wanted, atol=5e-6, rtol=1e-5)
-    torch.testing.assert_close(integers.short(), rounded.short(), atol=1, rtol=0)
-    assert (integers != rounded).float().mean() < 1e-3
+    expected, expected_quantized = kernels.layer_norm_quantize(x, weight, bias, 1e-12, multiplier, 128.5)
+    torch.testing.assert_close(output, expected, atol=5e-6, rtol=1e-5)
+    torch.testing.assert_close(quantized.short(), expected_quantized.short(), atol=1, rtol=0)
+    assert (quantized != expected_quantized).float().mean() < 1e-3
 
 
 @pytest.mark.parametrize("width", [1, 15, 16, 33])
-def test_a_norm_of_any_width(width: int) -> None:
-    """Rows that fill no vector."""
+def test_a_layer_norm_of_any_width(width: int) -> None:
+    """Rows whose last vector is not full."""
     x, weight, bias = torch.randn(7, width) * 3, torch.full((width,), 40.0), torch.full((width,), 100.0)
-    real, integers = kernels.normalise(x, weight, bias, 1e-5, torch.ones(width), 0.0)
-    torch.testing.assert_close(real, torch.nn.functional.layer_norm(x, (width,), weight, bias, 1e-5))
-    assert torch.equal(integers, kernels.integers(real))
+    output, quantized = kernels.layer_norm_quantize(x, weight, bias, 1e-5, torch.ones(width), 0.0)
+    torch.testing.assert_close(output, torch.nn.functional.layer_norm(x, (width,), weight, bias, 1e-5))
+    assert torch.equal(quantized, kernels.saturate_u8(output))
 
 
 def test_threads_change_nothing() -> None:
     """One thread or two: the same bits."""
-    states, packing = torch.randn(640, 3 * 128), packing_of(*[64] * 10)
-    found = []
+    qkv, varlen = torch.randn(640, 3 * 128), varlen_of(*[64] * 10)
+    contexts = []
     threads = torch.get_num_threads()
     for n in (1, 2):
         torch.set_num_threads(n)
-        found.append(Attention(packing, 4, torch.float32)(states))
+        contexts.append(Attention(varlen, 4, torch.float32)(qkv))
     torch.set_num_threads(threads)
-    assert torch.equal(*found)
+    assert torch.equal(*contexts)
 
 
 @pytest.mark.parametrize("precision", supported(CPU))
 def test_without_kernels_the_answers_are_the_same(precision: Any, make_model: MakeModel, only: Any) -> None:
-    """A server whose processor or file system takes none serves the same model, slower."""
+    """A server whose processor or file system refuses them serves the same model, slower."""
     engine = load_predictor(make_model(), ServingConfig(precision=precision)).engine
-    sequences = encodings(*LENGTHS)
-    own = engine.run(sequences, [HiddenStates()] * len(sequences))
+    sequences = random_words(*LENGTHS)
+    outputs = outputs_of(engine, HiddenStates(), sequences)
     only({})
-    others = engine.run(sequences, [HiddenStates()] * len(sequences))
-    for one, other in zip(own, others, strict=True):
-        np.testing.assert_allclose(one, other, atol=1e-5 if precision == "fp32" else 5e-2)  # type: ignore[arg-type]
+    for pair in zip(outputs, outputs_of(engine, HiddenStates(), sequences), strict=True):
+        np.testing.assert_allclose(*pair, atol=1e-5 if precision == "fp32" else 5e-2)
 
 
-def test_what_cannot_be_loaded_is_said(
+def test_kernels_that_cannot_be_loaded_are_logged(
     only: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """No compiled file, or one that is no library: one line says what to do, and PyTorch computes."""
@@ -111,7 +109,7 @@ def test_what_cannot_be_loaded_is_said(
 
 
 def test_a_changed_source_has_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Functions of another source than the one beside them are never called; the compiler's words are told."""
+    """Functions of another source than the one beside them are never called; the compiler's message is shown."""
     source = tmp_path / kernels.SOURCE.name
     source.write_text(kernels.SOURCE.read_text() + "\n", encoding="utf-8")
     before = kernels.path_of("x86_64_v3").name

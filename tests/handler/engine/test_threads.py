@@ -1,4 +1,4 @@
-"""One thread for few tokens: found by trying, set for one pass, and set back."""
+"""One thread for few tokens: measured, set for one pass, and restored."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from handler.engine.threads import TRIED, Threads
+from handler.engine.threads import CANDIDATES, Threads
 from tests.support.samples import MakePredictor
 
 
 @pytest.fixture(autouse=True)
 def two_threads() -> Iterator[None]:
-    """Let PyTorch have two threads, and then as many as before."""
+    """Give PyTorch two threads, and then as many as before."""
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -24,39 +24,39 @@ def two_threads() -> Iterator[None]:
 def test_a_small_pass_has_one_thread_and_a_large_one_all() -> None:
     """Also where it fails."""
     threads = Threads()
-    threads.few = 32
-    with threads.of(32):
+    threads.single_thread_max_tokens = 32
+    with threads.limit(32):
         assert torch.get_num_threads() == 1
-    with threads.of(33):
+    with threads.limit(33):
         assert torch.get_num_threads() == 2
-    with pytest.raises(ValueError, match="on the way"), threads.of(1):
-        raise ValueError("on the way")
+    with pytest.raises(ValueError, match="in the pass"), threads.limit(1):
+        raise ValueError("in the pass")
     assert torch.get_num_threads() == 2
 
 
-@pytest.mark.parametrize("most", [0, 64, 256])
-def test_few_is_what_one_thread_does_as_fast(most: int) -> None:
+@pytest.mark.parametrize("limit", [0, 64, 256])
+def test_the_limit_is_where_all_threads_become_faster(limit: int) -> None:
     """The first number of tokens that all threads do faster ends the search."""
-    threads, asked = Threads(), []
+    threads, measured = Threads(), []
 
     def run(n_tokens: int) -> None:
-        asked.append(n_tokens)
-        with threads.of(n_tokens):
-            alone = torch.get_num_threads() == 1
-            time.sleep(0.002 if alone == (n_tokens > most) else 0)
+        measured.append(n_tokens)
+        with threads.limit(n_tokens):
+            is_single = torch.get_num_threads() == 1
+            time.sleep(0.002 if is_single == (n_tokens > limit) else 0)
 
-    threads.find(run)
-    assert threads.few == most
-    assert max(asked) == min(2 * max(most, 8), TRIED[-1])
+    threads.calibrate(run)
+    assert threads.single_thread_max_tokens == limit
+    assert max(measured) == min(2 * max(limit, 8), CANDIDATES[-1])
 
 
 def test_a_warm_engine_answers_the_same(make_predictor: MakePredictor) -> None:
-    """Answers do not depend on the number of threads, which is left as it was."""
+    """Answers do not depend on the number of threads, which is restored."""
     predictor = make_predictor()
     texts = ["a text", "another text " * 30]
     before = predictor.answer_items(texts)
     predictor.engine.warm_up(64)
-    assert predictor.engine._threads.few in (0, *TRIED)
-    predictor.engine._threads.few = 16
+    assert predictor.engine.threads.single_thread_max_tokens in (0, *CANDIDATES)
+    predictor.engine.threads.single_thread_max_tokens = 16
     assert predictor.answer_items(texts) == before
     assert torch.get_num_threads() == 2

@@ -1,49 +1,49 @@
-"""Ranges of activations: cut where that loses least, whole or continued where a few are giants."""
+"""Ranges of activations: clipped where that has the least error, split where a few channels are outliers."""
 
 from __future__ import annotations
 
 import torch
 
-from handler.engine.int8 import Range
-from scripts.archives.observer import Histogram
+from handler.engine.int8 import QuantParams
+from scripts.archives.observer import HistogramObserver
 
 
-def test_a_rare_giant_is_cut_off() -> None:
-    """One number far out must not cost all others their digits; a range without giants is kept whole."""
+def test_a_rare_outlier_is_clipped() -> None:
+    """One outlier must not take the precision of all others; a range without outliers is kept."""
     generator = torch.Generator().manual_seed(0)
-    usual = torch.randn(3_000_000, generator=generator)
-    for numbers, low, high in ((usual, 3.0, 6.0), (torch.cat([usual, torch.tensor([40.0])]), 3.0, 20.0)):
-        histogram = Histogram()
-        histogram.widen(numbers[:, None])
-        histogram.settle()
-        histogram.count(numbers[:, None])
-        scale, zero = histogram.range()
-        assert low < scale * (255 - zero) < high
+    normal = torch.randn(3_000_000, generator=generator)
+    for values, low, high in ((normal, 3.0, 6.0), (torch.cat([normal, torch.tensor([40.0])]), 3.0, 20.0)):
+        observer = HistogramObserver()
+        observer.observe_range(values[:, None])
+        observer.set_bounds()
+        observer.count(values[:, None])
+        scale, zero_point = observer.calculate_qparams()
+        assert low < scale * (255 - zero_point) < high
 
 
-def test_a_giant_channel_is_continued() -> None:
-    """What lies beyond the top of the range is held by channels that begin where the one before them ends."""
+def test_an_outlier_channel_is_split() -> None:
+    """Values beyond the top of the range go to additional channels, each of which starts where the previous ends."""
     states = torch.rand(5000, 64, generator=torch.Generator().manual_seed(0)) * 4.5 - 0.17
     states[:, 3] *= 5  # up to 22
     states[::7, 9] *= 2
-    histogram = Histogram()
-    histogram.widen(states)
-    histogram.settle(16)
-    its = histogram.range()
-    top = its.scale * (255 - its.zero)
+    observer = HistogramObserver()
+    observer.observe_range(states)
+    observer.set_bounds(16)
+    params = observer.calculate_qparams()
+    top = params.scale * (255 - params.zero_point)
     assert 4 < top < 4.6
-    channels, starts = histogram.continuation(its)
+    channels, starts = observer.split_outliers(params)
     assert channels.tolist() == [3, 3, 3, 3, 9]
-    added = states[:, channels] - starts
-    whole = torch.cat([states, added.clamp(min=0)], 1).clamp(max=top)
-    found = whole[:, :64].index_add(1, channels, whole[:, 64:])
-    torch.testing.assert_close(found, states, atol=4 * its.scale, rtol=0)
+    additional = states[:, channels] - starts
+    clipped = torch.cat([states, additional.clamp(min=0)], 1).clamp(max=top)
+    restored = clipped[:, :64].index_add(1, channels, clipped[:, 64:])
+    torch.testing.assert_close(restored, states, atol=4 * params.scale, rtol=0)
 
 
-def test_a_small_range_is_not_continued() -> None:
-    """Below 4 an activation bends, and a channel that begins there would not be what is missing."""
-    histogram = Histogram()
-    histogram.widen(torch.tensor([[-0.1, 0.2], [3.9, 0.3]]))
-    histogram.settle(16)
-    assert not histogram.continued
-    assert len(histogram.continuation(Range.over(-0.1, 1.0))[0]) == 0
+def test_a_small_range_is_not_split() -> None:
+    """Below 4 an activation bends, and a channel that starts there would not hold what is missing."""
+    observer = HistogramObserver()
+    observer.observe_range(torch.tensor([[-0.1, 0.2], [3.9, 0.3]]))
+    observer.set_bounds(16)
+    assert not observer.splits_outliers
+    assert len(observer.split_outliers(QuantParams.from_range(-0.1, 1.0))[0]) == 0

@@ -1,0 +1,70 @@
+"""Linear layers and layer norms that own their weights, in the precision and memory order that suit a device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+# Names in a config -> oneDNN's name and algorithm, and the function.
+ACTIVATIONS: dict[str, tuple[str, str, Callable[[Tensor], Tensor]]] = {
+    "gelu": ("gelu", "none", functional.gelu),
+    "gelu_new": ("gelu", "tanh", lambda x: functional.gelu(x, approximate="tanh")),
+    "gelu_pytorch_tanh": ("gelu", "tanh", lambda x: functional.gelu(x, approximate="tanh")),
+    "relu": ("relu", "", functional.relu),
+}
+
+
+class Linear:
+    """x W^T + b of one or several linear modules side by side: (tokens, in) -> (tokens, sum of their outs)."""
+
+    def __init__(self, *modules: nn.Linear) -> None:
+        """Refer to the modules; their weights are copied by `prepack`."""
+        self._modules = modules
+        self._weight = self._bias = torch.empty(0)
+
+    def prepack(self, dtype: torch.dtype, *, reorder: bool) -> None:
+        """Concatenate the weights in `dtype`, in oneDNN's blocked order with `reorder`, and release the modules."""
+        weights = torch.cat([module.weight.detach() for module in self._modules]).to(dtype)
+        self._bias = torch.cat([module.bias.detach() for module in self._modules]).to(dtype)
+        self._weight = torch.ops.mkldnn._reorder_linear_weight(weights, None) if reorder else weights
+        self._modules = ()
+
+    def __call__(self, x: Tensor, activation: str | None = None, residual: Tensor | None = None) -> Tensor:
+        """Multiply, then apply an activation or add a residual (tokens, out)."""
+        if not self._weight.is_mkldnn or (torch.is_grad_enabled() and x.requires_grad):
+            y = self._differentiable(x)
+            if activation is not None:
+                y = ACTIVATIONS[activation][2](y)
+            return y if residual is None else y + residual
+        operator, weight, bias = torch.ops.mkldnn._linear_pointwise, self._weight, self._bias
+        if residual is not None:
+            return operator.binary(x, residual, weight, bias, "add")  # type: ignore[no-any-return]
+        attribute, algorithm = ACTIVATIONS[activation][:2] if activation else ("none", "")
+        return operator(x, weight, bias, attribute, [], algorithm)  # type: ignore[no-any-return]
+
+    def dense(self) -> tuple[Tensor, Tensor]:
+        """Return weight (out, in) and bias (out,) after `prepack`, in row-major order."""
+        return self._weight.to_dense() if self._weight.is_mkldnn else self._weight, self._bias
+
+    def _differentiable(self, x: Tensor) -> Tensor:
+        """Multiply by operators that have gradients; works before `prepack` as well."""
+        if self._modules:
+            return torch.cat([module(x) for module in self._modules], -1)
+        return functional.linear(x, *self.dense())
+
+
+class LayerNorm:
+    """A layer norm over the last axis."""
+
+    def __init__(self, module: nn.LayerNorm) -> None:
+        self._shape, self.eps = module.normalized_shape, module.eps
+        self.weight, self.bias = module.weight.detach(), module.bias.detach()
+
+    def prepack(self, dtype: torch.dtype) -> None:
+        self.weight, self.bias = self.weight.to(dtype), self.bias.to(dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.layer_norm(x, self._shape, self.weight, self.bias, self.eps)

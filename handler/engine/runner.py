@@ -1,0 +1,74 @@
+"""One way to run a model: encodings -> one forward pass -> outputs, on one device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from handler.batching import Batch
+from handler.sequences import Encoding
+from handler.tasks import Output, Pooler, RaggedOutput
+from handler.tokenization import first_position
+
+
+class ModelRunner:
+    """A model of transformers and the layout of the batches that it takes."""
+
+    def __init__(
+        self, model: PreTrainedModel, device: torch.device, *, packed: bool, pad_id: int = 0, type_ids: bool = True
+    ) -> None:
+        """Refer to a model.
+
+        Args:
+            packed: whether batches are packed, without padding; the model's attention must then read `varlen`.
+            pad_id: the padding token of a padded batch.
+            type_ids: whether the model's tokenizer returns type ids, as transformers' own callers would see it.
+        """
+        self.model, self.device, self.packed, self.pad_id = model, device, packed, pad_id
+        self.first_position = first_position(model.config)
+        self.takes_type_ids = type_ids and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
+
+    def build_batch(self, pooler: Pooler, encodings: Sequence[Encoding]) -> Batch:
+        """Put encodings on the device, packed or padded."""
+        positions = [pooler.token_positions(encoding) for encoding in encodings]
+        reads = [read for read in positions if read is not None] or None
+        if self.packed:
+            return Batch.packed(encodings, self.device, self.first_position, self.model.config.pad_token_id, reads)
+        return Batch.padded(encodings, self.device, self.pad_id, reads)
+
+    def call(self, pooler: Pooler, batch: Batch, embeddings: Tensor | None = None) -> Any:
+        """Run the model, or its encoder alone, on a batch.
+
+        Args:
+            embeddings: word embeddings in the place of those of `batch.input_ids`: (*batch.input_ids.shape, width).
+
+        Returns:
+            The output of the model of transformers.
+        """
+        words = {"input_ids": batch.input_ids} if embeddings is None else {"inputs_embeds": embeddings}
+        arguments: dict[str, Any] = dict(words)
+        if self.takes_type_ids:
+            arguments["token_type_ids"] = batch.type_ids
+        if batch.varlen is not None:
+            arguments |= {"position_ids": batch.position_ids, "varlen": batch.varlen}
+        else:
+            arguments["attention_mask"] = batch.attention_mask
+        return (self.model if pooler.forward_scope == "head" else self.model.base_model)(**arguments)
+
+    @torch.inference_mode()
+    def forward(self, pooler: Pooler, encodings: Sequence[Encoding]) -> list[Output]:
+        """Run one batch; the outputs leave the device in one copy."""
+        if pooler.forward_scope == "nothing":
+            return [np.empty(0, np.float32)] * len(encodings)
+        batch = self.build_batch(pooler, encodings)
+        return split(pooler.pool(self.call(pooler, batch), batch))
+
+
+def split(ragged: RaggedOutput) -> list[Output]:
+    """Copy to the host in fp32, and return the output of each encoding."""
+    return np.split(ragged.values.float().cpu().numpy(), np.cumsum(ragged.counts)[:-1])

@@ -1,0 +1,155 @@
+"""Choose how a model runs: packed through our encoder, packed through that of transformers, or padded.
+
+Every candidate is a model of its own that shares the weights of the first. Each computes the same probe in fp32, and
+the first whose outputs equal the padded ones is installed, once, in the model that serves.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from handler.batching import VarlenMetadata
+from handler.engine.attention import PACKED
+from handler.engine.encoder import PackedEncoder, packed_encoder
+from handler.engine.families import encoder_attribute, encoder_of
+from handler.engine.probe import HiddenStates, outputs_allclose, probe_of
+from handler.engine.runner import ModelRunner
+from handler.errors import ModelMismatch
+from handler.sequences import Encoding
+from handler.tasks import Output, Pooler
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The chosen way to run a model, and what the probe's outputs were in fp32."""
+
+    packed: bool
+    encoder: PackedEncoder | None  # ours, if it is the chosen one
+    outputs: list[Output]  # of the chosen way: those of `probe_outputs`
+    reference: list[Output]  # of the padded model of transformers
+
+
+def select(padded: ModelRunner, main: Pooler, *, allow_packed: bool = True) -> Selection:
+    """Compare the candidates on a probe.
+
+    Args:
+        padded: the model as transformers loaded it, in fp32.
+        main: the pooler that the model's head is for.
+        allow_packed: False chooses the padded model, for a reference to compare with.
+
+    Raises:
+        ModelMismatch: padding changes the output for a text, or the model cannot be called as a BERT.
+    """
+    name = type(padded.model).__name__
+    probe = probe_of(padded.model.config)
+    try:
+        reference = probe_outputs(padded, main, probe)
+        per_sequence = (probe_outputs(padded, main, [encoding]) for encoding in probe)
+        alone = [output for outputs in zip(*per_sequence, strict=True) for output in outputs]
+        if not all(map(outputs_allclose, reference, alone)):
+            raise ModelMismatch(
+                f"{name} lets padding change the answer to a text, which would then depend on the texts beside it: "
+                "this family cannot be served"
+            )
+        if allow_packed and encoder_of(padded.model.base_model) is not None:
+            ours = packed_encoder(padded.model)
+            for encoder in (None,) if ours is None else (ours, None):
+                outputs = _packed_outputs(padded, encoder, main, probe)
+                if outputs is not None and all(map(outputs_allclose, outputs, reference)):
+                    return Selection(packed=True, encoder=encoder, outputs=outputs, reference=reference)
+                if outputs is not None:
+                    _log_refusal(name, encoder, "its outputs differ from padded ones")
+        return Selection(packed=False, encoder=None, outputs=reference, reference=reference)
+    except (TypeError, ValueError, KeyError, IndexError, AttributeError) as error:
+        raise ModelMismatch(f"{name} cannot be run as a BERT: {type(error).__name__} on a few tokens") from error
+
+
+def install(selection: Selection, model: PreTrainedModel, dtype: torch.dtype) -> nn.Module:
+    """Give a model the chosen encoder and attention; return the module that holds its layers, or the whole model.
+
+    Args:
+        dtype: that the encoder of transformers will compute in.
+    """
+    base, name = model.base_model, encoder_attribute(model.base_model)
+    if selection.packed:
+        model.set_attn_implementation(PACKED)
+    if name is None:
+        return model
+    if selection.encoder is not None:
+        setattr(base, name, selection.encoder)
+        return selection.encoder
+    encoder: nn.Module = getattr(base, name)
+    add_boundary_hooks(encoder, dtype)
+    return encoder
+
+
+def probe_outputs(runner: ModelRunner, main: Pooler, probe: list[Encoding]) -> list[Output]:
+    """Return the hidden states of every sequence, and then the outputs of the main pooler."""
+    return [*runner.forward(HiddenStates(), probe), *runner.forward(main, probe)]
+
+
+def add_boundary_hooks(encoder: nn.Module, dtype: torch.dtype) -> None:
+    """Make an encoder of transformers compute in `dtype`, and return the tokens that are read in fp32.
+
+    What enters is cast: hidden states and additive masks.
+    """
+
+    def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        return tuple(_cast(value, dtype) for value in args), {name: _cast(kwargs[name], dtype) for name in kwargs}
+
+    def leave(_: nn.Module, __: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        varlen: VarlenMetadata | None = kwargs.get("varlen")
+        states = output[0]
+        if varlen is not None and varlen.read_positions is not None:
+            states = states[0, varlen.read_positions].unsqueeze(1)  # (tokens read, 1, width)
+        if isinstance(output, tuple):
+            return (states.float(), *output[1:])
+        output[next(iter(output))] = states.float()
+        return output
+
+    encoder.register_forward_pre_hook(enter, with_kwargs=True)
+    encoder.register_forward_hook(leave, with_kwargs=True)
+
+
+def _packed_outputs(
+    padded: ModelRunner, encoder: PackedEncoder | None, main: Pooler, probe: list[Encoding]
+) -> list[Output] | None:
+    """Run the probe packed through an encoder, None: that of transformers; return None where that fails."""
+    try:
+        candidate = _packed_candidate(padded, encoder)
+        return probe_outputs(candidate, main, probe)
+    except (TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError) as error:
+        _log_refusal(type(padded.model).__name__, encoder, f"{type(error).__name__} in its packed forward")
+        return None
+
+
+def _packed_candidate(padded: ModelRunner, encoder: PackedEncoder | None) -> ModelRunner:
+    """Return a runner of a copy of the model that shares its weights, with packed attention."""
+    original = padded.model
+    shared: dict[int, Any] = {id(tensor): tensor for tensor in (*original.parameters(), *original.buffers())}
+    if encoder is not None:
+        shared[id(encoder_of(original.base_model))] = encoder  # takes the place of the original in the copy
+    model = copy.deepcopy(original, shared)
+    model.set_attn_implementation(PACKED)
+    theirs = encoder_of(model.base_model)
+    if encoder is None and theirs is not None:
+        add_boundary_hooks(theirs, torch.float32)
+    return ModelRunner(model, padded.device, packed=True, pad_id=padded.pad_id, type_ids=padded.takes_type_ids)
+
+
+def _log_refusal(model_name: str, encoder: PackedEncoder | None, reason: str) -> None:
+    whose = "of transformers" if encoder is None else "of ours"
+    logger.warning("%s cannot run packed through the encoder %s: %s", model_name, whose, reason)
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -1,0 +1,43 @@
+"""Small models of every family of transformers that is tested, and what transformers computes with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from numpy.typing import NDArray
+
+from handler.sequences import Encoding
+from tests.support.samples import MakeModel
+
+FAIRSEQ = {"type_vocab_size": 1, "pad_token_id": 1, "max_position_embeddings": 80}
+FAMILIES: dict[str, dict[str, Any]] = {  # settings of the families that run packed
+    "Bert": {},
+    "Roberta": FAIRSEQ,
+    "XLMRoberta": FAIRSEQ,
+    "Camembert": FAIRSEQ,
+    "Electra": {"embedding_size": 32},
+    "Albert": {"embedding_size": 32},
+    "DistilBert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
+}
+PADDED_FAMILIES: dict[str, dict[str, Any]] = {"MPNet": FAIRSEQ, "DebertaV2": {}}
+OWN_ENCODER_FAMILIES = [name for name in FAMILIES if name != "Albert"]
+
+
+def make_family(name: str, settings: dict[str, Any], make_model: MakeModel) -> Path:
+    """Make a classifier of a family."""
+    return make_model(
+        architecture=getattr(transformers, f"{name}ForSequenceClassification"),
+        config_class=getattr(transformers, f"{name}Config"),
+        **settings,
+    )
+
+
+def reference_logits(folder: Path, sequences: list[Encoding]) -> NDArray[Any]:
+    """Return what transformers computes for each sequence alone."""
+    model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
+    with torch.inference_mode():
+        return np.concatenate([model(torch.tensor([sequence.ids])).logits.numpy() for sequence in sequences])
