@@ -7,6 +7,8 @@
 #   GATEWAY_SECRETS  folder with tls.crt, tls.key and clients.map    (default: /etc/gateway/secrets)
 #   GATEWAY_RUN      writable folder, best in memory: it holds keys  (default: /run/gateway)
 #   GATEWAY_CONF     the configuration                    (default: nginx.conf beside this file)
+#   GATEWAY_LISTEN   where clients connect: [ADDRESS:]PORT, and `proxy_protocol` behind a load balancer that sends the
+#                    address of the client so    (default: 8443)
 #   TORCHSERVE       addresses of TorchServe, separated by spaces    (default: 127.0.0.1:8080)
 #   KEY_FILE         the key_file.json of each, in the same order, in its run folder (default: /app/run/key_file.json)
 #   GATEWAY_NGINX    the program                          (default: nginx)
@@ -18,6 +20,7 @@ here=$(dirname "$0")
 secrets=${GATEWAY_SECRETS:-/etc/gateway/secrets}
 run=${GATEWAY_RUN:-/run/gateway}
 conf=${GATEWAY_CONF:-$here/nginx.conf}
+listen=${GATEWAY_LISTEN:-8443}
 addresses=${TORCHSERVE:-127.0.0.1:8080}
 key_files=${KEY_FILE:-/app/run/key_file.json}
 nginx=${GATEWAY_NGINX:-nginx}
@@ -84,6 +87,13 @@ replicas_conf() {
   map_to state
 }
 
+# Who sends the PROXY protocol is believed: only the load balancer may reach the port then.
+front_conf() {
+  echo "listen $listen;"
+  echo "proxy_pass unix:$run/clients.sock;"
+  case $listen in *proxy_protocol*) printf '%s\n' "set_real_ip_from 0.0.0.0/0;" "set_real_ip_from ::/0;" ;; esac
+}
+
 sockets_conf() { replicas | while read -r number address key_file; do echo "listen unix:$run/$number.sock;"; done; }
 
 # --- Check a change, then apply it -----------------------------------------------------------------------------------
@@ -102,6 +112,8 @@ apply() {
   next=$run/conf.$generation
   mkdir "$next"
   cp "$conf" "$next/nginx.conf"
+  front_conf > "$next/front.conf"
+  echo "listen unix:$run/clients.sock ssl proxy_protocol;" > "$next/listen.conf"
   sockets_conf > "$next/sockets.conf"
   replicas_conf > "$next/replicas.conf"
   if ! awk -f "$here/clients.awk" "$secrets/clients.map" > "$next/clients.conf" 2> "$run/reason"; then

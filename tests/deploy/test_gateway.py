@@ -12,7 +12,7 @@ import ssl
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from tests.support.gateway import (
     worker_pids,
 )
 from tests.support.live import Live
-from tests.support.samples import ROOT, read_settings
+from tests.support.samples import JSON_TYPE, ROOT, read_settings
 
 
 @pytest.fixture(scope="module")
@@ -131,11 +131,43 @@ def test_every_other_route_is_refused(gateway: Gateway, toy: FakeServer, method:
     assert len(toy.requests) == before
 
 
-def test_a_ping_needs_no_key(gateway: Gateway, toy: FakeServer) -> None:
-    """Load balancers have no key; TorchServe receives its own."""
+def test_a_ping_is_answered_without_torchserve(gateway: Gateway, toy: FakeServer) -> None:
+    """Load balancers have no key; TorchServe sees no request of theirs, and its key stays with the gateway."""
     before = len(toy.requests)
-    gateway.request("GET", "/ping", b"", Authorization=None, Content_Type=None)
-    assert toy.requests[before][:2] == ("GET", "/ping")
+    response = gateway.request("GET", "/ping", b"", Authorization=None, Content_Type=None)
+    assert (response.status, response.json) == (200, {"status": "Healthy"})
+    assert len(toy.requests) == before
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"Content-Length: 1\r\n\r\na",
+        b"Content-Length: 6000000\r\n\r\n",
+        b"Transfer-Encoding: chunked\r\n\r\n1\r\na\r\n0\r\n\r\n",
+    ],
+)
+def test_a_ping_with_a_body_is_refused(gateway: Gateway, toy: FakeServer, body: bytes) -> None:
+    before = len(toy.requests)
+    response = gateway.send_raw(b"GET /ping HTTP/1.1\r\nHost: a\r\nConnection: close\r\n" + body)
+    assert response.startswith(b"HTTP/1.1 413"), response[:80]
+    assert len(toy.requests) == before
+
+
+@pytest.mark.parametrize("state", ["starting", "draining"])
+def test_a_ping_says_when_no_request_would_be_taken(tmp_path: Path, state: str) -> None:
+    """By what the gateway reads anyway: keys and the state files of scripts/serve.sh."""
+    with recording_gateway(tmp_path) as (server, recorder):
+        assert server.request("GET", "/ping", b"", Authorization=None).status == 200
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / state).touch()
+        response = server.request("GET", "/ping", b"", Authorization=None)
+        assert (response.status, response.headers["Retry-After"]) == (503, "5")
+        (tmp_path / "run" / state).unlink()
+        assert server.request("GET", "/ping", b"", Authorization=None).status == 200
+        (tmp_path / "key_file.json").unlink()
+        wait_until(lambda: server.request("GET", "/ping", b"", Authorization=None).status == 503, server)
+        assert not recorder.received
 
 
 @pytest.mark.parametrize(
@@ -358,6 +390,56 @@ def test_requests_in_flight_are_limited(toy: FakeServer, tmp_path: Path) -> None
     assert statuses == [200, 200, 429, 429, 429]
 
 
+def test_requests_without_a_valid_key_are_limited_by_address(tmp_path: Path) -> None:
+    """With another answer beyond the limit, and without any effect on clients."""
+    with recording_gateway(tmp_path) as (server, recorder):
+        unknown = replace(server, key="3" * 64)
+        statuses = [unknown.request("POST", "/predictions/a").status for _ in range(40)]
+        assert set(statuses) == {401, 429}
+        assert statuses[:20] == [401] * 20
+        assert not recorder.received
+        assert server.request("POST", "/predictions/a").status == 200
+
+
+def test_connections_of_one_address_are_limited(tmp_path: Path) -> None:
+    """Before TLS; other addresses connect, and the log has the address of the client."""
+    with recording_gateway(tmp_path, changes={"address 256": "address 5"}) as (server, _), ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=5))
+        with pytest.raises(OSError):  # noqa: PT011 - closed or reset, in the handshake
+            server.request("POST", "/predictions/a")
+        other = replace(server, address="127.0.0.2")
+        assert other.request("POST", "/predictions/a", X_Request_Id="other-address").status == 200
+        (line,) = server.access_log("other-address")
+        assert line["address"] == "127.0.0.2"
+
+
+def test_large_requests_are_limited_further(toy: FakeServer, tmp_path: Path) -> None:
+    """Those of 100,000 bytes or of unknown length, by a limit of their own; small ones are served meanwhile."""
+    port = int(read_settings(toy.config)["inference_address"].rsplit(":", 1)[1])
+    changes = {"bulk_of_all 16": "bulk_of_all 1"}
+    large, small = json.dumps("a" * 99_998).encode(), json.dumps("a" * 99_997).encode()
+    with running(tmp_path / "g", port, toy.run_dir / "key_file.json", changes) as server:
+        toy.delay = 1.0
+        try:
+            with ThreadPoolExecutor(6) as pool:
+                chunked = pool.submit(server.send_raw, chunked_request("/predictions/toy", b'"a"'))
+                time.sleep(0.3)
+                larges = [pool.submit(server.request, "POST", "/predictions/toy", large) for _ in range(2)]
+                smalls = [pool.submit(server.request, "POST", "/predictions/toy", small) for _ in range(3)]
+                assert [future.result().status for future in larges] == [429, 429]
+                assert [future.result().status for future in smalls] == [200, 200, 200]
+                assert chunked.result().startswith(b"HTTP/1.1 200")
+        finally:
+            toy.delay = 0.0
+
+
+def chunked_request(path: str, body: bytes) -> bytes:
+    """Return a request of unknown length."""
+    head = f"POST {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\nContent-Type: {JSON_TYPE}\r\n"
+    return head.encode() + b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+
+
 def test_a_slow_sender_is_disconnected(tmp_path: Path) -> None:
     """Headers and bodies have timeouts."""
     changes = {
@@ -456,7 +538,9 @@ def test_keys_are_compared_with_regard_to_case(tmp_path: Path) -> None:
     key = "aBcD" * 16
     with recording_gateway(tmp_path) as (server, _):
         (tmp_path / "gateway" / "secrets" / "clients.map").write_text(f'"Bearer {key}" shop;\n')
-        wait_until(lambda: replace(server, key=key).request("POST", "/predictions/a").status == 200, server)
+        wait_until(lambda: "applied" in server.log(), server)
+        wait_until(lambda: server.request("POST", "/predictions/a").status == 401, server)
+        wait_until(lambda: len(worker_pids(server)) == 1, server)
         for presented in (key.lower(), key.upper(), key.swapcase(), f"{key[:-1]}d", f"{key} {key}", f" {key}"):
             assert replace(server, key=presented).request("POST", "/predictions/a").status == 401
         for scheme in ("bearer", "BEARER"):

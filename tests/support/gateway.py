@@ -51,17 +51,20 @@ class Gateway:
     port: int
     folder: Path
     key: str = KEY
+    address: str = "127.0.0.1"  # of the client
 
     def connect(self) -> ssl.SSLSocket:
         """Open a TLS connection that verifies the certificate."""
         context = ssl.create_default_context(cafile=str(self.folder / "ca.pem"))
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=30)
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=30, source_address=(self.address, 0))
         return context.wrap_socket(plain, server_hostname="localhost")
 
     def request(self, method: str, path: str, body: bytes = b'"a"', **headers: str | None) -> HttpResponse:
         """Send one request; omit a header of None, write underscores of names as hyphens."""
         context = ssl.create_default_context(cafile=str(self.folder / "ca.pem"))
-        connection = HTTPSConnection("localhost", self.port, timeout=30, context=context)
+        connection = HTTPSConnection(
+            "localhost", self.port, timeout=30, context=context, source_address=(self.address, 0)
+        )
         default_headers = {"Authorization": f"Bearer {self.key}", "Content_Type": JSON_TYPE}
         all_headers = {**default_headers, **headers}
         sent_headers = {name.replace("_", "-"): text for name, text in all_headers.items() if text is not None}
@@ -131,15 +134,16 @@ def running(
     (secrets / "clients.map").write_text(f'"Bearer {KEY}" shop;\n"Bearer {OTHER}" desk;\n')
     (port,) = free_ports(1)
     text = CONFIG
-    for old, new in {"listen 8443": f"listen 127.0.0.1:{port}", **(changes or {})}.items():
+    for old, new in (changes or {}).items():
         assert old in text, old
         text = text.replace(old, new)
-    (folder / "nginx.conf").write_text(text.replace("worker_processes auto", "worker_processes 1"))
+    (folder / "nginx.conf").write_text(text.replace("worker_processes 2", "worker_processes 1"))
     servers = [(upstream, key_file), *others]
     environment = {
         **os.environ,
         "GATEWAY_SECRETS": str(secrets),
         "GATEWAY_RUN": str(folder / "run"),
+        "GATEWAY_LISTEN": f"127.0.0.1:{port}",
         "GATEWAY_CONF": str(folder / "nginx.conf"),
         "TORCHSERVE": " ".join(f"127.0.0.1:{number}" for number, _ in servers),
         "KEY_FILE": " ".join(str(path) for _, path in servers),
