@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Answer every row of a corpus on a Ray cluster, with the model that a server would have: no server takes part.
 
-Files are CSV, TSV, JSON lines, Parquet or text, one text a line; folders are searched for them. Rows of JSON lines and
-Parquet without a column `text` are questions as a whole, e.g. {"question": ..., "context": ...}. Each row of the output
-has the `file` and the number of the `row` in it, counted from 0, then `answer` or, where there is none, `error`.
+Files are CSV, TSV, JSON lines, Parquet or text with one text a line; folders are searched for them. Rows of JSON lines
+and Parquet without a column `text` are questions as a whole, e.g. {"question": ..., "context": ...}. Each row of the
+output has the `file` and the number of the `row` in it, counted from 0, then `answer` or, where there is none, `error`.
 
 The output is a folder of parts that is complete when it has a _manifest.json; then every row is in it once. A run that
-was cut short goes on where it stopped when it is started again. On a cluster every node needs this checkout with its
+is interrupted continues when it is started again. On a cluster every node needs this checkout with its
 environment, and must find model, files and output under the same paths.
 
 Exits with 0 when every row got its answer, with 1 when some got an error, with 2 when the run could not finish.
@@ -15,24 +15,24 @@ Exits with 0 when every row got its answer, with 1 when some got an error, with 
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
 
-from handler.protocol import JSON
-from scripts.cli.console import ScriptError, progress, run, say
+from scripts.cli.console import run, say
 from scripts.cli.options import json_object, positive_int
 from scripts.scoring import cluster
-from scripts.scoring.corpus import Columns, sources
-from scripts.scoring.job import Job, fingerprint
+from scripts.scoring.corpus import sources
+from scripts.scoring.job import ScoringJob, fingerprint
 from scripts.scoring.output import OUTPUTS
-from scripts.scoring.scorer import Setup
+from scripts.scoring.rows import CorpusColumns
+from scripts.scoring.run import answer, report
+from scripts.scoring.scorer import ScorerConfig
 
 
 def main() -> int:
-    """Answer what the output folder lacks, then look whether it has everything."""
+    """Answer the missing parts of the output folder, then check that it is complete."""
     arguments = parse_arguments()
     cluster.import_ray()
-    columns = Columns(arguments.column, arguments.pair_column, arguments.id)
+    columns = CorpusColumns(arguments.column, arguments.pair_column, arguments.id)
     files = sources(arguments.inputs, columns)
     say(f"counting the rows of {len(files)} files")
     model = {"sha256": fingerprint(arguments.model)}
@@ -44,13 +44,13 @@ def main() -> int:
         "parameters": arguments.parameters,
         "rows_per_batch": arguments.rows_per_batch,
     }
-    job = Job.open(arguments.output, arguments.format, files, arguments.rows_per_part, options)
+    job = ScoringJob.open(arguments.output, arguments.format, files, arguments.rows_per_part, options)
     if manifest := job.manifest():
         say(f"{arguments.output} is complete already")
-        return told(manifest)
+        return report(manifest)
     with cluster.connected(arguments.address) as ray:
         pool = cluster.workers(ray, arguments.workers, arguments.cpus, arguments.gpus)
-        setup = Setup(
+        config = ScorerConfig(
             str(arguments.model.resolve()),
             model["sha256"],
             {name: value for name, value in settings.items() if value is not None},
@@ -62,46 +62,8 @@ def main() -> int:
             pool.cores,
             bool(pool.gpus),
         )
-        answer(ray, job, setup, pool)
-    return told(job.close())
-
-
-def answer(ray: object, job: Job, setup: Setup, pool: cluster.Workers) -> None:
-    """Let workers answer what is missing, and say how it goes."""
-    missing = job.missing()
-    kept = job.rows - sum(job.parts[index].rows for index in missing)
-    if kept:
-        say(f"{kept} of {job.rows} rows are answered already: going on from there")
-    if not missing:
-        return
-    say(f"{job.rows - kept} rows for {pool.count} workers of {pool.cores} cores and {pool.gpus:g} GPUs")
-    began, rows, processes, left_out = time.perf_counter(), 0, set[str](), list[int]()
-    serves: JSON = None
-    with progress() as bar:
-        task = bar.add_task("rows", total=job.rows, completed=kept)
-        for done in cluster.run(ray, job, setup, pool):
-            if "left_out" in done:
-                left_out.append(done["part"])
-                continue
-            if done["serves"] != serves:
-                serves = done["serves"]
-                job.agree(serves)
-            processes.add(done["process"])
-            rows += done["rows"]
-            bar.update(task, advance=done["rows"])
-    seconds = time.perf_counter() - began
-    lost = max(0, len(processes) - pool.count)
-    more = f"; {lost} workers died and were replaced" if lost else ""
-    say(f"{rows} rows in {seconds:.1f} s ({rows / seconds:.1f} a second){more}")
-    if left_out:
-        raise ScriptError(f"some rows ended the worker that had them, again and again: {job.places(left_out)}")
-
-
-def told(manifest: JSON) -> int:
-    """Say what a complete folder has; return the exit code."""
-    errors = ", ".join(f"{count} {kind}" for kind, count in manifest["errors"].items())
-    say(f"{manifest['rows']} rows, each once; errors: {errors or 'none'}")
-    return 1 if manifest["errors"] else 0
+        answer(ray, job, config, pool)
+    return report(job.close())
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -145,8 +107,8 @@ def parse_arguments() -> argparse.Namespace:
         "--rows-per-part", type=positive_int, default=8192, metavar="N", help="of a file of the output (default: 8192)"
     )
     arguments = parser.parse_args()
-    given = {"top_k": arguments.top_k, "operation": arguments.operation}
-    arguments.parameters |= {name: value for name, value in given.items() if value is not None}
+    shortcuts = {"top_k": arguments.top_k, "operation": arguments.operation}
+    arguments.parameters |= {name: value for name, value in shortcuts.items() if value is not None}
     return arguments
 
 

@@ -1,12 +1,16 @@
-"""Scoring a corpus on a Ray cluster: every row of some files gets its answer exactly once, whatever dies meanwhile.
+"""Scoring a corpus on a Ray cluster: every row of some files gets exactly one answer, also when workers die.
 
-    corpus.py    files cut into parts; a part read back as rows with questions
-    job.py       the output folder: its plan, which parts are there, and whether they are all and whole
-    output.py    the file of one part: JSON lines or Parquet
-    scorer.py    a worker: loads the model, reads a part, answers it, writes its file
-    cluster.py   Ray: connects or starts, and lets workers take one part after the other
+    rows.py           files, parts and rows of a corpus
+    formats.py        file formats: cut a file into parts, read the rows of a part
+    corpus.py         the files of a corpus, and their parts
+    answer_schema.py  the Arrow type of answers, from the JSON Schema of a task
+    output.py         the output file of one part: JSON lines or Parquet
+    job.py            the output folder: its plan, its parts, and the check that every row is in it once
+    scorer.py         a worker: loads the model, reads a part, answers it, writes its file
+    cluster.py        Ray: connects or starts, and gives workers one part after the other
+    run.py            a run: answer the missing parts and report progress
 
-What travels through Ray are numbers of parts and counts, never a text: a worker reads and writes files itself. A part
-has one name, and its file appears there at once and whole; so a part that is done twice, because a worker died or a run
-was started again, is there once.
+Only indices of parts and counts go through Ray, never a text: a worker reads and writes files itself. The file of a
+part appears under its name when it is complete, by renaming; so a part that is computed twice, because a worker died or
+a run was restarted, is there once.
 """

@@ -1,10 +1,10 @@
-"""The output folder of one corpus: what belongs into it, what is there, and whether that is everything, once.
+"""The output folder of one corpus: its plan, its parts, and the check that every row is in it once.
 
     _plan.json       the files, the parts, the model and the options; a run that finds another plan changes nothing
-    part-000000...   one file a part, renamed into place when it is whole
+    part-000000...   one file a part, renamed into place when it is complete
     _manifest.json   written last: the folder is complete if and only if it is there
 
-Readers of a folder of Parquet (Arrow, pandas, Spark) pass over names that begin with `_` or `.`.
+Readers of a folder of Parquet files (Arrow, pandas, Spark) skip names that begin with `_` or `.`.
 """
 
 from __future__ import annotations
@@ -20,87 +20,91 @@ from pathlib import Path
 from handler.protocol import JSON
 from scripts.cli.console import ScriptError
 from scripts.scoring import corpus
-from scripts.scoring.corpus import Part, Source
 from scripts.scoring.output import OUTPUTS
+from scripts.scoring.rows import CorpusPart, SourceFile
 
 PLAN, MANIFEST = "_plan.json", "_manifest.json"
 FORMAT = 1
 
 
 @dataclass(frozen=True)
-class Job:
-    """One corpus on its way into one folder."""
+class ScoringJob:
+    """One corpus and its output folder."""
 
     folder: Path
-    form: str
-    sources: tuple[Source, ...]
-    parts: tuple[Part, ...]
+    output_format: str
+    sources: tuple[SourceFile, ...]
+    parts: tuple[CorpusPart, ...]
 
     @classmethod
-    def open(cls, folder: Path, form: str, sources: tuple[Source, ...], rows_per_part: int, options: JSON) -> Job:
-        """Plan the work, or go on with the plan that a folder has.
+    def open(
+        cls, folder: Path, output_format: str, sources: tuple[SourceFile, ...], rows_per_part: int, options: JSON
+    ) -> ScoringJob:
+        """Plan the work, or continue the plan of the folder.
 
         Raises:
-            ScriptError: the folder is that of other files, another model or other options.
+            ScriptError: the folder belongs to other files, another model or other options.
         """
-        wanted = plain({"format": FORMAT, "form": form, "rows_per_part": rows_per_part, **options})
-        wanted["sources"] = plain([asdict(source) for source in sources])
+        plan = plain({"format": FORMAT, "form": output_format, "rows_per_part": rows_per_part, **options})
+        plan["sources"] = plain([asdict(source) for source in sources])
         if (folder / PLAN).is_file():
-            known = read(folder / PLAN)
-            if other := [name for name in wanted if known.get(name) != wanted[name]]:
+            previous = read(folder / PLAN)
+            if other := [name for name in plan if previous.get(name) != plan[name]]:
                 raise ScriptError(f"{folder} is of a run with other {' and '.join(other)}: choose another --output")
-            return cls(folder, form, sources, tuple(Part(*part) for part in known["parts"]))
+            return cls(folder, output_format, sources, tuple(CorpusPart(*part) for part in previous["parts"]))
         if folder.exists() and any(folder.iterdir()):
             raise ScriptError(f"{folder} holds something else: choose another --output")
         parts = tuple(corpus.parts(sources, rows_per_part))
         if not parts:
             raise ScriptError("the files have no rows")
         folder.mkdir(parents=True, exist_ok=True)
-        write(folder / PLAN, {**wanted, "parts": [list(asdict(part).values()) for part in parts]})
-        return cls(folder, form, sources, parts)
+        write(folder / PLAN, {**plan, "parts": [list(asdict(part).values()) for part in parts]})
+        return cls(folder, output_format, sources, parts)
 
     @property
     def rows(self) -> int:
-        """How many rows the files have."""
+        """Number of rows of all files."""
         return sum(part.rows for part in self.parts)
 
     def path(self, index: int) -> Path:
-        """Name the file of a part."""
-        return self.folder / f"part-{index:06d}{OUTPUTS[self.form].suffix}"
+        """Return the path of a part's file."""
+        return self.folder / f"part-{index:06d}{OUTPUTS[self.output_format].suffix}"
 
     def missing(self) -> list[int]:
-        """List the parts that are not there."""
-        there = {path.name for path in self.folder.glob("part-*")}
-        return [index for index in range(len(self.parts)) if self.path(index).name not in there]
+        """Return the indices of the parts without a file."""
+        present = {path.name for path in self.folder.glob("part-*")}
+        return [index for index in range(len(self.parts)) if self.path(index).name not in present]
 
-    def places(self, parts: Sequence[int]) -> str:
-        """Say where the rows of some parts are."""
-        found = [self.parts[index] for index in sorted(parts)]
-        told = [f"{part.first} to {part.first + part.rows - 1} of {self.sources[part.source].name}" for part in found]
-        return "; ".join(told[:10]) + (f"; and {len(told) - 10} other parts" if told[10:] else "")
+    def describe(self, parts: Sequence[int]) -> str:
+        """Return the files and row numbers of some parts."""
+        chosen = [self.parts[index] for index in sorted(parts)]
+        ranges = [
+            f"{part.first} to {part.first + part.rows - 1} of {self.sources[part.source].name}" for part in chosen
+        ]
+        return "; ".join(ranges[:10]) + (f"; and {len(ranges) - 10} other parts" if ranges[10:] else "")
 
     def manifest(self) -> JSON | None:
-        """Return what a complete folder says of itself, or None."""
+        """Return the manifest of a complete folder, None for an incomplete one."""
         return read(self.folder / MANIFEST) if (self.folder / MANIFEST).is_file() else None
 
-    def agree(self, serves: JSON) -> None:
-        """Hold what a worker serves against what others did, also in runs before this one.
+    def require_same_model(self, served: JSON) -> None:
+        """Compare the model that a worker serves with that of the others, also of earlier runs.
 
         Raises:
-            ScriptError: it would answer differently.
+            ScriptError: their answers would differ.
         """
         plan = read(self.folder / PLAN)
         if "serves" not in plan:
-            write(self.folder / PLAN, {**plan, "serves": serves})
-        elif other := [name for name in serves if plan["serves"].get(name) != serves[name]]:
-            told = ", ".join(f"{name} {plan['serves'].get(name)} and {serves[name]}" for name in other)
-            raise ScriptError(f"workers differ: {told}; name a --precision that all of them have")
+            write(self.folder / PLAN, {**plan, "serves": served})
+        elif other := [name for name in served if plan["serves"].get(name) != served[name]]:
+            differences = ", ".join(f"{name} {plan['serves'].get(name)} and {served[name]}" for name in other)
+            raise ScriptError(f"workers differ: {differences}; name a --precision that all of them have")
 
     def close(self) -> JSON:
-        """Read every part back; when each row is there once, write the manifest and return it.
+        """Read every part; if each row is there once, write the manifest and return it.
 
         Raises:
-            ScriptError: a row is missing, is there twice or belongs elsewhere.
+            ScriptError: a row is missing, duplicated or of another part.
         """
         if missing := self.missing():
             raise ScriptError(f"{len(missing)} of {len(self.parts)} parts are not there: start again to go on")
@@ -110,12 +114,12 @@ class Job:
         errors: Counter[str] = Counter()
         for index, part in enumerate(self.parts):
             name, number = self.sources[part.source].name, part.first
-            for told in OUTPUTS[self.form].read(self.path(index)):
-                if (told.file, told.row) != (name, number):
+            for row in OUTPUTS[self.output_format].read(self.path(index)):
+                if (row.file, row.row) != (name, number):
                     raise ScriptError(f"{self.path(index)} has no row {number} of {name}: remove it and start again")
                 number += 1
-                if told.error:
-                    errors[told.error] += 1
+                if row.error:
+                    errors[row.error] += 1
             if number != part.first + part.rows:
                 raise ScriptError(f"{self.path(index)} has no row {number} of {name}: remove it and start again")
             rows[name] += part.rows
@@ -134,7 +138,7 @@ class Job:
 
 
 def fingerprint(model: Path) -> str:
-    """Return the SHA-256 of an archive, or of every file of a model folder: equal for equal models."""
+    """Return the SHA-256 of an archive, or of all files of a model folder: equal for equal models."""
     from handler.archive import sha256
 
     if model.is_file():
@@ -147,17 +151,17 @@ def fingerprint(model: Path) -> str:
 
 
 def read(path: Path) -> JSON:
-    """Read a file of this room."""
+    """Read a JSON file."""
     return json.loads(path.read_bytes())
 
 
 def write(path: Path, value: JSON) -> None:
-    """Write a file of this room at once."""
+    """Write a JSON file atomically."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
     new.write_text(json.dumps(value, ensure_ascii=False), encoding="utf-8")
     new.replace(path)
 
 
 def plain(value: JSON) -> JSON:
-    """Return a value as it comes back from JSON: tuples are lists."""
+    """Return a value as JSON reads it back: tuples become lists."""
     return json.loads(json.dumps(value))

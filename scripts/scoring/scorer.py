@@ -1,6 +1,6 @@
-"""A worker: it has the model, reads one part after the other, answers it and writes its file.
+"""A worker: it loads the model, reads one part after the other, answers it and writes its file.
 
-Ray tells the driver, and whoever looks at its logs and dashboard, no more than this returns and raises: numbers.
+Its results and errors, which Ray shows in logs and dashboard, hold numbers, never a text.
 """
 
 from __future__ import annotations
@@ -19,134 +19,138 @@ from typing import TYPE_CHECKING, Any
 from handler.protocol import JSON
 from scripts.cli.console import ScriptError
 from scripts.client.answers import is_error
-from scripts.scoring.corpus import Columns, Part, Row, Source
+from scripts.scoring.answer_schema import AnswerSchema
+from scripts.scoring.corpus import format_of
 from scripts.scoring.job import fingerprint
-from scripts.scoring.output import OUTPUTS, Shape
+from scripts.scoring.output import OUTPUTS
+from scripts.scoring.rows import CorpusColumns, CorpusPart, CorpusRow, SourceFile
 
 if TYPE_CHECKING:
     from handler.predictor import Predictor
 
-TRIES = 3  # of a part: a row that ends the process would end every worker, one after the other
+MAX_TRIES = 3  # of a part: a row that ends the process would otherwise end every worker, one after the other
 
 
 @dataclass(frozen=True)
-class Setup:
-    """What every worker does."""
+class ScorerConfig:
+    """The configuration of every worker."""
 
-    model: str  # an archive or a model folder, found under this path on every node
+    model: str  # an archive or a model folder, with this path on every node
     fingerprint: str
-    settings: dict[str, Any]  # of the handler, instead of the model's own
+    settings: dict[str, Any]  # of the handler, which replace the model's own
     parameters: dict[str, JSON]
-    columns: Columns
-    sources: tuple[Source, ...]
-    form: str
+    columns: CorpusColumns
+    sources: tuple[SourceFile, ...]
+    output_format: str
     rows_per_batch: int
     threads: int
     gpu: bool
 
 
 class Scorer:
-    """One model in one process. A failure to load is told with the first part: Ray would only try again."""
+    """One model in one process. A failure to load is a result of the first part: Ray would only retry an exception."""
 
-    def __init__(self, setup: Setup) -> None:
-        self.setup = setup
+    def __init__(self, config: ScorerConfig) -> None:
+        self.config = config
         self.failure = ""
         try:
-            self.predictor = loaded(setup)
-            self.shape, self.serves = self._tried_out()
-        except Exception as error:  # noqa: BLE001 - every reason is told
+            self.predictor = load_model(config)
+            self.schema, self.served = self._try_out()
+        except Exception as error:  # noqa: BLE001 - every reason is reported
             self.failure = reason(error)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        """Take a column of parts, each as JSON with its number; return what became of each, as JSON."""
-        return {"told": [json.dumps(self._take(*json.loads(part))) for part in batch["part"]]}
+        """Take a column of parts, each as JSON with its index; return the result of each as JSON."""
+        return {"result": [json.dumps(self._take(*json.loads(part))) for part in batch["part"]]}
 
     def _take(self, index: int, part: Sequence[int], path: str) -> JSON:
         if self.failure:
             return {"failure": self.failure}
         tries = Path(path).with_name(f".tries-{index:06d}")
-        with tries.open("ab") as begun:
-            begun.write(b".")
-        if tries.stat().st_size > TRIES:
+        with tries.open("ab") as file:
+            file.write(b".")
+        if tries.stat().st_size > MAX_TRIES:
             return {"part": index, "left_out": True}
         began = time.perf_counter()
         try:
-            rows, errors = self._answer(Part(*part), Path(path))
-        except Exception as error:  # noqa: BLE001 - its words may hold a text
+            rows, errors = self._answer(CorpusPart(*part), Path(path))
+        except Exception as error:  # noqa: BLE001 - its message may hold a text
             return {"failure": f"part {index}: {reason(error)}"}
         tries.unlink(missing_ok=True)
         seconds = time.perf_counter() - began
-        told = {"part": index, "rows": rows, "errors": errors, "seconds": seconds, "serves": self.serves}
-        return {**told, "process": f"{os.uname().nodename}/{os.getpid()}"}
+        result = {"part": index, "rows": rows, "errors": errors, "seconds": seconds, "serves": self.served}
+        return {**result, "process": f"{os.uname().nodename}/{os.getpid()}"}
 
-    def _answer(self, part: Part, path: Path) -> tuple[int, int]:
-        source = self.setup.sources[part.source]
-        rows = list(source.form.read(source, part, self.setup.columns))
+    def _answer(self, part: CorpusPart, path: Path) -> tuple[int, int]:
+        source = self.config.sources[part.source]
+        rows = list(format_of(source).read(source, part, self.config.columns))
         if len(rows) != part.rows:
             raise ScriptError(f"{source.name} changed while it was read: choose another --output")
-        size = self.setup.rows_per_batch
-        answers = [one for start in range(0, len(rows), size) for one in self._answers(rows[start : start + size])]
+        size = self.config.rows_per_batch
+        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+        answers = [answer for batch in batches for answer in self._answers(batch)]
         new = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        OUTPUTS[self.setup.form].write(new, source.name, rows, answers, self.shape)
+        OUTPUTS[self.config.output_format].write(new, source.name, rows, answers, self.schema)
         new.replace(path)
         return len(rows), sum(map(is_error, answers))
 
-    def _answers(self, rows: Sequence[Row]) -> list[JSON]:
-        problems = [row.problem or unfit(row.question) for row in rows]
-        found = iter(self._ask([row.question for row, problem in zip(rows, problems, strict=True) if not problem]))
-        return [bad_row(problem) if problem else next(found) for problem in problems]
+    def _answers(self, rows: Sequence[CorpusRow]) -> list[JSON]:
+        problems = [row.problem or invalid(row.question) for row in rows]
+        questions = [row.question for row, problem in zip(rows, problems, strict=True) if not problem]
+        answers = iter(self._ask(questions))
+        return [row_error(problem) if problem else next(answers) for problem in problems]
 
     def _ask(self, questions: list[JSON]) -> list[JSON]:
-        """Answer questions in one plan of the engine, sorted by length; one that breaks it is found out."""
+        """Answer questions in one call of the predictor, or one by one where it refuses them all."""
         from handler import protocol
         from handler.errors import RequestError
 
         if not questions:
             return []
         try:
-            answers = self.predictor.answer_items(questions, self.setup.parameters | {"on_error": "report"})
+            answers = self.predictor.answer_items(questions, self.config.parameters | {"on_error": "report"})
         except RequestError as error:
             if len(questions) > 1:
                 return [answer for question in questions for answer in self._ask([question])]
             answers = [{"error": protocol.PLAIN.serialize_error(error)}]
         if any(is_error(answer) and answer["error"]["type"] == "DeviceLost" for answer in answers):
-            os._exit(1)  # this process cannot mend it; Ray starts another and hands it the part again
+            os._exit(1)  # this process cannot recover; Ray starts another one and repeats the part
         return answers
 
-    def _tried_out(self) -> tuple[Shape, JSON]:
-        """Answer the task's own golden questions with the parameters that all rows get."""
-        predictor, parameters = self.predictor, dict(self.setup.parameters)
+    def _try_out(self) -> tuple[AnswerSchema, JSON]:
+        """Answer the task's self-test inputs with the parameters of the run; return the schema and the served model."""
+        predictor, parameters = self.predictor, dict(self.config.parameters)
         operation = str(parameters.get("operation", "predict"))
         task = predictor.operations.get(operation, predictor.task)
         answers = predictor.answer_items(list(task.self_test_items), parameters | {"on_error": "report"})
-        good = [answer for answer in answers if not is_error(answer)]
-        if not good:
+        valid = [answer for answer in answers if not is_error(answer)]
+        if not valid:
             raise ScriptError(answers[0]["error"]["message"])
-        shape = Shape.of(task.schema()["answer"], good, ids=self.setup.columns.id is not None)
-        return shape, {
+        schema = AnswerSchema.of(task.schema()["answer"], valid, ids=self.config.columns.id is not None)
+        return schema, {
             "task": task.name,
             "precision": predictor.engine.precision.name,
             "device": predictor.engine.device.type,
             "model_hash": predictor.model_hash,
-            "answer": shape.answer,
+            "answer": schema.answer,
         }
 
 
-def loaded(setup: Setup) -> Predictor:
-    """Load the model that the driver looked at, with as many threads as Ray has cores for this worker."""
+def load_model(config: ScorerConfig) -> Predictor:
+    """Load the model, with as many threads as Ray has cores for this worker; it must be the driver's."""
     from handler.config import ServingConfig
     from handler.engine.device import place
     from scripts.client.backends import load
 
-    if fingerprint(Path(setup.model)) != setup.fingerprint:
-        raise ScriptError(f"{setup.model} is another model on this node than where the run was started")
-    device = place(0 if setup.gpu else None, ServingConfig(threads=setup.threads), 1)
+    if fingerprint(Path(config.model)) != config.fingerprint:
+        raise ScriptError(f"{config.model} is another model on this node than where the run was started")
+    device = place(0 if config.gpu else None, ServingConfig(threads=config.threads), 1)
     with ExitStack() as unpacked:
-        return load(Path(setup.model), unpacked, device, **setup.settings)
+        return load(Path(config.model), unpacked, device, **config.settings)
 
 
 def reason(error: Exception) -> str:
-    """Say what went wrong without a text: our own words, or the type of an error and its place."""
+    """Return the reason of an error without a text: the message of our own errors, else the type and the line."""
     from handler.errors import ServingError
 
     if isinstance(error, ScriptError | ServingError):
@@ -155,8 +159,8 @@ def reason(error: Exception) -> str:
     return f"unexpected {type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
 
 
-def unfit(question: JSON) -> str:
-    """Say why a question cannot be one, e.g. because a column holds dates."""
+def invalid(question: JSON) -> str:
+    """Return why a question is invalid, e.g. because a column holds dates; empty where it is valid."""
     from handler import protocol
 
     if question is None:
@@ -169,7 +173,7 @@ def unfit(question: JSON) -> str:
     return ""
 
 
-def bad_row(problem: str) -> JSON:
+def row_error(problem: str) -> JSON:
     """Return the answer to a row that could not be read."""
     from handler import protocol
     from handler.errors import InvalidInput

@@ -12,19 +12,22 @@ import pyarrow.parquet as pq
 import pytest
 
 from scripts.cli.console import ScriptError
-from scripts.scoring import corpus
-from scripts.scoring.corpus import Columns, Row, sources
-from scripts.scoring.output import OUTPUTS, Shape, narrowed
+from scripts.readers.formats import TABLES, records
+from scripts.scoring import corpus, formats
+from scripts.scoring.answer_schema import AnswerSchema, narrowed
+from scripts.scoring.corpus import format_of, sources
+from scripts.scoring.output import OUTPUTS
+from scripts.scoring.rows import CorpusColumns, CorpusRow
 from tests.support.samples import LoadMain
 
 SECRET = "xyzzyplugh"  # stands in texts, and must never stand in a log
 
 
-def rows_of(path: Path, columns: Columns | None = None, size: int = 2) -> list[Row]:
+def rows_of(path: Path, columns: CorpusColumns | None = None, size: int = 2) -> list[CorpusRow]:
     """Cut a file into small parts and read them, each on its own."""
-    (source,) = sources([path], columns or Columns())
+    (source,) = sources([path], columns or CorpusColumns())
     parts = list(corpus.parts([source], size))
-    found = [list(source.form.read(source, part, columns or Columns())) for part in parts]
+    found = [list(format_of(source).read(source, part, columns or CorpusColumns())) for part in parts]
     assert [len(rows) for rows in found] == [part.rows for part in parts]
     assert all(0 < part.rows <= size for part in parts)
     rows = [row for part in found for row in part]
@@ -32,7 +35,7 @@ def rows_of(path: Path, columns: Columns | None = None, size: int = 2) -> list[R
     return rows
 
 
-def questions(rows: list[Row]) -> list[Any]:
+def questions(rows: list[CorpusRow]) -> list[Any]:
     """Return the questions; what is wrong in the place of one that could not be read."""
     return [row.problem or row.question for row in rows]
 
@@ -53,38 +56,59 @@ def test_objects(tmp_path: Path) -> None:
     lines = ['{"text": "a", "n": 7}', "", '{"text": "b", "text_pair": "c"}', "{", "[]"]
     lines += ['{"question": "d", "n": 8}', "  "]
     path.write_text("\n".join(lines) + "\n")
-    rows = rows_of(path, Columns(id="n"))
+    rows = rows_of(path, CorpusColumns(id="n"))
     assert [row.id for row in rows] == [7, None, None, None, 8]
     wrong = ["the row has no field n", "the row is not JSON", "no JSON object"]
     assert questions(rows) == ["a", *wrong, {"question": "d"}]
     assert questions(rows_of(path))[1] == {"text": "b", "text_pair": "c"}
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
-def test_tables(tmp_path: Path, suffix: str, end: str) -> None:
+def test_csv_tables(tmp_path: Path, end: str) -> None:
     """Parts begin where rows do: not at line breaks inside of cells."""
-    path = tmp_path / f"a{suffix}"
+    path = tmp_path / "a.csv"
     cells = [["n", "text", "more"], ["1", f'a "quoted"{end}{end}b', "x"], ["2", "ü, \t", "y"]]
     cells += [["3", "", ""], ["4", "z"]]
     with path.open("w", encoding="utf-8-sig", newline="") as file:
-        csv.writer(file, delimiter="," if suffix == ".csv" else "\t", lineterminator=end).writerows(cells)
+        csv.writer(file, lineterminator=end).writerows(cells)
         file.write(end)
     with path.open("ab") as file:
-        file.write(b"5,\xff,\n".replace(b",", b"," if suffix == ".csv" else b"\t"))
-    rows = rows_of(path, Columns(id="n"))
+        file.write(b"5,\xff,\n")
+    rows = rows_of(path, CorpusColumns(id="n"))
     wrong = ["the row has 2 cells, the header 3", "the row is not UTF-8"]
     assert questions(rows) == [f'a "quoted"{end}{end}b', "ü, \t", "", *wrong]
     assert [row.id for row in rows] == ["1", "2", "3", None, None]
-    pairs = questions(rows_of(path, Columns("more", "text")))
+    pairs = questions(rows_of(path, CorpusColumns("more", "text")))
     assert pairs[1] == {"text": "y", "text_pair": "ü, \t"}
+
+
+def test_csv_with_carriage_returns_alone(tmp_path: Path) -> None:
+    """Old spreadsheets end rows so: parts begin at them, too."""
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'text\rone\r"t\rwo"\rthree\r')
+    assert questions(rows_of(path)) == ["one", "t\rwo", "three"]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_tsv_tables(tmp_path: Path, end: str) -> None:
+    """A row is a line, and a quote within a cell is a character, as for every other command."""
+    path = tmp_path / "a.tsv"
+    lines = ["\ufeffn\ttext\tmore", '1\t"a ""quoted"" b"\tx', '2\t"Yes" and "no"\ty', "", "3\t\t", "4\tz"]
+    path.write_bytes(end.join([*lines, ""]).encode() + b"5\t\xff\t\n" + b"6\tlast\t\xff")
+    rows = rows_of(path, CorpusColumns(id="n"))
+    wrong = ["the row has 2 cells, the header 3", "the row is not UTF-8"]
+    assert questions(rows) == ['a "quoted" b', '"Yes" and "no"', "", *wrong, "last"]
+    assert [row.id for row in rows] == ["1", "2", "3", None, None, "6"]
+    complete = b"".join(path.read_bytes().splitlines(keepends=True)[:3])
+    path.write_bytes(complete)
+    assert questions(rows_of(path)) == [record["text"] for _, record in records(path, TABLES[".tsv"])]
 
 
 def test_columns(tmp_path: Path) -> None:
     """Row groups are cut too; a null is a row; without a text column a row is a question as a whole."""
     path = tmp_path / "a.parquet"
     pq.write_table(pa.table({"text": ["a", None, "c", "d", "e"], "n": [1, 2, 3, 4, 5]}), path, row_group_size=3)
-    rows = rows_of(path, Columns(id="n"))
+    rows = rows_of(path, CorpusColumns(id="n"))
     assert questions(rows) == ["a", None, "c", "d", "e"]
     assert [row.id for row in rows] == [1, 2, 3, 4, 5]
     pq.write_table(pa.table({"question": ["a"], "context": ["b"]}), path)
@@ -93,10 +117,10 @@ def test_columns(tmp_path: Path) -> None:
 
 def test_long_rows_make_small_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A part is held in memory as a whole."""
-    monkeypatch.setattr(corpus, "MOST_BYTES", 50)
+    monkeypatch.setattr(formats, "MAX_PART_BYTES", 50)
     for name in ("a.txt", "a.csv"):
         (tmp_path / name).write_text("text\n" + f"{'a' * 60}\n" * 3)
-        (source,) = sources([tmp_path / name], Columns())
+        (source,) = sources([tmp_path / name], CorpusColumns())
         assert all(part.end - part.begin <= 70 for part in corpus.parts([source], 100))
 
 
@@ -123,10 +147,10 @@ def test_a_folder_is_searched(tmp_path: Path) -> None:
     for name in ("b.txt", "c/a.txt", "readme.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("a\n")
-    assert [Path(source.name).name for source in sources([tmp_path], Columns())] == ["b.txt", "a.txt"]
+    assert [Path(source.name).name for source in sources([tmp_path], CorpusColumns())] == ["b.txt", "a.txt"]
     (tmp_path / "empty").mkdir()
     with pytest.raises(ScriptError, match="no file in"):
-        sources([tmp_path / "empty"], Columns())
+        sources([tmp_path / "empty"], CorpusColumns())
 
 
 # --- what is written -----------------------------------------------------------------------------------------------
@@ -150,15 +174,15 @@ def test_columns_hold_the_answers_of_a_task(
     """What is read back is what was answered."""
     predictor = load_main(main)
     answers = predictor.answer_items(list(predictor.task.self_test_items), parameters)
-    shape = Shape.of(predictor.task.schema()["answer"], answers, ids=False)
-    rows = [Row(number) for number in range(len(answers))]
+    schema_of_answers = AnswerSchema.of(predictor.task.schema()["answer"], answers, ids=False)
+    rows = [CorpusRow(number) for number in range(len(answers))]
     path = tmp_path / "part.parquet"
-    OUTPUTS["parquet"].write(path, "a.txt", rows, answers, shape)
+    OUTPUTS["parquet"].write(path, "a.txt", rows, answers, schema_of_answers)
     found = pq.read_table(path)["answer"].to_pylist()
-    assert bool(shape.answer) is typed
+    assert bool(schema_of_answers.answer) is typed
     assert [without_nulls(one) if typed else json.loads(one) for one in found] == answers
-    assert [(told.file, told.row, told.error) for told in OUTPUTS["parquet"].read(path)] == [
-        ("a.txt", row.number, "") for row in rows
+    assert [(row.file, row.row, row.error) for row in OUTPUTS["parquet"].read(path)] == [
+        ("a.txt", number, "") for number in range(len(rows))
     ]
 
 
@@ -173,5 +197,5 @@ def test_answers_that_the_schema_does_not_tell_are_texts() -> None:
     """Better than a column that drops a field."""
     schema = {"type": "object", "properties": {"a": {"type": "number"}}}
     assert narrowed(schema, [{"a": 1.0}]) == schema
-    assert Shape.of(schema, [{"a": 1.0}], ids=False).answer
-    assert not Shape.of(schema, [{"a": 1.0, "b": 2.0}], ids=False).answer
+    assert AnswerSchema.of(schema, [{"a": 1.0}], ids=False).answer
+    assert not AnswerSchema.of(schema, [{"a": 1.0, "b": 2.0}], ids=False).answer

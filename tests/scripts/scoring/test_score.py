@@ -16,9 +16,10 @@ from handler.tasks.base import values_allclose
 from scripts import score
 from scripts.cli.console import ScriptError
 from scripts.scoring.cluster import part_of
-from scripts.scoring.corpus import Columns, Part, sources
-from scripts.scoring.job import Job, fingerprint
-from scripts.scoring.scorer import Scorer, Setup
+from scripts.scoring.corpus import sources
+from scripts.scoring.job import ScoringJob, fingerprint
+from scripts.scoring.rows import CorpusColumns, CorpusPart
+from scripts.scoring.scorer import Scorer, ScorerConfig
 from tests.support.samples import ROOT, TEXTS
 
 SECRET = "xyzzyplugh"  # stands in texts, and must never stand in a log
@@ -27,40 +28,44 @@ SECRET = "xyzzyplugh"  # stands in texts, and must never stand in a log
 # --- a worker and its job, without Ray -----------------------------------------------------------------------------
 
 
-def job_of(path: Path, output: Path, model: Path, form: str = "jsonl", **options: Any) -> tuple[Job, Setup]:
+def job_of(
+    path: Path, output: Path, model: Path, output_format: str = "jsonl", **options: Any
+) -> tuple[ScoringJob, ScorerConfig]:
     """Plan small parts of one file."""
-    columns = Columns(id=options.pop("id", None))
+    columns = CorpusColumns(id=options.pop("id", None))
     files = sources([path], columns)
     told = {"model": {"sha256": fingerprint(model)}, "parameters": options}
-    job = Job.open(output, form, files, 4, told)
-    return job, Setup(str(model), fingerprint(model), {}, options, columns, files, form, 3, 1, False)
+    job = ScoringJob.open(output, output_format, files, 4, told)
+    return job, ScorerConfig(str(model), fingerprint(model), {}, options, columns, files, output_format, 3, 1, False)
 
 
-def work(job: Job, setup: Setup) -> list[Any]:
+def work(job: ScoringJob, config: ScorerConfig) -> list[Any]:
     """Let one worker in this process answer what is missing."""
-    scorer = Scorer(setup)
+    scorer = Scorer(config)
     lines = [part_of(job, index) for index in job.missing()]
-    told = [json.loads(line) for line in scorer({"part": lines})["told"]]
+    told = [json.loads(line) for line in scorer({"part": lines})["result"]]
     for one in told:
         assert "failure" not in one, one
-        job.agree(one["serves"])
+        job.require_same_model(one["serves"])
     return told
 
 
-@pytest.mark.parametrize("form", ["jsonl", "parquet"])
-def test_bad_rows_stand_beside_good_ones(tmp_path: Path, model_folder: Path, predictor: Predictor, form: str) -> None:
+@pytest.mark.parametrize("output_format", ["jsonl", "parquet"])
+def test_bad_rows_stand_beside_good_ones(
+    tmp_path: Path, model_folder: Path, predictor: Predictor, output_format: str
+) -> None:
     """Null, empty, a number, too long, of the wrong shape, unreadable: each an error, and the others are answered."""
     texts = [*TEXTS, None, "", 7, "long " * 30_000, {"a": 10**30}, "half \ud800"]
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps({"text": text, "n": index}) + "\n" for index, text in enumerate(texts)) + "{\n")
-    job, setup = job_of(path, tmp_path / "out", model_folder, form, id="n", top_k=2)
-    work(job, setup)
+    job, config = job_of(path, tmp_path / "out", model_folder, output_format, id="n", top_k=2)
+    work(job, config)
     manifest = job.close()
     good = len(TEXTS)
     assert (manifest["rows"], manifest["answered"]) == (good + 7, good)
     assert manifest["errors"] == {"InvalidInput": 5, "InputTooLong": 1, "MalformedBody": 1}
     found = [row for index in range(len(job.parts)) for row in lines_of(job.path(index))]
-    assert [row["id"] for row in found][:3] == ([0, 1, 2] if form == "jsonl" else ["0", "1", "2"])
+    assert [row["id"] for row in found][:3] == ([0, 1, 2] if output_format == "jsonl" else ["0", "1", "2"])
     for text, row in zip(TEXTS, found, strict=False):
         (known,) = predictor.answer_items([text], {"top_k": 2})
         assert values_allclose(known, row["answer"], 1e-5)
@@ -78,8 +83,8 @@ def test_a_job_goes_on_and_ends_only_when_it_is_whole(tmp_path: Path, model_fold
     """A part that is missing, short, doubled or somebody else's is found; one that is done again is the same bytes."""
     path, output = tmp_path / "a.txt", tmp_path / "out"
     path.write_text("".join(f"text {number}\n" for number in range(10)))
-    job, setup = job_of(path, output, model_folder)
-    work(job, setup)
+    job, config = job_of(path, output, model_folder)
+    work(job, config)
     first = job.path(0).read_bytes()
     lines = first.splitlines(keepends=True)
     for wrong in (lines[:-1], lines[:1] + lines, lines[::-1], job.path(1).read_bytes().splitlines(keepends=True)):
@@ -91,9 +96,9 @@ def test_a_job_goes_on_and_ends_only_when_it_is_whole(tmp_path: Path, model_fold
         job.close()
     assert job.manifest() is None
     (output / ".part-000000.jsonl.dead").write_text("half of a part")
-    again, setup = job_of(path, output, model_folder)
+    again, config = job_of(path, output, model_folder)
     assert again.missing() == [0]
-    assert [one["part"] for one in work(again, setup)] == [0]
+    assert [one["part"] for one in work(again, config)] == [0]
     assert again.path(0).read_bytes() == first
     assert again.close()["rows"] == 10
     assert sorted(file.name for file in output.iterdir() if file.name[0] == ".") == []
@@ -111,9 +116,9 @@ def test_another_run_does_not_touch_the_folder(tmp_path: Path, model_folder: Pat
         job_of(path, output, model_folder)
     with pytest.raises(ScriptError, match="holds something else"):
         job_of(path, tmp_path, model_folder)
-    job.agree({"precision": "fp32"})
+    job.require_same_model({"precision": "fp32"})
     with pytest.raises(ScriptError, match="workers differ: precision fp32 and bf16; name a --precision"):
-        job.agree({"precision": "bf16"})
+        job.require_same_model({"precision": "bf16"})
 
 
 def test_what_a_worker_cannot_do_is_told(tmp_path: Path, model_folder: Path) -> None:
@@ -126,13 +131,13 @@ def test_what_a_worker_cannot_do_is_told(tmp_path: Path, model_folder: Path) -> 
         ({"fingerprint": "0"}, "is another model on this node"),
         ({"settings": {"precision": "fp7"}}, "precision is 'fp7', accepted"),
     ]
-    job, setup = job_of(path, tmp_path / "out", model_folder)
+    job, config = job_of(path, tmp_path / "out", model_folder)
     for changes, complaint in wrong:
-        scorer = Scorer(replace(setup, **changes))
-        told = json.loads(scorer({"part": [part_of(job, 0)]})["told"][0])
+        scorer = Scorer(replace(config, **changes))
+        told = json.loads(scorer({"part": [part_of(job, 0)]})["result"][0])
         assert complaint in told["failure"]
     path.write_text("a\n")
-    told = json.loads(Scorer(setup)({"part": [part_of(job, 0)]})["told"][0])
+    told = json.loads(Scorer(config)({"part": [part_of(job, 0)]})["result"][0])
     assert "changed while it was read" in told["failure"]
 
 
@@ -142,10 +147,10 @@ def test_a_part_that_ends_every_worker_is_left_out(
     """After three of them; the others are answered, and its rows are named."""
     path = tmp_path / "a.txt"
     path.write_text("".join(f"{text}\n" for text in "abcdefgh"))
-    job, setup = job_of(path, tmp_path / "out", model_folder)
-    ends, answered = Scorer(setup), Scorer._answer
+    job, config = job_of(path, tmp_path / "out", model_folder)
+    ends, answered = Scorer(config), Scorer._answer
 
-    def answer(scorer: Scorer, part: Part, target: Path) -> tuple[int, int]:
+    def answer(scorer: Scorer, part: CorpusPart, target: Path) -> tuple[int, int]:
         if part.first == 0:
             raise KeyboardInterrupt  # as abrupt as a process that is killed: nothing here catches it
         return answered(scorer, part, target)
@@ -154,10 +159,10 @@ def test_a_part_that_ends_every_worker_is_left_out(
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             ends({"part": [part_of(job, 0)]})
-    told = [json.loads(one) for one in ends({"part": [part_of(job, 0), part_of(job, 1)]})["told"]]
+    told = [json.loads(one) for one in ends({"part": [part_of(job, 0), part_of(job, 1)]})["result"]]
     assert told[0] == {"part": 0, "left_out": True}
     assert (told[1]["part"], told[1]["rows"]) == (1, 4)
-    assert job.places([0]) == f"0 to 3 of {path}"
+    assert job.describe([0]) == f"0 to 3 of {path}"
 
 
 # --- the command ---------------------------------------------------------------------------------------------------

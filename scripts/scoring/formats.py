@@ -1,0 +1,247 @@
+"""File formats of a corpus: each cuts a file into parts, and reads the rows of a part alone.
+
+Cells and header are parsed by scripts/readers, so that a file has the same rows here as for every other command. Only a
+file whose rows cannot be separated is refused as a whole.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from scripts.cli.console import ScriptError
+from scripts.client.questions import TEXT, question_of
+from scripts.readers.formats import csv_cells, delimited_header, tsv_cells
+from scripts.scoring.rows import CorpusColumns, CorpusPart, CorpusRow, SourceFile, row_of
+
+MAX_PART_BYTES = 64 << 20  # a worker holds a part in memory, and rows may be long
+NOT_UTF8 = "the row is not UTF-8"
+
+
+@dataclass(frozen=True)
+class RowRange:
+    """Consecutive rows of a file, located as in CorpusPart."""
+
+    rows: int
+    begin: int
+    end: int
+
+
+class FileFormat(ABC):
+    """A file format."""
+
+    def header(self, path: Path, columns: CorpusColumns) -> tuple[str, ...]:
+        """Return the columns to read of a table; raises ScriptError where one is missing."""
+        return ()
+
+    @abstractmethod
+    def cut(self, path: Path, size: int) -> Iterator[RowRange]:
+        """Cut a file into ranges of at most `size` rows."""
+
+    @abstractmethod
+    def read(self, source: SourceFile, part: CorpusPart, columns: CorpusColumns) -> Iterator[CorpusRow]:
+        """Read the rows of a part."""
+
+
+class LineFormat(FileFormat):
+    """One row a line; an empty line is an empty text."""
+
+    has_header = False
+    decode_errors = "strict"
+
+    def cut(self, path: Path, size: int) -> Iterator[RowRange]:
+        rows = begin = end = 0
+        with path.open("rb") as file:
+            if self.has_header:
+                begin = end = len(file.readline())
+            for line in file:
+                end += len(line)
+                rows += self.is_row(line)
+                if rows == size or (rows and end - begin >= MAX_PART_BYTES):
+                    yield RowRange(rows, begin, end)
+                    rows, begin = 0, end
+        if rows:
+            yield RowRange(rows, begin, end)
+
+    def read(self, source: SourceFile, part: CorpusPart, columns: CorpusColumns) -> Iterator[CorpusRow]:
+        lines = io.BytesIO(read_bytes(source, part))
+        for number, line in enumerate(filter(self.is_row, lines), part.first):
+            try:
+                encoding = "utf-8" if part.begin or number > part.first else "utf-8-sig"
+                text = line.decode(encoding, self.decode_errors).rstrip("\r\n")
+            except UnicodeDecodeError:
+                yield CorpusRow(number, problem=NOT_UTF8)
+            else:
+                yield self.row(number, text, source, columns)
+
+    def is_row(self, line: bytes) -> bool:
+        """Tell whether a line is a row."""
+        return True
+
+    def row(self, number: int, line: str, source: SourceFile, columns: CorpusColumns) -> CorpusRow:
+        """Return the row of a line."""
+        return CorpusRow(number, line)
+
+
+class JsonLinesFormat(LineFormat):
+    """A JSON object a line; blank lines are not rows."""
+
+    def is_row(self, line: bytes) -> bool:
+        return bool(line.strip())
+
+    def row(self, number: int, line: str, source: SourceFile, columns: CorpusColumns) -> CorpusRow:
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            return CorpusRow(number, problem="the row is not JSON")
+        if not isinstance(record, dict):
+            return CorpusRow(number, problem="no JSON object")
+        return row_of(number, record, columns)
+
+
+class TsvFormat(LineFormat):
+    """A table with a header and one row a line; empty lines are not rows."""
+
+    has_header = True
+    decode_errors = "surrogateescape"  # only the cells that are used must be UTF-8
+
+    def header(self, path: Path, columns: CorpusColumns) -> tuple[str, ...]:
+        return table_header(path, columns)
+
+    def is_row(self, line: bytes) -> bool:
+        return bool(line.rstrip(b"\r\n"))
+
+    def row(self, number: int, line: str, source: SourceFile, columns: CorpusColumns) -> CorpusRow:
+        return row_of_cells(number, tsv_cells(line), source.header, columns)
+
+
+class CsvFormat(FileFormat):
+    """A table with a header; quoted cells may hold line breaks, so that only reading all of it separates the rows."""
+
+    def header(self, path: Path, columns: CorpusColumns) -> tuple[str, ...]:
+        return table_header(path, columns)
+
+    def cut(self, path: Path, size: int) -> Iterator[RowRange]:
+        end = n_lines = 0
+
+        def counted(file: Iterable[str]) -> Iterator[str]:
+            nonlocal end, n_lines
+            for line in file:
+                end += len(line) if line.isascii() else len(line.encode("utf-8", "surrogateescape"))
+                n_lines += 1
+                yield line
+
+        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+            rows, cells_of_rows = 0, csv_cells(counted(file))
+            try:
+                next(cells_of_rows, None)
+                begin = end
+                for cells in cells_of_rows:
+                    rows += bool(cells)
+                    if rows == size or (rows and end - begin >= MAX_PART_BYTES):
+                        yield RowRange(rows, begin, end)
+                        rows, begin = 0, end
+            except csv.Error as error:
+                raise ScriptError(f"line {n_lines} of {path} cannot be read: {error}") from None
+        if rows:
+            yield RowRange(rows, begin, end)
+
+    def read(self, source: SourceFile, part: CorpusPart, columns: CorpusColumns) -> Iterator[CorpusRow]:
+        text = read_bytes(source, part).decode("utf-8", "surrogateescape")
+        for number, cells in enumerate(filter(None, csv_cells(io.StringIO(text, newline=""))), part.first):
+            yield row_of_cells(number, cells, source.header, columns)
+
+
+class ParquetFormat(FileFormat):
+    """Columns in row groups."""
+
+    def header(self, path: Path, columns: CorpusColumns) -> tuple[str, ...]:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        try:
+            names = pq.read_schema(path).names
+        except pa.ArrowException:
+            raise ScriptError(f"{path} is no Parquet file, or a broken one") from None
+        require_columns(path, names, columns.text, columns.pair, columns.id)
+        if not columns.text and TEXT not in names:
+            return tuple(names)
+        pair = columns.pair or ("text_pair" if "text_pair" in names else None)
+        return tuple(filter(None, (columns.text or TEXT, pair, columns.id)))
+
+    def cut(self, path: Path, size: int) -> Iterator[RowRange]:
+        import pyarrow.parquet as pq
+
+        with pq.ParquetFile(path) as file:
+            for group in range(file.metadata.num_row_groups):
+                rows = file.metadata.row_group(group).num_rows
+                for offset in range(0, rows, size):
+                    yield RowRange(min(size, rows - offset), group, offset)
+
+    def read(self, source: SourceFile, part: CorpusPart, columns: CorpusColumns) -> Iterator[CorpusRow]:
+        table = row_group(source.path, part.begin, source.header)
+        for number, record in enumerate(table.slice(part.end, part.rows).to_pylist(), part.first):
+            yield row_of(number, record, columns)
+
+
+FORMATS: dict[str, FileFormat] = {
+    ".txt": LineFormat(),
+    ".jsonl": JsonLinesFormat(),
+    ".csv": CsvFormat(),
+    ".tsv": TsvFormat(),
+    ".parquet": ParquetFormat(),
+}
+
+
+def read_bytes(source: SourceFile, part: CorpusPart) -> bytes:
+    """Read the bytes of a part."""
+    with Path(source.path).open("rb") as file:
+        file.seek(part.begin)
+        return file.read(part.end - part.begin)
+
+
+@lru_cache(maxsize=1)
+def row_group(path: str, group: int, columns: tuple[str, ...]) -> Any:
+    """Read a row group; the next part of a worker is often of the same one."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        return file.read_row_group(group, columns=list(columns))
+
+
+def table_header(path: Path, columns: CorpusColumns) -> tuple[str, ...]:
+    """Return the header of a CSV or TSV file."""
+    header = delimited_header(path)
+    require_columns(path, header, columns.text or TEXT, columns.pair, columns.id)
+    return tuple(header)
+
+
+def require_columns(path: Path, header: Sequence[str], *names: str | None) -> None:
+    """Raise ScriptError where a column is missing."""
+    for name in filter(None, names):
+        if name not in header:
+            raise ScriptError(f"{path} has no column {name}; it has {', '.join(header) or 'none'}: use --column")
+
+
+def row_of_cells(number: int, cells: Sequence[str], header: Sequence[str], columns: CorpusColumns) -> CorpusRow:
+    """Return the row of a table's cells."""
+    record = dict(zip(header, cells, strict=False))
+    used = [record.get(name) for name in (columns.text or TEXT, columns.pair, columns.id) if name]
+    if len(cells) != len(header):
+        return CorpusRow(number, problem=f"the row has {len(cells)} cells, the header {len(header)}")
+    if any(map(is_not_utf8, used)):
+        return CorpusRow(number, problem=NOT_UTF8)
+    row_id = record[columns.id] if columns.id else None
+    return CorpusRow(number, question_of(record, columns.text or TEXT, columns.pair), row_id)
+
+
+def is_not_utf8(cell: str | None) -> bool:
+    """Tell whether a cell holds bytes that are not UTF-8, as surrogateescape decodes them."""
+    return cell is not None and not cell.isascii() and any("\udc80" <= character <= "\udcff" for character in cell)

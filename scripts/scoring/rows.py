@@ -1,0 +1,73 @@
+"""Files, parts and rows of a corpus.
+
+A row is identified by its file and its index among the rows of the file, counted from 0 as in pandas and Arrow; blank
+lines of JSON lines and tables are not rows. A row that cannot be read keeps its index, with a reason that never quotes
+it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from handler.protocol import JSON
+from scripts.client.questions import TEXT, question_of
+
+
+@dataclass(frozen=True)
+class CorpusColumns:
+    """Column names; without a text column a row of JSON lines or Parquet is a question as a whole."""
+
+    text: str | None = None
+    pair: str | None = None
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class SourceFile:
+    """One file: its name in the output, and its path on every worker."""
+
+    name: str
+    path: str
+    size: int
+    changed_ns: int
+    header: tuple[str, ...] = ()  # the columns of a table
+
+
+@dataclass(frozen=True)
+class CorpusPart:
+    """Consecutive rows of one file: a range of bytes, or in Parquet a row group and an offset within it."""
+
+    source: int
+    first: int
+    rows: int
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class CorpusRow:
+    """One row: its question, or the reason why it has none."""
+
+    number: int
+    question: JSON = None
+    id: JSON = None
+    problem: str = ""
+
+
+def row_of(number: int, record: dict[str, JSON], columns: CorpusColumns) -> CorpusRow:
+    """Return the row of a record; a record without a text column is a question as a whole, without its id.
+
+    >>> row_of(3, {"id": 7, "question": "a", "context": "b"}, CorpusColumns(id="id"))
+    CorpusRow(number=3, question={'question': 'a', 'context': 'b'}, id=7, problem='')
+    >>> row_of(3, {"text": "a"}, CorpusColumns(text="body")).problem
+    'the row has no field body'
+    """
+    for name in filter(None, (columns.text, columns.pair, columns.id)):
+        if name not in record:
+            return CorpusRow(number, problem=f"the row has no field {name}")
+    question = {name: value for name, value in record.items() if name != columns.id}
+    row_id = record[columns.id] if columns.id else None
+    if not columns.text and TEXT not in question:
+        return CorpusRow(number, question, row_id)
+    pair = columns.pair or ("text_pair" if "text_pair" in question else None)
+    return CorpusRow(number, question_of(record, columns.text or TEXT, pair), row_id)
