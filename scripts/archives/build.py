@@ -24,7 +24,7 @@ from handler import archive
 from handler.config import ModelConfig
 from handler.errors import InputTooLong, InvalidInput
 from handler.protocol import JSON
-from scripts.archives.model_card import card
+from scripts.archives.model_card import model_card
 from scripts.archives.store import Store
 from scripts.cli.console import ROOT, ScriptError, say
 
@@ -48,7 +48,7 @@ MODEL_FILES = (
     "*.model",
     "training.json",
 )
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can say
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
 
 def build(
@@ -73,8 +73,8 @@ def build(
         raise ScriptError(f"--model-store {store} is not a folder")
     with staging() as scratch:
         stage = scratch / "stage"
-        lay_out(stage, model, config)
-        add_answers(stage, name, version, config, calibration)
+        stage_files(stage, model, config)
+        add_metadata(stage, name, version, config, calibration)
         packed = run_archiver(stage, name, version, scratch)
         normalised = scratch / "normalised.mar"
         normalise(packed, normalised)
@@ -86,7 +86,7 @@ def build(
 
 
 def put(file: Path, target: Path) -> None:
-    """Move a file to its place in one step, from whatever file system."""
+    """Move a file to a path in one step, from whatever file system."""
     partial = target.with_suffix(".partial")
     shutil.move(file, partial)
     partial.replace(target)
@@ -94,13 +94,13 @@ def put(file: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def staging() -> Iterator[Path]:
-    """Yield a folder of our own: the archiver stages under the model's name, so two builds would collide."""
+    """Yield a temporary folder: the archiver stages under the model's name, so two builds would collide in one."""
     with tempfile.TemporaryDirectory(prefix="package-") as folder:
         yield Path(folder)
 
 
-def lay_out(stage: Path, model: Path, config: ModelConfig) -> None:
-    """Put code, model and settings where `handler.archive` says; big files are linked, not copied."""
+def stage_files(stage: Path, model: Path, config: ModelConfig) -> None:
+    """Put code, model and settings where `handler.archive` says; model files are linked, not copied."""
     from handler.engine import int8
 
     if not (model / "config.json").is_file():
@@ -113,15 +113,15 @@ def lay_out(stage: Path, model: Path, config: ModelConfig) -> None:
     (stage / archive.MODEL).mkdir()
     for pattern in MODEL_FILES:
         for file in model.glob(pattern):
-            if file.name != int8.FILE:  # which is made anew, of the weights beside it
+            if file.name != int8.FILE:  # which is computed anew from the weights beside it
                 (stage / archive.MODEL / file.name).symlink_to(file.resolve())
     (stage / archive.MODEL_CONFIG).write_text(config.to_yaml(), encoding="utf-8")
 
 
-def add_answers(
+def add_metadata(
     stage: Path, name: str, version: str, config: ModelConfig, calibration: Calibration | None = None
 ) -> None:
-    """Write golden answers, model card, OpenAPI document and manifest, then hold the stage against them once."""
+    """Write self-test outputs, model card, OpenAPI document and manifest, then load the stage once to check them."""
     import torch
 
     from handler import openapi
@@ -134,14 +134,15 @@ def add_answers(
     model = stage / archive.MODEL
     reference = load_predictor(model, reference_config, name=name, version=version, packed=False)
     task = reference.task
-    archive.write_golden(stage, golden_of(reference))
+    archive.write_golden(stage, golden_outputs(reference))
     add = add_fp8 if config.handler.precision == "fp8" else add_int8
-    told_of_bits = add(stage, config, calibration) if calibration else []
+    precision_section = add(stage, config, calibration) if calibration else []
     without_gradients = config.handler.precision in archive.GOLDEN_BY_PRECISION
     explainable = [] if without_gradients else reference.explainable
     document = openapi.document(reference.operations, explainable, reference.model, config.handler)
     write_json(stage / archive.OPENAPI, document)
-    (stage / archive.CARD).write_text("\n".join([card(model, reference, config), *told_of_bits]), encoding="utf-8")
+    card = model_card(model, reference, config, precision_section)
+    (stage / archive.CARD).write_text(card, encoding="utf-8")
     archive.write_manifest(stage, name, version, task.name)
     torch.set_num_threads(threads)
     if config.handler.precision in ("auto", "int8", *supported(torch.device("cpu"))):
@@ -151,7 +152,7 @@ def add_answers(
 
 
 def add_int8(stage: Path, config: ModelConfig, calibration: Calibration) -> list[str]:
-    """Add the weights in int8 and their golden answers, in the place of those in fp32 unless `auto` has the choice.
+    """Add int8 weights and their self-test outputs; fp32 weights stay only where `auto` may choose them.
 
     Returns:
         A section of the model card.
@@ -162,8 +163,8 @@ def add_int8(stage: Path, config: ModelConfig, calibration: Calibration) -> list
 
     model = stage / archive.MODEL
     report = quantize(model, config.handler, calibration)
-    rounded = load_predictor(model, replace(config.handler, precision="int8"))
-    archive.write_golden(stage, golden_of(rounded), archive.golden_name("int8"))
+    quantized = load_predictor(model, replace(config.handler, precision="int8"))
+    archive.write_golden(stage, golden_outputs(quantized), archive.golden_name("int8"))
     if config.handler.precision == "int8":
         for file in [*model.glob("*.safetensors"), *model.glob("*.safetensors.index.json")]:
             if file.name != int8.FILE:
@@ -172,24 +173,24 @@ def add_int8(stage: Path, config: ModelConfig, calibration: Calibration) -> list
 
 
 def add_fp8(stage: Path, config: ModelConfig, calibration: Calibration) -> list[str]:
-    """Compare with fp32 and add golden answers in fp8; the worker rounds the weights itself.
+    """Compare with fp32 and add self-test outputs in fp8; the worker quantizes the weights itself.
 
     Returns:
         A section of the model card.
     """
     from scripts.archives import fp8
 
-    rounded, report = fp8.evaluate(stage / archive.MODEL, config.handler, calibration)
-    archive.write_golden(stage, golden_of(rounded), archive.golden_name("fp8"))
+    quantized, report = fp8.evaluate(stage / archive.MODEL, config.handler, calibration)
+    archive.write_golden(stage, golden_outputs(quantized), archive.golden_name("fp8"))
     return ["## fp8", "", *report.lines(), ""]
 
 
-def golden_of(reference: Predictor) -> archive.Golden:
-    """Answer the golden questions of a task, except those that the operator's limits refuse."""
+def golden_outputs(reference: Predictor) -> archive.Golden:
+    """Return the outputs for the self-test inputs of a task, without inputs that the configured limits refuse."""
     golden = archive.Golden([], dict(reference.task.self_test_parameters), [])
     for item in reference.task.self_test_items:
         with contextlib.suppress(InputTooLong, InvalidInput):
-            golden.answers.extend(rounded(reference.answer_items([item], golden.parameters)))
+            golden.answers.extend(round_numbers(reference.answer_items([item], golden.parameters)))
             golden.items.append(item)
     if not golden.items:
         raise ScriptError("the limits refuse every golden question: raise max_characters or max_length")
@@ -230,12 +231,12 @@ def normalise(source: Path, target: Path) -> None:
                 shutil.copyfileobj(reader, writer, 1 << 20)
 
 
-def rounded(answers: JSON) -> JSON:
+def round_numbers(answers: JSON) -> JSON:
     """Round every number to 5 digits: a last bit must not change the archive."""
     if isinstance(answers, list):
-        return [rounded(answer) for answer in answers]
+        return [round_numbers(answer) for answer in answers]
     if isinstance(answers, dict):
-        return {key: rounded(answer) for key, answer in answers.items()}
+        return {key: round_numbers(answer) for key, answer in answers.items()}
     return float(f"{answers:.5g}") if isinstance(answers, float) else answers
 
 

@@ -1,8 +1,9 @@
-"""The model card of an archive: what it is, from what and how it was trained, how good it is, how it is served."""
+"""The model card of an archive: metadata as on the Hub, origin, training, metrics, labels, settings for serving."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,34 +11,68 @@ from handler.config import ModelConfig
 from handler.protocol import JSON
 
 if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
     from handler.predictor import Predictor
 
+SPLITS = ("validation", "test")  # that training.json has metrics of
 
-def card(model: Path, predictor: Predictor, config: ModelConfig) -> str:
-    """Write the model card: what, from what, trained how, metrics, labels."""
-    task, name = predictor.task, predictor.model
-    lines = [f"# {name.name} {name.version}", "", f"Task: {task.name} ({type(predictor.engine.model).__name__})", ""]
-    training = model / "training.json"
-    if training.is_file():
-        lines += told(json.loads(training.read_text(encoding="utf-8")))
+
+def model_card(model: Path, predictor: Predictor, config: ModelConfig, sections: Sequence[str] = ()) -> str:
+    """Return the model card of a model folder; `sections` are lines that follow the labels and settings."""
+    from huggingface_hub import ModelCard, ModelCardData
+
+    task, identity = predictor.task, predictor.model
+    file = model / "training.json"
+    training = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    results = eval_results(task.name, training)
+    metadata = ModelCardData(
+        library_name="transformers",
+        pipeline_tag=task.name,
+        base_model=training.get("base_model", {}).get("name"),
+        model_name=identity.name if results else None,
+        eval_results=results or None,
+    )
+    lines = [f"# {identity.name} {identity.version}", ""]
+    lines += [f"Task: {task.name} ({type(predictor.engine.model).__name__})", ""]
+    if training:
+        lines += training_sections(training)
     else:
         lines += ["Training is not recorded: the model folder holds no training.json.", ""]
     lines += ["## Labels", "", *(f"{index}. {label}" for index, label in enumerate(task.labels)), ""]
-    lines += ["## Serving", "", "```yaml", config.to_yaml().strip(), "```", ""]
-    return "\n".join(lines)
+    lines += ["## Serving", "", "```yaml", config.to_yaml().strip(), "```", "", *sections]
+    return str(ModelCard("\n".join(["---", metadata.to_yaml(), "---", "", *lines])))
 
 
-def told(training: dict[str, JSON]) -> list[str]:
-    """Write what training.json knows as Markdown."""
-    lines = ["## Metrics", ""]
-    for split in ("validation", "test"):
-        metrics = training.get(split) or {}
-        lines += (
-            [f"- {split}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())] if metrics else []
+def eval_results(task: str, training: dict[str, JSON]) -> list[EvalResult]:
+    """Return the metrics of training.json in the form of a model index."""
+    from huggingface_hub import EvalResult
+
+    return [
+        EvalResult(
+            task_type=task,
+            dataset_type="file",
+            dataset_name=training["data"][split]["name"],
+            dataset_split=split,
+            dataset_args={"sha256": training["data"][split]["sha256"]},
+            metric_type=name,
+            metric_value=round(value, 4),
         )
+        for split in SPLITS
+        for name, value in (training.get(split) or {}).items()
+        if split in training.get("data", {})
+    ]
+
+
+def training_sections(training: dict[str, JSON]) -> list[str]:
+    """Return the content of training.json as lines of Markdown."""
+    lines = ["## Metrics", ""]
+    for split in SPLITS:
+        if metrics := training.get(split):
+            lines.append(f"- {split}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
     lines += ["", "## Training", "", f"- from: {training.get('base_model', {}).get('name')}"]
-    for split, facts in training.get("data", {}).items():
-        lines.append(f"- {split} data: {facts['name']}, {facts['rows']} rows, SHA-256 {facts['sha256']}")
+    for split, data in training.get("data", {}).items():
+        lines.append(f"- {split} data: {data['name']}, {data['rows']} rows, SHA-256 {data['sha256']}")
     lines += [f"- {name}: {value}" for name, value in training.get("parameters", {}).items() if value is not None]
     lines += [f"- best epoch: {training.get('best_epoch')}", f"- finished: {training.get('finished')}"]
     versions = training.get("versions", {})

@@ -10,14 +10,14 @@ from handler import openapi
 from handler.errors import GoldenMismatch
 from handler.self_test import check_golden
 from handler.tasks import TASKS
-from scripts.archives.build import golden_of
+from scripts.archives.build import golden_outputs
 from tests.support.samples import MODELS, LoadMain
 
 
 @pytest.mark.parametrize("name", MODELS)
 def test_golden_questions_hold_the_same_model_and_no_other(name: str, load_main: LoadMain) -> None:
     """Answers of the plain way are those of the packed one; one layer less is found out."""
-    golden = golden_of(load_main(name, packed=False))
+    golden = golden_outputs(load_main(name, packed=False))
     assert len(golden.items) == len(load_main(name).task.self_test_items)
     check_golden(load_main(name), golden)
     if TASKS[name].forward_scope != "nothing":

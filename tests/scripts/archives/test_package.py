@@ -9,9 +9,11 @@ import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from handler import archive
@@ -19,7 +21,7 @@ from handler.config import ModelConfig
 from handler.errors import ConfigError, GoldenMismatch, ModelMismatch, StartupError
 from handler.loading import load_predictor
 from scripts.archives.build import build
-from scripts.archives.model_card import told as told_of
+from scripts.archives.model_card import training_sections
 from scripts.cli.console import ScriptError
 from scripts.package import parser, with_options
 from tests.support.samples import ROOT, ask, told
@@ -69,12 +71,39 @@ def test_the_card_tells_what_training_told() -> None:
         "parameters": {"epochs": 8, "pair_column": None},
         "best_epoch": 7,
     }
-    lines = told_of(training)
+    lines = training_sections(training)
     assert "- test: accuracy 0.9647" in lines
     assert "- from: some-bert" in lines
     assert f"- train data: train.csv, 820 rows, SHA-256 {'ab' * 32}" in lines
     assert "- epochs: 8" in lines
     assert not [line for line in lines if "pair_column" in line]
+
+
+def test_the_metadata_of_the_card_are_the_hubs(mar: Path, model_folder: Path, tmp_path: Path) -> None:
+    """A tool of the Hub reads task, library, base model and metrics; without training.json there is no metric."""
+    metadata = metadata_of(mar)
+    assert (metadata["pipeline_tag"], metadata["library_name"]) == ("text-classification", "transformers")
+    assert not {"base_model", "model-index"} & metadata.keys()
+    folder = tmp_path / "trained"
+    shutil.copytree(model_folder, folder)
+    training = {
+        "base_model": {"name": "some-bert"},
+        "data": {"test": {"name": "test.csv", "rows": 170, "sha256": "ab" * 32}},
+        "test": {"accuracy": 0.96471},
+    }
+    (folder / "training.json").write_text(json.dumps(training))
+    metadata = metadata_of(build(folder, "trained", "1.0", ModelConfig(), tmp_path))
+    assert metadata["base_model"] == "some-bert"
+    ((result,),) = [model["results"] for model in metadata["model-index"]]
+    assert result["dataset"] == {"name": "test.csv", "type": "file", "split": "test", "args": {"sha256": "ab" * 32}}
+    assert result["metrics"] == [{"type": "accuracy", "value": 0.9647}]
+
+
+def metadata_of(mar: Path) -> dict[str, Any]:
+    """Return the metadata of the model card of an archive."""
+    with zipfile.ZipFile(mar) as packed:
+        metadata: dict[str, Any] = ModelCard(packed.read("model-card.md").decode()).data.to_dict()  # type: ignore[no-untyped-call]
+    return metadata
 
 
 def test_what_is_served_equals_what_was_trained(unpacked: Path, model_folder: Path) -> None:
