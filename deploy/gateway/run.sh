@@ -34,6 +34,24 @@ if [ "$(count $addresses)" -ne "$(count $key_files)" ]; then
   exit 2
 fi
 
+# --- The version of nginx -------------------------------------------------------------------------------------------
+
+# Is version $1 older than $2 of the stable or $3 of the mainline branch?
+older() {
+  echo "$1" | awk -F. -v stable="$2" -v mainline="$3" '
+    function number(text, part) { split(text, part, "."); return part[1] * 1000000 + part[2] * 1000 + part[3] }
+    { fixed = $2 % 2 == 0 && number($0) < number(mainline) ? stable : mainline; exit !(number($0) < number(fixed)) }'
+}
+
+# Older than 1.30.4 and 1.31.3: a request can overflow a buffer through `map` (CVE-2026-42533). Older than 1.30.7 and 1.31.9:
+# string expressions (CVE-2026-93479) and what was published on 2026-11-18.
+version=$("$nginx" -v 2>&1 | sed -n 's|^nginx version: [^/]*/\([0-9.]*\).*|\1|p')
+if older "${version:-0.0.0}" 1.30.4 1.31.3; then
+  say "nginx ${version:-of unknown version} has known weaknesses that clients can reach: 1.30.7, 1.31.9 or newer is needed"
+  exit 2
+fi
+! older "$version" 1.30.7 1.31.9 || say "nginx $version has known weaknesses: replace it by 1.30.7, 1.31.9 or newer"
+
 # --- What nginx.conf includes ----------------------------------------------------------------------------------------
 
 # The inference key in a key file; empty: there is none yet.

