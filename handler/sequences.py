@@ -61,6 +61,11 @@ class Tokens:
     ends: NDArray[np.intp]
     word_ids: NDArray[np.intp]  # -1: part of no word
 
+    def take(self, indices: NDArray[np.intp]) -> Tokens:
+        """Return the tokens at `indices`."""
+        columns = (self.indices, self.ids, self.positions, self.starts, self.ends, self.word_ids)
+        return Tokens(*(column[indices] for column in columns))
+
 
 @dataclass(frozen=True, slots=True)
 class Encoding:

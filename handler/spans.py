@@ -1,16 +1,83 @@
-"""Find the best spans of tokens, given a score for each token as the start and as the end of a span."""
+"""Spans of text: align the spans of tokens to whole characters and words, and find the best spans of scores."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
+import regex  # type: ignore[import-untyped]  # a dependency of transformers
 from numpy.typing import NDArray
 
 from handler.sequences import Tokens
 
 Probabilities: TypeAlias = NDArray[np.float64]
+Indices: TypeAlias = NDArray[np.intp]
+GRAPHEME = regex.compile(r"\X")
+
+
+def align_to_text(tokens: Tokens, text: str, *, to_graphemes: bool = True, marks_split_words: bool = False) -> Tokens:
+    """Return tokens whose spans have no blank at either end and no part of a grapheme cluster, with whole words.
+
+    A grapheme cluster is what a reader takes for one character (Unicode Standard Annex 29): a letter with its combining
+    marks, a sequence of emojis with joiners. The span of a token without visible characters is empty.
+
+    Args:
+        tokens: joined from their windows.
+        text: that the tokens are of.
+        to_graphemes: whether spans are extended to whole grapheme clusters.
+        marks_split_words: whether the pre-tokenizer splits a word at combining marks and joiners, as that of byte-level
+            BPE does, which knows letters only: the parts are joined to one word again.
+    """
+    if not len(tokens.ids):
+        return tokens
+    edges = None if text.isascii() else np.array([*(match.start() for match in GRAPHEME.finditer(text)), len(text)])
+    starts, ends = tokens.starts.copy(), tokens.ends.copy()
+    if edges is not None and to_graphemes:
+        filled = ends > starts
+        starts[filled] = edges[np.searchsorted(edges, starts[filled], side="right") - 1]
+        ends[filled] = edges[np.searchsorted(edges, ends[filled])]
+    for index, (start, end) in enumerate(zip(starts.tolist(), ends.tolist(), strict=True)):
+        if start < end and (is_blank(text[start]) or is_blank(text[end - 1])):
+            visible = [at for at in range(start, end) if not is_blank(text[at])] or [end, end - 1]
+            starts[index], ends[index] = visible[0], visible[-1] + 1
+    word_ids = tokens.word_ids
+    if edges is not None:
+        word_ids = _whole_words(tokens, text, edges, marks_split_words=marks_split_words)
+    return replace(tokens, starts=starts, ends=ends, word_ids=word_ids)
+
+
+def is_blank(character: str) -> bool:
+    """Return whether a character is white space, or has no width and is no part of a word."""
+    return character.isspace() or character in "\u200b\u2060\ufeff"
+
+
+def _whole_words(tokens: Tokens, text: str, edges: Indices, *, marks_split_words: bool) -> Indices:
+    """Return the word of each token such that no word ends within a grapheme cluster, or at a mark between letters."""
+    is_new = np.diff(tokens.word_ids, prepend=-1) != 0
+    is_new[:1] = True
+    touches = np.concatenate(([False], tokens.ends[:-1] >= tokens.starts[1:]))
+    for index in np.flatnonzero(is_new & touches & (tokens.word_ids >= 0)).tolist():
+        start = int(tokens.starts[index])
+        is_inside = edges[np.searchsorted(edges, start)] != start
+        if is_inside or (marks_split_words and _marks_join(text, start)):
+            is_new[index] = False
+    return np.where(tokens.word_ids < 0, -1, np.cumsum(is_new) - 1)
+
+
+def _marks_join(text: str, index: int) -> bool:
+    r"""Return whether the letter at an index follows a letter with combining marks or joiners.
+
+    >>> _marks_join("u\u0308l", 2), _marks_join("ul", 1), _marks_join("u\u0308-", 2)
+    (True, False, False)
+    """
+    base = index
+    while base > 0 and unicodedata.category(text[base - 1])[0] in "MC":
+        base -= 1
+    around = text[max(0, base - 1) : base] + text[index : index + 1]
+    return base < index and [unicodedata.category(character)[0] for character in around] == ["L", "L"]
 
 
 def best_spans(

@@ -15,8 +15,8 @@ from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InvalidInput
 from handler.protocol import JSON
-from handler.sequences import EncodingOptions, join_windows
-from handler.spans import best_spans
+from handler.sequences import EncodingOptions, Tokens, join_windows
+from handler.spans import align_to_text, best_spans
 from handler.tasks.base import AttributionTarget, Query, RaggedOutput, SequenceOutput, Task, locate_token, softmax
 from handler.tasks.parameters import Boolean, Integer
 from handler.tokenization import Tokenizer
@@ -93,12 +93,12 @@ class QuestionAnswering(Task):
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         parameters, context = query.parameters, query.texts[0][1] or ""
-        tokens = join_windows([window.encoding for window in windows], sequence_id=1)
+        tokens = self._context_tokens(query, windows)
         no_answer = min((window.values[0] for window in windows), key=lambda logits: float(logits.sum()))
         logits = np.concatenate([window.values for window in windows])[tokens.indices]
         starts, ends = softmax(np.concatenate((no_answer[None], logits)).T.astype(np.float64))  # (1 + tokens,) each
-        blank = [not context[start:end].strip() for start, end in zip(tokens.starts, tokens.ends, strict=True)]
-        starts[1:][blank] = ends[1:][blank] = 0  # no answer begins or ends with a blank
+        is_blank = tokens.starts == tokens.ends
+        starts[1:][is_blank] = ends[1:][is_blank] = 0  # no answer begins or ends with a blank
         spans = best_spans(
             starts[1:], ends[1:], tokens, parameters["max_answer_len"], align_to_words=parameters["align_to_words"]
         )
@@ -121,7 +121,7 @@ class QuestionAnswering(Task):
         Args:
             target: {"start": character, "end": character} of a span of the context, by default the answer.
         """
-        tokens = join_windows([window.encoding for window in windows], sequence_id=1)
+        tokens = self._context_tokens(query, windows)
         if target is None:
             target = self.decode(replace(query, parameters={**query.parameters, "top_k": 1}), windows)
         start, end = (target.get("start"), target.get("end")) if isinstance(target, dict) else (None, None)
@@ -139,6 +139,12 @@ class QuestionAnswering(Task):
             _edge_target(edge, windows, int(indices[logits[indices, column].argmax()]))
             for column, edge in enumerate(("start", "end"))
         ]
+
+    def _context_tokens(self, query: Query, windows: Sequence[SequenceOutput]) -> Tokens:
+        """Return the tokens of the context, with spans and words of whole characters."""
+        tokens = join_windows([window.encoding for window in windows], sequence_id=1)
+        marks_split_words = not self.tokenizer.has_subword_prefix
+        return align_to_text(tokens, query.texts[0][1] or "", marks_split_words=marks_split_words)
 
     def answers_match(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
         """Compare by span; scores relative to their size too, since those of many answers are small.

@@ -13,6 +13,7 @@ from handler.config import ServingConfig
 from handler.errors import InvalidInput
 from handler.protocol import JSON
 from handler.sequences import EncodingOptions, Tokens, join_windows
+from handler.spans import align_to_text
 from handler.tag_scheme import LabelIds, LabelSpans
 from handler.tasks.base import (
     AttributionTarget,
@@ -96,37 +97,43 @@ class TokenClassification(Task):
         text, strategy = query.texts[0][0], query.parameters["aggregation_strategy"]
         ignored = query.parameters["ignore_labels"]
         tokens = join_windows([window.encoding for window in windows])
-        if not len(tokens.ids):
-            return {}
-        scores = softmax(np.concatenate([window.values for window in windows])[tokens.indices])
         strings = self._token_strings(text, tokens)
+        aligned = self._align(tokens, text, to_graphemes=strategy != "none")
+        logits = np.concatenate([window.values for window in windows])
         if strategy == "none":
-            return self._token_answers(tokens, strings, scores, ignored)
+            return self._token_answers(aligned, strings, softmax(logits[tokens.indices]), ignored)
+        visible = np.flatnonzero(aligned.ends > aligned.starts)  # a token of blanks alone is no part of an entity
+        if not len(visible):
+            return {}
         # Units are tokens with the strategy `simple`, else words.
-        unit_starts = np.arange(len(strings)) if strategy == "simple" else self._word_starts(text, tokens, strings)
-        unit_scores = aggregate(scores, unit_starts, strategy)
+        word_ids = aligned.word_ids[visible]
+        is_word_start = np.diff(word_ids, prepend=-2) != 0
+        unit_starts = np.arange(len(visible)) if strategy == "simple" else np.flatnonzero(is_word_start)
+        unit_scores = aggregate(softmax(logits[tokens.indices[visible]]), unit_starts, strategy)
         labels, best = unit_scores.argmax(-1), unit_scores.max(-1)
         begins = self.spans.starts(labels)
         ends = np.append(begins[1:], len(labels))
         sums = np.add.reduceat(best.astype(np.float64), begins)
-        unit_starts = np.append(unit_starts, len(strings))
+        unit_starts = np.append(unit_starts, len(visible))
         entities: dict[EntityKey, dict[str, JSON]] = {}
         for begin, end, total in zip(begins.tolist(), ends.tolist(), sums.tolist(), strict=True):
             group = self.spans.groups[labels[begin]]
             if group in ignored:
                 continue
-            units = [strings[unit_starts[unit] : unit_starts[unit + 1]] for unit in range(begin, end)]
-            to_string = self.tokenizer.tokens_to_string
-            words = [unit[0] for unit in units] if strategy == "simple" else [*map(to_string, units)]
-            first, last = int(unit_starts[begin]), int(unit_starts[end]) - 1
+            first, last = int(visible[unit_starts[begin]]), int(visible[unit_starts[end] - 1])
             entities[int(tokens.positions[first]), int(tokens.positions[last]), group] = {
                 "entity_group": group,
                 "score": total / (end - begin),
-                "word": to_string(words),
-                "start": int(tokens.starts[first]),
-                "end": int(tokens.ends[last]),
+                "word": self.tokenizer.tokens_to_string(strings[first : last + 1]),
+                "start": int(aligned.starts[first]),
+                "end": int(aligned.ends[last]),
             }
         return entities
+
+    def _align(self, tokens: Tokens, text: str, *, to_graphemes: bool = True) -> Tokens:
+        """Return tokens with spans and words of whole characters."""
+        marks_split_words = not self.tokenizer.has_subword_prefix
+        return align_to_text(tokens, text, to_graphemes=to_graphemes, marks_split_words=marks_split_words)
 
     def _token_answers(
         self, tokens: Tokens, strings: list[str], scores: Output, ignored: Sequence[str]
@@ -155,18 +162,6 @@ class TokenClassification(Task):
         triples = zip(tokens.ids.tolist(), tokens.starts.tolist(), tokens.ends.tolist(), strict=True)
         return [text[start:end] if token == unknown else strings[token] for token, start, end in triples]
 
-    def _word_starts(self, text: str, tokens: Tokens, strings: list[str]) -> LabelIds:
-        """Return the first tokens of words, as the pipeline finds them: by WordPiece's prefixes, else by spaces."""
-        spans = zip(strings, tokens.ids.tolist(), tokens.starts.tolist(), tokens.ends.tolist(), strict=True)
-        if self.tokenizer.has_subword_prefix:
-            begins = [len(string) == end - start for string, _, start, end in spans]
-        else:
-            unknown = self.tokenizer.unknown_id
-            begins = [
-                start == 0 or " " in text[start - 1 : start + 1] or token == unknown for _, token, start, _ in spans
-            ]
-        return np.flatnonzero([True, *begins[1:]])
-
     def attribution_targets(
         self, query: Query, windows: Sequence[SequenceOutput], target: JSON
     ) -> list[AttributionTarget]:
@@ -176,7 +171,10 @@ class TokenClassification(Task):
             target: a character of an entity, or of a word in no entity; or {"start": character, "label": label} for
                 the score of any label of the word there. By default the entity with the best score.
         """
-        tokens = join_windows([window.encoding for window in windows])
+        tokens = self._align(join_windows([window.encoding for window in windows]), query.texts[0][0])
+        tokens = tokens.take(np.flatnonzero(tokens.ends > tokens.starts))
+        if not len(tokens.ids):
+            raise InvalidInput("text holds nothing that this model reads")
         scores = softmax(np.concatenate([window.values for window in windows])[tokens.indices])
         labels = scores.argmax(-1)
         begins = self.spans.starts(labels)

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import unicodedata
 from typing import Any
 
-from tokenizers import Tokenizer, models, pre_tokenizers, processors, trainers
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
 from tests.support.samples import BASE, TEXTS
+
+NAMES = [
+    "Anna Müller lives in Zürich",
+    "İstanbul Işık Özgür",
+    "मैं हिन्दी में प्रिया शर्मा",
+    "Nguyễn Thị Hương",
+    "김철수 서울",
+    "office ﬁnance",
+]
 
 fast_tokenizer: Any = PreTrainedTokenizerFast  # untyped in transformers
 
@@ -34,9 +44,38 @@ def byte_level_tokenizer() -> Any:
     trainer = trainers.BpeTrainer(vocab_size=500, special_tokens=special, initial_alphabet=alphabet)
     model.train_from_iterator(TEXTS, trainer)
     model.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0))
+    model.decoder = decoders.ByteLevel()
     return fast_tokenizer(tokenizer_object=model, pad_token="<pad>", bos_token="<s>", eos_token="</s>")
 
 
 def generic_tokenizer() -> Any:
     """Return BERT's vocabulary without BERT's class: transformers then passes no segment ids to the model."""
     return fast_tokenizer(tokenizer_file=str(BASE / "tokenizer.json"), pad_token="[PAD]", unk_token="[UNK]")
+
+
+def cased_tokenizer() -> Any:
+    """Train a WordPiece that keeps case and accents, on composed and decomposed names."""
+    model = Tokenizer(models.WordPiece(unk_token="[UNK]"))
+    model.normalizer = normalizers.BertNormalizer(lowercase=False, strip_accents=False)
+    model.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    corpus = [unicodedata.normalize(form, text) for text in [*NAMES, *TEXTS] for form in ("NFC", "NFD")]
+    model.train_from_iterator(corpus, trainers.WordPieceTrainer(vocab_size=700, special_tokens=special))
+    model.post_processor = processors.BertProcessing(("[SEP]", 3), ("[CLS]", 2))
+    model.decoder = decoders.WordPiece()
+    return fast_tokenizer(tokenizer_object=model, pad_token="[PAD]", unk_token="[UNK]")
+
+
+def metaspace_tokenizer() -> Any:
+    """Train a unigram model as DeBERTa v2 has: its tokens begin with the blank before a word."""
+    model = Tokenizer(models.Unigram())
+    blanks = normalizers.Replace(Regex(" {2,}"), " ")
+    model.normalizer = normalizers.Sequence([normalizers.NFKC(), blanks])
+    model.pre_tokenizer = pre_tokenizers.Metaspace()
+    special = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
+    corpus = [unicodedata.normalize("NFC", text) for text in [*NAMES, *TEXTS]]
+    trainer = trainers.UnigramTrainer(vocab_size=400, special_tokens=special, unk_token="[UNK]")
+    model.train_from_iterator(corpus, trainer)
+    model.post_processor = processors.BertProcessing(("[SEP]", 2), ("[CLS]", 1))
+    model.decoder = decoders.Metaspace()
+    return fast_tokenizer(tokenizer_object=model, pad_token="[PAD]", unk_token="[UNK]")
