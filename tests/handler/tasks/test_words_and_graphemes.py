@@ -13,6 +13,7 @@ import torch
 from tokenizers import AddedToken
 from transformers import AutoTokenizer, BertForQuestionAnswering, BertForTokenClassification
 
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.sequences import EncodingOptions
 from handler.tasks import SequenceOutput
@@ -52,7 +53,7 @@ def taggers(request: pytest.FixtureRequest, make_model: MakeModel) -> tuple[str,
     """Return the name of a kind of tokenizer, and a model of entities that has it."""
     folder = make_model(None, LABELS, BertForTokenClassification)
     TOKENIZERS[request.param]().save_pretrained(folder)
-    return request.param, Predictor.load(folder)
+    return request.param, load_predictor(folder)
 
 
 def tag(predictor: Predictor, text: str, entities: list[tuple[str, str]], **parameters: Any) -> list[dict[str, Any]]:
@@ -125,7 +126,7 @@ def readers(make_model: MakeModel) -> dict[str, Predictor]:
     for name, make_tokenizer in TOKENIZERS.items():
         folder = make_model(None, ("start", "end"), BertForQuestionAnswering)
         make_tokenizer().save_pretrained(folder)
-        predictors[name] = Predictor.load(folder)
+        predictors[name] = load_predictor(folder)
     return predictors
 
 
@@ -133,7 +134,7 @@ def test_punctuation_is_no_part_of_a_name(make_model: MakeModel) -> None:
     """Where the tokenizer tells words from punctuation marks, as byte-level BPE does; the pipeline splits at blanks."""
     folder = make_model(None, LABELS, BertForTokenClassification)
     byte_level_tokenizer().save_pretrained(folder)
-    predictor = Predictor.load(folder)
+    predictor = load_predictor(folder)
     text = "He said (Anna) met Bob in London.\nThen\u00a0Eve left."
     names = [("PER", "Anna"), ("PER", "Bob"), ("LOC", "London"), ("PER", "Eve")]
     answer = tag(predictor, text, names, aggregation_strategy="first")
@@ -165,7 +166,7 @@ def test_a_marker_that_swallows_a_blank_is_a_word(make_model: MakeModel, strateg
     tokenizer = AutoTokenizer.from_pretrained(folder)
     tokenizer.add_tokens(AddedToken("[unused1]", lstrip=True, rstrip=True))
     tokenizer.save_pretrained(folder)
-    predictor = Predictor.load(folder)
+    predictor = load_predictor(folder)
     names = [("PER", "Anna"), ("LOC", "[unused1]"), ("PER", "Bob")]
     answer = tag(predictor, "Anna [unused1] Bob", names, aggregation_strategy=strategy)
     assert [(entity["entity_group"], entity["start"], entity["end"]) for entity in answer] == [
@@ -179,7 +180,7 @@ def test_an_unknown_character_does_not_end_a_word(make_model: MakeModel) -> None
     """A unigram model has one unknown token for a character that it does not know, in the middle of a name."""
     folder = make_model(None, LABELS, BertForTokenClassification)
     metaspace_tokenizer().save_pretrained(folder)
-    predictor = Predictor.load(folder)
+    predictor = load_predictor(folder)
     text = "by Ada\u1e9elan in Rome"
     (encodings,) = predictor.tokenizer.encode([(text, None)], [EncodingOptions()])
     assert isinstance(encodings, list)
