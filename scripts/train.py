@@ -5,13 +5,14 @@
       --test examples/intents/test.csv --output models/intents
 
   problem        data (columns are chosen by name)                  example of --train
-  single         text, label: CSV, TSV, JSONL, Parquet              intents.csv
+  single         text, label: CSV, TSV, JSON, JSONL, Parquet        intents.csv
   multi          several labels for a text: lists or columns of 0/1 topics.csv --label-separator ";"
   regression     text, number                                       stars.csv --label-column stars
   entailment     premise, hypothesis, label; serves zero-shot       nli.csv
   ranking        query, text, label from 0 to 1: a cross-encoder    passages.csv
   entities       CoNLL; JSONL with tokens and tags, or with         names.conll
-                 text and entities (start, end, label)
+                 text and entities (start, end, label); exports
+                 of Doccano and Label Studio
   answers        SQuAD 1.1 or 2.0: JSON                             squad.json
   masked-words   plain text, a passage a line                       mails.txt --problem masked-words
   next-sentence  plain text, a sentence a line, a blank line        books.txt --problem next-sentence
@@ -19,7 +20,7 @@
   pretraining    the same, both objectives of BERT                  books.txt --problem pretraining
 
 Texts of single, multi and regression may be pairs (--pair-column). Instead of files, --dataset NAME reads a dataset
-from the hub. The best epoch on the validation data is kept; without such data a part of the training data is held out,
+from the hub or a local folder; CSV, JSON and Parquet files are read there as with --train. The best epoch on the validation data is kept; without such data a part of the training data is held out,
 whole queries, contexts and documents of it. The output folder holds the model, its tokenizer and training.json, which
 records what it was made from. While training runs it also holds checkpoints/: after an interruption the same command
 with --resume continues from the last finished epoch, to the same result.

@@ -1,8 +1,9 @@
-"""File formats as numbered records: CSV, TSV, JSON lines, Parquet and lines of text.
+"""File formats as numbered records: CSV, TSV, JSON, JSON lines, Parquet and lines of text.
 
 A reader takes a file's name and its bytes as a stream and yields (row number, record). It refuses the first bad row
 by file and row, never by the row's text. Rows are numbered as a spreadsheet shows them: the header of a CSV or TSV is
-row 1, the first line of JSON lines or of a text is row 1, the first row of a Parquet file is row 0 (as pandas counts).
+row 1, the first line of JSON lines or of a text is row 1, the first object of a JSON list is row 1, the first row of a
+Parquet file is row 0 (as pandas counts).
 Blank lines of tables and JSON lines are no rows, but count.
 """
 
@@ -13,10 +14,12 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 from scripts.cli.console import ScriptError
+from scripts.readers import label_studio
 
 Record: TypeAlias = Mapping[str, object]
 Reader: TypeAlias = Callable[[str, BinaryIO], Iterator[tuple[int, Record]]]
@@ -39,26 +42,60 @@ def decode_lines(name: str, file: BinaryIO) -> Iterator[str]:
         offset += len(line)
 
 
-def read_csv(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
-    """Yield the records of a comma-separated table; quoted cells may hold commas and line breaks."""
+def read_csv(name: str, file: BinaryIO, delimiter: str = ",") -> Iterator[tuple[int, Record]]:
+    """Yield the records of a comma-separated table; quoted cells may hold delimiters and line breaks."""
     header: list[str] | None = None
+    for row, cells in csv_rows(name, decode_lines(name, file), delimiter):
+        if header is None:
+            header = unique_header(name, cells)
+        else:
+            yield row, to_record(name, row, header, cells)
+
+
+def csv_rows(name: str, lines: Iterable[str], delimiter: str = ",") -> Iterator[tuple[int, list[str]]]:
+    """Yield the number and the cells of each row of comma-separated lines, the header first; blank rows are left out.
+
+    Raises ScriptError, by row, for a quote that is never closed. Two stray quotes could make one cell of all lines
+    between them; so a cell of several lines is refused too if every line of the whole file, read without quotes, has
+    as many cells as the header: then the file never needed quotes.
+    """
+    width, plain, first_long_row = 0, True, 0
     row = 0
+    row_lines: list[str] = []
     try:
-        for row, cells in enumerate(csv_cells(decode_lines(name, file)), start=1):
-            if header is None:
-                header = unique_header(name, cells)
-            elif cells:
-                yield row, to_record(name, row, header, cells)
+        for row, cells in enumerate(csv_cells(recorded(lines, row_lines), delimiter), start=1):
+            width = width or len(cells)
+            plain = plain and all(line.count(delimiter) + 1 == width for line in row_lines if line.strip("\r\n"))
+            if len(row_lines) > 1 and not first_long_row:
+                first_long_row = row
+            row_lines.clear()
+            if cells:
+                yield row, cells
     except csv.Error as error:
-        raise ScriptError(f"{name} row {row + 1}: {error}") from None
+        raise ScriptError(f"{name} row {row + 1}: {error}; {STRAY_QUOTE}") from None
+    if plain and first_long_row and width > 1:
+        raise ScriptError(f"{name} row {first_long_row}: one cell of several lines, or a stray quote; {STRAY_QUOTE}")
 
 
-def csv_cells(lines: Iterable[str]) -> Iterator[list[str]]:
+STRAY_QUOTE = (
+    'a quote at the start of a cell opens a cell that ends at the next quote: write " inside a text as "" and put the '
+    "text in quotes, or save the file as .tsv, where quotes are plain characters"
+)
+
+
+def recorded(lines: Iterable[str], record: list[str]) -> Iterator[str]:
+    """Yield lines, and append each to `record`."""
+    for line in lines:
+        record.append(line)
+        yield line
+
+
+def csv_cells(lines: Iterable[str], delimiter: str = ",") -> Iterator[list[str]]:
     """Yield the cells of each row of comma-separated lines; raises csv.Error for a quote that is never closed."""
     csv.field_size_limit(MAX_CELL_CHARS)
     # newline="": a carriage return alone ends a row too, as in files of old spreadsheets.
     parts = (part for line in lines for part in (io.StringIO(line, newline="") if "\r" in line else (line,)))
-    return csv.reader(parts, strict=True)
+    return csv.reader(parts, delimiter=delimiter, strict=True)
 
 
 def read_tsv(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
@@ -109,6 +146,24 @@ def read_jsonl(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
         yield row, record
 
 
+def read_json(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
+    """Yield the objects of a JSON list, or of JSON lines; a list may be an export of Label Studio."""
+    content = "".join(decode_lines(name, file))
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        yield from read_jsonl(name, io.BytesIO(content.encode("utf-8", "surrogatepass")))
+        return
+    items = value if isinstance(value, list) else [value]
+    if label_studio.is_export(items):
+        yield from label_studio.read_export(name, items)
+        return
+    for row, item in enumerate(items, start=1):
+        if not isinstance(item, dict):
+            raise ScriptError(f"{name} row {row}: not a JSON object")
+        yield row, item
+
+
 def read_lines(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
     """Yield the lines of a plain text as records with one field, `text`; a blank line has an empty text."""
     for row, line in enumerate(decode_lines(name, file), start=1):
@@ -124,12 +179,45 @@ def read_parquet(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
         raise ScriptError("Parquet files need pyarrow: pip install -r requirements/score.txt") from None
     try:
         with pyarrow.parquet.ParquetFile(file) as opened:
-            yield from enumerate(record for batch in opened.iter_batches() for record in batch.to_pylist())
+            names = class_names(opened.schema_arrow.metadata or {})
+            for row, record in enumerate(record for batch in opened.iter_batches() for record in batch.to_pylist()):
+                yield row, {**record, **{column: decode(record.get(column)) for column, decode in names.items()}}
     except pyarrow.ArrowException:
         raise ScriptError(f"{name} is no Parquet file, or a broken one") from None
 
 
-TABLES: dict[str, Reader] = {".csv": read_csv, ".tsv": read_tsv, ".jsonl": read_jsonl, ".parquet": read_parquet}
+def class_names(metadata: Mapping[bytes, bytes]) -> dict[str, Callable[[Any], object]]:
+    """Return a function from class numbers to names for each column whose Parquet schema names its classes.
+
+    The datasets library writes that schema; a negative number is a withheld label.
+    """
+    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    decoders: dict[str, Callable[[Any], object]] = {}
+    for column, feature in features.items():
+        names = feature.get("names") if isinstance(feature, dict) else None
+        if names and feature.get("_type") == "ClassLabel":
+            decoders[column] = partial(class_name, names)
+        inner = feature.get("feature") if isinstance(feature, dict) else None
+        names = inner.get("names") if isinstance(inner, dict) else None
+        if names:
+            decoders[column] = partial(class_name, names)
+    return decoders
+
+
+def class_name(names: Sequence[str], cell: Any) -> object:
+    """Return the name of a class number, or of each number of a list; a negative number is a withheld label."""
+    if isinstance(cell, list):
+        return [class_name(names, number) for number in cell]
+    return names[cell] if cell is not None and cell >= 0 else None
+
+
+TABLES: dict[str, Reader] = {
+    ".csv": read_csv,
+    ".tsv": read_tsv,
+    ".jsonl": read_jsonl,
+    ".json": read_json,
+    ".parquet": read_parquet,
+}
 TEXT_LINES: dict[str, Reader] = {".txt": read_lines}
 
 

@@ -6,8 +6,11 @@ a single training task, belong to scripts/training/tasks.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import ast
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from handler.archive import sha256
@@ -17,26 +20,35 @@ from scripts.readers.formats import Reader, Record
 
 @dataclass(frozen=True)
 class ColumnMapping:
-    """The columns that hold the text, its pair and the labels; `separator` splits one label column into labels."""
+    """The columns that hold the text, its pair and the labels.
+
+    `separator` splits one label column into labels; `label_names` names the positions of a multi-hot list.
+    """
 
     text: str
     pair: str | None
     labels: tuple[str, ...]
     separator: str | None = None
+    label_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Table:
-    """The records of one file, or of one split of a dataset, each with its row number."""
+    """The records of one file, or of one split of a dataset, each with its row number.
+
+    In a table of several files a row number is an index of `locations`, which holds file and row.
+    """
 
     name: str
     sha256: str
     header: tuple[str, ...]
     rows: tuple[tuple[int, Record], ...]
+    locations: tuple[tuple[str, int], ...] = ()
 
-    def error(self, row: int, column: str, reason: str) -> ScriptError:
-        """Return an error that names file, row and column, not the cell's content."""
-        return ScriptError(f"{self.name} row {row}, column {column}: {reason}")
+    def error(self, row: int, column: str, reason: str, offset: int = 0) -> ScriptError:
+        """Return an error that names file, row and column, not the cell's content; `offset` counts rows from `row`."""
+        file, row = self.locations[row] if self.locations else (self.name, row)
+        return ScriptError(f"{file} row {row + offset}, column {column}: {reason}")
 
     def require(self, columns: ColumnMapping) -> None:
         """Refuse a table that has no rows, or lacks a column."""
@@ -46,9 +58,10 @@ class Table:
             if column is not None and column not in self.header:
                 raise ScriptError(f"{self.name}: no column {column}; its columns are {', '.join(self.header)}")
 
-    def is_labelled(self, columns: ColumnMapping) -> bool:
-        """Return whether every row has a label; published test splits often withhold theirs."""
-        return all(record.get(column) is not None for _, record in self.rows for column in columns.labels)
+    def has_labels(self, columns: ColumnMapping) -> bool:
+        """Return whether any row has a label; published test splits often withhold all of theirs."""
+        cells = (record.get(column) for _, record in self.rows for column in columns.labels)
+        return any(cell is not None and label_name(cell) for cell in cells)
 
     def text(self, row: int, record: Record, column: str) -> str:
         """Return the text of one cell; raises ScriptError where there is none."""
@@ -57,7 +70,8 @@ class Table:
     def require_text(self, row: int, column: str, cell: object, description: str = "the text") -> str:
         """Return a cell, or a part of one, that must be a text; `description` names it in an error."""
         if not isinstance(cell, str):
-            raise self.error(row, column, f"{description} is {'missing' if cell is None else 'not a string'}")
+            state = "missing" if cell is None else f"not a string but {json_type(cell)}"
+            raise self.error(row, column, f"{description} is {state}")
         if not cell.strip():
             raise self.error(row, column, f"{description} is empty")
         try:
@@ -69,9 +83,75 @@ class Table:
     def label(self, row: int, record: Record, column: str) -> str:
         """Return the label of one cell as a name; raises ScriptError where there is none."""
         cell = record.get(column)
-        if cell is None or not str(cell).strip():
+        name = label_name(cell)
+        if not name:
             raise self.error(row, column, "the label is missing")
-        return str(cell).strip()
+        if isinstance(cell, (list, dict)):
+            raise self.error(row, column, f"the label is {json_type(cell)}, not one name or number")
+        return name
+
+
+def parse_list_cells(table: Table, columns: Iterable[str]) -> Table:
+    """Return a table in which the cells of these columns are lists, where every filled one is written as a list.
+
+    A list is written in JSON or, as pandas writes it into a CSV, in Python.
+    """
+    parsed: dict[str, list[object]] = {}
+    for column in columns:
+        cells = [record.get(column) for _, record in table.rows]
+        if any(isinstance(cell, str) and cell.strip() for cell in cells):
+            lists = [value for cell in cells if (value := parse_list(cell)) is not None]
+            if len(lists) == len(cells):
+                parsed[column] = list(lists)
+    if not parsed:
+        return table
+    rows = tuple(
+        (row, {**record, **{column: values[index] for column, values in parsed.items()}})
+        for index, (row, record) in enumerate(table.rows)
+    )
+    return replace(table, rows=rows)
+
+
+def parse_list(cell: object) -> list[object] | None:
+    """Return the list in a cell, None for any other cell; an empty cell is an empty list.
+
+    >>> parse_list("['a', 'b']"), parse_list('["a"]'), parse_list("[spam]"), parse_list("")
+    (['a', 'b'], ['a'], None, [])
+    """
+    if cell is None or isinstance(cell, list):
+        return cell or []
+    if not isinstance(cell, str):
+        return None
+    if not (text := cell.strip()):
+        return []
+    if not (text.startswith("[") and text.endswith("]")):
+        return None
+    for parse in (json.loads, ast.literal_eval):
+        try:
+            value = parse(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return value if isinstance(value, list) else None
+    return None
+
+
+def label_name(cell: object) -> str:
+    """Return the name of a label as its file writes it; a missing label is empty.
+
+    >>> [label_name(cell) for cell in (" 007 ", 7, True, None)]
+    ['007', '7', 'true', '']
+    """
+    if cell is None:
+        return ""
+    return json.dumps(cell) if isinstance(cell, bool) else str(cell).strip()
+
+
+def json_type(cell: object) -> str:
+    """Return the type of a cell in the words of JSON."""
+    if isinstance(cell, bool):
+        return "true or false"
+    names = {str: "a string", list: "a list", dict: "an object", int: "a number", float: "a number"}
+    return names.get(type(cell), f"a {type(cell).__name__}")
 
 
 def read(path: Path, readers: Mapping[str, Reader]) -> Table:
@@ -79,7 +159,21 @@ def read(path: Path, readers: Mapping[str, Reader]) -> Table:
     reader = readers.get(path.suffix.lower())
     if reader is None:
         raise ScriptError(f"{path}: the name must end in one of {', '.join(readers)}")
+    return read_stream(path.name, path, reader)
+
+
+def read_stream(name: str, path: Path, reader: Reader) -> Table:
+    """Read a whole file with a reader; errors call the file by `name`."""
     with path.open("rb") as file:
-        rows = tuple(reader(path.name, file))
+        rows = tuple(reader(name, file))
     header = tuple(dict.fromkeys(column for _, record in rows for column in record))
-    return Table(path.name, sha256(path), header, rows)
+    return Table(name, sha256(path), header, rows)
+
+
+def concatenate(name: str, tables: Sequence[Table]) -> Table:
+    """Return the rows of several files as one table; errors still name file and row."""
+    locations = tuple((table.name, row) for table in tables for row, _ in table.rows)
+    rows = tuple(enumerate(record for table in tables for _, record in table.rows))
+    header = tuple(dict.fromkeys(column for table in tables for column in table.header))
+    digest = hashlib.sha256("".join(table.sha256 for table in tables).encode()).hexdigest()
+    return Table(name, tables[0].sha256 if len(tables) == 1 else digest, header, rows, locations)

@@ -35,6 +35,7 @@ class TrainingSettings(argparse.Namespace):
     label_column: str | None
     label_columns: str | None
     label_separator: str | None
+    label_names: str | None
     problem: str
     validation_split: float
     epochs: int | None
@@ -62,10 +63,11 @@ class TrainingSettings(argparse.Namespace):
     @property
     def columns(self) -> ColumnMapping:
         """The columns that hold the text, its pair and the labels."""
-        labels = tuple(name.strip() for name in (self.label_columns or "").split(",") if name.strip())
+        labels = split_names(self.label_columns)
         if not labels and self.label_column is not None:
             labels = (self.label_column,)
-        return ColumnMapping(self.text_column or "text", self.pair_column, labels, self.label_separator)
+        names = split_names(self.label_names)
+        return ColumnMapping(self.text_column or "text", self.pair_column, labels, self.label_separator, names)
 
     def choose_columns(self, task_class: type[TrainingTask[Any]], header: Sequence[str]) -> None:
         """Set the columns that no option names, and refuse options that do not apply to the task."""
@@ -94,6 +96,11 @@ class TrainingSettings(argparse.Namespace):
         excluded = {"output", "resume", "overwrite", "keep_checkpoints"}
         excluded |= {"model", "dataset", "train", "validation", "test"}
         return {key: value for key, value in sorted(vars(self).items()) if key not in excluded}
+
+
+def split_names(option: str | None) -> tuple[str, ...]:
+    """Return the names between the commas of an option."""
+    return tuple(name.strip() for name in (option or "").split(",") if name.strip())
 
 
 def default_column(names: Sequence[str], header: Sequence[str]) -> str | None:
@@ -129,6 +136,7 @@ def parse(argv: Sequence[str] | None, description: str) -> TrainingSettings:
     add("--label-column", metavar="COLUMN", help=f"the label or target ({columns_of('label_columns')})")
     add("--label-columns", metavar="A,B,C", help="several labels for a text: columns of 0 and 1")
     add("--label-separator", metavar="CHAR", help="several labels for a text: their separator in --label-column")
+    add("--label-names", metavar="A,B,C", help="several labels for a text: what 0 and 1 in a list stand for, in order")
     group = parser.add_argument_group("training")
     add = group.add_argument
     add(
@@ -163,6 +171,8 @@ def parse(argv: Sequence[str] | None, description: str) -> TrainingSettings:
         parser.error("one of --train FILE and --dataset NAME is needed")
     if settings.label_columns and settings.label_separator:
         parser.error("--label-columns and --label-separator exclude each other")
+    if settings.label_names and (settings.label_columns or settings.label_separator):
+        parser.error("--label-names goes with one column of lists, not with --label-columns or --label-separator")
     if settings.validation_split == 0:
         parser.error("--validation-split must be above 0: the best epoch is chosen on that part")
     return settings

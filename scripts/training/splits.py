@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from scripts.cli.console import ScriptError
+from scripts.cli.console import ScriptError, say
 from scripts.readers import hub, tables
 from scripts.readers.tables import Table
 from scripts.training import tasks
@@ -51,6 +51,8 @@ class Splits:
 def read(settings: TrainingSettings) -> Splits:
     """Read and check all data; sets `settings.problem` and the columns where no option names them."""
     split_tables = dataset_tables(settings) if settings.dataset else file_tables(settings)
+    list_columns = {*tasks.LIST_COLUMNS, *settings.columns.labels}
+    split_tables = {name: tables.parse_list_cells(table, list_columns) for name, table in split_tables.items()}
     if not split_tables["train"].rows:
         raise ScriptError(f"{split_tables['train'].name}: no rows")
     if settings.problem == "auto":
@@ -58,8 +60,8 @@ def read(settings: TrainingSettings) -> Splits:
     task_class = TRAINING_TASKS[settings.problem]
     settings.choose_columns(task_class, split_tables["train"].header)
     optional_test = settings.test is None and "test" in split_tables
-    if optional_test and not split_tables["test"].is_labelled(settings.columns):  # a dataset may withhold the labels
-        del split_tables["test"]
+    if optional_test and settings.columns.labels and not split_tables["test"].has_labels(settings.columns):
+        say(f"{split_tables.pop('test').name}: no row has a label, so nothing is reported for it")
     for table in split_tables.values():
         table.require(settings.columns)
     task = task_class.from_table(split_tables["train"], settings.columns)
@@ -81,7 +83,9 @@ def file_tables(settings: TrainingSettings) -> dict[str, Table]:
 
 def dataset_tables(settings: TrainingSettings) -> dict[str, Table]:
     """Return the tables of the dataset that the settings name, by split."""
-    available = hub.read_dataset(str(settings.dataset), settings.dataset_config)
+    available = hub.read_dataset(
+        str(settings.dataset), settings.dataset_config, lambda path: tasks.readers(settings.problem, path)
+    )
     chosen = {}
     for name, option in {"train": settings.train, "validation": settings.validation, "test": settings.test}.items():
         if (split_name := option or name) in available:

@@ -47,6 +47,9 @@ def write(path: Path, rows: Sequence[Row]) -> Path:
 
         pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
         return path
+    if path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+        return path
     if path.suffix == ".jsonl":
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return path

@@ -32,7 +32,7 @@ from scripts.training.tasks.classification import (
     SingleLabelClassification,
     number,
 )
-from scripts.training.tasks.conll import CONLL
+from scripts.training.tasks.conll import CONLL, span_of
 from scripts.training.tasks.masked_language_modeling import MaskedLanguageModeling
 from scripts.training.tasks.next_sentence import BertPretraining, NextSentenceTraining
 from scripts.training.tasks.question_answering import AnswerExtraction
@@ -56,16 +56,20 @@ def readers(kind: str, path: Path) -> Mapping[str, Reader]:
 def guess(table: Table, columns: ColumnMapping) -> str:
     """Return the name of the task that a table's columns and labels suggest.
 
-    Tokens with tags, or texts with spans: entities. Questions with contexts and answers: answers. A premise and a
-    hypothesis with the labels of entailment: entailment. A query and a text with numbers from 0 to 1: ranking. Several
-    label columns, a separator or lists: multi. Numbers of which one has a fraction: regression. Else single.
+    Tokens with tags, or texts with spans [start, end, label]: entities. Questions with contexts and answers: answers.
+    A premise and a hypothesis with the labels of entailment: entailment. A query and a text with numbers from 0 to 1:
+    ranking. Several label columns, a separator or lists: multi. Numbers of which one has a fraction: regression. Else
+    single.
     """
     header = set(table.header)
     for required, kind in KIND_BY_COLUMNS:
         if required <= header and required.issuperset(columns.labels):
             return kind
-    label = next((name for name in columns.labels or Ranking.label_columns if name in header), "label")
+    label = next((name for name in columns.labels or LABEL_COLUMNS if name in header), "label")
     cells = [record.get(label) for _, record in table.rows]
+    spans = [span_of(item) for cell in cells if isinstance(cell, list) for item in cell]
+    if spans and all(spans):
+        return "entities"
     if len(columns.labels) > 1 or columns.separator or any(isinstance(cell, list) for cell in cells):
         return "multi"
     if {"premise", "hypothesis"} <= header and all(cell in ENTAILMENT for cell in cells):
@@ -90,6 +94,8 @@ TRAINING_TASKS: dict[str, type[TrainingTask[Any]]] = {
     "next-sentence": NextSentenceTraining,
     "pretraining": BertPretraining,
 }
+LABEL_COLUMNS = ("label", "labels", "relevance", "score")
+LIST_COLUMNS = ("tokens", "words", *EntityRecognition.label_columns)  # may hold lists that a CSV writes as text
 KIND_BY_SUFFIX: dict[str, str] = {".json": "answers", **dict.fromkeys(CONLL, "entities")}
 KIND_BY_COLUMNS: list[tuple[set[str], str]] = [
     ({"tokens", "tags"}, "entities"),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
 
 from scripts.cli.console import ScriptError
 from scripts.readers.formats import Record
-from scripts.readers.tables import ColumnMapping, Table
+from scripts.readers.tables import ColumnMapping, Table, label_name
 from scripts.training.tasks.base import (
     EncodedExamples,
     Examples,
@@ -144,14 +144,29 @@ class MultiLabelClassification(Classification[list[float]]):
     problem_type = "multi_label_classification"
     metrics: ClassVar = {"micro_f1": "micro F1", "subset_accuracy": "subset accuracy"}
     best_metric = "micro_f1"
-    options = TrainingTask.options | {"label_columns", "label_separator"}
+    options = TrainingTask.options | {"label_columns", "label_separator", "label_names"}
+    label_columns = ("label", "labels")
 
     @classmethod
     def from_table(cls, table: Table, columns: ColumnMapping) -> MultiLabelClassification:
         if len(columns.labels) > 1:
             return cls(columns.labels, columns)
         (column,) = columns.labels
-        names = {label for _, record in table.rows for label in split_labels(record.get(column), columns.separator)}
+        n_flags = multi_hot_length([record.get(column) for _, record in table.rows])
+        if columns.label_names:
+            if n_flags != len(columns.label_names):
+                raise ScriptError(
+                    f"{table.name}, column {column}: --label-names has {len(columns.label_names)} names, but the lists "
+                    + (f"have {n_flags} numbers" if n_flags else "are not numbers 0 and 1 of one length")
+                )
+            return cls(columns.label_names, columns)
+        if n_flags:
+            raise ScriptError(
+                f"{table.name}, column {column}: lists of {n_flags} numbers 0 and 1: name what they stand for, in "
+                "their order, with --label-names A,B,C; if 0 and 1 are names of labels, write them as strings"
+            )
+        rows = ((row, record.get(column)) for row, record in table.rows)
+        names = {label for row, cell in rows for label in label_list(table, row, column, cell, columns.separator)}
         return cls(sorted_labels(table, column, names), columns)
 
     def target(self, table: Table, row: int, record: Record) -> list[float]:
@@ -159,7 +174,12 @@ class MultiLabelClassification(Classification[list[float]]):
             return [flag(table, row, record, column) for column in self.columns.labels]
         (column,) = self.columns.labels
         target = [0.0] * len(self.labels)
-        for label in split_labels(record.get(column), self.columns.separator):
+        cell = record.get(column)
+        if self.columns.label_names:
+            if multi_hot_length([cell]) != len(self.labels):
+                raise table.error(row, column, f"the label is not a list of {len(self.labels)} numbers 0 and 1")
+            return [float(number) for number in cell] if isinstance(cell, list) else target
+        for label in label_list(table, row, column, cell, self.columns.separator):
             target[class_index(self.index, label, table, row, column)] = 1.0
         return target
 
@@ -224,10 +244,30 @@ def class_index(index: Mapping[str, int], label: str, table: Table, row: int, co
     return index[label]
 
 
+def multi_hot_length(cells: Sequence[object]) -> int:
+    """Return the length of lists that hold one flag for each label; 0 if the cells are something else.
+
+    >>> multi_hot_length([[0, 1, 0], [1, 1, 0]]), multi_hot_length([[0], [0, 1]]), multi_hot_length([["a", "b"]])
+    (3, 0, 0)
+    """
+    lists = [cell for cell in cells if isinstance(cell, list)]
+    lengths = {len(cell) for cell in lists}
+    flags = all(isinstance(item, (int, float)) and item in (0, 1) for cell in lists for item in cell)
+    return lengths.pop() if len(lists) == len(cells) and len(lengths) == 1 and flags and lengths != {1} else 0
+
+
+def label_list(table: Table, row: int, column: str, cell: object, separator: str | None) -> list[str]:
+    """Return the labels in one cell; raises ScriptError where the list does not hold names."""
+    if isinstance(cell, dict) or (isinstance(cell, list) and any(isinstance(item, (list, dict)) for item in cell)):
+        reason = "a label of the list is not a name; spans [start, end, label] are trained with --problem entities"
+        raise table.error(row, column, reason)
+    return split_labels(cell, separator)
+
+
 def split_labels(cell: object, separator: str | None) -> list[str]:
     """Return the labels in one cell, a JSON list or names with separators; an empty cell has none."""
     parts = cell if isinstance(cell, list) else [] if cell is None else str(cell).split(separator or ",")
-    return [name for part in parts if (name := str(part).strip())]
+    return [name for part in parts if (name := label_name(part))]
 
 
 def flag(table: Table, row: int, record: Record, column: str) -> float:

@@ -53,7 +53,7 @@ CONLL: dict[str, Reader] = dict.fromkeys((".conll", ".iob", ".bio"), read_conll)
 def tag_error(table: Table, row: int, record: Record, column: str, position: int, reason: str) -> ScriptError:
     """Return an error about one tag of a sentence: by its line in a CoNLL file, else by its number."""
     if record.get("lines"):
-        return table.error(row + position, column, reason)
+        return table.error(row, column, reason, offset=position)
     return table.error(row, column, f"tag {position + 1}: {reason}")
 
 
@@ -82,16 +82,40 @@ def tagged_text(table: Table, row: int, record: Record, columns: ColumnMapping) 
     return TaggedText(" ".join(tokens), words, label)
 
 
+def span_of(entity: object) -> tuple[int, int, str] | None:
+    """Return start, end and type of an entity in one of the usual forms, else None.
+
+    The forms: an object with start, end and label; [start, end, label] and start_offset, end_offset as in exports of
+    Doccano; a list of one name in `labels` as in exports of Label Studio.
+
+    >>> span_of([0, 4, "PER"]), span_of({"start_offset": 0, "end_offset": 4, "label": "PER"}), span_of(["PER"])
+    ((0, 4, 'PER'), (0, 4, 'PER'), None)
+    """
+    if isinstance(entity, dict):
+        names = entity.get("labels")
+        entity = [
+            entity.get("start", entity.get("start_offset")),
+            entity.get("end", entity.get("end_offset")),
+            names[0] if isinstance(names, list) and len(names) == 1 else entity.get("label"),
+        ]
+    if not (isinstance(entity, (list, tuple)) and len(entity) == 3):
+        return None
+    start, end, kind = entity
+    if type(start) is not int or type(end) is not int or not isinstance(kind, str) or not kind.strip():
+        return None
+    return start, end, kind.strip()
+
+
 def from_spans(table: Table, row: int, column: str, text: str, entities: list[object]) -> TaggedText:
     """Return a text whose entities, spans [start, end) of characters, are tags of its words by IOB2."""
     spans: list[tuple[int, int, str]] = []
     for number, entity in enumerate(entities, start=1):
-        start, end, kind = (entity.get(key) if isinstance(entity, dict) else None for key in ("start", "end", "label"))
-        if not (type(start) is int and type(end) is int and isinstance(kind, str) and kind.strip()):
+        if (span := span_of(entity)) is None:
             raise table.error(row, column, f"entity {number}: start, end and label are needed")
+        start, end, kind = span
         if not (0 <= start < end <= len(text) and text[start:end].strip()):
             raise table.error(row, column, f"entity {number}: characters {start} to {end} are no part of the text")
-        spans.append((start, end, kind.strip()))
+        spans.append((start, end, kind))
     spans.sort()
     if any(first[1] > second[0] for first, second in pairwise(spans)):
         raise table.error(row, column, "entities overlap")

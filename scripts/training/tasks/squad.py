@@ -6,6 +6,7 @@ is a question; questions are numbered through the file from 1.
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import string
@@ -14,24 +15,34 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
 from scripts.cli.console import ScriptError
-from scripts.readers.formats import Record, decode_lines
+from scripts.readers.formats import Record, decode_lines, read_json
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def read_squad(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
-    """Yield the questions of a file, each with its context and its answers in the columns of the hub's datasets."""
+    """Yield the questions of a file, each with its context and its answers in the columns of the hub's datasets.
+
+    A JSON file of another form than SQuAD's is read as a list of records.
+    """
     content = "".join(decode_lines(name, file))
     try:
-        articles = json.loads(content)["data"]
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        value = None
+    if not (isinstance(value, dict) and "data" in value):
+        yield from read_json(name, io.BytesIO(content.encode("utf-8", "surrogatepass")))
+        return
+    try:
+        articles = value["data"]
         questions = [
             (article.get("title"), paragraph["context"], question)
             for article in articles
             for paragraph in article["paragraphs"]
             for question in paragraph["qas"]
         ]
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         raise ScriptError(f"{name}: not in SQuAD's form: data, paragraphs, context, qas") from None
     for row, (title, context, question) in enumerate(questions, start=1):
         if not isinstance(question, dict):

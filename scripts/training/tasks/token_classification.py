@@ -40,9 +40,9 @@ class EntityRecognition(TrainingTask[TaggedText]):
     best_metric = "f1"
     epochs = (3, 20)
     unit_name = "sentences"
-    readers = CONLL | {".txt": read_conll, ".jsonl": TABLES[".jsonl"]}
+    readers = CONLL | {".txt": read_conll} | TABLES
     text_columns = ("tokens", "words", "text")
-    label_columns = ("tags", "ner_tags", "entities")
+    label_columns = ("tags", "ner_tags", "entities", "label", "labels")
     options = frozenset({"text_column", "label_column"})
 
     def __init__(self, scheme: TagScheme, types: set[str], columns: ColumnMapping) -> None:

@@ -308,7 +308,8 @@ def test_a_withheld_test_split_is_not_reported() -> None:
     rows = datasets.Dataset.from_dict({"text": ["x", "y"], "label": [1, -1]}, features=kinds)
     table = hub.to_table("glue[test]", rows)
     assert [record["label"] for _, record in table.rows] == ["yes", None]
-    assert not table.is_labelled(COLUMNS)
+    assert table.has_labels(COLUMNS)
+    assert not hub.to_table("glue[test]", rows.select([1])).has_labels(COLUMNS)
 
 
 def test_a_folder_that_is_not_there(animals: Path, tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_a_hub_dataset_has_the_same_questions(tmp_path: Path) -> None:
     )
     columns = {name: [record[name] for _, record in read.rows] for name in kinds}
     dataset = hub.to_table("squad[train]", datasets.Dataset.from_dict(columns, features=kinds))
-    assert dataset.is_labelled(COLUMNS)
+    assert dataset.has_labels(COLUMNS)
     task = AnswerExtraction.from_table(dataset, COLUMNS)
     assert task.examples(dataset).rows == task.examples(read).rows
 
@@ -183,7 +183,8 @@ def question(**changed: object) -> Row:
     ("content", "message"),
     [
         ({"data": [{"paragraphs": [{}]}]}, "a.json: not in SQuAD's form"),
-        ([], "a.json: not in SQuAD's form"),
+        ([], "a.json: no rows"),
+        ({"data": [1]}, "a.json: not in SQuAD's form"),
         ({"data": []}, "a.json: no rows"),
         (question(answers=[]), "a.json row 2: no answer, although is_impossible is not true"),
         (question(answers=SECRET), "a.json row 2: the answers are not a list"),

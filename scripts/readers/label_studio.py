@@ -1,0 +1,67 @@
+"""Exports of Label Studio (JSON): each task becomes a record with its data and a label or entities.
+
+Choices become `label` (a name, or a list where any task has several), labelled spans become `entities`. The export
+JSON-MIN and the exports of Doccano are JSON objects whose `label` or `entities` the training tasks read themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from scripts.cli.console import ScriptError
+
+if TYPE_CHECKING:
+    from scripts.readers.formats import Record
+
+
+def is_export(items: Sequence[Any]) -> bool:
+    """Return whether a JSON list is an export of Label Studio."""
+    return bool(items) and all(isinstance(item, dict) and {"annotations", "data"} <= item.keys() for item in items)
+
+
+def read_export(name: str, tasks: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Record]]:
+    """Yield one record for each task; raises ScriptError for annotations that a record cannot hold."""
+    results = [(row, task["data"], results_of(name, row, task)) for row, task in enumerate(tasks, start=1)]
+    several = any(len(labels) > 1 for _, _, found in results for kind, labels in found if kind == "choices")
+    for row, data, found in results:
+        choices = [label for kind, labels in found if kind == "choices" for label in labels]
+        spans = [span for kind, span_list in found if kind == "labels" for span in span_list]
+        if any(kind == "choices" for kind, _ in found):
+            yield row, {**data, "label": choices if several else choices[0]}
+        else:
+            yield row, {**data, "entities": [checked_span(name, row, data, span) for span in spans]}
+
+
+def results_of(name: str, row: int, task: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
+    """Return the results of a task's one annotation: ("choices", names) or ("labels", [span])."""
+    annotations = [item for item in task["annotations"] if not item.get("was_cancelled")]
+    if len(annotations) != 1:
+        raise ScriptError(f"{name} row {row}: {len(annotations)} annotations; export exactly one for each task")
+    found: list[tuple[str, list[Any]]] = []
+    for result in annotations[0].get("result", []):
+        kind, value = result.get("type"), result.get("value", {})
+        if kind == "choices" and value.get("choices"):
+            found.append(("choices", value["choices"]))
+        elif kind == "labels" and len(value.get("labels", [])) == 1:
+            found.append(("labels", [value | {"label": value["labels"][0]}]))
+        else:
+            raise ScriptError(f"{name} row {row}: an annotation of type {kind}; only choices and labels are read")
+    return found
+
+
+def checked_span(name: str, row: int, data: Mapping[str, Any], span: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a span by characters; Label Studio counts UTF-16 code units, which differ behind an emoji."""
+    start, end, surface = span.get("start"), span.get("end"), span.get("text")
+    for text in (value for value in data.values() if isinstance(value, str)):
+        if surface is None or text[start:end] == surface:
+            return {"start": start, "end": end, "label": span["label"]}
+        units = text.encode("utf-16-le")
+        if (
+            isinstance(start, int)
+            and isinstance(end, int)
+            and units[2 * start : 2 * end] == surface.encode("utf-16-le")
+        ):
+            before = len(units[: 2 * start].decode("utf-16-le"))
+            return {"start": before, "end": before + len(surface), "label": span["label"]}
+    raise ScriptError(f"{name} row {row}: a span's text is not in the task's data at its start and end")

@@ -1,0 +1,113 @@
+"""File formats: the same records from every format, and no row that is swallowed or torn."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.cli.console import ScriptError
+from scripts.client.questions import table_questions
+from scripts.readers import tables
+from scripts.readers.formats import TABLES
+
+SECRET = "secret"
+
+
+def read(path: Path, content: str) -> list[tuple[int, Any]]:
+    """Write a file and return its numbered records."""
+    path.write_text(content, encoding="utf-8")
+    return list(tables.read(path, TABLES).rows)
+
+
+@pytest.mark.parametrize(
+    ("content", "row", "reason"),
+    [
+        (f'text,label\n{SECRET},a\n"{SECRET},b\nlast,c\n', 3, "unexpected end of data"),
+        (f'text,label\n{SECRET},a\n"{SECRET},b\nx "y",c\nlast,c\n', 3, "',' expected after '\"'"),
+        # Two stray quotes: by the rules of CSV the three lines from row 3 on are one cell.
+        (f'text,label\n{SECRET},a\n"{SECRET},b\nmiddle,c\n{SECRET}",d\nlast,e\n', 3, "one cell of several lines"),
+    ],
+)
+def test_a_stray_quote_swallows_no_rows(content: str, row: int, reason: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    with pytest.raises(ScriptError, match=rf"a\.csv row {row}: {reason}.*as \.tsv") as refused:
+        read(path, content)
+    assert SECRET not in str(refused.value)
+    with pytest.raises(ScriptError, match=rf"a\.csv row {row}: {reason}"):  # predict.py reads the same
+        list(table_questions(path, "text", None))
+
+
+def test_quotes_that_are_text(tmp_path: Path) -> None:
+    """A quote inside a cell is plain; cells of several lines are read where commas show that the file is quoted."""
+    assert read(tmp_path / "a.csv", 'text,label\n5" disk,a\n')[0][1]["text"] == '5" disk'
+    rows = read(tmp_path / "a.csv", 'text,label\n"one, two\nthree",a\n"four, five",b\n')
+    assert [record["text"] for _, record in rows] == ["one, two\nthree", "four, five"]
+    assert read(tmp_path / "a.csv", 'text\n"one\ntwo"\n') == [(2, {"text": "one\ntwo"})]
+    rows = read(tmp_path / "a.tsv", 'text\tlabel\n"a\tx\nb" "c\ty\n"d"\tz\n')
+    assert [record["text"] for _, record in rows] == ['"a', 'b" "c', "d"]
+
+
+def test_cells_of_any_length_and_old_line_ends(tmp_path: Path) -> None:
+    assert len(read(tmp_path / "a.csv", f"text,label\n{'x' * 200_000},a\n")[0][1]["text"]) == 200_000
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext,label\rone,a\rtwo,b\r")
+    assert [row for row, _ in tables.read(tmp_path / "a.csv", TABLES).rows] == [2, 3]
+
+
+def test_json_is_a_list_or_lines(tmp_path: Path) -> None:
+    records = [{"text": "a", "label": "007"}, {"text": "b", "label": None}]
+    assert read(tmp_path / "a.json", json.dumps(records, indent=1)) == list(enumerate(records, start=1))
+    lines = "\n".join(json.dumps(record) for record in records)
+    assert read(tmp_path / "a.json", lines) == read(tmp_path / "a.jsonl", lines)
+    with pytest.raises(ScriptError, match=r"a\.json row 2: not a JSON object"):
+        read(tmp_path / "a.json", '[{"text": "a"}, 3]')
+
+
+def test_parquet_names_its_classes(tmp_path: Path) -> None:
+    """The datasets library writes the names into the schema; a pyarrow table alone has numbers."""
+    import datasets
+    import pyarrow
+    import pyarrow.parquet
+
+    kinds = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    rows = datasets.Dataset.from_dict({"text": ["a", "b"], "label": [1, -1]}, features=kinds)
+    rows.to_parquet(tmp_path / "a.parquet")
+    read_back = tables.read(tmp_path / "a.parquet", TABLES)
+    assert read_back.rows == ((0, {"text": "a", "label": "yes"}), (1, {"text": "b", "label": None}))
+    pyarrow.parquet.write_table(pyarrow.table({"label": [1]}), tmp_path / "b.parquet")
+    assert tables.read(tmp_path / "b.parquet", TABLES).rows == ((0, {"label": 1}),)
+    (tmp_path / "c.parquet").write_bytes(b"PAR1")
+    with pytest.raises(ScriptError, match="is no Parquet file"):
+        tables.read(tmp_path / "c.parquet", TABLES)
+
+
+def labelled_task(text: str, *results: Any, **changed: Any) -> dict[str, Any]:
+    """Return one task of an export of Label Studio."""
+    return {"id": 1, "annotations": [{"result": list(results), **changed}], "data": {"text": text}}
+
+
+def test_exports_of_label_studio(tmp_path: Path) -> None:
+    def span(start: int, end: int, text: str) -> dict[str, Any]:
+        return {"type": "labels", "value": {"start": start, "end": end, "text": text, "labels": ["PER"]}}
+
+    def choices(*names: str) -> dict[str, Any]:
+        return {"type": "choices", "value": {"choices": list(names)}}
+
+    path = tmp_path / "a.json"
+    # Label Studio runs in a browser, whose characters are UTF-16 code units: an emoji counts twice.
+    rows = read(path, json.dumps([labelled_task("🙂 Ann", span(3, 6, "Ann")), labelled_task("no one")]))
+    assert [record["entities"] for _, record in rows] == [[{"start": 2, "end": 5, "label": "PER"}], []]
+    rows = read(path, json.dumps([labelled_task("a", choices("x")), labelled_task("b", choices("y"))]))
+    assert [record["label"] for _, record in rows] == ["x", "y"]
+    rows = read(path, json.dumps([labelled_task("a", choices("x", "y")), labelled_task("b", choices("y"))]))
+    assert [record["label"] for _, record in rows] == [["x", "y"], ["y"]]
+    for task, message in {
+        "row 1: a span's text is not in": labelled_task(SECRET, span(0, 3, "Ann")),
+        "row 1: 0 annotations": labelled_task(SECRET, was_cancelled=True),
+        "row 1: an annotation of type rating": labelled_task(SECRET, {"type": "rating", "value": {}}),
+    }.items():
+        with pytest.raises(ScriptError, match=task) as refused:
+            read(path, json.dumps([message]))
+        assert SECRET not in str(refused.value)
