@@ -20,10 +20,11 @@
   pretraining    the same, both objectives of BERT                  books.txt --problem pretraining
 
 Texts of single, multi and regression may be pairs (--pair-column). Instead of files, --dataset NAME reads a dataset
-from the hub or a local folder; CSV, JSON and Parquet files are read there as with --train. The best epoch on the validation data is kept; without such data a part of the training data is held out,
-whole queries, contexts and documents of it. The output folder holds the model, its tokenizer and training.json, which
-records what it was made from. While training runs it also holds checkpoints/: after an interruption the same command
-with --resume continues from the last finished epoch, to the same result.
+from the hub or a local folder; its CSV, JSON and Parquet files are read as --train reads them. The best epoch on the
+validation data is kept; without such data a part of the training data is held out, whole queries, contexts and
+documents of it. The output folder holds the model, its tokenizer and training.json, which records what it was made
+from. While training runs it also holds checkpoints/: after an interruption the same command with --resume continues
+from the last finished epoch, to the same result.
 """
 
 from __future__ import annotations
