@@ -21,6 +21,7 @@ from scripts.cli.console import run, say
 from scripts.cli.options import json_object, positive_int
 from scripts.scoring import cluster
 from scripts.scoring.corpus import sources
+from scripts.scoring.ids import typed_ids
 from scripts.scoring.job import ScoringJob, fingerprint
 from scripts.scoring.output import OUTPUTS
 from scripts.scoring.rows import CorpusColumns
@@ -61,6 +62,7 @@ def main() -> int:
             arguments.rows_per_batch,
             pool.cores,
             bool(pool.gpus),
+            typed_ids([source.id_type for source in files]),
         )
         answer(ray, job, config, pool)
     return report(job.close())

@@ -1,6 +1,8 @@
 """Scoring a corpus on a Ray cluster: every row of some files gets exactly one answer, also when workers die.
 
     rows.py           files, parts and rows of a corpus
+    ids.py            ids of rows in the output
+    parquet.py        row groups of Parquet files
     formats.py        file formats: cut a file into parts, read the rows of a part
     corpus.py         the files of a corpus, and their parts
     answer_schema.py  the Arrow type of answers, from the JSON Schema of a task

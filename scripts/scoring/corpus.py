@@ -13,19 +13,20 @@ from scripts.scoring.rows import CorpusColumns, CorpusPart, SourceFile
 def sources(inputs: Sequence[Path], columns: CorpusColumns) -> tuple[SourceFile, ...]:
     """Return the files to score, those of a folder in the order of their names."""
     files: dict[str, SourceFile] = {}
-    for path in inputs:
-        inside = [path]
-        if path.is_dir():
-            inside = sorted(file for file in path.rglob("*") if file.suffix.lower() in FORMATS)
+    for entry in inputs:
+        inside = [entry]
+        if entry.is_dir():
+            inside = sorted(file for file in entry.rglob("*") if file.suffix.lower() in FORMATS)
         if not inside:
-            raise ScriptError(f"no file in {path} ends in one of {', '.join(FORMATS)}")
+            raise ScriptError(f"no file in {entry} ends in one of {', '.join(FORMATS)}")
         for file in inside:
             file_format = FORMATS.get(file.suffix.lower())
             if file_format is None:
                 raise ScriptError(f"{file}: the name must end in one of {', '.join(FORMATS)}")
             stat = file.stat()
-            header = file_format.header(file, columns)
-            files[str(file)] = SourceFile(str(file), str(file.resolve()), stat.st_size, stat.st_mtime_ns, header)
+            header, id_type = file_format.header(file, columns), file_format.id_type(file, columns)
+            path = str(file.resolve())
+            files[str(file)] = SourceFile(str(file), path, stat.st_size, stat.st_mtime_ns, header, id_type)
     return tuple(files.values())
 
 
@@ -38,6 +39,6 @@ def parts(files: Sequence[SourceFile], size: int) -> Iterator[CorpusPart]:
     """Cut files into parts of at most `size` rows; raises ScriptError for a file whose rows cannot be separated."""
     for index, source in enumerate(files):
         first = 0
-        for span in format_of(source).cut(Path(source.path), size):
+        for span in format_of(source).cut(source, size):
             yield CorpusPart(index, first, span.rows, span.begin, span.end)
             first += span.rows

@@ -12,13 +12,14 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from scripts.cli.console import ScriptError
 from scripts.client.questions import TEXT, question_of
 from scripts.readers.formats import csv_cells, delimited_header, tsv_cells
+from scripts.scoring.ids import id_of, ids_of_column
+from scripts.scoring.parquet import RowGroupReader, row_sizes, schema_of
 from scripts.scoring.rows import CorpusColumns, CorpusPart, CorpusRow, SourceFile, row_of
 
 MAX_PART_BYTES = 64 << 20  # a worker holds a part in memory, and rows may be long
@@ -34,6 +35,14 @@ class RowRange:
     end: int
 
 
+@dataclass(frozen=True)
+class PartRows:
+    """The rows of a part, and the column of their ids in Parquet."""
+
+    rows: Sequence[CorpusRow]
+    ids: Any = None  # an Arrow array
+
+
 class FileFormat(ABC):
     """A file format."""
 
@@ -41,12 +50,16 @@ class FileFormat(ABC):
         """Return the columns to read of a table; raises ScriptError where one is missing."""
         return ()
 
+    def id_type(self, path: Path, columns: CorpusColumns) -> str:
+        """Return the name of the type of ids; empty where the format has no types of its own."""
+        return ""
+
     @abstractmethod
-    def cut(self, path: Path, size: int) -> Iterator[RowRange]:
+    def cut(self, source: SourceFile, size: int) -> Iterator[RowRange]:
         """Cut a file into ranges of at most `size` rows."""
 
     @abstractmethod
-    def read(self, source: SourceFile, part: CorpusPart, columns: CorpusColumns) -> Iterator[CorpusRow]:
+    def read(self, source: SourceFile, part: CorpusPart, columns: CorpusColumns) -> PartRows:
         """Read the rows of a part."""
 
 
@@ -56,9 +69,9 @@ class LineFormat(FileFormat):
     has_header = False
     decode_errors = "strict"
 
-    def cut(self, path: Path, size: int) -> Iterator[RowRange]:
+    def cut(self, source: SourceFile, size: int) -> Iterator[RowRange]:
         rows = begin = end = 0
-        with path.open("rb") as file:
+        with Path(source.path).open("rb") as file:
             if self.has_header:
                 begin = end = len(file.readline())
             for line in file:
@@ -70,7 +83,10 @@ class LineFormat(FileFormat):
         if rows:
             yield RowRange(rows, begin, end)
 
-    def read(self, source: SourceFile, part: CorpusPart, columns: CorpusColumns) -> Iterator[CorpusRow]:
+    def read(self, source: SourceFile, part: CorpusPart, columns: CorpusColumns) -> PartRows:
+        return PartRows(list(self._rows(source, part, columns)))
+
+    def _rows(self, source: SourceFile, part: CorpusPart, columns: CorpusColumns) -> Iterator[CorpusRow]:
         lines = io.BytesIO(read_bytes(source, part))
         for number, line in enumerate(filter(self.is_row, lines), part.first):
             try:
@@ -103,6 +119,8 @@ class JsonLinesFormat(LineFormat):
             return CorpusRow(number, problem="the row is not JSON")
         if not isinstance(record, dict):
             return CorpusRow(number, problem="no JSON object")
+        if columns.id in record:
+            record[columns.id] = id_of(record[columns.id])
         return row_of(number, record, columns)
 
 
@@ -128,7 +146,7 @@ class CsvFormat(FileFormat):
     def header(self, path: Path, columns: CorpusColumns) -> tuple[str, ...]:
         return table_header(path, columns)
 
-    def cut(self, path: Path, size: int) -> Iterator[RowRange]:
+    def cut(self, source: SourceFile, size: int) -> Iterator[RowRange]:
         end = n_lines = 0
 
         def counted(file: Iterable[str]) -> Iterator[str]:
@@ -138,7 +156,7 @@ class CsvFormat(FileFormat):
                 n_lines += 1
                 yield line
 
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with Path(source.path).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
             rows, cells_of_rows = 0, csv_cells(counted(file))
             try:
                 next(cells_of_rows, None)
@@ -149,46 +167,68 @@ class CsvFormat(FileFormat):
                         yield RowRange(rows, begin, end)
                         rows, begin = 0, end
             except csv.Error as error:
-                raise ScriptError(f"line {n_lines} of {path} cannot be read: {error}") from None
+                raise ScriptError(f"line {n_lines} of {source.name} cannot be read: {error}") from None
         if rows:
             yield RowRange(rows, begin, end)
 
-    def read(self, source: SourceFile, part: CorpusPart, columns: CorpusColumns) -> Iterator[CorpusRow]:
+    def read(self, source: SourceFile, part: CorpusPart, columns: CorpusColumns) -> PartRows:
         text = read_bytes(source, part).decode("utf-8", "surrogateescape")
-        for number, cells in enumerate(filter(None, csv_cells(io.StringIO(text, newline=""))), part.first):
-            yield row_of_cells(number, cells, source.header, columns)
+        rows = enumerate(filter(None, csv_cells(io.StringIO(text, newline=""))), part.first)
+        return PartRows([row_of_cells(number, cells, source.header, columns) for number, cells in rows])
 
 
 class ParquetFormat(FileFormat):
     """Columns in row groups."""
 
-    def header(self, path: Path, columns: CorpusColumns) -> tuple[str, ...]:
-        import pyarrow as pa
-        import pyarrow.parquet as pq
+    def __init__(self) -> None:
+        self._reader: RowGroupReader | None = None
 
-        try:
-            names = pq.read_schema(path).names
-        except pa.ArrowException:
-            raise ScriptError(f"{path} is no Parquet file, or a broken one") from None
+    def header(self, path: Path, columns: CorpusColumns) -> tuple[str, ...]:
+        names = schema_of(path).names
         require_columns(path, names, columns.text, columns.pair, columns.id)
         if not columns.text and TEXT not in names:
             return tuple(names)
         pair = columns.pair or ("text_pair" if "text_pair" in names else None)
-        return tuple(filter(None, (columns.text or TEXT, pair, columns.id)))
+        return tuple(dict.fromkeys(filter(None, (columns.text or TEXT, pair, columns.id))))
 
-    def cut(self, path: Path, size: int) -> Iterator[RowRange]:
-        import pyarrow.parquet as pq
+    def id_type(self, path: Path, columns: CorpusColumns) -> str:
+        return str(schema_of(path).field(columns.id).type) if columns.id else ""
 
-        with pq.ParquetFile(path) as file:
-            for group in range(file.metadata.num_row_groups):
-                rows = file.metadata.row_group(group).num_rows
-                for offset in range(0, rows, size):
-                    yield RowRange(min(size, rows - offset), group, offset)
+    def cut(self, source: SourceFile, size: int) -> Iterator[RowRange]:
+        group = first = rows = n_bytes = 0
+        for next_group, sizes in row_sizes(source.path, source.header):
+            if next_group != group:
+                if rows:
+                    yield RowRange(rows, group, first)
+                group, first, rows, n_bytes = next_group, 0, 0, 0
+            for row_bytes in sizes:
+                rows, n_bytes = rows + 1, n_bytes + row_bytes
+                if rows == size or n_bytes >= MAX_PART_BYTES:
+                    yield RowRange(rows, group, first)
+                    first, rows, n_bytes = first + rows, 0, 0
+        if rows:
+            yield RowRange(rows, group, first)
 
-    def read(self, source: SourceFile, part: CorpusPart, columns: CorpusColumns) -> Iterator[CorpusRow]:
-        table = row_group(source.path, part.begin, source.header)
-        for number, record in enumerate(table.slice(part.end, part.rows).to_pylist(), part.first):
-            yield row_of(number, record, columns)
+    def read(self, source: SourceFile, part: CorpusPart, columns: CorpusColumns) -> PartRows:
+        table = self._open(source, part).take(part.end, part.rows)
+        if columns.id is None:
+            return PartRows([row_of(number, row, columns) for number, row in enumerate(table.to_pylist(), part.first)])
+        ids = table[columns.id].combine_chunks()
+        questions = table.to_pylist() if table.num_columns == 1 else table.drop_columns([columns.id]).to_pylist()
+        rows = [
+            row_of(number, {**question, columns.id: row_id}, columns)
+            for number, (question, row_id) in enumerate(zip(questions, ids_of_column(ids), strict=True), part.first)
+        ]
+        return PartRows(rows, ids)
+
+    def _open(self, source: SourceFile, part: CorpusPart) -> RowGroupReader:
+        """Return the reader of a part's row group; the next part of a worker is often further on in the same one."""
+        reader = self._reader
+        if reader is None or reader.key != (source.path, part.begin, source.header) or reader.position > part.end:
+            if reader is not None:
+                reader.close()
+            reader = self._reader = RowGroupReader(source.path, part.begin, source.header)
+        return reader
 
 
 FORMATS: dict[str, FileFormat] = {
@@ -205,15 +245,6 @@ def read_bytes(source: SourceFile, part: CorpusPart) -> bytes:
     with Path(source.path).open("rb") as file:
         file.seek(part.begin)
         return file.read(part.end - part.begin)
-
-
-@lru_cache(maxsize=1)
-def row_group(path: str, group: int, columns: tuple[str, ...]) -> Any:
-    """Read a row group; the next part of a worker is often of the same one."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(path) as file:
-        return file.read_row_group(group, columns=list(columns))
 
 
 def table_header(path: Path, columns: CorpusColumns) -> tuple[str, ...]:

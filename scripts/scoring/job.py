@@ -24,7 +24,7 @@ from scripts.scoring.output import OUTPUTS
 from scripts.scoring.rows import CorpusPart, SourceFile
 
 PLAN, MANIFEST = "_plan.json", "_manifest.json"
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The output file of one part: each row's file, number, id, and answer or error, as JSON lines or Parquet.
 
 In Parquet an answer has the columns of the task's schema; answers that differ in their types, e.g. of texts with one
-mask and with two, are JSON texts. Ids are texts there, because JSON has ids of any type.
+mask and with two, are JSON texts. Ids are as scripts/scoring/ids.py says.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from handler.protocol import JSON
 from scripts.cli.console import ScriptError
 from scripts.client.answers import is_error, json_line
 from scripts.scoring.answer_schema import AnswerSchema, arrow
+from scripts.scoring.ids import text_of
 from scripts.scoring.rows import CorpusRow
 
 
@@ -36,9 +37,15 @@ class OutputFormat(ABC):
 
     @abstractmethod
     def write(
-        self, path: Path, file: str, rows: Sequence[CorpusRow], answers: Sequence[JSON], schema: AnswerSchema
+        self,
+        path: Path,
+        file: str,
+        rows: Sequence[CorpusRow],
+        answers: Sequence[JSON],
+        schema: AnswerSchema,
+        ids: Any = None,
     ) -> None:
-        """Write the rows of one part of an input file."""
+        """Write the rows of one part of an input file; `ids` is a column of Arrow whose type the output keeps."""
 
     @abstractmethod
     def read(self, path: Path) -> Iterator[ScoredRow]:
@@ -51,7 +58,13 @@ class JsonLinesOutput(OutputFormat):
     suffix = ".jsonl"
 
     def write(
-        self, path: Path, file: str, rows: Sequence[CorpusRow], answers: Sequence[JSON], schema: AnswerSchema
+        self,
+        path: Path,
+        file: str,
+        rows: Sequence[CorpusRow],
+        answers: Sequence[JSON],
+        schema: AnswerSchema,
+        ids: Any = None,
     ) -> None:
         with path.open("wb") as output:
             for row, answer in zip(rows, answers, strict=True):
@@ -72,7 +85,13 @@ class ParquetOutput(OutputFormat):
     suffix = ".parquet"
 
     def write(
-        self, path: Path, file: str, rows: Sequence[CorpusRow], answers: Sequence[JSON], schema: AnswerSchema
+        self,
+        path: Path,
+        file: str,
+        rows: Sequence[CorpusRow],
+        answers: Sequence[JSON],
+        schema: AnswerSchema,
+        ids: Any = None,
     ) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -88,10 +107,10 @@ class ParquetOutput(OutputFormat):
             "error": ([answer["error"] if is_error(answer) else None for answer in answers], pa.struct(error)),
         }
         if schema.ids:
-            ids = [row.id if isinstance(row.id, str | None) else json.dumps(row.id) for row in rows]
-            columns["id"] = (ids, pa.string())
+            columns["id"] = ([text_of(row.id) for row in rows], pa.string())
         try:
-            table = pa.table({name: pa.array(values, type=kind) for name, (values, kind) in columns.items()})
+            arrays = {name: pa.array(values, type=kind) for name, (values, kind) in columns.items()}
+            table = pa.table(arrays if ids is None else arrays | {"id": ids})
         except (pa.ArrowException, UnicodeEncodeError) as problem:  # its message would quote an answer
             raise ScriptError(f"answers that do not fit into columns ({type(problem).__name__}): use jsonl") from None
         pq.write_table(table, path, compression="zstd")

@@ -31,6 +31,7 @@ class SourceFile:
     size: int
     changed_ns: int
     header: tuple[str, ...] = ()  # the columns of a table
+    id_type: str = ""  # of the column of ids in Parquet
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class CorpusRow:
 
     number: int
     question: JSON = None
-    id: JSON = None
+    id: JSON = None  # as JSON lines hold it
     problem: str = ""
 
 

@@ -45,6 +45,7 @@ class ScorerConfig:
     rows_per_batch: int
     threads: int
     gpu: bool
+    typed_ids: bool = False  # whether an output in Parquet keeps the type of ids
 
 
 class Scorer:
@@ -83,14 +84,15 @@ class Scorer:
 
     def _answer(self, part: CorpusPart, path: Path) -> tuple[int, int]:
         source = self.config.sources[part.source]
-        rows = list(format_of(source).read(source, part, self.config.columns))
+        read = format_of(source).read(source, part, self.config.columns)
+        rows, ids = read.rows, read.ids if self.config.typed_ids else None
         if len(rows) != part.rows:
             raise ScriptError(f"{source.name} changed while it was read: choose another --output")
         size = self.config.rows_per_batch
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
         answers = [answer for batch in batches for answer in self._answers(batch)]
         new = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-        OUTPUTS[self.config.output_format].write(new, source.name, rows, answers, self.schema)
+        OUTPUTS[self.config.output_format].write(new, source.name, rows, answers, self.schema, ids)
         new.replace(path)
         return len(rows), sum(map(is_error, answers))
 

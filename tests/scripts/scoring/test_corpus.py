@@ -27,7 +27,7 @@ def rows_of(path: Path, columns: CorpusColumns | None = None, size: int = 2) -> 
     """Cut a file into small parts and read them, each on its own."""
     (source,) = sources([path], columns or CorpusColumns())
     parts = list(corpus.parts([source], size))
-    found = [list(format_of(source).read(source, part, columns or CorpusColumns())) for part in parts]
+    found = [format_of(source).read(source, part, columns or CorpusColumns()).rows for part in parts]
     assert [len(rows) for rows in found] == [part.rows for part in parts]
     assert all(0 < part.rows <= size for part in parts)
     rows = [row for part in found for row in part]
@@ -122,6 +122,23 @@ def test_long_rows_make_small_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         (tmp_path / name).write_text("text\n" + f"{'a' * 60}\n" * 3)
         (source,) = sources([tmp_path / name], CorpusColumns())
         assert all(part.end - part.begin <= 70 for part in corpus.parts([source], 100))
+
+
+def test_row_groups_make_small_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the decoded bytes of their rows, which a dictionary of repeated texts hides from the file's own sizes."""
+    monkeypatch.setattr(formats, "MAX_PART_BYTES", 50_000)
+    path = tmp_path / "a.parquet"
+    texts = ["a" * 20_000] * 300 + ["b"] * 900 + ["c" * 60_000]
+    pq.write_table(pa.table({"text": texts, "n": range(1201)}), path, row_group_size=1000)
+    assert path.stat().st_size < 50_000
+    (source,) = sources([path], CorpusColumns(id="n"))
+    parts = list(corpus.parts([source], 400))
+    assert [part.rows for part in parts] == [3] * 100 + [400, 300, 201]
+    found = [format_of(source).read(source, part, CorpusColumns(id="n")).rows for part in parts]
+    assert [row.question for rows in found for row in rows] == texts
+    assert [row.id for rows in found for row in rows] == list(range(1201))
+    again = format_of(source).read(source, parts[1], CorpusColumns(id="n")).rows  # a part that is repeated
+    assert [row.id for row in again] == [3, 4, 5]
 
 
 @pytest.mark.parametrize(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -70,6 +72,19 @@ def test_bad_rows_stand_beside_good_ones(
         (known,) = predictor.answer_items([text], {"top_k": 2})
         assert values_allclose(known, row["answer"], 1e-5)
     assert all(row["error"]["message"] and not row.get("answer") for row in found[good:])
+
+
+@pytest.mark.parametrize("output_format", ["jsonl", "parquet"])
+def test_ids_of_any_type_stand_beside_answers(tmp_path: Path, model_folder: Path, output_format: str) -> None:
+    """Dates, of which one is missing: as texts in JSON lines, as dates in Parquet."""
+    path = tmp_path / "a.parquet"
+    days = [datetime.date(2024, 5, day) for day in range(1, 6)] + [None]
+    pq.write_table(pa.table({"text": list("abcdef"), "day": pa.array(days, pa.date32())}), path)
+    job, config = job_of(path, tmp_path / "out", model_folder, output_format, id="day")
+    work(job, replace(config, typed_ids=True))
+    assert job.close()["answered"] == 6
+    found = [row["id"] for index in range(len(job.parts)) for row in lines_of(job.path(index))]
+    assert found == (days if output_format == "parquet" else [day and day.isoformat() for day in days])
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
