@@ -2,26 +2,28 @@
 
 Reading order, which is also the order in which the modules may import one another:
 
-errors           every error, and who has to act
-config           settings of an operator, frozen and validated
-protocol/        bytes <-> JSON values: strict JSON, and codecs
-sequences        how texts become sequences of limited length: truncation, windows and their merge
-spans            the best spans of tokens, by scores of their starts and ends
-tag_scheme       how the labels of tokens divide a text into spans
-tokenization     text -> encodings, never padded
-batching         the plan of batches, and the Batch that a model gets
-tasks/           one module for each task: parse, pool, decode
-engine/          encodings -> outputs, on one device
-explain          explanations: attributions of words
-archive          the files of a .mar, and the check of its hashes
-telemetry        counts and times of a batch
-request_state    requests, their items, responses
-request_parser   request -> queries
-response_writer  outputs -> response
-openapi          an OpenAPI document of one served model
-predictor        the pipeline on one page: requests -> responses
-self_test        golden inputs and answers, compared before a worker is ready
-loading          model folder or archive -> predictor
-description      the description of what is served
-bert_handler     TorchServe's entry point, the only module that imports ts
+errors            every error, and who has to act
+config            settings of an operator, frozen and validated
+protocol/         bytes <-> JSON values: strict JSON, and codecs
+sequences         how texts become sequences of limited length: truncation, windows and their merge
+spans             the best spans of tokens, by scores of their starts and ends
+tag_scheme        how the labels of tokens divide a text into spans
+sentence_modules  the modules of a sentence-transformers folder
+model_folder      what a model folder says beside weights and tokenizer
+tokenization      text -> encodings, never padded
+batching          the plan of batches, and the Batch that a model gets
+tasks/            one module for each task: parse, pool, decode
+engine/           encodings -> outputs, on one device
+explain           explanations: attributions of words
+archive           the files of a .mar, and the check of its hashes
+telemetry         counts and times of a batch
+request_state     requests, their items, responses
+request_parser    request -> queries
+response_writer   outputs -> response
+openapi           an OpenAPI document of one served model
+predictor         the pipeline on one page: requests -> responses
+self_test         golden inputs and answers, compared before a worker is ready
+loading           model folder or archive -> predictor
+description       the description of what is served
+bert_handler      TorchServe's entry point, the only module that imports ts
 """

@@ -11,6 +11,7 @@ from handler import archive
 from handler.config import ServingConfig
 from handler.engine import engine_for
 from handler.engine.weights import read_config
+from handler.model_folder import ModelFolder
 from handler.predictor import Predictor
 from handler.protocol import ModelId
 from handler.self_test import check_golden
@@ -45,8 +46,9 @@ def load_predictor(
     manifest = archive.verify(folder) if is_archive else None
     model_folder = folder / archive.MODEL if is_archive else folder
     model_config = read_config(model_folder)
-    tokenizer = Tokenizer(model_folder, model_config, config)
-    operations = operations_for(model_config, config, tokenizer)
+    model = ModelFolder.read(model_folder, model_config)
+    tokenizer = Tokenizer(model_folder, model_config, config, model.embedding)
+    operations = operations_for(model, config, tokenizer)
     main = operations["predict"]
     engine = engine_for(device).load(
         model_folder,

@@ -10,10 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenizers import normalizers
 from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
 
 from handler.config import ServingConfig
 from handler.errors import ConfigError, InputTooLong, InvalidInput, ModelMismatch, RequestError
+from handler.sentence_modules import EmbeddingModules
 from handler.sequences import (
     Encoding,
     EncodingOptions,
@@ -32,8 +34,17 @@ VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 class Tokenizer:
     """The fast tokenizer of one model, and the limits of the lengths of its sequences."""
 
-    def __init__(self, folder: Path, model_config: PretrainedConfig, config: ServingConfig) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        model_config: PretrainedConfig,
+        config: ServingConfig,
+        embedding: EmbeddingModules | None = None,
+    ) -> None:
         """Load the tokenizer of a model folder.
+
+        Args:
+            embedding: what a sentence-transformers folder says of the length and the case of texts.
 
         Raises:
             ModelMismatch: no fast tokenizer in the folder.
@@ -61,11 +72,14 @@ class Tokenizer:
         self.mask_token: str | None = None if tokenizer.mask_token is None else str(tokenizer.mask_token)
         self.unknown_id: int | None = tokenizer.unk_token_id
         self.has_type_ids: bool = "token_type_ids" in tokenizer.model_input_names
-        self.max_length = _max_length(tokenizer, model_config, config)
+        self.max_length = _max_length(tokenizer, model_config, config, embedding.max_length if embedding else None)
         self._truncation_side: TruncationSide = "right" if tokenizer.truncation_side == "right" else "left"
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
         self._backend.no_padding()
+        if embedding and embedding.lowercase:  # before the model's own normaliser, as sentence-transformers does
+            own = [self._backend.normalizer] if self._backend.normalizer else []
+            self._backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
         # Not the backend's own truncation: of a long pair it builds every combination of the pieces it cuts off
         # (6.5 s and 1.7 GB for two texts of 40,000 characters, 2026-11-24).
         self._backend.no_truncation()
@@ -96,6 +110,12 @@ class Tokenizer:
             for index, tokens in zip(indices, encode_batch(batch), strict=True):
                 encoded[index] = self._fit(tokens, options[index])
         return encoded
+
+    def prompt_length(self, prompt: str) -> int:
+        """Return how many tokens a prompt takes at the beginning of a text, special tokens before it included."""
+        encoding = self._backend.encode(prompt)
+        ends_special = bool(encoding.ids) and encoding.special_tokens_mask[-1] == 1
+        return len(encoding.ids) - ends_special
 
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Return the text of tokens."""
@@ -174,12 +194,19 @@ def first_position(model_config: PretrainedConfig) -> int:
     return (model_config.pad_token_id or 0) + 1 if family else 0
 
 
-def _max_length(tokenizer: PreTrainedTokenizerBase, model_config: PretrainedConfig, config: ServingConfig) -> int:
+def _max_length(
+    tokenizer: PreTrainedTokenizerBase,
+    model_config: PretrainedConfig,
+    config: ServingConfig,
+    folder_length: int | None,
+) -> int:
     positions = getattr(model_config, "max_position_embeddings", None)
     declared = tokenizer.model_max_length
     limits = [declared] if declared < 1_000_000 else []  # transformers' "no limit" is 1e30
     if positions and positions > 0:  # -1 where positions are relative
         limits.append(positions - first_position(model_config))
+    if folder_length:
+        limits.append(folder_length)
     limit = min(limits, default=512)
     min_length = tokenizer.num_special_tokens_to_add(pair=True) + 2  # a token of each text
     if config.max_length and not min_length <= config.max_length <= limit:

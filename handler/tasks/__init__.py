@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from handler.config import ServingConfig
 from handler.errors import ConfigError, ModelMismatch
+from handler.model_folder import ModelFolder
 from handler.tasks.base import AttributionTarget, Output, Pooler, Query, RaggedOutput, SequenceOutput, Task
 from handler.tasks.feature_extraction import FeatureExtraction
 from handler.tasks.fill_mask import FillMask
@@ -89,20 +90,20 @@ def auto_class_for(main: type[Task], model_config: PretrainedConfig) -> str:
     return next((name for name in auto_classes if name), main.auto_classes[0] if main.auto_classes else "AutoModel")
 
 
-def operations_for(model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> dict[str, Task]:
+def operations_for(model: ModelFolder, config: ServingConfig, tokenizer: Tokenizer) -> dict[str, Task]:
     """Return the tasks of a model by their names in the path; the first, `predict`, is the main task.
 
     Raises:
         ConfigError, ModelMismatch: as `task_class_for`.
     """
-    main = task_class_for(model_config, config)
-    auto_class = auto_class_for(main, model_config)
+    main = task_class_for(model.config, config)
+    auto_class = auto_class_for(main, model.config)
     others = [
         task
         for task in TASKS.values()
         if task is not main
-        and (task.forward_scope != "head" or task.auto_class_of(model_config) == auto_class)
-        and task.supports(model_config)
+        and (task.forward_scope != "head" or task.auto_class_of(model.config) == auto_class)
+        and task.supports(model.config)
     ]
-    tasks = [task(model_config, config, tokenizer) for task in (main, *others)]
+    tasks = [task(model, config, tokenizer) for task in (main, *others)]
     return {"predict": tasks[0], **{task.operation: task for task in tasks}}

@@ -18,6 +18,7 @@ from torch import Tensor
 from handler.batching import Batch
 from handler.config import Overflow, ServingConfig
 from handler.errors import InputTooLong, InvalidInput, ModelMismatch, UnknownOperation
+from handler.model_folder import ModelFolder
 from handler.protocol import JSON, AnswerFormat, json_type
 from handler.sequences import Encoding, EncodingOptions, Text
 from handler.tasks import parameters
@@ -96,8 +97,9 @@ class Task(Pooler):
     self_test_items: tuple[JSON, ...]  # reach every branch of the task
     self_test_parameters: ClassVar[dict[str, JSON]] = {}
 
-    def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
-        self.model_config = model_config
+    def __init__(self, model: ModelFolder, config: ServingConfig, tokenizer: Tokenizer) -> None:
+        self.model = model
+        self.model_config = model.config
         self.config = config
         self.tokenizer = tokenizer
         self.overflow = config.overflow if config.overflow in self.overflows else self.overflows[0]

@@ -12,6 +12,7 @@ from torch import Tensor
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InputTooLong, InvalidInput, ModelMismatch
+from handler.model_folder import ModelFolder
 from handler.protocol import JSON
 from handler.sequences import Encoding, EncodingOptions
 from handler.tasks.base import Pooler, Query, RaggedOutput, SequenceOutput, Task
@@ -63,8 +64,8 @@ class FillMask(Task):
     auto_classes = ("AutoModelForMaskedLM", "AutoModelForPreTraining")
     self_test_parameters: ClassVar = {"top_k": 10}
 
-    def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
-        super().__init__(model_config, config, tokenizer)
+    def __init__(self, model: ModelFolder, config: ServingConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(model, config, tokenizer)
         if tokenizer.mask_id is None or tokenizer.mask_token is None:
             raise ModelMismatch(f"the tokenizer has no mask token, which {self.name} needs")
         self.mask, self.mask_id = tokenizer.mask_token, tokenizer.mask_id

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from handler.config import ServingConfig
+from handler.model_folder import ModelFolder
 from handler.protocol import JSON, AnswerFormat
 from handler.sequences import EncodingOptions
 from handler.tasks.base import Query, SequenceOutput, SequenceTask, rankings_match, softmax
@@ -34,8 +35,8 @@ class NextSentencePrediction(SequenceTask):
         {"text": "again and " * 600, "next_sentence": "no"},
     )
 
-    def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
-        super().__init__(model_config, config, tokenizer)
+    def __init__(self, model: ModelFolder, config: ServingConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(model, config, tokenizer)
         self.labels = ["is_next", "not_next"]  # the order of BERT's pretraining; config.json does not name them
         self.encoding_options = EncodingOptions(self.overflow)
 

@@ -87,6 +87,19 @@ class Choice(Parameter):
 
 
 @dataclass(frozen=True, kw_only=True)
+class String(Parameter):
+    """Any string."""
+
+    def read(self, name: str, value: JSON) -> str:
+        if not isinstance(value, str):
+            raise InvalidInput(f"{name} must be a string, got {json_type(value)}")
+        return value
+
+    def schema(self) -> dict[str, JSON]:
+        return {"type": "string"}
+
+
+@dataclass(frozen=True, kw_only=True)
 class StringList(Parameter):
     """A list of strings; `string` tells whether a single string is accepted, as one element or as several by commas."""
 

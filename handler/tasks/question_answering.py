@@ -14,6 +14,7 @@ from torch import Tensor
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InvalidInput
+from handler.model_folder import ModelFolder
 from handler.protocol import JSON
 from handler.sequences import EncodingOptions, Tokens, join_windows
 from handler.spans import align_to_text, best_spans
@@ -22,7 +23,6 @@ from handler.tasks.parameters import Boolean, Integer
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
     from transformers.utils.generic import ModelOutput
 
 SAMPLE_CONTEXT = "The parcel left Hamburg on Monday, 3 May, and Ms Müller-Łukasz signed for it in 東京 at noon. 🙂 "
@@ -56,8 +56,8 @@ class QuestionAnswering(Task):
     )
     self_test_parameters: ClassVar = {"top_k": 3, "handle_impossible_answer": True}
 
-    def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
-        super().__init__(model_config, config, tokenizer)
+    def __init__(self, model: ModelFolder, config: ServingConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(model, config, tokenizer)
         limit = tokenizer.max_length
         self.parameters = {
             "top_k": Integer(default=1, le=1000, description="answers; more than 1 for a list of them"),

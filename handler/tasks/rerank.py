@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from handler.config import ServingConfig
+from handler.model_folder import ModelFolder
 from handler.protocol import JSON
 from handler.sequences import EncodingOptions
 from handler.tasks.base import Query, SequenceOutput, SequenceTask, rankings_match, sigmoid
@@ -32,11 +33,11 @@ class Rerank(SequenceTask):
         },
     )
 
-    def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
-        super().__init__(model_config, config, tokenizer)
+    def __init__(self, model: ModelFolder, config: ServingConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(model, config, tokenizer)
         self.parameters = {
             "top_k": Integer(description="the best so many; all by default"),
-            "raw_scores": Boolean(default=False, description="whether to leave out the sigmoid"),
+            "raw_scores": Boolean(default=False, description="whether to return logits"),
             "return_text": Boolean(default=False, description="whether to repeat each text"),
         }
         self.encoding_options = EncodingOptions(
@@ -56,7 +57,8 @@ class Rerank(SequenceTask):
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         logits = np.concatenate([window.values[0] for window in windows])
         best = np.argsort(-logits, kind="stable")[: query.parameters["top_k"]].tolist()
-        scores = (logits if query.parameters["raw_scores"] else sigmoid(logits)).tolist()
+        is_raw = query.parameters["raw_scores"] or self.model.activation == "none"
+        scores = (logits if is_raw else sigmoid(logits)).tolist()
         ranked = [{"index": index, "score": scores[index]} for index in best]
         if query.parameters["return_text"]:
             return [item | {"text": query.texts[item["index"]][1]} for item in ranked]

@@ -7,18 +7,19 @@ from typing import TYPE_CHECKING
 
 from handler.batching import Batch
 from handler.config import ServingConfig
+from handler.model_folder import ModelFolder
 from handler.protocol import JSON
+from handler.sequences import Encoding
 from handler.tasks.base import Query, RaggedOutput, SequenceOutput, Task
-from handler.tasks.feature_extraction import POOLING, POOLINGS, embedding_options, merge_windows, normalize
+from handler.tasks.embedding import SIMILARITY_FUNCTIONS, Embedder, embedding_options
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
     from transformers.utils.generic import ModelOutput
 
 
 class SentenceSimilarity(Task):
-    """sentence-similarity: cosines of the angles between embeddings."""
+    """sentence-similarity: cosines between embeddings, or the similarity function that the model's folder names."""
 
     name = "sentence-similarity"
     operation = "similarity"
@@ -31,9 +32,10 @@ class SentenceSimilarity(Task):
         },
     )
 
-    def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
-        super().__init__(model_config, config, tokenizer)
-        self.parameters = {"pooling": POOLING}
+    def __init__(self, model: ModelFolder, config: ServingConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(model, config, tokenizer)
+        self.embedder = Embedder(model, tokenizer)
+        self.parameters = self.embedder.parameters()
         self.encoding_options = embedding_options(self)
 
     def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
@@ -41,18 +43,23 @@ class SentenceSimilarity(Task):
         source = self.read_text(fields["source_sentence"], "source_sentence")
         sentences = self.read_texts(fields["sentences"], "sentences")
         values = self.read_parameters(parameters)
-        texts = tuple((text, None) for text in (source, *sentences))
-        return Query(texts, values, self.encoding_options, POOLINGS[values["pooling"]])
+        prompt = self.embedder.prompt(values)
+        texts = tuple((self.read_text(prompt + text) if prompt else text, None) for text in (source, *sentences))
+        return Query(texts, values, self.encoding_options, self.embedder.pooler(values, prompt))
+
+    def token_positions(self, encoding: Encoding) -> Sequence[int] | None:
+        return self.embedder.pooler().token_positions(encoding)
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
-        return POOLINGS["mean"].pool(output, batch)
+        return self.embedder.pooler().pool(output, batch)
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         by_text: list[list[SequenceOutput]] = [[] for _ in query.texts]
         for window in windows:
             by_text[window.text_index].append(window)
-        source, *others = (normalize(merge_windows(windows)) for windows in by_text)
-        return [float(source @ other) for other in others]
+        source, *others = (self.embedder.embed(windows) for windows in by_text)
+        similarity = SIMILARITY_FUNCTIONS[self.embedder.modules.similarity]
+        return [similarity(source, other) for other in others]
 
     def schema(self) -> dict[str, JSON]:
         text = self.text_schema()

@@ -12,6 +12,7 @@ from torch import Tensor
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InvalidInput
+from handler.model_folder import ModelFolder
 from handler.protocol import JSON, AnswerFormat
 from handler.sequences import EncodingOptions
 from handler.tasks.base import (
@@ -29,7 +30,6 @@ from handler.tasks.parameters import Choice, Integer
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
     from transformers.utils.generic import ModelOutput
 
 ACTIVATIONS: dict[str, Callable[[Output], Output]] = {
@@ -63,9 +63,9 @@ class SequenceClassification(SequenceTask):
     )
     self_test_parameters: ClassVar = {"top_k": None}
 
-    def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
-        super().__init__(model_config, config, tokenizer)
-        self.labels = label_names(model_config)
+    def __init__(self, model: ModelFolder, config: ServingConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(model, config, tokenizer)
+        self.labels = label_names(model.config)
         self.parameters = {
             "top_k": Integer(default=config.top_k, nullable=True, description="null for all labels"),
             "function_to_apply": Choice(accepted=tuple(ACTIVATIONS), default=self.default_function),
@@ -74,7 +74,9 @@ class SequenceClassification(SequenceTask):
 
     @property
     def default_function(self) -> str:
-        """The activation that the pipeline of transformers chooses."""
+        """The activation of a CrossEncoder's folder, else the one that the pipeline of transformers chooses."""
+        if self.model.activation is not None:
+            return self.model.activation
         problem_type = self.model_config.problem_type
         if problem_type == "regression":
             return "none"

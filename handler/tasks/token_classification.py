@@ -11,6 +11,7 @@ from torch import Tensor
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InvalidInput
+from handler.model_folder import ModelFolder
 from handler.protocol import JSON
 from handler.sequences import EncodingOptions, Tokens, join_windows
 from handler.spans import align_to_text
@@ -31,7 +32,6 @@ from handler.tasks.parameters import Choice, Integer, StringList
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
     from transformers.utils.generic import ModelOutput
 
 EntityKey: TypeAlias = tuple[int, int, str]  # positions of the first and the last token, and the group
@@ -61,9 +61,9 @@ class TokenClassification(Task):
     )
     self_test_parameters: ClassVar = {"aggregation_strategy": "none", "ignore_labels": []}  # every token counts
 
-    def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
-        super().__init__(model_config, config, tokenizer)
-        self.labels = label_names(model_config)
+    def __init__(self, model: ModelFolder, config: ServingConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(model, config, tokenizer)
+        self.labels = label_names(model.config)
         self.spans = LabelSpans.from_labels(self.labels)
         self.parameters = {
             "aggregation_strategy": Choice(accepted=AGGREGATION_STRATEGIES, default="simple"),

@@ -9,13 +9,13 @@ import torch
 
 from handler.batching import Batch
 from handler.config import ServingConfig
+from handler.model_folder import ModelFolder
 from handler.protocol import JSON
 from handler.sequences import EncodingOptions, TokenSpans
 from handler.tasks.base import Query, RaggedOutput, SequenceOutput, Task
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
     from transformers.utils.generic import ModelOutput
 
 
@@ -31,8 +31,8 @@ class Tokenize(Task):
         "again and " * 600,
     )
 
-    def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
-        super().__init__(model_config, config, tokenizer)
+    def __init__(self, model: ModelFolder, config: ServingConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(model, config, tokenizer)
         self.encoding_options = EncodingOptions(self.overflow, return_spans=True)
 
     def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:

@@ -10,6 +10,7 @@ import numpy as np
 
 from handler.config import ServingConfig
 from handler.errors import InputTooLong, InvalidInput, ModelMismatch
+from handler.model_folder import ModelFolder
 from handler.protocol import JSON, AnswerFormat, json_type
 from handler.sequences import EncodingOptions
 from handler.tasks.base import Output, Query, SequenceOutput, SequenceTask, rankings_match, softmax
@@ -51,9 +52,9 @@ class ZeroShotClassification(SequenceTask):
     )
     self_test_parameters: ClassVar = {"candidate_labels": ["praise", "a complaint", "屏幕"]}
 
-    def __init__(self, model_config: PretrainedConfig, config: ServingConfig, tokenizer: Tokenizer) -> None:
-        super().__init__(model_config, config, tokenizer)
-        entailment = entailment_index(model_config)
+    def __init__(self, model: ModelFolder, config: ServingConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(model, config, tokenizer)
+        entailment = entailment_index(model.config)
         if entailment is None:
             raise ModelMismatch(f"no label in config.json starts with entail, which {self.name} needs")
         self.entailment = entailment

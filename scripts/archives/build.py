@@ -102,6 +102,7 @@ def staging() -> Iterator[Path]:
 def stage_files(stage: Path, model: Path, config: ModelConfig) -> None:
     """Put code, model and settings where `handler.archive` says; model files are linked, not copied."""
     from handler.engine import int8
+    from handler.sentence_modules import module_files
 
     if not (model / "config.json").is_file():
         raise ScriptError(f"--model {model}: no config.json; give a folder that train.py or save_pretrained wrote")
@@ -115,6 +116,9 @@ def stage_files(stage: Path, model: Path, config: ModelConfig) -> None:
         for file in model.glob(pattern):
             if file.name != int8.FILE:  # which is computed anew from the weights beside it
                 (stage / archive.MODEL / file.name).symlink_to(file.resolve())
+    for path in module_files(model):
+        (stage / archive.MODEL / path).parent.mkdir(exist_ok=True)
+        (stage / archive.MODEL / path).symlink_to((model / path).resolve())
     (stage / archive.MODEL_CONFIG).write_text(config.to_yaml(), encoding="utf-8")
 
 

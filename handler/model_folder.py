@@ -1,0 +1,33 @@
+"""What a model folder says beside its weights and its tokenizer: the config and the files of sentence-transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from handler.sentence_modules import Activation, EmbeddingModules, cross_encoder_activation, read_sentence_modules
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """One model as its folder describes it."""
+
+    config: PretrainedConfig
+    embedding: EmbeddingModules = field(default_factory=EmbeddingModules)
+    has_modules: bool = False  # whether `embedding` is that of a sentence-transformers folder
+    activation: Activation | None = None  # over the logits of a CrossEncoder; None: it is none
+
+    @classmethod
+    def read(cls, folder: Path, config: PretrainedConfig) -> ModelFolder:
+        """Read a folder, given its config.
+
+        Raises:
+            ModelMismatch: a file says something that would change answers and is not computed here.
+        """
+        modules = read_sentence_modules(folder, config.hidden_size)
+        activation = cross_encoder_activation(folder, config.to_dict(), config.num_labels or 0)
+        return cls(config, modules or EmbeddingModules(), modules is not None, activation)

@@ -1,0 +1,322 @@
+"""The modules of a sentence-transformers folder: how the tokens of a text become its embedding or its score.
+
+`modules.json` lists a transformer, a pooling and what follows them; `config_sentence_transformers.json` holds prompts
+and the similarity function. `read_sentence_modules` returns what of them this package computes and refuses the rest by
+name: nothing that changes an embedding is ignored.
+
+Source: the file formats of sentence-transformers 2 to 6, as the library saves and loads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from handler import protocol
+from handler.errors import MalformedBody, ModelMismatch
+from handler.protocol import JSON
+
+MODULES_FILE = "modules.json"
+PROMPTS_FILE = "config_sentence_transformers.json"
+WEIGHTS_FILE = "model.safetensors"
+
+PoolingMode: TypeAlias = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+POOLING_MODES: tuple[PoolingMode, ...] = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+# Before version 6 each mode was a boolean of its own; several of them are concatenated in this order.
+POOLING_FLAGS: dict[str, PoolingMode] = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+Activation: TypeAlias = Literal["sigmoid", "softmax", "none"]
+ACTIVATIONS: dict[str, Activation] = {
+    "torch.nn.modules.activation.Sigmoid": "sigmoid",
+    "torch.nn.modules.activation.Softmax": "softmax",
+    "torch.nn.modules.linear.Identity": "none",
+}
+Similarity: TypeAlias = Literal["cosine", "dot", "euclidean", "manhattan"]
+SIMILARITIES: tuple[Similarity, ...] = ("cosine", "dot", "euclidean", "manhattan")
+EMBEDDING = "sentence_embedding"  # what the library calls the embedding between its modules
+
+
+@dataclass(frozen=True)
+class EmbeddingModules:
+    """What a sentence-transformers folder says of its embeddings; the defaults are those of a plain encoder."""
+
+    pooling: tuple[PoolingMode, ...] = ("mean",)
+    include_prompt: bool = True  # whether the tokens of a prompt are pooled
+    layers: tuple[Callable[[Tensor], Tensor], ...] = ()  # behind the pooling, in order: (n, width) -> (n, width)
+    width: int | None = None  # of an embedding; None: of the encoder
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    default_prompt_name: str | None = None
+    similarity: Similarity = "cosine"
+    max_length: int | None = None  # tokens of a text, special ones included
+    lowercase: bool = False
+
+    @property
+    def default_prompt(self) -> str:
+        """Return the text that stands before each input unless a request names another prompt."""
+        return self.prompts[self.default_prompt_name] if self.default_prompt_name is not None else ""
+
+    @torch.inference_mode()
+    def project(self, pooled: Tensor) -> Tensor:
+        """Apply what follows the pooling: (n, pooled width) -> (n, width)."""
+        for layer in self.layers:
+            pooled = layer(pooled)
+        return pooled
+
+
+class Dense(nn.Module):
+    """A linear layer, an activation and perhaps a residual connection."""
+
+    def __init__(self, weights: Mapping[str, Tensor], activation: nn.Module, *, residual: bool) -> None:
+        super().__init__()
+        self.weight, self.bias = weights["linear.weight"].float(), weights.get("linear.bias")
+        self.activation = activation
+        self.has_residual = residual
+        self.residual_weight = weights.get("residual.weight")
+
+    def forward(self, vectors: Tensor) -> Tensor:
+        projected: Tensor = self.activation(nn.functional.linear(vectors, self.weight, self.bias))
+        if not self.has_residual:
+            return projected
+        residual = vectors if self.residual_weight is None else nn.functional.linear(vectors, self.residual_weight)
+        return projected + residual
+
+
+def normalize(vectors: Tensor) -> Tensor:
+    """Scale vectors (n, width) to length 1."""
+    return nn.functional.normalize(vectors, p=2.0, dim=-1)
+
+
+def read_sentence_modules(folder: Path, hidden_size: int) -> EmbeddingModules | None:
+    """Read the modules of a folder; None where it has no `modules.json`.
+
+    Args:
+        folder: of a model, as `SentenceTransformer.save` writes it.
+        hidden_size: width of the encoder's outputs.
+
+    Raises:
+        ModelMismatch: a module, an option or a file that would change embeddings and that is not computed here.
+    """
+    if not (folder / MODULES_FILE).is_file():
+        return None
+    settings = _read_object(folder / PROMPTS_FILE) if (folder / PROMPTS_FILE).is_file() else {}
+    if settings.get("model_type") == "CrossEncoder":
+        return None
+    if settings.get("model_type", "SentenceTransformer") != "SentenceTransformer":
+        raise ModelMismatch(
+            f"{PROMPTS_FILE}: model_type {settings['model_type']} is not served, only SentenceTransformer"
+        )
+    modules = [(_module_name(entry), entry.get("path", "")) for entry in _read_modules(folder)]
+    names = [name for name, _ in modules]
+    if names[:2] != ["Transformer", "Pooling"] or modules[0][1]:
+        raise ModelMismatch(
+            f"{MODULES_FILE} lists {', '.join(names)}: served is a Transformer in the folder itself, then a Pooling; "
+            "load the model with sentence-transformers and save it again, or serve its encoder alone"
+        )
+    max_length, lowercase = _transformer_options(folder)
+    pooling, include_prompt = _pooling(folder / modules[1][1] / "config.json", hidden_size)
+    layers: list[Callable[[Tensor], Tensor]] = []
+    width = hidden_size * len(pooling)
+    for name, path in modules[2:]:
+        layer, width = _layer(name, folder / path, width)
+        if layer is not None:
+            layers.append(layer)
+    prompts, default, similarity = _prompts(settings)
+    return EmbeddingModules(
+        pooling, include_prompt, tuple(layers), width, prompts, default, similarity, max_length, lowercase
+    )
+
+
+def module_files(folder: Path) -> list[Path]:
+    """Return the files of a model's folder that this module reads, relative to the folder."""
+    names = [MODULES_FILE, PROMPTS_FILE, *(path.name for path in folder.glob("sentence_*_config.json"))]
+    paths = [Path(name) for name in names]
+    if (folder / MODULES_FILE).is_file():
+        places = [Path(str(entry.get("path", ""))) for entry in _read_modules(folder)]
+        paths += [place / name for place in places if place.parts for name in ("config.json", WEIGHTS_FILE)]
+    return [path for path in paths if (folder / path).is_file()]
+
+
+def cross_encoder_activation(folder: Path, model_config: Mapping[str, JSON], n_labels: int) -> Activation | None:
+    """Return the function that a CrossEncoder's folder applies to its logits; None where it is no such folder.
+
+    Args:
+        folder: of a model, as `CrossEncoder.save_pretrained` writes it.
+        model_config: the content of config.json, where versions before 5.4 name the function.
+        n_labels: without a name it is the sigmoid for one label, and the identity for several.
+
+    Raises:
+        ModelMismatch: a function that is not computed here.
+    """
+    settings = _read_object(folder / PROMPTS_FILE) if (folder / PROMPTS_FILE).is_file() else {}
+    nested = model_config.get("sentence_transformers")
+    if settings.get("model_type") == "CrossEncoder":
+        path = settings.get("activation_fn")
+    elif isinstance(nested, dict):
+        path = nested.get("activation_fn")
+    elif "sbert_ce_default_activation_function" in model_config:
+        path = model_config["sbert_ce_default_activation_function"]
+    else:
+        return None
+    if path is None:
+        return "sigmoid" if n_labels == 1 else "none"
+    if path not in ACTIVATIONS or (n_labels == 1 and ACTIVATIONS[path] == "softmax"):
+        raise ModelMismatch(f"the activation of this CrossEncoder is {path}, served: {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[path]
+
+
+def _read_modules(folder: Path) -> Sequence[Mapping[str, JSON]]:
+    modules = _read_json(folder / MODULES_FILE)
+    if not isinstance(modules, list) or not all(isinstance(entry, dict) and "type" in entry for entry in modules):
+        raise ModelMismatch(f"{MODULES_FILE} must hold a list of modules, each with a type and a path")
+    return modules
+
+
+def _module_name(entry: Mapping[str, JSON]) -> str:
+    """Return the class of a module of the library, whatever the version calls the place where it lies."""
+    path = str(entry["type"])
+    if not path.startswith("sentence_transformers."):
+        raise ModelMismatch(f"{MODULES_FILE}: {path} is code of the model's own, which is not run here")
+    return path.rpartition(".")[2]
+
+
+def _transformer_options(folder: Path) -> tuple[int | None, bool]:
+    """Return the limit of tokens and whether texts are lower-cased, from sentence_bert_config.json and its like."""
+    files = sorted(folder.glob("sentence_*_config.json"))
+    options = _read_object(files[0]) if files else {}
+    max_length, lowercase = options.pop("max_seq_length", None), options.pop("do_lower_case", False)
+    if not isinstance(max_length, int | None) or not isinstance(lowercase, bool):
+        raise ModelMismatch(f"{files[0].name}: max_seq_length must be a whole number, do_lower_case true or false")
+    expected = {
+        "transformer_task": "feature-extraction",
+        "module_output_name": "token_embeddings",
+        "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+    }
+    for key, value in options.items():
+        if value not in (None, False, {}, expected.get(key)):
+            raise ModelMismatch(f"{files[0].name}: {key} is {value}, which is not computed here")
+    return max_length, lowercase
+
+
+def _pooling(path: Path, hidden_size: int) -> tuple[tuple[PoolingMode, ...], bool]:
+    options = _read_object(path)
+    width = options.get("embedding_dimension", options.get("word_embedding_dimension", hidden_size))
+    if width != hidden_size:
+        raise ModelMismatch(f"{path.parent.name} pools {width} numbers of each token, the encoder gives {hidden_size}")
+    modes = options.get("pooling_mode")
+    if modes is None:
+        modes = [mode for flag, mode in POOLING_FLAGS.items() if options.get(flag)] or ["mean"]
+    modes = [modes] if isinstance(modes, str) else modes
+    for mode in modes:
+        if mode not in POOLING_MODES:
+            raise ModelMismatch(
+                f"{path.parent.name}: pooling mode {mode} is unknown, known: {', '.join(POOLING_MODES)}"
+            )
+    return tuple(modes), bool(options.get("include_prompt", True))
+
+
+def _layer(name: str, folder: Path, width: int) -> tuple[Callable[[Tensor], Tensor] | None, int]:
+    """Return a layer behind the pooling, and the width of what it returns."""
+    options = _read_object(folder / "config.json") if (folder / "config.json").is_file() else {}
+    for key in ("module_input_name", "module_output_name"):
+        if options.get(key, EMBEDDING) != EMBEDDING:
+            raise ModelMismatch(f"{folder.name}: {key} is {options[key]}, only {EMBEDDING} is computed here")
+    if name == "Normalize":
+        return normalize, width
+    if name == "Dropout":  # does nothing outside of training
+        return None, width
+    if name == "LayerNorm":
+        weights = _weights(folder, {"norm.weight": (width,), "norm.bias": (width,)})
+        norm = nn.LayerNorm(width)
+        norm.load_state_dict({"weight": weights["norm.weight"], "bias": weights["norm.bias"]})
+        return norm.requires_grad_(False), width
+    if name != "Dense":
+        raise ModelMismatch(f"{MODULES_FILE} lists {name}, which is not computed here")
+    out = options.get("out_features")
+    if type(out) is not int:
+        raise ModelMismatch(f"{folder.name}/config.json has no out_features")
+    shapes: dict[str, tuple[int, ...]] = {"linear.weight": (out, width)}
+    if options.get("bias", True):
+        shapes["linear.bias"] = (out,)
+    residual = bool(options.get("use_residual"))
+    if residual and out != width:
+        shapes["residual.weight"] = (out, width)
+    activation = _activation(options.get("activation_function", "torch.nn.modules.activation.Tanh"), folder.name)
+    return Dense(_weights(folder, shapes), activation, residual=residual), out
+
+
+def _activation(path: str, where: str) -> nn.Module:
+    """Return a function of PyTorch's own, with its default arguments, as the library makes it."""
+    name = path.rpartition(".")[2]
+    kind = getattr(nn, name, None)
+    if (
+        not path.startswith("torch.nn.")
+        or not isinstance(kind, type)
+        or kind.__module__ not in ("torch.nn.modules.activation", "torch.nn.modules.linear")
+    ):
+        raise ModelMismatch(f"{where}: the activation {path} is none of torch.nn, and code of a model is not run here")
+    try:
+        activation: nn.Module = kind()
+    except TypeError as error:
+        raise ModelMismatch(
+            f"{where}: the activation {path} needs arguments, which the folder does not have"
+        ) from error
+    return activation
+
+
+def _weights(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Return exactly these tensors of a module's safetensors."""
+    if not (folder / WEIGHTS_FILE).is_file():
+        pickled = (folder / "pytorch_model.bin").is_file()
+        advice = "load the model with sentence-transformers 3 or newer and save it again"
+        raise ModelMismatch(f"{folder.name} has {'pickled weights only' if pickled else 'no weights'}: {advice}")
+    try:
+        tensors = load_file(folder / WEIGHTS_FILE)
+    except (OSError, SafetensorError) as error:
+        raise ModelMismatch(f"{folder.name}/{WEIGHTS_FILE} cannot be read: {error}") from error
+    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if found != dict(shapes):
+        raise ModelMismatch(
+            f"{folder.name}/{WEIGHTS_FILE} has {found}, its config.json and the encoder ask for {shapes}"
+        )
+    return {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def _prompts(settings: Mapping[str, JSON]) -> tuple[dict[str, str], str | None, Similarity]:
+    prompts, default = settings.get("prompts") or {}, settings.get("default_prompt_name")
+    if not isinstance(prompts, dict) or not all(isinstance(prompt, str) for prompt in prompts.values()):
+        raise ModelMismatch(f"{PROMPTS_FILE}: prompts must be strings by name")
+    if default is not None and default not in prompts:
+        raise ModelMismatch(
+            f"{PROMPTS_FILE}: default_prompt_name is {default}, prompts: {', '.join(prompts) or 'none'}"
+        )
+    similarity = settings.get("similarity_fn_name") or "cosine"
+    if similarity not in SIMILARITIES:
+        raise ModelMismatch(f"{PROMPTS_FILE}: similarity_fn_name is {similarity}, served: {', '.join(SIMILARITIES)}")
+    return prompts, default, similarity
+
+
+def _read_object(path: Path) -> dict[str, JSON]:
+    value = _read_json(path)
+    if not isinstance(value, dict):
+        raise ModelMismatch(f"{path.parent.name}/{path.name} does not hold an object")
+    return value
+
+
+def _read_json(path: Path) -> JSON:
+    try:
+        return protocol.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, MalformedBody) as error:
+        raise ModelMismatch(f"{path.parent.name}/{path.name} cannot be read: {error}") from error

@@ -1,0 +1,161 @@
+"""Make the embedding of a text from the outputs of its tokens: pooling, the layers behind it, prompts, similarity."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from handler.batching import Batch
+from handler.errors import InvalidInput
+from handler.model_folder import ModelFolder
+from handler.sentence_modules import PoolingMode, Similarity
+from handler.sequences import Encoding, EncodingOptions
+from handler.tasks.base import Output, Pooler, RaggedOutput, SequenceOutput, Task
+from handler.tasks.parameters import Choice, Parameter, String
+from handler.tokenization import Tokenizer
+
+if TYPE_CHECKING:
+    from transformers.utils.generic import ModelOutput
+
+
+class SentencePooler(Pooler):
+    """Pool the outputs of the tokens of a text as the Pooling module of sentence-transformers does.
+
+    Several modes are concatenated. Special tokens are pooled too, the first `n_excluded` tokens (of a prompt) are not.
+    """
+
+    forward_scope = "encoder"
+
+    def __init__(self, modes: tuple[PoolingMode, ...], n_excluded: int = 0) -> None:
+        self.modes = modes
+        self.n_excluded = n_excluded
+
+    def token_positions(self, encoding: Encoding) -> Sequence[int] | None:
+        """Return the tokens that the modes read; a text that is all prompt is pooled whole."""
+        first = self.n_excluded if self.n_excluded < len(encoding) else 0
+        if set(self.modes) <= {"cls", "lasttoken"}:
+            return tuple(first if mode == "cls" else len(encoding) - 1 for mode in self.modes)
+        return range(first, len(encoding)) if first else None
+
+    def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
+        states = batch.tokens(output[0])  # (tokens that are read, width), in fp32
+        if set(self.modes) <= {"cls", "lasttoken"}:
+            return RaggedOutput(states.view(len(batch.counts), -1), (1,) * len(batch.counts))
+        # No synchronisation with a GPU: the lengths of an unpadded batch are on the device already.
+        if batch.varlen is not None and batch.read_positions is None:
+            counts = batch.varlen.cu_seqlens.diff()
+        else:
+            counts = torch.tensor(batch.counts).to(states.device)
+        rows = torch.arange(len(counts), device=states.device).repeat_interleave(counts, output_size=len(states))
+        ends = counts.cumsum(0)
+        shape = (len(counts), states.shape[-1])
+        pooled = []
+        for mode in self.modes:
+            if mode == "cls":
+                pooled.append(states[ends - counts])
+            elif mode == "lasttoken":
+                pooled.append(states[ends - 1])
+            elif mode == "max":
+                lowest = states.new_full(shape, -torch.inf)
+                pooled.append(lowest.scatter_reduce_(0, rows.unsqueeze(-1).expand_as(states), states, "amax"))
+            elif mode == "weightedmean":
+                # The weight of a token is its position in the text, counted from 1, prompt included.
+                lengths = torch.tensor(batch.seq_lens).to(states.device)
+                positions = torch.arange(1, len(states) + 1, device=states.device) - (ends - lengths)[rows]
+                weights = positions.to(states.dtype).unsqueeze(-1)
+                sums = states.new_zeros(shape).index_add_(0, rows, states * weights)
+                pooled.append(sums / states.new_zeros(len(counts), 1).index_add_(0, rows, weights))
+            else:
+                divisor = counts.sqrt() if mode == "mean_sqrt_len_tokens" else counts
+                pooled.append(states.new_zeros(shape).index_add_(0, rows, states) / divisor.unsqueeze(-1))
+        return RaggedOutput(torch.cat(pooled, -1), (1,) * len(counts))
+
+
+@functools.cache
+def sentence_pooler(modes: tuple[PoolingMode, ...], n_excluded: int) -> SentencePooler:
+    """Return the one pooler of these modes, so that queries with the same pooling share forward passes."""
+    return SentencePooler(modes, n_excluded)
+
+
+class Embedder:
+    """What embeddings of a model are made of: its prompts, its poolers and the layers behind them."""
+
+    def __init__(self, model: ModelFolder, tokenizer: Tokenizer) -> None:
+        self.modules = model.embedding
+        self.has_modules = model.has_modules
+        self.width = self.modules.width or model.config.hidden_size
+        self._tokenizer = tokenizer
+
+    def parameters(self, **own: Parameter) -> dict[str, Parameter]:
+        """Return the parameters of a task that makes embeddings, its own ones among them."""
+        description = "mean of all tokens, or the first one"
+        pooling = Choice(accepted=("mean", "cls"), default="mean", description=description)
+        names = tuple(self.modules.prompts)
+        by_name = Choice(accepted=names, description="a prompt of the model's folder")
+        return {
+            **({} if self.has_modules else {"pooling": pooling}),
+            **own,
+            "prompt": String(description="text before each input; by default that of the model's folder"),
+            **({"prompt_name": by_name} if names else {}),
+        }
+
+    def prompt(self, values: Mapping[str, Any]) -> str:
+        """Return the text that stands before the inputs of a request; raises InvalidInput."""
+        prompt, name = values.get("prompt"), values.get("prompt_name")
+        if prompt is not None and name is not None:
+            raise InvalidInput("prompt and prompt_name exclude each other")
+        if name is not None:
+            return self.modules.prompts[name]
+        return self.modules.default_prompt if prompt is None else str(prompt)
+
+    def pooler(self, values: Mapping[str, Any] | None = None, prompt: str = "") -> SentencePooler:
+        """Return what pools the texts of a request with these parameters and this prompt."""
+        modes = (values["pooling"],) if values and "pooling" in values else self.modules.pooling
+        n_excluded = 0 if self.modules.include_prompt or not prompt else self._tokenizer.prompt_length(prompt)
+        return sentence_pooler(modes, n_excluded)
+
+    def embed(self, windows: Sequence[SequenceOutput]) -> Output:
+        """Return the embedding (width,) of a text from its windows."""
+        pooled = merge_windows(windows)
+        return self.modules.project(torch.from_numpy(pooled).unsqueeze(0))[0].numpy() if self.modules.layers else pooled
+
+
+def embedding_options(task: Task) -> EncodingOptions:
+    """Return how texts are encoded for embeddings: windows share no token, so that each token counts once."""
+    return EncodingOptions(task.overflow, stride=0)
+
+
+def merge_windows(windows: Sequence[SequenceOutput]) -> Output:
+    """Return the vector of one text: the mean of the vectors of its windows, weighted by their numbers of tokens.
+
+    With the pooling `mean` this is the mean over all tokens of the text and the special tokens of every window.
+    """
+    if len(windows) == 1:
+        vector: Output = windows[0].values[0]
+        return vector
+    vectors = np.stack([window.values[0] for window in windows])
+    mean: Output = np.average(vectors, axis=0, weights=[len(window.encoding) for window in windows]).astype(np.float32)
+    return mean
+
+
+def normalize(vector: Output) -> Output:
+    """Scale a vector to length 1.
+
+    >>> normalize(np.array([3.0, 4.0], dtype=np.float32))
+    array([0.6, 0.8], dtype=float32)
+    """
+    scaled: Output = vector / max(np.float32(np.linalg.norm(vector)), np.float32(1e-12))
+    return scaled
+
+
+# As sentence-transformers computes them: distances are negated, so that more similar is always larger.
+SIMILARITY_FUNCTIONS: dict[Similarity, Callable[[Output, Output], float]] = {
+    "cosine": lambda a, b: float(normalize(a) @ normalize(b)),
+    "dot": lambda a, b: float(a @ b),
+    "euclidean": lambda a, b: -float(np.linalg.norm(a - b)),
+    "manhattan": lambda a, b: -float(np.abs(a - b).sum()),
+}
