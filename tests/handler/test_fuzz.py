@@ -16,7 +16,7 @@ from handler.protocol import Body, ParsedBody, loads, parse, serialize_value
 from handler.request_state import Request
 from handler.tasks import TASKS
 from handler.tasks.parameters import Boolean, Choice, Integer, Parameter
-from tests.handler.protocol.test_protocol import binary_body, packed
+from tests.support.bodies import binary_body, binary_elements
 from tests.support.malformed import GOOD, WHOLE, requests
 from tests.support.samples import JSON_TYPE, MODELS, TEXTS, LoadMain, told
 
@@ -149,7 +149,7 @@ QUESTIONS = (
         },
     )
 )
-VALID = [*WHOLE.values(), b"a text", binary_body(packed(b"a text"), 10).content or b""]
+VALID = [*WHOLE.values(), b"a text", binary_body(binary_elements(b"a text"), 10).content or b""]
 
 
 @st.composite

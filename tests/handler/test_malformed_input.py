@@ -15,7 +15,7 @@ import torch
 from handler.predictor import Predictor
 from handler.protocol import JSON, Body, serialize_value
 from handler.request_state import Request, Response
-from tests.handler.protocol.test_protocol import tensor
+from tests.support.bodies import tensor
 from tests.support.malformed import (
     ALL,
     DIALECTS,

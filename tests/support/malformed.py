@@ -14,8 +14,7 @@ from urllib.parse import quote
 
 from handler.protocol import JSON, Body, serialize_value
 from handler.request_state import Request
-from tests.handler.protocol.test_protocol import REFUSED_TYPES, binary_body, packed, tensor
-from tests.handler.protocol.test_strict_json import NOT_JSON
+from tests.support.bodies import NOT_JSON, REFUSED_TYPES, binary_body, binary_elements, tensor
 from tests.support.samples import JSON_TYPE, TEXTS
 
 MARK = "Xyzzymark"
@@ -306,19 +305,19 @@ OF_TENSORS = [
     *(
         Bad(name, Request(body), 400, "MalformedBody")
         for name, body in {
-            "binary: size too large": binary_body(packed(MARK.encode()), 1000),
-            "binary: size below zero": binary_body(packed(MARK.encode()), -1),
-            "binary: bytes left over": binary_body(packed(MARK.encode()) + MARK.encode(), 4 + len(MARK)),
+            "binary: size too large": binary_body(binary_elements(MARK.encode()), 1000),
+            "binary: size below zero": binary_body(binary_elements(MARK.encode()), -1),
+            "binary: bytes left over": binary_body(binary_elements(MARK.encode()) + MARK.encode(), 4 + len(MARK)),
             "binary: element past the end": binary_body(b"\xff\xff\xff\xff" + MARK.encode(), 4 + len(MARK)),
-            "binary: not UTF-8": binary_body(packed(MARK.encode() + b"\xff"), 5 + len(MARK)),
-            "binary: JSON cut": binary_body(packed(MARK.encode()), 4 + len(MARK), json_length=9),
-            "binary: no JSON": binary_body(packed(MARK.encode()), 4 + len(MARK), json_length=0),
+            "binary: not UTF-8": binary_body(binary_elements(MARK.encode() + b"\xff"), 5 + len(MARK)),
+            "binary: JSON cut": binary_body(binary_elements(MARK.encode()), 4 + len(MARK), json_length=9),
+            "binary: no JSON": binary_body(binary_elements(MARK.encode()), 4 + len(MARK), json_length=0),
         }.items()
     ),
-    Bad("binary: empty text", Request(binary_body(packed(b""), 4)), 422, "InvalidInput"),
+    Bad("binary: empty text", Request(binary_body(binary_elements(b""), 4)), 422, "InvalidInput"),
     Bad(
         "binary: two texts for one",
-        Request(binary_body(packed(MARK.encode(), b"b"), 9 + len(MARK))),
+        Request(binary_body(binary_elements(MARK.encode(), b"b"), 9 + len(MARK))),
         422,
         "InvalidInput",
     ),

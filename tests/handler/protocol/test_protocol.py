@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +38,7 @@ from handler.protocol import (
     serialize_value,
 )
 from handler.request_state import Request
+from tests.support.bodies import REFUSED_TYPES, binary_body, binary_elements, tensor
 from tests.support.samples import JSON_TYPE, TEXTS, told
 
 MODEL = ModelId("intents", "1.2")
@@ -48,11 +48,6 @@ CALM: JSON = [{"label": "calm", "score": 0.5}, {"label": "joy", "score": 0.25}]
 HEAD: JSON = {"model_name": "intents", "model_version": "1.2"}
 LABELS: JSON = {"name": "label", "datatype": "BYTES", "shape": [2, 2], "data": ["joy", "calm", "calm", "joy"]}
 SCORES: JSON = {"name": "score", "datatype": "FP32", "shape": [2, 2], "data": [0.75, 0.25, 0.5, 0.25]}
-
-
-def tensor(*texts: JSON, name: str = "text", **changed: JSON) -> JSON:
-    """Return a BYTES tensor as JSON."""
-    return {"name": name, "shape": [len(texts)], "datatype": "BYTES", "data": list(texts), **changed}
 
 
 @dataclass(frozen=True)
@@ -251,27 +246,6 @@ def test_without_types_json_is_told_by_its_first_character(content: bytes, items
     assert parse(Body(content, typed=False)).items == items
 
 
-REFUSED_TYPES = [
-    "text/html",
-    "text/json",
-    "application/xml",
-    "application/x-ndjson",
-    "application/vnd.api+json",
-    "application/jsonx",
-    "image/png",
-    "multipart/form-data",
-    "multipart/form-data; boundary=x",
-    "application/x-www-form-urlencoded",
-    "*/*",
-    "json",
-    "application/json, text/plain",
-    "application/json; charset=utf-16",
-    "text/plain; charset=iso-8859-1",
-    "text/plain; charset=UTF-7",
-    "text/plain; version=1; charset=cp1252",
-]
-
-
 @pytest.mark.parametrize("content_type", REFUSED_TYPES)
 def test_other_types_are_refused(content_type: str) -> None:
     """415, and the message says what to send; the type itself is not repeated."""
@@ -432,34 +406,23 @@ def test_tritonclient_with_a_wrong_datatype_is_told_so(datatype: str, binary: bo
         parse(triton_body(wrong))
 
 
-def packed(*elements: bytes) -> bytes:
-    """Return BYTES elements as they lie in a binary tensor."""
-    return b"".join(struct.pack("<I", len(element)) + element for element in elements)
-
-
-def binary_body(tail: bytes, size: JSON, json_length: int | None = None) -> Body:
-    """Return a body with one binary tensor of one text, and any size claimed for it."""
-    head = serialize_value({"inputs": [{**tensor(), "shape": [1], "parameters": {"binary_data_size": size}}]})
-    return Body(head + tail, json_length=len(head) if json_length is None else json_length)
-
-
 @pytest.mark.parametrize(
     "body",
     [
-        binary_body(packed(b"a"), 6),
-        binary_body(packed(b"a"), 4),
-        binary_body(packed(b"a"), -1),
-        binary_body(packed(b"a"), 10**15),
-        binary_body(packed(b"a") + b"x", 5),
-        binary_body(packed(b"a") + b"x", 6),
+        binary_body(binary_elements(b"a"), 6),
+        binary_body(binary_elements(b"a"), 4),
+        binary_body(binary_elements(b"a"), -1),
+        binary_body(binary_elements(b"a"), 10**15),
+        binary_body(binary_elements(b"a") + b"x", 5),
+        binary_body(binary_elements(b"a") + b"x", 6),
         binary_body(b"\xff\xff\xff\xffa", 5),
         binary_body(b"\x01", 1),
-        binary_body(packed(b"\xff"), 5),
-        binary_body(packed(b"\xe2\x82"), 6),
-        binary_body(packed(b"a"), 5, json_length=3),
-        binary_body(packed(b"a"), 5, json_length=0),
-        Body(b'{"inputs": "a"}' + packed(b"a"), json_length=15),
-        Body(b"[]" + packed(b"a"), json_length=2),
+        binary_body(binary_elements(b"\xff"), 5),
+        binary_body(binary_elements(b"\xe2\x82"), 6),
+        binary_body(binary_elements(b"a"), 5, json_length=3),
+        binary_body(binary_elements(b"a"), 5, json_length=0),
+        Body(b'{"inputs": "a"}' + binary_elements(b"a"), json_length=15),
+        Body(b"[]" + binary_elements(b"a"), json_length=2),
     ],
     ids=[
         "size too large",

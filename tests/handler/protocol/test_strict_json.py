@@ -10,51 +10,7 @@ from hypothesis import strategies as st
 
 from handler.errors import MalformedBody
 from handler.protocol import JSON, loads, serialize_value
-
-NOT_JSON = {
-    "nothing": "",
-    "blank": " \n",
-    "single quotes": "'a'",
-    "bare word": "a",
-    "Python's None": "None",
-    "unterminated string": '"a',
-    "unterminated list": '["a"',
-    "unterminated object": '{"text": "a"',
-    "trailing word": '"a" b',
-    "two values": '"a""b"',
-    "trailing comma": '["a",]',
-    "trailing comma in an object": '{"text": "a",}',
-    "comment": '"a" // b',
-    "control character": '"a\nb"',
-    "NUL in a string": '"a\0b"',
-    "NUL after": '"a"\0',
-    "bad escape": '"a\\q"',
-    "short escape": '"\\u12"',
-    "key without quotes": '{text: "a"}',
-    "key that is a number": '{7: "a"}',
-    "leading zero": "01",
-    "plus": "+1",
-    "no digit before the point": ".5",
-    "no digit after the point": "1.",
-    "hexadecimal": "0x10",
-    "NaN": "NaN",
-    "Infinity": "[Infinity]",
-    "minus Infinity": '{"text": -Infinity}',
-    "1e400": "1e400",
-    "minus 1e400": "[-1e400]",
-    "5,000 digits": "9" * 5000,
-    "5,000 digits below zero": "-" + "9" * 5000,
-    "equal keys": '{"text": "a", "text": "a"}',
-    "equal keys by escape": '{"text": "a", "\\u0074ext": "b"}',
-    "equal keys inside": '[{"a": {"b": 1, "b": 2}}]',
-    "byte order mark": '\ufeff"a"',
-    "100 lists": "[" * 100 + "]" * 100,
-    "33 lists": "[" * 33 + "]" * 33,
-    "33 objects": '{"a":' * 33 + "1" + "}" * 33,
-    "100,000 lists": "[" * 100_000 + "]" * 100_000,
-    "100,000 open lists": "[" * 100_000,
-    "100,000 objects": '{"a":' * 100_000 + "1" + "}" * 100_000,
-}
+from tests.support.bodies import NOT_JSON
 
 
 @pytest.mark.parametrize("text", NOT_JSON.values(), ids=NOT_JSON)
