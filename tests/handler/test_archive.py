@@ -1,4 +1,4 @@
-"""Archives that start, and every way in which a wrong one must not: through the door, with TorchServe's own loader."""
+"""Archives that start, and every wrong archive that must not, by the entry point and by TorchServe's own loader."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.support.frames import (
     kserve,
     metrics_of,
 )
-from tests.support.samples import ROOT, TEXTS, ask, told
+from tests.support.samples import ROOT, TEXTS, ask, response_json
 
 
 def unpack(packed: Path, folder: Path) -> Path:
@@ -83,13 +83,13 @@ def process_left_as_it_was(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def start(folder: Path) -> Worker:
-    """Initialise a door as TorchServe's loader does: manifest and model-config.yaml are read by TorchServe."""
+    """Initialise the handler as TorchServe's loader does: manifest and model-config.yaml are read by TorchServe."""
     metrics = metrics_of(ROOT / "metrics.yaml")
     manifest = json.loads((folder / "MAR-INF" / "MANIFEST.json").read_text(encoding="utf-8"))
-    door = BertHandler()
-    context = Service("tiny", str(folder), manifest, door.handle, None, 8, True, metrics).context
-    door.initialize(context)
-    return Worker(door, metrics)
+    bert_handler = BertHandler()
+    context = Service("tiny", str(folder), manifest, bert_handler.handle, None, 8, True, metrics).context
+    bert_handler.initialize(context)
+    return Worker(bert_handler, metrics)
 
 
 def repack(folder: Path) -> None:
@@ -101,7 +101,7 @@ def test_an_archive_starts_and_answers(linked: Path, predictor: Predictor) -> No
     """Name, version and hash are the archive's; the answers are the model's."""
     worker = start(linked)
     answered, v2 = worker(http(TEXT), kserve({"inputs": [TENSOR]}))
-    assert predictor.task.answers_match(answered.value, told(ask(predictor, TEXT)[0]), 1e-5)
+    assert predictor.task.answers_match(answered.value, response_json(ask(predictor, TEXT)[0]), 1e-5)
     assert answered.headers["x-model-hash"] == archive.read_manifest(linked).model_hash[:16]
     assert (v2.value["model_name"], v2.value["model_version"]) == ("tiny", "1.3")
     (described,) = worker(DESCRIBE)
@@ -372,6 +372,6 @@ def test_torchserves_own_loader_serves_the_archive(unpacked: Path, predictor: Pr
     *answers, refused, v2 = decoded(b64decode(lines["MESSAGE"]))
     assert (refused.status, v2.status, v2.value["model_version"]) == (400, 200, "1.3")
     for text, answered in zip(TEXTS, answers, strict=True):
-        assert predictor.task.answers_match(answered.value, told(ask(predictor, text)[0]), 1e-5)
+        assert predictor.task.answers_match(answered.value, response_json(ask(predictor, text)[0]), 1e-5)
     printed = done.stdout.replace(lines["MESSAGE"], "") + done.stderr
     assert not [text for text in (*TEXTS[3:6], "Xyzzymark") if text in printed]

@@ -1,4 +1,4 @@
-"""The door: rows as TorchServe hands them, with its own context, service and metrics."""
+"""TorchServe's entry point: rows as TorchServe passes them, with its own context, service and metrics."""
 
 from __future__ import annotations
 
@@ -38,32 +38,32 @@ from tests.support.frames import (
     metrics_of,
     with_headers,
 )
-from tests.support.samples import JSON_TYPE, ROOT, TEXTS, ask, told
+from tests.support.samples import JSON_TYPE, ROOT, TEXTS, ask, response_json
 
 
 @pytest.fixture(scope="module")
-def door(predictor: Predictor) -> BertHandler:
+def bert_handler(predictor: Predictor) -> BertHandler:
     """Return a handler whose model is loaded already."""
-    door = BertHandler()
-    door.predictor = predictor
-    return door
+    bert_handler = BertHandler()
+    bert_handler.predictor = predictor
+    return bert_handler
 
 
 @pytest.fixture(scope="module")
-def worker(door: BertHandler) -> Worker:
+def worker(bert_handler: BertHandler) -> Worker:
     """Return a worker with the project's own metrics file."""
-    return Worker(door, metrics_of(ROOT / "metrics.yaml"))
+    return Worker(bert_handler, metrics_of(ROOT / "metrics.yaml"))
 
 
 def test_a_lost_device_ends_the_worker_after_its_answers(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """507 for every row, and an end that waits until TorchServe has them."""
-    door = BertHandler()
-    door.predictor = load_predictor(model_folder)
+    bert_handler = BertHandler()
+    bert_handler.predictor = load_predictor(model_folder)
     ended = threading.Event()
     monkeypatch.setattr("handler.bert_handler.SHUTDOWN_GRACE_S", 0.2)
     monkeypatch.setattr("handler.bert_handler.os._exit", lambda _: ended.set())
-    door.predictor.engine.mark_device_failed()
-    answers = Worker(door, metrics_of(ROOT / "metrics.yaml"))(http(TEXT), http(TEXT))
+    bert_handler.predictor.engine.mark_device_failed()
+    answers = Worker(bert_handler, metrics_of(ROOT / "metrics.yaml"))(http(TEXT), http(TEXT))
     assert [(answer.status, answer.value["type"]) for answer in answers] == [(507, "DeviceLost")] * 2
     assert not ended.is_set()
     assert ended.wait(5)
@@ -72,7 +72,7 @@ def test_a_lost_device_ends_the_worker_after_its_answers(model_folder: Path, mon
 @pytest.fixture(scope="module")
 def expected(predictor: Predictor) -> JSON:
     """Return the answer to `TEXT`."""
-    return told(ask(predictor, TEXT)[0])
+    return response_json(ask(predictor, TEXT)[0])
 
 
 # --- bodies ------------------------------------------------------------------------------------------------------
@@ -135,7 +135,7 @@ ROWS: dict[str, Sent] = {
 
 
 def answer_of(answered: Answered) -> JSON:
-    """Return the ranking inside any dialect's answer."""
+    """Return the ranking inside the response of any codec."""
     value = answered.value
     if isinstance(value, dict) and "predictions" in value:
         (value,) = value["predictions"]
@@ -147,7 +147,7 @@ def answer_of(answered: Answered) -> JSON:
 
 @pytest.mark.parametrize("sent", ROWS.values(), ids=ROWS)
 def test_every_kind_of_row_is_answered(worker: Worker, predictor: Predictor, expected: JSON, sent: Sent) -> None:
-    """One text, through every door and in every dialect: one answer."""
+    """One text, by every transport and in every codec: the same answer."""
     (answered,) = worker(sent)
     assert (answered.status, answered.phrase) == (200, "OK")
     assert predictor.task.answers_match(answer_of(answered), expected, 1e-6)
@@ -155,7 +155,7 @@ def test_every_kind_of_row_is_answered(worker: Worker, predictor: Predictor, exp
 
 
 def test_rows_of_one_batch_may_differ_in_everything(worker: Worker, predictor: Predictor, expected: JSON) -> None:
-    """All of them at once, in their own dialects, with other texts between."""
+    """All of them at once, each in its own codec, with other texts between."""
     others = [http(text) for text in TEXTS[1:]]
     mixed = [*others[:5], *ROWS.values(), *others[5:]]
     answers = worker(*mixed)
@@ -163,7 +163,7 @@ def test_rows_of_one_batch_may_differ_in_everything(worker: Worker, predictor: P
     for answered in answers[5 : 5 + len(ROWS)]:
         assert predictor.task.answers_match(answer_of(answered), expected, 1e-6)
     for text, answered in zip(TEXTS[1:], [*answers[:5], *answers[5 + len(ROWS) :]], strict=True):
-        assert predictor.task.answers_match(answered.value, told(ask(predictor, text)[0]), 1e-6)
+        assert predictor.task.answers_match(answered.value, response_json(ask(predictor, text)[0]), 1e-6)
 
 
 REFUSED: dict[str, tuple[Sent, int]] = {
@@ -427,13 +427,13 @@ def test_a_client_does_not_ask_for_the_description(worker: Worker) -> None:
 
 def measured(caplog: pytest.LogCaptureFixture) -> dict[str, float]:
     """Return what TorchServe's metrics wrote for its frontend, by name and dimensions."""
-    found = {}
+    metrics = {}
     for line in caplog.messages:
         if line.startswith("[METRICS]bert_"):
             name, _, rest = line.removeprefix("[METRICS]").partition(":")
             value, dimensions, *_ = rest.split("|")
-            found[f"{name.partition('.')[0]} {dimensions.lstrip('#')}"] = float(value)
-    return found
+            metrics[f"{name.partition('.')[0]} {dimensions.lstrip('#')}"] = float(value)
+    return metrics
 
 
 def test_metrics_are_those_of_the_metrics_file(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
@@ -441,18 +441,20 @@ def test_metrics_are_those_of_the_metrics_file(worker: Worker, caplog: pytest.Lo
     caplog.set_level(logging.INFO)
     with caplog.at_level(logging.INFO):
         worker(http(TEXT), http("word " * 700), http(b""), http(b"7", JSON_TYPE), http(b"", JSON_TYPE))
-    found = measured(caplog)
+    metrics = measured(caplog)
     assert not [message for message in caplog.messages if "Failed to update" in message]
-    seconds = {name: found.pop(name) for name in [*found] if "_seconds" in name}
+    seconds = {name: metrics.pop(name) for name in [*metrics] if "_seconds" in name}
     assert set(seconds) == {"bert_tokenize_seconds ModelName:model", "bert_inference_seconds ModelName:model"}
     assert all(0 < value < 60 for value in seconds.values())
-    truncated = found.pop("bert_truncated_tokens_total ModelName:model")
+    truncated = metrics.pop("bert_truncated_tokens_total ModelName:model")
     assert truncated == 702 - 512
-    assert found.pop("bert_tokens_total ModelName:model") > 512
-    labels = {name: found.pop(name) for name in [*found] if name.startswith("bert_labels_total ModelName:model,Label:")}
+    assert metrics.pop("bert_tokens_total ModelName:model") > 512
+    labels = {
+        name: metrics.pop(name) for name in [*metrics] if name.startswith("bert_labels_total ModelName:model,Label:")
+    }
     assert sum(labels.values()) == 2
-    assert 0 < found.pop("bert_top_score_total ModelName:model") <= 2
-    assert found == {
+    assert 0 < metrics.pop("bert_top_score_total ModelName:model") <= 2
+    assert metrics == {
         "bert_batches_total ModelName:model": 1,
         "bert_texts_total ModelName:model": 2,
         "bert_refused_requests_total ModelName:model,ErrorType:MalformedBody": 2,
@@ -464,29 +466,29 @@ def test_every_metric_of_the_file_is_emitted_somewhere() -> None:
     """metrics.yaml declares no metric of ours that nothing feeds."""
     declared = set()
     for line in (ROOT / "metrics.yaml").read_text(encoding="utf-8").splitlines():
-        _, found, name = line.partition("- name: bert_")
-        declared |= {f"bert_{name.strip()}"} if found else set()
+        _, metrics, name = line.partition("- name: bert_")
+        declared |= {f"bert_{name.strip()}"} if metrics else set()
     source = (ROOT / "handler" / "telemetry.py").read_text(encoding="utf-8")
     assert declared
     assert not {name for name in declared if f'"{name}"' not in source}
 
 
-def test_a_metrics_file_without_ours_costs_no_answer(door: BertHandler, tmp_path: Path) -> None:
+def test_a_metrics_file_without_ours_costs_no_answer(bert_handler: BertHandler, tmp_path: Path) -> None:
     """An operator may run TorchServe with any metrics file."""
     path = tmp_path / "metrics.yaml"
     path.write_text(
         "model_metrics:\n  gauge:\n    - name: PredictionTime\n      unit: ms\n      dimensions: [ModelName, Level]\n",
         encoding="utf-8",
     )
-    (answered,) = Worker(door, metrics_of(path))(http(TEXT))
+    (answered,) = Worker(bert_handler, metrics_of(path))(http(TEXT))
     assert answered.status == 200
 
 
-def test_no_metrics_cost_no_answer(door: BertHandler) -> None:
+def test_no_metrics_cost_no_answer(bert_handler: BertHandler) -> None:
     """TorchServe's context without metrics, as in its own tests."""
     context = Context("tiny", "", None, 8, None, "0.12.0")
     context.request_processor = [RequestProcessor(http(TEXT).headers)]
-    (content,) = door.handle([{"body": bytearray(TEXT.encode())}], context)
+    (content,) = bert_handler.handle([{"body": bytearray(TEXT.encode())}], context)
     assert context.get_response_status(0) == (200, "OK")
     assert context.get_response_content_type(0) == JSON_TYPE
-    assert told(Response(content))
+    assert response_json(Response(content))

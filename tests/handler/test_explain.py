@@ -16,7 +16,7 @@ from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import Body, serialize_value
 from handler.request_state import Request
-from tests.support.samples import TEXTS, MakeModel, MakePredictor, ask, told
+from tests.support.samples import TEXTS, MakeModel, MakePredictor, ask, response_json
 
 SHORT = [text for text in TEXTS if len(text) < 100]
 PAIR = {"text": "The screen went black.", "text_pair": "Is that covered, please?"}
@@ -30,9 +30,9 @@ def trained(make_model: MakeModel) -> Path:
 
 def explain(predictor: Predictor, *values: Any) -> list[Any]:
     """Ask for explanations in one batch."""
-    replies = ask(predictor, *values, explain=True)
-    assert [reply.status for reply in replies] == [200] * len(replies)
-    return [told(reply) for reply in replies]
+    responses = ask(predictor, *values, explain=True)
+    assert [response.status for response in responses] == [200] * len(responses)
+    return [response_json(response) for response in responses]
 
 
 def by_hand(folder: Path, text: str, label: int, n_steps: int = 400) -> tuple[list[float], float, float]:
@@ -63,12 +63,12 @@ def by_hand(folder: Path, text: str, label: int, n_steps: int = 400) -> tuple[li
 
 @pytest.mark.parametrize("text", SHORT)
 def test_words_add_up_to_the_score(trained: Path, text: str) -> None:
-    """The attributions are the score less that of the baseline, but for the error that is told."""
+    """The attributions are the score less that of the baseline, up to the reported error."""
     predictor = load_predictor(trained)
     (answer,) = explain(predictor, text)
     (predicted,) = ask(predictor, text)
-    assert answer["label"] == told(predicted)[0]["label"]
-    assert answer["score"] == pytest.approx(told(predicted)[0]["score"], abs=1e-5)
+    assert answer["label"] == response_json(predicted)[0]["label"]
+    assert answer["score"] == pytest.approx(response_json(predicted)[0]["score"], abs=1e-5)
     total = sum(word["attribution"] for word in answer["words"])
     assert total - (answer["score"] - answer["baseline_score"]) == pytest.approx(answer["convergence_delta"], abs=1e-5)
     assert abs(answer["convergence_delta"]) < 0.02
@@ -109,12 +109,12 @@ def test_words_are_those_of_the_text(predictor: Predictor) -> None:
 def test_any_target_and_only_the_top_words(predictor: Predictor) -> None:
     """A label that is not the best one; the heaviest words, still in the order of the text."""
     parameters = {"target": "calm", "top_words": 3}
-    (whole,) = explain(predictor, {"inputs": SHORT[0], "parameters": {"target": "calm"}})
+    (unlimited,) = explain(predictor, {"inputs": SHORT[0], "parameters": {"target": "calm"}})
     (short,) = explain(predictor, {"inputs": SHORT[0], "parameters": parameters})
-    assert whole["label"] == "calm"
-    heaviest = sorted(whole["words"], key=lambda word: -abs(word["attribution"]))[:3]
+    assert unlimited["label"] == "calm"
+    heaviest = sorted(unlimited["words"], key=lambda word: -abs(word["attribution"]))[:3]
     assert [word["word"] for word in short["words"]] == [
-        word["word"] for word in whole["words"] if word["start"] in {one["start"] for one in heaviest}
+        word["word"] for word in unlimited["words"] if word["start"] in {answer["start"] for answer in heaviest}
     ]
 
 
@@ -132,9 +132,9 @@ def test_any_target_and_only_the_top_words(predictor: Predictor) -> None:
 )
 def test_a_bad_question_is_422(predictor: Predictor, parameters: Any, message: str) -> None:
     """The message says what is accepted."""
-    (reply,) = ask(predictor, {"inputs": "a", "parameters": parameters}, explain=True)
-    assert reply.status == 422
-    assert told(reply)["message"].startswith(message)
+    (response,) = ask(predictor, {"inputs": "a", "parameters": parameters}, explain=True)
+    assert response.status == 422
+    assert response_json(response)["message"].startswith(message)
 
 
 def test_explanations_among_predictions(predictor: Predictor) -> None:
@@ -146,13 +146,13 @@ def test_explanations_among_predictions(predictor: Predictor) -> None:
     mixed = predictor.answer([request(text, index % 2 == 0) for index, text in enumerate(SHORT)])
     alone = [predictor.answer([request(text, index % 2 == 0)])[0] for index, text in enumerate(SHORT)]
     plain = predictor.answer([request(text, False) for text in SHORT])
-    assert [reply.status for reply in mixed] == [200] * len(SHORT)
+    assert [response.status for response in mixed] == [200] * len(SHORT)
     for index in range(len(SHORT)):
         if index % 2:
             assert mixed[index].content == plain[index].content
         else:
-            assert told(mixed[index])["label"] == told(alone[index])["label"]
-            assert told(mixed[index])["score"] == pytest.approx(told(alone[index])["score"], abs=1e-5)
+            assert response_json(mixed[index])["label"] == response_json(alone[index])["label"]
+            assert response_json(mixed[index])["score"] == pytest.approx(response_json(alone[index])["score"], abs=1e-5)
 
 
 def test_time_that_runs_out_costs_only_explanations(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,11 +161,11 @@ def test_time_that_runs_out_costs_only_explanations(model_folder: Path, monkeypa
     monkeypatch.setattr("handler.explain.time", SimpleNamespace(monotonic=lambda: math.inf))
     body = Body(b'"Where is it?"', "application/json")
     explained, predicted = predictor.answer([Request(body, explain=True), Request(body)])
-    assert (explained.status, told(explained)["type"]) == (503, "Overloaded")
+    assert (explained.status, response_json(explained)["type"]) == (503, "Overloaded")
     assert predicted.status == 200
 
 
-def test_every_dialect(predictor: Predictor) -> None:
+def test_every_codec(predictor: Predictor) -> None:
     """KServe v1 wants predictions beside explanations, the others explanations alone; errors stay with their items."""
     texts = ["Where is it?", ""]
     hugging = explain(predictor, {"inputs": texts[0]})[0]
@@ -203,7 +203,7 @@ def test_multi_label_and_regression(make_model: MakeModel) -> None:
     for problem, labels in (("multi_label_classification", ("a", "b")), ("regression", ("stars",))):
         predictor = load_predictor(make_model(problem, labels))
         (answer,) = explain(predictor, SHORT[0])
-        assert answer["score"] == pytest.approx(told(ask(predictor, SHORT[0])[0])[0]["score"], abs=1e-5)
+        assert answer["score"] == pytest.approx(response_json(ask(predictor, SHORT[0])[0])[0]["score"], abs=1e-5)
 
 
 def test_a_long_text_is_explained_in_the_window_that_decides(make_predictor: MakePredictor) -> None:
@@ -223,7 +223,7 @@ QUESTION = {"question": "Who wrote the letter?", "context": LETTER}
 
 
 def sums(explanation: Any) -> float:
-    """Return how far the words are from adding up to the score, the told error taken off."""
+    """Return how far the words are from adding up to the score, without the reported error."""
     total = sum(word["attribution"] for word in explanation["words"]) - explanation["convergence_delta"]
     return float(total - (explanation["score"] - explanation["baseline_score"]))
 
@@ -247,24 +247,24 @@ def reader(make_model: MakeModel) -> Predictor:
 
 def test_an_entity_is_explained(tagger: Predictor) -> None:
     """By default the one of the best score; a character chooses another, and any label of its word."""
-    entities = told(ask(tagger, LETTER)[0])
+    entities = response_json(ask(tagger, LETTER)[0])
     (answer,) = explain(tagger, LETTER)
     assert answer["label"] in {entity["entity_group"] for entity in entities}
     assert sums(answer) == pytest.approx(0, abs=1e-5)
     for entity in entities:
-        asked = {"inputs": LETTER, "parameters": {"target": entity["start"]}}
-        (answer,) = explain(tagger, asked)
+        body = {"inputs": LETTER, "parameters": {"target": entity["start"]}}
+        (answer,) = explain(tagger, body)
         assert (answer["label"], answer["score"]) == (entity["entity_group"], pytest.approx(entity["score"], abs=1e-5))
         assert sums(answer) == pytest.approx(0, abs=1e-5)
     (other,) = explain(tagger, {"inputs": LETTER, "parameters": {"target": {"start": 4, "label": "B-LOC"}}})
-    tokens = told(ask(tagger, {"inputs": LETTER, "parameters": {"aggregation_strategy": "none"}})[0])
+    tokens = response_json(ask(tagger, {"inputs": LETTER, "parameters": {"aggregation_strategy": "none"}})[0])
     assert other["label"] == "B-LOC"
     assert other["score"] <= max([token["score"] for token in tokens if token["start"] == 4], default=1)
 
 
 def test_a_word_without_entity_is_explained(tagger: Predictor) -> None:
     """Why it is none: the word alone, not all that is none around it."""
-    tokens = told(
+    tokens = response_json(
         ask(tagger, {"inputs": LETTER, "parameters": {"aggregation_strategy": "none", "ignore_labels": []}})[0]
     )
     outside = next(token for token in tokens if token["entity"] == "O")
@@ -275,7 +275,7 @@ def test_a_word_without_entity_is_explained(tagger: Predictor) -> None:
 def test_an_answer_is_explained(reader: Predictor) -> None:
     """Start and end, each with the words of question and context that speak for it."""
     parameters = {"max_answer_len": 3, "align_to_words": False}
-    answer = told(ask(reader, {"inputs": QUESTION, "parameters": parameters})[0])
+    answer = response_json(ask(reader, {"inputs": QUESTION, "parameters": parameters})[0])
     (explained,) = explain(reader, {"inputs": QUESTION, "parameters": parameters})
     assert explained["answer"] == answer
     assert explained["start"]["score"] * explained["end"]["score"] == pytest.approx(answer["score"], abs=1e-5)
@@ -290,10 +290,10 @@ def test_an_answer_is_explained(reader: Predictor) -> None:
 def test_another_span_and_none_at_all(reader: Predictor) -> None:
     """A span that was not the answer; and the empty answer, which the first token stands for."""
     (other,) = explain(reader, {"inputs": QUESTION, "parameters": {"target": {"start": 4, "end": 12}}})
-    best = told(ask(reader, {"inputs": QUESTION, "parameters": {"top_k": 1}})[0])
+    best = response_json(ask(reader, {"inputs": QUESTION, "parameters": {"top_k": 1}})[0])
     assert other["start"]["score"] * other["end"]["score"] <= best["score"] + 1e-5
-    asked = {"inputs": QUESTION, "parameters": {"handle_impossible_answer": True, "top_k": 100}}
-    none = next(one for one in told(ask(reader, asked)[0]) if not one["answer"])
+    body = {"inputs": QUESTION, "parameters": {"handle_impossible_answer": True, "top_k": 100}}
+    none = next(answer for answer in response_json(ask(reader, body)[0]) if not answer["answer"])
     (nothing,) = explain(reader, {"inputs": QUESTION, "parameters": {"target": {"start": 0, "end": 0}}})
     assert nothing["start"]["score"] * nothing["end"]["score"] == pytest.approx(none["score"], abs=1e-6)
 
@@ -305,16 +305,19 @@ def test_long_texts_are_explained_where_they_are_read(tagger: Predictor, reader:
     (answer,) = explain(tagger, {"inputs": text, "parameters": {"target": len(filler), "n_steps": 1}})
     assert all(text[word["start"] : word["end"]] == word["word"] for word in answer["words"])
     assert answer["words"][0]["start"] < len(filler) < answer["words"][-1]["start"]
-    question = {"question": "Who?", "context": text}
+    item = {"question": "Who?", "context": text}
     target = {"start": len(filler), "end": len(filler) + 3}
-    (found,) = explain(reader, {"inputs": question, "parameters": {"target": target, "n_steps": 1}})
-    for word in found["start"]["words"]:
-        assert question[word["field"]][word["start"] : word["end"]] == word["word"]
+    (explanation,) = explain(reader, {"inputs": item, "parameters": {"target": target, "n_steps": 1}})
+    for word in explanation["start"]["words"]:
+        assert item[word["field"]][word["start"] : word["end"]] == word["word"]
 
 
 @pytest.mark.parametrize("target", ["PER", -1, 10_000, {"start": 0, "label": "nobody"}, {"start": "0"}, [], True])
 def test_a_target_that_is_no_place_of_the_text(tagger: Predictor, reader: Predictor, target: Any) -> None:
     """422, and the message says what a target is."""
-    for predictor, question in ((tagger, LETTER), (reader, QUESTION)):
-        (reply,) = ask(predictor, {"inputs": question, "parameters": {"target": target}}, explain=True)
-        assert (reply.status, told(reply)["message"][:9]) == (422, "target mu" if target not in (-1, 10_000) else ANY)
+    for predictor, item in ((tagger, LETTER), (reader, QUESTION)):
+        (response,) = ask(predictor, {"inputs": item, "parameters": {"target": target}}, explain=True)
+        assert (response.status, response_json(response)["message"][:9]) == (
+            422,
+            "target mu" if target not in (-1, 10_000) else ANY,
+        )

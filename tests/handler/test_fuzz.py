@@ -18,7 +18,7 @@ from handler.tasks import TASKS
 from handler.tasks.parameters import Boolean, Choice, Integer, Parameter
 from tests.support.bodies import binary_body, binary_elements
 from tests.support.malformed import GOOD, WHOLE, requests
-from tests.support.samples import JSON_TYPE, MODELS, TEXTS, LoadMain, told
+from tests.support.samples import JSON_TYPE, MODELS, TEXTS, LoadMain, response_json
 
 REFUSALS = {400, 404, 413, 422}
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "8"))  # of each task; half a second each
@@ -35,8 +35,8 @@ ANY = st.recursive(
 def item(example: Any) -> st.SearchStrategy[Any]:
     """Return questions like an example: its fields with other texts, some left out, some of the wrong kind."""
     if isinstance(example, dict):
-        whole = st.fixed_dictionaries({name: item(value) for name, value in example.items()})
-        return whole | st.dictionaries(st.sampled_from([*example]), ANY) | ANY
+        with_all_fields = st.fixed_dictionaries({name: item(value) for name, value in example.items()})
+        return with_all_fields | st.dictionaries(st.sampled_from([*example]), ANY) | ANY
     if isinstance(example, list):
         return st.lists(TEXT, min_size=1, max_size=4) | ANY
     return TEXT | st.fixed_dictionaries({"text": TEXT}) | ANY
@@ -68,19 +68,19 @@ def test_no_question_breaks_a_task(name: str, load_main: LoadMain, data: st.Data
     needed = schema.get("parameters", {})
     explained = task.explains and data.draw(st.booleans())
     cheap = {**explain.PARAMETERS, "n_steps": Integer(default=1, le=1)} if explained else {}
-    question: dict[str, Any] = {
+    parsed: dict[str, Any] = {
         "inputs": data.draw(item(schema["example"]) | st.lists(item(schema["example"]), max_size=3)),
         "parameters": data.draw(given_with({**task.parameters, **cheap}, needed)),
     }
-    if explained and isinstance(question["parameters"].get("n_steps", 32), int):
-        question["parameters"]["n_steps"] = 1
+    if explained and isinstance(parsed["parameters"].get("n_steps", 32), int):
+        parsed["parameters"]["n_steps"] = 1
     good = Request(Body(serialize_value({"inputs": schema["example"], "parameters": needed}), JSON_TYPE))
-    odd = Request(Body(serialize_value(question), JSON_TYPE), explain=explained)
-    first, reply, last = predictor.answer([good, odd, good])
+    odd = Request(Body(serialize_value(parsed), JSON_TYPE), explain=explained)
+    first, response, last = predictor.answer([good, odd, good])
     assert first.status == last.status == 200
     assert first.content == last.content
-    assert reply.status in {200, *REFUSALS}, loads(reply.content.decode())
-    loads(reply.content.decode())
+    assert response.status in {200, *REFUSALS}, loads(response.content.decode())
+    loads(response.content.decode())
 
 
 PREDICTORS: dict[str, Predictor] = {}
@@ -185,11 +185,11 @@ BODIES = st.builds(
 def test_fuzzed_bodies_are_read_or_refused(body: Body) -> None:
     """Only a Question or a refusal comes out of `parse`, whatever goes in."""
     try:
-        question = parse(body)
+        parsed = parse(body)
     except (MalformedBody, UnsupportedMediaType, InvalidInput):
         return
-    assert isinstance(question, ParsedBody)
-    assert question.items
+    assert isinstance(parsed, ParsedBody)
+    assert parsed.items
 
 
 @QUICK
@@ -198,11 +198,11 @@ def test_fuzzed_requests_are_answered_or_refused(predictor: Predictor, bodies: l
     """Nothing that a client sends is our failure, and a good row among it is answered right."""
     place = min(place, len(bodies))
     fuzzed = [Request(body) for body in bodies]
-    replies = predictor.answer([*fuzzed[:place], *requests(GOOD[0]), *fuzzed[place:]])
-    assert len(replies) == len(bodies) + 1
-    for reply in replies:
-        told(reply)
-        assert reply.status in {200, 400, 413, 415, 422}
-    assert replies[place].status == 200
+    responses = predictor.answer([*fuzzed[:place], *requests(GOOD[0]), *fuzzed[place:]])
+    assert len(responses) == len(bodies) + 1
+    for response in responses:
+        response_json(response)
+        assert response.status in {200, 400, 413, 415, 422}
+    assert responses[place].status == 200
     (alone,) = predictor.answer(requests(GOOD[0]))
-    assert predictor.task.answers_match(told(alone), told(replies[place]), 1e-6)
+    assert predictor.task.answers_match(response_json(alone), response_json(responses[place]), 1e-6)

@@ -18,18 +18,18 @@ from handler.request_state import Request, Response
 from tests.support.bodies import tensor
 from tests.support.malformed import (
     ALL,
-    DIALECTS,
     GOOD,
-    IN_EVERY_DIALECT,
+    IN_EVERY_CODEC,
     MARK,
     OF_TENSORS,
     ONE_BY_ONE,
     STRANGE,
+    TEMPLATES,
     UNKNOWN_OUTPUT,
     Bad,
     requests,
 )
-from tests.support.samples import JSON_TYPE, MakePredictor, told
+from tests.support.samples import JSON_TYPE, MakePredictor, response_json
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -46,10 +46,10 @@ def neighbours(predictor: Predictor) -> list[bytes]:
     """Return what seven good requests get in one batch, which is what each gets alone."""
     together = predictor.answer(requests(*GOOD))
     alone = [predictor.answer([request])[0] for request in requests(*GOOD)]
-    assert {reply.status for reply in (*together, *alone)} == {200}
+    assert {response.status for response in (*together, *alone)} == {200}
     for one, other in zip(alone, together, strict=True):
-        assert predictor.task.answers_match(told(one), told(other), 1e-6)
-    return [reply.content for reply in together]
+        assert predictor.task.answers_match(response_json(one), response_json(other), 1e-6)
+    return [response.content for response in together]
 
 
 @pytest.fixture
@@ -61,10 +61,10 @@ def silent(caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]) 
     assert MARK.lower() not in (caplog.text + printed).lower()
 
 
-def check_refusal(reply: Response, expected: Bad) -> None:
+def check_refusal(response: Response, expected: Bad) -> None:
     """Hold a reply against the documented refusal."""
-    assert reply.status == expected.status, expected.name
-    value = told(reply)
+    assert response.status == expected.status, expected.name
+    value = response_json(response)
     if "error" in value:
         assert list(value) == ["error"]
         message = value["error"]
@@ -74,14 +74,14 @@ def check_refusal(reply: Response, expected: Bad) -> None:
         message = value["message"]
     assert isinstance(message, str)
     assert message
-    check_discretion(reply)
-    assert reply.headers["x-error-message"][:50] == message[:50].encode("ascii", "replace").decode()
+    check_discretion(response)
+    assert response.headers["x-error-message"][:50] == message[:50].encode("ascii", "replace").decode()
 
 
-def check_discretion(reply: Response) -> None:
+def check_discretion(response: Response) -> None:
     """Fail if a reply holds a user's text, or anything that TorchServe or HTTP could stumble over."""
-    written = reply.content.decode("ascii")
-    for shown in (written, reply.phrase, *reply.headers, *reply.headers.values()):
+    written = response.content.decode("ascii")
+    for shown in (written, response.phrase, *response.headers, *response.headers.values()):
         assert MARK.lower() not in shown.lower()
         assert shown.isascii()
         assert shown.isprintable()
@@ -91,18 +91,18 @@ def check_discretion(reply: Response) -> None:
 @pytest.mark.usefixtures("silent")
 @pytest.mark.parametrize("case", [*ONE_BY_ONE, UNKNOWN_OUTPUT], ids=str)
 def test_bad_input_alone(predictor: Predictor, case: Bad) -> None:
-    """The documented status, in the shape of the dialect, and nothing of the text."""
-    (reply,) = predictor.answer([case.request])
-    check_refusal(reply, case)
+    """The documented status, in the shape of the codec, and nothing of the text."""
+    (response,) = predictor.answer([case.request])
+    check_refusal(response, case)
 
 
 @pytest.mark.usefixtures("silent")
-@pytest.mark.parametrize("cases", IN_EVERY_DIALECT.values(), ids=IN_EVERY_DIALECT)
-def test_bad_items_of_every_dialect_alone(predictor: Predictor, cases: list[Bad]) -> None:
-    """One refusal in all dialects."""
+@pytest.mark.parametrize("cases", IN_EVERY_CODEC.values(), ids=IN_EVERY_CODEC)
+def test_bad_items_of_every_codec_alone(predictor: Predictor, cases: list[Bad]) -> None:
+    """The same refusal in all codecs."""
     for case in cases:
-        (reply,) = predictor.answer([case.request])
-        check_refusal(reply, case)
+        (response,) = predictor.answer([case.request])
+        check_refusal(response, case)
 
 
 @pytest.mark.usefixtures("silent")
@@ -110,50 +110,50 @@ def test_bad_items_of_every_dialect_alone(predictor: Predictor, cases: list[Bad]
 def test_bad_input_among_good(predictor: Predictor, neighbours: list[bytes], case: Bad) -> None:
     """One bad row among seven good ones: the same refusal, and the bytes that the good ones get without it."""
     place = len(case.name) % 8
-    replies = predictor.answer([*requests(*GOOD[:place]), case.request, *requests(*GOOD[place:])])
-    check_refusal(replies.pop(place), case)
-    assert [reply.content for reply in replies] == neighbours
+    responses = predictor.answer([*requests(*GOOD[:place]), case.request, *requests(*GOOD[place:])])
+    check_refusal(responses.pop(place), case)
+    assert [response.content for response in responses] == neighbours
 
 
 @pytest.mark.usefixtures("silent")
-@pytest.mark.parametrize("cases", IN_EVERY_DIALECT.values(), ids=IN_EVERY_DIALECT)
-def test_bad_items_of_every_dialect_among_good(predictor: Predictor, neighbours: list[bytes], cases: list[Bad]) -> None:
-    """Seven good rows, each between two bad ones that say the same in two dialects."""
+@pytest.mark.parametrize("cases", IN_EVERY_CODEC.values(), ids=IN_EVERY_CODEC)
+def test_bad_items_of_every_codec_among_good(predictor: Predictor, neighbours: list[bytes], cases: list[Bad]) -> None:
+    """Seven good rows, each between two bad ones with the same item in two codecs."""
     between = [row for case, good in zip(cases[:7], requests(*GOOD), strict=True) for row in (case.request, good)]
-    replies = predictor.answer([*between, cases[7].request])
-    for reply, case in zip(replies[::2], cases, strict=True):
-        check_refusal(reply, case)
-    assert [reply.content for reply in replies[1::2]] == neighbours
+    responses = predictor.answer([*between, cases[7].request])
+    for response, case in zip(responses[::2], cases, strict=True):
+        check_refusal(response, case)
+    assert [response.content for response in responses[1::2]] == neighbours
 
 
 @pytest.mark.usefixtures("silent")
 def test_every_bad_input_in_one_batch(predictor: Predictor, neighbours: list[bytes]) -> None:
     """A batch of nothing but bad rows, but for seven: each gets its own refusal."""
     cases = [*ALL[::3], *ALL[1::3]]
-    replies = predictor.answer([*requests(*GOOD), *(case.request for case in cases)])
-    assert [reply.content for reply in replies[:7]] == neighbours
-    for reply, case in zip(replies[7:], cases, strict=True):
-        check_refusal(reply, case)
+    responses = predictor.answer([*requests(*GOOD), *(case.request for case in cases)])
+    assert [response.content for response in responses[:7]] == neighbours
+    for response, case in zip(responses[7:], cases, strict=True):
+        check_refusal(response, case)
 
 
 @pytest.mark.parametrize("case", [case for case in OF_TENSORS if case.name.startswith("Open")], ids=str)
 def test_open_inference_is_refused_in_its_own_shape(predictor: Predictor, case: Bad) -> None:
     """On the v2 route: `{"error": message}`."""
-    (reply,) = predictor.answer([replace(case.request, kserve=True)])
-    assert reply.status == case.status
-    assert list(told(reply)) == ["error"]
+    (response,) = predictor.answer([replace(case.request, kserve=True)])
+    assert response.status == case.status
+    assert list(response_json(response)) == ["error"]
 
 
 @pytest.mark.usefixtures("silent")
 @pytest.mark.parametrize("n_words", [511, 100_000])
-@pytest.mark.parametrize("dialect", DIALECTS)
-def test_too_many_tokens_under_refuse(long_refuser: Predictor, dialect: str, n_words: int) -> None:
+@pytest.mark.parametrize("codec", TEMPLATES)
+def test_too_many_tokens_under_refuse(long_refuser: Predictor, codec: str, n_words: int) -> None:
     """513 tokens, or 100,000: 413 that tells both numbers; 512 are answered."""
-    template = DIALECTS[dialect]
+    template = TEMPLATES[codec]
     text = serialize_value("a " * n_words)
-    (reply,) = long_refuser.answer([Request(Body(template.replace(b"%s", text), JSON_TYPE))])
-    check_refusal(reply, Bad("", Request(Body(None)), 413, "InputTooLong"))
-    assert b"accepted: at most 512" in reply.content
+    (response,) = long_refuser.answer([Request(Body(template.replace(b"%s", text), JSON_TYPE))])
+    check_refusal(response, Bad("", Request(Body(None)), 413, "InputTooLong"))
+    assert b"accepted: at most 512" in response.content
 
 
 @pytest.fixture(scope="module")
@@ -164,22 +164,22 @@ def long_refuser(make_predictor: MakePredictor) -> Predictor:
 
 def test_the_longest_text_under_refuse(long_refuser: Predictor) -> None:
     """512 tokens are not too many."""
-    (reply,) = long_refuser.answer(requests("a " * 510))
-    assert (reply.status, reply.headers["x-request-tokens"]) == (200, "512")
+    (response,) = long_refuser.answer(requests("a " * 510))
+    assert (response.status, response.headers["x-request-tokens"]) == (200, "512")
 
 
 @pytest.mark.usefixtures("silent")
 def test_a_bad_item_is_named_by_its_index(predictor: Predictor) -> None:
     """Every bad index of a list, and no good one."""
-    (reply,) = predictor.answer([Request(Body(serialize_value([MARK, "", MARK, None, 7]), JSON_TYPE))])
-    message = told(reply)["message"]
+    (response,) = predictor.answer([Request(Body(serialize_value([MARK, "", MARK, None, 7]), JSON_TYPE))])
+    message = response_json(response)["message"]
     assert [f"item {n}:" in message for n in range(5)] == [False, True, False, True, True]
-    check_discretion(reply)
+    check_discretion(response)
 
 
 @pytest.mark.usefixtures("silent")
-@pytest.mark.parametrize("dialect", ["list", "hugging face", "kserve v1", "open inference"])
-def test_bad_items_can_be_reported_beside_answers(predictor: Predictor, dialect: str) -> None:
+@pytest.mark.parametrize("codec", ["list", "hugging face", "kserve v1", "open inference"])
+def test_bad_items_can_be_reported_beside_answers(predictor: Predictor, codec: str) -> None:
     """With on_error=report each bad item has its own error, and each good one its answer."""
     texts: list[JSON] = ["fine", "", MARK, None, "\ud800"]
     body = {
@@ -187,39 +187,41 @@ def test_bad_items_can_be_reported_beside_answers(predictor: Predictor, dialect:
         "hugging face": {"inputs": texts},
         "kserve v1": {"instances": texts},
         "open inference": {"inputs": [tensor(*texts)]},
-    }[dialect]
-    (reply,) = predictor.answer(
+    }[codec]
+    (response,) = predictor.answer(
         [Request(Body(serialize_value({**body, "parameters": {"on_error": "report"}}), JSON_TYPE))]
     )
-    assert reply.status == 200
-    value = told(reply)
-    if dialect == "kserve v1":
+    assert response.status == 200
+    value = response_json(response)
+    if codec == "kserve v1":
         value = value["predictions"]
-    if dialect == "open inference":
-        value = [told(Response(element.encode())) for element in value["outputs"][0]["data"]]
+    if codec == "open inference":
+        value = [response_json(Response(element.encode())) for element in value["outputs"][0]["data"]]
     assert [isinstance(answer, list) for answer in value] == [True, False, True, False, False]
     for index in (1, 3, 4):
         assert value[index]["error"]["code"] == 422
         assert value[index]["error"]["type"] == "InvalidInput"
-    check_discretion(reply)
+    check_discretion(response)
 
 
 @pytest.mark.parametrize("body", [{"text": ""}, {"inputs": None}], ids=["object", "Hugging Face"])
 def test_a_single_bad_question_is_never_reported_as_an_answer(predictor: Predictor, body: dict[str, JSON]) -> None:
     """on_error=report is for lists: one bad question alone is refused."""
-    (reply,) = predictor.answer(
+    (response,) = predictor.answer(
         [Request(Body(serialize_value({**body, "parameters": {"on_error": "report"}}), JSON_TYPE))]
     )
-    assert reply.status == 422
+    assert response.status == 422
 
 
 @pytest.mark.usefixtures("silent")
 def test_a_refused_output_name_leaves_the_neighbours_alone(predictor: Predictor) -> None:
     """The one refusal that is known only when the answers are: the neighbours still get theirs."""
-    replies = predictor.answer([*requests(*GOOD), UNKNOWN_OUTPUT.request])
-    check_refusal(replies.pop(), UNKNOWN_OUTPUT)
-    for text, reply in zip(GOOD, replies, strict=True):
-        assert predictor.task.answers_match(told(predictor.answer(requests(text))[0]), told(reply), 1e-6)
+    responses = predictor.answer([*requests(*GOOD), UNKNOWN_OUTPUT.request])
+    check_refusal(responses.pop(), UNKNOWN_OUTPUT)
+    for text, response in zip(GOOD, responses, strict=True):
+        assert predictor.task.answers_match(
+            response_json(predictor.answer(requests(text))[0]), response_json(response), 1e-6
+        )
 
 
 @pytest.mark.usefixtures("silent")
@@ -231,30 +233,30 @@ def test_strange_texts_are_answered(predictor: Predictor, neighbours: list[bytes
         Body(serialize_value(text), JSON_TYPE),
         Body(serialize_value([text]), JSON_TYPE),
     ]
-    replies = predictor.answer([Request(body) for body in bodies])
-    assert [reply.status for reply in replies] == [200, 200, 200]
-    plain, string, many = map(told, replies)
+    responses = predictor.answer([Request(body) for body in bodies])
+    assert [response.status for response in responses] == [200, 200, 200]
+    plain, string, many = map(response_json, responses)
     assert predictor.task.answers_match(plain, string, 1e-6)
     assert predictor.task.answers_match(plain, many[0], 1e-6)
     assert [set(item) for item in plain] == [{"label", "score"}] * 4
-    for reply in replies:
-        check_discretion(reply)
+    for response in responses:
+        check_discretion(response)
     mixed = predictor.answer([*requests(*GOOD), Request(bodies[0])])
-    for content, reply in zip(neighbours, mixed, strict=False):
-        assert predictor.task.answers_match(told(Response(content)), told(reply), 1e-6)
+    for content, response in zip(neighbours, mixed, strict=False):
+        assert predictor.task.answers_match(response_json(Response(content)), response_json(response), 1e-6)
 
 
 def test_a_million_keys_cost_seconds_at_most(predictor: Predictor) -> None:
     """Ten megabytes of keys are refused before any work is done."""
     body = b"{" + b",".join(b'"%d":0' % n for n in range(1_000_000)) + b"}"
     began = time.process_time()
-    (reply,) = predictor.answer([Request(Body(body, JSON_TYPE))])
-    assert reply.status == 422
+    (response,) = predictor.answer([Request(Body(body, JSON_TYPE))])
+    assert response.status == 422
     assert time.process_time() - began < 10
 
 
 @pytest.mark.parametrize("n_requests", [0, 1, 64])
 def test_as_many_replies_as_requests(predictor: Predictor, n_requests: int) -> None:
     """An empty batch, a batch of nothing but bad rows."""
-    replies = predictor.answer([ALL[0].request] * n_requests)
-    assert [reply.status for reply in replies] == [ALL[0].status] * n_requests
+    responses = predictor.answer([ALL[0].request] * n_requests)
+    assert [response.status for response in responses] == [ALL[0].status] * n_requests

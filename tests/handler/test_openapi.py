@@ -15,7 +15,7 @@ from handler.description import describe
 from handler.predictor import Predictor
 from handler.protocol import Body, serialize_value
 from handler.request_state import Request
-from tests.support.samples import JSON_TYPE, MODELS, LoadMain, told
+from tests.support.samples import JSON_TYPE, MODELS, LoadMain, response_json
 
 
 @pytest.fixture(scope="module", params=MODELS)
@@ -51,7 +51,7 @@ def test_every_example_is_answered_as_it_says(served: Predictor) -> None:
     for route, content_type, value in examples(described["paths"]):
         operation = re.fullmatch(r"/\w+/mine/2\.0/([\w-]+)", route)
         content = value.encode() if content_type == "text/plain" else serialize_value(value)
-        (reply,) = served.answer(
+        (response,) = served.answer(
             [
                 Request(
                     Body(content, content_type),
@@ -60,12 +60,12 @@ def test_every_example_is_answered_as_it_says(served: Predictor) -> None:
                 )
             ]
         )
-        assert reply.status == 200, (route, told(reply))
+        assert response.status == 200, (route, response_json(response))
         post = described["paths"][route]["post"]
         accepted = post["requestBody"]["content"][content_type]["schema"]
         Draft202012Validator({**accepted, **components}).validate(value)
         schema = post["responses"]["200"]["content"][JSON_TYPE]["schema"]
-        Draft202012Validator({**schema, **components}).validate(told(reply))
+        Draft202012Validator({**schema, **components}).validate(response_json(response))
         routes.add(route)
     assert routes == set(described["paths"])
 
@@ -82,10 +82,10 @@ def test_every_operation_has_a_route(served: Predictor) -> None:
 def test_refusals_are_described(served: Predictor) -> None:
     """An error has the shape that the document gives it."""
     described = document(served)
-    (reply,) = served.answer([Request(Body(b"7", JSON_TYPE))])
-    failed = described["paths"]["/predictions/mine"]["post"]["responses"][str(reply.status)]
+    (response,) = served.answer([Request(Body(b"7", JSON_TYPE))])
+    failed = described["paths"]["/predictions/mine"]["post"]["responses"][str(response.status)]
     schema = failed["content"][JSON_TYPE]["schema"]
-    Draft202012Validator({**schema, "components": described["components"]}).validate(told(reply))
+    Draft202012Validator({**schema, "components": described["components"]}).validate(response_json(response))
 
 
 def test_it_lies_beside_the_archive(mar: Path) -> None:

@@ -12,7 +12,7 @@ from handler.description import describe
 from handler.predictor import Predictor
 from handler.protocol import JSON, Body, serialize_value
 from handler.request_state import Request
-from tests.support.samples import JSON_TYPE, TEXTS, MakePredictor, ask, told
+from tests.support.samples import JSON_TYPE, TEXTS, MakePredictor, ask, response_json
 
 BAD: list[JSON] = [None, 7, {}, [], "", [3], {"text": 1}, {"inputs": None}, {"instances": "x"}, ["a", " "]]
 
@@ -24,20 +24,20 @@ def requests(values: list[JSON]) -> list[Request]:
 
 def test_answers_follow_requests_under_any_permutation(predictor: Predictor) -> None:
     """Whatever the order of the rows, each gets its own answer."""
-    expected = {text: told(ask(predictor, text)[0]) for text in TEXTS}
+    expected = {text: response_json(ask(predictor, text)[0]) for text in TEXTS}
     shuffled = [*TEXTS, *TEXTS[:4]]
     for seed in range(5):
         random.Random(seed).shuffle(shuffled)  # noqa: S311
-        for text, reply in zip(shuffled, predictor.answer(requests(shuffled)), strict=True):
-            assert predictor.task.answers_match(expected[text], told(reply), 1e-5)
+        for text, response in zip(shuffled, predictor.answer(requests(shuffled)), strict=True):
+            assert predictor.task.answers_match(expected[text], response_json(response), 1e-5)
 
 
 def test_one_request_of_many_texts_equals_many_requests_of_one(predictor: Predictor) -> None:
     """Rows and texts flatten into one plan."""
     (many,) = ask(predictor, TEXTS)
     singles = ask(predictor, *TEXTS)
-    for one, other in zip(told(many), singles, strict=True):
-        assert predictor.task.answers_match(one, told(other), 1e-5)
+    for single, other in zip(response_json(many), singles, strict=True):
+        assert predictor.task.answers_match(single, response_json(other), 1e-5)
     assert many.headers["x-batch-tokens"] == singles[0].headers["x-batch-tokens"]
     assert many.headers["x-batch-texts"] == str(len(TEXTS))
 
@@ -51,8 +51,8 @@ def test_a_bad_row_harms_only_itself(predictor: Predictor, bad: JSON, place: int
     mixed = predictor.answer(requests([*good[:place], bad, *good[place:]]))
     refused = mixed.pop(place)
     assert refused.status == 422
-    assert [reply.content for reply in mixed] == [reply.content for reply in alone]
-    assert {reply.status for reply in mixed} == {200}
+    assert [response.content for response in mixed] == [response.content for response in alone]
+    assert {response.status for response in mixed} == {200}
 
 
 def test_rows_of_one_batch_may_differ_in_everything(predictor: Predictor) -> None:
@@ -70,38 +70,38 @@ def test_rows_of_one_batch_may_differ_in_everything(predictor: Predictor) -> Non
         {"inputs": text, "parameters": {"top_k": 1}},
         {"text": text, "text_pair": text},
     ]
-    replies = predictor.answer([*requests(values), Request(Body(text.encode(), "text/plain"))])
-    one, many, field, hugging, hugging_list, kserve, tensors, top, pair, plain = map(told, replies)
-    assert one == field == plain
-    assert many == hugging == hugging_list == [one]
-    assert kserve == {"predictions": [one, one]}
+    responses = predictor.answer([*requests(values), Request(Body(text.encode(), "text/plain"))])
+    single, many, field, hugging, hugging_list, kserve, tensors, top, pair, plain = map(response_json, responses)
+    assert single == field == plain
+    assert many == hugging == hugging_list == [single]
+    assert kserve == {"predictions": [single, single]}
     assert tensors["id"] == "42"
-    assert tensors["outputs"][0]["data"] == [ranked["label"] for ranked in one[:2]]
+    assert tensors["outputs"][0]["data"] == [ranked["label"] for ranked in single[:2]]
     assert tensors["outputs"][1] == {
         "name": "score",
         "datatype": "FP32",
         "shape": [1, 2],
-        "data": [ranked["score"] for ranked in one[:2]],
+        "data": [ranked["score"] for ranked in single[:2]],
     }
-    assert top == [one[:1]]
-    assert pair != one
+    assert top == [single[:1]]
+    assert pair != single
 
 
 def test_every_bad_index_of_a_list_is_named(predictor: Predictor) -> None:
     """The default refuses the whole request."""
-    (reply,) = ask(predictor, ["a", None, "b", ""])
-    assert reply.status == 422
-    assert told(reply)["message"] == "item 1: text must be a string, got null; item 3: text is empty"
-    assert reply.headers["x-error-message"] == told(reply)["message"]
+    (response,) = ask(predictor, ["a", None, "b", ""])
+    assert response.status == 422
+    assert response_json(response)["message"] == "item 1: text must be a string, got null; item 3: text is empty"
+    assert response.headers["x-error-message"] == response_json(response)["message"]
 
 
 def test_on_error_report_answers_beside_errors(predictor: Predictor) -> None:
     """Each bad item gets its error in its place, good ones their answers."""
-    (reply,) = ask(predictor, {"inputs": ["a", None, "b"], "parameters": {"on_error": "report"}})
-    first, second, third = told(reply)
-    assert reply.status == 200
+    (response,) = ask(predictor, {"inputs": ["a", None, "b"], "parameters": {"on_error": "report"}})
+    first, second, third = response_json(response)
+    assert response.status == 200
     assert second == {"error": {"code": 422, "type": "InvalidInput", "message": "text must be a string, got null"}}
-    assert [first, third] == told(ask(predictor, ["a", "b"])[0])
+    assert [first, third] == response_json(ask(predictor, ["a", "b"])[0])
 
 
 def test_truncation_is_visible(predictor: Predictor) -> None:
@@ -125,7 +125,7 @@ def test_limits_are_413(make_predictor: MakePredictor, settings: dict[str, Any],
     """Each limit says what came and what is accepted."""
     good, refused = ask(make_predictor(**settings), "fine", value)
     assert (good.status, refused.status) == (200, 413)
-    assert told(refused)["message"] == message
+    assert response_json(refused)["message"] == message
 
 
 def test_a_passed_deadline_is_not_computed(predictor: Predictor) -> None:
@@ -140,11 +140,11 @@ def test_an_unknown_operation_is_404(predictor: Predictor) -> None:
     assert ask(predictor, "a", operation="predict")[0].status == 200
     (unknown,) = ask(predictor, "a", operation="nonsense")
     accepted = "predict, classify, embed, similarity, tokenize"
-    assert (unknown.status, told(unknown)["message"]) == (404, f"unknown operation, accepted: {accepted}")
+    assert (unknown.status, response_json(unknown)["message"]) == (404, f"unknown operation, accepted: {accepted}")
     assert ask(predictor, {"instances": ["a"]}, operation="nonsense")[0].status == 200
     (unexplained,) = ask(predictor, "a", operation="nonsense", explain=True)
     assert unexplained.status == 404
-    assert told(unexplained)["message"] == "no explanations of this operation, accepted: predict, classify"
+    assert response_json(unexplained)["message"] == "no explanations of this operation, accepted: predict, classify"
     assert ask(predictor, {"inputs": "a", "parameters": {"operation": "classify"}})[0].status == 200
     assert ask(predictor, {"inputs": "a", "parameters": {"operation": "nonsense"}})[0].status == 404
     assert ask(predictor, {"inputs": "a", "parameters": {"operation": 1}})[0].status == 422
@@ -152,20 +152,20 @@ def test_an_unknown_operation_is_404(predictor: Predictor) -> None:
 
 def test_describe_tells_what_is_served(predictor: Predictor) -> None:
     """Labels, limits and precision, without loading anything."""
-    told_of = describe(predictor)
-    assert told_of["task"] == "text-classification"
-    assert told_of["labels"] == ["anger", "joy", "fear", "calm"]
-    assert told_of["limits"]["max_length"] == 512
-    assert told_of["openapi"]["openapi"] == "3.1.0"
+    description = describe(predictor)
+    assert description["task"] == "text-classification"
+    assert description["labels"] == ["anger", "joy", "fear", "calm"]
+    assert description["limits"]["max_length"] == 512
+    assert description["openapi"]["openapi"] == "3.1.0"
 
 
 def test_what_tells_drift_is_counted_without_texts(predictor: Predictor) -> None:
     """First labels of good answers and the sum of their scores; tokens that the vocabulary does not have."""
-    question = {"inputs": ["hello", "", "hello ⁂ there"], "parameters": {"on_error": "report"}}
-    work = predictor.preprocess([Request(Body(serialize_value(question), JSON_TYPE))])
-    predictor.inference(work)
-    (reply,) = predictor.postprocess(work)
-    first, _, last = told(reply)
-    assert sum(work.report.labels.values()) == 2
-    assert work.report.score_sum == pytest.approx(first[0]["score"] + last[0]["score"])
-    assert work.report.n_unknown == 1
+    body = {"inputs": ["hello", "", "hello ⁂ there"], "parameters": {"on_error": "report"}}
+    batch = predictor.preprocess([Request(Body(serialize_value(body), JSON_TYPE))])
+    predictor.inference(batch)
+    (response,) = predictor.postprocess(batch)
+    first, _, last = response_json(response)
+    assert sum(batch.report.labels.values()) == 2
+    assert batch.report.score_sum == pytest.approx(first[0]["score"] + last[0]["score"])
+    assert batch.report.n_unknown == 1

@@ -34,9 +34,9 @@ def test_schemas_describe_questions_and_answers(name: str, load_main: LoadMain) 
     item, answer = (Draft202012Validator(schema[part]) for part in ("item", "answer"))
     (shown,) = predictor.answer_items([schema["example"]], schema.get("parameters"))
     answers = predictor.answer_items(list(task.self_test_items), task.self_test_parameters)
-    for question, its in zip([schema["example"], *task.self_test_items], [shown, *answers], strict=True):
-        item.validate(question)
-        answer.validate(its)
+    for item_value, answered in zip([schema["example"], *task.self_test_items], [shown, *answers], strict=True):
+        item.validate(item_value)
+        answer.validate(answered)
     assert not item.is_valid({"nonsense": 1})
     document = openapi.document(predictor.operations, predictor.explainable, predictor.model, task.config)
     validate(document)

@@ -27,8 +27,8 @@ def tokenizer(folder: Path, **settings: object) -> Tokenizer:
 def encode(folder: Path, texts: list[Text], options: EncodingOptions | None = None, **settings: object) -> list[Any]:
     """Encode texts with the same options; return the encoding of a text that has only one without a list."""
     all_options = [options or EncodingOptions()] * len(texts)
-    found = tokenizer(folder, **settings).encode(texts, all_options)
-    return [one[0] if isinstance(one, list) and len(one) == 1 else one for one in found]
+    encoded = tokenizer(folder, **settings).encode(texts, all_options)
+    return [encoding[0] if isinstance(encoding, list) and len(encoding) == 1 else encoding for encoding in encoded]
 
 
 @pytest.mark.parametrize("max_length", [512, 16, 5])
@@ -37,11 +37,11 @@ def test_tokens_equal_transformers(model_folder: Path, max_length: int) -> None:
     texts: list[Text] = [(text, None) for text in TEXTS]
     texts += [(text, other) for text, other in zip(TEXTS, TEXTS[::-1], strict=True)]
     reference = AutoTokenizer.from_pretrained(BASE)
-    for (text, pair), found in zip(texts, encode(model_folder, texts, max_length=max_length), strict=True):
+    for (text, pair), encoded in zip(texts, encode(model_folder, texts, max_length=max_length), strict=True):
         expected = reference(text, pair, truncation="longest_first", max_length=max_length)
-        assert isinstance(found, Encoding)
-        assert found.ids == expected["input_ids"]
-        assert found.type_ids == expected["token_type_ids"]
+        assert isinstance(encoded, Encoding)
+        assert encoded.ids == expected["input_ids"]
+        assert encoded.type_ids == expected["token_type_ids"]
 
 
 @settings(derandomize=True, deadline=None)
@@ -52,25 +52,25 @@ def test_truncation_equals_that_of_tokenizers(first: int, second: int, max_token
     backend.no_padding()
     words = ["one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"] * 3
     text = " ".join(words[:first])
-    question = (text, " ".join(words[::-1][:second])) if second else text
+    text_or_pair = (text, " ".join(words[::-1][:second])) if second else text
     backend.no_truncation()
-    (whole,) = backend.encode_batch([question])
+    (full,) = backend.encode_batch([text_or_pair])
     kept = (
-        truncate(whole.sequence_ids, max_tokens, truncation_side=side)
-        if len(whole.ids) > max_tokens
-        else range(len(whole.ids))
+        truncate(full.sequence_ids, max_tokens, truncation_side=side)
+        if len(full.ids) > max_tokens
+        else range(len(full.ids))
     )
     backend.enable_truncation(max_tokens, strategy="longest_first", direction=side)
-    (expected,) = backend.encode_batch([question])
-    assert [whole.ids[index] for index in kept] == expected.ids
-    assert [whole.type_ids[index] for index in kept] == expected.type_ids
+    (expected,) = backend.encode_batch([text_or_pair])
+    assert [full.ids[index] for index in kept] == expected.ids
+    assert [full.type_ids[index] for index in kept] == expected.type_ids
 
 
 def test_a_long_pair_is_cheap(model_folder: Path) -> None:
     """Twice 100,000 characters need neither a gigabyte nor minutes; every token is accounted for."""
-    (found,) = encode(model_folder, [("a " * 50_000, "b " * 50_000)])
-    assert isinstance(found, Encoding)
-    assert (len(found), found.n_truncated) == (512, 100_003 - 512)
+    (encoded,) = encode(model_folder, [("a " * 50_000, "b " * 50_000)])
+    assert isinstance(encoded, Encoding)
+    assert (len(encoded), encoded.n_truncated) == (512, 100_003 - 512)
 
 
 @pytest.mark.parametrize("spans", [True, False])
@@ -86,7 +86,7 @@ def test_windows_equal_transformers(
     pairs: list[Text] = [(long, short), (long, None)] if strategy == "only_first" else [(short, long)]
     for text, pair in pairs:
         options = EncodingOptions("window", strategy, stride, return_spans=spans)
-        (found,) = encode(model_folder, [(text, pair)], options, max_length=max_length)
+        (encoded,) = encode(model_folder, [(text, pair)], options, max_length=max_length)
         expected = reference(
             text,
             pair,
@@ -96,14 +96,18 @@ def test_windows_equal_transformers(
             return_overflowing_tokens=True,
             return_offsets_mapping=True,
         )
-        assert len(found) > 1
-        assert [one.ids for one in found] == expected["input_ids"]
-        assert [one.type_ids for one in found] == expected["token_type_ids"]
-        assert [one.n_truncated for one in found] == [0] * len(found)
+        assert len(encoded) > 1
+        assert [encoding.ids for encoding in encoded] == expected["input_ids"]
+        assert [encoding.type_ids for encoding in encoded] == expected["token_type_ids"]
+        assert [encoding.n_truncated for encoding in encoded] == [0] * len(encoded)
         if spans:
-            assert [one.spans.offsets for one in found] == expected["offset_mapping"]
-            assert [one.spans.word_ids for one in found] == [expected.word_ids(i) for i in range(len(found))]
-            assert [one.spans.sequence_ids for one in found] == [expected.sequence_ids(i) for i in range(len(found))]
+            assert [encoding.spans.offsets for encoding in encoded] == expected["offset_mapping"]
+            assert [encoding.spans.word_ids for encoding in encoded] == [
+                expected.word_ids(i) for i in range(len(encoded))
+            ]
+            assert [encoding.spans.sequence_ids for encoding in encoded] == [
+                expected.sequence_ids(i) for i in range(len(encoded))
+            ]
 
 
 def test_windows_lose_nothing_whatever_is_asked(model_folder: Path) -> None:
@@ -111,25 +115,25 @@ def test_windows_lose_nothing_whatever_is_asked(model_folder: Path) -> None:
     for stride in (0, 1, 100, 10_000):
         for pair in ((LONG, "a b"), ("a b", LONG), (LONG, None)):
             options = EncodingOptions("window", stride=stride, max_length=30, return_spans=True)
-            (found,) = encode(model_folder, [pair], options)
+            (encoded,) = encode(model_folder, [pair], options)
             split_id = int(pair[0] != LONG)
             seen = {
                 offsets
-                for one in found
-                for offsets, sequence_id in zip(one.spans.offsets, one.spans.sequence_ids, strict=True)
+                for encoding in encoded
+                for offsets, sequence_id in zip(encoding.spans.offsets, encoding.spans.sequence_ids, strict=True)
                 if sequence_id == split_id
             }
             assert len(seen) == 800
-            assert all(len(one) <= 30 for one in found)
-            assert len(found) <= 800 / 12 + 1
+            assert all(len(encoding) <= 30 for encoding in encoded)
+            assert len(encoded) <= 800 / 12 + 1
 
 
-def test_a_long_question_leaves_room_for_its_context(model_folder: Path) -> None:
+def test_a_long_question_leaves_tokens_for_its_context(model_folder: Path) -> None:
     """The first text keeps `max_first` tokens, and never more than half of a sequence."""
     options = EncodingOptions("window", "only_second", 4, max_length=30, max_first=64, return_spans=True)
-    (found,) = encode(model_folder, [(LONG, LONG)], options)
-    assert {one.spans.sequence_ids.count(0) for one in found} == {13}
-    assert found[0].n_truncated == 800 - 13
+    (encoded,) = encode(model_folder, [(LONG, LONG)], options)
+    assert {encoding.spans.sequence_ids.count(0) for encoding in encoded} == {13}
+    assert encoded[0].n_truncated == 800 - 13
     (short,) = encode(model_folder, [("a b c", "d")], EncodingOptions("window", "only_second", max_first=2))
     assert (len(short), short.n_truncated) == (6, 1)
 
@@ -151,9 +155,9 @@ def test_what_is_cut_is_counted(model_folder: Path) -> None:
 
 def test_refuse_harms_only_the_long_text(model_folder: Path) -> None:
     """Under `refuse` a long text is an error in its place."""
-    found = encode(model_folder, [("a", None), (LONG, None), ("b", None)], EncodingOptions("refuse"))
-    assert [type(one) for one in found] == [Encoding, InputTooLong, Encoding]
-    assert str(found[1]) == "text has 802 tokens, accepted: at most 512"
+    encoded = encode(model_folder, [("a", None), (LONG, None), ("b", None)], EncodingOptions("refuse"))
+    assert [type(encoding) for encoding in encoded] == [Encoding, InputTooLong, Encoding]
+    assert str(encoded[1]) == "text has 802 tokens, accepted: at most 512"
 
 
 def test_more_than_the_model_reads_is_refused_at_start(model_folder: Path) -> None:

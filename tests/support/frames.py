@@ -1,4 +1,4 @@
-"""Rows, batches and answers as TorchServe frames them, and a worker around the door."""
+"""Rows, batches and answers as TorchServe frames them, and a worker around the handler."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ts.service import Service
 from handler.bert_handler import BertHandler
 from handler.protocol import JSON, serialize_value
 from handler.request_state import Response
-from tests.support.samples import JSON_TYPE, TEXTS, told
+from tests.support.samples import JSON_TYPE, TEXTS, response_json
 
 TEXT = TEXTS[0]
 TENSOR = {"name": "text", "shape": [1], "datatype": "BYTES", "data": [TEXT]}
@@ -43,7 +43,7 @@ class Answered(NamedTuple):
     @property
     def value(self) -> Any:
         """The JSON of the content."""
-        return told(Response(self.content))
+        return response_json(Response(self.content))
 
 
 def http(content: bytes | str, content_type: str | None = "text/plain", **headers: str) -> Sent:
@@ -142,10 +142,10 @@ def metrics_of(path: Path) -> Any:
 
 
 class Worker:
-    """TorchServe's service around a door."""
+    """TorchServe's service around a handler."""
 
-    def __init__(self, door: BertHandler, metrics: Any = None) -> None:
-        self.service = Service("tiny", "", None, door.handle, None, 8, True, metrics)
+    def __init__(self, bert_handler: BertHandler, metrics: Any = None) -> None:
+        self.service = Service("tiny", "", None, bert_handler.handle, None, 8, True, metrics)
         self.service.set_cl_socket(None)
 
     def __call__(self, *requests: Sent) -> list[Answered]:

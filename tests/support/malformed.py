@@ -1,7 +1,7 @@
 """Bad input: every kind that the reliability notes name, and the refusal that each must get.
 
-Every bad body holds `MARK` where a user's text could be; it must appear in no reply, header or log. STRANGE are texts
-that only look bad, and must be answered.
+Every bad body holds `MARK` where a user's text could be; it must appear in no response, header or log. STRANGE are
+texts that only look bad, and must be answered.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ def requests(*texts: str) -> list[Request]:
     return [Request(Body(serialize_value(text), JSON_TYPE)) for text in texts]
 
 
-# --- bodies that are bad in every dialect ------------------------------------------------------------------------
+# --- bodies that are bad in every codec --------------------------------------------------------------------------
 
 # Where the JSON of one item goes in a body.
-DIALECTS: dict[str, bytes] = {
+TEMPLATES: dict[str, bytes] = {
     "item": b"%s",
     "list": b'["fine", %s]',
     "text": b'{"text": %s}',
@@ -92,13 +92,13 @@ NOT_UTF_8: dict[str, bytes] = {
     "past U+10FFFF": b'"Xyzzymark \xf4\x90\x80\x80"',
     "Latin-1": b'"Xyzzymark \xe9"',
 }
-CLOSED_BY_A_DIALECT = ("nothing", "blank", "32 levels")  # bad alone, but not inside every dialect
+COMPLETED_BY_A_CODEC = ("nothing", "blank", "32 levels")  # bad alone, but not inside every codec
 MALFORMED: dict[str, bytes] = {
     **NOT_UTF_8,
     **{
         name: text.replace("a", "a Xyzzymark", 1).encode() if text.startswith('"') else text.encode()
         for name, text in NOT_JSON.items()
-        if name not in CLOSED_BY_A_DIALECT
+        if name not in COMPLETED_BY_A_CODEC
     },
     "equal keys": b'{"text": "Xyzzymark", "text": "Xyzzymark"}',
     "single quotes": b"'Xyzzymark'",
@@ -107,26 +107,25 @@ MALFORMED: dict[str, bytes] = {
 }
 
 
-def in_every_dialect(name: str, item: bytes, status: int, kind: str) -> list[Bad]:
-    """Return a bad item in every dialect."""
+def in_every_codec(name: str, item: bytes, status: int, kind: str) -> list[Bad]:
+    """Return a bad item in every codec."""
     return [
-        bad(f"{name} in {dialect}", template.replace(b"%s", item), status, kind)
-        for dialect, template in DIALECTS.items()
+        bad(f"{name} in {codec}", template.replace(b"%s", item), status, kind) for codec, template in TEMPLATES.items()
     ]
 
 
-IN_EVERY_DIALECT: dict[str, list[Bad]] = {
-    **{name: in_every_dialect(name, item, 422, "InvalidInput") for name, item in BAD_ITEMS.items()},
-    **{name: in_every_dialect(name, item, 400, "MalformedBody") for name, item in MALFORMED.items()},
+IN_EVERY_CODEC: dict[str, list[Bad]] = {
+    **{name: in_every_codec(name, item, 422, "InvalidInput") for name, item in BAD_ITEMS.items()},
+    **{name: in_every_codec(name, item, 400, "MalformedBody") for name, item in MALFORMED.items()},
     **{
-        name: in_every_dialect(name, serialize_value(text), 413, "InputTooLong")
+        name: in_every_codec(name, serialize_value(text), 413, "InputTooLong")
         for name, text in {"100,010 characters": MARK + "a" * 100_001, "a megabyte": MARK + "é " * 500_000}.items()
     },
 }
 
 # --- bodies as a whole -------------------------------------------------------------------------------------------
 
-WHOLE = {name: template.replace(b"%s", serialize_value(MARK)) for name, template in DIALECTS.items()}
+WHOLE = {name: template.replace(b"%s", serialize_value(MARK)) for name, template in TEMPLATES.items()}
 BOM = b"\xef\xbb\xbf"
 MANY = [MARK] * 10_000
 
@@ -204,7 +203,7 @@ OF_ANOTHER_TYPE = [
     ),
 ]
 
-# --- parameters, in the three dialects that have them -----------------------------------------------------------
+# --- parameters, in the three codecs that have them-- -----------------------------------------------------------
 
 BAD_PARAMETERS: dict[str, JSON] = {
     "a list": [MARK],
@@ -237,9 +236,9 @@ WITH_PARAMETERS: dict[str, JSON] = {
     "open inference": {"inputs": [tensor(MARK)]},
 }
 OF_BAD_PARAMETERS = [
-    bad(f"parameters {name} in {dialect}", serialize_value({**body, "parameters": value}), 422, "InvalidInput")
+    bad(f"parameters {name} in {codec}", serialize_value({**body, "parameters": value}), 422, "InvalidInput")
     for name, value in BAD_PARAMETERS.items()
-    for dialect, body in WITH_PARAMETERS.items()
+    for codec, body in WITH_PARAMETERS.items()
 ]
 
 # --- tensors -----------------------------------------------------------------------------------------------------
@@ -353,7 +352,7 @@ BESIDE_THE_BODY = [
 ]
 
 ONE_BY_ONE = [*AS_A_WHOLE, *OF_ANOTHER_TYPE, *OF_BAD_PARAMETERS, *OF_TENSORS, *BESIDE_THE_BODY]
-ALL = [*(case for cases in IN_EVERY_DIALECT.values() for case in cases), *ONE_BY_ONE]
+ALL = [*(case for cases in IN_EVERY_CODEC.values() for case in cases), *ONE_BY_ONE]
 UNKNOWN_OUTPUT = Bad(
     "Open Inference v2: unknown output",
     Request(Body(serialize_value({"inputs": [tensor(MARK)], "outputs": [{"name": MARK}]}), JSON_TYPE)),

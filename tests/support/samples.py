@@ -1,4 +1,4 @@
-"""Texts that have tripped tokenizers, and two verbs that most tests need."""
+"""Texts that are difficult for tokenizers, models of every task, and two functions that most tests use."""
 
 from __future__ import annotations
 
@@ -70,16 +70,16 @@ HEADS: dict[str, tuple[dict[str, Any], str | None]] = {
 }
 
 
-def check_dialects(predictor: Predictor, items: list[Any], replies: list[Response]) -> None:
-    """Hold answers in every dialect against those to the items one by one.
+def check_codecs(predictor: Predictor, items: list[Any], responses: list[Response]) -> None:
+    """Compare the answers in every codec with those to the items one by one.
 
     Args:
         replies: to the items as a list, to the first of them as `inputs`, to all of them as `inputs`, as `instances`
             and as tensors.
     """
-    singles = [told(reply) for reply in ask(predictor, *items)]
-    plain, one, many, kserve, v2 = map(told, replies)
-    for answers in (plain, [one], many, kserve["predictions"]):
+    singles = [response_json(response) for response in ask(predictor, *items)]
+    plain, single, many, kserve, v2 = map(response_json, responses)
+    for answers in (plain, [single], many, kserve["predictions"]):
         for answer, single in zip(answers, singles, strict=False):
             assert predictor.task.answers_match(single, answer, 1e-5)
     (tensor,) = v2["outputs"]
@@ -96,6 +96,6 @@ def ask(predictor: Predictor, *values: Any, **request: Any) -> list[Response]:
     return predictor.answer([Request(Body(serialize_value(value), JSON_TYPE), **request) for value in values])
 
 
-def told(reply: Response) -> Any:
-    """Return the JSON value of a reply."""
-    return loads(reply.content.decode())
+def response_json(response: Response) -> Any:
+    """Return the JSON value of a response."""
+    return loads(response.content.decode())

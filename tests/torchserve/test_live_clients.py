@@ -70,8 +70,8 @@ class Served:
 
     def expected(self, case: Case, *, explain: bool = False) -> Any:
         """Answer or explain in this process."""
-        asked = {**case.parameters, "operation": case.operation}
-        return self.local[case.model].answer_items([case.item], asked, explain=explain)[0]
+        parameters = {**case.parameters, "operation": case.operation}
+        return self.local[case.model].answer_items([case.item], parameters, explain=explain)[0]
 
     def check(self, case: Case, answer: Any) -> None:
         """Hold an answer of the server against that of this process."""
@@ -81,9 +81,9 @@ class Served:
 
     def ask(self, path: str, value: Any) -> Any:
         """Send JSON; return the JSON of a good answer."""
-        reply = self.live.post(path, json.dumps(value))
-        assert reply.status_code == 200, (path, reply.text)
-        return reply.json()
+        response = self.live.post(path, json.dumps(value))
+        assert response.status_code == 200, (path, response.text)
+        return response.json()
 
     def hugging_face(self, path: str) -> InferenceClient:
         """Return Hugging Face's client of a model, or of one of its operations."""
@@ -284,21 +284,21 @@ def test_kserve_v1(served: Served, name: str) -> None:
     """`:predict` of two instances, and `:explain` of a task that explains; another one says so."""
     case = CASES[name]
     path = f"/v1/models/{case.model}"
-    question = {
+    body = {
         "instances": [case.item, case.item],
         "parameters": {**case.parameters, "operation": case.operation},
     }
-    predictions = served.ask(f"{path}:predict", question)["predictions"]
+    predictions = served.ask(f"{path}:predict", body)["predictions"]
     assert len(predictions) == 2
     for answer in predictions:
         served.check(case, answer)
     if served.task(case.model, case.operation).explains:
-        told = served.ask(f"{path}:explain", {**question, "instances": [case.item]})
-        served.check(case, told["predictions"][0])
-        assert "attribution" in json.dumps(told["explanations"])
-        assert_alike(told["explanations"][0], served.expected(case, explain=True))
+        response = served.ask(f"{path}:explain", {**body, "instances": [case.item]})
+        served.check(case, response["predictions"][0])
+        assert "attribution" in json.dumps(response["explanations"])
+        assert_alike(response["explanations"][0], served.expected(case, explain=True))
     else:
-        refused = served.live.post(f"{path}:explain", json.dumps(question))
+        refused = served.live.post(f"{path}:explain", json.dumps(body))
         assert (refused.status_code, refused.json()["type"]) == (404, "UnknownOperation")
 
 
@@ -321,7 +321,7 @@ def test_open_inference_v2(served: Served, name: str) -> None:
     """Tensors written by hand; parameters may be lists here."""
     case = CASES[name]
     fields = case.item if isinstance(case.item, dict) else {"text": case.item}
-    question = {
+    body = {
         "inputs": [
             {
                 "name": field,
@@ -333,9 +333,11 @@ def test_open_inference_v2(served: Served, name: str) -> None:
         ],
         "parameters": {**case.parameters, "operation": case.operation},
     }
-    told = served.ask(f"/v2/models/{case.model}/infer", question)
-    tensors = {one["name"]: np.array(one["data"]).reshape(one["shape"]) for one in told["outputs"]}
-    tensors = {name: its.astype(np.float32) if its.dtype == np.float64 else its for name, its in tensors.items()}
+    response = served.ask(f"/v2/models/{case.model}/infer", body)
+    tensors = {one["name"]: np.array(one["data"]).reshape(one["shape"]) for one in response["outputs"]}
+    tensors = {
+        name: values.astype(np.float32) if values.dtype == np.float64 else values for name, values in tensors.items()
+    }
     (answer,) = answers_in(tensors.__getitem__, case, served)
     served.check(case, answer)
 
@@ -346,10 +348,10 @@ def test_every_operation_by_path_and_by_parameter(served: Served, model: str) ->
     for operation, task in served.local[model].operations.items():
         schema = task.schema()
         case = Case(model, operation, schema["example"], schema.get("parameters", {}))
-        question = {"inputs": [case.item], "parameters": case.parameters}
-        served.check(case, served.ask(f"/predictions/{model}/1.0/{operation}", question)[0])
+        body = {"inputs": [case.item], "parameters": case.parameters}
+        served.check(case, served.ask(f"/predictions/{model}/1.0/{operation}", body)[0])
         named = {**case.parameters, "operation": operation}
-        served.check(case, served.ask(f"/predictions/{model}", {**question, "parameters": named})[0])
+        served.check(case, served.ask(f"/predictions/{model}", {**body, "parameters": named})[0])
         item = case.item if isinstance(case.item, dict) else {"text": case.item}
         plainly = {**item, "parameters": case.parameters}
         served.check(case, served.ask(f"/predictions/{model}/1.0/{operation}", plainly))
@@ -366,12 +368,12 @@ def test_grpc(served: Served, name: str) -> None:
 @pytest.mark.parametrize("model", ["tiny", *HEADS])
 def test_describe(served: Served, model: str) -> None:
     """Task, operations and what explains, and a route of each operation in the document."""
-    told = json.loads(served.live.script("models.py", "describe", model).stdout)
+    response = json.loads(served.live.script("models.py", "describe", model).stdout)
     known = describe(served.local[model])
     for key in ("task", "labels", "operations", "explained", "limits"):
-        assert told[key] == known[key]
-    others = [word for word, task in told["operations"].items() if task != told["task"]]
-    assert {f"/predictions/{model}/1.0/{word}" for word in others} < told["openapi"]["paths"].keys()
+        assert response[key] == known[key]
+    others = [word for word, task in response["operations"].items() if task != response["task"]]
+    assert {f"/predictions/{model}/1.0/{word}" for word in others} < response["openapi"]["paths"].keys()
 
 
 def test_one_bad_question_beside_good_ones(served: Served) -> None:
@@ -395,12 +397,12 @@ def test_one_bad_question_beside_good_ones(served: Served) -> None:
         ("encoder/1.0/similarity", {"inputs": {"source_sentence": ADA * 60, "sentences": ["a"]}}, True),
     ],
 )
-def test_long_texts(served: Served, path: str, question: Any, cut: bool) -> None:
+def test_long_texts(served: Served, path: str, body: Any, cut: bool) -> None:
     """Entities and answers are read through windows, all of a text; what an embedding leaves out is counted."""
-    reply = served.live.post(f"/predictions/{path}", json.dumps(question))
-    assert reply.status_code == 200
-    assert ("x-truncated-tokens" in reply.headers) == cut
+    response = served.live.post(f"/predictions/{path}", json.dumps(body))
+    assert response.status_code == 200
+    assert ("x-truncated-tokens" in response.headers) == cut
     model, _, operation = path.partition("/1.0/")
-    served.check(Case(model, operation or "predict", question["inputs"]), reply.json())
+    served.check(Case(model, operation or "predict", body["inputs"]), response.json())
     if not cut:
-        assert int(reply.headers["x-request-tokens"]) > 1000
+        assert int(response.headers["x-request-tokens"]) > 1000

@@ -1,4 +1,4 @@
-"""A live TorchServe, from the README's first command: real training, real HTTP. What is hostile: tests/reliability."""
+"""A live TorchServe, from the README's first command: real training, real HTTP. Malformed input: tests/reliability."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from handler.predictor import Predictor
 from scripts.archives.build import build
 from scripts.client.http import Inference
 from tests.support.live import Live, activated, own_config
-from tests.support.samples import ROOT, TEXTS, ask, told
+from tests.support.samples import ROOT, TEXTS, ask, response_json
 
 pytestmark = pytest.mark.server
 
@@ -58,8 +58,8 @@ def test_the_quickstarts_model_is_good(live: Live) -> None:
     answers = live.post("/predictions/intents", json.dumps([row["text"] for row in rows])).json()
     right = sum(ranked[0]["label"] == row["label"] for row, ranked in zip(rows, answers, strict=True))
     assert right / len(rows) >= 0.90
-    told_by_training = json.loads((ROOT / "models" / "intents" / "training.json").read_text(encoding="utf-8"))
-    assert json.dumps(told_by_training).count("accuracy")
+    report = json.loads((ROOT / "models" / "intents" / "training.json").read_text(encoding="utf-8"))
+    assert json.dumps(report).count("accuracy")
 
 
 def test_served_equals_transformers_text_by_text(live: Live) -> None:
@@ -71,7 +71,7 @@ def test_served_equals_transformers_text_by_text(live: Live) -> None:
         assert {one["label"]: one["score"] for one in answer} == pytest.approx(expected, abs=1e-5)
 
 
-def test_every_dialect_gives_the_same_answer(live: Live) -> None:
+def test_every_codec_gives_the_same_answer(live: Live) -> None:
     """One text, sent in every way that api.md names."""
     text = "Where is my parcel?"
     post = live.post
@@ -112,13 +112,13 @@ def test_answers_follow_requests_under_concurrency(live: Live, intents: Predicto
     words = " ".join(TEXTS[:10]).split()
     shuffle = random.Random(3)  # noqa: S311
     texts = [f"{number} {' '.join(shuffle.choices(words, k=shuffle.randint(1, 40)))}" for number in range(200)]
-    expected = told(ask(intents, texts)[0])
+    expected = response_json(ask(intents, texts)[0])
     with ThreadPoolExecutor(16) as pool:
-        replies = list(pool.map(lambda text: live.post("/predictions/intents", text.encode(), "text/plain"), texts))
-    assert [reply.status_code for reply in replies] == [200] * 200
-    for reply, answer in zip(replies, expected, strict=True):
-        assert intents.task.answers_match(answer, reply.json(), 1e-5)
-    assert max(int(reply.headers["x-batch-texts"]) for reply in replies) > 1
+        responses = list(pool.map(lambda text: live.post("/predictions/intents", text.encode(), "text/plain"), texts))
+    assert [response.status_code for response in responses] == [200] * 200
+    for response, answer in zip(responses, expected, strict=True):
+        assert intents.task.answers_match(answer, response.json(), 1e-5)
+    assert max(int(response.headers["x-batch-texts"]) for response in responses) > 1
 
 
 @pytest.mark.parametrize(
@@ -173,19 +173,19 @@ def test_explanations_on_both_routes(live: Live) -> None:
 
 def test_headers_of_an_answer(live: Live) -> None:
     """Counts, times, hash and the client's own id; a passed deadline is not computed."""
-    reply = live.post("/predictions/tiny", "word " * 700, "text/plain", headers={"X-Request-Id": "mine-1"})
-    assert reply.headers["x-client-request-id"] == "mine-1"
-    assert reply.headers["x-truncated-tokens"] == "190"
-    assert len(reply.headers["x-model-hash"]) == 16
-    assert float(reply.headers["x-inference-ms"]) > 0
+    response = live.post("/predictions/tiny", "word " * 700, "text/plain", headers={"X-Request-Id": "mine-1"})
+    assert response.headers["x-client-request-id"] == "mine-1"
+    assert response.headers["x-truncated-tokens"] == "190"
+    assert len(response.headers["x-model-hash"]) == 16
+    assert float(response.headers["x-inference-ms"]) > 0
     late = live.post("/predictions/tiny", "a", "text/plain", headers={"x-request-deadline-ms": "1000"})
     assert (late.status_code, late.json()["type"]) == (504, "Expired")
 
 
 def test_a_stray_header_is_ignored_on_the_kserve_routes(live: Live) -> None:
     """Only TorchServe's own routes have operations."""
-    reply = live.post("/v2/models/tiny/infer", json.dumps(v2("a")), headers={"url_path": "nonsense"})
-    assert reply.status_code == 200
+    response = live.post("/v2/models/tiny/infer", json.dumps(v2("a")), headers={"url_path": "nonsense"})
+    assert response.status_code == 200
 
 
 def test_metrics_count_what_was_asked(live: Live) -> None:
@@ -200,11 +200,11 @@ def test_metrics_count_what_was_asked(live: Live) -> None:
     name = "bert_refused_requests_total"
     assert live.wait_for_metric(name, refused + 1, ModelName="tiny", ErrorType="InvalidInput") == refused + 1
     assert live.metric("bert_inference_seconds_count", ModelName="tiny") > 0
-    told = [
+    response_json = [
         live.metric("bert_labels_total", ModelName="tiny", Label=label) for label in ("anger", "joy", "fear", "calm")
     ]
-    assert sum(told) > 0
-    assert 0 < live.metric("bert_top_score_total", ModelName="tiny") <= sum(told)
+    assert sum(response_json) > 0
+    assert 0 < live.metric("bert_top_score_total", ModelName="tiny") <= sum(response_json)
 
 
 def test_describe_tells_what_is_served(live: Live) -> None:
@@ -255,9 +255,9 @@ def test_a_giant_request_is_refused_before_it_kills_the_worker(live: Live) -> No
     with ThreadPoolExecutor(4) as pool:
         refused = pool.submit(live.post, "/predictions/impatient", giant)
         time.sleep(0.5)
-        replies = list(pool.map(lambda _: live.post("/predictions/impatient", "hello", "text/plain"), range(3)))
+        responses = list(pool.map(lambda _: live.post("/predictions/impatient", "hello", "text/plain"), range(3)))
     assert (refused.result().status_code, refused.result().json()["type"]) == (503, "Overloaded")
-    assert [reply.status_code for reply in replies] == [200] * 3
+    assert [response.status_code for response in responses] == [200] * 3
     assert live.worker_pids("impatient") == pids
     live.script("models.py", "unregister", "impatient")
 

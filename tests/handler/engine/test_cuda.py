@@ -28,7 +28,7 @@ from handler.predictor import Predictor
 from scripts.archives.fp8 import quantize
 from tests.support.encodings import LENGTHS, ChosenStates, logits_of, outputs_of, random_words
 from tests.support.families import FAMILIES, PADDED_FAMILIES, make_family, reference_logits
-from tests.support.samples import MODELS, ROOT, TEXTS, LoadMain, MakeModel, ask, told
+from tests.support.samples import MODELS, ROOT, TEXTS, LoadMain, MakeModel, ask, response_json
 
 pytestmark = pytest.mark.cuda
 
@@ -66,7 +66,7 @@ def test_scores_are_those_of_fp32(gpu: Predictor, predictor: Predictor) -> None:
     """Of texts that have tripped tokenizers, within the stated tolerance."""
     tolerance = TOLERANCES[gpu.engine.precision.name][1]
     for response, expected in zip(ask(gpu, *TEXTS), ask(predictor, *TEXTS), strict=True):
-        assert predictor.task.answers_match(told(expected), told(response), tolerance)
+        assert predictor.task.answers_match(response_json(expected), response_json(response), tolerance)
 
 
 def test_hidden_states_are_those_of_fp32(gpu: Predictor, predictor: Predictor) -> None:
@@ -87,9 +87,9 @@ def test_batch_composition_does_not_change_an_answer(gpu: Predictor, budget: int
     engine, tolerance = gpu.engine, TOLERANCES[gpu.engine.precision.name][1] / 2
     before, engine.max_batch_tokens = engine.max_batch_tokens, budget
     try:
-        alone = [told(response) for text in TEXTS for response in ask(gpu, text)]
-        together = [told(response) for response in ask(gpu, *TEXTS)]
-        reversed_ = [told(response) for response in ask(gpu, *TEXTS[::-1])][::-1]
+        alone = [response_json(response) for text in TEXTS for response in ask(gpu, text)]
+        together = [response_json(response) for response in ask(gpu, *TEXTS)]
+        reversed_ = [response_json(response) for response in ask(gpu, *TEXTS[::-1])][::-1]
     finally:
         engine.max_batch_tokens = before
     for expected, *answers in zip(alone, together, reversed_, strict=True):
@@ -183,7 +183,9 @@ def test_without_extras_it_answers_the_same(model_folder: Path, gpu: Predictor) 
     plain = on_gpu(model_folder, gpu.engine.precision.name, compile="never")
     assert not engine_of(plain).graphs
     for response, expected in zip(ask(gpu, *TEXTS), ask(plain, *TEXTS), strict=True):
-        assert gpu.task.answers_match(told(response), told(expected), TOLERANCES[gpu.engine.precision.name][1])
+        assert gpu.task.answers_match(
+            response_json(response), response_json(expected), TOLERANCES[gpu.engine.precision.name][1]
+        )
 
 
 def test_the_budget_is_one_of_the_candidates(gpu: Predictor) -> None:
@@ -279,6 +281,8 @@ def test_explanations_have_gradients(gpu: Predictor, predictor: Predictor) -> No
         assert response.status == 404
         return
     (plain,) = ask(predictor, "Where is my parcel?", explain=True)
-    assert told(response)["label"] == told(plain)["label"]
-    attributions, expected = ([word["attribution"] for word in told(answer)["words"]] for answer in (response, plain))
+    assert response_json(response)["label"] == response_json(plain)["label"]
+    attributions, expected = (
+        [word["attribution"] for word in response_json(answer)["words"]] for answer in (response, plain)
+    )
     np.testing.assert_allclose(attributions, expected, atol=TOLERANCES[gpu.engine.precision.name][1])

@@ -31,7 +31,7 @@ from handler.predictor import Predictor
 from handler.sequences import Encoding
 from tests.support.encodings import logits_of, random_words
 from tests.support.families import FAMILIES, PADDED_FAMILIES, make_family, reference_logits
-from tests.support.samples import TEXTS, MakeModel, MakePredictor, ask, told
+from tests.support.samples import TEXTS, MakeModel, MakePredictor, ask, response_json
 
 CPU = torch.device("cpu")
 
@@ -75,9 +75,9 @@ def test_packed_equals_padded(model_folder: Path, make_predictor: MakePredictor)
 def test_batch_composition_does_not_change_an_answer(precision: Any, make_predictor: MakePredictor) -> None:
     """A text's scores are the same alone, in any batch and at any index, within a hundredth of the tolerance."""
     predictor = make_predictor(precision=precision, max_batch_tokens=300)
-    alone = [told(response) for text in TEXTS for response in ask(predictor, text)]
-    together = [told(response) for response in ask(predictor, *TEXTS)]
-    reversed_ = [told(response) for response in ask(predictor, *TEXTS[::-1])][::-1]
+    alone = [response_json(response) for text in TEXTS for response in ask(predictor, text)]
+    together = [response_json(response) for response in ask(predictor, *TEXTS)]
+    reversed_ = [response_json(response) for response in ask(predictor, *TEXTS[::-1])][::-1]
     tolerance = predictor.engine.precision.tolerance / (100 if precision == "fp32" else 4)
     for expected, *answers in zip(alone, together, reversed_, strict=True):
         assert all(predictor.task.answers_match(expected, answer, tolerance) for answer in answers)
@@ -88,7 +88,9 @@ def test_each_precision_stays_within_its_tolerance(precision: Any, make_predicto
     """Scores lie within the stated tolerance of those in fp32."""
     exact, predictor = make_predictor(), make_predictor(precision=precision)
     for expected, response in zip(ask(exact, *TEXTS), ask(predictor, *TEXTS), strict=True):
-        assert predictor.task.answers_match(told(expected), told(response), predictor.engine.precision.tolerance)
+        assert predictor.task.answers_match(
+            response_json(expected), response_json(response), predictor.engine.precision.tolerance
+        )
 
 
 def test_auto_is_the_best_the_hardware_does(make_predictor: MakePredictor) -> None:

@@ -33,7 +33,7 @@ from tests.support.animals import train_animals
 from tests.support.encodings import LENGTHS, ChosenStates, outputs_of, random_words
 from tests.support.fake_gpu import FakeGpuEngine, fake_varlen_attn
 from tests.support.families import FAMILIES, OWN_ENCODER_FAMILIES, make_family
-from tests.support.samples import MakeModel, ask, told
+from tests.support.samples import MakeModel, ask, response_json
 from tests.support.training import write
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # models this small are no faster with two
@@ -213,7 +213,7 @@ def test_an_archive_for_fp8_reports_its_accuracy(trained: Path, tmp_path: Path) 
     with pytest.raises(GoldenMismatch, match="answered differently"):
         check_golden(quantized, golden)
     (response,) = ask(quantized, "my old cat purrs")
-    assert told(response)[0]["label"]
+    assert response_json(response)[0]["label"]
 
 
 @pytest.mark.slow

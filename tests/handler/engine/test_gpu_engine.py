@@ -20,7 +20,7 @@ from handler.predictor import Predictor
 from handler.sequences import Encoding
 from tests.support.encodings import logits_of
 from tests.support.fake_gpu import SEVERAL, FakeEvent, FakeGpuEngine, load_fake_gpu
-from tests.support.samples import TEXTS, ask, told
+from tests.support.samples import TEXTS, ask, response_json
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # models this small are no faster with two
 
@@ -186,4 +186,4 @@ def test_a_predictor_over_the_gpu_engine(
         predictor.model,
     )
     for response, expected in zip(ask(gpu, *TEXTS), ask(predictor, *TEXTS), strict=True):
-        assert predictor.task.answers_match(told(response), told(expected), 1e-4)
+        assert predictor.task.answers_match(response_json(response), response_json(expected), 1e-4)

@@ -33,7 +33,7 @@ from scripts.readers.tables import read
 from tests.support.animals import train_animals
 from tests.support.encodings import LENGTHS, ChosenStates, outputs_of, random_words
 from tests.support.families import FAMILIES, OWN_ENCODER_FAMILIES, make_family
-from tests.support.samples import MODELS, MakeModel, ask, told
+from tests.support.samples import MODELS, MakeModel, ask, response_json
 from tests.support.training import write
 
 CPU = torch.device("cpu")
@@ -92,7 +92,7 @@ def test_an_archive_in_int8_answers_as_well_without_other_weights(trained: Path,
         quantized = load_predictor(packed, ServingConfig(precision=precision))
         assert describe(quantized)["precision"] == "int8"
         for text in ("my old cat purrs", "a small bird sings today"):
-            expected, answer = (told(ask(predictor, text)[0]) for predictor in (exact, quantized))
+            expected, answer = (response_json(ask(predictor, text)[0]) for predictor in (exact, quantized))
             assert exact.task.answers_match(expected, answer, 0.05)
     with pytest.raises(ConfigError, match="has weights for int8 alone"):
         load_predictor(packed, ServingConfig(precision="fp32"))
@@ -104,7 +104,7 @@ def test_explanations_of_int8_are_refused(packed: Path) -> None:
     predictor = load_predictor(packed, ServingConfig(precision="int8"))
     (response,) = ask(predictor, "my old cat purrs", explain=True)
     assert response.status == 404
-    assert "explanations need gradients" in told(response)["message"]
+    assert "explanations need gradients" in response_json(response)["message"]
     described = describe(predictor)
     assert described["explained"] == []
     for paths in (described["openapi"]["paths"], archive._read(packed / archive.OPENAPI)["paths"]):

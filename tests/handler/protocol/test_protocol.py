@@ -1,4 +1,4 @@
-"""Dialects: every row of the table of bodies, in both directions, and clients that nobody here wrote."""
+"""Codecs: every row of the table of bodies, in both directions, and real clients."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ from handler.protocol import (
 )
 from handler.request_state import Request
 from tests.support.bodies import REFUSED_TYPES, binary_body, binary_elements, tensor
-from tests.support.samples import JSON_TYPE, TEXTS, told
+from tests.support.samples import JSON_TYPE, TEXTS, response_json
 
 MODEL = ModelId("intents", "1.2")
 LABELLED = AnswerFormat(nested=True, tensors="ranking")
@@ -56,7 +56,7 @@ class Exchange:
 
     value: JSON
     items: list[JSON]
-    told: JSON
+    response_json: JSON
     parameters: dict[str, JSON] = field(default_factory=dict)
 
 
@@ -124,28 +124,28 @@ BODIES = {
 }
 
 
-def answers_to(question: ParsedBody) -> list[JSON]:
+def answers_to(parsed: ParsedBody) -> list[JSON]:
     """Return one answer an item."""
-    return [JOY, CALM][: len(question.items)]
+    return [JOY, CALM][: len(parsed.items)]
 
 
 @pytest.mark.parametrize("exchange", BODIES.values(), ids=BODIES)
 def test_the_shape_of_the_answer_follows_the_question(exchange: Exchange) -> None:
-    """What `parse` finds in a body, `serialize` answers in the same dialect."""
-    question = parse(Body(serialize_value(exchange.value), JSON_TYPE))
-    assert question.items == exchange.items
-    assert question.parameters == exchange.parameters
-    assert question.on_error == "refuse"
-    assert loads(serialize(question, answers_to(question), MODEL, LABELLED).decode()) == exchange.told
+    """What `parse` finds in a body, `serialize` answers with the same codec."""
+    parsed = parse(Body(serialize_value(exchange.value), JSON_TYPE))
+    assert parsed.items == exchange.items
+    assert parsed.parameters == exchange.parameters
+    assert parsed.on_error == "refuse"
+    assert loads(serialize(parsed, answers_to(parsed), MODEL, LABELLED).decode()) == exchange.response_json
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "application/octet-stream", "TEXT/Plain; charset=UTF-8"])
 @pytest.mark.parametrize("text", [*TEXTS, '{"inputs": "not JSON here"}', '["a"]', '"a"', "7", "null"])
 def test_a_plain_text_is_one_question(content_type: str, text: str) -> None:
     """Without a JSON type the body is the text itself, whatever it looks like."""
-    question = parse(Body(text.encode(), content_type))
-    assert (question.items, question.parameters, question.many) == ([text], {}, False)
-    assert loads(serialize(question, [JOY], MODEL, LABELLED).decode()) == JOY
+    parsed = parse(Body(text.encode(), content_type))
+    assert (parsed.items, parsed.parameters, parsed.many) == ([text], {}, False)
+    assert loads(serialize(parsed, [JOY], MODEL, LABELLED).decode()) == JOY
 
 
 @pytest.mark.parametrize("nested", [True, False])
@@ -193,8 +193,8 @@ def test_hugging_face_clients_of_a_nesting_task_get_one_list_more(nested: bool) 
 )
 def test_open_inference_chooses_tensors_by_the_form(form: Any, answers: list[JSON], outputs: JSON) -> None:
     """Embeddings are FP32, whatever has no tensor of its own is JSON in BYTES."""
-    question = parse(Body(serialize_value({"inputs": [tensor("a", "b")]}), JSON_TYPE))
-    assert loads(serialize(question, answers, MODEL, AnswerFormat(tensors=form)).decode()) == {
+    parsed = parse(Body(serialize_value({"inputs": [tensor("a", "b")]}), JSON_TYPE))
+    assert loads(serialize(parsed, answers, MODEL, AnswerFormat(tensors=form)).decode()) == {
         **HEAD,
         "outputs": outputs,
     }
@@ -202,10 +202,10 @@ def test_open_inference_chooses_tensors_by_the_form(form: Any, answers: list[JSO
 
 def test_open_inference_reports_errors_beside_answers() -> None:
     """With on_error=report every row is JSON, for an error has no label."""
-    asked = {"inputs": [tensor("a", "")], "parameters": {"on_error": "report"}}
-    question = parse(Body(serialize_value(asked), JSON_TYPE))
-    assert (question.on_error, question.parameters) == ("report", {})
-    (output,) = loads(serialize(question, [JOY, {"error": {"code": 422}}], MODEL, LABELLED).decode())["outputs"]
+    request = {"inputs": [tensor("a", "")], "parameters": {"on_error": "report"}}
+    parsed = parse(Body(serialize_value(request), JSON_TYPE))
+    assert (parsed.on_error, parsed.parameters) == ("report", {})
+    (output,) = loads(serialize(parsed, [JOY, {"error": {"code": 422}}], MODEL, LABELLED).decode())["outputs"]
     assert (output["name"], output["shape"]) == ("answer", [2])
     assert [loads(element) for element in output["data"]] == [JOY, {"error": {"code": 422}}]
 
@@ -241,7 +241,7 @@ def test_json_is_known_by_its_type(content_type: str) -> None:
         (b"null", ["null"]),
     ],
 )
-def test_without_types_json_is_told_by_its_first_character(content: bytes, items: list[JSON]) -> None:
+def test_without_types_json_is_recognized_by_its_first_character(content: bytes, items: list[JSON]) -> None:
     """A gRPC call cannot say what its bytes are."""
     assert parse(Body(content, typed=False)).items == items
 
@@ -276,9 +276,9 @@ def test_a_form_without_data_gets_a_hint() -> None:
 @given(st.lists(st.text(), min_size=1, max_size=5), st.text())
 def test_open_inference_keeps_any_text_and_id(texts: list[str], identity: str) -> None:
     """Texts and the client's id travel unchanged."""
-    question = parse(Body(serialize_value({"id": identity, "inputs": [tensor(*texts)]}), JSON_TYPE))
-    assert [item["text"] for item in question.items] == texts
-    assert loads(serialize(question, [JOY] * len(texts), MODEL, LABELLED).decode())["id"] == identity
+    parsed = parse(Body(serialize_value({"id": identity, "inputs": [tensor(*texts)]}), JSON_TYPE))
+    assert [item["text"] for item in parsed.items] == texts
+    assert loads(serialize(parsed, [JOY] * len(texts), MODEL, LABELLED).decode())["id"] == identity
 
 
 # --- errors ----------------------------------------------------------------------------------------------------
@@ -295,7 +295,7 @@ def test_open_inference_keeps_any_text_and_id(texts: list[str], identity: str) -
         (OutOfMemory("m"), 507),
     ],
 )
-def test_errors_have_the_shape_of_the_dialect(error: RequestError, code: int) -> None:
+def test_errors_have_the_shape_of_the_codec(error: RequestError, code: int) -> None:
     """TorchServe's own shape, but for the v2 route."""
     plain = {"code": code, "type": type(error).__name__, "message": "m"}
     assert loads(serialize_error(error).decode()) == plain
@@ -320,10 +320,10 @@ def test_errors_have_the_shape_of_the_dialect(error: RequestError, code: int) ->
 )
 def test_the_v2_route_tells_errors_in_its_own_shape(predictor: Predictor, value: JSON) -> None:
     """Whatever a client of KServe's v2 route sends, it can parse the refusal: `{"error": message}`."""
-    (reply,) = predictor.answer([Request(Body(serialize_value(value), JSON_TYPE), kserve=True)])
-    assert reply.status == 422
-    assert list(told(reply)) == ["error"]
-    assert isinstance(told(reply)["error"], str)
+    (response,) = predictor.answer([Request(Body(serialize_value(value), JSON_TYPE), kserve=True)])
+    assert response.status == 422
+    assert list(response_json(response)) == ["error"]
+    assert isinstance(response_json(response)["error"], str)
 
 
 # --- clients that nobody here wrote ------------------------------------------------------------------------------
@@ -358,10 +358,10 @@ def test_tritonclient_is_understood(texts: list[str], column: bool, binary: bool
     shape = [len(texts), 1] if column else None
     outputs = [InferRequestedOutput("score", binary_data=binary), InferRequestedOutput("label", binary_data=binary)]
     body = triton_body(infer_input(texts, shape=shape, binary=binary), outputs=outputs, request_id="id-1")
-    question = parse(body)
-    assert question.items == [{"text": text} for text in texts]
-    assert question.parameters == {}
-    result = result_of(serialize(question, [JOY] * len(texts), MODEL, LABELLED))
+    parsed = parse(body)
+    assert parsed.items == [{"text": text} for text in texts]
+    assert parsed.parameters == {}
+    result = result_of(serialize(parsed, [JOY] * len(texts), MODEL, LABELLED))
     assert result.get_response()["id"] == "id-1"
     assert result.as_numpy("label").tolist() == [["joy", "calm"]] * len(texts)
     np.testing.assert_allclose(result.as_numpy("score"), [[0.75, 0.25]] * len(texts))
@@ -372,23 +372,25 @@ def test_tritonclient_is_understood(texts: list[str], column: bool, binary: bool
 def test_binary_tensors_are_known_by_the_length_of_their_json(content_type: str) -> None:
     """tritonclient says no content type; the header with the length is enough."""
     body = triton_body(infer_input(["a", "b"]), infer_input(["c", "d"], name="text_pair"), parameters={"top_k": 1})
-    question = parse(Body(body.content, content_type, json_length=body.json_length))
-    assert question.items == [{"text": "a", "text_pair": "c"}, {"text": "b", "text_pair": "d"}]
-    assert question.parameters == {"top_k": 1}
+    parsed = parse(Body(body.content, content_type, json_length=body.json_length))
+    assert parsed.items == [{"text": "a", "text_pair": "c"}, {"text": "b", "text_pair": "d"}]
+    assert parsed.parameters == {"top_k": 1}
 
 
 def test_tritonclient_gets_the_predictors_answers(predictor: Predictor) -> None:
     """Labels and scores that tritonclient parses are those of the plain answer."""
     plain = predictor.answer([Request(Body(serialize_value(TEXTS[:3]), JSON_TYPE))])[0]
-    reply = predictor.answer([Request(triton_body(infer_input(TEXTS[:3])), kserve=True)])[0]
-    assert (plain.status, reply.status) == (200, 200)
-    result = result_of(reply.content)
-    for answer, labels, scores in zip(told(plain), result.as_numpy("label"), result.as_numpy("score"), strict=True):
+    response = predictor.answer([Request(triton_body(infer_input(TEXTS[:3])), kserve=True)])[0]
+    assert (plain.status, response.status) == (200, 200)
+    result = result_of(response.content)
+    for answer, labels, scores in zip(
+        response_json(plain), result.as_numpy("label"), result.as_numpy("score"), strict=True
+    ):
         assert [item["label"] for item in answer] == labels.tolist()
         np.testing.assert_allclose([item["score"] for item in answer], scores, atol=1e-6)
 
 
-def test_tritonclient_is_told_what_it_cannot_have() -> None:
+def test_tritonclient_gets_the_reason_of_a_refusal() -> None:
     """Triton's own way to ask for the best labels would come back in another shape; ours is top_k."""
     outputs = [InferRequestedOutput("label", class_count=2)]
     with pytest.raises(InvalidInput, match=r"outputs\[0\]\.parameters has an unknown key, accepted: binary_data"):
@@ -397,7 +399,7 @@ def test_tritonclient_is_told_what_it_cannot_have() -> None:
 
 @pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
 @pytest.mark.parametrize("datatype", ["INT32", "FP32", "UINT8"])
-def test_tritonclient_with_a_wrong_datatype_is_told_so(datatype: str, binary: bool) -> None:
+def test_tritonclient_with_a_wrong_datatype_gets_the_reason(datatype: str, binary: bool) -> None:
     """A tensor of numbers is well-formed, but no text: 422 that names BYTES, not 400 about its bytes."""
     numbers = {"INT32": np.int32, "FP32": np.float32, "UINT8": np.uint8}[datatype]
     wrong = InferInput("text", [3], datatype)
@@ -449,9 +451,9 @@ def test_broken_binary_tensors_are_malformed(body: Body) -> None:
 
 def test_the_hugging_face_client_parses_the_answer(predictor: Predictor) -> None:
     """The body of InferenceClient.text_classification, and what the client makes of the answer."""
-    asked = {"inputs": TEXTS[0], "parameters": {"top_k": 2, "function_to_apply": "softmax"}}
-    reply = predictor.answer([Request(Body(serialize_value(asked), JSON_TYPE))])[0]
-    elements = TextClassificationOutputElement.parse_obj_as_list(told(reply))[0]
+    request = {"inputs": TEXTS[0], "parameters": {"top_k": 2, "function_to_apply": "softmax"}}
+    response = predictor.answer([Request(Body(serialize_value(request), JSON_TYPE))])[0]
+    elements = TextClassificationOutputElement.parse_obj_as_list(response_json(response))[0]
     assert [type(element.score) for element in elements] == [float, float]
 
 
@@ -477,9 +479,9 @@ def test_the_hugging_face_client_parses_the_answer(predictor: Predictor) -> None
     ],
     ids=str,
 )
-def test_one_text_has_one_answer_in_every_dialect(predictor: Predictor, body: Body) -> None:
-    """The dialect wraps the answer, and changes nothing of it."""
-    expected = told(predictor.answer([Request(Body(serialize_value(TEXTS[0]), JSON_TYPE))])[0])
-    answer = told(predictor.answer([Request(body)])[0])
+def test_one_text_has_one_answer_in_every_codec(predictor: Predictor, body: Body) -> None:
+    """The codec wraps the answer and does not change it."""
+    expected = response_json(predictor.answer([Request(Body(serialize_value(TEXTS[0]), JSON_TYPE))])[0])
+    answer = response_json(predictor.answer([Request(body)])[0])
     answer = answer.get("predictions") if isinstance(answer, dict) else answer
     assert answer in (expected, [expected])

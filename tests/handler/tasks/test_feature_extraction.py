@@ -19,7 +19,7 @@ from handler.predictor import Predictor
 from handler.protocol import Body, serialize_value
 from handler.request_state import Request
 from handler.tasks.base import values_allclose
-from tests.support.samples import BASE, JSON_TYPE, TEXTS, MakeModel, ask, told
+from tests.support.samples import BASE, JSON_TYPE, TEXTS, MakeModel, ask, response_json
 from tests.support.tokenizers import byte_level_tokenizer
 
 Vector = NDArray[np.float64]
@@ -39,7 +39,7 @@ def embedder(folder: Path) -> Predictor:
 
 def embed(predictor: Predictor, texts: list[str], **parameters: Any) -> Vector:
     """Return the vectors of texts, (n, width), computed in one batch."""
-    return np.array(told(ask(predictor, {"inputs": texts, "parameters": parameters}, operation="embed")[0]))
+    return np.array(response_json(ask(predictor, {"inputs": texts, "parameters": parameters}, operation="embed")[0]))
 
 
 def tokens_of(folder: Path, texts: list[str], max_length: int | None = None) -> list[Vector]:
@@ -99,7 +99,7 @@ def test_the_base_model_as_sentence_transformers_pools_it() -> None:
     assert predictor.task.name == "feature-extraction"
     assert embed(predictor, texts, normalize=True) == pytest.approx(expected, abs=1e-5)
     (similar,) = ask(predictor, {"source_sentence": texts[0], "sentences": texts[1:]}, operation="similarity")
-    assert told(similar) == pytest.approx(expected[1:] @ expected[0], abs=1e-5)
+    assert response_json(similar) == pytest.approx(expected[1:] @ expected[0], abs=1e-5)
 
 
 def test_windows_count_every_token_once(make_model: MakeModel) -> None:
@@ -115,11 +115,11 @@ def test_windows_count_every_token_once(make_model: MakeModel) -> None:
     assert len(pieces) > 2
     with torch.inference_mode():
         states = [model(torch.tensor([piece])).last_hidden_state[0] for piece in pieces]
-    assert told(reply) == pytest.approx(torch.cat(states).mean(0).tolist(), abs=1e-5)
+    assert response_json(reply) == pytest.approx(torch.cat(states).mean(0).tolist(), abs=1e-5)
     firsts = np.average([its[0].numpy() for its in states], axis=0, weights=[len(piece) for piece in pieces])
     assert embed(predictor, [text], pooling="cls")[0] == pytest.approx(firsts, abs=1e-5)
     (cut,) = ask(predictor, {"inputs": text, "truncate": True})
-    assert told(cut) == pytest.approx(states[0].mean(0).tolist(), abs=1e-5)
+    assert response_json(cut) == pytest.approx(states[0].mean(0).tolist(), abs=1e-5)
     assert cut.headers["x-truncated-tokens"] == str(len(ids) - 38)
 
 
@@ -138,7 +138,7 @@ def test_every_dialect_asks(embedder: Predictor) -> None:
         {"inputs": text, **unset, "truncate": True, "dimensions": 3},
         [other, text],
     )
-    one, field, hugging, kserve, tensors, few, many = map(told, replies)
+    one, field, hugging, kserve, tensors, few, many = map(response_json, replies)
     assert one == field == hugging == kserve["predictions"][0] == many[1]
     (output,) = tensors["outputs"]
     assert (output["name"], output["datatype"], output["shape"]) == ("embedding", "FP32", [2, 32])
@@ -163,7 +163,7 @@ def test_bad_questions(embedder: Predictor, value: Any, status: int, message: st
     """A message names the field and what is accepted; neighbours are answered."""
     bad, good = ask(embedder, value, "fine")
     assert (bad.status, good.status) == (status, 200)
-    assert re.search(message, told(bad)["message"])
+    assert re.search(message, response_json(bad)["message"])
 
 
 def test_operations_of_one_model_share_a_batch(predictor: Predictor) -> None:
@@ -179,10 +179,12 @@ def test_operations_of_one_model_share_a_batch(predictor: Predictor) -> None:
         (TEXTS[3], "classify"),
         (7, "embed"),
     ]
-    alone = [told(ask(predictor, value, operation=word)[0]) for value, word in rows]
+    alone = [response_json(ask(predictor, value, operation=word)[0]) for value, word in rows]
     mixed = predictor.answer([Request(Body(serialize_value(value), JSON_TYPE), operation=word) for value, word in rows])
     assert [reply.status for reply in mixed] == [200] * 7 + [422]
-    assert all(values_allclose(expected, told(reply), 1e-5) for expected, reply in zip(alone, mixed, strict=True))
+    assert all(
+        values_allclose(expected, response_json(reply), 1e-5) for expected, reply in zip(alone, mixed, strict=True)
+    )
 
 
 def test_two_answers_agree_as_points(embedder: Predictor) -> None:

@@ -22,7 +22,7 @@ from handler.errors import ModelMismatch
 from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import loads
-from tests.support.samples import MakeModel, ask, told
+from tests.support.samples import MakeModel, ask, response_json
 from tests.support.tokenizers import byte_level_tokenizer
 
 load: Any = BertForPreTraining.from_pretrained  # untyped in transformers
@@ -63,11 +63,11 @@ def same(found: Any, expected: Any) -> bool:
 def test_every_text_equals_the_pipeline(bert: tuple[Predictor, Any]) -> None:
     """One mask or several, every script, texts longer than the model; alone and in one request."""
     predictor, reference = bert
-    together = told(ask(predictor, {"inputs": MASKED})[0])
+    together = response_json(ask(predictor, {"inputs": MASKED})[0])
     for text, found in zip(MASKED, together, strict=True):
         expected = reference(text, tokenizer_kwargs={"truncation": True})
         assert same(found, expected)
-        assert same(told(ask(predictor, text)[0]), expected)
+        assert same(response_json(ask(predictor, text)[0]), expected)
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,9 @@ def test_every_text_equals_the_pipeline(bert: tuple[Predictor, Any]) -> None:
 def test_parameters_equal_the_pipeline(bert: tuple[Predictor, Any], parameters: dict[str, Any]) -> None:
     """Numbers of tokens, and targets: words, pieces, words that are no token, twice the same."""
     predictor, reference = bert
-    for text, found in zip(MASKED, told(ask(predictor, {"inputs": MASKED, "parameters": parameters})[0]), strict=True):
+    for text, found in zip(
+        MASKED, response_json(ask(predictor, {"inputs": MASKED, "parameters": parameters})[0]), strict=True
+    ):
         assert same(found, reference(text, tokenizer_kwargs={"truncation": True}, **parameters))
 
 
@@ -99,10 +101,10 @@ def test_a_byte_level_model_equals_the_pipeline(make_model: MakeModel) -> None:
     cut = {"truncation": True, "max_length": predictor.tokenizer.max_length}
     texts = [text.replace("[MASK]", "<mask>").replace("[PAD]", "<pad>") for text in MASKED]
     for parameters in ({}, {"targets": ["Ġword", "s", "."]}):
-        found = told(ask(predictor, {"inputs": texts, "parameters": parameters})[0])
+        found = response_json(ask(predictor, {"inputs": texts, "parameters": parameters})[0])
         for text, its in zip(texts, found, strict=True):
             assert same(its, reference(text, tokenizer_kwargs=cut, **parameters))
-    assert "<mask>" in told(ask(predictor, "no")[0])["message"]
+    assert "<mask>" in response_json(ask(predictor, "no")[0])["message"]
 
 
 def test_both_heads_of_pretraining(make_model: MakeModel) -> None:
@@ -116,7 +118,7 @@ def test_both_heads_of_pretraining(make_model: MakeModel) -> None:
         with torch.inference_mode():
             logits = model(**tokens).prediction_logits[tokens["input_ids"] == tokenizer.mask_token_id]
         best = logits.softmax(-1)[0].topk(5)
-        found = told(ask(predictor, text)[0])
+        found = response_json(ask(predictor, text)[0])
         assert [item["token"] for item in found] == best.indices.tolist()
         assert [item["score"] for item in found] == pytest.approx(best.values.tolist(), rel=1e-4)
     electra = make_model(architecture=ElectraForPreTraining, config_class=ElectraConfig, embedding_size=32)
@@ -140,7 +142,7 @@ def test_every_dialect_asks(bert: tuple[Predictor, Any]) -> None:
         {"inputs": text, **targets},
         {"text": text, **targets},
     )
-    one, field, hugging, kserve, tensors, few, field_few = map(told, replies)
+    one, field, hugging, kserve, tensors, few, field_few = map(response_json, replies)
     assert one == field == hugging == kserve["predictions"][0]
     assert predictor.task.answers_match(one, loads(tensors["outputs"][0]["data"][0]), 0)
     assert few == field_few
@@ -167,7 +169,7 @@ def test_bad_questions(bert: tuple[Predictor, Any], value: Any, status: int, mes
     """A message names the field and what is accepted; neighbours are answered."""
     bad, good = ask(bert[0], value, "[MASK]")
     assert (bad.status, good.status) == (status, 200)
-    assert re.search(message, told(bad)["message"])
+    assert re.search(message, response_json(bad)["message"])
 
 
 def test_two_answers_agree_by_token(bert: tuple[Predictor, Any]) -> None:

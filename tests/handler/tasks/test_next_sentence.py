@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, BertForNextSentencePrediction, BertForPr
 
 from handler.loading import load_predictor
 from handler.predictor import Predictor
-from tests.support.samples import TEXTS, MakeModel, ask, told
+from tests.support.samples import TEXTS, MakeModel, ask, response_json
 
 PAIRS = [{"text": one, "next_sentence": other} for one, other in zip(TEXTS, TEXTS[::-1], strict=True)]
 
@@ -28,7 +28,7 @@ def test_scores_equal_transformers(architecture: Any, make_model: MakeModel) -> 
     folder = make_model(architecture=architecture)
     tokenizer, model = AutoTokenizer.from_pretrained(folder), architecture.from_pretrained(folder)
     (reply,) = ask(load_predictor(folder), PAIRS, operation="next-sentence")
-    for pair, answer in zip(PAIRS, told(reply), strict=True):
+    for pair, answer in zip(PAIRS, response_json(reply), strict=True):
         tokens = tokenizer(*pair.values(), truncation=True, return_tensors="pt")
         with torch.inference_mode():
             output = model(**tokens)
@@ -45,7 +45,7 @@ def test_every_dialect_asks(follower: Predictor) -> None:
     pair = PAIRS[3]
     tensors = [{"name": name, "shape": [1], "datatype": "BYTES", "data": [text]} for name, text in pair.items()]
     values = [pair, {"inputs": pair}, {"instances": [pair]}, {"inputs": tensors}]
-    plain, hugging, kserve, rows = map(told, ask(follower, *values))
+    plain, hugging, kserve, rows = map(response_json, ask(follower, *values))
     assert plain == hugging == kserve["predictions"][0]
     assert [output["data"] for output in rows["outputs"]] == [[one[key] for one in plain] for key in ("label", "score")]
 
@@ -65,4 +65,4 @@ def test_bad_questions(follower: Predictor, value: Any, message: str) -> None:
     """A message names the field and what is accepted; neighbours are answered."""
     bad, good = ask(follower, value, PAIRS[0])
     assert (bad.status, good.status) == (422, 200)
-    assert re.search(message, told(bad)["message"])
+    assert re.search(message, response_json(bad)["message"])

@@ -29,7 +29,7 @@ from handler.sequences import Tokens
 from handler.spans import best_spans
 from handler.tasks import SequenceOutput
 from handler.tasks.question_answering import QuestionAnswering
-from tests.support.samples import TEXTS, MakeModel, ask, check_dialects, told
+from tests.support.samples import TEXTS, MakeModel, ask, check_codecs, response_json
 from tests.support.tokenizers import DIFFICULT_TEXTS, byte_level_tokenizer
 
 torch.set_num_threads(1)
@@ -73,7 +73,7 @@ def serve(folder: Path, **options: Any) -> Predictor:
 def answer_of(predictor: Predictor, context: str, **parameters: Any) -> Any:
     """Answer the question on a context."""
     (reply,) = ask(predictor, {"inputs": {"question": QUESTION, "context": context}, "parameters": parameters})
-    return told(reply)
+    return response_json(reply)
 
 
 def published(
@@ -150,7 +150,7 @@ def published(
 def assert_equal(got: Any, expected: list[dict[str, Any]], tolerance: float = 1e-3) -> None:
     """Compare answers in order; scores by their own size, for those of random models are small."""
     got = got if isinstance(got, list) else [got]
-    bare = [[(one["start"], one["end"], one["answer"]) for one in told] for told in (got, expected)]
+    bare = [[(one["start"], one["end"], one["answer"]) for one in response_json] for response_json in (got, expected)]
     assert bare[0] == bare[1]
     assert [one["score"] for one in got] == pytest.approx([one["score"] for one in expected], rel=tolerance)
 
@@ -181,7 +181,7 @@ def test_answers_equal_the_published_decoder(
     if family == "RoBERTa":  # whose tokenizer splits words at combining marks and joiners, which answers do not
         contexts = [text for text in CONTEXTS if not any(unicodedata.category(char) in MARKS for char in text)]
     items = [{"question": QUESTION, "context": context} for context in contexts]
-    answers = told(ask(predictor, {"inputs": items, "parameters": parameters})[0])
+    answers = response_json(ask(predictor, {"inputs": items, "parameters": parameters})[0])
     for context, answer in zip(contexts, answers, strict=True):
         assert isinstance(answer, list) is (parameters.get("top_k", 1) > 1)
         assert_equal(answer, published(model, tokenizer, context, **parameters))
@@ -204,7 +204,7 @@ def test_windows_equal_the_whole_text(knowing: Path, max_seq_len: int, doc_strid
         (reply,) = ask(predictor, {"inputs": item, "parameters": parameters})
         assert int(reply.headers["x-batch-texts"]) > 1
         assert "x-truncated-tokens" not in reply.headers
-        answers = told(reply)
+        answers = response_json(reply)
         assert_equal(answers, expected if top_k > 1 else [expected])
         best = answers[0] if top_k > 1 else answers
         assert best["answer"] in (ANSWER, "zebra drinks from the river")
@@ -308,9 +308,11 @@ def test_answers_lie_in_the_context_and_apart(
         parameters = {"top_k": top_k, "align_to_words": words, "max_answer_len": longest, "doc_stride": 3}
         (reply,) = ask(windowed, {"inputs": item, "parameters": parameters})
         if reply.status == 422:
-            assert not context.strip() or told(reply)["message"] == "context holds nothing that this model reads"
+            assert (
+                not context.strip() or response_json(reply)["message"] == "context holds nothing that this model reads"
+            )
             continue
-        answers = told(reply) if top_k > 1 else [told(reply)]
+        answers = response_json(reply) if top_k > 1 else [response_json(reply)]
         assert 1 <= len(answers) <= top_k
         assert all(context[one["start"] : one["end"]] == one["answer"] != "" for one in answers)
         assert all(one["score"] >= other["score"] for one, other in itertools.pairwise(answers))
@@ -322,7 +324,7 @@ def test_every_dialect_answers(folder: Path) -> None:
     """An object for one question, as Hugging Face's client reads it; two tensors over Open Inference v2."""
     predictor = serve(folder)
     items = [{"question": QUESTION, "context": context} for context in TEXTS[:3]]
-    assert told(ask(predictor, items[0])[0]).keys() == {"answer", "score", "start", "end"}
+    assert response_json(ask(predictor, items[0])[0]).keys() == {"answer", "score", "start", "end"}
     tensors = [
         {"name": name, "shape": [3], "datatype": "BYTES", "data": [item[name] for item in items]}
         for name in ("question", "context")
@@ -335,7 +337,7 @@ def test_every_dialect_answers(folder: Path) -> None:
         {"instances": items},
         {"inputs": tensors},
     )
-    check_dialects(predictor, items, replies)
+    check_codecs(predictor, items, replies)
     assert predictor.operations["predict"] is predictor.operations["answer"]
 
 
@@ -356,7 +358,7 @@ def test_every_dialect_answers(folder: Path) -> None:
 def test_bad_questions_are_422(folder: Path, item: JSON, message: str) -> None:
     """The message names the field and what is accepted."""
     (reply,) = ask(serve(folder), {"inputs": item})
-    assert (reply.status, told(reply)["message"]) == (422, message)
+    assert (reply.status, response_json(reply)["message"]) == (422, message)
 
 
 @pytest.mark.parametrize(
@@ -375,7 +377,7 @@ def test_bad_questions_are_422(folder: Path, item: JSON, message: str) -> None:
 def test_bad_parameters_are_422(folder: Path, parameters: JSON, message: str) -> None:
     """The message names the parameter and what is accepted."""
     (reply,) = ask(serve(folder), {"inputs": {"question": "a", "context": "b"}, "parameters": parameters})
-    assert (reply.status, told(reply)["message"]) == (422, message)
+    assert (reply.status, response_json(reply)["message"]) == (422, message)
 
 
 def test_other_overflows(folder: Path) -> None:

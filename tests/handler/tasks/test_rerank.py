@@ -21,7 +21,7 @@ from handler.config import ServingConfig
 from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import loads
-from tests.support.samples import TEXTS, MakeModel, ask, told
+from tests.support.samples import TEXTS, MakeModel, ask, response_json
 from tests.support.tokenizers import byte_level_tokenizer
 
 QUESTION = {"query": TEXTS[0], "texts": TEXTS[1:]}
@@ -59,10 +59,10 @@ def test_scores_equal_transformers(reranker: Predictor, folder: Path) -> None:
     """Every script, texts too long; as probabilities and raw, all or the best few, with their texts or without."""
     logits = logits_of(folder, TEXTS[0], TEXTS[1:])
     expected = ranked(1 / (1 + np.exp(-logits)))
-    assert told(ask(reranker, QUESTION)[0]) == expected
-    assert told(ask(reranker, {**QUESTION, "parameters": {"top_k": 3}})[0]) == expected[:3]
-    assert told(ask(reranker, {**QUESTION, "parameters": {"raw_scores": True}})[0]) == ranked(logits)
-    texts = told(ask(reranker, {**QUESTION, "parameters": {"return_text": True}})[0])
+    assert response_json(ask(reranker, QUESTION)[0]) == expected
+    assert response_json(ask(reranker, {**QUESTION, "parameters": {"top_k": 3}})[0]) == expected[:3]
+    assert response_json(ask(reranker, {**QUESTION, "parameters": {"raw_scores": True}})[0]) == ranked(logits)
+    texts = response_json(ask(reranker, {**QUESTION, "parameters": {"return_text": True}})[0])
     assert [one["text"] for one in texts] == [QUESTION["texts"][one["index"]] for one in expected]
 
 
@@ -81,7 +81,7 @@ def test_a_byte_level_model_equals_transformers(make_model: MakeModel) -> None:
     tokenizer.save_pretrained(folder)
     predictor = load_predictor(folder)
     logits = logits_of(folder, TEXTS[0], TEXTS[1:], predictor.tokenizer.max_length)
-    assert told(ask(predictor, QUESTION, operation="rerank")[0]) == ranked(1 / (1 + np.exp(-logits)))
+    assert response_json(ask(predictor, QUESTION, operation="rerank")[0]) == ranked(1 / (1 + np.exp(-logits)))
 
 
 def test_which_models_rank(reranker: Predictor, folder: Path, predictor: Predictor) -> None:
@@ -89,14 +89,14 @@ def test_which_models_rank(reranker: Predictor, folder: Path, predictor: Predict
     both = load_predictor(folder)
     assert both.task.name == "text-classification"
     (answer,) = ask(both, QUESTION, operation="rerank")
-    assert told(answer) == told(ask(reranker, QUESTION)[0])
+    assert response_json(answer) == response_json(ask(reranker, QUESTION)[0])
     assert "rerank" not in predictor.operations
 
 
 def test_a_query_that_fills_the_model_shares_the_room(reranker: Predictor) -> None:
     """Where cutting the text alone would leave none of it, both are cut."""
     (reply,) = ask(reranker, {"query": "word " * 600, "texts": ["one", "two words"]})
-    assert (reply.status, len(told(reply))) == (200, 2)
+    assert (reply.status, len(response_json(reply))) == (200, 2)
     assert int(reply.headers["x-truncated-tokens"]) > 0
 
 
@@ -107,7 +107,7 @@ def test_every_dialect_asks(reranker: Predictor) -> None:
     tensors = [{"name": name, "shape": shape, "datatype": "BYTES", "data": data} for name, shape, data in columns]
     alone = [{**tensors[0]}, {**tensors[1], "shape": [1, 1], "data": ["here"]}]
     values = [question, {"inputs": question}, {"instances": [question]}, {"inputs": tensors}, {"inputs": alone}]
-    plain, hugging, kserve, rows, row = map(told, ask(reranker, *values))
+    plain, hugging, kserve, rows, row = map(response_json, ask(reranker, *values))
     assert plain == hugging == kserve["predictions"][0]
     assert loads(rows["outputs"][0]["data"][0]) == plain
     assert [one["index"] for one in loads(row["outputs"][0]["data"][0])] == [0]
@@ -132,4 +132,4 @@ def test_bad_questions(reranker: Predictor, value: Any, status: int, message: st
     """A message names the field and what is accepted; neighbours are answered."""
     bad, good = ask(reranker, value, {"query": "a", "texts": "b"})
     assert (bad.status, good.status) == (status, 200)
-    assert re.search(message, told(bad)["message"])
+    assert re.search(message, response_json(bad)["message"])

@@ -13,7 +13,7 @@ from handler.config import ServingConfig
 from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import loads
-from tests.support.samples import TEXTS, MakeModel, ask, told
+from tests.support.samples import TEXTS, MakeModel, ask, response_json
 
 QUESTION = {"source_sentence": TEXTS[0], "sentences": TEXTS[1:]}
 
@@ -27,7 +27,7 @@ def comparer(make_model: MakeModel) -> Predictor:
 def cosines(predictor: Predictor, **parameters: Any) -> list[float]:
     """Return what the embeddings of the question come to."""
     asked = {"inputs": TEXTS, "parameters": {"normalize": True, **parameters}}
-    vectors = np.array(told(ask(predictor, asked, operation="embed")[0]))
+    vectors = np.array(response_json(ask(predictor, asked, operation="embed")[0]))
     similar: list[float] = (vectors[1:] @ vectors[0]).tolist()
     return similar
 
@@ -36,7 +36,7 @@ def cosines(predictor: Predictor, **parameters: Any) -> list[float]:
 def test_cosines_equal_those_of_embeddings(comparer: Predictor, pooling: str) -> None:
     """Every script, and a text that is too long, in the order of the sentences."""
     (reply,) = ask(comparer, {**QUESTION, "parameters": {"pooling": pooling}})
-    assert told(reply) == pytest.approx(cosines(comparer, pooling=pooling), abs=1e-5)
+    assert response_json(reply) == pytest.approx(cosines(comparer, pooling=pooling), abs=1e-5)
 
 
 def test_windows_belong_to_their_own_sentence(make_model: MakeModel) -> None:
@@ -44,7 +44,7 @@ def test_windows_belong_to_their_own_sentence(make_model: MakeModel) -> None:
     config = ServingConfig(overflow="window", max_length=12)
     predictor = load_predictor(make_model(architecture=BertModel), config)
     (reply,) = ask(predictor, QUESTION, operation="similarity")
-    assert told(reply) == pytest.approx(cosines(predictor), abs=1e-5)
+    assert response_json(reply) == pytest.approx(cosines(predictor), abs=1e-5)
     assert "x-truncated-tokens" not in reply.headers
 
 
@@ -54,10 +54,10 @@ def test_every_dialect_asks(comparer: Predictor, predictor: Predictor) -> None:
     columns = [("source_sentence", [1], ["where"]), ("sentences", [1, 2], ["here", "where"])]
     tensors = [{"name": name, "shape": shape, "datatype": "BYTES", "data": data} for name, shape, data in columns]
     values = [question, {"inputs": question}, {"instances": [question]}, {"inputs": tensors}]
-    plain, hugging, kserve, rows = map(told, ask(comparer, *values))
+    plain, hugging, kserve, rows = map(response_json, ask(comparer, *values))
     assert plain == hugging == kserve["predictions"][0] == loads(rows["outputs"][0]["data"][0])
     assert plain[1] == pytest.approx(1.0)
-    assert told(ask(predictor, question, operation="similarity")[0])[1] == pytest.approx(1.0)
+    assert response_json(ask(predictor, question, operation="similarity")[0])[1] == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize(
@@ -76,4 +76,4 @@ def test_bad_questions(comparer: Predictor, value: Any, status: int, message: st
     """A message names the field and what is accepted; neighbours are answered."""
     bad, good = ask(comparer, value, {"source_sentence": "a", "sentences": "b"})
     assert (bad.status, good.status) == (status, 200)
-    assert re.search(message, told(bad)["message"])
+    assert re.search(message, response_json(bad)["message"])

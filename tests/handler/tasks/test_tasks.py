@@ -11,7 +11,7 @@ from transformers import RobertaConfig, RobertaForSequenceClassification, pipeli
 
 from handler.loading import load_predictor
 from handler.predictor import Predictor
-from tests.support.samples import TEXTS, MakeModel, ask, told
+from tests.support.samples import TEXTS, MakeModel, ask, response_json
 from tests.support.tokenizers import byte_level_tokenizer, generic_tokenizer
 
 KINDS: dict[str, dict[str, Any]] = {
@@ -40,7 +40,7 @@ def test_classification_equals_the_pipeline(
     predictor, reference = pair
     parameters = {"top_k": top_k} | ({"function_to_apply": function} if function else {})
     texts_and_pairs: list[Any] = [*TEXTS[::2], {"text": TEXTS[1], "text_pair": TEXTS[3]}, *TEXTS[1::2]]
-    got = told(ask(predictor, {"inputs": texts_and_pairs, "parameters": parameters})[0])
+    got = response_json(ask(predictor, {"inputs": texts_and_pairs, "parameters": parameters})[0])
     for item, answer in zip(texts_and_pairs, got, strict=True):
         expected = reference(item, **parameters)
         assert [one["label"] for one in answer] == [one["label"] for one in expected]
@@ -50,7 +50,7 @@ def test_classification_equals_the_pipeline(
 def test_the_operators_top_k_is_the_default(pair: tuple[Predictor, Any]) -> None:
     """A request without parameters gets `top_k` labels; never more than there are."""
     predictor, _ = pair
-    answer = told(ask(predictor, "hello")[0])
+    answer = response_json(ask(predictor, "hello")[0])
     assert len(answer) == min(5, len(predictor.task.labels))
 
 
@@ -82,7 +82,7 @@ def test_other_tokenizers_equal_the_pipeline(
     odd = ["hi <pad> there <pad> friend", "[PAD] or [SEP]", "</s>"]
     pairs = [{"text": one, "text_pair": other} for one, other in itertools.pairwise(TEXTS)]
     items: list[Any] = [*odd, *TEXTS[:10], *pairs]
-    got = told(ask(predictor, {"inputs": items, "parameters": {"top_k": None}})[0])
+    got = response_json(ask(predictor, {"inputs": items, "parameters": {"top_k": None}})[0])
     for item, answer in zip(items, got, strict=True):
         expected = {one["label"]: one["score"] for one in reference(item, top_k=None)}
         assert {one["label"]: one["score"] for one in answer} == pytest.approx(expected, abs=1e-5)

@@ -27,7 +27,7 @@ from handler.protocol import JSON
 from handler.tag_scheme import LabelSpans
 from handler.tasks import SequenceOutput
 from handler.tasks.token_classification import AGGREGATION_STRATEGIES, TokenClassification
-from tests.support.samples import TEXTS, MakeModel, ask, check_dialects, told
+from tests.support.samples import TEXTS, MakeModel, ask, check_codecs, response_json
 from tests.support.tokenizers import DIFFICULT_TEXTS, byte_level_tokenizer
 
 torch.set_num_threads(1)
@@ -87,8 +87,8 @@ def serve(folder: Path, **settings: Any) -> Predictor:
 
 def assert_equal(got: list[dict[str, Any]], expected: list[dict[str, Any]], tolerance: float = 2e-5) -> None:
     """Compare with the pipeline: all fields, scores with a tolerance."""
-    scores = [[one["score"] for one in told] for told in (got, expected)]
-    bare = [[{key: one[key] for key in one if key != "score"} for one in told] for told in (got, expected)]
+    scores = [[one["score"] for one in entities] for entities in (got, expected)]
+    bare = [[{key: one[key] for key in one if key != "score"} for one in entities] for entities in (got, expected)]
     assert bare[0] == bare[1]
     assert scores[0] == pytest.approx(scores[1], abs=tolerance)
 
@@ -114,7 +114,7 @@ def test_entities_equal_the_pipeline(folder: Path, strategy: str) -> None:
     for ignore in ([], ["O"], ["PER", "B-LOC"]):
         parameters = {"aggregation_strategy": strategy, "ignore_labels": ignore}
         texts = [*TEXTS, *DIFFICULT_TEXTS]
-        got = told(ask(predictor, {"inputs": texts, "parameters": parameters})[0])
+        got = response_json(ask(predictor, {"inputs": texts, "parameters": parameters})[0])
         for text, answer in zip(texts, got, strict=True):
             expected = reference(text, **parameters)
             assert_equal(answer, expected if strategy == "none" else whole_characters(text, expected))
@@ -138,7 +138,7 @@ def test_byte_level_tokens_equal_the_pipeline(make_model: MakeModel, strategy: s
     assert len(texts) >= len(SPACED_TEXTS)
     for text in texts:
         parameters = {"aggregation_strategy": strategy, "ignore_labels": ["I-PER", "LOC"]}
-        (answer,) = told(ask(predictor, {"inputs": [text], "parameters": parameters})[0])
+        (answer,) = response_json(ask(predictor, {"inputs": [text], "parameters": parameters})[0])
         expected = reference(text, **parameters)
         if strategy == "none":
             for token in expected:
@@ -155,7 +155,7 @@ def test_windows_equal_the_pipelines(near_sighted: Path, strategy: str, stride: 
     reference = published(near_sighted, 64)
     text = "The old man from Berlin took his two dogs to Paris, where Maria has a house near the river. " * 12
     parameters = {"aggregation_strategy": strategy, "stride": stride}
-    (answer,) = told(ask(predictor, {"inputs": [text], "parameters": parameters})[0])
+    (answer,) = response_json(ask(predictor, {"inputs": [text], "parameters": parameters})[0])
     expected = reference(text, **parameters)
     assert len(expected) > 40
     assert_equal(answer, expected)
@@ -170,10 +170,10 @@ def test_windows_equal_the_whole_text(blind: Path, strategy: str, stride: int) -
     parameters = {"aggregation_strategy": strategy, "stride": stride, "ignore_labels": []}
     question = {"inputs": LONG, "parameters": parameters}
     (reference,) = ask(serve(blind), question)
-    whole = told(reference)
+    whole = response_json(reference)
     assert reference.headers["x-batch-texts"] == "1"
     (reply,) = ask(serve(blind, max_length=50), question)
-    assert_equal(told(reply), whole)
+    assert_equal(response_json(reply), whole)
     assert "x-truncated-tokens" not in reply.headers
     assert int(reply.headers["x-batch-texts"]) > 7
 
@@ -265,7 +265,7 @@ def test_offsets_lie_in_the_text_and_entities_apart(
         if not text.strip():
             assert reply.status == 422
             continue
-        answer = told(reply)
+        answer = response_json(reply)
         assert all(0 <= one["start"] <= one["end"] <= len(text) for one in answer)
         assert all(0 < one["score"] <= 1 for one in answer)
         for one, other in itertools.pairwise(answer):
@@ -277,7 +277,7 @@ def test_tokens_that_share_no_character_make_entities_that_share_none(folder: Pa
     """Nothing overlaps over long texts of every script that BERT reads a character at most a token."""
     predictor = serve(folder, max_length=20)
     for text in [*TEXTS, *DIFFICULT_TEXTS[:5]]:
-        answer = told(ask(predictor, {"inputs": text, "parameters": {"ignore_labels": []}})[0])
+        answer = response_json(ask(predictor, {"inputs": text, "parameters": {"ignore_labels": []}})[0])
         assert all(one["end"] <= other["start"] for one, other in itertools.pairwise(answer))
         assert "".join(text[one["start"] : one["end"]] for one in answer).strip()
 
@@ -286,13 +286,13 @@ def test_every_dialect_answers(folder: Path) -> None:
     """A flat list for one text, as Hugging Face's client reads it; JSON in a tensor over Open Inference v2."""
     predictor = serve(folder)
     texts = TEXTS[:3]
-    single = told(ask(predictor, texts[0])[0])
+    single = response_json(ask(predictor, texts[0])[0])
     assert single[0].keys() == {"entity_group", "score", "word", "start", "end"}
     v2 = {"inputs": [{"name": "text", "shape": [3], "datatype": "BYTES", "data": texts}]}
     replies = ask(predictor, texts, {"inputs": texts[0]}, {"inputs": texts}, {"instances": texts}, v2)
-    check_dialects(predictor, texts, replies)
+    check_codecs(predictor, texts, replies)
     (field,) = ask(predictor, {"text": texts[0]})
-    assert predictor.task.answers_match(single, told(field), 1e-5)
+    assert predictor.task.answers_match(single, response_json(field), 1e-5)
     assert predictor.operations["predict"] is predictor.operations["entities"]
 
 
@@ -317,7 +317,7 @@ def test_every_dialect_answers(folder: Path) -> None:
 def test_bad_input_is_422(folder: Path, value: JSON, message: str) -> None:
     """The message names the field and what is accepted."""
     (reply,) = ask(serve(folder), value)
-    assert (reply.status, told(reply)["message"]) == (422, message)
+    assert (reply.status, response_json(reply)["message"]) == (422, message)
 
 
 def test_golden_answers_bear_what_precision_changes_and_no_more(folder: Path) -> None:

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer
 from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import loads
-from tests.support.samples import BASE, TEXTS, MakeModel, MakePredictor, ask, told
+from tests.support.samples import BASE, TEXTS, MakeModel, MakePredictor, ask, response_json
 from tests.support.tokenizers import byte_level_tokenizer
 
 
@@ -39,9 +39,9 @@ def test_tokens_equal_transformers(predictor: Predictor) -> None:
     (reply,) = ask(predictor, [*TEXTS, *pairs], operation="tokenize")
     expected = [expected_of(reference, text) for text in TEXTS]
     expected += [expected_of(reference, *pair.values()) for pair in pairs]
-    assert told(reply) == expected
+    assert response_json(reply) == expected
     assert expected[10]["n_truncated"] == 190
-    for text, answer in zip(TEXTS[:2], told(reply), strict=False):
+    for text, answer in zip(TEXTS[:2], response_json(reply), strict=False):
         spelled = [text[slice(*span)].lower() for span in answer["offsets"] if span]
         assert spelled == [token.removeprefix("##") for token in answer["tokens"][1:-1]]
 
@@ -53,7 +53,7 @@ def test_a_byte_level_tokenizer_equals_transformers(make_model: MakeModel) -> No
     predictor = load_predictor(folder)
     reference = AutoTokenizer.from_pretrained(folder, model_max_length=predictor.tokenizer.max_length)
     (reply,) = ask(predictor, TEXTS, operation="tokenize")
-    assert told(reply) == [expected_of(reference, text) for text in TEXTS]
+    assert response_json(reply) == [expected_of(reference, text) for text in TEXTS]
 
 
 def test_every_dialect_asks(predictor: Predictor, make_predictor: MakePredictor) -> None:
@@ -61,10 +61,10 @@ def test_every_dialect_asks(predictor: Predictor, make_predictor: MakePredictor)
     tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["It works."]}
     values: list[Any] = ["It works.", {"text": "It works."}, {"inputs": "It works."}, {"instances": ["It works."]}]
     plain, field, hugging, kserve, tensors = map(
-        told, ask(predictor, *values, {"inputs": [tensor]}, operation="tokenize")
+        response_json, ask(predictor, *values, {"inputs": [tensor]}, operation="tokenize")
     )
     assert plain == field == hugging == kserve["predictions"][0] == loads(tensors["outputs"][0]["data"][0])
-    assert told(ask(make_predictor(task="tokenize"), "It works.")[0]) == plain
+    assert response_json(ask(make_predictor(task="tokenize"), "It works.")[0]) == plain
 
 
 @pytest.mark.parametrize(
@@ -80,10 +80,10 @@ def test_bad_questions(predictor: Predictor, value: Any, message: str) -> None:
     """A message names the field and what is accepted; neighbours are answered."""
     bad, good = ask(predictor, value, "fine", operation="tokenize")
     assert (bad.status, good.status) == (422, 200)
-    assert re.search(message, told(bad)["message"])
+    assert re.search(message, response_json(bad)["message"])
 
 
 def test_what_the_operator_refuses_is_refused(make_predictor: MakePredictor) -> None:
     """Under `refuse` the count of tokens is in the message."""
     (reply,) = ask(make_predictor(overflow="refuse"), TEXTS[10], operation="tokenize")
-    assert (reply.status, told(reply)["message"]) == (413, "text has 702 tokens, accepted: at most 512")
+    assert (reply.status, response_json(reply)["message"]) == (413, "text has 702 tokens, accepted: at most 512")

@@ -13,7 +13,7 @@ from handler.config import ServingConfig
 from handler.errors import ModelMismatch
 from handler.loading import load_predictor
 from handler.predictor import Predictor
-from tests.support.samples import TEXTS, MakeModel, ask, told
+from tests.support.samples import TEXTS, MakeModel, ask, response_json
 
 LABELS = ["a complaint", "praise", "屏幕", "a question 🙂"]
 NLI = [
@@ -47,7 +47,7 @@ def test_every_text_equals_the_pipeline(pair: Pair, parameters: dict[str, Any]) 
     """Labels as a list or a string, one or several true, other templates; only a text that is too long gives way."""
     predictor, reference = pair
     parameters = {"candidate_labels": LABELS} | parameters
-    found = told(ask(predictor, {"inputs": TEXTS, "parameters": parameters}, operation="zero-shot")[0])
+    found = response_json(ask(predictor, {"inputs": TEXTS, "parameters": parameters}, operation="zero-shot")[0])
     for text, its in zip(TEXTS, found, strict=True):
         expected = reference(text, **parameters)
         assert [one["label"] for one in its] == expected["labels"]
@@ -62,7 +62,7 @@ def test_it_is_the_main_task_where_the_operator_says_so(make_model: MakeModel) -
     value = {"inputs": TEXTS[0], "parameters": {"candidate_labels": LABELS}}
     (main,) = ask(predictor, value)
     (other,) = ask(load_predictor(folder), value, operation="zero-shot")
-    assert told(main) == told(other)
+    assert response_json(main) == response_json(other)
     plain = make_model()
     assert "zero-shot" not in load_predictor(plain).operations
     with pytest.raises(ModelMismatch, match=r"no label in config\.json starts with entail"):
@@ -79,7 +79,7 @@ def test_every_dialect_asks(pair: Pair) -> None:
         {"instances": [text], "parameters": parameters},
         {"inputs": [tensor], "parameters": parameters},
     ]
-    plain, hugging, kserve, tensors = map(told, ask(pair[0], *values, operation="zero-shot"))
+    plain, hugging, kserve, tensors = map(response_json, ask(pair[0], *values, operation="zero-shot"))
     assert plain == hugging == kserve["predictions"][0]
     labels, scores = tensors["outputs"]
     assert (labels["shape"], labels["data"]) == ([1, 2], [one["label"] for one in plain])
@@ -118,7 +118,7 @@ def test_bad_questions(pair: Pair, value: Any, parameters: dict[str, Any], statu
     good = {"inputs": "fine", "parameters": {"candidate_labels": "b"}}
     replies = ask(pair[0], {"inputs": value, "parameters": parameters}, good, operation="zero-shot")
     assert [reply.status for reply in replies] == [status, 200]
-    assert re.search(message, told(replies[0])["message"])
+    assert re.search(message, response_json(replies[0])["message"])
 
 
 def test_the_operators_limits_hold(make_model: MakeModel) -> None:

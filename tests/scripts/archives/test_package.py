@@ -24,7 +24,7 @@ from scripts.archives.build import build
 from scripts.archives.model_card import training_sections
 from scripts.cli.console import ScriptError
 from scripts.package import parser, with_options
-from tests.support.samples import ROOT, ask, told
+from tests.support.samples import ROOT, ask, response_json
 
 
 @pytest.fixture
@@ -109,7 +109,8 @@ def metadata_of(mar: Path) -> dict[str, Any]:
 def test_what_is_served_equals_what_was_trained(unpacked: Path, model_folder: Path) -> None:
     """The archive answers as the folder it was built from."""
     packed, trained = load_predictor(unpacked), load_predictor(model_folder)
-    assert told(ask(packed, "hello there")[0]) == told(ask(trained, "hello there")[0])
+    packed_answer, trained_answer = (response_json(ask(loaded, "hello there")[0]) for loaded in (packed, trained))
+    assert packed_answer == trained_answer
     assert packed.model_hash == archive.verify(unpacked).model_hash
 
 
