@@ -389,7 +389,7 @@ def test_one_bad_question_beside_good_ones(served: Served) -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "question", "cut"),
+    ("path", "body", "cut"),
     [
         ("entities", {"inputs": ADA * 60}, False),
         ("answers", {"inputs": {"question": "Who signed?", "context": PARCEL * 60}}, False),
