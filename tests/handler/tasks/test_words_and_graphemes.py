@@ -18,7 +18,7 @@ from handler.predictor import Predictor
 from handler.sequences import EncodingOptions
 from handler.tasks import SequenceOutput
 from handler.tasks.token_classification import AGGREGATION_STRATEGIES
-from tests.support.samples import BASE, MakeModel, ask, told
+from tests.support.samples import BASE, MakeModel, ask, response_json
 from tests.support.tokenizers import byte_level_tokenizer, cased_tokenizer, metaspace_tokenizer
 
 torch.set_num_threads(1)
@@ -154,7 +154,7 @@ def test_no_span_begins_or_ends_on_a_blank(taggers: tuple[str, Predictor], strat
     text = "  by \u3000 Anna\n\nB  in\tRome \u200b \ufeff 東京  "
     parameters = {"aggregation_strategy": strategy, "ignore_labels": []}
     (response,) = ask(taggers[1], {"inputs": text, "parameters": parameters})
-    spans = [text[entity["start"] : entity["end"]] for entity in told(response)]
+    spans = [text[entity["start"] : entity["end"]] for entity in response_json(response)]
     assert all(span == span.strip(" \n\t\u3000\u200b\ufeff") for span in spans)
     assert strategy == "none" or all(spans)
 
