@@ -103,6 +103,14 @@ def test_every_inference_route_is_forwarded(gateway: Gateway, toy: FakeServer, p
         ("GET", "/metrics", 404),
         ("GET", "/token?type=inference", 404),
         ("GET", "/v2/models/toy", 404),
+        ("GET", "/v2/models/toy/infer", 405),
+        ("POST", "/v2/models/toy/ready", 405),
+        ("POST", "/v2/health/ready", 405),
+        ("POST", "/v2/models/toy/versions/infer", 404),
+        ("POST", "/v2/models/toy/versions/1.0/../2.0/infer", 404),
+        ("POST", "/v1/models/toy:latest:predict", 404),
+        ("GET", "/v2/health/ready?a", 404),
+        ("GET", "/model-probe", 404),
         ("GET", "/v1/models/toy", 404),
         ("POST", "/v2/models/toy/explain", 404),
         ("POST", "/predictions/", 404),
@@ -168,6 +176,51 @@ def test_a_ping_says_when_no_request_would_be_taken(tmp_path: Path, state: str) 
         (tmp_path / "key_file.json").unlink()
         wait_until(lambda: server.request("GET", "/ping", b"", Authorization=None).status == 503, server)
         assert not recorder.received
+
+
+@pytest.mark.parametrize(
+    ("path", "forwarded"),
+    [
+        ("/v2/models/toy/versions/1.0/infer", "/predictions/toy/1.0"),
+        ("/v1/models/toy:1.0:predict", "/predictions/toy/1.0"),
+        ("/v1/models/toy/versions/1.0:predict", "/predictions/toy/1.0"),
+        ("/v1/models/toy:2:explain", "/explanations/toy/2"),
+        ("/v1/models/toy/versions/2:explain", "/explanations/toy/2"),
+    ],
+)
+def test_a_version_in_the_path_is_obeyed(gateway: Gateway, toy: FakeServer, path: str, forwarded: str) -> None:
+    """TorchServe would ignore it, or has no such route: its own routes with a version get the request."""
+    gateway.request("POST", path)
+    assert toy.requests[-1] == ("POST", forwarded, b'"a"')
+
+
+def test_a_model_is_ready_when_it_answers(gateway: Gateway, toy: FakeServer) -> None:
+    """One cheap request through its queue: unknown is 404, a full queue or a failure 503."""
+    for path in ("/v2/models/toy/ready", "/v2/models/toy/versions/1.0/ready"):
+        response = gateway.request("GET", path, b"", Content_Type=None)
+        assert (response.status, response.json) == (200, {"name": "toy", "ready": True})
+        assert json.loads(toy.requests[-1][2])["parameters"] == {"operation": "tokenize"}
+        for failure in (503, 500):
+            toy.failures.append(failure)
+            response = gateway.request("GET", path, b"", Content_Type=None)
+            assert (response.status, response.headers["Retry-After"]) == (503, "1")
+    for path in ("/v2/models/nobody/ready", "/v2/models/toy/versions/9/ready"):
+        response = gateway.request("GET", path, b"", Content_Type=None)
+        assert (response.status, response.json["message"]) == (404, "no such model")
+        assert response.headers["Retry-After"] is None
+    before = len(toy.requests)
+    assert gateway.request("GET", "/v2/models/toy/ready", b"", Authorization=None).status == 401
+    assert gateway.request("GET", "/v2/models/toy/ready", b"a").status == 413
+    assert len(toy.requests) == before
+
+
+@pytest.mark.parametrize(("path", "key"), [("/v2/health/live", "live"), ("/v2/health/ready", "ready")])
+def test_health_of_open_inference_needs_no_key(gateway: Gateway, toy: FakeServer, path: str, key: str) -> None:
+    """As /ping, from the same state."""
+    before = len(toy.requests)
+    response = gateway.request("GET", path, b"", Authorization=None, Content_Type=None)
+    assert (response.status, response.json) == (200, {key: True})
+    assert len(toy.requests) == before
 
 
 @pytest.mark.parametrize(

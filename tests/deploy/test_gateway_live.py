@@ -1,0 +1,72 @@
+"""Test the gateway in front of a live TorchServe with the clients that README promises to serve unchanged."""
+
+from __future__ import annotations
+
+import ssl
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tritonclient.http as tritonhttp
+from gevent.ssl import create_default_context
+from tritonclient.utils import InferenceServerException
+
+from tests.support.gateway import Gateway
+from tests.support.replicas import replicas
+
+pytestmark = pytest.mark.server
+
+
+@pytest.fixture(scope="module")
+def gateway(mar: Path) -> Iterator[Gateway]:
+    """Return a gateway in front of a TorchServe with the model `tiny`, version 1.0."""
+    with (
+        tempfile.TemporaryDirectory(prefix="gateway-") as folder,
+        replicas(Path(folder), mar.parent, 1) as (gateway, _),
+    ):
+        yield gateway
+
+
+@pytest.fixture
+def client(gateway: Gateway) -> Iterator[Any]:
+    """Return NVIDIA's client of this gateway."""
+
+    def context() -> ssl.SSLContext:
+        made: ssl.SSLContext = create_default_context(cafile=str(gateway.folder / "ca.pem"))
+        return made
+
+    client = tritonhttp.InferenceServerClient(f"localhost:{gateway.port}", ssl=True, ssl_context_factory=context)
+    yield client
+    client.close()
+
+
+def test_tritonclient_works_unchanged(gateway: Gateway, client: Any) -> None:
+    """Liveness, readiness of server, model and version, and inference by default and by version."""
+    headers = {"Authorization": f"Bearer {gateway.key}"}
+    text = tritonhttp.InferInput("text", [1], "BYTES")
+    text.set_data_from_numpy(np.array(["Where is it?"], dtype=object))
+    assert client.is_server_live()
+    assert client.is_server_ready()
+    assert client.is_model_ready("tiny", headers=headers)
+    assert client.is_model_ready("tiny", "1.0", headers=headers)
+    assert not client.is_model_ready("tiny", "2.0", headers=headers)
+    assert not client.is_model_ready("nobody", headers=headers)
+    for version in ("", "1.0"):
+        result = client.infer("tiny", [text], model_version=version, headers=headers)
+        assert result.get_response()["model_version"] == "1.0"
+        assert result.as_numpy("label").shape == (1, 4)
+    with pytest.raises(InferenceServerException, match="404"):
+        client.infer("tiny", [text], model_version="2.0", headers=headers)
+
+
+@pytest.mark.parametrize("path", ["/v1/models/tiny:2.0:predict", "/v1/models/tiny/versions/2.0:predict"])
+def test_a_missing_version_is_never_answered_by_another(gateway: Gateway, path: str) -> None:
+    """Which TorchServe itself does on KServe's route."""
+    body = b'{"instances": ["Where is it?"]}'
+    response = gateway.request("POST", path, body)
+    assert (response.status, response.json["type"]) == (404, "ModelVersionNotFoundException")
+    by_default = gateway.request("POST", "/v1/models/tiny:predict", body)
+    assert gateway.request("POST", path.replace("2.0", "1.0"), body).json == by_default.json
