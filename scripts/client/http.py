@@ -192,7 +192,7 @@ class Management(ApiClient):
     def model(self, name: str, version: str) -> Model:
         """Return one version of a model."""
         (described,) = self.request("GET", _path("models", name, version))
-        return _model(described, version)
+        return _model(described, self.default_version(name))
 
     def default_version(self, name: str) -> str:
         """Return the version that answers requests which name none."""

@@ -11,10 +11,9 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from scripts.cli.console import ROOT, ScriptError
-from scripts.client.settings import effective
+from scripts.client.settings import ADDRESS, DEFAULT_PORTS, effective, is_true
 
 
 class ServerError(ScriptError):
@@ -83,9 +82,9 @@ class Server:
         """Read the addresses of a server from its settings."""
         settings = {key: setting.value for key, setting in effective(config).items()}
         return cls(
-            _reachable(settings["inference_address"]),
-            _reachable(settings["management_address"]),
-            settings["disable_token_authorization"].lower() != "true",
+            _reachable("inference_address", settings["inference_address"]),
+            _reachable("management_address", settings["management_address"]),
+            not is_true(settings["disable_token_authorization"]),
             run_dir,
         )
 
@@ -110,11 +109,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _reachable(address: str) -> str:
+def _reachable(key: str, address: str) -> str:
     """Turn an address to listen on into one to connect to."""
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ScriptError(f"cannot connect to {address}: only http:// and https:// addresses are supported")
-    host = "127.0.0.1" if parts.hostname in ("0.0.0.0", "::") else parts.hostname  # noqa: S104 - not bound, replaced
-    default = "443" if parts.scheme == "https" else "80"
-    return f"{parts.scheme}://{host}:{parts.port or default}"
+    match = ADDRESS.fullmatch(address)
+    if match is None:
+        raise ScriptError(
+            f"cannot connect to {key} {address!r}: only http://HOST:PORT and https://HOST:PORT are supported"
+        )
+    scheme, host, port = match.groups()
+    host = "127.0.0.1" if host == "0.0.0.0" else host  # noqa: S104 - not bound, replaced
+    return f"{scheme}://{host}:{port or DEFAULT_PORTS[key][scheme == 'https']}"

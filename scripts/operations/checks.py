@@ -6,6 +6,7 @@ note changes no exit code. To add a check, write a function that yields findings
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,8 +14,16 @@ from typing import Literal
 
 from handler.config import ModelConfig
 from scripts.client.ports import PORTS
-from scripts.client.settings import KEYS, environment_variable, reads_environment, suggestion
-from scripts.operations.inventory import WORKER_BYTES, ArchiveInfo, Inventory, address_of
+from scripts.client.settings import (
+    KEYS,
+    address_of,
+    environment_variable,
+    is_true,
+    problem_of,
+    reads_environment,
+    suggestion,
+)
+from scripts.operations.inventory import WORKER_BYTES, ArchiveInfo, Inventory
 
 Level = Literal["error", "warning", "note"]
 LOOPBACK = ("127.", "localhost", "::1")
@@ -59,9 +68,17 @@ def unknown_settings(inventory: Inventory) -> Findings:
             )
 
 
+def unusable_values(inventory: Inventory) -> Findings:
+    """Values that TorchServe cannot read, or reads as something else."""
+    for key, setting in inventory.settings.items():
+        if problem := problem_of(key, setting.value):
+            level: Level = "warning" if "which is false" in problem else "error"
+            yield Finding(level, f"{setting.origin}: {problem}", f"correct {key}, without a blank at its end")
+
+
 def exposed_addresses(inventory: Inventory) -> Findings:
     """Addresses that other machines reach."""
-    keyless = inventory.setting("disable_token_authorization").lower() == "true"
+    keyless = is_true(inventory.setting("disable_token_authorization"))
     for key in PORTS:
         host, port = address_of(inventory.settings, key)
         if host.startswith(LOOPBACK):
@@ -77,13 +94,13 @@ def exposed_addresses(inventory: Inventory) -> Findings:
 
 def required_settings(inventory: Inventory) -> Findings:
     """Settings that the handler, the scripts and the dashboards rely on."""
-    if inventory.setting("decode_input_request").lower() != "false":
+    if inventory.setting("decode_input_request") != "false":  # the worker gets the word as it stands
         yield Finding("error", "decode_input_request is not false: no model will load", "set it to false")
-    if inventory.setting("metrics_mode").lower() != "prometheus":
+    if re.sub(r"\s", "", inventory.setting("metrics_mode")).lower() != "prometheus":
         yield Finding("warning", "metrics_mode is not prometheus: the metrics port stays empty", "set it to prometheus")
-    if inventory.setting("enable_model_api").lower() != "true":
+    if not is_true(inventory.setting("enable_model_api")):
         yield Finding("note", "models cannot be registered or unregistered", "set enable_model_api=true to allow it")
-    keyed = inventory.setting("disable_token_authorization").lower() != "true"
+    keyed = not is_true(inventory.setting("disable_token_authorization"))
     minutes = inventory.setting("token_expiration_min")
     if keyed and _number(minutes) < 24 * 60:
         yield Finding("warning", f"keys expire after {minutes} minutes", "set token_expiration_min, e.g. to 525600")
@@ -270,6 +287,7 @@ def served_models(inventory: Inventory) -> Findings:
 
 CHECKS = (
     unknown_settings,
+    unusable_values,
     exposed_addresses,
     required_settings,
     environment,

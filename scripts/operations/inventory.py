@@ -26,7 +26,7 @@ from scripts.cli.console import ROOT, ScriptError
 from scripts.client.http import Management, Model
 from scripts.client.ports import PORTS
 from scripts.client.server import NotRunning, Server, ServerError
-from scripts.client.settings import Setting, effective
+from scripts.client.settings import Setting, address_of, effective
 
 VARIABLES = ("JAVA_HOME", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "PYTHONPATH", "SERVE_RUN_DIR", "LOG_LOCATION")
 WORKER_BYTES = 500_000_000  # Python, torch and what a forward pass needs, beside the weights (rough)
@@ -76,7 +76,7 @@ class Inventory:
 
     @property
     def running(self) -> bool:
-        """Whether a server answered."""
+        """Whether a server answered, with models or without."""
         return not self.unreachable and "management_address" in self.listening
 
     def setting(self, key: str) -> str:
@@ -107,15 +107,6 @@ def collect(server: Server, config: Path, store: Store) -> Inventory:
         served=served,
         unreachable=unreachable,
     )
-
-
-def address_of(settings: dict[str, Setting], key: str) -> tuple[str, int]:
-    """Return host and port of an address, or of a gRPC port."""
-    if key.endswith("_port"):
-        host, port = settings[key.replace("_port", "_address")].value, settings[key].value
-    else:
-        host, _, port = settings[key].value.partition("://")[2].rpartition(":")
-    return host.strip("[]"), int(port) if port.isdecimal() else 0
 
 
 def _listens(host: str, port: int) -> bool:

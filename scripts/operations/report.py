@@ -63,6 +63,10 @@ def print_report(inventory: Inventory, findings: list[Finding]) -> None:
         say(f"the running server{f' (pid {inventory.pid})' if inventory.pid else ''}:")
         served = [served_row(served) for served in inventory.served]
         table(list(served[0]), [list(row.values()) for row in served])
+    elif inventory.running:
+        say(f"the running server{f' (pid {inventory.pid})' if inventory.pid else ''} has no models")
+    elif inventory.unreachable:
+        say("a server listens, but does not list its models")
     else:
         say("no server answers")
     if findings:

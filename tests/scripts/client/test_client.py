@@ -32,19 +32,44 @@ def test_settings_are_read_as_torchserve_reads_them(tmp_path: Path, monkeypatch:
     path = tmp_path / "config.properties"
     path.write_text("# a=1\n! a=2\n a = 3=4 \na=5\n\njunk\n")
     monkeypatch.setenv("TS_DEBUG", "6")
-    assert read_settings(path) == {"a": "5"}
+    assert read_settings(path) == {"a": "5", "junk": ""}
     path.write_text("enable_envvars_config=true\ndebug=5\n")
     monkeypatch.setenv("TS_INFERENCE_ADDRESS", "http://0.0.0.0:1234")
     assert read_settings(path)["debug"] == "6"
     assert Server.read(path, tmp_path).inference == "http://127.0.0.1:1234"
 
 
-@pytest.mark.parametrize("address", ["unix:/tmp/socket", "127.0.0.1:8080", "http://"])
+@pytest.mark.parametrize(
+    ("settings", "inference", "management"),
+    [
+        ("inference_address:http://127.0.0.1:1", "http://127.0.0.1:1", "http://127.0.0.1:8081"),
+        ("inference_address http://0.0.0.0", "http://127.0.0.1:80", "http://127.0.0.1:8081"),
+        ("management_address=http://127.0.0.1", "http://127.0.0.1:8080", "http://127.0.0.1:8081"),
+        ("management_address=https://127.0.0.1", "http://127.0.0.1:8080", "https://127.0.0.1:8444"),
+        ("inference_address=http://127.0.0.1:\\\n   2", "http://127.0.0.1:2", "http://127.0.0.1:8081"),
+        ("inference_address=http://127.0.0.1:$$PORT_X$$", "http://127.0.0.1:3", "http://127.0.0.1:8081"),
+        ("enable_envvars_config=TRUE", "http://127.0.0.1:4", "http://127.0.0.1:8081"),
+        ("enable_envvars_config=true ", "http://127.0.0.1:8080", "http://127.0.0.1:8081"),
+    ],
+)
+def test_addresses_are_read_as_torchserve_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: str, inference: str, management: str
+) -> None:
+    """Each was seen on TorchServe 0.12.0, which prints its addresses when it starts (November 2026)."""
+    path = tmp_path / "config.properties"
+    path.write_text(settings)
+    monkeypatch.setenv("TS_INFERENCE_ADDRESS", "http://127.0.0.1:4")
+    monkeypatch.setenv("PORT_X", "3")
+    server = Server.read(path, tmp_path)
+    assert (server.inference, server.management) == (inference, management)
+
+
+@pytest.mark.parametrize("address", ["unix:/tmp/socket", "127.0.0.1:8080", "http://", "http://127.0.0.1:8080 "])
 def test_an_address_that_cannot_be_connected_to_is_named(tmp_path: Path, address: str) -> None:
-    """Only http and https addresses are supported."""
+    """Only http and https addresses are supported; TorchServe itself refuses a blank at the end."""
     path = tmp_path / "config.properties"
     path.write_text(f"inference_address={address}\n")
-    with pytest.raises(ScriptError, match=r"cannot connect to .*only http"):
+    with pytest.raises(ScriptError, match=r"cannot connect to inference_address .*only http"):
         Server.read(path, tmp_path)
 
 

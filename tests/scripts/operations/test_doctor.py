@@ -19,6 +19,7 @@ from tests.support.live import Live
 from tests.support.samples import ROOT
 
 Diagnose = Callable[..., tuple[int, JSON]]
+KEYLESS = "error: inference_address is open to other machines (0.0.0.0:1) without keys"
 CONFIG = (ROOT / "config.properties").read_text(encoding="utf-8")
 
 
@@ -87,10 +88,40 @@ def test_nothing_is_wrong_with_this_repository(diagnose: Diagnose, tmp_path: Pat
             "warning: grpc_management_port is open to other machines (0.0.0.0:1): it can change what is served",
         ),
         (
-            {"metrics_address": "http://[::]:1"},
+            {"metrics_address": "http://0.0.0.0:1"},
             0,
-            "note: metrics_address is open to other machines (:::1), and asks for no key",
+            "note: metrics_address is open to other machines (0.0.0.0:1), and asks for no key",
         ),
+        (
+            {"metrics_address": "http://[::]:1"},
+            2,
+            "error: own.properties: metrics_address is 'http://[::]:1', no http://HOST:PORT: TorchServe does not start",
+        ),
+        (
+            {"metrics_address": "http://127.0.0.1:1 "},
+            2,
+            "error: own.properties: metrics_address is 'http://127.0.0.1:1 ', no http://HOST:PORT: "
+            "a blank at its end counts",
+        ),
+        (
+            {"number_of_netty_threads": "4 "},
+            2,
+            "error: own.properties: number_of_netty_threads is '4 ', not a whole number: a blank at its end counts",
+        ),
+        (
+            {"enable_model_api": "true "},
+            1,
+            "warning: own.properties: enable_model_api is 'true ', which is false: a blank at its end counts",
+        ),
+        ({"enable_model_api": "true "}, 1, "note: models cannot be registered or unregistered"),
+        ({"decode_input_request": "FALSE"}, 2, "error: decode_input_request is not false: no model will load"),
+        (
+            {"model_store": "$$NOT_SET$$"},
+            2,
+            "error: own.properties: model_store needs the environment variable NOT_SET, which is not set: "
+            "TorchServe does not start",
+        ),
+        ({"disable_token_authorization": "TRUE", "inference_address": "http://0.0.0.0:1"}, 2, KEYLESS),
     ],
 )
 def test_settings(diagnose: Diagnose, settings: Mapping[str, str], code: int, finding: str) -> None:
@@ -210,6 +241,21 @@ def test_a_running_server(
     told = capsys.readouterr()
     assert "toy 3.0 is not ready: loading" in told.out
     assert "the running server" in told.err
+
+
+def test_a_running_server_without_models(
+    fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It answers, and has none: that is no reason to say that no server answers."""
+    fake_server.default.clear()
+    fake_server.models.clear()
+    words = ["--config", str(fake_server.config), "--run-dir", str(fake_server.run_dir)]
+    monkeypatch.setattr(sys, "argv", ["doctor.py", *words])
+    doctor.main()
+    assert "the running server has no models" in capsys.readouterr().err
+    fake_server.stop()
+    doctor.main()
+    assert "no server answers" in capsys.readouterr().err
 
 
 @pytest.mark.server

@@ -205,6 +205,15 @@ def test_versions_change_hands(run: Run, fake_server: FakeServer) -> None:
     assert list(fake_server.models) == [("toy", "2.0")]
 
 
+def test_only_the_default_version_is_shown_as_default(run: Run) -> None:
+    """Whichever command shows it: requests without a version do not reach a version that was only registered."""
+    assert rows(run("register", "toy-2.0")[1]) == [["toy", "2.0", "", "1/1", "8", "2 ms", "0", "ready"]]
+    assert [row[:3] for row in rows(run("status")[1])] == [["toy", "1.0", "yes"], ["toy", "2.0", ""]]
+    assert rows(run("scale", "toy", "--version", "2.0", "--min", "2")[1])[0][:4] == ["toy", "2.0", "", "2/2"]
+    run("default", "toy", "2.0")
+    assert [row[:3] for row in rows(run("status")[1])] == [["toy", "1.0", ""], ["toy", "2.0", "yes"]]
+
+
 def test_scale(run: Run) -> None:
     """Waits until the new workers are ready; none is allowed."""
     assert rows(run("scale", "toy", "--min", "3")[1])[0][3] == "3/3"

@@ -12,13 +12,14 @@ import tempfile
 import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from scripts.cli.console import ROOT
 from scripts.client.ports import PORTS, free_ports
-from tests.support.live import own_config
+from tests.support.live import activated, own_config
 
 Serve = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -98,6 +99,48 @@ def test_a_misspelt_setting_is_not_ignored(serve: Serve, config: Path) -> None:
         assert "unknown setting job_queue_sise: did you mean job_queue_size?" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("inference_address=http://127.0.0.1:1 ", "a blank at its end counts"),
+        ("number_of_netty_threads=4 ", "number_of_netty_threads is '4 ', not a whole number"),
+        ("model_store=$$NOT_SET$$", "needs the environment variable NOT_SET"),
+        ("a=\\u12", "four hexadecimal digits"),
+    ],
+)
+def test_a_value_that_torchserve_cannot_use_is_named(serve: Serve, config: Path, line: str, complaint: str) -> None:
+    """Before Java starts: its own message would be the last line of a log."""
+    config.write_text(config.read_text() + line + "\n")
+    done = serve("start")
+    assert done.returncode == 2
+    assert complaint in done.stderr
+
+
+def test_a_port_that_is_taken_meanwhile_does_not_answer(serve: Serve, config: Path, tmp_path: Path) -> None:
+    """Another process listens on every port by the time that Java wants them: that is not reported as a start."""
+    ports = [int(port) for port in re.findall(r"\d+$", config.read_text(), re.MULTILINE)]
+    (tmp_path / "bin").mkdir()
+    java = tmp_path / "bin" / "java"  # takes the place of Java: runs for two seconds and ends
+    java.write_text(f"#!/bin/sh\ntouch {tmp_path}/started\nsleep 2\necho Address already in use\nexit 1\n")
+    java.chmod(0o755)
+
+    def take_ports() -> list[socket.socket]:
+        while not (tmp_path / "started").exists():
+            time.sleep(0.02)
+        return [socket.create_server(("127.0.0.1", port)) for port in ports]
+
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(take_ports)
+        done = serve("start", JAVA_HOME=str(tmp_path))
+        for each in taken.result():
+            each.close()
+    assert done.returncode == 2
+    assert "answering" not in done.stderr
+    assert "Address already in use" in done.stderr
+    assert "the server ended while starting" in done.stderr
+    assert not (tmp_path / "w" / "run" / "pid").exists()
+
+
 def test_no_java(serve: Serve) -> None:
     """JAVA_HOME wins, so a wrong one is named."""
     done = serve("start", JAVA_HOME="/nowhere")
@@ -145,6 +188,39 @@ def test_status_while_stopping(serve: Serve, tmp_path: Path) -> None:
         assert serve("stop", "--grace", "1").returncode == 0
         assert process.wait(timeout=10) == -signal.SIGTERM
     assert not (state / "pid").exists()
+
+
+@pytest.mark.server
+def test_settings_are_in_force_as_they_are_read() -> None:
+    """A colon, a continued line, TRUE, an address of the environment: the scripts ask where the server listens."""
+    with tempfile.TemporaryDirectory(prefix="odd-") as folder:
+        home = Path(folder)
+        own, ports = own_config(home)
+        (inference,) = free_ports(1)
+        text = own.read_text(encoding="utf-8").replace("enable_envvars_config=true", "enable_envvars_config : TRUE")
+        text = re.sub(r"(?m)^management_address=(.*:)(\d+)$", r"management_address \1\\\n  \2", text)
+        own.write_text(text, encoding="utf-8")
+        (home / "store").mkdir()
+        options = ["--config", str(own), "--run-dir", folder]
+        environment = {**activated(), "TS_INFERENCE_ADDRESS": f"http://127.0.0.1:{inference}"}
+
+        def script(name: str, *words: str) -> subprocess.CompletedProcess[str]:
+            command = [str(ROOT / "scripts" / name), *words, *options]
+            return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=240)
+
+        try:
+            started = script("serve.sh", "start", "--model-store", str(home / "store"))
+            doctor = script("doctor.py")
+            listed = script("models.py", "list")
+        finally:
+            stopped = script("serve.sh", "stop")
+    assert started.returncode == 0, started.stderr
+    assert f"inference http://127.0.0.1:{inference} " in started.stderr
+    assert f"management http://127.0.0.1:{ports['management_address']} " in started.stderr
+    assert "has no models" in doctor.stderr
+    assert not re.search("^.*error", doctor.stdout, re.MULTILINE), doctor.stdout
+    assert (listed.returncode, "no model is registered" in listed.stderr) == (0, True)
+    assert stopped.returncode == 0
 
 
 def changed(mar: Path, name: str, store: Path, file: str, content: bytes | None) -> None:
