@@ -46,6 +46,17 @@ class TagScheme:
             return is_open if prefix == "I" else True
         return is_open if prefix == "B" else True  # IOB1
 
+    def span_tags(self, tag_type: str, n_words: int, previous: str = "O") -> list[str]:
+        """Return the tags of a span of words that stands behind the tag `previous`.
+
+        >>> IOB2.span_tags("PER", 2), SCHEMES[1].span_tags("PER", 2, "I-PER"), SCHEMES[2].span_tags("PER", 3)
+        (['B-PER', 'I-PER'], ['B-PER', 'I-PER'], ['B-PER', 'I-PER', 'E-PER'])
+        """
+        prefixes = ["B" if self.always_begins or previous[2:] == tag_type else "I", *"I" * (n_words - 1)]
+        if self.closing_prefix:
+            prefixes[-1] = self.closing_prefix if n_words > 1 else self.prefixes[-1]
+        return [f"{prefix}-{tag_type}" for prefix in prefixes]
+
     def labels(self, types: Iterable[str]) -> list[str]:
         """Return every tag of some types, O first."""
         return ["O", *(f"{prefix}-{tag_type}" for tag_type in sorted(set(types)) for prefix in self.prefixes)]

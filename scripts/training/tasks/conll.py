@@ -13,12 +13,17 @@ from dataclasses import dataclass
 from itertools import chain, pairwise
 from typing import BinaryIO
 
+import regex  # type: ignore[import-untyped]
+
 from handler.tag_scheme import is_tag
 from scripts.cli.console import ScriptError
 from scripts.readers.formats import Reader, Record, decode_lines
 from scripts.readers.tables import ColumnMapping, Table
 
-PIECE = re.compile(r"\w+|[^\w\s]")
+# A Chinese character, a run of letters, or one symbol; each with its marks, so that no word begins within a grapheme.
+# \w of Python knows no combining marks: it ends a word before the accent of a decomposed letter, before the vowel sign
+# of a Hindi syllable and before the points of Hebrew and Arabic. Format characters (joiners) stay in their word.
+WORD = regex.compile(r"\p{Han}\p{M}*|[\w--\p{Han}][[\w\p{M}\p{Cf}]--\p{Han}]*|(?!\s)\X", regex.VERSION1)
 
 
 @dataclass(frozen=True)
@@ -121,7 +126,7 @@ def from_spans(table: Table, row: int, column: str, text: str, entities: list[ob
         raise table.error(row, column, "entities overlap")
     edges = sorted({edge for start, end, _ in spans for edge in (start, end)})
     words: list[tuple[int, int]] = []
-    for piece in PIECE.finditer(text):
+    for piece in WORD.finditer(text):
         inner = [edge for edge in edges if piece.start() < edge < piece.end()]
         words.extend(zip([piece.start(), *inner], [*inner, piece.end()], strict=True))
     tags = ["O"] * len(words)

@@ -9,7 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from handler.tag_scheme import LabelSpans, TagScheme, detect_scheme
 from scripts.cli.console import ScriptError
@@ -28,7 +31,6 @@ from scripts.training.tasks.base import (
 from scripts.training.tasks.conll import CONLL, TaggedText, read_conll, tag_error, tagged_text
 
 if TYPE_CHECKING:
-    import numpy as np
     from transformers import PreTrainedTokenizerBase
 
 
@@ -96,22 +98,45 @@ class EntityRecognition(TrainingTask[TaggedText]):
         )
         features, example_indices = to_features(encoding), encoding["overflow_to_sample_mapping"]
         word_tokens: list[dict[int, int]] = []  # for each window: position of a word's first token -> word
-        seen: set[tuple[int, int]] = set()
-        for index, offsets, feature in zip(example_indices, encoding["offset_mapping"], features, strict=True):
+        visible: list[set[int]] = [set() for _ in examples.rows]  # the words that have a token
+        for index, offsets in zip(example_indices, encoding["offset_mapping"], strict=True):
             words = first_tokens(examples.rows[index].words, offsets)
-            word_tokens.append({position: word for position, word in words.items() if (index, word) not in seen})
-            seen.update((index, word) for word in words.values())
-            feature["labels"] = [IGNORE_INDEX] * len(offsets)
-            for position, word in word_tokens[-1].items():
-                feature["labels"][position] = self.index[examples.rows[index].tags[word]]
+            word_tokens.append({position: word for position, word in words.items() if word not in visible[index]})
+            visible[index].update(words.values())
+        targets = [self.visible_tags(row.tags, words) for row, words in zip(examples.rows, visible, strict=True)]
+        for index, positions, feature in zip(example_indices, word_tokens, features, strict=True):
+            feature["labels"] = [IGNORE_INDEX] * len(feature["input_ids"])
+            for position, word in positions.items():
+                feature["labels"][position] = self.index[targets[index][word]]
         notes = []
         if n_long := sum(n > 1 for n in Counter(example_indices).values()):
             notes.append(
                 f"{n_long} of {len(examples)} sentences are longer than {limits.max_length} tokens: read in parts"
             )
-        if n_without := sum(len(row.words) for row in examples.rows) - len(seen):
-            notes.append(f"{n_without} words have no token of their own; they count as O")
-        return EncodedExamples(features, partial(self.compute_metrics, examples, example_indices, word_tokens), notes)
+        if n_without := sum(len(row.words) - len(words) for row, words in zip(examples.rows, visible, strict=True)):
+            notes.append(f"{n_without} words have no token of their own; they are left out")
+        if n_missed := sum(len(tags.keys() - words) for tags, words in zip(targets, visible, strict=True)):
+            notes.append(f"{n_missed} words of entities without any token count as missed")
+        return EncodedExamples(features, partial(self.compute_metrics, targets, example_indices, word_tokens), notes)
+
+    def visible_tags(self, tags: Sequence[str], visible: set[int]) -> dict[int, str]:
+        """Return word -> tag for the words that have a token, so that a tagger of tokens can make the same spans.
+
+        A tokenizer drops zero-width characters and lone accents, and an entity may begin within a token. The tag that
+        such a word has is given to the next word of its span. A span without any token keeps its words: it is missed.
+        """
+        label_ids = np.array([self.index[tag] for tag in tags], dtype=np.intp)
+        kept: dict[int, str] = {}
+        for start, end in pairwise([*self.spans.starts(label_ids).tolist(), len(tags)]):
+            words = [word for word in range(start, end) if word in visible]
+            if tags[start] == "O":
+                kept.update(dict.fromkeys(words, "O"))
+                continue
+            words = words or list(range(start, end))
+            previous = next(reversed(kept.values()), "O")
+            span = self.scheme.span_tags(self.spans.groups[label_ids[start]], len(words), previous)
+            kept.update(zip(words, span, strict=True))
+        return kept
 
     def collator(self, tokenizer: PreTrainedTokenizerBase, limits: TokenLimits) -> Any:
         import transformers
@@ -123,17 +148,18 @@ class EntityRecognition(TrainingTask[TaggedText]):
 
     def compute_metrics(
         self,
-        examples: Examples[TaggedText],
+        targets: Sequence[Mapping[int, str]],
         example_indices: Sequence[int],
         word_tokens: Sequence[Mapping[int, int]],
         outputs: np.ndarray,
     ) -> dict[str, float]:
-        """Return the metrics of label indices (windows, tokens)."""
-        predictions = [["O"] * len(row.words) for row in examples.rows]
+        """Return the metrics of label indices (windows, tokens) against the tags of the words, by word."""
+        predictions = [dict.fromkeys(tags, "O") for tags in targets]
         for index, words, label_indices in zip(example_indices, word_tokens, outputs, strict=True):
             for position, word in words.items():
                 predictions[index][word] = self.labels[label_indices[position]]
-        return span_metrics([row.tags for row in examples.rows], predictions, self.scheme)
+        pairs = [(list(tags.values()), list(other.values())) for tags, other in zip(targets, predictions, strict=True)]
+        return span_metrics([tags for tags, _ in pairs if tags], [other for _, other in pairs if other], self.scheme)
 
 
 def span_metrics(targets: list[list[str]], predictions: list[list[str]], scheme: TagScheme) -> dict[str, float]:
