@@ -173,3 +173,13 @@ def test_scripts_shadow_no_module() -> None:
     installed = set(importlib.metadata.packages_distributions())
     assert names.isdisjoint(sys.stdlib_module_names)
     assert names.isdisjoint(installed)
+
+
+def test_class_names_have_one_meaning() -> None:
+    """No two modules of the product define a public class of one name."""
+    seen: dict[str, Path] = {}
+    for path in PRODUCT_MODULES:
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                assert node.name not in seen, f"{node.name} in {relative(path)} and {relative(seen[node.name])}"
+                seen[node.name] = path
