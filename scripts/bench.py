@@ -71,6 +71,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="MS",
         help="latency bound of the Server scenario (default: 15 times one text alone)",
     )
+    parser.add_argument(
+        "--against",
+        type=Path,
+        metavar="CHECKOUT",
+        help="only compare this build with another commit's, set up in its own folder: engine, answers, start, memory",
+    )
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: run/bench)")
     parser.add_argument("--render", type=Path, metavar="JSON", help="only write report and figures of these results")
     return parser

@@ -22,6 +22,8 @@ loadgen     the system under test of LoadGen
 servers     a TorchServe, and a LitServe, with their own ports and folders
 litserver   the LitServe server of the comparison
 serving     parts 4 to 6: LoadGen's Offline and Server scenarios, and servers side by side
+against     another commit's build beside this one
+against_worker  process of one build, independent of scripts/
 tables      tables of the report
 plots       figures of the report
 report      report as Markdown

@@ -87,11 +87,11 @@ def missing(peer: str) -> str:
     return f"{peer} is skipped: {' and '.join(lacking)} not installed; {HOW}" if lacking else ""
 
 
-def commit() -> str:
-    """Return the commit of the code, with a + where files differ from it."""
+def commit(root: Path = ROOT) -> str:
+    """Return the commit of a checkout, with a + where files differ from it."""
     done = subprocess.run(
         ["git", "describe", "--always", "--dirty=+", "--exclude=*"],  # noqa: S607 - the user's git
-        cwd=ROOT,
+        cwd=root,
         capture_output=True,
         text=True,
         check=False,

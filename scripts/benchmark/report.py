@@ -31,6 +31,7 @@ def render(results: Row, pictures: Sequence[str] = ()) -> str:
         ),
         section("Servers side by side", HTTP, tables.http_peers(results.get("http_peers", []))),
         section("Scaling", SCALING, tables.scaling(results.get("scaling", [])), drawn.get("scaling")),
+        section("Against another build", AGAINST, tables.against(results.get("against", []))),
         left_out(results["about"].get("skipped", [])),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -49,6 +50,9 @@ SERVER = """LoadGen sends one text a request at Poisson-distributed times; laten
 rate found is the highest tried at which 99 % of the answers came within the bound."""
 HTTP = """One text a request from so many connections, each of which sends the next when the answer is there; servers
 in turn."""
+AGAINST = """Another commit's build beside this one, alternating in every round. *engine*: tokens to values; *answers*:
+texts to answers in one process, without HTTP; *start*: from a new process to its first answer, then its anonymous
+memory. The ratio says how many times faster this build is, the median of those of the rounds."""
 SCALING = """One parameter is varied, the others keep their defaults."""
 
 

@@ -12,7 +12,7 @@ import torch
 from handler.config import usable_cores
 from handler.engine.weights import has_float_weights
 from handler.predictor import Predictor
-from scripts.benchmark import accuracy, engine, machine, peers, scaling, serving
+from scripts.benchmark import accuracy, against, engine, machine, peers, scaling, serving
 from scripts.benchmark.models import BenchmarkModel, benchmark_models, default_names
 from scripts.benchmark.serving import Keep
 from scripts.benchmark.texts import Mix, mixes
@@ -28,6 +28,8 @@ def measure(arguments: argparse.Namespace, stack: ExitStack, keep: Keep) -> dict
     torch.set_num_threads(arguments.threads)
     results: dict[str, Any] = {"about": machine.about(device) | {"skipped": []}}
     skipped: list[str] = results["about"]["skipped"]
+    if arguments.against:
+        return compare_builds(arguments, device, stack, results, keep)
     names = arguments.models or default_names()
     for model in benchmark_models(names, stack):
         results.setdefault("models", []).append({"name": model.name, "random": model.is_random, **vars(model.shape)})
@@ -52,6 +54,29 @@ def measure(arguments: argparse.Namespace, stack: ExitStack, keep: Keep) -> dict
         if {"offline", "server", "http-peers"} & set(arguments.only):
             serving.measure(model, loaded, arguments, results, keep)
     say(f"load of the machine while measuring: {machine.load()}")
+    results["about"]["load_after"] = machine.load()
+    keep(results)
+    return results
+
+
+def compare_builds(
+    arguments: argparse.Namespace, device: torch.device, stack: ExitStack, results: dict[str, Any], keep: Keep
+) -> dict[str, Any]:
+    """Measure this build and that of --against, interleaved."""
+    if device.type != "cpu":
+        raise ScriptError("--against compares on the CPU: leave out --device")
+    other = against.checkout(arguments.against)
+    for model in benchmark_models(arguments.models or default_names(), stack):
+        results.setdefault("models", []).append({"name": model.name, "random": model.is_random, **vars(model.shape)})
+        mixes_of_model = mixes(arguments.lengths_from, model.count, arguments.mixes)
+        for precision in arguments.precisions or model.precisions(device):
+            try:
+                row = against.measure(model, precision, mixes_of_model, other, arguments.threads, arguments.seconds)
+            except ScriptError as error:
+                results["about"]["skipped"].append(f"{model.name} at {precision} is skipped: {error}")
+                continue
+            results.setdefault("against", []).append(row)
+            keep(results)
     results["about"]["load_after"] = machine.load()
     keep(results)
     return results

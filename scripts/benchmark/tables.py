@@ -178,6 +178,36 @@ def http_peers(rows: Sequence[Row]) -> str:
     )
 
 
+def against(rows: Sequence[Row]) -> str:
+    """Return the ratios of another build's times to this one's, and start and memory of both."""
+    speed = table(
+        ["model", "precision", "lengths", "measure", "this, texts/s", "times the other"],
+        [
+            [row["model"], row["precision"], entry["mix"], entry["measure"], number(entry["texts_per_s"]), ratio(entry)]
+            for row in rows
+            for entry in row["speed"]
+        ],
+    )
+    start = table(
+        ["model", "precision", "other", "start", "of the other", "times the other", "anonymous MB", "of the other"],
+        [
+            [
+                *(row["model"], row["precision"], row["other"]),
+                *(f"{row['start'][build]['median']:.1f} s" for build in ("this", "other")),
+                ratio(row["start"]),
+                *(number(row["start"]["memory"][build].get("anonymous_mb")) for build in ("this", "other")),
+            ]
+            for row in rows
+        ],
+    )
+    missing = [
+        f"{build} build has no compiled kernels: run scripts/setup.sh in it"
+        for build in ("this", "other")
+        if any(not row["kernels"][build] for row in rows)
+    ]
+    return "\n\n".join(filter(None, (*missing, speed, start)))
+
+
 def scaling(rows: Sequence[Row]) -> str:
     """Return one small table for each parameter that was varied."""
     sections = []

@@ -1,0 +1,74 @@
+"""scripts/bench.py --against: two builds measured in turn, in processes of their own."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import shutil
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+import torch
+
+from scripts import bench
+from scripts.benchmark import against, machine
+from scripts.benchmark.models import benchmark_model
+from scripts.benchmark.texts import Mix
+from scripts.cli.console import ScriptError
+from tests.support.samples import ROOT
+
+
+@pytest.fixture
+def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a copy of this build's handler as another checkout; few rounds are enough here."""
+    monkeypatch.setattr(against, "MIN_ROUNDS", 2)
+    monkeypatch.setattr(against, "MIN_SECONDS", 0.0)
+    monkeypatch.setattr(against, "START_ROUNDS", 1)
+    folder = tmp_path / "other"
+    shutil.copytree(ROOT / "handler", folder / "handler", ignore=shutil.ignore_patterns("__pycache__"))
+    return folder
+
+
+@pytest.mark.slow
+def test_two_builds_of_a_tiny_model(tmp_path: Path, other: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every measure of both builds is in the results, and the report has its section."""
+    command = ["bench.py", "--against", str(other), "--threads", "1", "--models", "random:1x64", "--mixes", "short"]
+    command += ["--precisions", "fp32", "--seconds", "0", "--output", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", command)
+    monkeypatch.setattr(machine, "version", lambda _: None)  # no figures, whatever is installed
+    threads = torch.get_num_threads()
+    try:
+        assert bench.main() == 0
+    finally:
+        torch.set_num_threads(threads)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    (row,) = results["against"]
+    assert results["about"]["skipped"] == []
+    assert [(entry["mix"], entry["measure"]) for entry in row["speed"]] == [("short", "engine"), ("short", "answers")]
+    for entry in [*row["speed"], row["start"]]:
+        assert entry["ratio"] > 0
+        assert all(seconds > 0 for build in ("this", "other") for seconds in entry[build]["seconds"])
+    assert row["kernels"]["this"] == row["kernels"]["other"]
+    assert all(row["start"]["memory"][build]["anonymous_mb"] > 50 for build in ("this", "other"))
+    assert "## Against another build" in (tmp_path / "out" / "report.md").read_text()
+
+
+@pytest.mark.slow
+def test_a_build_that_does_not_load(tmp_path: Path, other: Path) -> None:
+    """The reason of its process is reported, and it is that build's handler which runs."""
+    (other / "handler" / "bert_handler.py").write_text("raise SystemExit('this build is broken')")
+    with ExitStack() as stack:
+        model = benchmark_model("random:1x64", stack)
+        build = against.checkout(other)
+        mix = Mix("short", ("a text",), (4,))
+        with pytest.raises(ScriptError, match=r"commit unknown in .*other ended: .*this build is broken"):
+            against.Worker(build, model.model_folder, "fp32", 1, [mix])
+    with pytest.raises(ScriptError, match="no checkout of this repository"):
+        against.checkout(tmp_path / "nowhere")
+
+
+def test_examples_in_docstrings() -> None:
+    """They run."""
+    assert doctest.testmod(against).failed == 0
