@@ -25,8 +25,9 @@ from handler.config import ModelConfig
 from handler.errors import InputTooLong, InvalidInput
 from handler.protocol import JSON
 from scripts.archives.model_card import model_card
-from scripts.archives.store import Store
+from scripts.archives.store import Archive, Store, ranking_bytes
 from scripts.cli.console import ROOT, ScriptError, say
+from scripts.client.settings import effective
 
 # torch and transformers take seconds to import: functions import them, so that --help and mistakes are quick.
 if TYPE_CHECKING:
@@ -82,7 +83,24 @@ def build(
         Store(store).keep(name, instead_of=version)
         put(stage / archive.OPENAPI, store / f"{name}.openapi.json")
         put(normalised, target)
+    warn_of_large_answers(target, config)
     return target
+
+
+def warn_of_large_answers(built: Path, config: ModelConfig) -> None:
+    """Print a note where a valid request can have an answer that a server with config.properties does not send."""
+    file = ROOT / "config.properties"
+    built_archive = Archive.read(built)
+    if not file.is_file() or built_archive.manifest.get("task") != "text-classification":
+        return
+    labels = built_archive.labels()
+    size = ranking_bytes(labels, config.handler.max_texts)
+    limit = effective(file)["max_response_size"].value
+    if limit.isdecimal() and size > int(limit):
+        say(
+            f"note: {config.handler.max_texts} texts with all {len(labels)} labels are up to {size / 1e6:.0f} MB, more "
+            f"than max_response_size of {file.name} ({int(limit) / 1e6:.0f} MB): raise it, or use a smaller --max-texts"
+        )
 
 
 def put(file: Path, target: Path) -> None:

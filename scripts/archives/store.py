@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,7 @@ from scripts.cli.console import ROOT, ScriptError
 from scripts.client.server import Server
 
 KEPT = ".kept"
+RANKED_LABEL_BYTES = 44  # {"label":,"score":0.12345678901234567e-05},
 TORCHSERVE_MANIFEST = "MAR-INF/MANIFEST.json"
 
 
@@ -65,6 +66,14 @@ class Archive:
         with zipfile.ZipFile(self.file) as opened:
             return opened.read(archive.MODEL_CONFIG).decode()
 
+    def labels(self) -> list[str]:
+        """Return the labels of its model's config."""
+        with zipfile.ZipFile(self.file) as opened:
+            path = f"{archive.MODEL}/config.json"
+            config = json.loads(opened.read(path)) if path in opened.namelist() else {}
+        id2label = config.get("id2label") if isinstance(config, dict) else None
+        return list(map(str, id2label.values())) if isinstance(id2label, dict) else []
+
     def weight_bytes(self) -> int:
         """Return the size of its weights."""
         with zipfile.ZipFile(self.file) as opened:
@@ -90,6 +99,15 @@ class Archive:
         except (zipfile.BadZipFile, OSError, EOFError) as error:
             return f"it cannot be read to its end ({type(error).__name__})"
         return ""
+
+
+def ranking_bytes(labels: Sequence[str], max_texts: int) -> int:
+    """Return how large the answer to `max_texts` texts with every label can be (`top_k` above the number of labels).
+
+    >>> ranking_bytes(["joy", "anger"], max_texts=1000)
+    100000
+    """
+    return max_texts * sum(len(json.dumps(label)) + RANKED_LABEL_BYTES for label in labels)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from handler.config import ModelConfig
+from scripts.archives.store import ranking_bytes
 from scripts.client.ports import PORTS
 from scripts.client.settings import (
     KEYS,
@@ -188,6 +189,19 @@ def queues(inventory: Inventory) -> Findings:
                 yield Finding("note", problem, "change model-config.yaml and pack it again")
 
 
+def response_size(inventory: Inventory) -> Findings:
+    """Answers of valid requests that are larger than the server sends: TorchServe ends the worker of such a one."""
+    limit = _number(inventory.setting("max_response_size"))
+    for info, config in _configured(inventory):
+        size = ranking_bytes(info.labels, config.handler.max_texts)
+        if size > limit:
+            problem = (
+                f"{info.file.name}: {config.handler.max_texts} texts with all {len(info.labels)} labels are up to "
+                f"{size / 1e6:.0f} MB, more than max_response_size ({limit / 1e6:.0f} MB)"
+            )
+            yield Finding("warning", problem, "raise max_response_size, or pack it with a smaller --max-texts")
+
+
 def threads(inventory: Inventory) -> Findings:
     """More threads than cores: each waits for another's core."""
     n_threads: dict[str, int] = {}
@@ -294,6 +308,7 @@ CHECKS = (
     versions,
     archives,
     queues,
+    response_size,
     threads,
     resources,
     process,

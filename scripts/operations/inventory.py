@@ -42,6 +42,7 @@ class ArchiveInfo:
     config: ModelConfig | None = None
     problem: str = ""  # why there is no archive or no config
     weight_bytes: int = 0
+    labels: tuple[str, ...] = ()  # of a model that ranks them
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,8 @@ def _archive_info(file: Path) -> ArchiveInfo:
         if damage:
             return ArchiveInfo(file, size, archive, problem=damage)
         config = ModelConfig.from_mapping(yaml.safe_load(archive.settings()))
-        return ArchiveInfo(file, size, archive, config, weight_bytes=archive.weight_bytes())
+        labels = tuple(archive.labels()) if archive.manifest.get("task") == "text-classification" else ()
+        return ArchiveInfo(file, size, archive, config, weight_bytes=archive.weight_bytes(), labels=labels)
     except (ScriptError, ConfigError) as error:
         return ArchiveInfo(file, size, problem=str(error))
     except (KeyError, ValueError, yaml.YAMLError) as error:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,16 @@ from huggingface_hub import ModelCard
 from safetensors.torch import load_file, save_file
 
 from handler import archive
-from handler.config import ModelConfig
+from handler.config import ModelConfig, ServingConfig
 from handler.errors import ConfigError, GoldenMismatch, ModelMismatch, StartupError
 from handler.loading import load_predictor
+from handler.predictor import Predictor
 from scripts.archives.build import build
 from scripts.archives.model_card import training_sections
+from scripts.archives.store import ranking_bytes
 from scripts.cli.console import ScriptError
 from scripts.package import parser, with_options
-from tests.support.samples import ROOT, ask, response_json
+from tests.support.samples import ROOT, TEXTS, ask, response_json
 
 
 @pytest.fixture
@@ -182,6 +185,24 @@ def test_names_that_torchserve_cannot_take(
     """The message says what may be used."""
     with pytest.raises(ScriptError, match=message):
         build(model_folder, name, version, ModelConfig(), tmp_path)
+
+
+def test_the_bound_of_an_answer_is_close(predictor: Predictor) -> None:
+    """No answer with every label is larger than what doctor.py and package.py reckon with, and none much smaller."""
+    labels = ["anger", "joy", "fear", "calm"]
+    request = {"inputs": TEXTS[:10], "parameters": {"top_k": 4}}
+    (reply,) = ask(predictor, request)
+    bound = ranking_bytes(labels, max_texts=10)
+    assert 0.7 * bound < len(reply.content) - len("[[],]") * 10 < bound
+
+
+def test_a_note_of_answers_larger_than_the_server_sends(
+    model_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the limit of config.properties; the archive is built all the same."""
+    config = replace(ModelConfig(), handler=ServingConfig(max_texts=1_000_000))
+    build(model_folder, "large", "1.0", config, tmp_path)
+    assert "1000000 texts with all 4 labels are up to 200 MB, more than max_response_size" in capsys.readouterr().err
 
 
 def test_a_folder_without_safetensors_is_refused(model_folder: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+import importlib
 import json
 from pathlib import Path
 
@@ -208,3 +210,11 @@ def test_requests_ignore_proxies_and_netrc(server: Server, tmp_path: Path, monke
     netrc.write_text("machine 127.0.0.1 login a password b\n")
     monkeypatch.setenv("NETRC", str(netrc))
     assert Inference(server).predict("toy", json.loads('"hello"'))
+
+
+@pytest.mark.parametrize(
+    "name", ["client.connection", "client.predictions", "client.properties", "client.settings", "archives.store"]
+)
+def test_examples_in_docstrings(name: str) -> None:
+    """They run."""
+    assert doctest.testmod(importlib.import_module(f"scripts.{name}")).failed == 0

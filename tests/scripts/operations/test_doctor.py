@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -179,6 +180,23 @@ def test_archives(diagnose: Diagnose, tmp_path: Path) -> None:
     assert "note: good.mar: default_response_timeout=30 is not obeyed, its own 60 s is" in told
     assert "warning: 5 threads of workers (file 2 + good 2 + queue 1) on 2 cores" in told
     assert {one["file"]: one["version"] for one in report["archives"]}["good.mar"] == "1.0"
+
+
+def test_answers_larger_than_the_server_sends(diagnose: Diagnose, tmp_path: Path) -> None:
+    """1,000 texts with every label of a model: TorchServe would end the worker of such a valid request."""
+    labels = {str(index): f"label {index:04}" for index in range(3000)}
+    config = json.dumps({"id2label": labels})
+    file = write_archive(tmp_path / "store" / "many.mar", "many", config="handler: {threads: 1}")
+    with zipfile.ZipFile(file) as packed:
+        entries = {name: packed.read(name) for name in packed.namelist()}
+    manifest = json.loads(entries["manifest.json"]) | {"task": "text-classification"}
+    with zipfile.ZipFile(file, "w") as packed:
+        for name, content in (entries | {"manifest.json": json.dumps(manifest), "model/config.json": config}).items():
+            packed.writestr(name, content)
+    warning = "warning: many.mar: 1000 texts with all 3000 labels are up to 168 MB, more than max_response_size"
+    assert f"{warning} (134 MB)" in found(diagnose()[1])
+    assert f"{warning} (100 MB)" in found(diagnose({"max_response_size": "100000000"})[1])
+    assert not [line for line in found(diagnose({"max_response_size": "170000000"})[1]) if "1000 texts" in line]
 
 
 def test_disk_and_memory(diagnose: Diagnose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
