@@ -4,9 +4,10 @@ Reading order, which is also the order in which the modules may import one anoth
 
 errors            every error, and who has to act
 config            settings of an operator, frozen and validated
+labels            the names of labels in config.json, consistent or refused
 protocol/         bytes <-> JSON values: strict JSON, and codecs
 sequences         how texts become sequences of limited length: truncation, windows and their merge
-spans             the best spans of tokens, by scores of their starts and ends
+spans             spans of whole characters and words, and the best spans of scores
 tag_scheme        how the labels of tokens divide a text into spans
 sentence_modules  the modules of a sentence-transformers folder
 model_folder      what a model folder says beside weights and tokenizer

@@ -14,6 +14,7 @@ from handler.config import ServingConfig
 from handler.engine import int8, int8_file
 from handler.engine.precision import DTYPES, INT8, choose, supported
 from handler.errors import ModelMismatch
+from handler.labels import read_labels
 from handler.tasks import Pooler
 
 
@@ -38,6 +39,7 @@ def load_weights(
     try:
         model, report = getattr(transformers, auto_class).from_pretrained(
             folder,
+            config=read_config(folder),
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
@@ -57,9 +59,12 @@ def load_weights(
 def read_config(folder: Path) -> PretrainedConfig:
     """Read the model's own config; raises ModelMismatch where there is none."""
     try:
+        labels = read_labels(PretrainedConfig.get_config_dict(folder, local_files_only=True)[0])
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError) as error:
         raise ModelMismatch(f"no config.json of a known model in {folder}") from error
+    if labels:
+        config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
     return config
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from handler.batching import Batch
 from handler.config import Overflow, ServingConfig
-from handler.errors import InputTooLong, InvalidInput, ModelMismatch, UnknownOperation
+from handler.errors import InputTooLong, InvalidInput, UnknownOperation
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON, AnswerFormat, json_type
 from handler.sequences import Encoding, EncodingOptions, Text
@@ -245,14 +245,6 @@ def locate_token(windows: Sequence[SequenceOutput], index: int) -> tuple[int, in
             return window_index, index
         index -= len(window.encoding)
     raise IndexError(index)
-
-
-def label_names(model_config: PretrainedConfig) -> list[str]:
-    """Return the names of a model's labels by index; raises ModelMismatch where an index is missing."""
-    labels: dict[Any, str] = dict(model_config.id2label or {})
-    if sorted(labels) != list(range(len(labels))):
-        raise ModelMismatch("id2label in config.json does not number the labels from 0 without gaps")
-    return [str(labels[index]) for index in range(len(labels))]
 
 
 def softmax(logits: Output) -> Output:

@@ -12,6 +12,7 @@ from torch import Tensor
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InvalidInput
+from handler.labels import label_names
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON, AnswerFormat
 from handler.sequences import EncodingOptions
@@ -21,7 +22,6 @@ from handler.tasks.base import (
     Query,
     SequenceOutput,
     SequenceTask,
-    label_names,
     rankings_match,
     sigmoid,
     softmax,

@@ -11,6 +11,7 @@ from torch import Tensor
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InvalidInput
+from handler.labels import label_names
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON
 from handler.sequences import EncodingOptions, Tokens, join_windows
@@ -23,7 +24,6 @@ from handler.tasks.base import (
     RaggedOutput,
     SequenceOutput,
     Task,
-    label_names,
     locate_token,
     softmax,
     values_allclose,
