@@ -12,7 +12,7 @@ from transformers import BertForTokenClassification
 from handler.errors import ModelMismatch
 from handler.labels import read_labels
 from handler.loading import load_predictor
-from tests.support.samples import MakeModel, ask, told
+from tests.support.samples import MakeModel, ask, response_json
 
 CLASSIFIER = {"architectures": ["BertForSequenceClassification"]}
 
@@ -95,11 +95,11 @@ def test_contradictions_are_refused_by_name(config: dict[str, Any], message: str
 def test_a_folder_is_served_by_the_names_of_label2id(make_model: MakeModel) -> None:
     """transformers would make a head of two labels for it, and call them LABEL_0 and LABEL_1."""
     labels = ("anger", "joy", "fear")
-    expected = told(ask(load_predictor(make_model(labels=labels)), "a letter")[0])
+    expected = response_json(ask(load_predictor(make_model(labels=labels)), "a letter")[0])
     folder = edited(make_model(labels=labels), id2label=None)
     predictor = load_predictor(folder)
     assert predictor.task.labels == list(labels)
-    answer = told(ask(predictor, "a letter")[0])
+    answer = response_json(ask(predictor, "a letter")[0])
     assert [item["label"] for item in answer] == [item["label"] for item in expected]
     tagger = edited(make_model(None, ("O", "B-X", "I-X"), BertForTokenClassification), id2label=None)
     assert load_predictor(tagger).task.labels == ["O", "B-X", "I-X"]
