@@ -26,6 +26,7 @@ from scripts.training.splits import Splits
 from scripts.training.tasks.base import EncodedExamples, Examples, Feature, TrainingTask
 
 MAX_SPECIAL_TOKENS = 4  # around a pair of texts
+DIVERGED_HINT = "lower --learning-rate, or take --precision fp32; nothing is saved"
 
 
 def resolve_settings(settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint) -> None:
@@ -97,7 +98,9 @@ def fit(settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint, last
         trainer.add_callback(ProgressCallback(task, bar))
         trainer.train(resume_from_checkpoint=None if last_epoch is None else str(last_epoch))
     epochs = history(trainer.state, task)
-    best = next(epoch for epoch in epochs if epoch["step"] == trainer.state.best_global_step)
+    best = next((epoch for epoch in epochs if epoch["step"] == trainer.state.best_global_step), None)
+    if best is None:  # NaN is never better than anything
+        raise ScriptError(f"validation {task.best_metric} is not a number in any epoch: {DIVERGED_HINT}")
     test = None
     if splits.test is not None:
         test_dataset = EvalDataset(encode(settings, splits.test, task, tokenizer))
@@ -134,6 +137,9 @@ class EvalDataset:
         """Return the metrics of a model's outputs."""
         inverse = np.argsort(self.order)
         outputs: Any = evaluation.predictions
+        for part in outputs if isinstance(outputs, tuple) else (outputs,):
+            if np.isnan(part).any():  # the best of NaN logits is label 0, which would look like an answer
+                raise ScriptError(f"the model's outputs are not numbers: {DIVERGED_HINT}")
         if isinstance(outputs, tuple):
             return self.metrics(tuple(part[inverse] for part in outputs))
         return self.metrics(outputs[inverse])
@@ -194,7 +200,12 @@ class ProgressCallback(transformers.TrainerCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if not math.isfinite(state.log_history[-1].get("loss", 0)):
-            raise ScriptError("the loss is no longer a number: lower --learning-rate")
+            raise ScriptError(f"the loss is no longer a number: {DIVERGED_HINT}")
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        # The loss of an epoch is that before its last step; the weights show whether that step diverged.
+        if not all(torch.isfinite(weights).all() for weights in model.parameters()):
+            raise ScriptError(f"the model's weights are no longer numbers: {DIVERGED_HINT}")
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         epoch = history(state, self.task)[-1]

@@ -146,6 +146,25 @@ def test_an_interrupted_training_goes_on(trained: Path, base: Path, animals: Pat
         fit(base, output, *data, "--resume")
 
 
+@pytest.mark.parametrize(
+    ("target", "rate", "reason"),
+    [
+        ("label", 1e20, "the model's (outputs|weights) are (not|no longer) numbers"),  # the last of the steps diverges
+        ("label", 1e38, "not numbers|no longer numbers|no longer a number"),
+        ("score", 1e20, "not numbers|no longer numbers|no longer a number"),
+    ],
+)
+def test_a_model_that_diverged_is_not_saved(target: str, rate: float, reason: str, base: Path, tmp_path: Path) -> None:
+    """Logits that are NaN have label 0 as their best, so accuracy alone would look sound."""
+    rows = [{"text": text, "label": animal, "score": len(text) + 0.5} for text, animal in sentences(16)]
+    data = ("--train", write(tmp_path / "train.csv", rows), "--label-column", target, "--batch-size", 16)
+    options = ("--learning-rate", rate, "--epochs", 1, "--warmup-ratio", 0, "--validation-split", 0.3)
+    with pytest.raises(ScriptError, match=f"({reason}): lower --learning-rate, or take --precision fp32"):
+        fit(base, tmp_path / "out", *data, *options)
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    assert not (tmp_path / "out" / "training.json").exists()
+
+
 def test_early_stopping(base: Path, animals: Path, tmp_path: Path) -> None:
     options = ("--epochs", 9, "--early-stopping", 2, "--learning-rate", 1e-9)
     record = fit(base, tmp_path / "out", "--train", animals / "train.csv", *options)
