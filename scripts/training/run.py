@@ -7,7 +7,7 @@ import time
 
 from scripts.cli import console
 from scripts.cli.console import say
-from scripts.training import output
+from scripts.training import data_report, output
 from scripts.training.output import TrainingResult
 from scripts.training.settings import TrainingSettings
 from scripts.training.splits import Splits, read
@@ -21,6 +21,7 @@ def run(settings: TrainingSettings) -> None:
     task = splits.task
     labels = f", {len(task.labels)} labels" if len(task.labels) > 1 else ""
     sizes = f"{len(splits.train)} {task.unit_name} to train, {len(splits.validation)} to validate"
+    data_report.report(splits, settings.strict)
     say(f"{sizes}{labels}; loading the model")
     silence_libraries()
     # torch and transformers take seconds to import: --help and errors in the data must not wait for them.

@@ -36,6 +36,7 @@ class TrainingSettings(argparse.Namespace):
     label_columns: str | None
     label_separator: str | None
     label_names: str | None
+    strict: bool
     problem: str
     validation_split: float
     epochs: int | None
@@ -93,7 +94,7 @@ class TrainingSettings(argparse.Namespace):
 
     def parameters(self) -> dict[str, Any]:
         """Return the settings that decide the result, beside data and model."""
-        excluded = {"output", "resume", "overwrite", "keep_checkpoints"}
+        excluded = {"output", "resume", "overwrite", "keep_checkpoints", "strict"}
         excluded |= {"model", "dataset", "train", "validation", "test"}
         return {key: value for key, value in sorted(vars(self).items()) if key not in excluded}
 
@@ -137,6 +138,7 @@ def parse(argv: Sequence[str] | None, description: str) -> TrainingSettings:
     add("--label-columns", metavar="A,B,C", help="several labels for a text: columns of 0 and 1")
     add("--label-separator", metavar="CHAR", help="several labels for a text: their separator in --label-column")
     add("--label-names", metavar="A,B,C", help="several labels for a text: what 0 and 1 in a list stand for, in order")
+    add("--strict", action="store_true", help="refuse data with duplicates, leakage, empty texts or personal data")
     group = parser.add_argument_group("training")
     add = group.add_argument
     add(

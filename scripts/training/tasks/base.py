@@ -112,6 +112,10 @@ class TrainingTask(ABC, Generic[E]):
         """Return how often each label occurs."""
         return {}
 
+    @abstractmethod
+    def texts(self, example: E) -> tuple[str, ...]:
+        """Return the texts that the model reads of an example."""
+
     def n_texts(self, examples: Examples[E]) -> int:
         """Return about how many texts an epoch reads."""
         return len(examples)

@@ -57,6 +57,9 @@ class Classification(TrainingTask[LabelledText[T]]):
         pair = None if self.columns.pair is None else table.text(row, record, self.columns.pair)
         return LabelledText(text, pair, self.target(table, row, record))
 
+    def texts(self, example: LabelledText[T]) -> tuple[str, ...]:
+        return (example.text,) if example.pair is None else (example.text, example.pair)
+
     def stratum(self, example: LabelledText[T]) -> Stratum:
         return example.target
 

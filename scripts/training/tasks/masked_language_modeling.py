@@ -37,6 +37,9 @@ class MaskedLanguageModeling(TrainingTask[str]):
     def example(self, table: Table, row: int, record: Record) -> str:
         return table.text(row, record, self.columns.text)
 
+    def texts(self, example: str) -> tuple[str, ...]:
+        return (example,)
+
     def group(self, example: str) -> Hashable:
         return example
 

@@ -62,6 +62,9 @@ class NextSentenceTraining(TrainingTask[Document]):
                 documents[-1] += self.example(table, row, record)
         return Examples(table.name, table.sha256, documents)
 
+    def texts(self, example: Document) -> tuple[str, ...]:
+        return example
+
     def validate(self, examples: Examples[Document]) -> None:
         if len(examples) < 2:
             raise ScriptError(f"{examples.name}: {len(examples)} documents, 2 are needed; blank lines part them")

@@ -101,6 +101,9 @@ class AnswerExtraction(TrainingTask[QuestionExample]):
         answered = sum(bool(row.answers) for row in examples.rows)
         return {"answered": answered, "unanswered": len(examples) - answered}
 
+    def texts(self, example: QuestionExample) -> tuple[str, ...]:
+        return (example.question, example.context)
+
     def group(self, example: QuestionExample) -> Hashable:
         return example.context
 

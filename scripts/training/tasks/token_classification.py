@@ -82,6 +82,9 @@ class EntityRecognition(TrainingTask[TaggedText]):
     def stratum(self, example: TaggedText) -> Stratum:
         return sorted(set(self.spans.span_types(example.tags)))
 
+    def texts(self, example: TaggedText) -> tuple[str, ...]:
+        return (example.text,)
+
     def group(self, example: TaggedText) -> Hashable:
         return example.text
 
