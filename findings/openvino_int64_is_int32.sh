@@ -3,7 +3,7 @@
 #   the wrong type is cast without a word: 1.9 given to an int64 input becomes 1.
 # Versions: openvino 2026.4.1.
 # Users: keep hashes, times and other large integers out of the graph; check the types of inputs before the call.
-# Source: the CPU plugin converts 64-bit integers to 32-bit ones when it compiles a model; the Python call casts arrays
+# Source: 64-bit integers are not among the CPU plugin's types, and it converts them to 32 bits on compiling; the Python call casts arrays
 #   to the type of the input.
 set -euo pipefail
 work=$(mktemp -d)

@@ -4,7 +4,7 @@
 # Users: pass numpy.ascontiguousarray(array) for every array, above all in conversions that transpose kernels; compare
 #   the file with the arrays once. The torch writer refuses such tensors, the numpy writer does not look.
 # Source: the docstring asks for contiguous arrays; the writer takes the address and byte count of the array as it lies
-#   in memory, with the shape of the view.
+#   in memory, with the shape of the view. New with 0.8 (issue 825 of safetensors).
 set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
