@@ -28,6 +28,7 @@ from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import Body
 from handler.request_state import BatchContext, Request, Response
+from handler.server_config import max_response_size
 from handler.telemetry import BatchReport
 
 DEADLINE_FRACTION = 0.7  # of responseTimeout, after which TorchServe kills the worker; leaves time for a forward pass
@@ -53,7 +54,15 @@ class BertHandler:
         version = str(context.manifest["model"].get("modelVersion", "1.0"))
         timeout_s = DEADLINE_FRACTION * (config.frontend.responseTimeout or 120)
         name = str(context.model_name)
-        self.predictor = load_predictor(folder, config.handler, device, name=name, version=version, timeout_s=timeout_s)
+        self.predictor = load_predictor(
+            folder,
+            config.handler,
+            device,
+            name=name,
+            version=version,
+            timeout_s=timeout_s,
+            max_response_bytes=max_response_size(),
+        )
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer one TorchServe batch: one answer for each row, with its own status and headers."""

@@ -28,6 +28,7 @@ def describe(predictor: Predictor) -> JSON:
             "overflow": task.overflow,
             "max_texts": task.config.max_texts,
             "max_characters": task.config.max_characters,
+            "max_response_bytes": predictor.max_response_bytes,
             "max_batch_tokens": engine.max_batch_tokens,
         },
         "operations": {word: task.name for word, task in predictor.operations.items()},

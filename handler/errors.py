@@ -9,6 +9,7 @@ ServingError
     ├── MalformedBody         400
     ├── UnknownOperation      404
     ├── InputTooLong          413
+    ├── AnswerTooLong         413 more bytes than TorchServe accepts as one answer
     ├── UnsupportedMediaType  415
     ├── InvalidInput          422
     ├── InternalError         503 the maintainer acts: an unexpected failure, for the affected rows only
@@ -83,6 +84,12 @@ class UnknownOperation(RequestError):
 
 class InputTooLong(RequestError):
     """Too many texts, too many characters, or too many tokens where no text may be truncated."""
+
+    status = 413
+
+
+class AnswerTooLong(RequestError):
+    """The answer has more bytes than the server accepts; fewer texts at once, or a smaller answer of each, fit."""
 
     status = 413
 

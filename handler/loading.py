@@ -28,6 +28,7 @@ def load_predictor(
     version: str = "1.0",
     packed: bool = True,
     timeout_s: float = math.inf,
+    max_response_bytes: int | None = None,
 ) -> Predictor:
     """Load a model folder, or an unpacked archive, which must be what was packed.
 
@@ -35,6 +36,7 @@ def load_predictor(
         folder: of a model, or of an unpacked archive.
         packed: False computes as plain transformers does, for a reference.
         timeout_s: seconds for one batch; computation that has not begun by then is refused as Overloaded.
+        max_response_bytes: of one answer; a longer one is refused as AnswerTooLong.
 
     Raises:
         ModelMismatch: not a model folder, or an archive that changed.
@@ -62,7 +64,8 @@ def load_predictor(
     )
     engine.warm_up(tokenizer.max_length)
     model_hash = manifest.model_hash if manifest else ""
-    predictor = Predictor(operations, tokenizer, engine, ModelId(name, version), model_hash, timeout_s)
+    model_id = ModelId(name, version)
+    predictor = Predictor(operations, tokenizer, engine, model_id, model_hash, timeout_s, max_response_bytes)
     if is_archive:
         check_golden(predictor, archive.read_golden(folder, archive.golden_name(engine.precision.name)))
     return predictor

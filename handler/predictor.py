@@ -38,12 +38,14 @@ class Predictor:
         model: ModelId,
         model_hash: str = "",
         timeout_s: float = math.inf,
+        max_response_bytes: int | None = None,
     ) -> None:
         """Connect the parts of a loaded model.
 
         Args:
             operations: tasks by their word in the path, the main one first.
             timeout_s: seconds for one batch; computation that has not begun by then is refused as Overloaded.
+            max_response_bytes: of one answer; a longer one is refused as AnswerTooLong.
         """
         self.operations = operations
         self.task = next(iter(operations.values()))
@@ -55,8 +57,9 @@ class Predictor:
         self.model = model
         self.model_hash = model_hash
         self.timeout_s = timeout_s
+        self.max_response_bytes = max_response_bytes
         self._parser = RequestParser(operations, self.explainable, differentiable=engine.differentiable)
-        self._writer = ResponseWriter(model)
+        self._writer = ResponseWriter(model, max_response_bytes)
 
     def answer(self, requests: Sequence[Request]) -> list[Response]:
         """Answer a batch of requests, in order."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from handler import explain, protocol
-from handler.errors import InternalError, RequestError, attempt
+from handler.errors import AnswerTooLong, InternalError, RequestError, attempt
 from handler.protocol import JSON, Codec, ModelId
 from handler.request_state import ItemState, RequestState, Response
 from handler.tasks import Task
@@ -13,8 +13,10 @@ from handler.telemetry import BatchReport
 class ResponseWriter:
     """Writes the responses of one model."""
 
-    def __init__(self, model: ModelId) -> None:
+    def __init__(self, model: ModelId, max_bytes: int | None = None) -> None:
+        """Keep the model's name and the size of the largest answer that the server accepts; None: any size."""
         self.model = model
+        self.max_bytes = max_bytes
 
     def write(self, state: RequestState, report: BatchReport) -> Response:
         """Return the response of one request, without headers of the batch; count its labels or its error."""
@@ -36,8 +38,17 @@ class ResponseWriter:
             raise InternalError("no answer was computed")
         if state.request.explain:
             explanations = explain_answers(state, answers)
-            return protocol.serialize_explanations(state.body, answers, explanations, self.model)
-        return protocol.serialize(state.body, answers, self.model, state.task.answer_format)
+            content = protocol.serialize_explanations(state.body, answers, explanations, self.model)
+        else:
+            content = protocol.serialize(state.body, answers, self.model, state.task.answer_format)
+        if self.max_bytes is not None and len(content) > self.max_bytes:
+            fewer = "fewer texts at once" if len(answers) > 1 else "a shorter text"
+            smaller = "a smaller top_k" if "top_k" in state.task.parameters else "less for each"
+            raise AnswerTooLong(
+                f"the answer has {len(content)} bytes, accepted: at most {self.max_bytes} "
+                f"(max_response_size of TorchServe): send {fewer}, or ask for {smaller}"
+            )
+        return content
 
 
 def decode(state: RequestState) -> list[JSON]:

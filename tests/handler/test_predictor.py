@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import random
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from handler.description import describe
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import JSON, Body, serialize_value
 from handler.request_state import Request
@@ -126,6 +128,22 @@ def test_limits_are_413(make_predictor: MakePredictor, settings: dict[str, Any],
     good, refused = ask(make_predictor(**settings), "fine", value)
     assert (good.status, refused.status) == (200, 413)
     assert response_json(refused)["message"] == message
+
+
+def test_an_answer_that_is_too_long_is_413_and_alone(predictor: Predictor, model_folder: Path) -> None:
+    """Its size is known before it is sent: its neighbours are answered, and a smaller top_k fits."""
+    limited = load_predictor(model_folder, max_response_bytes=1000)
+    many = {"inputs": TEXTS[:8], "parameters": {"top_k": None}}
+    before, refused, after = ask(limited, TEXTS[0], many, TEXTS[1])
+    assert (before.status, after.status) == (200, 200)
+    size = len(ask(predictor, many)[0].content)
+    assert (refused.status, response_json(refused)["type"]) == (413, "AnswerTooLong")
+    assert response_json(refused)["message"] == (
+        f"the answer has {size} bytes, accepted: at most 1000 (max_response_size of TorchServe): "
+        "send fewer texts at once, or ask for a smaller top_k"
+    )
+    (fitting,) = ask(limited, {**many, "parameters": {"top_k": 1}})
+    assert len(response_json(fitting)) == 8
 
 
 def test_a_passed_deadline_is_not_computed(predictor: Predictor) -> None:
