@@ -9,6 +9,8 @@
 #   GATEWAY_CONF     the configuration                    (default: nginx.conf beside this file)
 #   GATEWAY_LISTEN   where clients connect: [ADDRESS:]PORT, and `proxy_protocol` behind a load balancer that sends the
 #                    address of the client so    (default: 8443)
+#   GATEWAY_TLS      `off` where an ingress ends TLS and nothing else can reach the port (default: on)
+#   GATEWAY_METRICS  where Prometheus finds /metrics and health checks /ping: [ADDRESS:]PORT  (default: 127.0.0.1:8083)
 #   TORCHSERVE       addresses of TorchServe, separated by spaces    (default: 127.0.0.1:8080)
 #   KEY_FILE         the key_file.json of each, in the same order, in its run folder (default: /app/run/key_file.json)
 #   GATEWAY_NGINX    the program                          (default: nginx)
@@ -21,6 +23,9 @@ secrets=${GATEWAY_SECRETS:-/etc/gateway/secrets}
 run=${GATEWAY_RUN:-/run/gateway}
 conf=${GATEWAY_CONF:-$here/nginx.conf}
 listen=${GATEWAY_LISTEN:-8443}
+metrics=${GATEWAY_METRICS:-127.0.0.1:8083}
+tls=' ssl'
+[ "${GATEWAY_TLS:-on}" = on ] || tls=
 addresses=${TORCHSERVE:-127.0.0.1:8080}
 key_files=${KEY_FILE:-/app/run/key_file.json}
 nginx=${GATEWAY_NGINX:-nginx}
@@ -126,20 +131,24 @@ valid() {
 # Make the next folder of configuration and switch to it; 1: it does not pass. $applied: it differs from the one before.
 apply() {
   applied=
+  all_valid=1
   generation=$((generation + 1))
   next=$run/conf.$generation
   mkdir "$next"
   cp "$conf" "$next/nginx.conf"
   front_conf > "$next/front.conf"
-  echo "listen unix:$run/clients.sock ssl proxy_protocol;" > "$next/listen.conf"
+  echo "listen unix:$run/clients.sock$tls proxy_protocol;" > "$next/listen.conf"
+  echo "listen $metrics;" > "$next/metrics.conf"
   sockets_conf > "$next/sockets.conf"
   replicas_conf > "$next/replicas.conf"
   if ! awk -f "$here/clients.awk" "$secrets/clients.map" > "$next/clients.conf" 2> "$run/reason"; then
     sed 's/^/gateway: clients.map, /' < "$run/reason" >&2
     keep clients.conf || return 1
+    all_valid=0
     say "clients.map is not used: the clients that it had before stay in force"
   fi
   cp "$secrets/tls.crt" "$secrets/tls.key" "$next/" && valid "$next" && switch && return
+  all_valid=0
   keep tls.crt && keep tls.key || return 1
   say "tls.crt or tls.key is not used: the certificate before stays in force"
   valid "$next" && switch
@@ -163,6 +172,34 @@ switch() {
 # shellcheck disable=SC2086 # words
 state() { cat $key_files "$secrets/tls.crt" "$secrets/tls.key" "$secrets/clients.map" 2> /dev/null | cksum; }
 
+# --- Metrics ---------------------------------------------------------------------------------------------------------
+
+# Count the requests since the last call, and write the page that nginx serves.
+write_metrics() {
+  size=$(wc -c 2> /dev/null < "$run/requests.log" || echo 0)
+  tail -c "+$((counted + 1))" "$run/requests.log" 2> /dev/null | head -c "$((size - counted))" \
+    | awk -f "$here/metrics.awk" "$run/counters" - > "$run/counters.new" && mv "$run/counters.new" "$run/counters"
+  counted=$size
+  if [ "$counted" -gt 4000000 ]; then # nginx appends: what it writes next begins the file anew
+    : > "$run/requests.log"
+    counted=0
+  fi
+  {
+    cat "$run/counters"
+    echo "# TYPE gateway_configuration_valid gauge"
+    echo "gateway_configuration_valid $all_valid"
+    echo "# TYPE gateway_server_available gauge"
+    replicas | while read -r number address key_file; do
+      available=1
+      [ -n "$(key_in "$key_file")" ] || available=0
+      folder=$(dirname "$key_file")/run
+      [ ! -e "$folder/starting" ] && [ ! -e "$folder/draining" ] || available=0
+      echo "gateway_server_available{server=\"$address\"} $available"
+    done
+  } > "$run/metrics.new"
+  mv "$run/metrics.new" "$run/metrics.txt"
+}
+
 # --- Run -------------------------------------------------------------------------------------------------------------
 
 # Worker processes of an nginx that root starts would run as `nobody`, who may not open the sockets.
@@ -174,13 +211,17 @@ trap 'stopped=1; [ -z "$server" ] || kill -QUIT "$server" 2> /dev/null || true' 
 umask 077
 mkdir -p "$run"
 run=$(cd "$run" && pwd) # nginx identifies a socket by its absolute path
-rm -rf "$run"/*.sock "$run"/conf "$run"/conf.* # of an nginx that was killed
+rm -rf "$run"/*.sock "$run"/conf "$run"/conf.* "$run"/requests.log # of an nginx that was killed
 generation=0
+counted=0
+seconds=0
+: > "$run/counters"
 seen=$(state)
 if ! apply; then
   say "not started: correct what is reported above"
   exit 2
 fi
+write_metrics
 "$nginx" -e stderr -p "$run" -g "$globally" -c "$run/conf/nginx.conf" &
 server=$!
 while kill -0 "$server" 2> /dev/null; do
@@ -197,6 +238,8 @@ while kill -0 "$server" 2> /dev/null; do
       say "nothing is reloaded"
     fi
   fi
+  seconds=$((seconds + 1))
+  [ $((seconds % 5)) -ne 0 ] || write_metrics
   sleep 1 &
   wait $! || true
 done

@@ -26,7 +26,19 @@ def readiness_problem(model: Model, management: Management, failure_log: Failure
     """Return what keeps a model from being ready, or an empty string; with `wait`, after its workers have loaded."""
     problem = loading_problem(model, management, failure_log) if wait else "" if model.is_ready else model.state
     retry_for = QUEUE_TIMEOUT_S if wait else 0
-    return problem or Inference(management.server).probe(model.name, model.version, retry_for=retry_for)
+    problem = problem or Inference(management.server).probe(model.name, model.version, retry_for=retry_for)
+    if problem and not wait and is_busy(management.model(model.name, model.version)):
+        say(f"{model.name} {model.version} has no answer now, because requests fill its queue: {problem}")
+        return ""
+    return problem
+
+
+def is_busy(model: Model) -> bool:
+    """Return whether all workers are ready and requests wait for them: overload is not a failure.
+
+    A probe that took a busy server away from its clients would leave their load to the others, and so on to the last.
+    """
+    return model.is_ready and model.waiting > 0
 
 
 def loading_problem(model: Model, management: Management, failure_log: FailureLog) -> str:

@@ -23,6 +23,7 @@ from scripts.client.ports import free_ports
 from tests.support.fake_server import INFERENCE_KEY, FakeServer
 from tests.support.gateway import (
     CONFIG,
+    GATEWAY_METRICS,
     KEY,
     MARKER,
     OTHER,
@@ -379,6 +380,40 @@ def test_torchserve_receives_what_the_gateway_wrote(tmp_path: Path) -> None:
     assert body == b"12345"
 
 
+def test_requests_are_counted_by_client_and_status(tmp_path: Path) -> None:
+    """Within ten seconds, with every metric that rules may use, and no key."""
+    with recording_gateway(tmp_path) as (server, _):
+        for _ in range(3):
+            assert server.request("POST", "/predictions/a").status == 200
+        server.request("POST", "/predictions/a", Authorization=None)
+        wait_until(lambda: 'gateway_requests_total{client="-",status="401"} 1' in server.metrics(), server)
+        page = server.metrics()
+        assert 'gateway_requests_total{client="shop",status="200"} 3\n' in page
+        assert 'gateway_request_seconds_bucket{le="+Inf"} 4\n' in page
+        assert "gateway_configuration_valid 1\n" in page
+        assert re.search(r'gateway_server_available\{server="127.0.0.1:\d+"\} 1\n', page)
+        assert {re.split(r"[{ ]", line)[0] for line in page.splitlines() if line[0] != "#"} == set(GATEWAY_METRICS)
+        assert KEY not in page
+        (tmp_path / "gateway" / "secrets" / "clients.map").write_text("wrong\n")
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "draining").touch()
+        wait_until(lambda: "gateway_configuration_valid 0\n" in server.metrics(), server)
+        wait_until(lambda: re.search(r"gateway_server_available\{.*\} 0\n", server.metrics()), server)
+        assert "theKey" not in server.metrics()
+
+
+def test_the_log_that_is_counted_stays_small(tmp_path: Path) -> None:
+    """It lies in memory; a valid page and right counts after it was emptied."""
+    log = tmp_path / "gateway" / "run" / "requests.log"
+    with recording_gateway(tmp_path) as (server, _):
+        with log.open("a") as file:
+            file.write("shop 200 0.004\n" * 300_000)
+        wait_until(lambda: '{client="shop",status="200"} 300000\n' in server.metrics(), server)
+        assert log.stat().st_size == 0
+        assert server.request("POST", "/predictions/a").status == 200
+        wait_until(lambda: '{client="shop",status="200"} 300001\n' in server.metrics(), server)
+
+
 def test_a_request_id_is_logged_and_returned(gateway: Gateway) -> None:
     """The client's id where it is valid, else a new one; in the response and in the log."""
     response = gateway.request("POST", "/predictions/toy", X_Request_Id="mine-2")
@@ -465,6 +500,34 @@ def test_connections_of_one_address_are_limited(tmp_path: Path) -> None:
         assert other.request("POST", "/predictions/a", X_Request_Id="other-address").status == 200
         (line,) = server.access_log("other-address")
         assert line["address"] == "127.0.0.2"
+
+
+def test_behind_a_load_balancer_the_client_has_its_own_address(tmp_path: Path) -> None:
+    """By the PROXY protocol, without which nothing is accepted then."""
+    (tmp_path / "key_file.json").write_text('{"inference": {"key": "theKey"}}')
+    options: Any = {"listen_options": " proxy_protocol", "wait": False}
+    with running(tmp_path / "g", 1, tmp_path / "key_file.json", **options) as server:
+        wait_until(lambda: listens(server.port) and (server.folder / "run" / "nginx.pid").read_text(), server)
+        context = ssl.create_default_context(cafile=str(server.folder / "ca.pem"))
+        with socket.create_connection(("127.0.0.1", server.port), timeout=5) as plain:
+            plain.sendall(b"PROXY TCP4 203.0.113.9 127.0.0.1 1234 8443\r\n")
+            with context.wrap_socket(plain, server_hostname="localhost") as connection:
+                connection.sendall(b"GET /ping HTTP/1.1\r\nHost: a\r\nX-Request-Id: behind\r\n\r\n")
+                assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        (line,) = server.access_log("behind")
+        assert line["address"] == "203.0.113.9"
+        with pytest.raises(OSError):  # noqa: PT011 - closed or reset, in the handshake
+            server.request("GET", "/ping", b"")
+
+
+def test_an_ingress_may_end_tls(tmp_path: Path) -> None:
+    """KServe's: everything else stays as it is."""
+    with recording_gateway(tmp_path, tls=False) as (server, _):
+        for authorization, status in ((f"Bearer {KEY}", b"200"), ("Bearer none", b"401")):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+                head = f"POST /predictions/a HTTP/1.1\r\nHost: a\r\nAuthorization: {authorization}\r\n"
+                connection.sendall(head.encode() + b"Content-Length: 1\r\n\r\na")
+                assert connection.recv(100).startswith(b"HTTP/1.1 " + status)
 
 
 def test_large_requests_are_limited_further(toy: FakeServer, tmp_path: Path) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +12,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import requests
 import tritonclient.http as tritonhttp
 from tritonclient.utils import InferenceServerException
 
-from tests.support.gateway import Gateway
-from tests.support.replicas import replicas
+from tests.support.gateway import Gateway, listens
+from tests.support.replicas import Replica, replicas
 
 pytestmark = pytest.mark.server
 
@@ -58,6 +61,27 @@ def test_tritonclient_works_unchanged(gateway: Gateway, client: Any) -> None:
         assert result.as_numpy("label").shape == (1, 4)
     with pytest.raises(InferenceServerException, match="404"):
         client.infer("tiny", [text], model_version="2.0", headers=headers)
+
+
+def test_a_java_that_hangs_fails_its_liveness_probe(mar: Path) -> None:
+    """The kernel accepts connections for it; a request gets no response."""
+    with tempfile.TemporaryDirectory(prefix="hung-") as folder:
+        replica = Replica.within(Path(folder) / "0", mar.parent)
+        replica.start()
+        try:
+            replica.wait()
+            url = f"http://127.0.0.1:{replica.live.ports['metrics_address']}/metrics"
+            pid = int((replica.live.run_dir / "run" / "pid").read_text())
+            assert requests.get(url, timeout=10).status_code == 200
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                assert listens(replica.live.ports["metrics_address"])
+                with pytest.raises(requests.Timeout):
+                    requests.get(url, timeout=2)
+            finally:
+                os.kill(pid, signal.SIGCONT)
+        finally:
+            replica.stop()
 
 
 @pytest.mark.parametrize("path", ["/v1/models/tiny:2.0:predict", "/v1/models/tiny/versions/2.0:predict"])

@@ -22,7 +22,7 @@ KUBERNETES = sorted([*DEPLOY.glob("kubernetes/*/*.yaml"), *DEPLOY.glob("kserve/*
 KUSTOMIZATIONS = sorted(DEPLOY.rglob("kustomization.yaml"))
 OBJECTS = [path for path in KUBERNETES if path.name != "kustomization.yaml"]
 CUSTOM = {"keda.sh/v1alpha1", "serving.kserve.io/v1alpha1", "serving.kserve.io/v1beta1"}
-SERVER, GATEWAY_PORT, METRICS_PORT = "10001", 8443, 8082
+SERVER, GATEWAY_PORT, METRICS_PORT, GATEWAY_METRICS_PORT = "10001", 8443, 8082, 8083
 
 
 def load(path: Path) -> Any:
@@ -137,8 +137,14 @@ def test_a_pod_is_ready_when_a_model_answers_and_drains(container: dict[str, Any
         assert container[probe]["exec"]["command"] == ["/app/scripts/serve.sh", "status"]
         assert container[probe]["timeoutSeconds"] == 45
     assert os.access(ROOT / "scripts" / "serve.sh", os.X_OK)
-    assert "tcpSocket" in container["livenessProbe"]
+    probe = container["livenessProbe"]["httpGet"]
+    assert (probe["path"], probe["port"]) in (("/metrics", "metrics"), ("/metrics", METRICS_PORT))
     assert container["lifecycle"]["preStop"]["exec"]["command"] == ["sleep", "10"]
+
+
+def test_the_sidecar_is_ready_when_it_would_forward() -> None:
+    """By /ping over TLS, which the gateway answers from the state of TorchServe."""
+    assert SIDECAR["readinessProbe"]["httpGet"] == {"path": "/ping", "port": "https", "scheme": "HTTPS"}
 
 
 def test_the_grace_period_covers_a_drain() -> None:
@@ -162,8 +168,10 @@ def test_torchserve_stays_on_the_loopback_behind_the_gateway() -> None:
     assert server["environment"] == {"TS_INFERENCE_ADDRESS": address}
     assert gateway["network_mode"] == server["network_mode"] == "service:pod"
     assert "ports" not in server
-    assert COMPOSE["services"]["pod"]["ports"] == [f"${{BERT_PORT:-8443}}:{GATEWAY_PORT}"]
-    assert [port["containerPort"] for port in SIDECAR["ports"] + MAIN["ports"]] == [GATEWAY_PORT, METRICS_PORT]
+    assert "ports" not in COMPOSE["services"]["pod"]
+    assert COMPOSE["services"]["edge"]["ports"] == [f"${{BERT_PORT:-8443}}:{GATEWAY_PORT}"]
+    ports = [port["containerPort"] for port in SIDECAR["ports"] + MAIN["ports"]]
+    assert ports == [GATEWAY_PORT, GATEWAY_METRICS_PORT, METRICS_PORT]
     assert SIDECAR["restartPolicy"] == "Always", "a sidecar stops after the server that it fronts"
     service = load(DEPLOY / "kubernetes" / "base" / "service.yaml")["spec"]
     assert [port["targetPort"] for port in service["ports"]] == [SIDECAR["ports"][0]["name"]]
@@ -195,6 +203,37 @@ def test_every_service_of_compose_is_locked(service: str) -> None:
     assert settings["security_opt"] == ["no-new-privileges:true"]
     assert settings["mem_limit"]
     assert "healthcheck" in settings or service in ("server", "pod"), "the image of the server has one"
+
+
+def test_code_of_an_archive_can_call_nobody() -> None:
+    """The network of server and gateway has no way out; only a service without keys and models is in both."""
+    services = COMPOSE["services"]
+    assert COMPOSE["networks"]["inside"] == {"internal": True}
+    assert set(services["pod"]["networks"]) == {"inside"}
+    assert services["edge"]["networks"] == ["inside", "outside"]
+    assert "model_store" not in str(services["edge"])
+    assert "run:" not in str(services["edge"]["volumes"])
+    edge = (DEPLOY / "gateway" / "edge.conf").read_text(encoding="utf-8")
+    assert f"listen {GATEWAY_PORT};" in edge
+    assert "proxy_protocol on;" in edge
+    assert "default server:8443;" in edge
+    assert services["gateway"]["environment"]["GATEWAY_LISTEN"] == f"{GATEWAY_PORT} proxy_protocol"
+
+
+@pytest.mark.parametrize("service", COMPOSE["services"])
+def test_logs_of_compose_are_bounded(service: str) -> None:
+    """Docker's default driver never deletes a line."""
+    logging = COMPOSE["services"][service]["logging"]
+    assert logging["driver"] == "local"
+    assert set(logging["options"]) == {"max-size", "max-file"}
+
+
+def test_the_pods_metrics_are_for_prometheus_alone() -> None:
+    """Not for its whole namespace."""
+    for path in (DEPLOY / "kubernetes" / "base" / "network.yaml", DEPLOY / "kserve" / "network.yaml"):
+        for rule in load(path)["spec"]["ingress"]:
+            if "from" in rule:
+                assert all({"namespaceSelector", "podSelector"} <= set(source) for source in rule["from"]), path
 
 
 def test_every_image_comes_by_digest() -> None:

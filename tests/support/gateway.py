@@ -18,6 +18,7 @@ from http.client import HTTPSConnection
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import trustme
 
@@ -27,6 +28,15 @@ from tests.support.samples import JSON_TYPE, ROOT
 GATEWAY = ROOT / "deploy" / "gateway"
 CONFIG = (GATEWAY / "nginx.conf").read_text(encoding="utf-8")
 KEY, OTHER = "1" * 64, "2" * 64
+# The names on the page of Prometheus, with their labels.
+GATEWAY_METRICS: dict[str, set[str]] = {
+    "gateway_requests_total": {"client", "status"},
+    "gateway_request_seconds_bucket": {"le"},
+    "gateway_request_seconds_sum": set(),
+    "gateway_request_seconds_count": set(),
+    "gateway_configuration_valid": set(),
+    "gateway_server_available": {"server"},
+}
 MARKER = "xyzzyplugh"  # sent in texts, paths and headers; no log may contain it
 
 
@@ -50,6 +60,7 @@ class Gateway:
 
     port: int
     folder: Path
+    metrics_port: int
     key: str = KEY
     address: str = "127.0.0.1"  # of the client
 
@@ -88,6 +99,12 @@ class Gateway:
                 pass
             return received
 
+    def metrics(self) -> str:
+        """Return the page of Prometheus."""
+        with urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as response:
+            page: bytes = response.read()
+        return page.decode()
+
     def log(self) -> str:
         """Return what nginx and run.sh wrote."""
         return (self.folder / "log").read_text(errors="replace")
@@ -121,6 +138,8 @@ def running(
     *,
     others: Sequence[tuple[int, Path]] = (),
     wait: bool = True,
+    listen_options: str = "",
+    tls: bool = True,
 ) -> Iterator[Gateway]:
     """Run the gateway on a free port in front of one or more servers; `changes` replaces text of nginx.conf."""
     secrets = folder / "secrets"
@@ -132,7 +151,7 @@ def running(
     for part in certificate.cert_chain_pems:
         part.write_to_path(str(secrets / "tls.crt"), append=True)
     (secrets / "clients.map").write_text(f'"Bearer {KEY}" shop;\n"Bearer {OTHER}" desk;\n')
-    (port,) = free_ports(1)
+    port, metrics_port = free_ports(2)
     text = CONFIG
     for old, new in (changes or {}).items():
         assert old in text, old
@@ -143,7 +162,9 @@ def running(
         **os.environ,
         "GATEWAY_SECRETS": str(secrets),
         "GATEWAY_RUN": str(folder / "run"),
-        "GATEWAY_LISTEN": f"127.0.0.1:{port}",
+        "GATEWAY_LISTEN": f"127.0.0.1:{port}{listen_options}",
+        "GATEWAY_TLS": "on" if tls else "off",
+        "GATEWAY_METRICS": f"127.0.0.1:{metrics_port}",
         "GATEWAY_CONF": str(folder / "nginx.conf"),
         "TORCHSERVE": " ".join(f"127.0.0.1:{number}" for number, _ in servers),
         "KEY_FILE": " ".join(str(path) for _, path in servers),
@@ -151,7 +172,7 @@ def running(
     }
     with (folder / "log").open("ab") as log:
         process = subprocess.Popen([GATEWAY / "run.sh"], stdout=log, stderr=log, env=environment)
-    gateway = Gateway(port, folder)
+    gateway = Gateway(port, folder, metrics_port)
     try:
         if wait:
             # `nginx -t` listens for a moment too, but writes no pid.
@@ -229,11 +250,11 @@ def http_response(status: str, body: bytes = b"{}", *headers: str) -> bytes:
 
 @contextmanager
 def recording_gateway(
-    folder: Path, response: bytes = b"", changes: dict[str, str] | None = None
+    folder: Path, response: bytes = b"", changes: dict[str, str] | None = None, *, tls: bool = True
 ) -> Iterator[tuple[Gateway, RecordingServer]]:
     """Run a gateway in front of a recording server."""
     (folder / "key_file.json").write_text(json.dumps({"inference": {"key": "theKey"}}, indent=2))
     recorder = RecordingServer(response or http_response("200 OK"))
-    with running(folder / "gateway", recorder.port, folder / "key_file.json", changes) as server:
+    with running(folder / "gateway", recorder.port, folder / "key_file.json", changes, tls=tls) as server:
         yield server, recorder
     recorder.listener.close()

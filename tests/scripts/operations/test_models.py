@@ -70,6 +70,15 @@ def test_status_is_1_when_no_prediction_answers(run: Run, fake_server: FakeServe
     assert "503" in told
 
 
+def test_status_is_0_while_requests_fill_the_queue(run: Run, fake_server: FakeServer) -> None:
+    """Overload must not take a pod away from its clients: the others would be overloaded next."""
+    fake_server.failures.append(503)
+    fake_server.busy = 9
+    code, _, told = run("status")
+    assert code == 0
+    assert "requests fill its queue" in told
+
+
 def test_status_is_1_without_a_model(run: Run, fake_server: FakeServer) -> None:
     """Where TorchServe's own /ping is Healthy."""
     fake_server.default.clear()
