@@ -11,7 +11,7 @@ from handler.protocol import JSON, Body
 from handler.request_state import Request
 from handler.sequences import Encoding
 from scripts.cli.console import ScriptError
-from scripts.readers.tables import Table
+from scripts.readers.tables import Table, label_name
 
 # Columns that are answers, and so no part of an item.
 ANSWER_COLUMNS = {"label", "labels", "answers", "answer", "tags", "entities", "id"}
@@ -33,7 +33,7 @@ def examples_of(table: Table, label_column: str = "label") -> list[Example]:
         item: JSON = {name: cell for name, cell in record.items() if name not in answers and cell is not None}
         label = record.get(label_column)
         value = item["text"] if item.keys() == {"text"} else item
-        examples.append(Example(value, None if label is None else str(label)))
+        examples.append(Example(value, None if label is None else label_name(label)))
     if len(examples) < 2:
         raise ScriptError(f"{table.name}: {len(examples)} rows; calibration needs two at least")
     return examples

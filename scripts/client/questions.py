@@ -9,13 +9,13 @@ from __future__ import annotations
 import argparse
 import itertools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from handler.protocol import JSON
 from scripts.cli.console import ScriptError, say
-from scripts.readers.formats import TABLES, decode_lines, delimited_header, read_csv, read_jsonl, records
+from scripts.readers.formats import TABLES, Reader, decode_lines, delimited_header, read_csv, read_jsonl, records
 
 TEXT = "text"  # the default column
 
@@ -23,8 +23,8 @@ TEXT = "text"  # the default column
 def add_sources(parser: argparse.ArgumentParser) -> None:
     """Add the options that name the source of the questions."""
     source = parser.add_argument_group("texts (default: one a line from standard input)")
-    source.add_argument("--csv", type=Path, metavar="FILE", help="a table with a header; tabs in a .tsv, else commas")
-    source.add_argument("--jsonl", type=Path, metavar="FILE", help="a JSON object a line")
+    source.add_argument("--csv", type=Path, metavar="FILE", help="a table with a header: .parquet, .tsv, else commas")
+    source.add_argument("--jsonl", type=Path, metavar="FILE", help="a JSON object a line, or a list in a .json")
     source.add_argument(
         "--column", metavar="NAME", help="of the text (default: text; a .jsonl without it holds whole questions)"
     )
@@ -43,7 +43,7 @@ def read_questions(arguments: argparse.Namespace) -> tuple[Iterator[JSON], int |
         n_rows = sum(1 for _ in table_questions(arguments.csv, column, arguments.pair_column))
         return table_questions(arguments.csv, column, arguments.pair_column), n_rows
     if arguments.jsonl:
-        n_objects = sum(1 for _ in records(arguments.jsonl, read_jsonl))
+        n_objects = sum(1 for _ in records(arguments.jsonl, json_reader(arguments.jsonl)))
         return object_questions(arguments.jsonl, arguments.column, arguments.pair_column), n_objects
     if sys.stdin.isatty():
         say("one text a line, please; Ctrl-D ends")
@@ -53,18 +53,24 @@ def read_questions(arguments: argparse.Namespace) -> tuple[Iterator[JSON], int |
 
 def table_questions(path: Path, column: str, pair_column: str | None) -> Iterator[JSON]:
     """Yield the questions of a table; raises ScriptError for a missing column or a bad row."""
-    header = delimited_header(path)
+    suffix = path.suffix.lower()
+    reader = TABLES[suffix] if suffix in (".tsv", ".parquet") else read_csv
+    header: Sequence[str]
+    if suffix == ".parquet":
+        first = next(records(path, reader), None)
+        header = list(first[1]) if first else [column]
+    else:
+        header = delimited_header(path)
     for name in filter(None, (column, pair_column)):
         if name not in header:
             raise ScriptError(f"{path} has no column {name}; it has {', '.join(header) or 'none'}: use --column")
-    reader = TABLES[".tsv"] if path.suffix.lower() == ".tsv" else read_csv
     for _, record in records(path, reader):
         yield question_of(record, column, pair_column)
 
 
 def object_questions(path: Path, column: str | None, pair_column: str | None) -> Iterator[JSON]:
     """Yield the questions of a file of JSON objects; an object without a text is a question as a whole."""
-    for row, record in records(path, read_jsonl):
+    for row, record in records(path, json_reader(path)):
         if column and column not in record:
             raise ScriptError(f"{path} row {row}: no field {column}: use --column")
         if not column and TEXT not in record:
@@ -72,6 +78,11 @@ def object_questions(path: Path, column: str | None, pair_column: str | None) ->
         else:
             pair = pair_column or ("text_pair" if "text_pair" in record else None)
             yield question_of(record, column or TEXT, pair)
+
+
+def json_reader(path: Path) -> Reader:
+    """Return the reader of a file of JSON objects."""
+    return TABLES[".json"] if path.suffix.lower() == ".json" else read_jsonl
 
 
 def question_of(record: Mapping[str, Any], column: str, pair_column: str | None) -> JSON:

@@ -6,7 +6,6 @@ file whose rows cannot be separated is refused as a whole.
 
 from __future__ import annotations
 
-import csv
 import io
 import json
 from abc import ABC, abstractmethod
@@ -17,7 +16,7 @@ from typing import Any
 
 from scripts.cli.console import ScriptError
 from scripts.client.questions import TEXT, question_of
-from scripts.readers.formats import csv_cells, delimited_header, tsv_cells
+from scripts.readers.formats import csv_cells, csv_rows, delimited_header, tsv_cells
 from scripts.scoring.ids import id_of, ids_of_column
 from scripts.scoring.parquet import RowGroupReader, row_sizes, schema_of
 from scripts.scoring.rows import CorpusColumns, CorpusPart, CorpusRow, SourceFile, row_of
@@ -147,27 +146,23 @@ class CsvFormat(FileFormat):
         return table_header(path, columns)
 
     def cut(self, source: SourceFile, size: int) -> Iterator[RowRange]:
-        end = n_lines = 0
+        end = 0
 
         def counted(file: Iterable[str]) -> Iterator[str]:
-            nonlocal end, n_lines
+            nonlocal end
             for line in file:
                 end += len(line) if line.isascii() else len(line.encode("utf-8", "surrogateescape"))
-                n_lines += 1
                 yield line
 
         with Path(source.path).open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            rows, cells_of_rows = 0, csv_cells(counted(file))
-            try:
-                next(cells_of_rows, None)
-                begin = end
-                for cells in cells_of_rows:
-                    rows += bool(cells)
-                    if rows == size or (rows and end - begin >= MAX_PART_BYTES):
-                        yield RowRange(rows, begin, end)
-                        rows, begin = 0, end
-            except csv.Error as error:
-                raise ScriptError(f"line {n_lines} of {source.name} cannot be read: {error}") from None
+            numbered_rows = csv_rows(source.name, counted(file))
+            next(numbered_rows, None)
+            rows, begin = 0, end
+            for _ in numbered_rows:
+                rows += 1
+                if rows == size or end - begin >= MAX_PART_BYTES:
+                    yield RowRange(rows, begin, end)
+                    rows, begin = 0, end
         if rows:
             yield RowRange(rows, begin, end)
 

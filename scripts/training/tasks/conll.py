@@ -36,20 +36,36 @@ class TaggedText:
 
 
 def read_conll(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
-    """Yield the sentences of a CoNLL file, each numbered by its first line."""
-    tokens: list[str] = []
-    tags: list[str] = []
+    """Yield the sentences of a CoNLL file, each numbered by its first line.
+
+    The token is the first column, or the second if the first counts the tokens of every sentence (CoNLL-U); a line
+    before a sentence that begins with # and ends in no tag is a comment.
+    """
+    sentences = list(read_sentences(name, file))
+    counted = all(
+        columns[0] == str(n) and len(columns) > 2 for _, lines in sentences for n, columns in enumerate(lines, start=1)
+    )
+    token_column = int(counted and any(len(lines) > 1 for _, lines in sentences))
+    for row, lines in sentences:
+        tokens, tags = [columns[token_column] for columns in lines], [columns[-1] for columns in lines]
+        yield row, {"tokens": tokens, "tags": tags, "lines": True}
+
+
+def read_sentences(name: str, file: BinaryIO) -> Iterator[tuple[int, list[list[str]]]]:
+    """Yield the number of the first line and the columns of each line of the sentences of a CoNLL file."""
+    sentence: list[list[str]] = []
     for row, line in enumerate(chain(decode_lines(name, file), [""]), start=1):
         columns = re.split(r"\t" if "\t" in line else " +", line.strip())
         if columns in ([""], ["-DOCSTART-"]) or columns[0] == "-DOCSTART-":
-            if tokens:
-                yield row - len(tokens), {"tokens": tokens, "tags": tags, "lines": True}
-            tokens, tags = [], []
+            if sentence:
+                yield row - len(sentence), sentence
+            sentence = []
+        elif not sentence and columns[0].startswith("#") and not is_tag(columns[-1]):
+            continue
         elif len(columns) < 2:
             raise ScriptError(f"{name} row {row}: a token and its tag are needed, there is one column")
         else:
-            tokens.append(columns[0])
-            tags.append(columns[-1])
+            sentence.append(columns)
 
 
 CONLL: dict[str, Reader] = dict.fromkeys((".conll", ".iob", ".bio"), read_conll)

@@ -91,6 +91,19 @@ def test_tabs(run: Run, tmp_path: Path) -> None:
     assert label(run("toy", "--csv", path)[1][0]) == "A, B"
 
 
+def test_tables_with_types(run: Run, tmp_path: Path) -> None:
+    """Parquet by columns; a .json holds a list of objects."""
+    import pyarrow
+    import pyarrow.parquet
+
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a", "b"], "id": [1, 2]}), tmp_path / "texts.parquet")
+    assert [label(line) for line in run("toy", "--csv", tmp_path / "texts.parquet")[1]] == ["A", "B"]
+    with pytest.raises(ScriptError, match="has no column body; it has text, id"):
+        run("toy", "--csv", tmp_path / "texts.parquet", "--column", "body")
+    (tmp_path / "texts.json").write_text('[{"text": "a"},\n {"text": "b", "text_pair": "c"}]')
+    assert [label(line) for line in run("toy", "--jsonl", tmp_path / "texts.json")[1]] == ["A", "BC"]
+
+
 def test_objects(run: Run, tmp_path: Path) -> None:
     """A text or a pair a line; other fields are left alone."""
     path = tmp_path / "texts.jsonl"

@@ -145,7 +145,8 @@ def test_row_groups_make_small_parts(tmp_path: Path, monkeypatch: pytest.MonkeyP
     ("name", "content", "complaint"),
     [
         ("a.csv", b"id,body\n1,a\n", "has no column text; it has id, body: use --column"),
-        ("a.csv", b'text\na\n"never closed\nb\n', "line 4 of .* cannot be read: unexpected end of data"),
+        ("a.csv", b'text\na\n"never closed\nb\n', r"a\.csv row 3: unexpected end of data"),
+        ("a.csv", b'text,n\n"a,1\nb,2\nc",3\n', r"a\.csv row 2: one cell of several lines, or a stray quote"),
         ("a.csv", b"text,text\na,b\n", "column text appears twice"),
         ("a.parquet", b"nothing", "is no Parquet file, or a broken one"),
         ("a.xml", b"", "must end in one of .txt, .jsonl, .csv, .tsv, .parquet"),

@@ -127,6 +127,18 @@ def test_tags_and_spans_train_the_same_model(base: Path, tmp_path: Path) -> None
 # --- data ----------------------------------------------------------------------------------------------------------
 
 
+def test_variants_of_conll(tmp_path: Path) -> None:
+    """CoNLL-U counts its tokens, comments stand before a sentence, and a hash with a tag is a token."""
+    counted = "# text = Ann ran\n1\tAnn\tNOUN\tB-PER\n2\tran\tVERB\tO\n\n1\tyes\tX\tO\n"
+    rows = table(tmp_path / "a.conll", counted).rows
+    assert [(row, record["tokens"], record["tags"]) for row, record in rows] == [
+        (2, ["Ann", "ran"], ["B-PER", "O"]),
+        (5, ["yes"], ["O"]),
+    ]
+    rows = table(tmp_path / "a.conll", "# id 12\n# O\nAnn B-PER\n\n1 CD B-X\n2 CD O\nyears NN O\n").rows
+    assert [record["tokens"] for _, record in rows] == [["#", "Ann"], ["1", "2", "years"]]
+
+
 def test_text_with_spans_becomes_tags_of_pieces(tmp_path: Path) -> None:
     row = {"text": "Ann O'Neil (of unhappy Rome).", "entities": [{"start": 0, "end": 10, "label": "PER"}]}
     row["entities"] += [{"start": 15, "end": 17, "label": "PART"}, {"start": 23, "end": 27, "label": "LOC"}]  # type: ignore[operator]
