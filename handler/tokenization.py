@@ -6,12 +6,14 @@ This module owns lengths: how many tokens a model can read, and so what is trunc
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tokenizers import Tokenizer as Backend
 from tokenizers import normalizers
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from handler.config import ServingConfig
 from handler.errors import ConfigError, InputTooLong, InvalidInput, ModelMismatch, RequestError
@@ -27,6 +29,8 @@ from handler.sequences import (
     truncate_sequence,
     windows,
 )
+
+logger = logging.getLogger(__name__)
 
 VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
@@ -54,13 +58,14 @@ class Tokenizer:
             # transformers would construct an empty tokenizer of the model's type
             raise ModelMismatch(f"no tokenizer in the model folder: none of {', '.join(VOCABULARY_FILES)}")
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as error:
             raise ModelMismatch(f"no tokenizer can be loaded from the model folder: {error}") from error
-        if not tokenizer.is_fast:
+        if not loaded.is_fast:
             raise ModelMismatch(
-                f"{type(tokenizer).__name__} has no fast version: save one (tokenizer.json) and pack again"
+                f"{type(loaded).__name__} has no fast version: save one (tokenizer.json) and pack again"
             )
+        tokenizer: Any = as_in_file(folder / "tokenizer.json", loaded)
         max_id = max(tokenizer.get_vocab().values(), default=0)
         if max_id >= model_config.vocab_size:
             raise ModelMismatch(
@@ -71,7 +76,6 @@ class Tokenizer:
         self.mask_id: int | None = tokenizer.mask_token_id
         self.mask_token: str | None = None if tokenizer.mask_token is None else str(tokenizer.mask_token)
         self.unknown_id: int | None = tokenizer.unk_token_id
-        self.has_type_ids: bool = "token_type_ids" in tokenizer.model_input_names
         self.max_length = _max_length(tokenizer, model_config, config, embedding.max_length if embedding else None)
         self._truncation_side: TruncationSide = "right" if tokenizer.truncation_side == "right" else "left"
         self._tokenizer = tokenizer
@@ -83,6 +87,7 @@ class Tokenizer:
         # Not the backend's own truncation: of a long pair it builds every combination of the pieces it cuts off
         # (6.5 s and 1.7 GB for two texts of 40,000 characters, 2026-11-24).
         self._backend.no_truncation()
+        self.has_type_ids = has_type_ids(tokenizer, model_config)
 
     @property
     def has_subword_prefix(self) -> bool:
@@ -182,6 +187,74 @@ class Tokenizer:
             if remaining >= 1:
                 return truncate_sequence(sequence_ids, sequence_id, remaining, truncation_side=side)
         return truncate(sequence_ids, max_tokens, truncation_side=side)
+
+
+def as_in_file(path: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Return a tokenizer whose tokens are those of tokenizer.json, if there is that file.
+
+    The tokenizer classes of transformers 5 take only the vocabulary from it and build the rest anew: a cased model is
+    lower-cased where tokenizer_config.json does not have `do_lower_case`.
+
+    Args:
+        path: of tokenizer.json.
+        tokenizer: as transformers loads it.
+
+    Raises:
+        ModelMismatch: the file cannot be read.
+    """
+    if not path.is_file():
+        return tokenizer
+    try:
+        backend = Backend.from_file(str(path))
+    except Exception as error:  # tokenizers raises no other class
+        raise ModelMismatch(f"tokenizer.json cannot be read: {' '.join(str(error).split())[:200]}") from error
+    parts = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+    different = [part for part in parts if _state(backend, part) != _state(tokenizer.backend_tokenizer, part)]
+    same_model = type(backend.model) is type(tokenizer.backend_tokenizer.model)
+    if not same_model or backend.get_vocab() != tokenizer.get_vocab():
+        different.append("vocabulary")
+    if not different:
+        return tokenizer
+    name = type(tokenizer).__name__
+    logger.warning("%s of transformers has another %s than tokenizer.json, which counts", name, ", ".join(different))
+    special = {key: token for key, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
+    special = {key: token for key, token in special.items() if backend.token_to_id(token) is not None}
+    as_in_file: PreTrainedTokenizerBase = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=backend,
+        clean_up_tokenization_spaces=tokenizer.clean_up_tokenization_spaces,
+        model_max_length=tokenizer.model_max_length,
+        truncation_side=tokenizer.truncation_side,
+        **special,
+    )
+    return as_in_file
+
+
+def has_type_ids(tokenizer: PreTrainedTokenizerBase, model_config: PretrainedConfig) -> bool:
+    """Return whether a model gets the segment ids of its tokenizer's template, to tell the texts of a pair apart.
+
+    transformers 5 passes them only where the tokenizer class lists them, which those of ALBERT and generic ones do not.
+    A list in tokenizer_config.json itself counts.
+
+    Raises:
+        ModelMismatch: the template has more segments than the model.
+    """
+    listed = tokenizer.init_kwargs.get("model_input_names")
+    backend = tokenizer.backend_tokenizer
+    type_ids = {*backend.encode("a").type_ids, *backend.encode("a", "b").type_ids}
+    type_vocab_size = getattr(model_config, "type_vocab_size", 0) or 0
+    if type_vocab_size < 2 or max(type_ids, default=0) == 0 or (listed and "token_type_ids" not in listed):
+        return False
+    if max(type_ids) >= type_vocab_size:
+        raise ModelMismatch(
+            f"the tokenizer's template has segment id {max(type_ids)}, the model only embeddings for "
+            f"{type_vocab_size}: they do not belong together"
+        )
+    return True
+
+
+def _state(backend: Any, part: str) -> bytes | None:
+    value = getattr(backend, part)
+    return None if value is None else value.__getstate__()
 
 
 def first_position(model_config: PretrainedConfig) -> int:

@@ -16,6 +16,8 @@ from transformers.models.auto import modeling_auto as auto
 from transformers.utils.hub import cached_file
 
 from handler.archive import sha256
+from handler.errors import ModelMismatch
+from handler.tokenization import as_in_file, has_type_ids
 from scripts.cli.console import ScriptError
 from scripts.training.settings import DEFAULT_MODEL, TrainingSettings
 from scripts.training.tasks.base import TrainingTask
@@ -49,7 +51,7 @@ def load(settings: TrainingSettings, task: TrainingTask[Any]) -> Checkpoint:
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
         require_encoder(name, config)
         require_head(settings, task, config)
-        tokenizer = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
         transformers.set_seed(settings.seed)
         model, report = getattr(transformers, task.auto_class).from_pretrained(
             name,
@@ -61,7 +63,11 @@ def load(settings: TrainingSettings, task: TrainingTask[Any]) -> Checkpoint:
             output_loading_info=True,
         )
         folder = Path(str(cached_file(name, "config.json"))).parent
-    except (OSError, ValueError) as error:
+        if tokenizer.is_fast:  # as it will be served
+            tokenizer = as_in_file(folder / "tokenizer.json", tokenizer)
+        if tokenizer.is_fast and has_type_ids(tokenizer, config):
+            tokenizer.model_input_names = list(dict.fromkeys([*tokenizer.model_input_names, "token_type_ids"]))
+    except (OSError, ValueError, ModelMismatch) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         source = "" if Path(name).is_dir() else "no such folder here, and the hub did not provide it: "
         raise ScriptError(f"model {name}: {source}{reason}") from None

@@ -78,7 +78,8 @@ def test_other_tokenizers_equal_the_pipeline(
     make_tokenizer().save_pretrained(folder)
     predictor = load_predictor(folder)
     longest = predictor.tokenizer.max_length
-    reference = pipeline("text-classification", str(folder), truncation=True, max_length=longest, device="cpu")
+    reference: Any = pipeline("text-classification", str(folder), truncation=True, max_length=longest, device="cpu")
+    reference.tokenizer.model_input_names = ["input_ids", "token_type_ids", "attention_mask"]
     odd = ["hi <pad> there <pad> friend", "[PAD] or [SEP]", "</s>"]
     pairs = [{"text": one, "text_pair": other} for one, other in itertools.pairwise(TEXTS)]
     items: list[Any] = [*odd, *TEXTS[:10], *pairs]
