@@ -1,7 +1,7 @@
 """Process of scripts/bench.py --against: loads a model with the handler of the current folder and runs it on demand.
 
 Its text is passed to `python -c` in a checkout of any commit since a7c79b7, so it imports nothing of scripts/ and looks
-names up that commits have in different modules. Reads its job and then one command a line from standard input, and
+names up that commits have in different modules. Reads its job and then commands, one a line, from standard input, and
 writes one line of JSON for each to standard output.
 """
 
@@ -18,21 +18,21 @@ LOADERS = (("handler.loading", "load_predictor"), ("handler.predictor", "Predict
 ENCODING_OPTIONS = (("handler.sequences", "EncodingOptions"), ("handler.layout", "Layout"))
 
 
-def find(places: Any) -> Any:
+def find(names: Any) -> Any:
     """Return the first object that exists, of (module, dotted name)."""
-    for module, name in places:
+    for module, dotted in names:
         try:
             value: Any = importlib.import_module(module)
-            for part in name.split("."):
+            for part in dotted.split("."):
                 value = getattr(value, part)
         except (ImportError, AttributeError):
             continue
         return value
-    raise SystemExit(f"this commit has none of {places}: it is older than a7c79b7, or newer than this benchmark")
+    raise SystemExit(f"this commit has none of {names}: it is older than a7c79b7, or newer than this benchmark")
 
 
 def main() -> None:
-    """Load, say ready, and measure what is asked for until standard input ends."""
+    """Load, say ready, and run commands until standard input ends."""
     job = json.loads(sys.stdin.readline())
     importlib.import_module("handler.bert_handler")  # what a worker of TorchServe imports
     import torch

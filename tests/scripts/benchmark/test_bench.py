@@ -180,8 +180,8 @@ def test_the_roofline_runs_or_is_none(precision: str) -> None:
 def test_texts_are_all_different_and_of_their_length() -> None:
     """Equal texts would be computed once; the mean length is what the name says."""
 
-    def count(found: Any) -> list[int]:
-        return [len(text.split()) + 2 for text in found]
+    def count(batch: Any) -> list[int]:
+        return [len(text.split()) + 2 for text in batch]
 
     for mix in texts.mixes(None, count):
         assert len(set(mix.texts)) == len(mix.texts)
@@ -195,14 +195,14 @@ def test_texts_of_a_file(tmp_path: Path) -> None:
     """--lengths-from takes the column text, and says what it lacks."""
     file = tmp_path / "mine.csv"
     file.write_text("text\n" + "".join(f"word {index}\n" for index in range(40)))
-    (mix,) = texts.mixes(file, lambda found: [3] * len(found))
+    (mix,) = texts.mixes(file, lambda batch: [3] * len(batch))
     assert (mix.name, len(mix.texts)) == ("mine", texts.SHORT_TEXTS)
     file.write_text("words\nword\n")
     with pytest.raises(ScriptError, match="no column text"):
-        texts.mixes(file, lambda found: [3] * len(found))
+        texts.mixes(file, lambda batch: [3] * len(batch))
     file.write_text("text\nword\n")
     with pytest.raises(ScriptError, match="1 different texts"):
-        texts.mixes(file, lambda found: [3] * len(found))
+        texts.mixes(file, lambda batch: [3] * len(batch))
 
 
 @pytest.mark.parametrize(
@@ -229,7 +229,7 @@ def test_every_text_is_accounted_for(status: int, answers: Any, counted: str) ->
 
 def test_a_report_of_every_part() -> None:
     """Every part has its section, and says where, with what and what was left out."""
-    told = report.render(results(), ["roofline.png", "latency.png"])
+    rendered = report.render(results(), ["roofline.png", "latency.png"])
     for line in (
         *(
             "commit abc1234",
@@ -248,9 +248,9 @@ def test_a_report_of_every_part() -> None:
         "| 1,000 | 5,000 | 3.0 ms | 200.0 | 12 MB |",
         *("![Engine against the roofline](roofline.png)", "## Left out", "* x is skipped: y"),
     ):
-        assert line in told
-    assert "litserve None" not in told
-    assert "peers.png" not in told
+        assert line in rendered
+    assert "litserve None" not in rendered
+    assert "peers.png" not in rendered
 
 
 def test_a_report_of_a_busy_machine_says_so() -> None:
@@ -261,8 +261,8 @@ def test_a_report_of_a_busy_machine_says_so() -> None:
 
 def test_a_report_of_nothing_has_no_empty_sections() -> None:
     """What was not measured is not there."""
-    told = report.render({"about": ABOUT | {"skipped": []}})
-    assert "## " not in told
+    rendered = report.render({"about": ABOUT | {"skipped": []}})
+    assert "## " not in rendered
 
 
 def test_an_unknown_part_is_refused() -> None:
@@ -275,8 +275,8 @@ def test_an_unknown_part_is_refused() -> None:
 def test_who_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to install, and how."""
     assert set(machine.PEERS) == {"onnxruntime", "openvino", "litserve", "loadgen", "plots"}
-    wanted = (ROOT / "requirements" / "bench.txt").read_text(encoding="utf-8")
-    assert all(f"\n{package}==" in wanted for packages in machine.PEERS.values() for package in packages)
+    requirements = (ROOT / "requirements" / "bench.txt").read_text(encoding="utf-8")
+    assert all(f"\n{package}==" in requirements for packages in machine.PEERS.values() for package in packages)
     monkeypatch.setattr(machine, "version", {"onnx": "1"}.get)
     assert machine.missing("onnxruntime") == f"onnxruntime is skipped: onnxruntime not installed; {machine.HOW}"
     assert "requirements/bench.txt" in machine.missing("loadgen")
@@ -310,16 +310,16 @@ def test_the_engine_part_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert bench.main() == 0
     finally:
         torch.set_num_threads(threads)
-    found = json.loads((tmp_path / "results.json").read_text())
-    assert {row["mix"] for row in found["engine"]} == {"short", "long", "mixed"}
-    assert {row["precision"] for row in found["engine"]} == set(found["about"]["precisions"])
-    for row in found["engine"]:
+    written = json.loads((tmp_path / "results.json").read_text())
+    assert {row["mix"] for row in written["engine"]} == {"short", "long", "mixed"}
+    assert {row["precision"] for row in written["engine"]} == set(written["about"]["precisions"])
+    for row in written["engine"]:
         assert len(row["engine"]["seconds"]) >= 5
         assert row["fraction"] > 0
         assert row["packed"]
-    assert {row["kind"] for row in found["scaling"]} == {"work", "batch", "budget"}
-    assert all(point["tokens_per_s"] > 0 for row in found["scaling"] for point in row["points"])
-    assert found["models"] == [{"name": "random-1x64", "random": True, "layers": 1, "width": 64, "inner": 256}]
+    assert {row["kind"] for row in written["scaling"]} == {"work", "batch", "budget"}
+    assert all(point["tokens_per_s"] > 0 for row in written["scaling"] for point in row["points"])
+    assert written["models"] == [{"name": "random-1x64", "random": True, "layers": 1, "width": 64, "inner": 256}]
     assert "| random-1x64 | short" in (tmp_path / "report.md").read_text()
 
 
@@ -343,5 +343,5 @@ def test_the_engine_part_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 )
 def test_examples_in_docstrings(name: str) -> None:
     """They run, without any of the peers."""
-    found = doctest.testmod(importlib.import_module(f"scripts.benchmark.{name}"))
-    assert found.failed == 0
+    outcome = doctest.testmod(importlib.import_module(f"scripts.benchmark.{name}"))
+    assert outcome.failed == 0

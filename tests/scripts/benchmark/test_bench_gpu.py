@@ -39,19 +39,19 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("tiny")
 def test_every_part_for_real() -> None:
-    """What is measured is kept after each part, and told; what needs a GPU is left out with its reason."""
+    """What is measured is kept after each part, and rendered; what needs a GPU is left out with its reason."""
     kept: list[Any] = []
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        gpu.measure("tiny", time.time() + 500, lambda found: kept.append(json.loads(json.dumps(found))), CPU)
+        gpu.measure("tiny", time.time() + 500, lambda results: kept.append(json.loads(json.dumps(results))), CPU)
     finally:
         torch.set_num_threads(threads)
-    found = kept[-1]
+    results = kept[-1]
     assert len(kept) == 7
-    assert [reason.split(",")[0] for reason in found["left_out"]] == ["tiny: kernels"]
-    assert [mix["mix"] for mix in found["speed"]] == ["squad", "short", "mixed"]
-    for mix in found["speed"]:
+    assert [reason.split(",")[0] for reason in results["left_out"]] == ["tiny: kernels"]
+    assert [mix["mix"] for mix in results["speed"]] == ["squad", "short", "mixed"]
+    for mix in results["speed"]:
         assert not mix["left_out"]
         assert len(mix["rows"]) == 4
         ours = mix["rows"][0]
@@ -59,16 +59,16 @@ def test_every_part_for_real() -> None:
         assert ours["of_own_products"] > 0
         assert ours["of_peak"] > 0
         assert all(row["texts_per_s"] > 0 for row in mix["rows"])
-    assert {row["texts"] for row in found["latency"]} == {1, 8, 32}
-    assert [row["chosen"] for row in found["budgets"]] == [False, True]
-    (agreed,) = found["agreement"]
+    assert {row["texts"] for row in results["latency"]} == {1, 8, 32}
+    assert [row["chosen"] for row in results["budgets"]] == [False, True]
+    (agreed,) = results["agreement"]
     assert agreed["same_label"] > 0.9
     assert agreed["company"] < 0.05
-    told = gpu_report.render({"about": {"GPU": "none"}, "models": [found], "left_out": found["left_out"]})
+    rendered = gpu_report.render({"about": {"GPU": "none"}, "models": [results], "left_out": results["left_out"]})
     for line in ("## Speed", "## Latency", "## Token budget", "## Agreement", "## Left out", "* **GPU**: none"):
-        assert line in told
-    assert "## Workers" not in told
-    assert f") | **{found['speed'][0]['rows'][0]['name']}** |" in told
+        assert line in rendered
+    assert "## Workers" not in rendered
+    assert f") | **{results['speed'][0]['rows'][0]['name']}** |" in rendered
 
 
 @pytest.mark.usefixtures("tiny")

@@ -30,12 +30,12 @@ MEASURED = Measurements(
 
 
 def test_the_largest_batch_that_keeps_the_target() -> None:
-    """A request may wait for one batch and then travel in the next."""
-    found = decide(MEASURED, 150, BASE)
-    assert found.config.frontend.batchSize == 16
+    """A request may wait for one batch and then be in the next."""
+    decision = decide(MEASURED, 150, BASE)
+    assert decision.config.frontend.batchSize == 16
     seconds = 0.042 + 16 * tuning.SERVING_MS / 1e3 / 2
-    assert found.plan.bound_ms == pytest.approx(tuning.OVERHEAD_MS + 2 + 2e3 * seconds * stretch(MEASURED, 16))
-    assert found.plan.rate == pytest.approx(16 / seconds)
+    assert decision.plan.bound_ms == pytest.approx(tuning.OVERHEAD_MS + 2 + 2e3 * seconds * stretch(MEASURED, 16))
+    assert decision.plan.rate == pytest.approx(16 / seconds)
     assert decide(MEASURED, 1000, BASE).config.frontend.batchSize == 64
 
 
@@ -53,8 +53,8 @@ def test_the_smallest_budget_that_is_nearly_best() -> None:
 
 def test_one_worker_unless_more_are_faster() -> None:
     """A second copy of the model must earn its memory."""
-    one = decide(MEASURED, 150, BASE).config
-    assert (one.frontend.minWorkers, one.frontend.maxWorkers, one.handler.threads) == (1, 1, 2)
+    config = decide(MEASURED, 150, BASE).config
+    assert (config.frontend.minWorkers, config.frontend.maxWorkers, config.handler.threads) == (1, 1, 2)
     faster = decide(replace(MEASURED, fleets=[(1, 7000.0), (2, 10000.0)]), 150, BASE).config
     assert (faster.frontend.minWorkers, faster.handler.threads) == (2, 1)
 
@@ -68,18 +68,18 @@ def test_a_target_out_of_reach_says_what_to_do() -> None:
 @pytest.mark.parametrize("target", [60, 150, 2000])
 def test_what_is_written_can_be_read(tmp_path: Path, target: float) -> None:
     """With the reasons as comments, and everything else as it was."""
-    found = decide(MEASURED, target, BASE)
+    decision = decide(MEASURED, target, BASE)
     file = tmp_path / "model-config.yaml"
-    file.write_text(to_yaml(found, ["For a test."]), encoding="utf-8")
-    assert ModelConfig.read(file) == found.config
+    file.write_text(to_yaml(decision, ["For a test."]), encoding="utf-8")
+    assert ModelConfig.read(file) == decision.config
     text = file.read_text()
     assert text.startswith("# For a test.\n")
     assert all(len(line) <= 120 for line in text.splitlines())
-    for setting, reason in found.reasons.items():
+    for setting, reason in decision.reasons.items():
         assert f"# {reason[:40]}" in text, setting
     kept = {"responseTimeout", "startupTimeout", "maxRetryTimeoutInSec"}
-    assert all(getattr(found.config.frontend, name) == getattr(BASE.frontend, name) for name in kept)
-    assert found.config.handler.max_texts == BASE.handler.max_texts
+    assert all(getattr(decision.config.frontend, name) == getattr(BASE.frontend, name) for name in kept)
+    assert decision.config.handler.max_texts == BASE.handler.max_texts
 
 
 def test_a_tiny_model_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,17 +20,17 @@ from scripts.scoring.output import OUTPUTS
 from scripts.scoring.rows import CorpusColumns, CorpusRow
 from tests.support.samples import LoadMain
 
-SECRET = "xyzzyplugh"  # stands in texts, and must never stand in a log
+SECRET = "xyzzyplugh"  # is in texts, and must never be in a log
 
 
 def rows_of(path: Path, columns: CorpusColumns | None = None, size: int = 2) -> list[CorpusRow]:
     """Cut a file into small parts and read them, each on its own."""
     (source,) = sources([path], columns or CorpusColumns())
     parts = list(corpus.parts([source], size))
-    found = [format_of(source).read(source, part, columns or CorpusColumns()).rows for part in parts]
-    assert [len(rows) for rows in found] == [part.rows for part in parts]
+    parts_rows = [format_of(source).read(source, part, columns or CorpusColumns()).rows for part in parts]
+    assert [len(rows) for rows in parts_rows] == [part.rows for part in parts]
     assert all(0 < part.rows <= size for part in parts)
-    rows = [row for part in found for row in part]
+    rows = [row for part in parts_rows for row in part]
     assert [row.number for row in rows] == list(range(len(rows)))
     return rows
 
@@ -134,9 +134,9 @@ def test_row_groups_make_small_parts(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (source,) = sources([path], CorpusColumns(id="n"))
     parts = list(corpus.parts([source], 400))
     assert [part.rows for part in parts] == [3] * 100 + [400, 300, 201]
-    found = [format_of(source).read(source, part, CorpusColumns(id="n")).rows for part in parts]
-    assert [row.question for rows in found for row in rows] == texts
-    assert [row.id for rows in found for row in rows] == list(range(1201))
+    parts_rows = [format_of(source).read(source, part, CorpusColumns(id="n")).rows for part in parts]
+    assert [row.question for rows in parts_rows for row in rows] == texts
+    assert [row.id for rows in parts_rows for row in rows] == list(range(1201))
     again = format_of(source).read(source, parts[1], CorpusColumns(id="n")).rows  # a part that is repeated
     assert [row.id for row in again] == [3, 4, 5]
 
@@ -196,9 +196,9 @@ def test_columns_hold_the_answers_of_a_task(
     rows = [CorpusRow(number) for number in range(len(answers))]
     path = tmp_path / "part.parquet"
     OUTPUTS["parquet"].write(path, "a.txt", rows, answers, schema_of_answers)
-    found = pq.read_table(path)["answer"].to_pylist()
+    read_back = pq.read_table(path)["answer"].to_pylist()
     assert bool(schema_of_answers.answer) is typed
-    assert [without_nulls(one) if typed else json.loads(one) for one in found] == answers
+    assert [without_nulls(answer) if typed else json.loads(answer) for answer in read_back] == answers
     assert [(row.file, row.row, row.error) for row in OUTPUTS["parquet"].read(path)] == [
         ("a.txt", number, "") for number in range(len(rows))
     ]
@@ -208,7 +208,7 @@ def without_nulls(value: Any) -> Any:
     """Leave out the fields that another kind of answer would have."""
     if isinstance(value, list):
         return [without_nulls(item) for item in value]
-    return {name: one for name, one in value.items() if one is not None} if isinstance(value, dict) else value
+    return {name: field for name, field in value.items() if field is not None} if isinstance(value, dict) else value
 
 
 def test_answers_that_the_schema_does_not_tell_are_texts() -> None:

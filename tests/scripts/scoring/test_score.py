@@ -24,7 +24,7 @@ from scripts.scoring.rows import CorpusColumns, CorpusPart
 from scripts.scoring.scorer import Scorer, ScorerConfig
 from tests.support.samples import ROOT, TEXTS
 
-SECRET = "xyzzyplugh"  # stands in texts, and must never stand in a log
+SECRET = "xyzzyplugh"  # is in texts, and must never be in a log
 
 
 # --- a worker and its job, without Ray -----------------------------------------------------------------------------
@@ -36,8 +36,8 @@ def job_of(
     """Plan small parts of one file."""
     columns = CorpusColumns(id=options.pop("id", None))
     files = sources([path], columns)
-    told = {"model": {"sha256": fingerprint(model)}, "parameters": options}
-    job = ScoringJob.open(output, output_format, files, 4, told)
+    plan = {"model": {"sha256": fingerprint(model)}, "parameters": options}
+    job = ScoringJob.open(output, output_format, files, 4, plan)
     return job, ScorerConfig(str(model), fingerprint(model), {}, options, columns, files, output_format, 3, 1, False)
 
 
@@ -45,11 +45,11 @@ def work(job: ScoringJob, config: ScorerConfig) -> list[Any]:
     """Let one worker in this process answer what is missing."""
     scorer = Scorer(config)
     lines = [part_of(job, index) for index in job.missing()]
-    told = [json.loads(line) for line in scorer({"part": lines})["result"]]
-    for one in told:
-        assert "failure" not in one, one
-        job.require_same_model(one["serves"])
-    return told
+    results = [json.loads(line) for line in scorer({"part": lines})["result"]]
+    for result in results:
+        assert "failure" not in result, result
+        job.require_same_model(result["serves"])
+    return results
 
 
 @pytest.mark.parametrize("output_format", ["jsonl", "parquet"])
@@ -66,12 +66,12 @@ def test_bad_rows_stand_beside_good_ones(
     good = len(TEXTS)
     assert (manifest["rows"], manifest["answered"]) == (good + 7, good)
     assert manifest["errors"] == {"InvalidInput": 5, "InputTooLong": 1, "MalformedBody": 1}
-    found = [row for index in range(len(job.parts)) for row in lines_of(job.path(index))]
-    assert [row["id"] for row in found][:3] == ([0, 1, 2] if output_format == "jsonl" else ["0", "1", "2"])
-    for text, row in zip(TEXTS, found, strict=False):
-        (known,) = predictor.answer_items([text], {"top_k": 2})
-        assert values_allclose(known, row["answer"], 1e-5)
-    assert all(row["error"]["message"] and not row.get("answer") for row in found[good:])
+    written = [row for index in range(len(job.parts)) for row in lines_of(job.path(index))]
+    assert [row["id"] for row in written][:3] == ([0, 1, 2] if output_format == "jsonl" else ["0", "1", "2"])
+    for text, row in zip(TEXTS, written, strict=False):
+        (expected,) = predictor.answer_items([text], {"top_k": 2})
+        assert values_allclose(expected, row["answer"], 1e-5)
+    assert all(row["error"]["message"] and not row.get("answer") for row in written[good:])
 
 
 @pytest.mark.parametrize("output_format", ["jsonl", "parquet"])
@@ -83,8 +83,8 @@ def test_ids_of_any_type_stand_beside_answers(tmp_path: Path, model_folder: Path
     job, config = job_of(path, tmp_path / "out", model_folder, output_format, id="day")
     work(job, replace(config, typed_ids=True))
     assert job.close()["answered"] == 6
-    found = [row["id"] for index in range(len(job.parts)) for row in lines_of(job.path(index))]
-    assert found == (days if output_format == "parquet" else [day and day.isoformat() for day in days])
+    ids = [row["id"] for index in range(len(job.parts)) for row in lines_of(job.path(index))]
+    assert ids == (days if output_format == "parquet" else [day and day.isoformat() for day in days])
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:
@@ -113,7 +113,7 @@ def test_a_job_goes_on_and_ends_only_when_it_is_whole(tmp_path: Path, model_fold
     (output / ".part-000000.jsonl.dead").write_text("half of a part")
     again, config = job_of(path, output, model_folder)
     assert again.missing() == [0]
-    assert [one["part"] for one in work(again, config)] == [0]
+    assert [result["part"] for result in work(again, config)] == [0]
     assert again.path(0).read_bytes() == first
     assert again.close()["rows"] == 10
     assert sorted(file.name for file in output.iterdir() if file.name[0] == ".") == []
@@ -149,11 +149,11 @@ def test_what_a_worker_cannot_do_is_told(tmp_path: Path, model_folder: Path) -> 
     job, config = job_of(path, tmp_path / "out", model_folder)
     for changes, complaint in wrong:
         scorer = Scorer(replace(config, **changes))
-        told = json.loads(scorer({"part": [part_of(job, 0)]})["result"][0])
-        assert complaint in told["failure"]
+        results = json.loads(scorer({"part": [part_of(job, 0)]})["result"][0])
+        assert complaint in results["failure"]
     path.write_text("a\n")
-    told = json.loads(Scorer(config)({"part": [part_of(job, 0)]})["result"][0])
-    assert "changed while it was read" in told["failure"]
+    results = json.loads(Scorer(config)({"part": [part_of(job, 0)]})["result"][0])
+    assert "changed while it was read" in results["failure"]
 
 
 def test_a_part_that_ends_every_worker_is_left_out(
@@ -174,9 +174,9 @@ def test_a_part_that_ends_every_worker_is_left_out(
     for _ in range(3):
         with pytest.raises(KeyboardInterrupt):
             ends({"part": [part_of(job, 0)]})
-    told = [json.loads(one) for one in ends({"part": [part_of(job, 0), part_of(job, 1)]})["result"]]
-    assert told[0] == {"part": 0, "left_out": True}
-    assert (told[1]["part"], told[1]["rows"]) == (1, 4)
+    results = [json.loads(line) for line in ends({"part": [part_of(job, 0), part_of(job, 1)]})["result"]]
+    assert results[0] == {"part": 0, "left_out": True}
+    assert (results[1]["part"], results[1]["rows"]) == (1, 4)
     assert job.describe([0]) == f"0 to 3 of {path}"
 
 

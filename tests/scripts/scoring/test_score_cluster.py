@@ -22,7 +22,7 @@ from scripts.scoring.job import MANIFEST
 from tests.support.live import activated
 from tests.support.samples import ROOT
 
-SECRET = "xyzzyplugh"  # stands in texts, and must never stand in a log
+SECRET = "xyzzyplugh"  # is in texts, and must never be in a log
 
 CLUSTER = """
 import sys
@@ -44,14 +44,14 @@ class Nodes:
     process: psutil.Process
 
     def workers(self) -> list[psutil.Process]:
-        """Find the processes that have the model."""
-        found = []
+        """Return the processes that have loaded the model."""
+        workers = []
         for child in self.process.children(recursive=True):
             try:
-                found += [child] if "MapBatches(Scorer)" in " ".join(child.cmdline()) else []
+                workers += [child] if "MapBatches(Scorer)" in " ".join(child.cmdline()) else []
             except psutil.Error:  # it is gone
                 continue
-        return found
+        return workers
 
 
 @pytest.fixture
@@ -98,21 +98,21 @@ def test_a_worker_that_dies_costs_no_row(two_nodes: Nodes, mar: Path, tmp_path: 
         victim.kill()
         victim.wait(timeout=30)
         there = len(list(output.glob("part-*")))
-        _, told = run.communicate(timeout=120)
-    print(told)
-    assert run.returncode == 1, told
+        _, errors = run.communicate(timeout=120)
+    print(errors)
+    assert run.returncode == 1, errors
     assert 0 < there < 82, "it was killed in the middle"
     manifest = json.loads((output / MANIFEST).read_text())
     assert (manifest["rows"], manifest["errors"]) == (1602, {"InvalidInput": 2})
-    found = [json.loads(line) for path in sorted(output.glob("part-*")) for line in path.read_bytes().splitlines()]
-    assert len({(row["file"], row["row"]) for row in found}) == len(found) == 1602
+    rows = [json.loads(line) for path in sorted(output.glob("part-*")) for line in path.read_bytes().splitlines()]
+    assert len({(row["file"], row["row"]) for row in rows}) == len(rows) == 1602
     with ExitStack() as stack:
         predictor = load(mar, stack)
     for name, file in zip("abcd", files, strict=True):
-        known = predictor.answer_items(texts[name], {"top_k": 4})
-        mine = {row["row"]: row for row in found if row["file"] == file}
-        assert all(values_allclose(one, mine[number]["answer"], 1e-5) for number, one in enumerate(known))
-    assert SECRET not in told
+        expected = predictor.answer_items(texts[name], {"top_k": 4})
+        by_number = {row["row"]: row for row in rows if row["file"] == file}
+        assert all(values_allclose(answer, by_number[number]["answer"], 1e-5) for number, answer in enumerate(expected))
+    assert SECRET not in errors
     assert not [
         path for path in two_nodes.logs.rglob("*") if path.is_file() and SECRET in path.read_text(errors="replace")
     ]

@@ -1,0 +1,132 @@
+"""The load generator and LoadGen's system under test, against a small HTTP server."""
+
+from __future__ import annotations
+
+import http.server
+import importlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+
+from scripts.benchmark.accounting import ExpectedScores, RequestAccounting
+from scripts.benchmark.http import Endpoint, HttpResponse
+from scripts.benchmark.load import LoadGenerator, closed_loop
+from scripts.benchmark.loadgen import SystemUnderTest
+from scripts.benchmark.servers import all_labels_body
+
+TEXTS = ["0.1", "0.2", "0.3"]
+EXPECTED = ExpectedScores([{"yes": float(text)} for text in TEXTS], 1e-6)
+
+
+class _Scores(http.server.BaseHTTPRequestHandler):
+    """Answers each text with a score of its own."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        texts = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["inputs"]
+        body = json.dumps([[{"label": "yes", "score": float(text)}] for text in texts]).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: Any) -> None:
+        """Be silent."""
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    """Run the server."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Scores) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}/predictions/m"
+        yield Endpoint(url, {"Content-Type": "application/json"}, all_labels_body, lambda value: value)
+        server.shutdown()
+        thread.join()
+
+
+def test_a_closed_loop_accounts_for_every_request(endpoint: Endpoint) -> None:
+    """Each has the answer to its own text, and a latency."""
+    accounting = RequestAccounting()
+    latencies, seconds = closed_loop(endpoint, TEXTS, EXPECTED, accounting, 4, 0.3)
+    assert accounting.counts["right"] == accounting.total == len(latencies) > 0
+    assert all(0 < latency <= seconds for latency in latencies)
+
+
+def test_an_open_loop_keeps_its_rate_and_the_number_of_each_request(endpoint: Endpoint) -> None:
+    """Requests are numbered from `first`; the end of the `with` waits for all of them."""
+    numbers: list[int] = []
+
+    def record(number: int, response: HttpResponse) -> str:
+        numbers.append(number)
+        return "right" if EXPECTED.matches(number % 3, response.value[0]) else "wrong"
+
+    def message(number: int) -> bytes:
+        return endpoint.message([TEXTS[number % 3]])
+
+    with LoadGenerator(endpoint.host, endpoint.port, message, record, rate=100, first=30) as load:
+        time.sleep(0.5)
+        load.send(5)
+    assert sorted(numbers) == list(range(30, 30 + load.sent))
+    assert load.sent > 15
+    assert len(load.latency_s["right"]) == load.sent == len(load.late_s)
+    assert load.surplus == 0
+
+
+class _LoadGen(ModuleType):
+    """The part of mlperf_loadgen that is used, with one query of 100 samples."""
+
+    TestMode = SimpleNamespace(PerformanceOnly=1)
+    TestSettings = SimpleNamespace
+
+    def __init__(self) -> None:
+        super().__init__("mlperf_loadgen")
+        self.completed: list[int] = []
+        self.destroyed: list[str] = []
+
+    def LogSettings(self) -> Any:  # noqa: N802 - LoadGen's names
+        return SimpleNamespace(log_output=SimpleNamespace())
+
+    def ConstructSUT(self, issue: Any, _: Any) -> str:  # noqa: N802
+        self.issue = issue
+        return "sut"
+
+    def ConstructQSL(self, *_: Any) -> str:  # noqa: N802
+        return "qsl"
+
+    def DestroySUT(self, name: str) -> None:  # noqa: N802
+        self.destroyed.append(name)
+
+    DestroyQSL = DestroySUT
+
+    def QuerySampleResponse(self, number: int, *_: Any) -> int:  # noqa: N802
+        return number
+
+    def QuerySamplesComplete(self, numbers: list[int]) -> None:  # noqa: N802
+        self.completed += numbers
+
+    def StartTestWithLogSettings(self, _: Any, __: Any, ___: Any, log: Any) -> None:  # noqa: N802
+        self.issue([SimpleNamespace(id=number, index=number % 3) for number in range(100)])
+        deadline = time.monotonic() + 30
+        while len(self.completed) < 100 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        (Path(log.log_output.outdir) / "mlperf_log_summary.txt").write_text("Samples per second: 9\n")
+
+
+def test_loadgen_gets_every_sample_back(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In requests of several texts, each answer checked."""
+    loadgen, accounting = _LoadGen(), RequestAccounting()
+    monkeypatch.setattr(importlib, "import_module", {"mlperf_loadgen": loadgen}.__getitem__)
+    summary = SystemUnderTest(endpoint, TEXTS, EXPECTED, accounting, 7, 4).run(scenario="Offline")
+    assert summary == {"Samples per second": "9"}
+    assert sorted(loadgen.completed) == list(range(100))
+    assert sorted(loadgen.destroyed) == ["qsl", "sut"]
+    assert accounting.to_json() == {"sent": 100, "right": 100, "refused": 0, "failed": 0, "wrong": 0}
