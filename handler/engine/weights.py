@@ -13,8 +13,9 @@ from transformers.utils import logging as transformers_logging
 from handler.config import ServingConfig
 from handler.engine import int8, int8_file
 from handler.engine.precision import DTYPES, INT8, choose, supported
-from handler.errors import ModelMismatch
+from handler.errors import ModelMismatch, RequestError
 from handler.labels import read_labels
+from handler.protocol import loads
 from handler.tasks import Pooler
 
 
@@ -45,9 +46,16 @@ def load_weights(
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # refused below: transformers' error names neither tensor nor shape
         )
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelMismatch(f"the weights cannot be loaded: {' '.join(str(error).split())[:300]}") from error
+    if report["mismatched_keys"]:
+        name, weights_shape, config_shape = min(report["mismatched_keys"])
+        raise ModelMismatch(
+            f"{name} has the shape {tuple(weights_shape)} in the weights, but {tuple(config_shape)} by config.json, as "
+            "with another number of labels: take both from the same model"
+        )
     # An encoder is often saved without a pooler, which only heads read.
     missing = sorted(key for key in report["missing_keys"] if main.forward_scope == "head" or "pooler" not in key)
     if missing:
@@ -57,15 +65,35 @@ def load_weights(
 
 
 def read_config(folder: Path) -> PretrainedConfig:
-    """Read the model's own config; raises ModelMismatch where there is none."""
+    """Read the model's own config; raises ModelMismatch where there is none that transformers takes."""
+    from huggingface_hub.errors import StrictDataclassError
+
     try:
         labels = read_labels(PretrainedConfig.get_config_dict(folder, local_files_only=True)[0])
         config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except (OSError, ValueError) as error:
-        raise ModelMismatch(f"no config.json of a known model in {folder}") from error
+    except (OSError, ValueError, StrictDataclassError) as error:
+        raise ModelMismatch(config_problem(folder / "config.json", error)) from error
     if labels:
         config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
     return config
+
+
+def config_problem(file: Path, error: Exception) -> str:
+    """Return why a config.json cannot be read; `error` is that of transformers."""
+    from transformers import CONFIG_MAPPING
+
+    if not file.is_file():
+        return f"no config.json in {file.parent}"
+    try:
+        content = loads(file.read_text(encoding="utf-8"))
+    except (RequestError, ValueError):
+        return f"{file} is not JSON"
+    model_type = content.get("model_type") if isinstance(content, dict) else None
+    if not isinstance(model_type, str):
+        return f'{file} has no model_type: write the type of its architecture, e.g. "model_type": "bert"'
+    if model_type not in CONFIG_MAPPING:
+        return f"{file} has the model_type {model_type!r}, which this version of transformers does not know"
+    return f"{file} cannot be used: {' '.join(str(error).split())[:300]}"
 
 
 def has_float_weights(folder: Path) -> bool:

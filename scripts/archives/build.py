@@ -210,12 +210,15 @@ def add_fp8(stage: Path, config: ModelConfig, calibration: Calibration) -> list[
 def golden_outputs(reference: Predictor) -> archive.Golden:
     """Return the outputs for the self-test inputs of a task, without inputs that the configured limits refuse."""
     golden = archive.Golden([], dict(reference.task.self_test_parameters), [])
+    refusals: list[str] = []
     for item in reference.task.self_test_items:
-        with contextlib.suppress(InputTooLong, InvalidInput):
+        try:
             golden.answers.extend(round_numbers(reference.answer_items([item], golden.parameters)))
             golden.items.append(item)
+        except (InputTooLong, InvalidInput) as error:
+            refusals.append(str(error))
     if not golden.items:
-        raise ScriptError("the limits refuse every golden question: raise max_characters or max_length")
+        raise ScriptError(f"with these settings the model answers no input of the self-test: {refusals[0]}")
     return golden
 
 

@@ -205,6 +205,13 @@ def test_a_note_of_answers_larger_than_the_server_sends(
     assert "1000000 texts with all 4 labels are up to 200 MB, more than max_response_size" in capsys.readouterr().err
 
 
+def test_settings_that_refuse_the_self_test(model_folder: Path, tmp_path: Path) -> None:
+    """The reason of the first refusal, whichever setting it is."""
+    config = replace(ModelConfig(), handler=ServingConfig(max_characters=1))
+    with pytest.raises(ScriptError, match=r"answers no input of the self-test: .*characters"):
+        build(model_folder, "short", "1.0", config, tmp_path)
+
+
 def test_a_folder_without_safetensors_is_refused(model_folder: Path, tmp_path: Path) -> None:
     """Pickled weights are never loaded."""
     folder = tmp_path / "old"
