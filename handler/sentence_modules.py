@@ -144,8 +144,8 @@ def module_files(folder: Path) -> list[Path]:
     names = [MODULES_FILE, PROMPTS_FILE, *(path.name for path in folder.glob("sentence_*_config.json"))]
     paths = [Path(name) for name in names]
     if (folder / MODULES_FILE).is_file():
-        places = [Path(str(entry.get("path", ""))) for entry in _read_modules(folder)]
-        paths += [place / name for place in places if place.parts for name in ("config.json", WEIGHTS_FILE)]
+        subfolders = [Path(str(entry.get("path", ""))) for entry in _read_modules(folder)]
+        paths += [sub / name for sub in subfolders if sub.parts for name in ("config.json", WEIGHTS_FILE)]
     return [path for path in paths if (folder / path).is_file()]
 
 
@@ -286,10 +286,10 @@ def _weights(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, T
         tensors = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
         raise ModelMismatch(f"{folder.name}/{WEIGHTS_FILE} cannot be read: {error}") from error
-    found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if found != dict(shapes):
+    stored = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if stored != dict(shapes):
         raise ModelMismatch(
-            f"{folder.name}/{WEIGHTS_FILE} has {found}, its config.json and the encoder ask for {shapes}"
+            f"{folder.name}/{WEIGHTS_FILE} has {stored}, its config.json and the encoder ask for {shapes}"
         )
     return {name: tensor.float() for name, tensor in tensors.items()}
 

@@ -318,7 +318,7 @@ def agreement(model: GpuModel) -> list[Row]:
                 "same_label": float((batched.argmax(-1) == expected.argmax(-1)).float().mean()),
                 "largest_difference": float((batched - expected).abs().max()),
                 "mean_difference": float((batched - expected).abs().mean()),
-                "company": float((batched - alone).abs().max()),
+                "composition": float((batched - alone).abs().max()),
             }
         )
     return rows

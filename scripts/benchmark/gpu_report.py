@@ -124,7 +124,7 @@ def agreement(models: Sequence[Row]) -> str:
     rows = [
         [
             *(model["model"], row["name"], row["texts"], f"{row['same_label']:.2%}"),
-            *(f"{row[key]:.4f}" for key in ("mean_difference", "largest_difference", "company")),
+            *(f"{row[key]:.4f}" for key in ("mean_difference", "largest_difference", "composition")),
         ]
         for model in models
         for row in model.get("agreement", [])

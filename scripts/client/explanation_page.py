@@ -1,7 +1,7 @@
 """Write explanations as a self-contained HTML page with the words coloured by what they contribute.
 
-Blue speaks for the label, orange against it (a pair that colour-blind readers tell apart); the depth of a colour is the
-size of a contribution, on one scale for each explanation.
+Blue words raise the score of the label, orange ones lower it (a pair that colour-blind readers tell apart). The depth
+of a colour is the size of a contribution, on one scale for each explanation.
 """
 
 from __future__ import annotations

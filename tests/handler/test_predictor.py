@@ -1,4 +1,4 @@
-"""The promises of the whole: order, company, isolation, and rows that differ in everything."""
+"""Invariants of the predictor: order, batch invariance, isolation, and rows that differ in everything."""
 
 from __future__ import annotations
 

@@ -275,7 +275,7 @@ def test_a_form_without_data_gets_a_hint() -> None:
 @settings(deadline=None, max_examples=80, derandomize=True)
 @given(st.lists(st.text(), min_size=1, max_size=5), st.text())
 def test_open_inference_keeps_any_text_and_id(texts: list[str], identity: str) -> None:
-    """Texts and the client's id travel unchanged."""
+    """Texts and the client's id stay unchanged."""
     parsed = parse(Body(serialize_value({"id": identity, "inputs": [tensor(*texts)]}), JSON_TYPE))
     assert [item["text"] for item in parsed.items] == texts
     assert loads(serialize(parsed, [JOY] * len(texts), MODEL, LABELLED).decode())["id"] == identity

@@ -75,7 +75,7 @@ def test_a_padded_batch_gives_the_same(embedder: Predictor, folder: Path, packed
 
 
 def test_other_families(make_model: MakeModel) -> None:
-    """RoBERTa with byte-level tokens, and a family that travels padded."""
+    """RoBERTa with byte-level tokens, and a family that is computed padded."""
     fairseq = {"pad_token_id": 1, "type_vocab_size": 1, "max_position_embeddings": 80}
     tokenizer = byte_level_tokenizer()
     for architecture, config_class in ((RobertaModel, RobertaConfig), (MPNetModel, MPNetConfig)):

@@ -63,7 +63,7 @@ def test_every_part_for_real() -> None:
     assert [row["chosen"] for row in results["budgets"]] == [False, True]
     (agreed,) = results["agreement"]
     assert agreed["same_label"] > 0.9
-    assert agreed["company"] < 0.05
+    assert agreed["composition"] < 0.05
     rendered = gpu_report.render({"about": {"GPU": "none"}, "models": [results], "left_out": results["left_out"]})
     for line in ("## Speed", "## Latency", "## Token budget", "## Agreement", "## Left out", "* **GPU**: none"):
         assert line in rendered
