@@ -22,15 +22,17 @@ def is_export(items: Sequence[Any]) -> bool:
 
 def read_export(name: str, tasks: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Record]]:
     """Yield one record for each task; raises ScriptError for annotations that a record cannot hold."""
-    results = [(row, task["data"], results_of(name, row, task)) for row, task in enumerate(tasks, start=1)]
-    several = any(len(labels) > 1 for _, _, found in results for kind, labels in found if kind == "choices")
-    for row, data, found in results:
-        choices = [label for kind, labels in found if kind == "choices" for label in labels]
-        spans = [span for kind, span_list in found if kind == "labels" for span in span_list]
-        if any(kind == "choices" for kind, _ in found):
-            yield row, {**data, "label": choices if several else choices[0]}
+    annotated = [(row, task["data"], results_of(name, row, task)) for row, task in enumerate(tasks, start=1)]
+    several = any(len(labels) > 1 for _, _, results in annotated for kind, labels in results if kind == "choices")
+    kinds = {kind for _, _, results in annotated for kind, _ in results}
+    if len(kinds) > 1:
+        raise ScriptError(f"{name}: both choices and labelled spans; export the tasks of one labelling at a time")
+    for row, data, results in annotated:
+        labels = [label for _, result_labels in results for label in result_labels]
+        if kinds == {"choices"}:
+            yield row, {**data, "label": labels if several else next(iter(labels), None)}
         else:
-            yield row, {**data, "entities": [checked_span(name, row, data, span) for span in spans]}
+            yield row, {**data, "entities": [checked_span(name, row, data, span) for span in labels]}
 
 
 def results_of(name: str, row: int, task: Mapping[str, Any]) -> list[tuple[str, list[Any]]]:
@@ -38,16 +40,16 @@ def results_of(name: str, row: int, task: Mapping[str, Any]) -> list[tuple[str, 
     annotations = [item for item in task["annotations"] if not item.get("was_cancelled")]
     if len(annotations) != 1:
         raise ScriptError(f"{name} row {row}: {len(annotations)} annotations; export exactly one for each task")
-    found: list[tuple[str, list[Any]]] = []
+    results: list[tuple[str, list[Any]]] = []
     for result in annotations[0].get("result", []):
         kind, value = result.get("type"), result.get("value", {})
         if kind == "choices" and value.get("choices"):
-            found.append(("choices", value["choices"]))
+            results.append(("choices", value["choices"]))
         elif kind == "labels" and len(value.get("labels", [])) == 1:
-            found.append(("labels", [value | {"label": value["labels"][0]}]))
+            results.append(("labels", [value | {"label": value["labels"][0]}]))
         else:
             raise ScriptError(f"{name} row {row}: an annotation of type {kind}; only choices and labels are read")
-    return found
+    return results
 
 
 def checked_span(name: str, row: int, data: Mapping[str, Any], span: Mapping[str, Any]) -> dict[str, Any]:
@@ -56,7 +58,7 @@ def checked_span(name: str, row: int, data: Mapping[str, Any], span: Mapping[str
     for text in (value for value in data.values() if isinstance(value, str)):
         if surface is None or text[start:end] == surface:
             return {"start": start, "end": end, "label": span["label"]}
-        units = text.encode("utf-16-le")
+        units = text.encode("utf-16-le", "surrogatepass")
         if (
             isinstance(start, int)
             and isinstance(end, int)

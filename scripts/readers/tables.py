@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -138,10 +139,12 @@ def parse_list(cell: object) -> list[object] | None:
 def label_name(cell: object) -> str:
     """Return the name of a label as its file writes it; a missing label is empty.
 
-    >>> [label_name(cell) for cell in (" 007 ", 7, True, None)]
-    ['007', '7', 'true', '']
+    NaN as a number is a missing value, as pandas writes it; "nan" as text is a name.
+
+    >>> [label_name(cell) for cell in (" 007 ", 7, True, None, float("nan"), "nan")]
+    ['007', '7', 'true', '', '', 'nan']
     """
-    if cell is None:
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
     return json.dumps(cell) if isinstance(cell, bool) else str(cell).strip()
 

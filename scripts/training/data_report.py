@@ -17,7 +17,7 @@ from scripts.training.tasks.base import Examples, TrainingTask
 
 MAX_LABELS = 12  # in a line; more are summed up
 FEW_EXAMPLES = 5  # of a label, below which it is a finding
-VISIBLE = regex.compile(r"[^\p{C}\p{Z}\p{M}]")
+VISIBLE = regex.compile(r"[^\p{Cc}\p{Cf}\p{Cn}\p{Cs}\p{Z}\p{M}]")
 
 
 def report(splits: Splits, strict: bool) -> None:
@@ -25,11 +25,11 @@ def report(splits: Splits, strict: bool) -> None:
     counts = splits.task.label_counts(splits.train)
     if counts:
         say(f"data: labels in {splits.train.name}: {format_counts(counts)}")
-    found = list(findings(splits))
-    for finding in found:
+    all_findings = list(findings(splits))
+    for finding in all_findings:
         say(f"data: {finding}")
-    if strict and found:
-        raise ScriptError(f"--strict: {'; '.join(found)}: correct the data, or train without --strict")
+    if strict and all_findings:
+        raise ScriptError(f"--strict: {'; '.join(all_findings)}: correct the data, or train without --strict")
 
 
 def format_counts(counts: dict[str, int]) -> str:

@@ -119,6 +119,12 @@ def encode(
 ) -> EncodedExamples:
     """Tokenize examples, and print what was truncated."""
     encoded = task.encode(examples, tokenizer, settings.limits, training=training)
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    if n_empty := sum(special.issuperset(feature["input_ids"]) for feature in encoded.features):
+        note = f"{n_empty} of {len(encoded.features)} inputs have no token but special ones"
+        if settings.strict:
+            raise ScriptError(f"--strict: {examples.name}: {note}: correct the data, or train without --strict")
+        encoded.notes.append(note)
     for note in encoded.notes:
         say(f"{examples.name}: {note}")
     return encoded

@@ -103,11 +103,15 @@ def test_exports_of_label_studio(tmp_path: Path) -> None:
     assert [record["label"] for _, record in rows] == ["x", "y"]
     rows = read(path, json.dumps([labelled_task("a", choices("x", "y")), labelled_task("b", choices("y"))]))
     assert [record["label"] for _, record in rows] == [["x", "y"], ["y"]]
-    for task, message in {
+    rows = read(path, json.dumps([labelled_task("a", choices("x")), labelled_task("b")]))
+    assert [record["label"] for _, record in rows] == ["x", None]
+    with pytest.raises(ScriptError, match="both choices and labelled spans"):
+        read(path, json.dumps([labelled_task("Ann", choices("x"), span(0, 3, "Ann"))]))
+    for message, task in {
         "row 1: a span's text is not in": labelled_task(SECRET, span(0, 3, "Ann")),
         "row 1: 0 annotations": labelled_task(SECRET, was_cancelled=True),
         "row 1: an annotation of type rating": labelled_task(SECRET, {"type": "rating", "value": {}}),
     }.items():
-        with pytest.raises(ScriptError, match=task) as refused:
-            read(path, json.dumps([message]))
+        with pytest.raises(ScriptError, match=message) as refused:
+            read(path, json.dumps([task]))
         assert SECRET not in str(refused.value)

@@ -165,6 +165,18 @@ def test_a_model_that_diverged_is_not_saved(target: str, rate: float, reason: st
     assert not (tmp_path / "out" / "training.json").exists()
 
 
+def test_texts_without_a_token(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """BERT's normaliser deletes private-use characters: no token is left of some texts that a person can see."""
+    rows = [{**row, "text": f"{row['text']} {number}"} for number, row in enumerate(labelled(24))]
+    rows.append({"text": "\ue000 \ue001", "label": "cat"})
+    validation = write(tmp_path / "validation.csv", [{"text": "a cat", "label": "cat"}])
+    data = ("--train", write(tmp_path / "train.csv", rows), "--validation", validation, "--epochs", 1)
+    with pytest.raises(ScriptError, match=r"--strict: train\.csv: 1 of 25 inputs have no token but special ones"):
+        fit(base, tmp_path / "strict", *data, "--strict")
+    fit(base, tmp_path / "out", *data)
+    assert "train.csv: 1 of 25 inputs have no token but special ones" in capsys.readouterr().err
+
+
 def test_early_stopping(base: Path, animals: Path, tmp_path: Path) -> None:
     options = ("--epochs", 9, "--early-stopping", 2, "--learning-rate", 1e-9)
     record = fit(base, tmp_path / "out", "--train", animals / "train.csv", *options)
