@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import re
 import zipfile
 from importlib.metadata import version
@@ -11,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from scripts.cli.console import ROOT
+from tests.support.security_tables import STATUS, VEX, replaced
 
 TEXT = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 
@@ -46,7 +49,57 @@ def test_parts_listed_as_absent_are_absent(jar: zipfile.ZipFile) -> None:
                 assert not [part for part in absent if b"io/netty/handler/codec/" + part in code or b"/" + part in code]
 
 
-@pytest.mark.parametrize("name", sorted(set(re.findall(r"`(test_\w+)`", TEXT))))
+def test_the_list_of_libraries_is_that_of_the_jar(jar: zipfile.ZipFile) -> None:
+    """Every class belongs to a listed library, every library has classes, netty's modules have their versions."""
+    bom = json.loads((ROOT / "deploy" / "security" / "model-server.cdx.json").read_text(encoding="utf-8"))
+    assert (bom["bomFormat"], bom["specVersion"]) == ("CycloneDX", "1.6")
+    packages = {
+        entry["value"]: component["name"] for component in bom["components"] for entry in component["properties"]
+    }
+    with jar:
+        classes = [name for name in jar.namelist() if name.endswith(".class") and not name.startswith("META-INF/")]
+        netty = jar.read("META-INF/io.netty.versions.properties").decode()
+        modules = dict(re.findall(r"^(netty-(?!tcnative)[\w-]+)\.version=(.*)$", netty, re.MULTILINE))
+    unlisted = [name for name in classes if "/" in name and not name.startswith(tuple(packages))]
+    assert not unlisted
+    assert all(any(name.startswith(package) for name in classes) for package in packages)
+    listed = {part["name"]: part["version"] for part in bom["components"] if part["group"] == "io.netty"}
+    assert listed == modules
+    (digest,) = bom["metadata"]["component"]["hashes"]
+    assert digest["content"] == hashlib.sha256(Path(jar.filename or "").read_bytes()).hexdigest()
+    assert len({part["bom-ref"] for part in bom["components"]}) == len(bom["components"])
+
+
+JUSTIFICATIONS = {
+    "component_not_present",
+    "vulnerable_code_not_present",
+    "vulnerable_code_not_in_execute_path",
+    "vulnerable_code_cannot_be_controlled_by_adversary",
+    "inline_mitigations_already_exist",
+}
+
+
+def test_every_statement_is_valid_and_about_a_listed_library() -> None:
+    """By the rules of OpenVEX 0.2: a status, and what that status needs; one statement for a number."""
+    bom = json.loads((ROOT / "deploy" / "security" / "model-server.cdx.json").read_text(encoding="utf-8"))
+    listed = {part["purl"] for part in bom["components"]}
+    statements = json.loads(VEX.read_text(encoding="utf-8"))["statements"]
+    needed = {"affected": "action_statement", "not_affected": "impact_statement"}
+    for statement in statements:
+        assert re.fullmatch(r"CVE-\d{4}-\d{4,6}", statement["vulnerability"]["name"])
+        assert statement["status"] in STATUS
+        assert statement.get(needed.get(statement["status"], "status_notes"))
+        assert (statement["status"] == "not_affected") == (statement.get("justification") in JUSTIFICATIONS)
+        assert {part["@id"] for part in statement["products"][0]["subcomponents"]} <= listed
+    assert len({statement["vulnerability"]["name"] for statement in statements}) == len(statements)
+
+
+def test_the_tables_say_what_the_statements_say() -> None:
+    """`python -m tests.support.security_tables` writes them."""
+    assert replaced(TEXT) == TEXT
+
+
+@pytest.mark.parametrize("name", sorted(set(re.findall(r"\b(test_\w+)\b(?!\.py)", TEXT))))
 def test_every_test_that_is_named_exists(name: str) -> None:
     code = "".join(path.read_text(encoding="utf-8") for path in sorted((ROOT / "tests").rglob("test_*.py")))
     assert f"def {name}(" in code
