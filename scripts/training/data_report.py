@@ -24,7 +24,7 @@ def report(splits: Splits, strict: bool) -> None:
     """Print the label counts and the findings; raises ScriptError for any finding if `strict`."""
     counts = splits.task.label_counts(splits.train)
     if counts:
-        say(f"data: labels in {splits.train.name}: {format_counts(counts)}")
+        say(f"data: {splits.train.name}: {format_counts(counts)}")
     all_findings = list(findings(splits))
     for finding in all_findings:
         say(f"data: {finding}")

@@ -48,7 +48,7 @@ def test_findings_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ]
     data_report.report(splits, strict=False)
     lines = capsys.readouterr().err.splitlines()
-    assert lines == ["data: labels in train.jsonl: a 16, b 10, c 1", *(f"data: {finding}" for finding in found)]
+    assert lines == ["data: train.jsonl: a 16, b 10, c 1", *(f"data: {finding}" for finding in found)]
     with pytest.raises(
         ScriptError, match=r"--strict: 1 labels .*; 1 of 2 texts of validation are also in train: correct"
     ):

@@ -432,7 +432,7 @@ def test_the_command_says_little_and_nothing_else(base: Path, animals: Path, tmp
     done = command("--model", base, "--output", tmp_path / "out", *data, "--epochs", 2)
     assert done.returncode == 0
     lines = [line for line in done.stderr.splitlines() if not line.startswith("data: ")]
-    assert "data: labels in train.csv: bird 29, cat 29, dog 29" in done.stderr
+    assert "data: train.csv: bird 29, cat 29, dog 29" in done.stderr
     assert lines[0] == "87 texts to train, 9 to validate, 3 labels; loading the model"
     assert [line.split("  ")[0] for line in lines[1:-1]] == ["epoch 1/2", "epoch 2/2"]
     assert lines[-1] == f"saved in {tmp_path / 'out'}"
