@@ -86,11 +86,7 @@ class LoadClient:
                 )
             except OSError as error:
                 return HttpResponse(0, content=f"no connection: {type(error).__name__}".encode())
-        try:
-            response = await asyncio.wait_for(connection.exchange(message), self.timeout_s)
-        except asyncio.TimeoutError:
-            connection.close()
-            return HttpResponse(0, content=f"no answer within {self.timeout_s:g} s".encode())
+        response = await connection.exchange(message, self.timeout_s)
         if connection.is_open:
             self._idle.append(connection)
         return response
@@ -125,11 +121,16 @@ class _Connection(asyncio.Protocol):
             raise TypeError("a stream transport is needed")
         self._transport = transport
 
-    async def exchange(self, message: bytes) -> HttpResponse:
-        """Send a request; return its response."""
-        self._awaited = asyncio.get_running_loop().create_future()
+    async def exchange(self, message: bytes, timeout_s: float) -> HttpResponse:
+        """Send a request; return its response, status 0 after `timeout_s` without one."""
+        loop = asyncio.get_running_loop()
+        self._awaited = loop.create_future()
         self._transport.write(message)
-        return await self._awaited
+        timer = loop.call_later(timeout_s, self._time_out, timeout_s)
+        try:
+            return await self._awaited
+        finally:
+            timer.cancel()
 
     def data_received(self, data: bytes) -> None:
         if self._awaited is None:
@@ -158,6 +159,10 @@ class _Connection(asyncio.Protocol):
     def close(self) -> None:
         self.is_open = False
         self._transport.close()
+
+    def _time_out(self, timeout_s: float) -> None:
+        self.close()
+        self._finish(HttpResponse(0, content=f"no answer within {timeout_s:g} s".encode()))
 
     def _finish(self, response: HttpResponse) -> None:
         if self._awaited is not None and not self._awaited.done():

@@ -47,10 +47,12 @@ class LoadGenerator:
         self.host, self.port, self.message, self.record = host, port, message, record
         self.rate, self.connections = rate, connections
         self.sent = 0
+        self.seconds = 0.0  # from the beginning of the run to its last response, known at the end
         self.surplus = 0  # times that bytes came without a request
         self.latency_s: defaultdict[str, array[float]] = _arrays()  # by outcome, from the scheduled time
         self.response_s: defaultdict[str, array[float]] = _arrays()  # by outcome, from sending
         self.finished_s: defaultdict[str, array[float]] = _arrays()  # by outcome, from the beginning of the run
+        self.cpu_s = 0.0  # processor time of the generator's thread, known at the end
         self.late_s = array("d")  # from the scheduled time to sending: the client's own delay
         self._first = first
         self._tasks: set[asyncio.Task[None]] = set()
@@ -90,6 +92,7 @@ class LoadGenerator:
             await asyncio.wait({*self._tasks})
         self.surplus = self._client.surplus
         self._client.close()
+        self.seconds, self.cpu_s = time.perf_counter() - self._began, time.thread_time()
 
     async def _poisson(self) -> None:
         generator = random.Random(self._first)  # noqa: S311 - reproducible

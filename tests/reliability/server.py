@@ -39,13 +39,15 @@ class Target:
 
     def message(self, number: int, key: str) -> bytes:
         """Return request `number` as bytes; the response repeats its id."""
-        body = self.oracle.body(number)
-        headers = {
-            "Authorization": f"Bearer {key}",
-            "Content-Type": "application/json",
-            "x-request-id": str(number),
-        }
-        return message("POST", f"/predictions/{self.model}", "127.0.0.1", body, headers)
+        before, after = self.request(self.oracle.index(number), key)
+        return before + str(number).encode() + after
+
+    def request(self, index: int, key: str) -> tuple[bytes, bytes]:
+        """Return the bytes of a request for text `index` before and after its id."""
+        headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json", "x-request-id": "ID"}
+        request = message("POST", f"/predictions/{self.model}", "127.0.0.1", self.oracle.body(index), headers)
+        before, _, after = request.partition(b"x-request-id: ID")
+        return before + b"x-request-id: ", after
 
 
 class ScenarioServer:

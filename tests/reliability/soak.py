@@ -69,7 +69,7 @@ def above(server: ScenarioServer, capacity: float, times: float, seconds: float)
             "goodput of C": goodput,
             "refusal p99 ms": refusal_ms,
             "recovery s": recovery,
-            "client late p99 ms": load.times()["client late p99 ms"],
+            **{name: figure for name, figure in load.times().items() if name.startswith("client")},
         },
         {
             **load.ledger.invariants(load.sent),

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import importlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 from scripts.benchmark.accounting import ExpectedScores, RequestAccounting
-from scripts.benchmark.http import Endpoint, HttpResponse
+from scripts.benchmark.http import Endpoint, HttpResponse, LoadClient
 from scripts.benchmark.load import LoadGenerator, closed_loop
 from scripts.benchmark.loadgen import SystemUnderTest
 from scripts.benchmark.servers import all_labels_body
@@ -79,6 +81,20 @@ def test_an_open_loop_keeps_its_rate_and_the_number_of_each_request(endpoint: En
     assert load.sent > 15
     assert len(load.latency_s["right"]) == load.sent == len(load.late_s)
     assert load.surplus == 0
+
+
+def test_a_server_that_does_not_answer() -> None:
+    """The request ends after its time with a reason, and its connection is not used again."""
+
+    async def ask(port: int) -> HttpResponse:
+        client = LoadClient("127.0.0.1", port, timeout_s=0.1)
+        response = await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+        assert not client._idle
+        return response
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        response = asyncio.run(ask(silent.getsockname()[1]))
+    assert (response.status, response.content) == (0, b"no answer within 0.1 s")
 
 
 class _LoadGen(ModuleType):
