@@ -7,7 +7,7 @@ This module owns lengths: how many tokens a model can read, and so what is trunc
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +125,15 @@ class Tokenizer:
     def decode(self, ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
         """Return the text of tokens."""
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=skip_special_tokens))
+
+    def decode_with(self, ids: Sequence[int], words: Mapping[int, str], *, skip_special_tokens: bool = True) -> str:
+        """Return the text of tokens as `decode` does, with words in the place of the tokens at some indices."""
+        special = set(self._tokenizer.all_special_ids) if skip_special_tokens else set()
+        kept = [index for index, token in enumerate(ids) if index in words or token not in special]
+        text = self.tokens_to_string([words.get(index) or self.id_to_token(ids[index]) for index in kept])
+        if self._tokenizer.clean_up_tokenization_spaces and type(self._backend.model).__name__ != "BPE":
+            text = self._tokenizer.clean_up_tokenization(text)
+        return str(text)
 
     def id_to_token(self, token_id: int) -> str:
         """Return a token as the vocabulary has it."""

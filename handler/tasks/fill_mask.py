@@ -75,7 +75,7 @@ class FillMask(Task):
                 string="one", description="the only tokens to score; of longer words their first token"
             ),
         }
-        self.encoding_options = EncodingOptions(self.overflow)
+        self.encoding_options = EncodingOptions(self.overflow, return_spans=True)
         self.top_tokens = TopTokens(self.mask_id)
         # Cached, so that queries with the same targets share a forward pass and a lookup.
         self._pooler_for = lru_cache(maxsize=16)(self._top_tokens_among)
@@ -104,19 +104,23 @@ class FillMask(Task):
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         (window,) = windows
-        ids, top_k = window.encoding.ids, query.parameters["top_k"]
+        top_k, n_tokens = query.parameters["top_k"], len(window.encoding)
         positions = mask_positions(window.encoding, self.mask_id)
         if not positions:
-            among = f" among its first {len(ids)} tokens" if window.encoding.n_truncated else ""
+            among = f" among its first {n_tokens} tokens" if window.encoding.n_truncated else ""
             raise InvalidInput(f"text must hold at least one {self.mask}{among}")
         if len(positions) * top_k > MAX_SEQUENCES:
             raise InputTooLong(
                 f"text has {len(positions)} masks and top_k is {top_k}, "
                 f"accepted: at most {MAX_SEQUENCES} tokens for all"
             )
+        unknown = self._unknown_words(query.texts[0][0], window.encoding)
         rankings = [mask_values[:top_k].tolist() for mask_values in window.values]
         answers = [
-            [self._filled(ids, position, int(token), score, n_masks=len(positions)) for score, token in ranking]
+            [
+                self._filled(window.encoding, unknown, position, int(token), score, n_masks=len(positions))
+                for score, token in ranking
+            ]
             for position, ranking in zip(positions, rankings, strict=True)
         ]
         return answers if len(positions) > 1 else answers[0]
@@ -175,15 +179,44 @@ class FillMask(Task):
             raise InvalidInput(f"targets[{index}] holds nothing that this model reads")
         return ids[0]
 
-    def _filled(self, ids: Sequence[int], position: int, token: int, score: float, *, n_masks: int) -> dict[str, Any]:
-        """Return one prediction, with the text in which the token replaces one mask and other masks stay."""
-        filled = [*ids[:position], token, *ids[position + 1 :]]
-        filled = [token_id for token_id in filled if token_id != self.tokenizer.pad_id]
+    def _filled(
+        self, encoding: Encoding, unknown: Mapping[int, str], position: int, token: int, score: float, *, n_masks: int
+    ) -> dict[str, Any]:
+        """Return one prediction, with the text in which the token replaces one mask and other masks stay.
+
+        Args:
+            encoding: of the text.
+            unknown: the words of the text that the vocabulary does not have, by their indices in the encoding.
+            position: of the mask.
+            token: that replaces it.
+            score: of the token.
+            n_masks: of the text.
+        """
+        ids = [*encoding.ids[:position], token, *encoding.ids[position + 1 :]]
+        kept = [index for index, token_id in enumerate(ids) if token_id != self.tokenizer.pad_id]
+        words = {new: unknown[index] for new, index in enumerate(kept) if index in unknown}
+        ids, skip = [ids[index] for index in kept], n_masks == 1
+        decode_with = self.tokenizer.decode_with
         return {
             "score": score,
             "token": token,
             "token_str": self.tokenizer.decode([token], skip_special_tokens=False),
-            "sequence": self.tokenizer.decode(filled, skip_special_tokens=n_masks == 1),
+            "sequence": (
+                decode_with(ids, words, skip_special_tokens=skip)
+                if words
+                else self.tokenizer.decode(ids, skip_special_tokens=skip)
+            ),
+        }
+
+    def _unknown_words(self, text: str, encoding: Encoding) -> dict[int, str]:
+        """Return the words of the text that the vocabulary does not have, by their indices in the encoding."""
+        if encoding.spans is None or self.tokenizer.unknown_id not in encoding.ids:
+            return {}
+        spans = zip(encoding.ids, encoding.spans.offsets, strict=True)
+        return {
+            index: text[start:end]
+            for index, (token, (start, end)) in enumerate(spans)
+            if token == self.tokenizer.unknown_id and start < end
         }
 
 
