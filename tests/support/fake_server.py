@@ -103,8 +103,10 @@ class FakeServer:
         time.sleep(self.delay)
         question = json.loads(body) if kind == "application/json" else body.decode()
         if isinstance(question, str) and version in self.answers:
-            told = self.answers[version](question)
-            return (told["code"], told) if isinstance(told, dict) and "code" in told else (200, told)
+            response = self.answers[version](question)
+            return (
+                (response["code"], response) if isinstance(response, dict) and "code" in response else (200, response)
+            )
         if not isinstance(question, dict):
             return 200, answer(question)
         self.parameters = question["parameters"]
@@ -123,10 +125,12 @@ class FakeServer:
             return 200, {"models": [{"modelName": name, "modelUrl": f"{name}.mar"} for name in self.default]}
         name = words[1]
         version = words[2] if len(words) > 2 else self.default.get(name, "")
-        found = [
-            model for (known, number), model in self.models.items() if known == name and version in (number, "all")
+        models = [
+            model
+            for (model_name, number), model in self.models.items()
+            if model_name == name and version in (number, "all")
         ]
-        if not found:
+        if not models:
             return 404, error(404, "ModelNotFoundException", f"Model not found: {name}")
         if method == "DELETE":
             if self.default[name] == version and sum(known == name for known, _ in self.models) > 1:
@@ -142,22 +146,22 @@ class FakeServer:
             return 200, {"status": "done"}
         if method == "PUT":
             count = int(query["min_worker"][0])
-            found[0]["minWorkers"] = count
-            found[0]["workers"] = [worker(NO_PID + index) for index in range(count)]
+            models[0]["minWorkers"] = count
+            models[0]["workers"] = [worker(NO_PID + index) for index in range(count)]
             return 202, {"status": "Processing worker updates..."}
         if method == "GET" and self.busy and len(words) > 2:
             self.busy -= 1
-            return 200, [{**model, "jobQueueStatus": {"pendingRequests": 1}} for model in found]
+            return 200, [{**model, "jobQueueStatus": {"pendingRequests": 1}} for model in models]
         if "customized" in query:
-            return 200, [{**found[0], "customizedMetadata": {"task": "capitals"}}]
-        return 200, found
+            return 200, [{**models[0], "customizedMetadata": {"task": "capitals"}}]
+        return 200, models
 
     def register(self, archive: str) -> tuple[int, JSON]:
         """Register an archive of the store, or else `NAME-VERSION.mar`; `broken-...` never loads, nor 6.6.6."""
         name, _, version = archive.removesuffix(".mar").partition("-")
         if (self.store / archive).is_file():
-            found = Archive.read(self.store / archive)
-            name, version = found.name, found.version
+            manifest = Archive.read(self.store / archive)
+            name, version = manifest.name, manifest.version
         if (name, version) in self.models:
             return 409, error(409, "ConflictStatusException", f"Model version {version} is already registered")
         if not version:

@@ -164,8 +164,8 @@ def test_a_changed_archive_never_becomes_ready(
 def test_options_go_over_the_config_file() -> None:
     """What the command line says is validated like the file."""
     config = ModelConfig.read(ROOT / "model-config.yaml")
-    said = "--model x --name y --workers 2 --batch-size 16 --max-batch-delay 3 --precision bf16 --top-k 3"
-    options = parser().parse_args(said.split(" "))
+    words = "--model x --name y --workers 2 --batch-size 16 --max-batch-delay 3 --precision bf16 --top-k 3"
+    options = parser().parse_args(words.split(" "))
     changed = with_options(config, options)
     assert (changed.frontend.minWorkers, changed.frontend.maxWorkers, changed.frontend.batchSize) == (2, 2, 16)
     assert (changed.handler.precision, changed.handler.top_k) == ("bf16", 3)

@@ -30,13 +30,13 @@ class Reader(HTMLParser):
         self.feed(content)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        given = dict(attrs)
+        attributes = dict(attrs)
         assert tag not in ("script", "link", "img", "iframe")
-        if given.get("class") == "text":
+        if attributes.get("class") == "text":
             self.inside = True
             self.texts.append("")
         elif self.inside and tag == "span":
-            self.styles.append(str(given["style"]))
+            self.styles.append(str(attributes["style"]))
 
     def handle_endtag(self, tag: str) -> None:
         self.inside = self.inside and tag != "p"
@@ -62,9 +62,9 @@ def test_the_page_shows_the_text_as_it_is() -> None:
     """Every character, markup as text; blue for, orange against, deeper where it is more."""
     words = [word(ODD, "screen", 0.4), word(ODD, "black", -0.2), word(ODD, "屏幕", 0.1)]
     content = page("intents", [ExplainedScore(ODD, None, explanation(words))])
-    found = Reader(content)
-    assert found.texts == [ODD]
-    assert found.styles == [
+    reader = Reader(content)
+    assert reader.texts == [ODD]
+    assert reader.styles == [
         "background: rgba(var(--for), 0.75)",
         "background: rgba(var(--against), 0.38)",
         "background: rgba(var(--for), 0.19)",
@@ -77,9 +77,9 @@ def test_each_field_of_a_question_is_shown() -> None:
     question = {"question": "When?", "context": "On Monday, not on Tuesday."}
     words = [word("When?", "When", 0.2, field="question"), word(question["context"], "Monday", 0.4, field="context")]
     explained = ExplainedScore(question, {"answer": "Monday"}, explanation(words, label="start"))
-    found = Reader(page("answers", [explained]))
-    assert found.texts == ["When?", "On Monday, not on Tuesday."]
-    assert len(found.styles) == 2
+    reader = Reader(page("answers", [explained]))
+    assert reader.texts == ["When?", "On Monday, not on Tuesday."]
+    assert len(reader.styles) == 2
 
 
 def explain(*arguments: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:

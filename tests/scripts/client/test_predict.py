@@ -194,14 +194,14 @@ def test_going_on_after_an_interruption(run: Run, fake_server: FakeServer, tmp_p
     """Whole lines are kept, a torn one is written anew, and the result is that of one run."""
     output, texts = tmp_path / "answers.jsonl", "\n".join(map(str, range(40))).encode()
     run("toy", "--output", output, "--texts-per-request", "4", stdin=texts)
-    whole = output.read_bytes()
-    for kept in (0, 1, 100, len(whole) // 2, len(whole) - 1, len(whole)):
-        output.write_bytes(whole[:kept])
+    complete = output.read_bytes()
+    for n_bytes in (0, 1, 100, len(complete) // 2, len(complete) - 1, len(complete)):
+        output.write_bytes(complete[:n_bytes])
         fake_server.requests.clear()
         assert run("toy", "--output", output, "--texts-per-request", "4", stdin=texts)[0] == 0
-        assert output.read_bytes() == whole
-        asked = sum(len(json.loads(body)["inputs"]) for _, _, body in fake_server.requests)
-        assert asked == 40 - whole[:kept].count(b"\n")
+        assert output.read_bytes() == complete
+        n_texts = sum(len(json.loads(body)["inputs"]) for _, _, body in fake_server.requests)
+        assert n_texts == 40 - complete[:n_bytes].count(b"\n")
 
 
 def test_an_interrupted_run_keeps_what_it_had(run: Run, fake_server: FakeServer, tmp_path: Path) -> None:
@@ -251,7 +251,7 @@ def test_two_sources_are_refused(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_local_model_answers_without_a_server(make_model: Any, fake_server: FakeServer, run: Run) -> None:
-    """The same lines from the same predictor, and nobody is asked."""
+    """The same lines from the same predictor, and nobody is n_texts."""
     folder = make_model(labels=("x", "y"))
     code, lines = run("--local", folder, "hello", "", "world", "--top-k", "1")
     assert code == 1

@@ -54,16 +54,16 @@ def diagnose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     return run
 
 
-def found(report: JSON) -> list[str]:
+def findings_of(report: JSON) -> list[str]:
     """Return every finding as a line."""
-    return [f"{one['level']}: {one['what']}" for one in report["findings"]]
+    return [f"{finding['level']}: {finding['what']}" for finding in report["findings"]]
 
 
 def test_nothing_is_wrong_with_this_repository(diagnose: Diagnose, tmp_path: Path) -> None:
     """No archive yet and no server: no reason to warn."""
     code, report = diagnose()
     assert code == 0
-    assert found(report) == [f"note: no archive in {tmp_path / 'store'}"]
+    assert findings_of(report) == [f"note: no archive in {tmp_path / 'store'}"]
     assert report["settings"]["max_request_size"] == {"value": "6553500", "from": "own.properties"}
     assert report["settings"]["default_response_timeout"] == {"value": "120", "from": "TorchServe's default"}
     assert report["versions"]["torchserve"] == "0.12.0"
@@ -128,7 +128,7 @@ def test_nothing_is_wrong_with_this_repository(diagnose: Diagnose, tmp_path: Pat
 def test_settings(diagnose: Diagnose, settings: Mapping[str, str], code: int, finding: str) -> None:
     """Each mistake alone; the exit code is that of the worst."""
     got, report = diagnose(settings)
-    assert finding in found(report)
+    assert finding in findings_of(report)
     assert got == code
 
 
@@ -139,7 +139,7 @@ def test_the_environment(diagnose: Diagnose) -> None:
     )
     assert code == 2
     assert report["settings"]["metrics_mode"] == {"value": "log", "from": "TS_METRICS_MODE"}
-    assert [line for line in found(report) if "archive in" not in line] == [
+    assert [line for line in findings_of(report) if "archive in" not in line] == [
         "error: no Java at /nowhere/bin/java",
         "warning: TS_JOB_SIZE in the environment is ignored",
         "warning: metrics_mode is not prometheus: the metrics port stays empty",
@@ -147,7 +147,7 @@ def test_the_environment(diagnose: Diagnose) -> None:
         "warning: threads spin while they wait",
     ]
     ignored = diagnose({"enable_envvars_config": "false"}, TS_METRICS_MODE="log")[1]
-    assert "warning: TS_METRICS_MODE in the environment is ignored" in found(ignored)
+    assert "warning: TS_METRICS_MODE in the environment is ignored" in findings_of(ignored)
 
 
 def test_passwords_are_not_shown(diagnose: Diagnose) -> None:
@@ -161,25 +161,25 @@ def test_archives(diagnose: Diagnose, tmp_path: Path) -> None:
     store = tmp_path / "store"
     write_archive(store / "good.mar", "good", config="minWorkers: 2\nresponseTimeout: 60\nhandler: {threads: 1}")
     assert diagnose()[0] == 0
-    whole = (store / "good.mar").read_bytes()
-    (store / "cut.mar").write_bytes(whole[: len(whole) // 2])
+    content = (store / "good.mar").read_bytes()
+    (store / "cut.mar").write_bytes(content[: len(content) // 2])
     write_archive(store / "hash.mar", "hash", **{"model/config.json": "0" * 64})
     write_archive(store / "key.mar", "key", config="handler: {topk: 1}")
     write_archive(store / "file.mar", "good")
     write_archive(store / "queue.mar", "queue", config="batchSize: 50\nhandler: {threads: 1}")
     code, report = diagnose({"job_queue_size": "20", "default_response_timeout": "30"})
-    told = "\n".join(found(report))
+    findings = "\n".join(findings_of(report))
     assert code == 2
-    assert "error: cut.mar: " in told
-    assert "cut short" in told
-    assert "error: hash.mar: model/config.json is not the file that was packed (SHA-256 differs)" in told
-    assert "error: key.mar: unknown setting handler.topk: did you mean handler.top_k?" in told
-    assert "warning: file.mar holds good 1.0" in told
-    assert "warning: 2 archives hold good 1.0" in told
-    assert "warning: queue.mar: its queue holds 20 requests, less than a batch of 50" in told
-    assert "note: good.mar: default_response_timeout=30 is not obeyed, its own 60 s is" in told
-    assert "warning: 5 threads of workers (file 2 + good 2 + queue 1) on 2 cores" in told
-    assert {one["file"]: one["version"] for one in report["archives"]}["good.mar"] == "1.0"
+    assert "error: cut.mar: " in findings
+    assert "cut short" in findings
+    assert "error: hash.mar: model/config.json is not the file that was packed (SHA-256 differs)" in findings
+    assert "error: key.mar: unknown setting handler.topk: did you mean handler.top_k?" in findings
+    assert "warning: file.mar holds good 1.0" in findings
+    assert "warning: 2 archives hold good 1.0" in findings
+    assert "warning: queue.mar: its queue holds 20 requests, less than a batch of 50" in findings
+    assert "note: good.mar: default_response_timeout=30 is not obeyed, its own 60 s is" in findings
+    assert "warning: 5 threads of workers (file 2 + good 2 + queue 1) on 2 cores" in findings
+    assert {archive["file"]: archive["version"] for archive in report["archives"]}["good.mar"] == "1.0"
 
 
 def test_answers_larger_than_the_server_sends(diagnose: Diagnose, tmp_path: Path) -> None:
@@ -194,9 +194,9 @@ def test_answers_larger_than_the_server_sends(diagnose: Diagnose, tmp_path: Path
         for name, content in (entries | {"manifest.json": json.dumps(manifest), "model/config.json": config}).items():
             packed.writestr(name, content)
     warning = "warning: many.mar: 1000 texts with all 3000 labels are up to 168 MB, more than max_response_size"
-    assert f"{warning} (134 MB)" in found(diagnose()[1])
-    assert f"{warning} (100 MB)" in found(diagnose({"max_response_size": "100000000"})[1])
-    assert not [line for line in found(diagnose({"max_response_size": "170000000"})[1]) if "1000 texts" in line]
+    assert f"{warning} (134 MB)" in findings_of(diagnose()[1])
+    assert f"{warning} (100 MB)" in findings_of(diagnose({"max_response_size": "100000000"})[1])
+    assert not [line for line in findings_of(diagnose({"max_response_size": "170000000"})[1]) if "1000 texts" in line]
 
 
 def test_disk_and_memory(diagnose: Diagnose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,7 +204,7 @@ def test_disk_and_memory(diagnose: Diagnose, tmp_path: Path, monkeypatch: pytest
     write_archive(tmp_path / "store" / "good.mar", "good", config="minWorkers: 2\nhandler: {threads: 1}")
     monkeypatch.setattr("scripts.operations.inventory._memory", lambda: 900_000_000)
     monkeypatch.setattr("scripts.operations.inventory._free_disk", lambda _: 100)
-    assert [line.partition(", ")[0] for line in found(diagnose()[1])] == [
+    assert [line.partition(", ")[0] for line in findings_of(diagnose()[1])] == [
         "warning: 0.0 GB of disk are free",
         "warning: all workers need about 1.0 GB of memory",
     ]
@@ -215,7 +215,7 @@ def test_what_an_earlier_server_left(diagnose: Diagnose, tmp_path: Path) -> None
     (tmp_path / "run").mkdir()
     for number in (NO_PID, os.getpid()):
         (tmp_path / "run" / "pid").write_text(f"{number}\n")
-        assert f"warning: {tmp_path}/run/pid names no server of this folder" in found(diagnose()[1])
+        assert f"warning: {tmp_path}/run/pid names no server of this folder" in findings_of(diagnose()[1])
 
 
 def test_a_port_of_somebody_else(diagnose: Diagnose, fake_server: FakeServer) -> None:
@@ -224,7 +224,7 @@ def test_a_port_of_somebody_else(diagnose: Diagnose, fake_server: FakeServer) ->
     (fake_server.run_dir / "key_file.json").unlink()
     code, report = diagnose({"management_address": address})
     assert code == 2
-    assert f"error: something else listens on management_address {address.rsplit(':', 1)[1]}" in found(report)
+    assert f"error: something else listens on management_address {address.rsplit(':', 1)[1]}" in findings_of(report)
 
 
 def test_a_running_server(
@@ -240,7 +240,7 @@ def test_a_running_server(
     fake_server.models["toy", "3.0"]["workers"] = [worker(NO_PID, "UNLOADED")]
     code, report = diagnose(own)
     assert code == 2
-    assert [line for line in found(report) if not line.startswith("note")] == [
+    assert [line for line in findings_of(report) if not line.startswith("note")] == [
         "error: toy 3.0 is not ready: loading",
         "warning: toy 1.0 serves, but a restart would load 2.0 from toy.mar",
     ]
@@ -256,9 +256,9 @@ def test_a_running_server(
     monkeypatch.setattr(sys, "argv", ["doctor.py", *words])
     monkeypatch.setenv("COLUMNS", "200")
     assert doctor.main() == 2
-    told = capsys.readouterr()
-    assert "toy 3.0 is not ready: loading" in told.out
-    assert "the running server" in told.err
+    captured = capsys.readouterr()
+    assert "toy 3.0 is not ready: loading" in captured.out
+    assert "the running server" in captured.err
 
 
 def test_a_running_server_without_models(
@@ -281,13 +281,13 @@ def test_a_live_server(live: Live) -> None:
     """Its environment and models are seen; nothing about it is an error."""
     done = live.script("doctor.py", "--json", check=False)
     report = json.loads(done.stdout)
-    assert not [line for line in found(report) if line.startswith("error")], done.stdout
+    assert not [line for line in findings_of(report) if line.startswith("error")], done.stdout
     assert report["server"]["running"]
     assert report["environment"]["OMP_WAIT_POLICY"] == "PASSIVE"
     served = {model["model"]: model for model in report["server"]["models"]}
-    archives = {one["file"]: one for one in report["archives"]}
+    archives = {archive["file"]: archive for archive in report["archives"]}
     for name in ("intents", "tiny"):
         assert served[name]["state"] == "ready"
         assert served[name]["hash"] == archives[f"{name}.mar"]["model_hash"]
     threads = sum(model["threads"] * int(model["workers"].split("/")[1]) for model in served.values())
-    assert any("threads of workers" in line for line in found(report)) == (threads > usable_cores())
+    assert any("threads of workers" in line for line in findings_of(report)) == (threads > usable_cores())

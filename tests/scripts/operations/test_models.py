@@ -25,8 +25,8 @@ def run(fake_server: FakeServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest
         monkeypatch.setenv("COLUMNS", "120")
         capsys.readouterr()
         code = models.main() or 0
-        told = capsys.readouterr()
-        return code, told.out, told.err
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     return run_script
 
@@ -57,26 +57,26 @@ def test_status_is_0_when_every_model_answers(run: Run) -> None:
 def test_status_is_1_when_a_worker_is_missing(run: Run, fake_server: FakeServer) -> None:
     """Although the other one answers."""
     fake_server.models["toy", "1.0"]["minWorkers"] = 2
-    code, _, told = run("status")
+    code, _, err = run("status")
     assert code == 1
-    assert "toy 1.0 is not ready: loading" in told
+    assert "toy 1.0 is not ready: loading" in err
 
 
 def test_status_is_1_when_no_prediction_answers(run: Run, fake_server: FakeServer) -> None:
     """Although its worker is READY."""
     fake_server.failures.append(503)
-    code, _, told = run("status")
+    code, _, err = run("status")
     assert code == 1
-    assert "503" in told
+    assert "503" in err
 
 
 def test_status_is_0_while_requests_fill_the_queue(run: Run, fake_server: FakeServer) -> None:
     """Overload must not take a pod away from its clients: the others would be overloaded next."""
     fake_server.failures.append(503)
     fake_server.busy = 9
-    code, _, told = run("status")
+    code, _, err = run("status")
     assert code == 0
-    assert "requests fill its queue" in told
+    assert "requests fill its queue" in err
 
 
 def test_status_is_1_without_a_model(run: Run, fake_server: FakeServer) -> None:
@@ -91,9 +91,9 @@ def test_status_is_1_when_a_wanted_model_is_missing(run: Run, fake_server: FakeS
     fake_server.write_log(
         logger="ModelServer", thread="main", message="Failed to load model: nope.mar", error=exception
     )
-    code, _, told = run("status", "toy", "nope")
+    code, _, err = run("status", "toy", "nope")
     assert code == 1
-    assert "nope could not be registered: Failed to parse" in told
+    assert "nope could not be registered: Failed to parse" in err
 
 
 def test_status_of_archives(run: Run, fake_server: FakeServer) -> None:
@@ -101,9 +101,9 @@ def test_status_of_archives(run: Run, fake_server: FakeServer) -> None:
     assert run("status", "--archives", "toy.mar")[0] == 0
     exception = "org.pytorch.serve.archive.model.InvalidModelException: Failed to parse\n\tat org.pytorch"
     fake_server.write_log(logger="ModelServer", thread="main", message="Failed to load model: cut.mar", error=exception)
-    code, _, told = run("status", "--archives", "toy.mar", "cut.mar")
+    code, _, err = run("status", "--archives", "toy.mar", "cut.mar")
     assert code == 1
-    assert "cut.mar could not be registered: Failed to parse" in told
+    assert "cut.mar could not be registered: Failed to parse" in err
 
 
 def test_a_full_queue_is_waited_for_while_models_load(run: Run, fake_server: FakeServer) -> None:
@@ -187,9 +187,9 @@ def test_a_worker_that_ends_while_loading_is_noticed_without_a_log(
     fake_server.config = fake_server.run_dir / "config.properties"
     fake_server.log = fake_server.run_dir / "logs" / "server.log"
     with fake_server:
-        code, _, told = run("status", "--wait")
+        code, _, err = run("status", "--wait")
     assert code == 1
-    assert "a worker ended while it loaded" in told
+    assert "a worker ended while it loaded" in err
 
 
 def test_registering_twice_says_what_to_do(run: Run) -> None:

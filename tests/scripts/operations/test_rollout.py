@@ -38,8 +38,8 @@ class Script:
         self.monkeypatch.setenv("COLUMNS", "120")
         self.capsys.readouterr()
         code = models.main() or 0
-        told = self.capsys.readouterr()
-        return code, told.out, told.err
+        captured = self.capsys.readouterr()
+        return code, captured.out, captured.err
 
     def roll(self, command: str, *words: str) -> tuple[int, str, str]:
         """Promote or roll back the model of the fake server."""
@@ -97,10 +97,10 @@ def test_promote_and_rollback(script: Script, fake_server: FakeServer) -> None:
 def test_an_archive_from_elsewhere_becomes_the_one_of_the_store(script: Script, tmp_path: Path) -> None:
     """A restart loads what serves; the replaced archive is kept, other ones are not kept for ever."""
     write_archive(script.store.folder / ".kept" / "toy@0.9.mar", version="0.9")
-    found = write_archive(tmp_path / "ci" / "build-7.mar", version="2.0")
-    assert script.roll("promote", "--version", "2.0", "--archive", str(found))[0] == 0
+    file = write_archive(tmp_path / "ci" / "build-7.mar", version="2.0")
+    assert script.roll("promote", "--version", "2.0", "--archive", str(file))[0] == 0
     assert script.versions() == ["2.0", "1.0"]
-    assert not script.store.current("toy").samefile(found)
+    assert not script.store.current("toy").samefile(file)
 
 
 def test_a_candidate_that_is_registered_already_is_taken(script: Script, fake_server: FakeServer) -> None:
@@ -123,7 +123,7 @@ def test_workers_of_the_new_version(script: Script, fake_server: FakeServer) -> 
 
 
 @pytest.mark.parametrize(
-    ("packed", "asked", "complaint"),
+    ("packed", "version", "complaint"),
     [
         ("2.0", "2.1", r"holds toy 2\.0, not toy 2\.1: .*--archive"),
         ("1.0", "1.0", r"toy 1\.0 is the version that serves already"),
@@ -131,12 +131,12 @@ def test_workers_of_the_new_version(script: Script, fake_server: FakeServer) -> 
     ],
 )
 def test_what_cannot_be_promoted(
-    script: Script, fake_server: FakeServer, packed: str, asked: str, complaint: str
+    script: Script, fake_server: FakeServer, packed: str, version: str, complaint: str
 ) -> None:
     """The reason, and that the old version goes on."""
     script.pack(packed)
     with pytest.raises(ScriptError, match=complaint):
-        script.roll("promote", "--version", asked)
+        script.roll("promote", "--version", version)
     assert (fake_server.default["toy"], list(fake_server.models)) == ("1.0", [("toy", "1.0")])
 
 
@@ -206,9 +206,9 @@ def test_a_version_with_requests_is_not_removed(script: Script, fake_server: Fak
     assert script.roll("promote", "--version", "2.0")[0] == 0
     script.pack("3.0")
     fake_server.models["toy", "2.0"]["jobQueueStatus"]["pendingRequests"] = 1
-    code, _, told = script.roll("promote", "--version", "3.0", "--within", "0.5")
+    code, _, err = script.roll("promote", "--version", "3.0", "--within", "0.5")
     assert code == 1
-    assert "later: scripts/models.py unregister toy --version 2.0" in told
+    assert "later: scripts/models.py unregister toy --version 2.0" in err
     assert (fake_server.default["toy"], sorted(fake_server.models)) == ("3.0", [("toy", "2.0"), ("toy", "3.0")])
 
 
@@ -216,9 +216,9 @@ def test_an_old_version_that_cannot_be_unregistered_stays(script: Script, fake_s
     """The new one serves."""
     script.pack("2.0")
     fake_server.broken["DELETE", "/models/toy/1.0"] = 500
-    code, _, told = script.roll("promote", "--version", "2.0")
+    code, _, err = script.roll("promote", "--version", "2.0")
     assert (code, fake_server.default["toy"]) == (1, "2.0")
-    assert "could not be unregistered" in told
+    assert "could not be unregistered" in err
 
 
 def test_which_version_was_before(script: Script) -> None:
@@ -251,8 +251,8 @@ def test_shadow(script: Script, fake_server: FakeServer, tmp_path: Path) -> None
     fake_server.answers["2.0"] = candidate
     recorded = tmp_path / "recorded.jsonl"
     recorded.write_text("".join(json.dumps({"text": f"secret {number}"}) + "\n" for number in range(1, 5)))
-    code, told, _ = script.run("shadow", "toy", "--candidate", "2.0", "--jsonl", str(recorded), "--json")
-    report = json.loads(told)
+    code, out, _ = script.run("shadow", "toy", "--candidate", "2.0", "--jsonl", str(recorded), "--json")
+    report = json.loads(out)
     assert code == 1
     assert (report["questions"], report["compared"], report["flipped"], report["flipped_lines"]) == (4, 3, 1, [2])
     assert report["flips"] == [{"from": "good", "to": "bad", "count": 1}]
@@ -264,7 +264,7 @@ def test_shadow(script: Script, fake_server: FakeServer, tmp_path: Path) -> None
     assert "1 of 3" in table
     assert "1 from good to bad" in lines
     assert "changed: lines 2" in lines
-    assert "secret" not in told + table + lines
+    assert "secret" not in out + table + lines
     fake_server.answers["2.0"] = fake_server.answers["1.0"]
     assert script.run("shadow", "toy", "--candidate", "2.0", "--jsonl", str(recorded))[0] == 0
     with pytest.raises(UnknownModel):
@@ -272,7 +272,7 @@ def test_shadow(script: Script, fake_server: FakeServer, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("answer", "said", "numbers"),
+    ("answer", "label", "numbers"),
     [
         ([{"label": "a", "score": 0.9}, {"label": "b", "score": 0.1}], "a", [0.9, 0.1]),
         ([[{"label": "a", "score": 0.9}], [{"label": "b", "score": 0.8}]], ("a", "b"), [0.9, 0.8]),
@@ -287,13 +287,13 @@ def test_shadow(script: Script, fake_server: FakeServer, tmp_path: Path) -> None
         ),
     ],
 )
-def test_answers_of_every_task_can_be_compared(answer: JSON, said: JSON, numbers: list[float]) -> None:
+def test_answers_of_every_task_can_be_compared(answer: JSON, label: JSON, numbers: list[float]) -> None:
     """What they say, and their numbers, each under a name of its own."""
-    assert predicted_label(answer) == said
-    found = dict(scores(answer))
-    assert list(found.values()) == numbers
-    if isinstance(answer, list) and said == "a":
-        assert dict(scores(answer[::-1])) == found
+    assert predicted_label(answer) == label
+    score_of = dict(scores(answer))
+    assert list(score_of.values()) == numbers
+    if isinstance(answer, list) and label == "a":
+        assert dict(scores(answer[::-1])) == score_of
 
 
 @pytest.mark.server
@@ -304,19 +304,19 @@ def test_a_version_comes_and_goes_under_load(live: Live, model_folder: Path, mak
     folders = (model_folder, make_model(labels=("red", "green", "blue", "grey")))
     recorded = live.run_dir / "recorded.jsonl"
     recorded.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
-    told: list[tuple[int, str]] = []
+    shadows: list[tuple[int, str]] = []
 
     def compare() -> None:
         live.script("models.py", "register", "rolling")
-        asked = ["shadow", "rolling", "--candidate", "2.0", "--jsonl", str(recorded), "--json"]
-        shadow = live.script("models.py", *asked, check=False)
-        told.append((shadow.returncode, shadow.stdout))
+        command = ["shadow", "rolling", "--candidate", "2.0", "--jsonl", str(recorded), "--json"]
+        shadow = live.script("models.py", *command, check=False)
+        shadows.append((shadow.returncode, shadow.stdout))
 
     seen = rolled(live, folders, settings, repeats=1, rate=40, before=compare)
     print(seen.summary())
     assert seen.holds, seen.violations
-    ((code, report),) = told
-    found = json.loads(report)
-    assert (code, found["flipped"], found["compared"]) == (1, len(TEXTS), len(TEXTS))
+    ((code, report),) = shadows
+    comparison = json.loads(report)
+    assert (code, comparison["flipped"], comparison["compared"]) == (1, len(TEXTS), len(TEXTS))
     assert Store(live.store).kept("rolling").keys() == {"2.0"}
     live.script("models.py", "unregister", "rolling")

@@ -240,8 +240,8 @@ def test_a_broken_archive_ends_the_server(mar: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="broken-") as folder:
         store, home = Path(folder) / "store", Path(folder)
         store.mkdir()
-        whole = mar.read_bytes()
-        (store / "truncated.mar").write_bytes(whole[: len(whole) // 2])
+        content = mar.read_bytes()
+        (store / "truncated.mar").write_bytes(content[: len(content) // 2])
         changed(mar, "weightless", store, "model/model.safetensors", None)
         changed(mar, "other", store, "model/tokenizer.json", b"{}")
         changed(mar, "misspelt", store, "model-config.yaml", b"minWorkers: 1\nhandler:\n  topk: 1\n")
