@@ -104,13 +104,12 @@ class BertHandler:
             content_type = part.get("content-type") or "" if isinstance(part, dict) else ""
         elif kserve and not content_type:
             content_type = "application/json"  # tritonclient sends no Content-Type
-        json_length = headers.get("inference-header-content-length", "")
         body = Body(
             content=_content(row.get(field) if field else None),
             content_type=content_type,
             content_encoding=headers.get("content-encoding", ""),
             typed="host" in headers or "explain" in headers,  # gRPC has no headers
-            json_length=int(json_length) if json_length.isdecimal() and len(json_length) < 20 else None,
+            json_length=_json_length(headers.get("inference-header-content-length")),
         )
         return Request(
             body,
@@ -152,6 +151,13 @@ def _content(value: Any) -> bytes | None:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
     return bytes(value) if isinstance(value, bytes | bytearray) else None
+
+
+def _json_length(header: str | None) -> int | None:
+    """Return the bytes of JSON before binary tensors; None without the header, and -1 for one that is no number."""
+    if header is None:
+        return None
+    return int(header) if header.isascii() and header.isdecimal() and len(header) < 20 else -1
 
 
 def _milliseconds(header: str | None) -> float | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 import transformers
 from safetensors import SafetensorError
+from torch import nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
@@ -61,7 +62,21 @@ def load_weights(
     if missing:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise ModelMismatch(f"the weights lack {', '.join(missing[:3])}{more}: is this model fine-tuned?")
+    refuse_not_finite(model)
     return model
+
+
+def refuse_not_finite(model: nn.Module) -> None:
+    """Raise ModelMismatch if a weight is NaN or infinite: every answer would be NaN."""
+    # A sum takes a quarter of the time of `isfinite`, and is finite only if every weight is.
+    suspects = [(name, weight) for name, weight in model.named_parameters() if not bool(weight.sum().isfinite())]
+    names = [name for name, weight in suspects if not bool(weight.isfinite().all())]
+    if names:
+        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+        raise ModelMismatch(
+            f"the weights hold NaN or infinity in {', '.join(names[:3])}{more}: the training diverged; "
+            "train again, e.g. with a lower learning rate"
+        )
 
 
 def read_config(folder: Path) -> PretrainedConfig:
@@ -83,7 +98,11 @@ def config_problem(file: Path, error: Exception) -> str:
     from transformers import CONFIG_MAPPING
 
     if not file.is_file():
-        return f"no config.json in {file.parent}"
+        is_adapter = (file.parent / "adapter_config.json").is_file()
+        hint = ", but an adapter: merge it into its base model first (merge_and_unload)" if is_adapter else ""
+        return f"no config.json in {file.parent}{hint}"
+    if file.read_bytes().startswith(b"version https://git-lfs"):
+        return f"{file} is a pointer of Git LFS: run `git lfs pull` where the model comes from"
     try:
         content = loads(file.read_text(encoding="utf-8"))
     except (RequestError, ValueError):

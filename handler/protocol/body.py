@@ -48,6 +48,8 @@ def parse(body: Body) -> ParsedBody:
         raise MalformedBody(f"body is empty: {HOW_TO_SEND}")
     content, tail = body.content, None
     if body.json_length is not None:
+        if body.json_length < 0:
+            raise MalformedBody("Inference-Header-Content-Length must be a number of bytes")
         if body.json_length > len(content):
             raise MalformedBody("Inference-Header-Content-Length is more than the length of the body")
         content, tail = content[: body.json_length], content[body.json_length :]
@@ -56,7 +58,13 @@ def parse(body: Body) -> ParsedBody:
     text = decode(content)
     if media != "application/json" and not looks_like_json:
         return PLAIN.parse(text)
-    value = loads(text)
+    try:
+        value = loads(text)
+    except MalformedBody as error:
+        if not tail:
+            raise
+        hint = "send the length of the JSON, or leave the header out"
+        raise MalformedBody(f"{error}, where Inference-Header-Content-Length ends it: {hint}") from None
     if tail is not None:
         _attach_tensors(value, tail)
     return codec_for(value).parse(value)

@@ -6,6 +6,7 @@ answer needs, `decode` turns those values into an answer on the CPU. `parse` and
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
     from transformers.utils.generic import ModelOutput
 
 MAX_PAIRS_FACTOR = 10  # characters of all pairs of one item, as a multiple of max_characters
+
+# A character that is not white space, a control or ignorable (Default_Ignorable_Code_Point, BMP). A text without one
+# has no tokens, and would get a confident label. Regular expressions of Python and of JSON Schema (ECMA 262)
+# differ in \s, so the ranges are written out: one pattern for the answer and the schema.
+VISIBLE = re.compile(
+    r"[^\u0000-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f\u2000-\u200f"
+    r"\u2028-\u202f\u205f-\u206f\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb]"
+)
 
 Output: TypeAlias = NDArray[np.float32]  # the values of one encoding: (count, ...) of RaggedOutput.values
 
@@ -200,6 +209,8 @@ class Task(Pooler):
             raise InvalidInput(f"{name} must be a string, got {json_type(value)}")
         if not value.strip():
             raise InvalidInput(f"{name} is empty")
+        if not VISIBLE.search(value):
+            raise InvalidInput(f"{name} holds no visible character")
         if len(value) > self.config.max_characters:
             raise InputTooLong(f"{name} has {len(value)} characters, accepted: at most {self.config.max_characters}")
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
@@ -216,7 +227,7 @@ class Task(Pooler):
 
     def text_schema(self) -> dict[str, JSON]:
         """Describe a text as a JSON Schema."""
-        return {"type": "string", "minLength": 1, "maxLength": self.config.max_characters, "pattern": r"\S"}
+        return {"type": "string", "minLength": 1, "maxLength": self.config.max_characters, "pattern": VISIBLE.pattern}
 
     def item_schema(self, *optional: str) -> dict[str, JSON]:
         """Describe an item that is a text, or an object with `text` and `optional` fields, as a JSON Schema."""

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from handler.errors import ModelMismatch
 from handler.loading import load_predictor
@@ -54,4 +56,40 @@ def test_a_config_that_is_not_json_or_not_there(model_folder: Path, tmp_path: Pa
         load_predictor(folder)
     (folder / "config.json").unlink()
     with pytest.raises(ModelMismatch, match=r"no config\.json in"):
+        load_predictor(folder)
+
+
+def test_a_pointer_of_git_lfs_and_an_adapter_are_named(model_folder: Path, tmp_path: Path) -> None:
+    """Neither is a model."""
+    folder = changed(model_folder, tmp_path / "changed")
+    (folder / "config.json").write_text("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n")
+    with pytest.raises(ModelMismatch, match=r"config\.json is a pointer of Git LFS: run `git lfs pull`"):
+        load_predictor(folder)
+    (folder / "config.json").unlink()
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelMismatch, match="but an adapter: merge it into its base model first"):
+        load_predictor(folder)
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_named(model_folder: Path, tmp_path: Path, number: float) -> None:
+    """A training that diverged, and not the padding beside a text."""
+    folder = changed(model_folder, tmp_path / "changed")
+    weights = load_file(folder / "model.safetensors")
+    weights["classifier.bias"][1] = number
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelMismatch, match=r"hold NaN or infinity in classifier\.bias: the training diverged"):
+        load_predictor(folder)
+
+
+def test_every_weight_that_is_not_finite_counts(model_folder: Path, tmp_path: Path) -> None:
+    """Three are named, the others counted."""
+    folder = changed(model_folder, tmp_path / "changed")
+    weights = load_file(folder / "model.safetensors")
+    save_file(
+        {name: torch.full_like(weight, torch.nan) for name, weight in weights.items()},
+        folder / "model.safetensors",
+        metadata={"format": "pt"},
+    )
+    with pytest.raises(ModelMismatch, match=rf"NaN or infinity in (\S+, ){{2}}\S+ and {len(weights) - 3} more"):
         load_predictor(folder)

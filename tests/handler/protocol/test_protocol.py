@@ -377,6 +377,20 @@ def test_binary_tensors_are_known_by_the_length_of_their_json(content_type: str)
     assert parsed.parameters == {"top_k": 1}
 
 
+@pytest.mark.parametrize("length", [1, 9, 40])
+def test_a_stale_length_of_the_json_is_named(length: int) -> None:
+    """A header of another body cuts the JSON: the message says that it does."""
+    content = serialize_value({"inputs": [tensor("a text", "another")]})
+    message = "body is not JSON: .* where Inference-Header-Content-Length ends it: send the length of the JSON"
+    with pytest.raises(MalformedBody, match=message):
+        parse(Body(content, json_length=length))
+    with pytest.raises(MalformedBody, match="Inference-Header-Content-Length is more than the length of the body"):
+        parse(Body(content, json_length=length + len(content)))
+    with pytest.raises(MalformedBody, match="Inference-Header-Content-Length must be a number of bytes"):
+        parse(Body(content, json_length=-1))
+    assert parse(Body(content, json_length=len(content))).items == [{"text": "a text"}, {"text": "another"}]
+
+
 def test_tritonclient_gets_the_predictors_answers(predictor: Predictor) -> None:
     """Labels and scores that tritonclient parses are those of the plain answer."""
     plain = predictor.answer([Request(Body(serialize_value(TEXTS[:3]), JSON_TYPE))])[0]

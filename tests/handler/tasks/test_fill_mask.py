@@ -191,7 +191,8 @@ def test_every_dialect_asks(bert: tuple[Predictor, Any]) -> None:
         ({"inputs": "[MASK]", "parameters": {"targets": ["a", ""]}}, 422, r"targets\[1\] is empty"),
         ({"inputs": "[MASK]", "parameters": {"targets": ["a", 7]}}, 422, "targets must be a list of strings or one"),
         ({"inputs": "[MASK]", "parameters": {"targets": ["a" * 101]}}, 422, r"targets\[0\] has 101 characters"),
-        ({"inputs": "[MASK]", "parameters": {"targets": ["\u200b"]}}, 422, r"targets\[0\] holds nothing"),
+        ({"inputs": "[MASK]", "parameters": {"targets": ["\u0301"]}}, 422, r"targets\[0\] holds nothing"),
+        ({"inputs": "[MASK]", "parameters": {"targets": ["\u200b"]}}, 422, r"targets\[0\] holds no visible character"),
     ],
     ids=str,
 )
