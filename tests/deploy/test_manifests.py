@@ -40,7 +40,7 @@ RUNTIME = load(DEPLOY / "kserve" / "runtime.yaml")["spec"]
 COMPOSE = load(DEPLOY / "compose.yaml")
 REPLICAS = load(DEPLOY / "compose.replicas.yaml")
 SIDECAR, MAIN = POD["initContainers"][0], POD["containers"][0]
-CONTAINERS = [SIDECAR, MAIN, RUNTIME["containers"][0]]
+CONTAINERS = [SIDECAR, MAIN, *RUNTIME["containers"]]
 
 
 @pytest.mark.parametrize("version", ["1.29.0", "1.37.0"])
@@ -79,7 +79,21 @@ def test_the_service_of_kserve_uses_the_runtime() -> None:
     assert model["protocolVersion"] in RUNTIME["protocolVersions"]
     policy = load(DEPLOY / "kserve" / "network.yaml")["spec"]
     assert policy["podSelector"]["matchLabels"] == {"serving.kserve.io/inferenceservice": service["metadata"]["name"]}
-    assert all(rule["from"] for rule in policy["ingress"]), "keys are off there: every rule must name its sources"
+    assert all(rule["from"] for rule in policy["ingress"]), "every rule must name its sources"
+
+
+def test_kserve_has_keys_and_the_gateway() -> None:
+    """TorchServe on the loopback with its keys; the gateway has the port of KServe, and no token is mounted."""
+    server, gateway = RUNTIME["containers"]
+    environment = {entry["name"]: entry["value"] for entry in server["env"]}
+    assert environment == {"TS_INFERENCE_ADDRESS": "http://127.0.0.1:8085"}
+    variables = {entry["name"]: entry["value"] for entry in gateway["env"]}
+    assert variables["TORCHSERVE"] == environment["TS_INFERENCE_ADDRESS"].removeprefix("http://")
+    assert variables["GATEWAY_LISTEN"] == str(server["ports"][0]["containerPort"])
+    assert gateway["command"] == SIDECAR["command"]
+    assert {mount["name"] for mount in gateway["volumeMounts"]} <= {volume["name"] for volume in RUNTIME["volumes"]}
+    predictor = load(DEPLOY / "kserve" / "inferenceservice.yaml")["spec"]["predictor"]
+    assert predictor["automountServiceAccountToken"] is False
 
 
 def test_keda_has_what_its_prometheus_trigger_needs() -> None:
@@ -130,7 +144,7 @@ def test_every_pod_runs_as_a_numeric_user(security: dict[str, Any]) -> None:
     assert f"USER {SERVER}:{SERVER}" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("container", CONTAINERS[1:], ids=lambda container: str(container["name"]))
+@pytest.mark.parametrize("container", CONTAINERS[1:3], ids=lambda container: str(container["name"]))
 def test_a_pod_is_ready_when_a_model_answers_and_drains(container: dict[str, Any]) -> None:
     """By scripts/serve.sh, with the timeout of the image's health check; liveness never sends a prediction."""
     for probe in ("startupProbe", "readinessProbe"):
@@ -205,7 +219,7 @@ def test_every_service_of_compose_is_locked(service: str) -> None:
     assert "healthcheck" in settings or service in ("server", "pod"), "the image of the server has one"
 
 
-def test_code_of_an_archive_can_call_nobody() -> None:
+def test_code_of_an_archive_cannot_call_out() -> None:
     """The network of server and gateway has no way out; only a service without keys and models is in both."""
     services = COMPOSE["services"]
     assert COMPOSE["networks"]["inside"] == {"internal": True}
