@@ -103,7 +103,10 @@ def required_settings(inventory: Inventory) -> Findings:
         yield Finding("note", "models cannot be registered or unregistered", "set enable_model_api=true to allow it")
     keyed = not is_true(inventory.setting("disable_token_authorization"))
     minutes = inventory.setting("token_expiration_min")
-    if keyed and _number(minutes) < 24 * 60:
+    if keyed and not _number(minutes):  # TorchServe logs an error and takes its default
+        problem = f"token_expiration_min is {minutes!r}, no number: keys expire after 60 minutes"
+        yield Finding("warning", problem, "set token_expiration_min, e.g. to 525600")
+    elif keyed and _number(minutes) < 24 * 60:
         yield Finding("warning", f"keys expire after {minutes} minutes", "set token_expiration_min, e.g. to 525600")
 
 

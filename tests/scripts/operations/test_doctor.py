@@ -77,6 +77,11 @@ def test_nothing_is_wrong_with_this_repository(diagnose: Diagnose, tmp_path: Pat
         ({"decode_input_request": "true"}, 2, "error: decode_input_request is not false: no model will load"),
         ({"metrics_mode": "log"}, 1, "warning: metrics_mode is not prometheus: the metrics port stays empty"),
         ({"token_expiration_min": "60"}, 1, "warning: keys expire after 60 minutes"),
+        (
+            {"token_expiration_min": "never"},
+            1,
+            "warning: token_expiration_min is 'never', no number: keys expire after 60 minutes",
+        ),
         ({"enable_model_api": "false"}, 0, "note: models cannot be registered or unregistered"),
         (
             {"inference_address": "http://0.0.0.0:1", "disable_token_authorization": "true"},
