@@ -68,7 +68,7 @@ class Build:
         return unpack(store / "against.mar", scratch / f"unpacked-{self.name}") / archive.MODEL
 
 
-class Worker:
+class BuildProcess:
     """A process of one build that has loaded a model."""
 
     def __init__(self, build: Build, folder: Path, precision: str, threads: int, mixes: Sequence[Mix]) -> None:
@@ -129,9 +129,9 @@ class Worker:
 
 
 @contextmanager
-def workers(builds: Sequence[Build], start: Callable[[Build], Worker]) -> Iterator[list[Worker]]:
+def workers(builds: Sequence[Build], start: Callable[[Build], BuildProcess]) -> Iterator[list[BuildProcess]]:
     """Run one worker of each build."""
-    running: list[Worker] = []
+    running: list[BuildProcess] = []
     try:
         for build in builds:
             running.append(start(build))
@@ -169,8 +169,8 @@ def measure(
     builds = [Build("this", ROOT), other]
     folders = {build.name: build.model(model, precision, model.scratch) for build in builds}
 
-    def start(build: Build) -> Worker:
-        return Worker(build, folders[build.name], precision, threads, mixes)
+    def start(build: Build) -> BuildProcess:
+        return BuildProcess(build, folders[build.name], precision, threads, mixes)
 
     with workers(builds, start) as (this, that):
         kernels = {"this": this.kernels, "other": that.kernels}
@@ -183,7 +183,7 @@ def measure(
     return {**row, "start": start_rows}
 
 
-def speed_row(this: Worker, that: Worker, name: str, mix: Mix, seconds: float) -> dict[str, Any]:
+def speed_row(this: BuildProcess, that: BuildProcess, name: str, mix: Mix, seconds: float) -> dict[str, Any]:
     """Measure one mix on both builds, alternating which comes first."""
     pair = (this, that)
     once = min(worker.seconds(name, mix.name, 1) for worker in pair for _ in "12")
@@ -201,7 +201,7 @@ def speed_row(this: Worker, that: Worker, name: str, mix: Mix, seconds: float) -
     }
 
 
-def start_row(builds: Sequence[Build], start: Callable[[Build], Worker]) -> dict[str, Any]:
+def start_row(builds: Sequence[Build], start: Callable[[Build], BuildProcess]) -> dict[str, Any]:
     """Start both builds in turn; return seconds until the first answer, and memory after it."""
     times: tuple[list[float], list[float]] = ([], [])
     memory: list[dict[str, float]] = [{}, {}]

@@ -19,7 +19,7 @@ from scripts.client.connection import RawResponse, message
 TIMEOUT_S = 150.0  # of one request: a worker may hang for its responseTimeout and load again
 
 
-class HttpResponse(RawResponse):
+class LoadResponse(RawResponse):
     """A response; status 0 means that none came."""
 
     @cached_property
@@ -60,7 +60,7 @@ class Endpoint:
         parts = urlsplit(self.url)
         return message("POST", parts.path, parts.netloc, self.write(texts), {**self.headers, **headers})
 
-    def answers(self, response: HttpResponse) -> Any:
+    def answers(self, response: LoadResponse) -> Any:
         """Return the answers of a response, None where it has none."""
         try:
             return self.read(response.value) if response.status == 200 and response.value is not None else None
@@ -74,18 +74,18 @@ class LoadClient:
     def __init__(self, host: str, port: int, timeout_s: float = TIMEOUT_S) -> None:
         self.host, self.port, self.timeout_s = host, port, timeout_s
         self.surplus = 0  # times that bytes came without a request
-        self._idle: list[_Connection] = []
+        self._idle: list[_LoadConnection] = []
 
-    async def send(self, message: bytes) -> HttpResponse:
+    async def send(self, message: bytes) -> LoadResponse:
         """Send the bytes of one request and wait for its response."""
         connection = self._idle_connection()
         if connection is None:
             try:
                 _, connection = await asyncio.get_running_loop().create_connection(
-                    lambda: _Connection(self._count), self.host, self.port
+                    lambda: _LoadConnection(self._count), self.host, self.port
                 )
             except OSError as error:
-                return HttpResponse(0, content=f"no connection: {type(error).__name__}".encode())
+                return LoadResponse(0, content=f"no connection: {type(error).__name__}".encode())
         response = await connection.exchange(message, self.timeout_s)
         if connection.is_open:
             self._idle.append(connection)
@@ -96,7 +96,7 @@ class LoadClient:
         while self._idle:
             self._idle.pop().close()
 
-    def _idle_connection(self) -> _Connection | None:
+    def _idle_connection(self) -> _LoadConnection | None:
         while self._idle:
             connection = self._idle.pop()
             if connection.is_open:
@@ -107,21 +107,21 @@ class LoadClient:
         self.surplus += 1
 
 
-class _Connection(asyncio.Protocol):
+class _LoadConnection(asyncio.Protocol):
     """One connection: a request, its response, the next request."""
 
     def __init__(self, on_surplus: Callable[[], None]) -> None:
         self.on_surplus = on_surplus
         self.is_open = True
         self._received = bytearray()
-        self._awaited: asyncio.Future[HttpResponse] | None = None
+        self._awaited: asyncio.Future[LoadResponse] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if not isinstance(transport, asyncio.Transport):
             raise TypeError("a stream transport is needed")
         self._transport = transport
 
-    async def exchange(self, message: bytes, timeout_s: float) -> HttpResponse:
+    async def exchange(self, message: bytes, timeout_s: float) -> LoadResponse:
         """Send a request; return its response, status 0 after `timeout_s` without one."""
         loop = asyncio.get_running_loop()
         self._awaited = loop.create_future()
@@ -150,11 +150,11 @@ class _Connection(asyncio.Protocol):
         if len(rest) > length or headers.get("connection", "").lower() == "close":
             self.close()
         self._received.clear()
-        self._finish(HttpResponse(status, content=bytes(rest[:length]), headers=headers))
+        self._finish(LoadResponse(status, content=bytes(rest[:length]), headers=headers))
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_open = False
-        self._finish(HttpResponse(0, content=b"the connection ended"))
+        self._finish(LoadResponse(0, content=b"the connection ended"))
 
     def close(self) -> None:
         self.is_open = False
@@ -162,9 +162,9 @@ class _Connection(asyncio.Protocol):
 
     def _time_out(self, timeout_s: float) -> None:
         self.close()
-        self._finish(HttpResponse(0, content=f"no answer within {timeout_s:g} s".encode()))
+        self._finish(LoadResponse(0, content=f"no answer within {timeout_s:g} s".encode()))
 
-    def _finish(self, response: HttpResponse) -> None:
+    def _finish(self, response: LoadResponse) -> None:
         if self._awaited is not None and not self._awaited.done():
             self._awaited.set_result(response)
         self._awaited = None

@@ -17,7 +17,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from scripts.benchmark.accounting import ExpectedScores, RequestAccounting
-from scripts.benchmark.http import Endpoint, HttpResponse, LoadClient
+from scripts.benchmark.http import Endpoint, LoadClient, LoadResponse
 
 POLL_S = 0.1  # longest sleep before the end of the run is looked for
 
@@ -38,7 +38,7 @@ class LoadGenerator:
         host: str,
         port: int,
         message: Callable[[int], bytes],
-        record: Callable[[int, HttpResponse], str],
+        record: Callable[[int, LoadResponse], str],
         *,
         rate: float = 0.0,
         connections: int = 0,
@@ -152,7 +152,7 @@ def closed_loop(
 ) -> tuple[list[float], float]:
     """Let each connection send one text, and the next when the response is there; return latencies and the duration."""
 
-    def record(number: int, response: HttpResponse) -> str:
+    def record(number: int, response: LoadResponse) -> str:
         outcomes = expected.outcomes([number % len(texts)], response.status, endpoint.answers(response))
         accounting.add(outcomes)
         return next(iter(outcomes))

@@ -15,7 +15,7 @@ from collections import Counter
 from typing import Any
 
 from scripts.benchmark.accounting import OK, RequestAccounting
-from scripts.benchmark.http import HttpResponse
+from scripts.benchmark.http import LoadResponse
 from tests.reliability.oracle import Oracle
 
 UNAVAILABLE = 503
@@ -33,7 +33,7 @@ class RequestLedger(RequestAccounting):
         self.served: Counter[str] = Counter()  # right answers of each version, by its hash
         self.reasons: Counter[str] = Counter()  # why requests failed or were lost
 
-    def record(self, number: int, response: HttpResponse) -> str:
+    def record(self, number: int, response: LoadResponse) -> str:
         """Count the response to one request; return its outcome."""
         outcome = self._outcome(number, response)
         self.add({outcome: 1})
@@ -56,7 +56,7 @@ class RequestLedger(RequestAccounting):
         rare = {name: self.counts[name] for name in OUTCOMES[1:] if self.counts[name]}
         return {"sent": sent, "right": self.counts["right"], **rare, "lost": self.counts["lost"]}
 
-    def _outcome(self, number: int, response: HttpResponse) -> str:
+    def _outcome(self, number: int, response: LoadResponse) -> str:
         if response.status != OK:
             error = response.value
             if not isinstance(error, dict) or not error.get("message"):

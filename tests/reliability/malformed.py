@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from scripts.benchmark.accounting import scores_of
-from scripts.benchmark.http import HttpResponse
+from scripts.benchmark.http import LoadResponse
 from scripts.benchmark.servers import all_labels_body
 from tests.reliability.accounting import RequestLedger
 from tests.reliability.oracle import Oracle
@@ -125,22 +125,22 @@ def _answers(target: Target, indices: Sequence[int]) -> list[Any]:
     return answers
 
 
-def _exchange(live: Live, message: bytes, *, leaves: bool = False, method: str = "POST") -> HttpResponse:
+def _exchange(live: Live, message: bytes, *, leaves: bool = False, method: str = "POST") -> LoadResponse:
     """Send bytes on a new connection; return the response, status 0 where none came."""
     with socket.create_connection(("127.0.0.1", live.ports["inference_address"]), timeout=60) as connection:
         try:
             connection.sendall(message)
             if leaves:
-                return HttpResponse(0)
+                return LoadResponse(0)
             response = http.client.HTTPResponse(connection, method=method)
             response.begin()
             headers = {name.lower(): text for name, text in response.getheaders()}
-            return HttpResponse(response.status, content=response.read(), headers=headers)
+            return LoadResponse(response.status, content=response.read(), headers=headers)
         except (OSError, http.client.HTTPException):
-            return HttpResponse(0)
+            return LoadResponse(0)
 
 
-def _problems(sent: Sent, answer: HttpResponse) -> list[str]:
+def _problems(sent: Sent, answer: LoadResponse) -> list[str]:
     """Return how a response differs from the documented refusal."""
     problems = []
     if answer.status not in sent.statuses:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from scripts.benchmark.accounting import ExpectedScores
-from scripts.benchmark.http import HttpResponse, LoadClient
+from scripts.benchmark.http import LoadClient, LoadResponse
 from tests.reliability import __main__ as command
 from tests.reliability.accounting import RequestLedger
 from tests.reliability.oracle import Oracle
@@ -33,15 +33,15 @@ ORACLE = Oracle(
 MODULES = sorted(path.stem for path in Path(__file__).parent.glob("*.py") if not path.stem.startswith("test_"))
 
 
-def answer(score: float, number: int, version: str = "v1") -> HttpResponse:
+def answer(score: float, number: int, version: str = "v1") -> LoadResponse:
     """Return a response as the handler writes it."""
     headers = {"x-model-hash": version, "x-client-request-id": str(number)}
-    return HttpResponse(200, content=json.dumps([[{"label": "yes", "score": score}]]).encode(), headers=headers)
+    return LoadResponse(200, content=json.dumps([[{"label": "yes", "score": score}]]).encode(), headers=headers)
 
 
-def error(status: int, kind: str) -> HttpResponse:
+def error(status: int, kind: str) -> LoadResponse:
     """Return an error as TorchServe writes it."""
-    return HttpResponse(status, content=json.dumps({"code": status, "type": kind, "message": "why"}).encode())
+    return LoadResponse(status, content=json.dumps({"code": status, "type": kind, "message": "why"}).encode())
 
 
 @pytest.mark.parametrize(
@@ -55,15 +55,15 @@ def error(status: int, kind: str) -> HttpResponse:
         (answer(0.2, 0), "swapped"),
         (answer(0.9, 1), "wrong"),
         (answer(0.2, 1), "swapped"),
-        (HttpResponse(200, content=b"torn"), "wrong"),
+        (LoadResponse(200, content=b"torn"), "wrong"),
         (error(503, "ServiceUnavailableException"), "refused"),
         (error(500, "InternalServerException"), "failed"),
         (error(503, "Overloaded"), "failed"),
-        (HttpResponse(500, content=b""), "lost"),
-        (HttpResponse(0), "lost"),
+        (LoadResponse(500, content=b""), "lost"),
+        (LoadResponse(0), "lost"),
     ],
 )
-def test_every_outcome_of_a_request_is_distinguished(response: HttpResponse, outcome: str) -> None:
+def test_every_outcome_of_a_request_is_distinguished(response: LoadResponse, outcome: str) -> None:
     """Only right, refused and failed requests keep the invariants of the ledger."""
     ledger = RequestLedger(ORACLE)
     assert ledger.record(0, response) == outcome
@@ -85,7 +85,7 @@ def test_the_client_detects_broken_responses(sent: bytes, status: int, surplus: 
     """Bytes without a request, and responses that never come or end too early."""
     recorder = RecordingServer(sent)
 
-    async def ask() -> tuple[HttpResponse, int]:
+    async def ask() -> tuple[LoadResponse, int]:
         client = LoadClient("127.0.0.1", recorder.port)
         response = await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         client.close()

@@ -64,7 +64,7 @@ def test_a_build_that_does_not_load(tmp_path: Path, other: Path) -> None:
         build = against.checkout(other)
         mix = Mix("short", ("a text",), (4,))
         with pytest.raises(ScriptError, match=r"commit unknown in .*other ended: .*this build is broken"):
-            against.Worker(build, model.model_folder, "fp32", 1, [mix])
+            against.BuildProcess(build, model.model_folder, "fp32", 1, [mix])
     with pytest.raises(ScriptError, match="no checkout of this repository"):
         against.checkout(tmp_path / "nowhere")
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from scripts.benchmark.accounting import ExpectedScores, RequestAccounting
-from scripts.benchmark.http import Endpoint, HttpResponse, LoadClient
+from scripts.benchmark.http import Endpoint, LoadClient, LoadResponse
 from scripts.benchmark.load import LoadGenerator, closed_loop
 from scripts.benchmark.loadgen import SystemUnderTest
 from scripts.benchmark.servers import all_labels_body
@@ -67,7 +67,7 @@ def test_an_open_loop_keeps_its_rate_and_the_number_of_each_request(endpoint: En
     """Requests are numbered from `first`; the end of the `with` waits for all of them."""
     numbers: list[int] = []
 
-    def record(number: int, response: HttpResponse) -> str:
+    def record(number: int, response: LoadResponse) -> str:
         numbers.append(number)
         return "right" if EXPECTED.matches(number % 3, response.value[0]) else "wrong"
 
@@ -86,7 +86,7 @@ def test_an_open_loop_keeps_its_rate_and_the_number_of_each_request(endpoint: En
 def test_a_server_that_does_not_answer() -> None:
     """The request ends after its time with a reason, and its connection is not used again."""
 
-    async def ask(port: int) -> HttpResponse:
+    async def ask(port: int) -> LoadResponse:
         client = LoadClient("127.0.0.1", port, timeout_s=0.1)
         response = await client.send(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert not client._idle
