@@ -62,6 +62,7 @@ class BertHandler:
             version=version,
             timeout_s=timeout_s,
             max_response_bytes=max_response_size(),
+            serving=True,
         )
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:

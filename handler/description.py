@@ -18,7 +18,7 @@ def describe(predictor: Predictor) -> JSON:
         "task": task.name,
         "labels": task.labels,
         "problem_type": task.model_config.problem_type,
-        "architecture": type(engine.model).__name__,
+        "architecture": engine.architecture,
         "precision": engine.precision.name,
         "device": str(engine.device),
         "threads": torch.get_num_threads(),

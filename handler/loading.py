@@ -9,7 +9,8 @@ import torch
 
 from handler import archive
 from handler.config import ServingConfig
-from handler.engine import engine_for
+from handler.engine import engine_for, fused_model
+from handler.engine.lean_import import import_transformers
 from handler.engine.weights import read_config
 from handler.model_folder import ModelFolder
 from handler.predictor import Predictor
@@ -29,6 +30,7 @@ def load_predictor(
     packed: bool = True,
     timeout_s: float = math.inf,
     max_response_bytes: int | None = None,
+    serving: bool = False,
 ) -> Predictor:
     """Load a model folder, or an unpacked archive, which must be what was packed.
 
@@ -37,6 +39,7 @@ def load_predictor(
         packed: False computes as plain transformers does, for a reference.
         timeout_s: seconds for one batch; computation that has not begun by then is refused as Overloaded.
         max_response_bytes: of one answer; a longer one is refused as AnswerTooLong.
+        serving: whether this process only serves: it then imports no more of transformers than this archive needs.
 
     Raises:
         ModelMismatch: not a model folder, or an archive that changed.
@@ -47,6 +50,10 @@ def load_predictor(
     is_archive = (folder / archive.MANIFEST).is_file()
     manifest = archive.verify(folder) if is_archive else None
     model_folder = folder / archive.MODEL if is_archive else folder
+    on_cpu = device is None or device.type == "cpu"
+    fused = is_archive and on_cpu and packed and fused_model.supports(model_folder)
+    if serving and is_archive:
+        import_transformers(with_models=not fused)
     model_config = read_config(model_folder)
     model = ModelFolder.read(model_folder, model_config)
     tokenizer = Tokenizer(model_folder, model_config, config, model.embedding)
@@ -61,6 +68,7 @@ def load_predictor(
         pad_id=tokenizer.pad_id,
         type_ids=tokenizer.has_type_ids,
         packed=packed,
+        fused=fused,
     )
     engine.warm_up(tokenizer.max_length)
     model_hash = manifest.model_hash if manifest else ""

@@ -9,11 +9,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer as Backend
 from tokenizers import normalizers
-from transformers import AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from handler.config import ServingConfig
 from handler.errors import ConfigError, InputTooLong, InvalidInput, ModelMismatch, RequestError
@@ -29,6 +28,9 @@ from handler.sequences import (
     truncate_sequence,
     windows,
 )
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +59,8 @@ class Tokenizer:
         if not any(any(folder.glob(pattern)) for pattern in VOCABULARY_FILES):
             # transformers would construct an empty tokenizer of the model's type
             raise ModelMismatch(f"no tokenizer in the model folder: none of {', '.join(VOCABULARY_FILES)}")
+        from transformers import AutoTokenizer
+
         try:
             loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         except (OSError, ValueError) as error:
@@ -228,6 +232,8 @@ def as_in_file(path: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedToke
     logger.warning("%s of transformers has another %s than tokenizer.json, which counts", name, ", ".join(different))
     special = {key: token for key, token in tokenizer.special_tokens_map.items() if isinstance(token, str)}
     special = {key: token for key, token in special.items() if backend.token_to_id(token) is not None}
+    from transformers import PreTrainedTokenizerFast
+
     as_in_file: PreTrainedTokenizerBase = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=backend,
         clean_up_tokenization_spaces=tokenizer.clean_up_tokenization_spaces,

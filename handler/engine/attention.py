@@ -1,30 +1,17 @@
-"""Attention over a packed row, whose sequences lie end to end: each attends to itself alone.
-
-Two entry points. `Attention` serves our own encoder. `packed_attention` serves the modules of `transformers`, which
-pass the keyword arguments of a model's forward to the attention function registered under the name in its config, and
-pass no mask where that name is not registered as a mask function. So the boundaries of the sequences must arrive as a
-keyword argument. Without them texts would attend to each other, so `packed_attention` raises if they are missing.
-"""
+"""Attention over a packed row, whose sequences lie end to end: each attends to itself alone."""
 
 from __future__ import annotations
 
-import contextlib
 import functools
+import importlib.util
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from transformers import AttentionInterface
 
 from handler.batching import VarlenMetadata
 from handler.engine.kernels import DTYPES, AttentionKernel, library, saturate_u8
-
-PACKED = "packed"  # the name under which transformers finds this attention
-
-varlen_attn: Any = None
-with contextlib.suppress(ImportError):  # PyTorch before 2.10
-    from torch.nn.attention.varlen import varlen_attn
 
 
 class Attention:
@@ -85,8 +72,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, varlen: VarlenMetadata, sc
         ends, longest = varlen.cu_seqlens, varlen.max_seqlen
         if one_query:
             ones = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
-            return varlen_attn(query, key, value, ones, ends, 1, longest)  # type: ignore[no-any-return]
-        return varlen_attn(query, key, value, ends, ends, longest, longest)  # type: ignore[no-any-return]
+            return varlen_attn(query, key, value, ones, ends, 1, longest)
+        return varlen_attn(query, key, value, ends, ends, longest, longest)
     output, done = torch.empty(query.shape, dtype=query.dtype, device=query.device), 0
     for start, count, length in varlen.equal_length_runs():
         # (count, heads, length, width): sequences of equal length share a call
@@ -100,42 +87,22 @@ def attend(query: Tensor, key: Tensor, value: Tensor, varlen: VarlenMetadata, sc
     return output
 
 
-def packed_attention(
-    module: nn.Module,  # noqa: ARG001 - the signature is transformers'
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    varlen: VarlenMetadata | None = None,
-    scaling: float | None = None,
-    **_: Any,
-) -> tuple[Tensor, None]:
-    """Attend within each sequence of a packed row, as an attention function of transformers.
-
-    Args:
-        module: the calling layer; unused.
-        query: (1, heads, tokens, head width), as are `key` and `value`.
-        attention_mask: must be None.
-        varlen: boundaries of the sequences.
-        scaling: factor on the logits; 1 / sqrt(head width) by default.
-
-    Returns:
-        (1, tokens, heads, head width), and None in place of the attention weights.
-
-    Raises:
-        ValueError: no `varlen`: this model does not pass its keyword arguments on.
-    """
-    if varlen is None or attention_mask is not None:
-        raise ValueError("packed attention needs the boundaries of the sequences and takes no mask")
-    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))  # (tokens, heads, head width)
-    return attend(q, k, v, varlen, scaling).unsqueeze(0), None
-
-
 def has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
     """Tell whether PyTorch has its varlen kernel here: flash attention, from Ampere on."""
     is_half = dtype in (torch.bfloat16, torch.float16)
-    return varlen_attn is not None and is_half and device.type == "cuda" and _compute_capability_major(device) >= 8
+    return is_half and device.type == "cuda" and _compute_capability_major(device) >= 8 and _has_varlen_attn()
+
+
+def varlen_attn(*arguments: Any) -> Tensor:
+    """Call PyTorch's varlen kernel; its module is imported on a GPU alone, for it imports torch._dynamo."""
+    from torch.nn.attention import varlen
+
+    return varlen.varlen_attn(*arguments)  # type: ignore[return-value]  # the second output is for return_lse
+
+
+@functools.cache
+def _has_varlen_attn() -> bool:
+    return importlib.util.find_spec("torch.nn.attention.varlen") is not None  # from PyTorch 2.10 on
 
 
 @functools.cache
@@ -145,6 +112,3 @@ def _compute_capability_major(device: torch.device) -> int:
 
 def _kernel_takes(head_width: int, scaling: float | None) -> bool:
     return (scaling is None or scaling == head_width**-0.5) and head_width % 8 == 0 and head_width <= 256
-
-
-AttentionInterface.register(PACKED, packed_attention)

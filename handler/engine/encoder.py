@@ -11,18 +11,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
 from handler.batching import VarlenMetadata
 from handler.engine.attention import Attention
 from handler.engine.families import LayerWeights, activation_of, layer_weights_of
 from handler.engine.linear import LayerNorm, Linear
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
 
 # Linear layers of a layer -> the activation that each reads; these are the points that an observer sees.
 READS = {
@@ -121,14 +122,21 @@ class PackedEncoder(nn.Module):
         self._observer: Observer | None = None
 
     def forward(self, hidden_states: Tensor, *_: Any, varlen: VarlenMetadata, **__: Any) -> Any:
+        """Compute what `encode` does, as an output of transformers."""
+        from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
+
+        states = self.encode(hidden_states, varlen)
+        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)  # type: ignore[arg-type]
+
+    def encode(self, hidden_states: Tensor, varlen: VarlenMetadata) -> Tensor:
         """Compute the hidden states of the tokens that are read.
 
         Args:
             hidden_states: (1, tokens, width), from the embeddings.
 
         Returns:
-            An output of transformers, with the last hidden states in fp32: (1, tokens, width), or, if not all tokens
-            are read, (tokens read, 1, width): a batch of sequences of one token.
+            The last hidden states in fp32: (1, tokens, width), or, if not all tokens are read, (tokens read, 1, width):
+            a batch of sequences of one token.
         """
         attention, states = Attention(varlen, self.n_heads, self.dtype), hidden_states[0]
         n_read = len(states) if varlen.read_positions is None else len(varlen.read_positions)
@@ -141,8 +149,7 @@ class PackedEncoder(nn.Module):
         for index, layer in enumerate(self.layers):
             observe = () if self._observer is None else (partial(self._observer, index),)
             x = layer(x, attention, *observe)
-        states = self.leave(x)[:n_read].unsqueeze(0 if varlen.read_positions is None else 1)
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)  # type: ignore[arg-type]
+        return self.leave(x)[:n_read].unsqueeze(0 if varlen.read_positions is None else 1)
 
     def enter(self, states: Tensor) -> Any:
         """Convert (tokens, width) in fp32 to what the layers work on."""
@@ -191,6 +198,11 @@ def packed_encoder(model: PreTrainedModel) -> PackedEncoder | None:
         return None
     if not weights or activation is None or not all(layer.is_complete() for layer in weights):
         return None
-    last = len(weights) - 1
+    return packed_encoder_of(weights, model.config)
+
+
+def packed_encoder_of(weights: Sequence[LayerWeights], config: PretrainedConfig) -> PackedEncoder:
+    """Return our encoder over the weights of its layers, which are shared until it is prepacked."""
+    last, activation = len(weights) - 1, activation_of(config) or ""
     layers = [Layer.from_weights(layer, activation, is_last=index == last) for index, layer in enumerate(weights)]
-    return PackedEncoder(layers, model.config.num_attention_heads, torch.float32)
+    return PackedEncoder(layers, config.num_attention_heads, torch.float32)

@@ -12,29 +12,30 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from handler.batching import Batch, group_equal, plan
 from handler.config import ServingConfig
 from handler.engine import fp8
-from handler.engine.attention import PACKED
 from handler.engine.encoder import PackedEncoder
 from handler.engine.families import encoder_of
+from handler.engine.fused_model import FusedModel
 from handler.engine.int8 import Int8Encoder
 from handler.engine.isolation import FailureIsolation, Results
 from handler.engine.precision import FP8, Precision, choose
-from handler.engine.probe import outputs_allclose, probe_of
+from handler.engine.probe import outputs_allclose, probe_of, probe_outputs
 from handler.engine.runner import ModelRunner
-from handler.engine.selection import install, probe_outputs, select
 from handler.engine.threads import Threads
 from handler.engine.weights import load_weights
 from handler.errors import ConfigError, DeviceLost, ModelMismatch, Overloaded, RequestError
 from handler.sequences import Encoding
 from handler.tasks import Output, Pooler
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
 
@@ -55,7 +56,7 @@ class Engine:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: PreTrainedModel | FusedModel,
         main: Pooler,
         config: ServingConfig,
         device: torch.device | None = None,
@@ -78,7 +79,8 @@ class Engine:
         """
         self.device = device or torch.device("cpu")
         self.main = main
-        is_int8 = isinstance(encoder_of(model.base_model), Int8Encoder)
+        encoder, is_fused = encoder_of(model.base_model), isinstance(model, FusedModel)
+        is_int8 = isinstance(encoder, Int8Encoder)
         self.precision: Precision = choose(
             config.precision, self.device, has_float_weights=not is_int8, has_int8_weights=is_int8
         )
@@ -86,7 +88,16 @@ class Engine:
         self.threads = Threads()
         self._isolation = FailureIsolation(self.device)
         model.train(False).requires_grad_(False).to(self.device)
-        self._runner = ModelRunner(model, self.device, packed=is_int8, pad_id=pad_id, type_ids=type_ids)
+        self._runner = ModelRunner(model, self.device, packed=is_int8 or is_fused, pad_id=pad_id, type_ids=type_ids)
+        if isinstance(model, FusedModel):  # compared with transformers by the self-test of its archive
+            if not is_int8:
+                outputs = probe_outputs(self._runner, main, probe_of(model.config))
+                self.prepack(model.base_model.encoder, outputs, outputs)
+            return
+        from handler.engine.selection import install, select  # and with it the models of transformers
+        from handler.engine.transformers_attention import PACKED
+
+        del encoder  # its weights are released layer by layer when ours is prepacked
         if is_int8:  # compared with fp32 when it was packed, and by its golden answers at load
             model.set_attn_implementation(PACKED)
             return
@@ -102,22 +113,33 @@ class Engine:
         main: Pooler,
         config: ServingConfig,
         device: torch.device | None = None,
+        *,
+        fused: bool = False,
         **options: Any,
     ) -> Engine:
         """Load the weights of a model folder with a class of transformers, from safetensors only.
 
         Weights in int8 have a file of their own, which is read where the precision asks for it.
 
+        Args:
+            fused: whether to compute without the modules of transformers, see `FusedModel`.
+
         Raises:
             ModelMismatch: no weights, or weights that are not all of this architecture.
             ConfigError: a precision that the device does not have.
         """
-        return cls(load_weights(folder, auto_class, main, config, device), main, config, device, **options)
+        model = load_weights(folder, auto_class, main, config, device, fused=fused)
+        return cls(model, main, config, device, **options)
 
     @property
     def model(self) -> Any:
-        """The model of transformers, with the chosen encoder installed; Any, for its modules are untyped."""
+        """The model, with the chosen encoder installed; Any, for the modules of transformers are untyped."""
         return self._runner.model
+
+    @property
+    def architecture(self) -> str:
+        """The class of the model in transformers."""
+        return self.model.architecture if isinstance(self.model, FusedModel) else type(self.model).__name__
 
     @property
     def pad_id(self) -> int:
@@ -202,7 +224,7 @@ class Engine:
                 self.forward(self.main, [Encoding([token] * length, [0] * length) for length in lengths])
             except (RuntimeError, ValueError, TypeError) as error:
                 raise ConfigError(
-                    f"{type(self.model).__name__} does not run with handler.precision {self.precision.name} and "
+                    f"{self.architecture} does not run with handler.precision {self.precision.name} and "
                     f"handler.max_batch_tokens {self.max_batch_tokens}: {' '.join(str(error).split())[:200]}"
                 ) from error
         if self.device.type == "cpu":
@@ -231,7 +253,7 @@ class Engine:
         if self.precision.dtype == torch.float32:
             prepacked = probe_outputs(self._runner, self.main, probe_of(self.model.config))
             if not all(map(outputs_allclose, outputs, prepacked)):
-                raise ModelMismatch(f"{type(self.model).__name__} is computed differently with prepacked weights")
+                raise ModelMismatch(f"{self.architecture} is computed differently with prepacked weights")
 
     def quantize_to_fp8(self, *, fuse: bool = False) -> None:
         """Quantize a prepacked encoder; see `fp8.unsupported_reason` for those that cannot be."""

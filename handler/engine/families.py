@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
-from transformers import PretrainedConfig
 
 from handler.engine.linear import ACTIVATIONS
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
 
 ENCODER_ATTRIBUTES = ("encoder", "transformer")
 

@@ -9,17 +9,19 @@ are multiplied in fp32, slowly: for that measurement, and for tests.
 from __future__ import annotations
 
 import functools
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from handler.engine import fusion
 from handler.engine.encoder import Layer, PackedEncoder
 from handler.engine.families import encoder_attribute
 from handler.engine.fusion import Op
 from handler.engine.linear import ACTIVATIONS, LayerNorm, Linear
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 E4M3 = torch.float8_e4m3fn
 E4M3_MAX = torch.finfo(E4M3).max  # 448

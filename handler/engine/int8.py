@@ -26,6 +26,8 @@ from handler.engine.linear import ACTIVATIONS
 
 FILE = "int8.safetensors"  # in the model folder
 
+MAX_DEQUANTIZED_ROWS = 1024  # of an embedding that is loaded in fp32: it is read faster, and takes little memory
+
 POINTS = ("input", "context", "attention_output", "intermediate")  # activations that are quantized in a layer
 SMOOTHED = POINTS[:3]
 
@@ -209,6 +211,19 @@ class Int8Embedding(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         return self.weight[ids].float() * self.scale[ids][..., None]
+
+
+def float_embedding(weight: Tensor) -> nn.Embedding:
+    """Return an embedding table that does not copy its weight."""
+    table: nn.Embedding = nn.Embedding.from_pretrained(weight)  # type: ignore[no-untyped-call]
+    return table
+
+
+def embedding(weight: Tensor, scale: Tensor) -> nn.Module:
+    """Return an embedding table in int8, or in fp32 where it is small."""
+    if len(scale) < MAX_DEQUANTIZED_ROWS:
+        return float_embedding(weight.float() * scale[:, None])
+    return Int8Embedding(weight, scale)
 
 
 def int8_encoder(

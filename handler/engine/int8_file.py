@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from transformers import PretrainedConfig, PreTrainedModel
-from transformers.initialization import no_init_weights
 
 from handler.engine.encoder import READS, Layer, PackedEncoder
 from handler.engine.families import activation_of, encoder_attribute, encoder_of
 from handler.engine.int8 import (
+    MAX_DEQUANTIZED_ROWS,
     POINTS,
     SMOOTHED,
     Int8Embedding,
+    Int8Encoder,
     LayerQuantParams,
     QuantParams,
     StoredLayer,
@@ -28,9 +29,11 @@ from handler.engine.int8 import (
 )
 from handler.errors import ModelMismatch
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
 FORMAT = "2"
 MIN_INT8_ROWS = 256  # of an embedding that is stored in int8: words and positions, not segments
-MAX_DEQUANTIZED_ROWS = 1024  # of an embedding that is loaded in fp32: it is read faster, and takes little memory
 
 # Names in the code -> names in a file of this format.
 LINEARS = {"query": "query", "qkv": "states", "attention_output": "output", "intermediate": "up", "output": "down"}
@@ -63,15 +66,44 @@ def read(
     Raises:
         ModelMismatch: not such a file, or of another model.
     """
+    with errors_as_mismatch(path):
+        rest, stored = read_tensors(path, config.num_hidden_layers)
+        model = _without_layers(make, config)
+        _load_rest(model, rest, config)
+        name = encoder_attribute(model.base_model) or ""
+        setattr(model.base_model, name, encoder_of_stored(stored, config, dtype))
+        return model
+
+
+def read_tensors(path: Path, n_layers: int) -> tuple[dict[str, Tensor], list[StoredLayer]]:
+    """Read everything but the layers, and the layers.
+
+    Raises:
+        ModelMismatch: another format.
+        KeyError: a tensor is missing.
+    """
+    with safe_open(path, framework="pt") as file:
+        if (file.metadata() or {}).get("format") != FORMAT:
+            raise ModelMismatch(f"{path.name} has another format than this handler reads: pack again")
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
+    stored = [_stored_layer(_with_prefix(tensors, f"layers.{index}")) for index in range(n_layers)]
+    return _with_prefix(tensors, "rest"), stored
+
+
+def encoder_of_stored(stored: Sequence[StoredLayer], config: PretrainedConfig, dtype: torch.dtype) -> Int8Encoder:
+    """Return the encoder of stored layers; `dtype` is that of queries, keys and values."""
+    activation, eps = activation_of(config) or "", getattr(config, "layer_norm_eps", 1e-12)
+    return int8_encoder(stored, activation, eps, config.num_attention_heads, dtype)
+
+
+@contextlib.contextmanager
+def errors_as_mismatch(path: Path) -> Iterator[None]:
+    """Raise ModelMismatch for an error of a file that does not hold the model."""
     try:
-        with safe_open(path, framework="pt") as file:
-            if (file.metadata() or {}).get("format") != FORMAT:
-                raise ModelMismatch(f"{path.name} has another format than this handler reads: pack again")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-        return _assemble(tensors, make, config, dtype)
+        yield
+    except ModelMismatch:
+        raise
     except (OSError, SafetensorError, KeyError, AttributeError, RuntimeError, ValueError) as error:
-        if isinstance(error, ModelMismatch):
-            raise
         reason = " ".join(str(error).split())[:200]
         raise ModelMismatch(f"{path.name} does not hold this model: {type(error).__name__} {reason}") from error
 
@@ -113,13 +145,10 @@ def _rest_of(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
             yield name, tensor
 
 
-def _assemble(
-    tensors: dict[str, Tensor],
-    make: Callable[[PretrainedConfig], PreTrainedModel],
-    config: PretrainedConfig,
-    dtype: torch.dtype,
-) -> PreTrainedModel:
-    """Make a model without layers, load what is not in the layers, and give it an encoder in int8."""
+def _without_layers(make: Callable[[PretrainedConfig], PreTrainedModel], config: PretrainedConfig) -> PreTrainedModel:
+    """Make a model of transformers without layers and without values."""
+    from transformers.initialization import no_init_weights
+
     n_layers = config.num_hidden_layers
     config.num_hidden_layers = 0
     try:
@@ -128,11 +157,6 @@ def _assemble(
     finally:
         config.num_hidden_layers = n_layers
         model.config.num_hidden_layers = n_layers
-    _load_rest(model, _with_prefix(tensors, "rest"), config)
-    stored = [_stored_layer(_with_prefix(tensors, f"layers.{index}")) for index in range(n_layers)]
-    activation, eps = activation_of(config), getattr(config, "layer_norm_eps", 1e-12)
-    encoder = int8_encoder(stored, activation or "", eps, config.num_attention_heads, dtype)
-    setattr(model.base_model, encoder_attribute(model.base_model) or "", encoder)
     return model
 
 

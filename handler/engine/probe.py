@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from transformers import PretrainedConfig
 
 from handler.batching import Batch
 from handler.sequences import Encoding
 from handler.tasks import Output, Pooler, RaggedOutput
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+    from handler.engine.runner import ModelRunner
 
 RTOL, ATOL = 1e-3, 1e-4
 
@@ -37,6 +41,11 @@ def random_encodings(model_config: PretrainedConfig, lengths: Iterable[int]) -> 
     return [
         Encoding(generator.integers(low, model_config.vocab_size, length).tolist(), [0] * length) for length in lengths
     ]
+
+
+def probe_outputs(runner: ModelRunner, main: Pooler, probe: list[Encoding]) -> list[Output]:
+    """Return the hidden states of every sequence, and then the outputs of the main pooler."""
+    return [*runner.forward(HiddenStates(), probe), *runner.forward(main, probe)]
 
 
 def outputs_allclose(output: Output, expected: Output) -> bool:

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from handler.batching import Batch
 from handler.sequences import Encoding
 from handler.tasks import Output, Pooler, RaggedOutput
 from handler.tokenization import first_position
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from handler.engine.fused_model import FusedModel
+
 
 class ModelRunner:
-    """A model of transformers and the layout of the batches that it takes."""
+    """A model and the layout of the batches that it takes."""
 
     def __init__(
-        self, model: PreTrainedModel, device: torch.device, *, packed: bool, pad_id: int = 0, type_ids: bool = True
+        self,
+        model: PreTrainedModel | FusedModel,
+        device: torch.device,
+        *,
+        packed: bool,
+        pad_id: int = 0,
+        type_ids: bool = True,
     ) -> None:
         """Refer to a model.
 
@@ -29,7 +39,8 @@ class ModelRunner:
             pad_id: the padding token of a padded batch.
             type_ids: whether the model's tokenizer returns type ids, as transformers' own callers would see it.
         """
-        self.model, self.device, self.packed, self.pad_id = model, device, packed, pad_id
+        self.model: Any = model
+        self.device, self.packed, self.pad_id = device, packed, pad_id
         self.first_position = first_position(model.config)
         self.takes_type_ids = type_ids and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
 

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from handler.batching import VarlenMetadata
-from handler.engine.attention import PACKED
 from handler.engine.encoder import PackedEncoder, packed_encoder
 from handler.engine.families import encoder_attribute, encoder_of
-from handler.engine.probe import HiddenStates, outputs_allclose, probe_of
+from handler.engine.probe import outputs_allclose, probe_of, probe_outputs
 from handler.engine.runner import ModelRunner
+from handler.engine.transformers_attention import PACKED
 from handler.errors import ModelMismatch
 from handler.sequences import Encoding
 from handler.tasks import Output, Pooler
@@ -90,11 +90,6 @@ def install(selection: Selection, model: PreTrainedModel, dtype: torch.dtype) ->
     encoder: nn.Module = getattr(base, name)
     add_boundary_hooks(encoder, dtype)
     return encoder
-
-
-def probe_outputs(runner: ModelRunner, main: Pooler, probe: list[Encoding]) -> list[Output]:
-    """Return the hidden states of every sequence, and then the outputs of the main pooler."""
-    return [*runner.forward(HiddenStates(), probe), *runner.forward(main, probe)]
 
 
 def add_boundary_hooks(encoder: nn.Module, dtype: torch.dtype) -> None:

@@ -3,38 +3,56 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-import transformers
 from safetensors import SafetensorError
 from torch import nn
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
 
 from handler.config import ServingConfig
-from handler.engine import int8, int8_file
+from handler.engine import fused_model, int8, int8_file
+from handler.engine.fused_model import FusedModel
 from handler.engine.precision import DTYPES, INT8, choose, supported
 from handler.errors import ModelMismatch, RequestError
 from handler.labels import read_labels
 from handler.protocol import loads
 from handler.tasks import Pooler
 
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel
+
 
 def load_weights(
-    folder: Path, auto_class: str, main: Pooler, config: ServingConfig, device: torch.device | None
-) -> PreTrainedModel:
+    folder: Path,
+    auto_class: str,
+    main: Pooler,
+    config: ServingConfig,
+    device: torch.device | None,
+    *,
+    fused: bool = False,
+) -> PreTrainedModel | FusedModel:
     """Load a model with a class of transformers, its weights in fp32.
 
     Weights in int8 have a file of their own, which is read where the precision asks for it.
+
+    Args:
+        fused: whether to load a `FusedModel`, which must support the folder.
 
     Raises:
         ModelMismatch: no weights, or weights that are not all of this architecture.
         ConfigError: a precision that the device does not have.
     """
-    int8_path = folder / int8.FILE
+    int8_path, cpu = folder / int8.FILE, torch.device("cpu")
     available = {"has_float_weights": has_float_weights(folder), "has_int8_weights": int8_path.is_file()}
-    if choose(config.precision, device or torch.device("cpu"), **available) is INT8:
-        make, dtype = getattr(transformers, auto_class).from_config, DTYPES[supported(torch.device("cpu"))[0]]
+    is_int8 = choose(config.precision, device or cpu, **available) is INT8
+    dtype = DTYPES[supported(cpu)[0]]
+    if fused:
+        return fused_model.load(folder, auto_class, read_config(folder), is_int8=is_int8, dtype=dtype)
+    import transformers
+    from transformers.utils import logging as transformers_logging
+
+    if is_int8:
+        make = getattr(transformers, auto_class).from_config
         return int8_file.read(int8_path, make, read_config(folder), dtype)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker's standard error is a log
     model: PreTrainedModel
@@ -81,11 +99,14 @@ def refuse_not_finite(model: nn.Module) -> None:
 
 def read_config(folder: Path) -> PretrainedConfig:
     """Read the model's own config; raises ModelMismatch where there is none that transformers takes."""
+    import transformers
     from huggingface_hub.errors import StrictDataclassError
 
     try:
-        labels = read_labels(PretrainedConfig.get_config_dict(folder, local_files_only=True)[0])
-        config: PretrainedConfig = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        labels = read_labels(transformers.PretrainedConfig.get_config_dict(folder, local_files_only=True)[0])
+        config: PretrainedConfig = transformers.AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
     except (OSError, ValueError, StrictDataclassError) as error:
         raise ModelMismatch(config_problem(folder / "config.json", error)) from error
     if labels:

@@ -16,8 +16,8 @@ import transformers
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.engine import Engine, device, int8
-from handler.engine.attention import packed_attention
 from handler.engine.precision import choose, supported
+from handler.engine.transformers_attention import packed_attention
 from handler.errors import (
     ConfigError,
     DeviceLost,
