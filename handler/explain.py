@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,8 @@ from torch import Tensor
 from handler.engine import Engine, is_out_of_memory
 from handler.errors import InternalError, OutOfMemory, Overloaded, RequestError
 from handler.protocol import JSON
-from handler.sequences import Encoding
+from handler.sequences import Encoding, join_windows
+from handler.spans import align_to_text
 from handler.tasks import AttributionTarget, Query, SequenceOutput, Task
 from handler.tasks.parameters import AnyValue, Integer, Parameter
 
@@ -174,24 +175,21 @@ def _attribution_to_json(task: Task, query: Query, attribution: Attribution, top
 
 def _words(task: Task, query: Query, attribution: Attribution) -> list[dict[str, JSON]]:
     """Sum the contributions of the tokens of each word, as the tokenizer divides the text into words."""
-    spans, texts = attribution.sequence.encoding.spans, query.texts[attribution.sequence.text_index]
-    if spans is None:
-        return []
-    tokens_of_word: dict[tuple[int, int], list[int]] = {}
-    for token, (sequence_id, word_id) in enumerate(zip(spans.sequence_ids, spans.word_ids, strict=True)):
-        if sequence_id is not None:
-            key = (sequence_id, -1 - token if word_id is None else word_id)  # a token in no word is one by itself
-            tokens_of_word.setdefault(key, []).append(token)
-    words = []
-    for (sequence_id, _), tokens in tokens_of_word.items():
-        start, end = _extent(spans.offsets[token] for token in tokens)
-        word: dict[str, JSON] = {"word": (texts[sequence_id] or "")[start:end], "start": start, "end": end}
-        if texts[1] is not None:
-            word["field"] = task.fields[sequence_id]
-        words.append({**word, "attribution": sum(attribution.tokens[token] for token in tokens)})
+    encoding, texts = attribution.sequence.encoding, query.texts[attribution.sequence.text_index]
+    words: list[dict[str, JSON]] = []
+    for sequence_id, text in enumerate(texts):
+        if text is None or encoding.spans is None:
+            continue
+        marks_split_words = not task.tokenizer.has_subword_prefix
+        tokens = align_to_text(join_windows([encoding], sequence_id), text, marks_split_words=marks_split_words)
+        # A token in no word is one by itself.
+        keys = [-1 - index if word < 0 else word for index, word in enumerate(tokens.word_ids.tolist())]
+        for key in dict.fromkeys(keys):
+            members = [index for index, other in enumerate(keys) if other == key]
+            visible = [index for index in members if tokens.starts[index] < tokens.ends[index]] or members
+            start, end = int(tokens.starts[visible].min()), int(tokens.ends[visible].max())
+            field = {} if texts[1] is None else {"field": task.fields[sequence_id]}
+            contribution = sum(attribution.tokens[index] for index in tokens.indices[members].tolist())
+            word = {"word": text[start:end], "start": start, "end": end}
+            words.append({**word, **field, "attribution": contribution})
     return words
-
-
-def _extent(offsets: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    starts, ends = zip(*offsets, strict=True)
-    return min(starts), max(ends)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import unicodedata
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +18,7 @@ from handler.predictor import Predictor
 from handler.protocol import Body, serialize_value
 from handler.request_state import Request
 from tests.support.samples import TEXTS, MakeModel, MakePredictor, ask, response_json
+from tests.support.tokenizers import byte_level_tokenizer
 
 SHORT = [text for text in TEXTS if len(text) < 100]
 PAIR = {"text": "The screen went black.", "text_pair": "Is that covered, please?"}
@@ -104,6 +106,17 @@ def test_words_are_those_of_the_text(predictor: Predictor) -> None:
     for word in pair["words"]:
         assert PAIR[word["field"]][word["start"] : word["end"]] == word["word"]
     assert {word["field"] for word in pair["words"]} == {"text", "text_pair"}
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_words_have_their_accents(predictor: Predictor, make_model: MakeModel, form: Any) -> None:
+    """Composed or decomposed; a byte-level tokenizer does not tear them."""
+    text = unicodedata.normalize(form, "José Müller मैं हिन्दी")
+    folder = make_model()
+    byte_level_tokenizer().save_pretrained(folder)
+    for model in (predictor, load_predictor(folder)):
+        (answer,) = explain(model, text)
+        assert [word["word"] for word in answer["words"] if word["word"]] == text.split()
 
 
 def test_any_target_and_only_the_top_words(predictor: Predictor) -> None:
