@@ -26,6 +26,7 @@ predictor         the pipeline on one page: requests -> responses
 self_test         golden inputs and answers, compared before a worker is ready
 loading           model folder or archive -> predictor
 description       the description of what is served
+properties        a file of settings as java.util.Properties reads it
 server_config     the settings of the TorchServe server that runs this worker
 bert_handler      TorchServe's entry point, the only module that imports ts
 """

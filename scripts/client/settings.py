@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from handler import properties
 from scripts.cli.console import ScriptError, run, say
-from scripts.client import properties
 from scripts.client.ports import PORTS
 
 KEYS = frozenset(

@@ -212,9 +212,7 @@ def test_requests_ignore_proxies_and_netrc(server: Server, tmp_path: Path, monke
     assert Inference(server).predict("toy", json.loads('"hello"'))
 
 
-@pytest.mark.parametrize(
-    "name", ["client.connection", "client.predictions", "client.properties", "client.settings", "archives.store"]
-)
+@pytest.mark.parametrize("name", ["client.connection", "client.predictions", "client.settings", "archives.store"])
 def test_examples_in_docstrings(name: str) -> None:
     """They run."""
     assert doctest.testmod(importlib.import_module(f"scripts.{name}")).failed == 0

@@ -1,4 +1,4 @@
-"""scripts/client/properties.py: a file says what java.util.Properties reads in it.
+"""handler/properties.py: a file says what java.util.Properties reads in it.
 
 Each case was run through java.util.Properties of Java 21.0.8, and 400,000 random files were compared with it, without a
 difference but for a last line that is only a backslash (November 2026).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from scripts.client.properties import loads
+from handler.properties import loads
 
 
 @pytest.mark.parametrize(
