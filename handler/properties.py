@@ -1,4 +1,4 @@
-"""Read a file of settings exactly as java.util.Properties.load does (Java 17 and 21), because TorchServe does.
+"""Read a file of settings as java.util.Properties.load does (Java 17 and 21), because TorchServe does.
 
 It differs from what a line `key=value` suggests: a blank at the end belongs to the value; `:` and a blank separate as
 `=` does; a backslash at the end of a line continues it; `\\uXXXX` is a character; `!` begins a comment as `#` does;

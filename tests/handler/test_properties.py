@@ -1,7 +1,7 @@
 """handler/properties.py: a file says what java.util.Properties reads in it.
 
-Each case was run through java.util.Properties of Java 21.0.8, and 400,000 random files were compared with it, without a
-difference but for a last line that is only a backslash (November 2026).
+Each case was run through java.util.Properties of Java 21.0.8 (November 2026). Random files showed one known difference:
+a last line that is only a backslash sets an empty key in Java, and nothing here.
 """
 
 from __future__ import annotations
