@@ -6,7 +6,6 @@ NAME.mar is what a server loads when it starts. When it is replaced by another v
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -91,10 +90,8 @@ class Archive:
                     if path not in names:
                         return f"{path} is missing"
                     with opened.open(path) as reader:
-                        actual = hashlib.sha256()
-                        while chunk := reader.read(1 << 20):
-                            actual.update(chunk)
-                    if actual.hexdigest() != digest:
+                        actual = archive.sha256_of_stream(reader)
+                    if actual != digest:
                         return f"{path} is not the file that was packed (SHA-256 differs)"
         except (zipfile.BadZipFile, OSError, EOFError) as error:
             return f"it cannot be read to its end ({type(error).__name__})"
