@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import struct
 import threading
@@ -295,6 +296,7 @@ def milliseconds(seconds_from_now: float) -> str:
         ("1,000", 200),
         ("\u0661", 504),
     ],
+    ids=itertools.count(),  # deadlines of now differ between the processes of pytest-xdist
 )
 @pytest.mark.parametrize("name", ["x-request-deadline-ms", "X-Request-Deadline-Ms"])
 def test_deadlines(worker: Worker, name: str, deadline: str, status: int) -> None:
