@@ -11,8 +11,9 @@ case "${1:-}" in
 esac
 scripts/setup.sh
 scripts/check.sh
-# Several processes, because much of the time is waiting for servers; idle threads must not take the cores of the others.
-processes=$(nproc)
+# A process more than cores, because much of the time is waiting for servers; idle threads must not take the cores of the
+# others.
+processes=$(($(nproc) + 1))
 [ "$processes" -le 4 ] || processes=4
 export OMP_WAIT_POLICY=PASSIVE
 exec .venv/bin/python -m pytest -n "$processes" --dist loadgroup --no-loadscope-reorder "$@"

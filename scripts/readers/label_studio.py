@@ -7,12 +7,9 @@ JSON-MIN and the exports of Doccano are JSON objects whose `label` or `entities`
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from scripts.cli.console import ScriptError
-
-if TYPE_CHECKING:
-    from scripts.readers.formats import Record
 
 
 def is_export(items: Sequence[Any]) -> bool:
@@ -20,7 +17,7 @@ def is_export(items: Sequence[Any]) -> bool:
     return bool(items) and all(isinstance(item, dict) and {"annotations", "data"} <= item.keys() for item in items)
 
 
-def read_export(name: str, tasks: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Record]]:
+def read_export(name: str, tasks: Sequence[Mapping[str, Any]]) -> Iterator[tuple[int, Mapping[str, object]]]:
     """Yield one record for each task; raises ScriptError for annotations that a record cannot hold."""
     annotated = [(row, task["data"], results_of(name, row, task)) for row, task in enumerate(tasks, start=1)]
     several = any(len(labels) > 1 for _, _, results in annotated for kind, labels in results if kind == "choices")

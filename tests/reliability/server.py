@@ -87,6 +87,7 @@ class ScenarioServer:
         self.wait_for_worker()
         if problem := Inference(self.live.server).probe(self.target.model, "1.0", retry_for=START_S):
             raise ScriptError(f"the server of the suite does not answer: {problem}")
+        self._wait_for_entrypoint()
 
     def stop(self) -> int:
         """Stop the server with SIGTERM, unless it has ended; return its exit code."""
@@ -124,6 +125,14 @@ class ScenarioServer:
         """Return the Java process and all its descendants."""
         java = psutil.Process(int((self.live.run_dir / "run" / "pid").read_text()))
         return [java, *java.children(recursive=True)]
+
+    def _wait_for_entrypoint(self) -> None:
+        """Wait until serve.sh has tried its models: its own request would take a place of the queue."""
+        deadline = time.monotonic() + START_S
+        while (self.live.run_dir / "run" / "starting").exists():
+            if time.monotonic() > deadline:
+                raise ScriptError(f"serve.sh does not end its start: see {self.live.run_dir}/logs")
+            time.sleep(POLL_S)
 
     def _wait_for_server(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + START_S

@@ -6,7 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 
@@ -42,6 +42,8 @@ def canned(*responses: bytes, close: bool = False) -> Iterator[tuple[Connections
         connections = Connections(f"http://127.0.0.1:{listener.getsockname()[1]}")
         yield connections, received
         connections.close()
+        with suppress(OSError):
+            listener.shutdown(socket.SHUT_RDWR)  # ends a pending accept
         thread.join(timeout=5)
 
 
