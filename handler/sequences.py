@@ -28,6 +28,7 @@ class EncodingOptions:
     stride: int = 0  # tokens that neighbouring windows share; at most half of what a window holds of the split text
     max_length: int | None = None  # tokens of one sequence; by default, and at most, the model's limit
     max_first: int | None = None  # tokens kept of the first text of a pair
+    fields: tuple[str, str] = ("text", "text_pair")  # names of the text, and of the second one of a pair, in messages
     return_spans: bool = False  # whether encodings keep the position of each token in its text
 
 

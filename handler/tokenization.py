@@ -84,6 +84,7 @@ class Tokenizer:
         self._truncation_side: TruncationSide = "right" if tokenizer.truncation_side == "right" else "left"
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
+        self._n_special_tokens: int = tokenizer.num_special_tokens_to_add(pair=False)
         self._backend.no_padding()
         if embedding and embedding.lowercase:  # before the model's own normaliser, as sentence-transformers does
             own = [self._backend.normalizer] if self._backend.normalizer else []
@@ -160,8 +161,9 @@ class Tokenizer:
     def _fit(self, encoded: Any, options: EncodingOptions) -> list[Encoding] | RequestError:
         """Truncate, split or refuse one encoding of the backend as its options say."""
         ids, type_ids = encoded.ids, encoded.type_ids
-        if not ids:
-            return InvalidInput("text holds nothing that this model reads")
+        without_tokens = self._without_tokens(encoded)
+        if without_tokens is not None:
+            return InvalidInput(f"{options.fields[without_tokens]} holds nothing that this model reads")
         max_tokens = min(options.max_length or self.max_length, self.max_length)
         spans = None
         if options.return_spans:
@@ -191,6 +193,12 @@ class Tokenizer:
             Encoding([ids[i] for i in piece], [type_ids[i] for i in piece], n, spans and spans.take(piece))
             for piece, n in zip(pieces, n_by_piece, strict=True)
         ]
+
+    def _without_tokens(self, encoded: Any) -> int | None:
+        """Return which text of an encoding, 0 or 1, has special tokens alone, from which any answer would come."""
+        if encoded.n_sequences > 1:
+            return next((text for text in (0, 1) if text not in encoded.sequence_ids), None)
+        return 0 if len(encoded.ids) <= self._n_special_tokens else None
 
     def _truncate(self, sequence_ids: Sequence[int | None], max_tokens: int, strategy: TruncationStrategy) -> list[int]:
         side = self._truncation_side

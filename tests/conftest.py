@@ -42,6 +42,7 @@ def pytest_report_header() -> str:
     return f"GPU: {gpu}"
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Deselect the tests for a GPU where there is none, and give tests that share fixtures to one process.
 

@@ -7,7 +7,6 @@ import doctest
 import importlib
 import importlib.metadata
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -157,14 +156,11 @@ def test_examples_in_docstrings_are_true(path: Path) -> None:
 
 @pytest.mark.parametrize("path", COMMANDS, ids=relative)
 def test_a_command_runs_as_a_program(path: Path) -> None:
-    """Every module directly in scripts/ is executable, has a main block, and its --help exits with 0."""
+    """Every module directly in scripts/ is executable and has a main block; tests/test_readme.py runs its --help."""
     text = path.read_text(encoding="utf-8")
     assert text.startswith("#!/usr/bin/env python3")
     assert path.stat().st_mode & 0o111
     assert 'if __name__ == "__main__":' in text
-    run = subprocess.run([sys.executable, str(path), "--help"], capture_output=True, text=True, check=False, cwd="/")
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("usage: ")
 
 
 def test_scripts_shadow_no_module() -> None:

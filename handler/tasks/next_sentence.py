@@ -38,7 +38,7 @@ class NextSentencePrediction(SequenceTask):
     def __init__(self, model: ModelFolder, config: ServingConfig, tokenizer: Tokenizer) -> None:
         super().__init__(model, config, tokenizer)
         self.labels = ["is_next", "not_next"]  # the order of BERT's pretraining; config.json does not name them
-        self.encoding_options = EncodingOptions(self.overflow)
+        self.encoding_options = EncodingOptions(self.overflow, fields=("text", "next_sentence"))
 
     @classmethod
     def auto_class_of(cls, model_config: PretrainedConfig) -> str | None:

@@ -46,6 +46,8 @@ class Integer(Parameter):
     le: int | None = None
 
     def read(self, name: str, value: JSON) -> int:
+        if type(value) is float and value.is_integer() and abs(value) < 2**53:  # JSON Schema has 3.0 as an integer
+            value = int(value)
         if type(value) is not int or value < self.ge or (self.le is not None and value > self.le):
             bounds = f"of {self.ge} or more" if self.le is None else f"from {self.ge} to {self.le}"
             null = f", or null: {self.description}" if self.nullable else ""

@@ -79,6 +79,7 @@ class QuestionAnswering(Task):
         values = self.read_parameters(parameters)
         options = EncodingOptions(
             self.overflow,
+            fields=self.fields,
             truncation_strategy="only_second",
             stride=values["doc_stride"],
             max_length=values["max_seq_len"],

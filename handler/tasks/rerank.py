@@ -40,9 +40,8 @@ class Rerank(SequenceTask):
             "raw_scores": Boolean(default=False, description="whether to return logits"),
             "return_text": Boolean(default=False, description="whether to repeat each text"),
         }
-        self.encoding_options = EncodingOptions(
-            self.overflow, truncation_strategy="only_second"
-        )  # the query is kept whole if possible
+        # The query is kept whole if possible.
+        self.encoding_options = EncodingOptions(self.overflow, truncation_strategy="only_second", fields=self.fields)
 
     @classmethod
     def supports(cls, model_config: PretrainedConfig) -> bool:

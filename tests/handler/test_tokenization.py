@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoTokenizer
 
 from handler.config import ServingConfig
-from handler.errors import ConfigError, InputTooLong, ModelMismatch
+from handler.errors import ConfigError, InputTooLong, InvalidInput, ModelMismatch
 from handler.sequences import Encoding, EncodingOptions, Text, truncate
 from handler.tokenization import Tokenizer
 from tests.support.samples import BASE, TEXTS, MakeModel
@@ -186,3 +186,13 @@ def test_a_folder_without_tokenizer_is_refused(tmp_path: Path, model_folder: Pat
     (tmp_path / "config.json").write_bytes((model_folder / "config.json").read_bytes())
     with pytest.raises(ModelMismatch, match="tokenizer"):
         tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["\uf0b7", "\u0301", "\ufffd", "\ue000 \ue001"], ids=ascii)
+def test_a_text_without_a_token_is_refused(model_folder: Path, text: str) -> None:
+    """BERT's normaliser deletes it, and an answer would come from special tokens alone; a pair names the text."""
+    pairs: list[Text] = [(text, None), ("a", text), (text, "a"), (f"{text} a", None), ("a", "b")]
+    results = encode(model_folder, pairs, EncodingOptions(fields=("query", "texts")))
+    refusals = [str(result) for result in results if isinstance(result, InvalidInput)]
+    assert refusals == [f"{field} holds nothing that this model reads" for field in ("query", "texts", "query")]
+    assert all(isinstance(result, Encoding) for result in results[3:])

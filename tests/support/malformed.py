@@ -218,7 +218,7 @@ BAD_PARAMETERS: dict[str, JSON] = {
     "top_k below zero": {"top_k": -1},
     "top_k true": {"top_k": True},
     "top_k false": {"top_k": False},
-    "top_k a fraction": {"top_k": 1.0},
+    "top_k a fraction": {"top_k": 1.5},
     "top_k a text": {"top_k": MARK},
     "top_k a list": {"top_k": [1]},
     "an unknown function": {"function_to_apply": MARK},
