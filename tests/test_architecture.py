@@ -21,6 +21,7 @@ DOCUMENT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 HANDLER_MODULES = sorted(HANDLER.rglob("*.py"))
 PRODUCT_MODULES = [*HANDLER_MODULES, *sorted(SCRIPTS.rglob("*.py"))]
 COMMANDS = sorted(SCRIPTS.glob("*.py"))
+TEST_MODULES = sorted((ROOT / "tests").rglob("*.py"))
 
 
 def table(header: str) -> list[list[str]]:
@@ -179,3 +180,11 @@ def test_class_names_have_one_meaning() -> None:
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 assert node.name not in seen, f"{node.name} in {relative(path)} and {relative(seen[node.name])}"
                 seen[node.name] = path
+
+
+@pytest.mark.parametrize("path", TEST_MODULES, ids=relative)
+def test_no_test_module_imports_another(path: Path) -> None:
+    """What tests share lies in tests/support."""
+    for name in imports(path):
+        target = file_of(name) if name.startswith("tests.") else None
+        assert target is None or not target.name.startswith("test_"), f"{relative(path)} imports {name}"
