@@ -111,7 +111,7 @@ def read_sentence_modules(folder: Path, hidden_size: int) -> EmbeddingModules | 
     """
     if not (folder / MODULES_FILE).is_file():
         return None
-    settings = _read_object(folder / PROMPTS_FILE) if (folder / PROMPTS_FILE).is_file() else {}
+    settings = _read_settings(folder)
     if settings.get("model_type") == "CrossEncoder":
         return None
     if settings.get("model_type", "SentenceTransformer") != "SentenceTransformer":
@@ -160,7 +160,7 @@ def cross_encoder_activation(folder: Path, model_config: Mapping[str, JSON], n_l
     Raises:
         ModelMismatch: a function that is not computed here.
     """
-    settings = _read_object(folder / PROMPTS_FILE) if (folder / PROMPTS_FILE).is_file() else {}
+    settings = _read_settings(folder)
     nested = model_config.get("sentence_transformers")
     if settings.get("model_type") == "CrossEncoder":
         path = settings.get("activation_fn")
@@ -182,6 +182,12 @@ def _read_modules(folder: Path) -> Sequence[Mapping[str, JSON]]:
     if not isinstance(modules, list) or not all(isinstance(entry, dict) and "type" in entry for entry in modules):
         raise ModelMismatch(f"{MODULES_FILE} must hold a list of modules, each with a type and a path")
     return modules
+
+
+def _read_settings(folder: Path) -> dict[str, JSON]:
+    """Return the content of config_sentence_transformers.json; empty where there is none."""
+    path = folder / PROMPTS_FILE
+    return _read_object(path) if path.is_file() else {}
 
 
 def _module_name(entry: Mapping[str, JSON]) -> str:

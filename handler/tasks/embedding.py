@@ -35,7 +35,7 @@ class SentencePooler(Pooler):
         self.n_excluded = n_excluded
 
     def token_positions(self, encoding: Encoding) -> Sequence[int] | None:
-        """Return the tokens that the modes read; a text that is all prompt is pooled whole."""
+        """Return the tokens that the modes read; of a text that is all prompt, every token."""
         first = self.n_excluded if self.n_excluded < len(encoding) else 0
         if set(self.modes) <= {"cls", "lasttoken"}:
             return tuple(first if mode == "cls" else len(encoding) - 1 for mode in self.modes)

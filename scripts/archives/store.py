@@ -1,4 +1,4 @@
-"""The archives of a model store: which version each holds, whether it is whole, and which are kept for a rollback.
+"""The archives of a model store: which version each holds, whether it is complete, and which are kept for a rollback.
 
 NAME.mar is what a server loads when it starts. When it is replaced by another version, the replaced one is kept as
 .kept/NAME@VERSION.mar, where `--models all` does not look; scripts/models.py rollback takes it from there.
