@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # From a fresh clone to answers of a BERT that was just fine-tuned, on a live TorchServe.
-# Safe to run again: finished steps are skipped, a running server is used.
+# Safe to run again, and twice at once: finished steps are skipped, a running server is used, and a step that another
+# quickstart is at is waited for.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -19,11 +20,13 @@ EOF2
 
 stop=
 store=model_store
+run_dir=${SERVE_RUN_DIR:-.}
 server=()
 while [ $# -gt 0 ]; do
   case $1 in
     --stop) stop=yes; shift ;;
-    --config | --run-dir) server+=("$1" "${2:?$1 needs a path}"); shift 2 ;;
+    --config) server+=("$1" "${2:?$1 needs a path}"); shift 2 ;;
+    --run-dir) run_dir=${2:?$1 needs a path}; server+=("$1" "$2"); shift 2 ;;
     --model-store) store=${2:?--model-store needs a folder}; shift 2 ;;
     -h | --help) usage; exit 0 ;;
     *) echo "quickstart: unknown option $1" >&2; usage >&2; exit 2 ;;
@@ -31,6 +34,13 @@ while [ $# -gt 0 ]; do
 done
 
 step() { printf '\n%s\n' "== $*" >&2; }
+# Wait until no other quickstart does this step in the same folder. The server must not keep the lock: start it with 9>&-.
+lock() {
+  mkdir -p "${1%/*}"
+  exec 9> "$1"
+  flock --nonblock 9 || { echo "another quickstart does this now: waiting until it is done" >&2; flock 9; }
+}
+unlock() { exec 9>&-; }
 newer() { [ -n "$(find "${@:2}" -type f -not -path '*/__pycache__/*' -newer "$1" -print -quit)" ]; }
 
 name=intents
@@ -43,6 +53,7 @@ scripts/setup.sh --train
 export PATH="$PWD/.venv/bin:$PATH"
 
 step "2/5 fine-tune a BERT on $data"
+lock .cache/quickstart.lock
 if [ -f "$model/training.json" ] && ! newer "$model/training.json" "$data"; then
   echo "$model is trained already" >&2
 else
@@ -59,12 +70,15 @@ else
   fresh=yes
 fi
 
+unlock
+
 step "4/5 serve it"
+lock "$run_dir/run/quickstart.lock"
 running=0
 scripts/serve.sh status ${server[@]+"${server[@]}"} > /dev/null 2>&1 || running=$?
 case $running in
   0 | 1) echo "a server is running already" >&2 ;;
-  *) scripts/serve.sh start --model-store "$store" ${server[@]+"${server[@]}"} ;;
+  *) scripts/serve.sh start --model-store "$store" ${server[@]+"${server[@]}"} 9>&- ;;
 esac
 if [ -n "$fresh" ]; then scripts/models.py unregister "$name" ${server[@]+"${server[@]}"} 2> /dev/null || true; fi
 if scripts/models.py status "$name" --wait ${server[@]+"${server[@]}"} > /dev/null 2>&1; then
@@ -72,6 +86,7 @@ if scripts/models.py status "$name" --wait ${server[@]+"${server[@]}"} > /dev/nu
 else
   scripts/models.py register "$name" ${server[@]+"${server[@]}"}
 fi
+unlock
 
 step "5/5 ask it"
 scripts/predict.py "$name" --table ${server[@]+"${server[@]}"} \

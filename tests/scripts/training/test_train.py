@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import doctest
+import fcntl
 import hashlib
 import importlib
 import json
+import os
 import random
 import shutil
 import subprocess
@@ -19,6 +21,8 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+from handler.config import ModelConfig
+from scripts.archives.build import build
 from scripts.cli.console import ROOT, ScriptError
 from scripts.readers import hub, tables
 from scripts.readers.formats import TABLES
@@ -144,6 +148,21 @@ def test_an_interrupted_training_goes_on(trained: Path, base: Path, animals: Pat
     assert weights(output) == weights(trained)
     with pytest.raises(ScriptError, match="this training is finished"):
         fit(base, output, *data, "--resume")
+
+
+def test_two_processes_never_train_in_one_folder(base: Path, animals: Path, tmp_path: Path) -> None:
+    """What is unfinished is refused by the packer; what another process writes to, by training."""
+    data = ("--train", animals / "train.csv", "--validation", animals / "validation.csv", "--epochs", 2)
+    fit_interrupted(base, tmp_path / "out", *data, epoch=2)
+    with pytest.raises(ScriptError, match="its training is not finished"):
+        build(tmp_path / "out", "out", "1.0", ModelConfig.read(ROOT / "model-config.yaml"), tmp_path)
+    descriptor = os.open(tmp_path / "out", os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    for option in ("--resume", "--overwrite"):
+        with pytest.raises(ScriptError, match="another training writes to it"):
+            fit(base, tmp_path / "out", *data, option)
+    os.close(descriptor)
+    fit(base, tmp_path / "out", *data, "--overwrite")
 
 
 @pytest.mark.parametrize(
