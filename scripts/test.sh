@@ -16,4 +16,4 @@ scripts/check.sh
 processes=$(($(nproc) + 1))
 [ "$processes" -le 4 ] || processes=4
 export OMP_WAIT_POLICY=PASSIVE
-exec .venv/bin/python -m pytest -n "$processes" --dist loadgroup --no-loadscope-reorder "$@"
+exec .venv/bin/python -m pytest -n "$processes" --dist loadfile --no-loadscope-reorder "$@"

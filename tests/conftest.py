@@ -24,6 +24,7 @@ from transformers import (
     PretrainedConfig,
     PreTrainedModel,
 )
+from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from handler.config import ModelConfig, ServingConfig
 from handler.loading import load_predictor
@@ -32,6 +33,9 @@ from scripts.archives.build import build
 from tests.support.fake_server import FakeServer
 from tests.support.live import Live, own_config
 from tests.support.samples import BASE, HEADS, MODELS, ROOT, LoadMain, MakeModel, MakePredictor
+
+LIVE = "tests/torchserve/"  # the tests of the server that the quickstart starts
+MARKERS = ("server", "slow")
 
 os.environ["TS_DECODE_INPUT_REQUEST"] = "false"  # as TorchServe does with our config.properties
 
@@ -42,26 +46,55 @@ def pytest_report_header() -> str:
     return f"GPU: {gpu}"
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect the tests for a GPU where there is none, and give tests that share fixtures to one process.
+    """Deselect the tests for a GPU where there is none; let files that wait for servers or train come first.
 
-    The tests of the quickstart's server form one group, the others one for each module. Tests that wait for a server
-    come first, so that no process ends long after the others. With pytest 9.2 the groups have no effect yet:
-    pytest-xdist 3.8 writes them to an attribute that pytest no longer reads, so every process starts what it needs.
+    So no process ends long after the others. A test of the quickstart's server outside LIVE would start another one.
     """
     if not torch.cuda.is_available():
         deselected = [item for item in items if item.get_closest_marker("cuda")]
         items[:] = [item for item in items if not item.get_closest_marker("cuda")]
         config.hook.pytest_deselected(items=deselected)
-    for item in items if config.pluginmanager.hasplugin("xdist") else ():
-        item.add_marker(pytest.mark.xdist_group("live" if uses_live(item) else item.nodeid.partition("::")[0]))
-    items.sort(key=lambda item: (not uses_live(item), not item.get_closest_marker("server")))
+    outside = [item.nodeid for item in items if uses_live(item) and not item.nodeid.startswith(LIVE)]
+    if outside:
+        raise pytest.UsageError(f"tests that use the fixture `live` belong in {LIVE}: {', '.join(outside)}")
+    ranks: dict[str, int] = {}
+    for item in items:
+        ranks[file_of(item.nodeid)] = min(rank(item), ranks.get(file_of(item.nodeid), len(MARKERS) + 1))
+    items.sort(key=lambda item: ranks[file_of(item.nodeid)])
+
+
+def rank(item: pytest.Item) -> int:
+    """Return how early a test must begin: 0 for those of the quickstart's server, which takes longest."""
+    markers = (number for number, marker in enumerate(MARKERS, 1) if item.get_closest_marker(marker))
+    return 0 if uses_live(item) else next(markers, len(MARKERS) + 1)
 
 
 def uses_live(item: pytest.Item) -> bool:
     """Tell whether a test asks the server that the quickstart starts."""
     return "live" in getattr(item, "fixturenames", ())
+
+
+def file_of(nodeid: str) -> str:
+    """Return the file of a test."""
+    return nodeid.partition("::")[0]
+
+
+class FilesAndServer(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
+    """Gives each file to one process, and all files of the quickstart's server to the same one.
+
+    The groups of pytest-xdist 3.8 (`--dist loadgroup`) have no effect with pytest 9.2: it no longer reads the attribute
+    that they are written to.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return LIVE if nodeid.startswith(LIVE) else file_of(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    """Distribute the tests of several processes so that module and server fixtures are made once."""
+    return FilesAndServer(config, log)
 
 
 def pytest_configure() -> None:

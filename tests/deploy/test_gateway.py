@@ -35,7 +35,6 @@ from tests.support.gateway import (
     wait_until,
     worker_pids,
 )
-from tests.support.live import Live
 from tests.support.samples import JSON_TYPE, ROOT, read_settings
 
 
@@ -696,32 +695,3 @@ def test_no_text_and_no_key_is_logged(gateway: Gateway) -> None:
     for secret in (MARKER, KEY, OTHER, INFERENCE_KEY, "Bearer"):
         assert secret not in gateway.log(), secret
     assert {json.loads(line)["path"] for line in gateway.log().splitlines() if line.startswith("{")} > {"-"}
-
-
-@pytest.mark.server
-def test_a_live_torchserve_behind_it(live: Live, tmp_path: Path) -> None:
-    """Check the response of every route, and a ping."""
-    with running(tmp_path / "g", live.ports["inference_address"], live.run_dir / "key_file.json") as server:
-        plain = server.request("POST", "/predictions/tiny", b"Where is it?", Content_Type="text/plain").json
-        tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["Where is it?"]}
-        bodies: dict[str, Any] = {
-            "/predictions/tiny/1.0": "Where is it?",
-            "/predictions/tiny/1.0/tokenize": "Where is it?",
-            "/explanations/tiny": "Where is it?",
-            "/v1/models/tiny:predict": {"instances": ["Where is it?"]},
-            "/v1/models/tiny:explain": {"instances": ["Where is it?"]},
-            "/v2/models/tiny/infer": {"inputs": [tensor]},
-        }
-        for path, body in bodies.items():
-            response = server.request("POST", path, json.dumps(body).encode())
-            assert response.status == 200, path
-            assert int(response.headers["x-request-tokens"]) > 0
-        assert server.request("POST", "/predictions/tiny/1.0", b'"Where is it?"').json == plain
-        assert server.request("GET", "/ping", b"", Authorization=None).json == {"status": "Healthy"}
-        for path, malformed, status in (("tiny", b"[null]", 422), ("tiny", b"{", 400), ("tiny/1.0/no", b'"a"', 404)):
-            response = server.request("POST", f"/predictions/{path}", malformed)
-            assert (response.status, response.json["code"]) == (status, status)
-            assert response.headers["x-error-message"]
-        assert server.request("POST", "/predictions/nobody").json["type"] == "ModelNotFoundException"
-        assert server.request("POST", "/predictions/tiny", b"a", Content_Encoding="gzip").status == 415
-        assert "Where" not in server.log()

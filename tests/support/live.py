@@ -82,7 +82,9 @@ class Live:
             "--run-dir",
             str(self.run_dir),
         ]
-        return subprocess.run(command, capture_output=True, text=True, check=check, env=activated(), cwd=ROOT)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=activated(), cwd=ROOT)
+        assert done.returncode == 0 or not check, f"{name} ended with {done.returncode}:\n{done.stdout}{done.stderr}"
+        return done
 
     def worker_pids(self, model: str) -> tuple[int, ...]:
         """Return the processes that serve a model."""

@@ -11,12 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from handler.config import usable_cores
 from handler.protocol import JSON
 from scripts import doctor
 from scripts.client.ports import PORTS, free_ports
 from tests.support.fake_server import NO_PID, FakeServer, worker, write_archive
-from tests.support.live import Live
 from tests.support.samples import ROOT
 
 Diagnose = Callable[..., tuple[int, JSON]]
@@ -279,20 +277,3 @@ def test_a_running_server_without_models(
     fake_server.stop()
     doctor.main()
     assert "no server answers" in capsys.readouterr().err
-
-
-@pytest.mark.server
-def test_a_live_server(live: Live) -> None:
-    """Its environment and models are seen; nothing about it is an error."""
-    done = live.script("doctor.py", "--json", check=False)
-    report = json.loads(done.stdout)
-    assert not [line for line in findings_of(report) if line.startswith("error")], done.stdout
-    assert report["server"]["running"]
-    assert report["environment"]["OMP_WAIT_POLICY"] == "PASSIVE"
-    served = {model["model"]: model for model in report["server"]["models"]}
-    archives = {archive["file"]: archive for archive in report["archives"]}
-    for name in ("intents", "tiny"):
-        assert served[name]["state"] == "ready"
-        assert served[name]["hash"] == archives[f"{name}.mar"]["model_hash"]
-    threads = sum(model["threads"] * int(model["workers"].split("/")[1]) for model in served.values())
-    assert any("threads of workers" in line for line in findings_of(report)) == (threads > usable_cores())

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from handler.config import ModelConfig
 from handler.protocol import JSON
 from scripts import models
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ScriptError
 from scripts.client.predictions import predicted_label, scores
 from scripts.client.server import UnknownModel
-from tests.reliability.versions import rolled
 from tests.support.fake_server import FakeServer, error, write_archive
-from tests.support.live import Live
-from tests.support.samples import ROOT, TEXTS, MakeModel
 
 
 class Script:
@@ -294,29 +289,3 @@ def test_answers_of_every_task_can_be_compared(answer: JSON, label: JSON, number
     assert list(score_of.values()) == numbers
     if isinstance(answer, list) and label == "a":
         assert dict(scores(answer[::-1])) == score_of
-
-
-@pytest.mark.server
-def test_a_version_comes_and_goes_under_load(live: Live, model_folder: Path, make_model: MakeModel) -> None:
-    """1.0, 2.0 and back under load: every request gets the right answer, of exactly one version (F4)."""
-    settings = ModelConfig.read(ROOT / "model-config.yaml")
-    settings = replace(settings, handler=replace(settings.handler, threads=1))
-    folders = (model_folder, make_model(labels=("red", "green", "blue", "grey")))
-    recorded = live.run_dir / "recorded.jsonl"
-    recorded.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
-    shadows: list[tuple[int, str]] = []
-
-    def compare() -> None:
-        live.script("models.py", "register", "rolling")
-        command = ["shadow", "rolling", "--candidate", "2.0", "--jsonl", str(recorded), "--json"]
-        shadow = live.script("models.py", *command, check=False)
-        shadows.append((shadow.returncode, shadow.stdout))
-
-    seen = rolled(live, folders, settings, repeats=1, rate=40, before=compare)
-    print(seen.summary())
-    assert seen.holds, seen.violations
-    ((code, report),) = shadows
-    comparison = json.loads(report)
-    assert (code, comparison["flipped"], comparison["compared"]) == (1, len(TEXTS), len(TEXTS))
-    assert Store(live.store).kept("rolling").keys() == {"2.0"}
-    live.script("models.py", "unregister", "rolling")

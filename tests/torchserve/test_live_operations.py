@@ -1,0 +1,123 @@
+"""Commands, gateway and monitoring against a live TorchServe."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from handler.config import ModelConfig, usable_cores
+from scripts.archives.store import Store
+from tests.reliability.versions import rolled
+from tests.support.explanations import PageReader, explain
+from tests.support.gateway import GATEWAY_METRICS, running
+from tests.support.live import Live
+from tests.support.monitoring import QUERIES, names
+from tests.support.samples import ROOT, TEXTS, MakeModel
+
+pytestmark = pytest.mark.server
+
+
+def test_a_version_comes_and_goes_under_load(live: Live, model_folder: Path, make_model: MakeModel) -> None:
+    """1.0, 2.0 and back under load: every request gets the right answer, of exactly one version (F4)."""
+    settings = ModelConfig.read(ROOT / "model-config.yaml")
+    settings = replace(settings, handler=replace(settings.handler, threads=1))
+    folders = (model_folder, make_model(labels=("red", "green", "blue", "grey")))
+    recorded = live.run_dir / "recorded.jsonl"
+    recorded.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
+    shadows: list[tuple[int, str]] = []
+
+    def compare() -> None:
+        live.script("models.py", "register", "rolling")
+        command = ["shadow", "rolling", "--candidate", "2.0", "--jsonl", str(recorded), "--json"]
+        shadow = live.script("models.py", *command, check=False)
+        shadows.append((shadow.returncode, shadow.stdout))
+
+    seen = rolled(live, folders, settings, repeats=1, rate=40, before=compare)
+    print(seen.summary())
+    assert seen.holds, seen.violations
+    ((code, report),) = shadows
+    comparison = json.loads(report)
+    assert (code, comparison["flipped"], comparison["compared"]) == (1, len(TEXTS), len(TEXTS))
+    assert Store(live.store).kept("rolling").keys() == {"2.0"}
+    live.script("models.py", "unregister", "rolling")
+
+
+def test_the_doctor_finds_no_error(live: Live) -> None:
+    """Its environment and models are seen; nothing about it is an error."""
+    done = live.script("doctor.py", "--json", check=False)
+    report = json.loads(done.stdout)
+    findings = [(finding["level"], finding["what"]) for finding in report["findings"]]
+    assert "error" not in [level for level, _ in findings], done.stdout
+    assert report["server"]["running"]
+    assert report["environment"]["OMP_WAIT_POLICY"] == "PASSIVE"
+    served = {model["model"]: model for model in report["server"]["models"]}
+    archives = {archive["file"]: archive for archive in report["archives"]}
+    for name in ("intents", "tiny"):
+        assert served[name]["state"] == "ready"
+        assert served[name]["hash"] == archives[f"{name}.mar"]["model_hash"]
+    threads = sum(model["threads"] * int(model["workers"].split("/")[1]) for model in served.values())
+    assert any("threads of workers" in what for _, what in findings) == (threads > usable_cores())
+
+
+def test_a_served_model_explains(live: Live, tmp_path: Path) -> None:
+    """A served model explains; the word that decides is the deepest."""
+    own = ("--config", live.config, "--run-dir", live.run_dir)
+    done = explain("intents", "I want my money back.", "--output", "why.html", *own, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"refund_status .* money \+\d\.\d+", done.stdout)
+    assert PageReader((tmp_path / "why.html").read_text(encoding="utf-8")).texts == ["I want my money back."]
+
+
+def test_the_server_exposes_the_queried_metrics(live: Live) -> None:
+    """Every metric of rules and dashboard that TorchServe exposes on a machine without a GPU."""
+    live.post("/predictions/tiny", '"word "')
+    live.post("/predictions/tiny", '"' + "word " * 700 + '"')
+    live.post("/predictions/tiny", "[null]")
+    live.post("/explanations/tiny", '"Where is it?"')
+    queried = {name for query in QUERIES for name in names(query) if ":" not in name} - {
+        "up",
+        "Requests5XX",
+        *GATEWAY_METRICS,
+    }
+    # The utilization since the collector started, moments before, may be 0.0; it must be one number.
+    queried.remove("CPUUtilization")
+    metrics = requests.get(f"http://127.0.0.1:{live.ports['metrics_address']}/metrics", timeout=10).text
+    (utilization,) = re.findall(r"(?m)^CPUUtilization\{.*\} ([\d.]+)$", metrics)
+    assert 0 <= float(utilization) <= 100
+    for name in sorted(queried):
+        live.wait_for_metric(name, 0.001)
+        assert live.metric(name) > 0 or name.endswith("_bucket"), name
+
+
+def test_the_gateway_in_front(live: Live, tmp_path: Path) -> None:
+    """Check the response of every route, and a ping."""
+    with running(tmp_path / "g", live.ports["inference_address"], live.run_dir / "key_file.json") as server:
+        plain = server.request("POST", "/predictions/tiny", b"Where is it?", Content_Type="text/plain").json
+        tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": ["Where is it?"]}
+        bodies: dict[str, Any] = {
+            "/predictions/tiny/1.0": "Where is it?",
+            "/predictions/tiny/1.0/tokenize": "Where is it?",
+            "/explanations/tiny": "Where is it?",
+            "/v1/models/tiny:predict": {"instances": ["Where is it?"]},
+            "/v1/models/tiny:explain": {"instances": ["Where is it?"]},
+            "/v2/models/tiny/infer": {"inputs": [tensor]},
+        }
+        for path, body in bodies.items():
+            response = server.request("POST", path, json.dumps(body).encode())
+            assert response.status == 200, path
+            assert int(response.headers["x-request-tokens"]) > 0
+        assert server.request("POST", "/predictions/tiny/1.0", b'"Where is it?"').json == plain
+        assert server.request("GET", "/ping", b"", Authorization=None).json == {"status": "Healthy"}
+        for path, malformed, status in (("tiny", b"[null]", 422), ("tiny", b"{", 400), ("tiny/1.0/no", b'"a"', 404)):
+            response = server.request("POST", f"/predictions/{path}", malformed)
+            assert (response.status, response.json["code"]) == (status, status)
+            assert response.headers["x-error-message"]
+        assert server.request("POST", "/predictions/nobody").json["type"] == "ModelNotFoundException"
+        assert server.request("POST", "/predictions/tiny", b"a", Content_Encoding="gzip").status == 415
+        assert "Where" not in server.log()
