@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import os
 import threading
 from collections.abc import Mapping, Sequence
@@ -24,16 +23,15 @@ from handler.config import ModelConfig
 from handler.description import describe
 from handler.engine.device import place
 from handler.errors import ConfigError
+from handler.http_headers import is_form, request_from
 from handler.loading import load_predictor
 from handler.predictor import Predictor
-from handler.protocol import Body
 from handler.request_state import BatchContext, Request, Response
 from handler.server_config import max_response_size
 from handler.telemetry import BatchReport
 
 DEADLINE_FRACTION = 0.7  # of responseTimeout, after which TorchServe kills the worker; leaves time for a forward pass
 SHUTDOWN_GRACE_S = 1.0  # from the failure of the device to the end of the worker, in which answers are sent
-FORMS = ("multipart/form-data", "application/x-www-form-urlencoded")
 
 
 class BertHandler:
@@ -96,29 +94,20 @@ class BertHandler:
     def _request(self, index: int, row: Mapping[str, Any]) -> Request:
         headers = _headers(self.context, index)
         content_type = headers.get("content-type", "")
-        # TorchServe sets `explain` on every HTTP prediction, and `url_path` on those of its own routes.
-        kserve = "explain" in headers and "url_path" not in headers
-        is_form = content_type.lower().startswith(FORMS)
-        field = next((name for name in (("data",) if is_form else ("body", "data")) if name in row), None)
-        if is_form:
+        form = is_form(content_type)
+        field = next((name for name in (("data",) if form else ("body", "data")) if name in row), None)
+        if form:
             part = self.context.get_all_request_header(index).get(field)
-            content_type = part.get("content-type") or "" if isinstance(part, dict) else ""
-        elif kserve and not content_type:
-            content_type = "application/json"  # tritonclient sends no Content-Type
-        body = Body(
-            content=_content(row.get(field) if field else None),
-            content_type=content_type,
-            content_encoding=headers.get("content-encoding", ""),
-            typed="host" in headers or "explain" in headers,  # gRPC has no headers
-            json_length=_json_length(headers.get("inference-header-content-length")),
-        )
-        return Request(
-            body,
-            operation=headers.get("url_path", "").strip("/"),
+            content_type = (part.get("content-type") if isinstance(part, dict) else None) or "text/plain"
+        return request_from(
+            _content(row.get(field) if field else None),
+            content_type,
+            headers,
+            operation=headers.get("url_path", ""),
             explain=headers.get("explain") == "True",
-            kserve=kserve,
-            deadline_ms=_milliseconds(headers.get("x-request-deadline-ms")),
-            id=headers.get("x-request-id"),
+            # TorchServe sets `explain` on every HTTP prediction, and `url_path` on those of its own routes.
+            kserve="explain" in headers and "url_path" not in headers,
+            typed="host" in headers or "explain" in headers,  # gRPC has no headers
         )
 
     def _respond(self, index: int, response: Response) -> None:
@@ -152,21 +141,6 @@ def _content(value: Any) -> bytes | None:
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
     return bytes(value) if isinstance(value, bytes | bytearray) else None
-
-
-def _json_length(header: str | None) -> int | None:
-    """Return the bytes of JSON before binary tensors; None without the header, and -1 for one that is no number."""
-    if header is None:
-        return None
-    return int(header) if header.isascii() and header.isdecimal() and len(header) < 20 else -1
-
-
-def _milliseconds(header: str | None) -> float | None:
-    try:
-        deadline = float(header or "nan")
-    except ValueError:
-        return None
-    return deadline if math.isfinite(deadline) else None
 
 
 def _log_to_standard_error() -> None:

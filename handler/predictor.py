@@ -21,7 +21,7 @@ from handler.errors import RequestError, unexpected
 from handler.explain import Explainer
 from handler.protocol import JSON, Body, ModelId
 from handler.request_parser import RequestParser
-from handler.request_state import BatchContext, PendingItem, Request, Response
+from handler.request_state import BatchContext, EncodingJob, PendingItem, Request, Response
 from handler.response_writer import ResponseWriter, decode, explain_answers
 from handler.tasks import Task
 from handler.tokenization import Tokenizer
@@ -94,19 +94,22 @@ class Predictor:
 
     def inference(self, batch: BatchContext) -> None:
         """Compute the output of every encoding in one plan, then the explanations."""
-        jobs = [(item, encoding) for item in batch.pending() for _, encoding in item.state.sequences]
-        poolers = [item.query.pooler or item.task for item, _ in jobs]
         started = time.perf_counter()
-        results = self.engine.run([encoding for _, encoding in jobs], poolers, batch.deadline)
+        self.compute(batch.jobs(), batch.deadline)
         batch.report.inference_s = time.perf_counter() - started
         if usage := self.engine.device_usage():
             batch.report.device, batch.report.device_s, batch.report.device_bytes = usage
-        for (item, _), result in zip(jobs, results, strict=True):
-            if isinstance(result, RequestError):
-                item.state.error = result
-            else:
-                item.state.outputs.append(result)
         self._explain(batch)
+
+    def compute(self, jobs: Sequence[EncodingJob], deadline: float = math.inf) -> None:
+        """Compute the outputs of encodings, of one batch or of several, in one plan; an error stays with its item."""
+        poolers = [job.item.query.pooler or job.item.task for job in jobs]
+        results = self.engine.run([job.encoding for job in jobs], poolers, deadline)
+        for job, result in zip(jobs, results, strict=True):
+            if isinstance(result, RequestError):
+                job.item.state.error = result
+            else:
+                job.item.state.outputs.append(result)
 
     def postprocess(self, batch: BatchContext) -> list[Response]:
         """Write the response of every request, in order."""

@@ -8,6 +8,7 @@ place that decides whether an item's error refuses its request.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -105,6 +106,13 @@ class PendingItem(NamedTuple):
     state: ItemState
 
 
+class EncodingJob(NamedTuple):
+    """One encoding to compute, and the item that its output is for."""
+
+    item: PendingItem
+    encoding: Encoding
+
+
 @dataclass
 class BatchContext:
     """One batch of requests, and what it cost."""
@@ -123,6 +131,17 @@ class BatchContext:
             if item.query and not item.error
         ]
 
+    def jobs(self) -> list[EncodingJob]:
+        """List the encodings of all pending items, each with its item."""
+        return [EncodingJob(item, encoding) for item in self.pending() for _, encoding in item.state.sequences]
+
     def encodings(self) -> list[Encoding]:
         """List the encodings of all pending items."""
-        return [encoding for item in self.pending() for _, encoding in item.state.sequences]
+        return [job.encoding for job in self.jobs()]
+
+    @classmethod
+    def join(cls, batches: Sequence[BatchContext]) -> BatchContext:
+        """Return one batch of the requests of several, which were parsed one by one and computed together."""
+        requests = [request for batch in batches for request in batch.requests]
+        deadline = min((batch.deadline for batch in batches), default=math.inf)
+        return cls(requests, deadline, BatchReport.join([batch.report for batch in batches]))

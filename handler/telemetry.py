@@ -41,6 +41,18 @@ class BatchReport:
     device_s: float = 0.0  # seconds that it computed
     device_bytes: int = 0  # bytes of its memory in use
 
+    @classmethod
+    def join(cls, reports: Sequence[BatchReport]) -> BatchReport:
+        """Return the report of requests that were tokenised one by one and computed in the same batches."""
+        joined = cls(inference_s=max((report.inference_s for report in reports), default=0.0))
+        for report in reports:
+            joined.n_texts += report.n_texts
+            joined.n_tokens += report.n_tokens
+            joined.n_truncated += report.n_truncated
+            joined.n_unknown += report.n_unknown
+            joined.tokenize_s += report.tokenize_s
+        return joined
+
     def count_tokens(self, encodings: Sequence[Encoding], unknown_id: int | None) -> None:
         """Count the encodings of the batch and their tokens; `unknown_id` is None if every token is known."""
         self.n_texts = len(encodings)
