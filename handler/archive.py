@@ -9,6 +9,7 @@
     golden-int8.json        their answers in int8, if the archive has int8 weights
     golden-fp8.json         their answers in fp8, if the archive is packed for it
     model-card.md  openapi.json
+    provenance.json         repositories, commits and hashes that the model was made from
     manifest.json           SHA-256 of every file above except the first
 
 `write_manifest` is called when an archive is built, `verify` when a worker starts: every listed file must exist
@@ -32,6 +33,7 @@ GOLDEN = "golden.json"
 GOLDEN_BY_PRECISION = {"int8": "golden-int8.json", "fp8": "golden-fp8.json"}  # precisions with answers of their own
 MANIFEST = "manifest.json"
 CARD = "model-card.md"
+PROVENANCE = "provenance.json"
 OPENAPI = "openapi.json"
 MODEL_CONFIG = "model-config.yaml"
 FORMAT = 1

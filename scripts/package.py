@@ -18,6 +18,7 @@ from handler import archive
 from handler.config import ModelConfig, ServingConfig
 from scripts.archives.build import build
 from scripts.cli.console import ROOT, run, say
+from scripts.pretrained.options import ModelRequest, add_options
 
 
 def main() -> None:
@@ -31,14 +32,28 @@ def main() -> None:
         calibration = Calibration(
             options.calibration, options.evaluation, options.min_accuracy_ratio, options.label_column
         )
-    built = build(options.model, options.name, options.version, config, options.model_store, calibration)
+    from scripts.pretrained.source import open_model
+
+    with open_model(ModelRequest.of(options)) as source:
+        built = build(
+            source.folder,
+            options.name,
+            options.version,
+            config,
+            options.model_store,
+            calibration,
+            source.provenance,
+        )
     say(f"packed {built} ({built.stat().st_size / 1e6:.0f} MB, SHA-256 {archive.sha256(built)})")
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of this script's command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, required=True, metavar="DIR", help="folder of the fine-tuned model")
+    parser.add_argument(
+        "--model", required=True, metavar="DIR|ID", help="the fine-tuned model: a local folder or a hub id (ORG/NAME)"
+    )
+    add_options(parser)
     parser.add_argument("--name", required=True, help="name of the model on the server and of the archive")
     parser.add_argument("--version", default="1.0", help="version on the server (default: %(default)s)")
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store", metavar="DIR", help="where to write")

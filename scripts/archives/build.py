@@ -28,34 +28,31 @@ from scripts.archives.model_card import model_card
 from scripts.archives.store import Archive, Store, ranking_bytes
 from scripts.cli.console import ROOT, ScriptError, say
 from scripts.client.settings import effective
+from scripts.pretrained.files import MODEL_FILES
+from scripts.pretrained.provenance import Provenance
 
 # torch and transformers take seconds to import: functions import them, so that --help and mistakes are quick.
 if TYPE_CHECKING:
     from handler.predictor import Predictor
     from scripts.archives.calibration import Calibration
 
-# Everything a tokenizer or a model is saved as, and nothing else: no pickles, no checkpoints of a trainer.
-MODEL_FILES = (
-    "config.json",
-    "*.safetensors",
-    "*.safetensors.index.json",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.txt",
-    "vocab.json",
-    "merges.txt",
-    "*.model",
-    "training.json",
-)
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
 
 def build(
-    model: Path, name: str, version: str, config: ModelConfig, store: Path, calibration: Calibration | None = None
+    model: Path,
+    name: str,
+    version: str,
+    config: ModelConfig,
+    store: Path,
+    calibration: Calibration | None = None,
+    provenance: Provenance | None = None,
 ) -> Path:
     """Build `store`/NAME.mar and return its path; another version that was there is kept (scripts/archives/store.py).
+
+    Args:
+        model: folder with weights in safetensors.
+        provenance: where the folder comes from, if not from here.
 
     Raises:
         ScriptError: a name that TorchServe cannot take, or no packable model in the folder.
@@ -75,7 +72,7 @@ def build(
     with staging() as scratch:
         stage = scratch / "stage"
         stage_files(stage, model, config)
-        add_metadata(stage, name, version, config, calibration)
+        add_metadata(stage, name, version, config, calibration, provenance or Provenance())
         packed = run_archiver(stage, name, version, scratch)
         normalised = scratch / "normalised.mar"
         normalise(packed, normalised)
@@ -149,7 +146,7 @@ def stage_files(stage: Path, model: Path, config: ModelConfig) -> None:
 
 
 def add_metadata(
-    stage: Path, name: str, version: str, config: ModelConfig, calibration: Calibration | None = None
+    stage: Path, name: str, version: str, config: ModelConfig, calibration: Calibration | None, provenance: Provenance
 ) -> None:
     """Write self-test outputs, model card, OpenAPI document and manifest, then load the stage once to check them."""
     import torch
@@ -171,7 +168,8 @@ def add_metadata(
     explainable = [] if without_gradients else reference.explainable
     document = openapi.document(reference.operations, explainable, reference.model, config.handler)
     write_json(stage / archive.OPENAPI, document)
-    card = model_card(model, reference, config, precision_section)
+    write_json(stage / archive.PROVENANCE, provenance.to_json())
+    card = model_card(model, reference, config, provenance, precision_section)
     (stage / archive.CARD).write_text(card, encoding="utf-8")
     archive.write_manifest(stage, name, version, task.name)
     torch.set_num_threads(threads)

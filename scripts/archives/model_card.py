@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from handler.config import ModelConfig
 from handler.protocol import JSON
+from scripts.pretrained.provenance import Provenance
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -18,7 +19,13 @@ if TYPE_CHECKING:
 SPLITS = ("validation", "test")  # that training.json has metrics of
 
 
-def model_card(model: Path, predictor: Predictor, config: ModelConfig, sections: Sequence[str] = ()) -> str:
+def model_card(
+    model: Path,
+    predictor: Predictor,
+    config: ModelConfig,
+    provenance: Provenance,
+    sections: Sequence[str] = (),
+) -> str:
     """Return the model card of a model folder; `sections` are lines that follow the labels and settings."""
     from huggingface_hub import ModelCard, ModelCardData
 
@@ -29,7 +36,8 @@ def model_card(model: Path, predictor: Predictor, config: ModelConfig, sections:
     metadata = ModelCardData(
         library_name="transformers",
         pipeline_tag=task.name,
-        base_model=training.get("base_model", {}).get("name"),
+        license=provenance.license,
+        base_model=provenance.base_models or training.get("base_model", {}).get("name"),
         model_name=identity.name if results else None,
         eval_results=results or None,
     )
@@ -39,6 +47,7 @@ def model_card(model: Path, predictor: Predictor, config: ModelConfig, sections:
         lines += training_sections(training)
     else:
         lines += ["Training is not recorded: the model folder holds no training.json.", ""]
+    lines += provenance.lines()
     lines += ["## Labels", "", *(f"{index}. {label}" for index, label in enumerate(task.labels)), ""]
     lines += ["## Serving", "", "```yaml", config.to_yaml().strip(), "```", "", *sections]
     return str(ModelCard("\n".join(["---", metadata.to_yaml(), "---", "", *lines])))
@@ -70,10 +79,20 @@ def training_sections(training: dict[str, JSON]) -> list[str]:
     for split in SPLITS:
         if metrics := training.get(split):
             lines.append(f"- {split}: " + ", ".join(f"{name} {value:.4f}" for name, value in metrics.items()))
-    lines += ["", "## Training", "", f"- from: {training.get('base_model', {}).get('name')}"]
+    lines += ["", "## Training", "", f"- from: {base_model_line(training.get('base_model', {}))}"]
     for split, data in training.get("data", {}).items():
         lines.append(f"- {split} data: {data['name']}, {data['rows']} rows, SHA-256 {data['sha256']}")
     lines += [f"- {name}: {value}" for name, value in training.get("parameters", {}).items() if value is not None]
     lines += [f"- best epoch: {training.get('best_epoch')}", f"- finished: {training.get('finished')}"]
     versions = training.get("versions", {})
     return [*lines, "- with: " + ", ".join(f"{name} {version}" for name, version in versions.items()), ""]
+
+
+def base_model_line(base_model: dict[str, JSON]) -> str:
+    """Return the name of the model that training began with, and its commit on the hub.
+
+    >>> base_model_line({"name": "org/name", "commit": "1a2b"})
+    'org/name, commit 1a2b'
+    """
+    commit = base_model.get("commit")
+    return f"{base_model.get('name')}, commit {commit}" if commit else str(base_model.get("name"))

@@ -6,30 +6,33 @@ Imports torch and transformers, which takes seconds: run.py imports this module 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
 from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto import modeling_auto as auto
-from transformers.utils.hub import cached_file
 
 from handler.archive import sha256
 from handler.errors import ModelMismatch
 from handler.tokenization import as_in_file, has_type_ids
 from scripts.cli.console import ScriptError
-from scripts.training.settings import DEFAULT_MODEL, TrainingSettings
+from scripts.pretrained.options import ModelRequest
+from scripts.pretrained.provenance import Provenance
+from scripts.pretrained.source import ModelSource, open_model
+from scripts.training.settings import TrainingSettings
 from scripts.training.tasks.base import TrainingTask
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A pretrained encoder with a new head for the labels, its tokenizer, and the hashes of its weights."""
+    """A pretrained encoder with a new head for the labels, its tokenizer, hashes and origins."""
 
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     sha256: dict[str, str]
+    commit: str | None
+    provenance: Provenance
 
     @property
     def max_length(self) -> int:
@@ -42,42 +45,46 @@ class Checkpoint:
 
 def load(settings: TrainingSettings, task: TrainingTask[Any]) -> Checkpoint:
     """Load an encoder and its tokenizer; the head starts at random, from the seed."""
-    name = settings.model
-    if not Path(name).is_dir() and Path(name).parent not in (Path(), Path(name)) and Path(name).parent.is_dir():
-        raise ScriptError(
-            f"model {name}: no such folder{'; scripts/setup.sh fetches it' if name == DEFAULT_MODEL else ''}"
-        )
+    with open_model(ModelRequest.of(settings)) as source:
+        return read(settings, task, source)
+
+
+def read(settings: TrainingSettings, task: TrainingTask[Any], source: ModelSource) -> Checkpoint:
+    """Read an encoder and its tokenizer from a folder."""
+    name, folder = settings.model, source.folder
     try:
-        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
         require_encoder(name, config)
         require_head(settings, task, config)
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
         transformers.set_seed(settings.seed)
         model, report = getattr(transformers, task.auto_class).from_pretrained(
-            name,
+            folder,
             **task.head_config(),
+            local_files_only=True,
             ignore_mismatched_sizes=True,
             use_safetensors=True,
             trust_remote_code=False,
             dtype=torch.float32,
             output_loading_info=True,
         )
-        folder = Path(str(cached_file(name, "config.json"))).parent
         if tokenizer.is_fast:  # as it will be served
             tokenizer = as_in_file(folder / "tokenizer.json", tokenizer)
         if tokenizer.is_fast and has_type_ids(tokenizer, config):
             tokenizer.model_input_names = list(dict.fromkeys([*tokenizer.model_input_names, "token_type_ids"]))
     except (OSError, ValueError, ModelMismatch) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        source = "" if Path(name).is_dir() else "no such folder here, and the hub did not provide it: "
-        raise ScriptError(f"model {name}: {source}{reason}") from None
+        raise ScriptError(f"model {name}: {reason}") from None
     encoder = f"{model.base_model_prefix}."
     missing = [key for key in report["missing_keys"] if key.startswith(encoder) and "pooler" not in key]
     if missing:
         raise ScriptError(f"model {name}: its file lacks {len(missing)} weights of the encoder, e.g. {min(missing)}")
     if len(tokenizer) > config.vocab_size:
         raise ScriptError(f"model {name}: {len(tokenizer)} tokens, but embeddings for {config.vocab_size} only")
-    return Checkpoint(model, tokenizer, {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))})
+    digests = {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))}
+    return Checkpoint(model, tokenizer, digests, source.commit, source.provenance)
 
 
 def require_encoder(name: str, config: PretrainedConfig) -> None:

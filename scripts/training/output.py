@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scripts.cli.console import ScriptError
 from scripts.readers.hub import without_parents
@@ -107,6 +107,14 @@ def prepare(settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint) 
     return None
 
 
+def base_model(settings: TrainingSettings, checkpoint: Checkpoint) -> dict[str, Any]:
+    """Return what training began with: the name, the hashes of its weights, and on the hub the commit."""
+    record = {"name": without_parents(settings.model), "sha256": checkpoint.sha256}
+    hub = {"revision": settings.revision, "commit": checkpoint.commit} if checkpoint.commit else {}
+    provenance = checkpoint.provenance.to_json()
+    return record | hub | {key: value for key, value in provenance.items() if value}
+
+
 def save(
     settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint, result: TrainingResult, seconds: float
 ) -> None:
@@ -123,7 +131,7 @@ def save(
     for weights in output.glob("*.safetensors"):  # written for the owner alone; a server is often another user
         weights.chmod((output / "config.json").stat().st_mode)
     record = {
-        "base_model": {"name": without_parents(settings.model), "sha256": checkpoint.sha256},
+        "base_model": base_model(settings, checkpoint),
         "problem": settings.problem,
         "problem_type": splits.task.problem_type,
         "labels": list(splits.task.labels),

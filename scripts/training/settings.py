@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.cli.console import ScriptError
+from scripts.pretrained.options import add_options
 from scripts.readers.tables import ColumnMapping
 from scripts.training.tasks import TRAINING_TASKS
 from scripts.training.tasks.base import TokenLimits, TrainingTask
@@ -24,6 +25,9 @@ class TrainingSettings(argparse.Namespace):
     """The command line."""
 
     model: str
+    revision: str | None
+    base_model: str | None
+    convert_pickle: bool
     output: Path
     train: str | None
     validation: str | None
@@ -95,7 +99,7 @@ class TrainingSettings(argparse.Namespace):
     def parameters(self) -> dict[str, Any]:
         """Return the settings that decide the result, beside data and model."""
         excluded = {"output", "resume", "overwrite", "keep_checkpoints", "strict"}
-        excluded |= {"model", "dataset", "train", "validation", "test"}
+        excluded |= {"model", "revision", "base_model", "convert_pickle", "dataset", "train", "validation", "test"}
         return {key: value for key, value in sorted(vars(self).items()) if key not in excluded}
 
 
@@ -122,6 +126,7 @@ def parse(argv: Sequence[str] | None, description: str) -> TrainingSettings:
     parser = argparse.ArgumentParser(description=description, formatter_class=DefaultsHelpFormatter)
     add = parser.add_argument
     add("--model", default=DEFAULT_MODEL, metavar="DIR|ID", help="the pretrained model: a local folder or a hub id")
+    add_options(parser)
     add("--output", type=Path, required=True, metavar="DIR", help="folder of the fine-tuned model")
     group = parser.add_argument_group("data")
     add = group.add_argument

@@ -363,7 +363,7 @@ def test_a_withheld_test_split_is_not_reported() -> None:
 
 
 def test_a_folder_that_is_not_there(animals: Path, tmp_path: Path) -> None:
-    with pytest.raises(ScriptError, match=r"none: no such folder$"):
+    with pytest.raises(ScriptError, match=r"none: no such folder, and no id of the hub"):
         fit(tmp_path / "none", tmp_path / "out", "--train", animals / "train.csv")
 
 

@@ -1,0 +1,98 @@
+"""Which files of a model's folder or repository are read: weights, config, tokenizer, sentence-transformers modules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from handler import protocol
+from handler.errors import MalformedBody
+from scripts.cli.console import ScriptError
+
+# Everything a tokenizer or a model is saved as, and nothing else: no pickles, no checkpoints of a trainer.
+MODEL_FILES = (
+    "config.json",
+    "*.safetensors",
+    "*.safetensors.index.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.txt",
+    "vocab.json",
+    "merges.txt",
+    "*.model",
+    "training.json",
+)
+MODULE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_*_config.json")
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS, PICKLED_ADAPTER = "adapter_model.safetensors", "adapter_model.bin"
+WEIGHTS, PICKLE = "model.safetensors", "pytorch_model.bin"
+INDEX = ".index.json"
+README = "README.md"
+OTHER_WEIGHTS = ("*.onnx", "*.h5", "*.msgpack", "*.ckpt", "*.gguf", "*.pt", "*.pth", "*.bin")
+
+
+def settings_in(names: Iterable[str]) -> list[str]:
+    """Return the files of a repository's root that are read before its weights: config, tokenizer, modules, indices.
+
+    >>> settings_in(["config.json", "model.safetensors", "onnx/config.json", "spiece.model", "train.py"])
+    ['config.json', 'spiece.model']
+    """
+    patterns = [pattern for pattern in MODEL_FILES if pattern != "*.safetensors"]
+    patterns += [*MODULE_FILES, ADAPTER_CONFIG, PICKLE + INDEX, README]
+    return [name for name in names if "/" not in name and any(fnmatchcase(name, pattern) for pattern in patterns)]
+
+
+def weights_in(names: Iterable[str]) -> str | None:
+    """Return the file of a folder that its weights are read from, or the index of the files; None if there is none.
+
+    >>> weights_in(["model.safetensors", "model.fp16.safetensors", "pytorch_model.bin"])
+    'model.safetensors'
+    """
+    candidates = (WEIGHTS, WEIGHTS + INDEX, ADAPTER_WEIGHTS)
+    return next((name for name in candidates if name in names), None)
+
+
+def pickle_in(names: Iterable[str]) -> str | None:
+    """Return the file of a folder that holds pickled weights, or the index of such files; None if there is none."""
+    return next((name for name in (PICKLE, PICKLE + INDEX, PICKLED_ADAPTER) if name in names), None)
+
+
+def other_weights_in(names: Iterable[str]) -> list[str]:
+    """Return the files of a folder that hold weights in formats that are not read here."""
+    return sorted(name for name in names if any(fnmatchcase(name, pattern) for pattern in OTHER_WEIGHTS))
+
+
+def pickle_refusal(name: str, weights: str) -> str:
+    """Return why pickled weights are refused, and how they are converted."""
+    return (
+        f"{name}: its weights are pickled ({weights}), and a pickle can run code when it is read: the same command "
+        "with --convert-pickle converts them to safetensors, reading tensors only"
+    )
+
+
+def shards(index: Path) -> list[str]:
+    """Return the names of the files of an index of weights; raises ScriptError where it is none."""
+    value = _read_json(index)
+    weight_map = value.get("weight_map") if isinstance(value, dict) else None
+    names = sorted(set(weight_map.values())) if isinstance(weight_map, dict) and weight_map else []
+    if not names or not all(isinstance(name, str) and Path(name).name == name for name in names):
+        raise ScriptError(f"{index.name} is no index of weights: it must have a weight_map from tensors to files")
+    return names
+
+
+def module_folders(modules: Path) -> list[str]:
+    """Return the folders that modules.json names; its refusals are those of the reader of the handler."""
+    value = _read_json(modules) if modules.is_file() else []
+    paths = [entry.get("path") for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+    return [path for path in paths if isinstance(path, str) and path]
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return protocol.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, MalformedBody) as error:
+        raise ScriptError(f"{path.name} cannot be read: {error}") from None

@@ -1,0 +1,216 @@
+"""Open a model by a local folder or an id of the hub, as one folder of safetensors that is read like any other."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from handler.archive import sha256
+from handler.engine import int8
+from handler.sentence_modules import MODULES_FILE, module_files
+from scripts.cli.console import ScriptError
+from scripts.pretrained.files import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    MODEL_FILES,
+    MODULE_FILES,
+    PICKLE,
+    WEIGHTS,
+    module_folders,
+    pickle_in,
+    pickle_refusal,
+    weights_in,
+)
+from scripts.pretrained.options import ModelRequest
+from scripts.pretrained.provenance import Origin, Provenance
+
+if TYPE_CHECKING:
+    from scripts.pretrained.adapters import Adapter
+
+TOKENIZERS = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A folder that holds a model in safetensors, and where it comes from."""
+
+    folder: Path
+    provenance: Provenance = field(default_factory=Provenance)
+    commit: str | None = None  # where it was named by an id of the hub
+
+
+@contextmanager
+def open_model(request: ModelRequest) -> Iterator[ModelSource]:
+    """Yield a folder of safetensors for a model; temporary files are removed afterwards.
+
+    A local folder wins over an id of the hub. Weights that are pickled are converted where the request says so, and an
+    adapter is merged into its base model.
+
+    Raises:
+        ScriptError: no such model, or none that can be read; the message says what to do.
+    """
+    with ExitStack() as stack:
+        yield _open(request, "model", stack)
+
+
+def _open(request: ModelRequest, role: str, stack: ExitStack) -> ModelSource:
+    found = _find(request, role, stack)
+    readable = _convert_pickles(request, found, role, stack) if _is_pickled(found.folder) else found
+    if (readable.folder / ADAPTER_CONFIG).is_file():
+        if role != "model":
+            raise ScriptError(f"base model {request.model}: it is an adapter itself: merge it first")
+        return _merge_adapter(request, readable, stack)
+    return readable
+
+
+def _find(request: ModelRequest, role: str, stack: ExitStack) -> ModelSource:
+    """Return the folder of a model as it was named, or the files that are read of its repository on the hub."""
+    word, folder = request.model, Path(request.model).expanduser()
+    if folder.is_dir():
+        if request.revision is not None:
+            raise ScriptError(f"{role} {word} is a local folder, and --revision is for an id of the hub: leave it out")
+        return ModelSource(folder)
+    if folder.exists():
+        raise ScriptError(f"{role} {word} is a file: give the folder that save_pretrained wrote, unpacked")
+    from scripts.pretrained import hub
+
+    if page := hub.id_of_page(word):
+        raise ScriptError(f"{role} {word}: give the id alone, {page}")
+    if not hub.is_id(word):
+        raise ScriptError(f"{role} {word}: no such folder, and no id of the hub either (ORG/NAME)")
+    if request.revision is None and folder.parent != Path() and folder.parent.is_dir():
+        raise ScriptError(
+            f"{role} {word}: no such folder in {folder.parent}{_setup_hint(word)}; if the hub's model of this id is "
+            "meant, add --revision main"
+        )
+    try:
+        snapshot = hub.fetch(word, request.revision, role, pickles=request.convert_pickle)
+    except hub.NotOnHub as error:
+        raise ScriptError(f"{role} {word}: no such folder here, and as an id of the hub: {error}") from None
+    linked = _temporary(stack, word)
+    _link(snapshot.folder, list(map(Path, snapshot.origin.files)), linked)
+    return ModelSource(linked, Provenance((snapshot.origin,)), snapshot.origin.commit)
+
+
+def _setup_hint(word: str) -> str:
+    return " (scripts/setup.sh fetches it)" if word == "models/base" else ""
+
+
+def _is_pickled(folder: Path) -> bool:
+    """Return whether a folder, or one of its modules, has weights in a pickle alone."""
+    return any(_pickle_alone(path) for path in (folder, *_module_folders(folder)))
+
+
+def _pickle_alone(folder: Path) -> str | None:
+    names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
+    has_float_weights = any(name.endswith(".safetensors") and name != int8.FILE for name in names)
+    return None if weights_in(names) or has_float_weights else pickle_in(names)
+
+
+def _module_folders(folder: Path) -> list[Path]:
+    return [folder / path for path in module_folders(folder / MODULES_FILE)]
+
+
+def _convert_pickles(request: ModelRequest, found: ModelSource, role: str, stack: ExitStack) -> ModelSource:
+    """Return a copy of a folder, made of links, with its pickled weights as safetensors."""
+    folder, target = found.folder, _temporary(stack, found.folder.name)
+    pickled = {path: name for path in (folder, *_module_folders(folder)) if (name := _pickle_alone(path))}
+    first = next(iter(pickled))
+    where = request.model if first == folder else f"{request.model}, {first.relative_to(folder)}"
+    if not request.convert_pickle:
+        raise ScriptError(pickle_refusal(f"{role} {where}", pickled[first]))
+    from scripts.pretrained import pickles  # imports torch
+
+    _link(folder, [file.relative_to(folder) for file in folder.iterdir() if file.is_file()], target)
+    _link(folder, [path for path in module_files(folder) if not (target / path).exists()], target)
+    digests = {}
+    for source, name in pickled.items():
+        inner = source.relative_to(folder)
+        (target / inner).mkdir(exist_ok=True)
+        read = pickles.convert(source, name, target / inner)
+        digests.update({str(inner / file): sha256(source / file) for file in read})
+    import torch
+
+    provenance = found.provenance
+    origins = provenance.origins or (Origin(role, None, digests),)
+    step = f"{', '.join(digests)} converted to safetensors with torch {torch.__version__}"
+    return ModelSource(target, Provenance(origins, (*provenance.steps, step)), found.commit)
+
+
+def _merge_adapter(request: ModelRequest, adapter_source: ModelSource, stack: ExitStack) -> ModelSource:
+    """Return a folder of the merged model, with the tokenizer of the adapter's folder or else of the base model."""
+    from scripts.pretrained import adapters
+
+    folder = adapter_source.folder
+    if (folder / WEIGHTS).is_file():
+        raise ScriptError(
+            f"model {request.model}: it has an adapter ({ADAPTER_WEIGHTS}) beside whole weights ({WEIGHTS}): remove "
+            "the one that is not meant"
+        )
+    adapter = adapters.Adapter.read(folder)
+    base = _open(_base_request(request, adapter), "base model", stack)
+    target = _temporary(stack, folder.name)
+    step = adapters.merge(adapter, base.folder, target)
+    own = [file.relative_to(folder) for file in folder.iterdir() if _is_kept(file.name)]
+    _link(folder, own + module_files(folder), target)
+    if not any(fnmatchcase(path.name, pattern) for path in own for pattern in TOKENIZERS):
+        _link(base.folder, [Path(file.name) for file in base.folder.iterdir() if _is_kept(file.name)], target)
+    if adapter.task_type == "FEATURE_EXTRACTION" and not (folder / MODULES_FILE).is_file():
+        _link(base.folder, module_files(base.folder), target)
+    hashes = {ADAPTER_WEIGHTS: sha256(folder / ADAPTER_WEIGHTS), ADAPTER_CONFIG: sha256(folder / ADAPTER_CONFIG)}
+    origins = [
+        Origin("adapter", o.name, o.files, o.revision, o.commit, o.license) for o in adapter_source.provenance.origins
+    ]
+    origins = origins or [Origin("adapter", None, hashes)]
+    base_origins = base.provenance.origins or (
+        Origin("base model", None, {file.name: sha256(file) for file in sorted(base.folder.glob("*.safetensors"))}),
+    )
+    steps = (*adapter_source.provenance.steps, *base.provenance.steps, step)
+    return ModelSource(target, Provenance((*origins, *base_origins), steps), adapter_source.commit)
+
+
+def _base_request(request: ModelRequest, adapter: Adapter) -> ModelRequest:
+    """Return the request for an adapter's base model; a path in adapter_config.json may be relative to the adapter."""
+    name = request.base_model or adapter.base_model
+    if not name:
+        raise ScriptError(f"model {request.model}: the adapter names no base model: give it with --base-model")
+    revision = None if request.base_model else adapter.revision
+    beside = adapter.folder / name
+    if not request.base_model and not Path(name).is_dir() and beside.is_dir():
+        name, revision = str(beside), None
+    if Path(name).is_dir():
+        revision = None
+    elif not request.base_model and (Path(name).is_absolute() or name.startswith(".")):
+        raise ScriptError(
+            f"model {request.model}: the adapter's base model is {name}, a folder that is not here: give it with "
+            "--base-model"
+        )
+    return ModelRequest(name, revision, None, request.convert_pickle)
+
+
+def _is_kept(name: str) -> bool:
+    """Return whether a file beside an adapter, or of a base model, goes to the merged model: no config, no weights."""
+    patterns = [*MODEL_FILES, *MODULE_FILES]
+    is_model = name in ("config.json", MODULES_FILE) or ".safetensors" in name or name.startswith(PICKLE)
+    return not is_model and any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+def _link(source: Path, paths: list[Path], target: Path) -> None:
+    """Link files into another folder by the same paths; those that are there already stay."""
+    for path in paths:
+        link = target / path
+        if not link.is_symlink() and not link.exists():
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to((source / path).resolve())
+
+
+def _temporary(stack: ExitStack, name: str) -> Path:
+    """Return a new folder that ends in a model's name, which messages about its files then hold."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="model-"))) / name.replace("/", "--")
+    folder.mkdir()
+    return folder
