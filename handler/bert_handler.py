@@ -30,7 +30,6 @@ from handler.request_state import BatchContext, Request, Response
 from handler.server_config import max_response_size
 from handler.telemetry import BatchReport
 
-DEADLINE_FRACTION = 0.7  # of responseTimeout, after which TorchServe kills the worker; leaves time for a forward pass
 SHUTDOWN_GRACE_S = 1.0  # from the failure of the device to the end of the worker, in which answers are sent
 
 
@@ -50,7 +49,6 @@ class BertHandler:
         config = ModelConfig.from_mapping(context.model_yaml_config)
         device = place(context.system_properties.get("gpu_id"), config.handler, config.frontend.minWorkers or 1)
         version = str(context.manifest["model"].get("modelVersion", "1.0"))
-        timeout_s = DEADLINE_FRACTION * (config.frontend.responseTimeout or 120)
         name = str(context.model_name)
         self.predictor = load_predictor(
             folder,
@@ -58,7 +56,7 @@ class BertHandler:
             device,
             name=name,
             version=version,
-            timeout_s=timeout_s,
+            timeout_s=config.frontend.deadline_s,
             max_response_bytes=max_response_size(),
             serving=True,
         )

@@ -24,6 +24,9 @@ Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
 Overflow = Literal["truncate", "window", "refuse"]
 WindowMerge = Literal["mean", "max", "weighted"]
 
+DEADLINE_FRACTION = 0.7  # of responseTimeout, after which TorchServe kills the worker; leaves time for a forward pass
+DEFAULT_RESPONSE_TIMEOUT_S = 120  # TorchServe's
+
 
 @dataclass(frozen=True)
 class Frontend:
@@ -47,6 +50,11 @@ class Frontend:
             raise ConfigError(f"minWorkers is {self.minWorkers}, more than maxWorkers, {self.maxWorkers}")
         if self.batchSize and (self.jobQueueSize or 100) < self.batchSize:
             raise ConfigError(f"jobQueueSize is {self.jobQueueSize or 100}, less than one batch of {self.batchSize}")
+
+    @property
+    def deadline_s(self) -> float:
+        """Seconds from the begin of a batch after which no further computation of it is begun."""
+        return DEADLINE_FRACTION * (self.responseTimeout or DEFAULT_RESPONSE_TIMEOUT_S)
 
 
 @dataclass(frozen=True)

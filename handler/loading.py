@@ -20,6 +20,12 @@ from handler.tasks import auto_class_for, operations_for
 from handler.tokenization import Tokenizer
 
 
+def is_fused(folder: Path, device: torch.device | None = None) -> bool:
+    """Tell whether an unpacked archive is served without the models of transformers."""
+    on_cpu = device is None or device.type == "cpu"
+    return on_cpu and (folder / archive.MANIFEST).is_file() and fused_model.supports(folder / archive.MODEL)
+
+
 def load_predictor(
     folder: Path,
     config: ServingConfig | None = None,
@@ -50,8 +56,7 @@ def load_predictor(
     is_archive = (folder / archive.MANIFEST).is_file()
     manifest = archive.verify(folder) if is_archive else None
     model_folder = folder / archive.MODEL if is_archive else folder
-    on_cpu = device is None or device.type == "cpu"
-    fused = is_archive and on_cpu and packed and fused_model.supports(model_folder)
+    fused = packed and is_fused(folder, device)
     if serving and is_archive:
         import_transformers(with_models=not fused)
     model_config = read_config(model_folder)

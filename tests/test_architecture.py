@@ -19,7 +19,8 @@ HANDLER = ROOT / "handler"
 SCRIPTS = ROOT / "scripts"
 DOCUMENT = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 HANDLER_MODULES = sorted(HANDLER.rglob("*.py"))
-PRODUCT_MODULES = [*HANDLER_MODULES, *sorted(SCRIPTS.rglob("*.py"))]
+SERVER_MODULES = sorted((ROOT / "server").rglob("*.py"))
+PRODUCT_MODULES = [*HANDLER_MODULES, *SERVER_MODULES, *sorted(SCRIPTS.rglob("*.py"))]
 COMMANDS = sorted(SCRIPTS.glob("*.py"))
 TEST_MODULES = sorted((ROOT / "tests").rglob("*.py"))
 
@@ -38,16 +39,20 @@ def table(header: str) -> list[list[str]]:
 
 ALLOWED = {row[0].strip("`"): set(re.findall(r"`([^`]+)`", row[2])) for row in table("package")}
 OWNERS = {row[0].strip("`"): set(re.findall(r"`([^`]+)`", row[1])) for row in table("library")}
-READING_ORDER = [
-    line.split()[0].rstrip("/")
-    for line in (HANDLER / "__init__.py").read_text(encoding="utf-8").splitlines()
-    if re.match(r"[a-z_]+/?  ", line)
-]
+
+
+def reading_order(package: str) -> list[str]:
+    """Return the modules that the docstring of a package lists."""
+    lines = (ROOT / package / "__init__.py").read_text(encoding="utf-8").splitlines()
+    return [line.split()[0].rstrip("/") for line in lines if re.match(r"[a-z_]+/?  ", line)]
+
+
+READING_ORDER = {package: reading_order(package) for package in ("handler", "server")}
 
 
 def module_of(path: Path) -> str:
-    """Return the name of the top-level module of the handler that a file belongs to."""
-    return path.relative_to(HANDLER).parts[0].removesuffix(".py")
+    """Return the name of the top-level module of its package that a file belongs to."""
+    return path.relative_to(ROOT).parts[1].removesuffix(".py")
 
 
 def package_of(path: Path) -> str:
@@ -113,22 +118,25 @@ def test_the_table_of_packages_is_complete() -> None:
         below.add(package)
 
 
-@pytest.mark.parametrize("path", HANDLER_MODULES, ids=relative)
-def test_handler_modules_import_in_reading_order(path: Path) -> None:
-    """A module of the handler imports only modules that its reading order lists before it."""
+@pytest.mark.parametrize("path", [*HANDLER_MODULES, *SERVER_MODULES], ids=relative)
+def test_modules_import_in_reading_order(path: Path) -> None:
+    """A module of the handler or the server imports only modules that its reading order lists before it."""
+    package = package_of(path)
     if module_of(path) == "__init__":
         assert not list(imports(path))
         return
-    position = READING_ORDER.index(module_of(path))
+    order = READING_ORDER[package]
+    position = order.index(module_of(path))
     for name in imports(path):
-        if name.startswith("handler."):
+        if name.startswith(f"{package}."):
             target = name.split(".")[1]
-            assert target == module_of(path) or READING_ORDER.index(target) < position, f"{path.name} imports {name}"
+            assert target == module_of(path) or order.index(target) < position, f"{path.name} imports {name}"
 
 
 def test_the_reading_order_is_complete() -> None:
-    """The package's docstring names every module."""
-    assert {*READING_ORDER, "__init__"} == {module_of(path) for path in HANDLER_MODULES}
+    """The docstring of each package names every module."""
+    for package, modules in (("handler", HANDLER_MODULES), ("server", SERVER_MODULES)):
+        assert {*READING_ORDER[package], "__init__"} == {module_of(path) for path in modules}
 
 
 @pytest.mark.parametrize("library", OWNERS)
@@ -139,8 +147,8 @@ def test_a_library_stays_with_its_owners(library: str) -> None:
     assert users <= owners
 
 
-@pytest.mark.parametrize("path", HANDLER_MODULES, ids=relative)
-def test_the_handler_never_prints_or_asserts(path: Path) -> None:
+@pytest.mark.parametrize("path", [*HANDLER_MODULES, *SERVER_MODULES], ids=relative)
+def test_serving_code_never_prints_or_asserts(path: Path) -> None:
     """TorchServe obeys lines of a worker's output, and `python -O` drops assertions."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         assert not isinstance(node, ast.Assert)

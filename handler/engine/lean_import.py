@@ -12,8 +12,12 @@ import contextlib
 import importlib.metadata
 import os
 import sys
+import threading
 from collections.abc import Iterator
 
+from handler.errors import ConfigError
+
+_lock = threading.Lock()
 OPTIONAL = ("accelerate", "jinja2", "pandas", "PIL", "scipy", "sklearn", "torchvision")
 
 
@@ -21,9 +25,22 @@ def import_transformers(*, with_models: bool) -> None:
     """Import configs and tokenizers, and models unless a `FusedModel` takes their place.
 
     Without models, transformers has none for the rest of the process, as if PyTorch were not installed. Where it is
-    imported already, it stays as it is.
+    imported already, it stays as it is. Threads may call this.
+
+    Raises:
+        ConfigError: this process has imported transformers without the models that are needed now.
     """
+    with _lock:
+        _import(with_models=with_models)
+
+
+def _import(*, with_models: bool) -> None:
     if "transformers" in sys.modules:
+        if with_models and not sys.modules["transformers"].is_torch_available():
+            raise ConfigError(
+                "this archive needs the models of transformers, which this process has imported without them: start "
+                "the server anew with this archive among --models"
+            )
         return
     if with_models:
         with _hidden(OPTIONAL):

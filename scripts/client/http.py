@@ -151,6 +151,7 @@ class Model:
     waiting: int  # requests in its queue
     pids: tuple[int, ...]  # of its workers; 0 or less: not started yet
     ready: int  # workers that answer
+    running: int | None = None  # requests accepted and not answered yet; None: TorchServe does not say
 
     @property
     def is_ready(self) -> bool:
@@ -251,4 +252,5 @@ def _model(described: JSON, default: str) -> Model:
         waiting=described.get("jobQueueStatus", {}).get("pendingRequests", 0),
         pids=tuple(worker.get("pid", 0) for worker in workers),
         ready=sum(worker["status"] == "READY" for worker in workers),
+        running=described.get("jobQueueStatus", {}).get("runningRequests"),
     )

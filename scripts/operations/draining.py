@@ -1,6 +1,7 @@
 """Wait until a version of a model has answered everything.
 
-TorchServe reports how many requests wait, not how many run. A worker takes one batch after the other, in order: when it
+The standalone server counts the requests that it has accepted and not answered. TorchServe reports how many wait, not
+how many run. A worker takes one batch after the other, in order: when it
 answers a prediction, it has answered all before it. While it runs one, it uses its processor, or waits for one. Changes
 nothing, but sends one prediction to each model.
 """
@@ -44,7 +45,10 @@ def _wait_until_quiet(versions: Callable[[], Sequence[Model]], deadline: float) 
         models = versions()
         pids = [pid for model in models for pid in model.pids]
         before, cpu_s = cpu_s, sum(cpu_seconds(pid) for pid in pids)
-        at_rest = cpu_s - before < CPU_AT_REST_S and not any(map(is_runnable, pids))
+        if all(model.running is not None for model in models):
+            at_rest = not any(model.running for model in models)
+        else:
+            at_rest = cpu_s - before < CPU_AT_REST_S and not any(map(is_runnable, pids))
         n_quiet = n_quiet + 1 if at_rest and not any(model.waiting for model in models) else 0
         time.sleep(PAUSE_S)
     return n_quiet == QUIET_CHECKS

@@ -1,0 +1,24 @@
+"""The standalone server: the archives, routes, keys and answers of TorchServe in one Python process, without Java.
+
+Reading order, which is also the order in which the modules may import one another:
+
+errors         the errors of the server itself, in TorchServe's shape
+settings       config.properties, as far as it applies here; the rest is refused by name, or has no meaning
+log            one JSON object a line, without a user's text
+metrics        counters, gauges, histograms in the names of metrics.yaml, and Prometheus' text format
+keys           key_file.json: who may ask which port
+batcher        token-budget batches: what waits is computed when the engine is free
+explanations   explanations, in a process of their own
+archives       an archive of the model store -> a folder, its name and version
+loaded_model   one version of a model: loads it, answers its requests
+registry       all versions of all models, and which one answers by default
+transport      ASGI messages <-> requests and responses: bodies bounded while they arrive
+forms          the field `data` of a form
+predictions    the inference port: TorchServe's own routes, KServe's, SageMaker's
+health         what is alive and ready
+management     the management port: what is registered, and changes of it
+applications   the three ports as ASGI applications
+connections    HTTP connections with limits of time and size
+lifecycle      start, drain, stop
+__main__       the command line
+"""

@@ -1,0 +1,169 @@
+"""The three ports as ASGI applications: inference, management, metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from handler import openapi
+from handler.request_state import Response
+from server.errors import ApiError, invalid_key, json_response, method_not_allowed, route_not_found
+from server.health import Health, open_inference_error
+from server.keys import KeyRing
+from server.management import ManagementRoutes
+from server.metrics import MetricsRegistry
+from server.predictions import Predictions
+from server.registry import ModelRegistry
+from server.settings import ServerSettings
+from server.transport import Exchange, Handle, RouteHandler, WriteError
+
+OPEN_ROUTES = ("/v2/health/live", "/v2/health/ready", "/api-description")  # that need no key
+EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the routes of all ports share."""
+
+    settings: ServerSettings
+    models: ModelRegistry
+    metrics: MetricsRegistry
+    health: Health
+    keys: KeyRing | None = None  # None: no keys are needed
+
+    def endpoint(self, handle: Handle, write_error: WriteError = ApiError.to_response) -> RouteHandler:
+        """Return a function from exchange to response as an ASGI application."""
+        return RouteHandler(handle, self.metrics, write_error)
+
+    def route(self, path: str, handle: Handle, write_error: WriteError = ApiError.to_response) -> Route:
+        """Return a route of any method."""
+        return Route(path, self.endpoint(handle, write_error))
+
+
+class KeyGuard:
+    """Lets a request pass to an application when it has the key of the port."""
+
+    def __init__(self, application: ASGIApp, kind: str, parts: Parts) -> None:
+        self._application, self._kind, self._parts = application, kind, parts
+        self._refusal = parts.endpoint(self._refuse)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        allowed = scope["type"] != "http" or self._allows(Exchange(scope, receive, send))
+        await (self._application if allowed else self._refusal)(scope, receive, send)
+
+    def _allows(self, exchange: Exchange) -> bool:
+        keys = self._parts.keys
+        is_open = exchange.path in OPEN_ROUTES or (exchange.method, exchange.path) == ("OPTIONS", "/")
+        if keys is None or is_open or (self._kind == "management" and exchange.path == "/token"):
+            return True
+        return keys.allows(self._kind, exchange.authorization)
+
+    async def _refuse(self, exchange: Exchange) -> Response:
+        raise invalid_key()
+
+
+def inference_application(parts: Parts) -> ASGIApp:
+    """Return the inference port."""
+    predictions = Predictions(parts.models, parts.metrics, parts.settings.max_request_bytes)
+    health, route = parts.health, parts.route
+
+    async def describe(exchange: Exchange) -> Response:
+        if exchange.method != "OPTIONS" and exchange.path == "/":
+            raise method_not_allowed()
+        return describe_server(parts.models)
+
+    async def predict(exchange: Exchange) -> Response:
+        if exchange.method == "OPTIONS":
+            return describe_model(parts.models, exchange.path.split("/")[2])
+        return await predictions.predict(exchange)
+
+    routes = [
+        route("/predictions/{rest:path}", predict),
+        route("/explanations/{rest:path}", predictions.explain),
+        route("/v1/models/{rest:path}", predictions.kserve_v1),
+        route("/v2/models/{name}/ready", health.model_ready, open_inference_error),
+        route("/v2/models/{name}/versions/{version}/ready", health.model_ready, open_inference_error),
+        route("/v2/models/{name}", health.model_metadata, open_inference_error),
+        route("/v2/models/{name}/versions/{version}", health.model_metadata, open_inference_error),
+        route("/v2/models/{rest:path}", predictions.kserve_v2),
+        route("/v2/health/live", health.live),
+        route("/v2/health/ready", health.ready),
+        route("/v2", health.server_metadata),
+        route("/ping", health.ping),
+        route("/invocations", predictions.invocations),
+        route("/models/{name}/invoke", predictions.invoke),
+        route("/api-description", describe),
+        route("/", describe),
+    ]
+    return _application(parts, routes, "inference")
+
+
+def management_application(parts: Parts) -> ASGIApp:
+    """Return the management port."""
+    management = ManagementRoutes(parts.models, parts.keys, may_change=parts.settings.may_change_models)
+
+    async def describe(exchange: Exchange) -> Response:
+        if exchange.method != "OPTIONS" and exchange.path == "/":
+            raise method_not_allowed()
+        return describe_server(parts.models)
+
+    routes = [
+        parts.route("/models", management.many),
+        parts.route("/models/{name}", management.one),
+        parts.route("/models/{name}/{version}", management.one),
+        parts.route("/models/{name}/{version}/set-default", management.set_default),
+        parts.route("/token", management.token),
+        parts.route("/api-description", describe),
+        parts.route("/", describe),
+    ]
+    return _application(parts, routes, "management")
+
+
+def metrics_application(parts: Parts) -> ASGIApp:
+    """Return the metrics port, which asks for no key."""
+
+    async def metrics(_: Exchange) -> Response:
+        return Response(parts.metrics.exposition().encode(), headers={"content-type": EXPOSITION})
+
+    return _application(parts, [parts.route("/metrics", metrics)], None)
+
+
+def describe_server(models: ModelRegistry) -> Response:
+    """Return an OpenAPI document of the routes of every model."""
+    documents = [
+        openapi.document(predictor.operations, predictor.explainable, predictor.model, predictor.task.config)
+        for predictor in (model.predictor for model in models if model.is_ready)
+    ]
+    paths = {path: item for document in documents for path, item in document["paths"].items()}
+    return json_response({"openapi": "3.1.0", "info": {"title": "BERT models", "version": "1"}, "paths": paths})
+
+
+def describe_model(models: ModelRegistry, name: str) -> Response:
+    """Return the OpenAPI document of one model."""
+    predictor = models.get(name).predictor
+    document = openapi.document(predictor.operations, predictor.explainable, predictor.model, predictor.task.config)
+    return json_response(document)
+
+
+def _application(parts: Parts, routes: list[Route], kind: str | None) -> ASGIApp:
+    async def unknown(_: Exchange) -> Response:
+        raise route_not_found()
+
+    application = Starlette(routes=routes)
+    application.router.redirect_slashes = False
+    application.router.default = parts.endpoint(unknown)
+    guarded: ASGIApp = KeyGuard(application, kind, parts) if kind else application
+    settings = parts.settings
+    if not settings.cors_origin:
+        return guarded
+    return CORSMiddleware(
+        guarded,
+        allow_origins=[settings.cors_origin],
+        allow_methods=[word.strip() for word in settings.cors_methods.split(",") if word.strip()],
+        allow_headers=[word.strip() for word in settings.cors_headers.split(",") if word.strip()],
+    )

@@ -1,0 +1,161 @@
+"""ASGI messages <-> requests and responses. Bodies are bounded while they arrive, clients that leave are noticed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import uuid
+from collections.abc import Awaitable, Callable
+from functools import cached_property
+from typing import TypeVar
+from urllib.parse import parse_qs
+
+from starlette.types import Receive, Scope, Send
+
+from handler.request_state import Response
+from server.errors import ApiError, body_timeout, too_large
+from server.metrics import MetricsRegistry
+
+BODY_S = 30.0  # within which a body must have come
+DISCARD_FACTOR = 4  # a body that is too long is read up to so many times the limit before it is refused
+UNCACHED = [
+    (b"pragma", b"no-cache"),
+    (b"cache-control", b"no-cache; no-store, must-revalidate, private"),
+    (b"expires", b"Thu, 01 Jan 1970 00:00:00 UTC"),
+]
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+class ClientLeft(Exception):
+    """Nobody waits for the response any more."""
+
+
+class Exchange:
+    """One request, and its response."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope, self._receive, self._send = scope, receive, send
+        self.method: str = scope["method"]
+        self.path: str = scope["path"]
+
+    @cached_property
+    def headers(self) -> dict[str, str]:
+        """The headers by lower-case name; of several of one name the last."""
+        return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.scope["headers"]}
+
+    @property
+    def authorization(self) -> str:
+        """The header that holds a key."""
+        return self.headers.get("authorization", "")
+
+    def query(self, name: str) -> str | None:
+        """Return a parameter of the query."""
+        values = parse_qs(self.scope["query_string"].decode("latin-1"), keep_blank_values=True).get(name)
+        return values[-1] if values else None
+
+    async def body(self, limit: int) -> bytes:
+        """Receive the body; of one that is too long no more than `limit` bytes are kept.
+
+        Raises:
+            ApiError: it has more than `limit` bytes, or it does not come.
+            ClientLeft: the client left.
+        """
+        length = self.headers.get("content-length", "")
+        if length.isdecimal() and int(length) > DISCARD_FACTOR * limit:
+            raise too_large(limit)
+        content, more = await self._next_chunk()
+        if more:
+            try:
+                return await asyncio.wait_for(self._rest(bytearray(content), limit), BODY_S)
+            except asyncio.TimeoutError:
+                raise body_timeout(BODY_S) from None
+        if len(content) > limit:
+            raise too_large(limit)
+        return content
+
+    async def _rest(self, content: bytearray, limit: int) -> bytes:
+        n_bytes, more = len(content), True
+        while more and n_bytes <= DISCARD_FACTOR * limit:
+            chunk, more = await self._next_chunk()
+            n_bytes += len(chunk)
+            if n_bytes <= limit:
+                content += chunk
+            else:  # the rest is read and forgotten: a sender that is cut off may miss the answer
+                content.clear()
+        if n_bytes > limit:
+            raise too_large(limit)
+        return bytes(content)
+
+    async def _next_chunk(self) -> tuple[bytes, bool]:
+        """Return a part of the body, and whether there is more."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeft
+        return message.get("body", b""), message.get("more_body", False)
+
+    async def while_connected(self, work: Awaitable[T]) -> T:
+        """Wait for some work; cancel it and raise ClientLeft when the client leaves."""
+        task = asyncio.current_task()
+        watcher = asyncio.get_running_loop().create_task(self._wait_until_left())
+        watcher.add_done_callback(lambda done: None if done.cancelled() or task is None else task.cancel())
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if watcher.done() and not watcher.cancelled():
+                raise ClientLeft from None
+            raise
+        finally:
+            watcher.cancel()
+
+    async def _wait_until_left(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+    async def respond(self, response: Response) -> None:
+        """Send a response."""
+        headers = [
+            (b"content-type", b"application/json"),
+            (b"x-request-id", str(uuid.uuid4()).encode()),
+            (b"content-length", str(len(response.content)).encode()),
+            *UNCACHED,
+        ]
+        given = {name.encode("latin-1"): value.encode("latin-1") for name, value in response.headers.items()}
+        headers = [header for header in headers if header[0] not in given] + list(given.items())
+        await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": response.content})
+
+
+Handle = Callable[[Exchange], Awaitable[Response]]
+WriteError = Callable[[ApiError], Response]
+
+
+class RouteHandler:
+    """An ASGI application of one function from exchange to response; counts responses by status."""
+
+    def __init__(
+        self, handle: Handle, metrics: MetricsRegistry, write_error: WriteError = ApiError.to_response
+    ) -> None:
+        """Wrap a function.
+
+        Args:
+            write_error: writes an ApiError in the shape that the clients of this route read.
+        """
+        self._handle, self._metrics, self._write_error = handle, metrics, write_error
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        exchange = Exchange(scope, receive, send)
+        try:
+            response = await self._handle(exchange)
+        except ClientLeft:
+            return
+        except ApiError as error:
+            response = self._write_error(error)
+        except Exception as error:  # noqa: BLE001 - the message of an exception may quote a user: its type alone is logged
+            logger.error("unexpected %s in %s", type(error).__name__, getattr(self._handle, "__qualname__", "a route"))
+            kind = type(error).__name__
+            response = self._write_error(ApiError(503, "InternalError", f"unexpected {kind} in the server"))
+        self._metrics.record(f"Requests{response.status // 100}XX", 1, "Host")
+        await exchange.respond(response)
