@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+import inspect
 from typing import Any
 
 import torch
@@ -48,7 +49,8 @@ class Attention:
         tokens = sum(self.varlen.seq_lens)
         n_queries = len(self.varlen.seq_lens) if one_query else tokens
         context = attend(q[:n_queries], k[:tokens], v[:tokens], self.varlen).flatten(1)
-        context = functional.pad(context, (0, 0, 0, len(q) - n_queries))
+        if len(q) > n_queries:  # padding by nothing copies
+            context = functional.pad(context, (0, 0, 0, len(q) - n_queries))
         return context if zero_point is None else saturate_u8(context.float().add_(zero_point))
 
     def _has_kernel_for(self, query: Tensor) -> bool:
@@ -97,7 +99,18 @@ def varlen_attn(*arguments: Any) -> Tensor:
     """Call PyTorch's varlen kernel; its module is imported on a GPU alone, for it imports torch._dynamo."""
     from torch.nn.attention import varlen
 
-    return varlen.varlen_attn(*arguments)  # type: ignore[return-value]  # the second output is for return_lse
+    return varlen.varlen_attn(*arguments, **_varlen_options())  # type: ignore[return-value]  # a tuple has return_aux
+
+
+@functools.cache
+def _varlen_options() -> dict[str, Any]:
+    """Return the options of the installed kernel that keep a sequence's output independent of its batch.
+
+    From PyTorch 2.13 on the kernel may split keys by the longest sequence of the batch.
+    """
+    from torch.nn.attention import varlen
+
+    return {"num_splits": 1} if "num_splits" in inspect.signature(varlen.varlen_attn).parameters else {}
 
 
 @functools.cache

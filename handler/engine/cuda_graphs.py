@@ -84,14 +84,23 @@ class Graph:
             batch = Batch.from_flat(self._input, tuple(map(len, empty)), counts)
             return batch, call(batch)
 
+        self._run = run
         self.replay = record(run)
 
     def __call__(self, encodings: Sequence[Encoding], reads: Sequence[Sequence[int] | None]) -> tuple[Batch, Any]:
         """Run a batch whose sequences are read at `reads`; the next call overwrites the memory of the output."""
-        flat = self._flat(fill(encodings, self._bucket), reads)
-        self._input.copy_(to_device(flat, self._input.device))
+        self._copy_in(encodings, reads)
         filled, output = self.replay()
         return first_sequences(filled, tuple(map(len, encodings))), self._without_filling(output, encodings)
+
+    def call_filled(self, encodings: Sequence[Encoding], reads: Sequence[Sequence[int] | None]) -> Any:
+        """Compute the same filled batch without the graph: the same shapes, and so the same kernels."""
+        self._copy_in(encodings, reads)
+        return self._without_filling(self._run()[1], encodings)
+
+    def _copy_in(self, encodings: Sequence[Encoding], reads: Sequence[Sequence[int] | None]) -> None:
+        flat = self._flat(fill(encodings, self._bucket), reads)
+        self._input.copy_(to_device(flat, self._input.device))
 
     def _flat(self, encodings: Sequence[Encoding], reads: Sequence[Sequence[int] | None] = ()) -> Tensor:
         tokens, first = self._bucket.tokens, self._first_position

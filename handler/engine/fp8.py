@@ -8,25 +8,34 @@ are multiplied in fp32, slowly: for that measurement, and for tests.
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import logging
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from handler.engine import fusion
+from handler.engine.attention import Attention
 from handler.engine.encoder import Layer, PackedEncoder
 from handler.engine.families import encoder_attribute
 from handler.engine.fusion import Op
 from handler.engine.linear import ACTIVATIONS, LayerNorm, Linear
+from handler.errors import ModelMismatch
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+logger = logging.getLogger(__name__)
 
 E4M3 = torch.float8_e4m3fn
 E4M3_MAX = torch.finfo(E4M3).max  # 448
 GELU_MIN_MAGNITUDE = 0.18  # more than a GELU ever goes below zero
 WIDTH_MULTIPLE = 16  # of every width, which the hardware requires
+PROBE_SHAPES = ((32, 128), (256, 1024))  # rows and width of products that must work: of the tests, of bert-large
+LAYER_RTOL = 0.03  # of the norm of a row: one layer's products on the device against the same numbers in fp32
 
 
 class Float8Tensor(NamedTuple):
@@ -113,6 +122,7 @@ class Fp8Linear(Linear):
         self.values = values.contiguous().t()  # (in, out), each column contiguous, as the hardware reads it
         self.scale = scale.t().contiguous()  # (1, out)
         self.bias, self._ops = bias.to(torch.bfloat16), ops
+        self.multiply = scaled_matmul
 
     def __call__(self, x: Any, activation: str | None = None, residual: Tensor | None = None) -> Any:
         """Multiply; with an activation, return a Float8Tensor.
@@ -125,7 +135,7 @@ class Fp8Linear(Linear):
             x = x.quantized
         elif not isinstance(x, Float8Tensor):
             x = Float8Tensor(*self._ops.quantize(x))
-        y = scaled_matmul(x, self.values, self.scale, self.bias)
+        y = self.multiply(x, self.values, self.scale, self.bias)
         return y if activation is None else Float8Tensor(*self._ops.activation_quantize(y, activation))
 
 
@@ -167,7 +177,41 @@ def scaled_matmul(rows: Float8Tensor, weight: Tensor, scale: Tensor, bias: Tenso
     if rows.values.is_cuda:
         options: dict[str, Any] = {"bias": bias, "out_dtype": torch.bfloat16, "use_fast_accum": True}
         return torch._scaled_mm(rows.values, weight, rows.scale, scale, **options)
+    return matmul_in_fp32(rows, weight, scale, bias)
+
+
+def matmul_in_fp32(rows: Float8Tensor, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    """Multiply the numbers of `scaled_matmul` in fp32."""
     return (rows.values.float() @ weight.float() * rows.scale * scale + bias.float()).to(torch.bfloat16)
+
+
+class CheckedLayer:
+    """A layer in fp8 that compares its output with that of the same layer whose products are computed in fp32."""
+
+    def __init__(self, layer: Layer) -> None:
+        self._layer = layer
+
+    def __call__(self, x: Fp8States, attention: Attention) -> Fp8States:
+        states: Fp8States = self._layer(x, attention)
+        linears: list[Any] = list(self._layer.linears.values())
+        for linear in linears:
+            linear.multiply = matmul_in_fp32
+        expected: Fp8States = self._layer(x, attention)
+        for linear in linears:
+            linear.multiply = scaled_matmul
+        if not fusion.rows_allclose(states.plain, expected.plain, LAYER_RTOL):
+            raise ModelMismatch("the products of a layer in fp8 are not those of the same numbers in fp32 here")
+        return states
+
+
+@contextlib.contextmanager
+def checked(encoder: Fp8Encoder) -> Iterator[None]:
+    """Compare every layer with its products in fp32; raises ModelMismatch in the forward pass where one differs."""
+    layers, encoder.layers = encoder.layers, [CheckedLayer(layer) for layer in encoder.layers]
+    try:
+        yield
+    finally:
+        encoder.layers = layers
 
 
 def install(model: PreTrainedModel, *, fuse: bool = False) -> None:
@@ -192,10 +236,18 @@ def supported(device: torch.device) -> bool:
     """Tell whether the device multiplies eight-bit floats with a scale for each row and column, by doing it."""
     if device.type != "cuda" or torch.cuda.get_device_capability(device) < (8, 9):
         return False
-    ones = Float8Tensor(*quantize(torch.ones(32, 32, device=device)))
-    bias = torch.ones(32, device=device, dtype=torch.bfloat16)
+    return all(_multiplies(device, *shape) for shape in PROBE_SHAPES)
+
+
+def _multiplies(device: torch.device, rows: int, width: int) -> bool:
+    """Multiply ones (rows, width) by ones (width, width) and add ones; log why it fails."""
+    ones, weight = (Float8Tensor(*quantize(torch.ones(n, width, device=device))) for n in (rows, width))
+    bias = torch.ones(width, device=device, dtype=torch.bfloat16)
     try:
-        product = scaled_matmul(ones, ones.values.t(), ones.scale.t().contiguous(), bias)
-    except RuntimeError:  # cuBLAS has no such kernel for some architectures (GeForce of Blackwell, 2026-08)
-        return False
-    return bool((product == 33).all())
+        product = scaled_matmul(ones, weight.values.t(), weight.scale.t().contiguous(), bias)
+        error = "" if (product == bias + width).all() else "the product is wrong"
+    except RuntimeError as failure:  # cuBLAS has no such kernel for some architectures (GeForce of Blackwell, 2026-08)
+        error = " ".join(str(failure).split())[:200]
+    if error:
+        logger.warning("no fp8: %d rows of width %d cannot be multiplied: %s", rows, width, error)
+    return not error

@@ -18,14 +18,17 @@ class Precision(NamedTuple):
 
     name: str
     dtype: torch.dtype
-    tolerance: float  # on a score of a golden answer; the mean error is a tenth of it or less
+    tolerance: float  # on a score of a golden answer
     has_gradients: bool = True
+    mean_tolerance: float | None = None  # on the mean over the golden answers of their largest errors; None: no limit
 
 
 TOLERANCES = {"fp32": 1e-4, "bf16": 5e-2, "fp16": 1e-2}
 # Against answers in the same precision, which golden-int8.json and golden-fp8.json hold.
 INT8 = Precision("int8", torch.float32, 5e-2, has_gradients=False)
-FP8 = Precision("fp8", torch.bfloat16, 5e-2, has_gradients=False)
+# Two right computations in fp8 that sum in another order move 2 to 4 % of texts by more than 0.05, and one by 0.26 (a
+# sentiment model, 871 texts, 2026-11-27); golden-fp8.json comes from a CPU.
+FP8 = Precision("fp8", torch.bfloat16, 0.3, has_gradients=False, mean_tolerance=0.08)
 
 
 def supported(device: torch.device) -> list[str]:

@@ -56,6 +56,18 @@ def engine_of(predictor: Predictor) -> CudaEngine:
     return predictor.engine
 
 
+@pytest.fixture(scope="module")
+def model_folder(make_model: MakeModel) -> Path:
+    """Return the folder of a model wide enough for the products in fp8 of every cuBLAS."""
+    return make_model(hidden_size=128, intermediate_size=256)
+
+
+@pytest.fixture(scope="module")
+def predictor(model_folder: Path) -> Predictor:
+    """Return its predictor on the CPU."""
+    return load_predictor(model_folder)
+
+
 @pytest.fixture(scope="module", params=precisions())
 def gpu(request: pytest.FixtureRequest, model_folder: Path) -> Predictor:
     """Return a predictor at each precision."""
@@ -249,8 +261,8 @@ FAILS = """
 import sys, torch
 from pathlib import Path
 from handler.config import ServingConfig
+from handler.loading import load_predictor
 from handler.sequences import Encoding
-from handler.predictor import Predictor
 engine = load_predictor(Path(sys.argv[1]), ServingConfig(precision=sys.argv[2]), torch.device("cuda", 0)).engine
 fine = Encoding([101, 2000, 102], [0] * 3)
 bad = Encoding([10**8] * 600, [0] * 600)  # an index that no embedding has: an assertion of the device

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from transformers import AutoModelForSequenceClassification
 
 from handler import archive
 from handler.config import ModelConfig, ServingConfig
@@ -22,7 +23,7 @@ from handler.engine.fp8 import E4M3_MAX, Float8Tensor, Fp8Encoder, Fp8Linear, Fp
 from handler.engine.linear import ACTIVATIONS, Linear
 from handler.engine.precision import FP8, choose, supported
 from handler.engine.probe import HiddenStates
-from handler.errors import ConfigError, GoldenMismatch
+from handler.errors import ConfigError, GoldenMismatch, ModelMismatch
 from handler.loading import load_predictor
 from handler.self_test import check_golden
 from scripts.archives.build import build
@@ -31,7 +32,7 @@ from scripts.archives.fp8 import evaluate, quantize
 from scripts.cli.console import ScriptError
 from tests.support.animals import train_animals
 from tests.support.encodings import LENGTHS, ChosenStates, outputs_of, random_words
-from tests.support.fake_gpu import FakeGpuEngine, fake_varlen_attn
+from tests.support.fake_gpu import FakeGpuEngine, fake_varlen_attn, load_fake_gpu
 from tests.support.families import FAMILIES, OWN_ENCODER_FAMILIES, make_family
 from tests.support.samples import MakeModel, ask, response_json
 from tests.support.training import write
@@ -171,6 +172,65 @@ def test_the_engine_for_gpus_quantizes_and_is_compared_with_fp32(
     narrow = make_model(hidden_size=40)
     with pytest.raises(ConfigError, match="a width of 40 is no multiple of 16"):
         FakeGpuEngine.load(narrow, auto_class, exact.task, config, CPU)
+
+
+def test_a_layer_whose_products_are_wrong_is_refused(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forgotten bias, which the comparison of all layers with fp32 is too loose to see."""
+    monkeypatch.setattr("handler.engine.precision.fp8.supported", lambda _: True)
+    for module in (attention, cuda):
+        monkeypatch.setattr(module, "has_kernel", lambda _, dtype: dtype == torch.bfloat16)
+    monkeypatch.setattr(attention, "varlen_attn", fake_varlen_attn)
+    folder = make_model()
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    for name, parameter in model.named_parameters():
+        if name.endswith("intermediate.dense.bias"):
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    exact = load_predictor(folder)
+    correct = fp8.matmul_in_fp32
+
+    def without_bias(rows: Float8Tensor, weight: torch.Tensor, scale: torch.Tensor, bias: torch.Tensor) -> torch.Tensor:
+        return correct(rows, weight, scale, torch.zeros_like(bias))
+
+    monkeypatch.setattr(fp8, "scaled_matmul", without_bias)
+    with pytest.raises(ModelMismatch, match="products of a layer in fp8 are not those of the same numbers"):
+        load_fake_gpu(folder, exact, precision="fp8", compile="never")
+
+
+@pytest.mark.parametrize("fault", ["refused", "wrong"])
+def test_hardware_that_cannot_multiply_has_no_fp8(
+    fault: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says which product, and why."""
+    assert all(fp8._multiplies(CPU, *shape) for shape in fp8.PROBE_SHAPES)
+
+    def product(*_: object) -> torch.Tensor:
+        if fault == "refused":
+            raise RuntimeError("cuBLAS has no kernel")
+        return torch.zeros(1, dtype=torch.bfloat16)
+
+    monkeypatch.setattr(fp8, "scaled_matmul", product)
+    assert not fp8._multiplies(CPU, 32, 128)
+    reason = "cuBLAS has no kernel" if fault == "refused" else "the product is wrong"
+    assert caplog.messages == [f"no fp8: 32 rows of width 128 cannot be multiplied: {reason}"]
+
+
+def test_golden_answers_in_fp8_are_held_by_their_mean(model_folder: Path) -> None:
+    """Any answer may differ by what another order of sums does to one; all of them may not."""
+    predictor = load_predictor(model_folder)
+    items, parameters = predictor.task.self_test_items, predictor.task.self_test_parameters
+    answers = predictor.answer_items(items, parameters)
+
+    def moved(answer: Any, by: float) -> Any:
+        best, second, *rest = answer
+        return [{**best, "score": best["score"] - by}, {**second, "score": second["score"] + by}, *rest]
+
+    predictor.engine.precision = FP8
+    check_golden(predictor, archive.Golden(list(items), parameters, [moved(answers[0], 0.2), *answers[1:]]))
+    with pytest.raises(GoldenMismatch, match="answered differently"):
+        check_golden(predictor, archive.Golden(list(items), parameters, [moved(answers[0], 0.4), *answers[1:]]))
+    with pytest.raises(GoldenMismatch, match=r"mean error 0\.1\d+ in fp8, tolerance 0.08"):
+        check_golden(predictor, archive.Golden(list(items), parameters, [moved(answer, 0.1) for answer in answers]))
 
 
 def test_fp8_is_never_chosen_by_auto_and_refused_without_hardware() -> None:
