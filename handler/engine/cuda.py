@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from handler.batching import Batch
@@ -56,8 +57,20 @@ class InFlightBatch:
     def wait(self) -> tuple[list[Output], float]:
         """Return the output of every sequence, and the seconds that the GPU took."""
         self._end.synchronize()
-        outputs = np.split(self._values.numpy(), np.cumsum(self._counts)[:-1])
-        return outputs, self._start.elapsed_time(self._end) / 1e3
+        return split(self._values.numpy(), self._counts), self._start.elapsed_time(self._end) / 1e3
+
+
+def split(values: NDArray[Any], counts: Sequence[int]) -> list[Output]:
+    """Return the rows of every sequence, as views.
+
+    `np.split` takes 7 ms for 8,700 sequences, slices of one row 1 ms.
+
+    >>> [[rows.tolist() for rows in split(np.arange(3), counts)] for counts in ((1, 1, 1), (2, 1))]
+    [[[0], [1], [2]], [[0, 1], [2]]]
+    """
+    if all(count == 1 for count in counts):
+        return [values[index : index + 1] for index in range(len(counts))]
+    return np.split(values, np.cumsum(counts)[:-1])
 
 
 class CudaEngine(Engine):
@@ -68,6 +81,7 @@ class CudaEngine(Engine):
     ) -> None:
         self._config = config
         self.graphs: dict[tuple[Any, ...], Graph] = {}  # by forward scope, tokens read of a sequence, and bucket
+        self._longest = 0  # tokens of a sequence that a graph takes
         self._busy_s = 0.0
         exact_products()
         super().__init__(model, main, config, device, **options)
@@ -155,7 +169,9 @@ class CudaEngine(Engine):
 
     def _replay(self, pooler: Pooler, encodings: Sequence[Encoding]) -> tuple[Batch, Any] | None:
         """Run a small batch by the graph of its bucket; None: it has no graph."""
-        bucket = bucket_for(sum(map(len, encodings)), len(encodings)) if self.graphs else None
+        if not self.graphs or max(map(len, encodings)) > self._longest:
+            return None
+        bucket = bucket_for(sum(map(len, encodings)), len(encodings), self._longest)
         if bucket is None:
             return None
         reads = [pooler.token_positions(encoding) for encoding in encodings]
@@ -196,6 +212,7 @@ class CudaEngine(Engine):
             ops = fusion.compile_ops([(fusion.add_norm, example)])
             if ops is not None:
                 encoder.layers = [fusion.fused_layer(layer, *ops) for layer in encoder.layers]
+            encoder.layers = [fusion.gelu_layer(layer, self.precision.dtype) for layer in encoder.layers]
 
     def measure_budget(self, max_length: int) -> int:
         """Time the token budgets that fit into the free memory, and choose one."""
@@ -232,9 +249,11 @@ class CudaEngine(Engine):
         call, record, graphs = partial(self.call, self.main), recorder(), {}
         try:
             for bucket in reversed(BUCKETS):
+                if -(-bucket.tokens // max_length) + 3 > bucket.sequences:  # three sequences, and filling
+                    continue
                 positions = self._runner.first_position, self.model.config.pad_token_id
-                graph = Graph(bucket, count == 1, call, self.device, *positions, record)
-                lengths = [min(max_length, bucket.tokens // 4 - index) for index in range(3)]
+                graph = Graph(bucket, count == 1, call, self.device, max_length, *positions, record)
+                lengths = [min(max_length, max(1, bucket.tokens // 4 - index)) for index in range(3)]
                 encodings = random_encodings(self.model.config, lengths)
                 reads = [self.main.token_positions(encoding) for encoding in encodings]
                 _, plain = self._call(self.main, encodings)
@@ -245,7 +264,7 @@ class CudaEngine(Engine):
                     if not all(fusion.rows_allclose(*pair, rtol) for pair in pairs):
                         raise ArithmeticError("a graph computes something else")
                 graphs[scope, count, bucket] = graph
-            self.graphs = graphs
+            self.graphs, self._longest = graphs, max_length
         except Exception as error:  # noqa: BLE001 - whatever cannot be recorded: the plain call always works
             reason = f"{type(error).__name__} {' '.join(str(error).split())[:200]}"
             logger.warning("small batches are not replayed as graphs, which is slower: %s", reason)

@@ -28,29 +28,39 @@ class Bucket(NamedTuple):
     sequences: int
 
 
-# Every sequence costs the attention kernel a little, even without tokens.
-BUCKETS = tuple(Bucket(tokens, min(64, tokens // 4)) for tokens in (16, 32, 64, 128, 256, 512, 1024))
+# Below some 4,000 tokens launching the kernels of bert-large one by one takes longer than computing them. Every
+# sequence costs the attention kernel a little, even without tokens.
+BUCKETS = tuple(
+    Bucket(tokens, min(64 if tokens <= 1024 else 128, tokens // 4))
+    for tokens in (16, 32, 64, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
+)
 EMPTY = Encoding([], [])
 
 
-def bucket_for(n_tokens: int, n_sequences: int) -> Bucket | None:
+def bucket_for(n_tokens: int, n_sequences: int, longest: int) -> Bucket | None:
     """Return the smallest bucket that holds a batch and at least one token of filling; None: the batch is too large.
 
-    >>> bucket_for(15, 3), bucket_for(15, 4), bucket_for(1024, 1)
+    >>> bucket_for(15, 3, 512), bucket_for(15, 4, 512), bucket_for(4096, 1, 512)
     (Bucket(tokens=16, sequences=4), Bucket(tokens=32, sequences=8), None)
     """
-    fitting = (bucket for bucket in BUCKETS if n_tokens < bucket.tokens and n_sequences < bucket.sequences)
+    fitting = (
+        bucket
+        for bucket in BUCKETS
+        if n_tokens < bucket.tokens and n_sequences + -(-(bucket.tokens - n_tokens) // longest) <= bucket.sequences
+    )
     return next(fitting, None)
 
 
-def fill(encodings: Sequence[Encoding], bucket: Bucket) -> list[Encoding]:
-    """Fill a batch up to its bucket: empty sequences, and a last one of token 0.
+def fill(encodings: Sequence[Encoding], bucket: Bucket, longest: int) -> list[Encoding]:
+    """Fill a batch up to its bucket: empty sequences, and last ones of token 0, none above `longest` tokens.
 
-    >>> [len(encoding) for encoding in fill([Encoding([7] * 9, [0] * 9)], Bucket(16, 4))]
-    [9, 0, 0, 7]
+    >>> [len(encoding) for encoding in fill([Encoding([7] * 9, [0] * 9)], Bucket(16, 4), longest=5)]
+    [9, 0, 5, 2]
     """
-    filling = [0] * (bucket.tokens - sum(map(len, encodings)))
-    return [*encodings, *[EMPTY] * (bucket.sequences - len(encodings) - 1), Encoding(filling, filling)]
+    n_filling = bucket.tokens - sum(map(len, encodings))
+    lengths = [min(longest, n_filling - start) for start in range(0, n_filling, longest)]
+    empty = [EMPTY] * (bucket.sequences - len(encodings) - len(lengths))
+    return [*encodings, *empty, *(Encoding([0] * length, [0] * length) for length in lengths)]
 
 
 class Graph:
@@ -62,6 +72,7 @@ class Graph:
         one_each: bool,
         call: Callable[[Batch], Any],
         device: torch.device,
+        longest: int,
         first_position: int,
         pad_id: int | None,
         record: Record[tuple[Batch, Any]],
@@ -71,13 +82,14 @@ class Graph:
         Args:
             one_each: whether one token of each sequence is read; otherwise all are.
             call: a batch -> a model's output; must neither wait for the GPU nor read the lengths on the host.
+            longest: tokens of the longest sequence that the graph is called with; the kernel reserves work for it.
             first_position: see `Batch.packed`.
             pad_id: see `Batch.packed`.
         """
-        self._bucket, self._one_each = bucket, one_each
+        self._bucket, self._one_each, self._longest = bucket, one_each, longest
         self._first_position, self._pad_id = first_position, pad_id
-        empty = fill([], bucket)
-        self._input = to_device(self._flat(empty), device)
+        empty = fill([], bucket, longest)
+        self._input = to_device(self._flat([]), device)
         counts = (1,) * bucket.sequences if one_each else None
 
         def run() -> tuple[Batch, Any]:
@@ -99,14 +111,15 @@ class Graph:
         return self._without_filling(self._run()[1], encodings)
 
     def _copy_in(self, encodings: Sequence[Encoding], reads: Sequence[Sequence[int] | None]) -> None:
-        flat = self._flat(fill(encodings, self._bucket), reads)
+        flat = self._flat(encodings, reads)
         self._input.copy_(to_device(flat, self._input.device))
 
     def _flat(self, encodings: Sequence[Encoding], reads: Sequence[Sequence[int] | None] = ()) -> Tensor:
-        tokens, first = self._bucket.tokens, self._first_position
-        positions = [*(read or (0,) for read in reads), *[(0,)] * (len(encodings) - len(reads))]
-        flat = flatten(encodings, first, self._pad_id, positions if self._one_each else None)
-        flat[3 * tokens - len(encodings[-1]) : 3 * tokens] = first  # filling may be longer than positions go
+        tokens, first, n_tokens = self._bucket.tokens, self._first_position, sum(map(len, encodings))
+        filled = fill(encodings, self._bucket, self._longest)
+        positions = [*(read or (0,) for read in reads), *[(0,)] * (len(filled) - len(reads))]
+        flat = flatten(filled, first, self._pad_id, positions if self._one_each else None)
+        flat[2 * tokens + n_tokens : 3 * tokens] = first  # of the filling, whatever its ids mean to the family
         return flat
 
     def _without_filling(self, output: Any, encodings: Sequence[Encoding]) -> Any:

@@ -34,9 +34,31 @@ class EncoderShape:
         square = 4 * self.layers * self.width
         return sum(linear * length + square * length**2 for length in lengths)
 
+    def computed_flops(self, lengths: Iterable[int]) -> int:
+        """Count the operations of an engine whose last layer computes one token of each sequence.
+
+        That layer has keys and values of all tokens, and the rest of one.
+
+        >>> shape = EncoderShape(24, 1024, 4096)
+        >>> round(1 - shape.computed_flops([175]) / shape.flops([175]), 3)
+        0.035
+        """
+        skipped = 2 * (2 * self.width**2 + 2 * self.width * self.inner)
+        attention = 4 * self.width
+        lengths = list(lengths)
+        return self.flops(lengths) - sum((skipped + attention * length) * (length - 1) for length in lengths)
+
     def products(self) -> list[tuple[int, int, int]]:
-        """Return (count, K, N) of the matrix products of one layer: q, k, v and output; up; down."""
-        return [(4, self.width, self.width), (1, self.width, self.inner), (1, self.inner, self.width)]
+        """Return (count, K, N) of the matrix products of one layer, as engines have them.
+
+        They are queries, keys and values in one; the output of attention; the two of the feed-forward part.
+        """
+        return [
+            (1, self.width, 3 * self.width),
+            (1, self.width, self.width),
+            (1, self.width, self.inner),
+            (1, self.inner, self.width),
+        ]
 
     def layer_flops(self, tokens: int) -> int:
         """Count the operations of the matrix products of one layer on `tokens` rows."""

@@ -46,11 +46,14 @@ SECONDS = 3.0  # of one comparison
 LATENCY_TEXTS = (1, 8, 32)  # texts in one call
 TIMES = 200  # calls of each
 KINDS = {  # kind of a kernel -> words in its name; the first match counts
+    "attention": ("flash", "fmha", "attention"),  # before the products: its names hold cutlass
     "matrix products": ("gemm", "nvjet", "cutlass", "cublas", "xmma"),
-    "attention": ("flash", "fmha", "attention"),
     "fused steps": ("triton",),
+    "activation": ("gelu",),
     "copies": ("memcpy", "memset"),
 }
+LARGEST_KERNELS = 10  # reported by name
+COMPILED_PEER = ("bert-base",)  # compiling the layers of a larger one takes as long as all other parts
 
 
 @dataclass(frozen=True)
@@ -91,8 +94,11 @@ def mixes() -> dict[str, list[int]]:
 class GpuModel:
     """One random model, loaded at every precision that the GPU supports."""
 
-    def __init__(self, layers: int, width: int, device: torch.device, scratch: Path) -> None:
-        self.device, self.folder = device, random_bert(scratch / "model", layers, width, word_tokenizer())
+    def __init__(
+        self, layers: int, width: int, device: torch.device, scratch: Path, *, compile_peer: bool = True
+    ) -> None:
+        self.device, self.compile_peer = device, compile_peer
+        self.folder = random_bert(scratch / "model", layers, width, word_tokenizer(), device=device)
         self.half = supported(device)[0]
         self.predictors: dict[str, Predictor] = {}
         for precision in [self.half, *(["fp8"] if fp8.supported(device) else [])]:
@@ -121,16 +127,16 @@ def measure(name: str, until: float, keep: Keep, device: torch.device) -> None:
     results: Row = {"model": name, "speed": [], "latency": [], "left_out": []}
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
         began = time.perf_counter()
-        model = GpuModel(*MODELS[name], device, Path(scratch))
+        model = GpuModel(*MODELS[name], device, Path(scratch), compile_peer=name in COMPILED_PEER)
         results["load_s"] = time.perf_counter() - began
         results["engines"] = {precision: engine_facts(predictor) for precision, predictor in model.predictors.items()}
         results["shape"] = vars(model.shape)
         parts: dict[str, Callable[[], None]] = {
             "latency": lambda: results["latency"].extend(latency(model)),
-            "speed, squad": lambda: results["speed"].append(speed(model, "squad")),
             "kernels": lambda: results.update(kernels=kernels(model)),
-            "agreement": lambda: results.update(agreement=agreement(model)),
             "budgets": lambda: results.update(budgets=budgets(model)),
+            "speed, squad": lambda: results["speed"].append(speed(model, "squad")),
+            "agreement": lambda: results.update(agreement=agreement(model)),
             "speed, short": lambda: results["speed"].append(speed(model, "short")),
             "speed, mixed": lambda: results["speed"].append(speed(model, "mixed")),
         }
@@ -170,7 +176,7 @@ def speed(model: GpuModel, mix: str) -> Row:
         f"engine {name}": partial(predictor.engine.run, encodings) for name, predictor in model.predictors.items()
     }
     runs |= peers
-    flops, work = {}, model.shape.flops(lengths)
+    flops, work = {}, model.shape.computed_flops(lengths)
     for name, predictor in model.predictors.items():
         tokens = min(sum(lengths), predictor.engine.max_batch_tokens)
         roof, cube = roofline(model.shape, tokens, name, device), square(name, device)
@@ -183,7 +189,12 @@ def speed(model: GpuModel, mix: str) -> Row:
     runs |= {name: partial(_repeat, runs[name], times) for name, times in repeated.items()}
     timings = interleave(runs, device, SECONDS)
     roofs = {name: flops[name] * repeated[name] / timings[name].median / 1e12 for name in flops}
-    rows = [speed_row(name, timings[name], work, lengths, roofs) for name in runs if name not in flops]
+    nominal = model.shape.flops(lengths)
+    rows = [
+        speed_row(name, timings[name], work if name.startswith("engine") else nominal, lengths, roofs)
+        for name in runs
+        if name not in flops
+    ]
     return {
         "mix": mix,
         "texts": len(lengths),
@@ -218,6 +229,8 @@ def transformers_peers(model: GpuModel, encodings: Sequence[Encoding]) -> tuple[
         f"transformers {model.half}, sorted, torch.compile": ("compiled", {"in_order": True, "multiple": 32}),
     }
     for name, (attribute, how) in ways.items():
+        if attribute == "compiled" and not model.compile_peer:
+            continue
         try:
             runs[name] = fastest(getattr(model, attribute), encodings, model.device, how)
         except Exception as error:  # noqa: BLE001 - a peer that fails is reported
@@ -344,10 +357,16 @@ def kernels(model: GpuModel) -> list[Row]:
             predictor.engine.run(encodings)
             torch.cuda.synchronize(model.device)
         times: Counter[str] = Counter()
+        seconds: Counter[str] = Counter()
         for event in profile.key_averages():
-            times[kernel_kind(event.key)] += event.self_device_time_total / 1e6
+            if not getattr(event, "is_user_annotation", False):  # a region, whose kernels are counted by themselves
+                times[kernel_kind(event.key)] += event.self_device_time_total / 1e6
+                seconds[event.key] += event.self_device_time_total / 1e6
         busy = sum(times.values())
-        rows.append({"name": name, "wall_s": wall, "busy_s": busy, "kinds": dict(times.most_common())})
+        largest = [{"kernel": kernel, "seconds": spent} for kernel, spent in seconds.most_common(LARGEST_KERNELS)]
+        rows.append(
+            {"name": name, "wall_s": wall, "busy_s": busy, "kinds": dict(times.most_common()), "largest": largest}
+        )
     return rows
 
 
@@ -356,8 +375,10 @@ def kernel_kind(kernel: str) -> str:
 
     >>> kernel_kind("void flash_fwd_kernel<...>"), kernel_kind("triton_red_fused_add_native_layer_norm_0")
     ('attention', 'fused steps')
-    >>> kernel_kind("gelu")
-    'the rest'
+    >>> kernel_kind("flash_fwd_kernel<Flash_fwd_kernel_traits<64, 128, 128, 4, false, false, cutlass::bfloat16_t>>")
+    'attention'
+    >>> kernel_kind("GeluCUDAKernelImpl"), kernel_kind("elementwise_kernel")
+    ('activation', 'the rest')
     """
     name = kernel.lower()
     return next((kind for kind, words in KINDS.items() if any(word in name for word in words)), "the rest")

@@ -11,11 +11,12 @@ from scripts.benchmark.tables import number, table
 
 Row = dict[str, Any]
 
-SPEED = """From tokens to scores. Engine, `transformers` and matrix products are interleaved; figures are medians. *own
-products*: the matrix products of one layer at this precision, alone, with as many rows as one forward pass of the
-engine has tokens. *peak*: a product of 8192 x 8192 x 8192 at this precision, the same way. Work is counted as
-2n(4h² + 2hf)L + 4nhL² operations a sequence; padding is no work. The batches of `transformers` are on the GPU before
-the measurement, each of the best of several sizes; the engine builds its own within it."""
+SPEED = """From tokens to scores. Engine, `transformers` and matrix products are interleaved; figures are medians,
+*middle half* their quartiles. *own products*: the matrix products of one layer at this precision, alone, with as many
+rows as one forward pass of the engine has tokens. *peak*: a product of 8192 x 8192 x 8192 at this precision, the same
+way. Work is counted as 2n(4h² + 2hf)L + 4nhL² operations a sequence; padding is no work, and of the engine's last layer
+only what it computes counts: keys and values of all tokens, the rest of one. The batches of `transformers` are on the
+GPU before the measurement, each of the best of several sizes; the engine builds its own within it."""
 LATENCY = """Milliseconds from tokens to scores, of short texts (mean 15 tokens), one call after the other."""
 BUDGETS = """Thousand tokens a second, on lengths like SQuAD, by `max_batch_tokens`; in bold what the engine chose."""
 WORKERS = """Texts a second from the bytes of requests to those of answers, on lengths like SQuAD: all that a worker
@@ -35,7 +36,7 @@ def render(results: Row) -> str:
         section("Token budget", BUDGETS, budgets(models)),
         section("Workers", WORKERS, workers(results.get("workers", []))),
         section("Agreement", AGREEMENT, agreement(models)),
-        section("Kernels", KERNELS, kernels(models)),
+        section("Kernels", KERNELS, "\n\n".join(filter(None, (kernels(models), largest(models))))),
         section("Left out", "", "\n".join(f"* {reason}" for reason in results["left_out"])),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -70,11 +71,22 @@ def speed(model: Row) -> str:
                         f"{mix['mix']} ({mix['tokens'] / mix['texts']:.0f})",
                         f"**{row['name']}**" if ours else row["name"],
                     ),
-                    *(number(row["texts_per_s"]), number(row["tokens_per_s"]), number(row["tflops"])),
+                    number(row["texts_per_s"]),
+                    " to ".join(number(mix["texts"] / seconds) for seconds in reversed(row["times"]["spread"])),
+                    *(number(row["tokens_per_s"]), number(row["tflops"])),
                     *(part(row["of_own_products"]), part(row["of_peak"])),
                 ]
             )
-    header = ["lengths", "implementation", "texts/s", "tokens/s", "TFLOP/s", "of own products", "of peak"]
+    header = [
+        "lengths",
+        "implementation",
+        "texts/s",
+        "middle half",
+        "tokens/s",
+        "TFLOP/s",
+        "of own products",
+        "of peak",
+    ]
     roofs = [
         f"{name} {number(tflops)} TFLOP/s" for name, tflops in (model["speed"] or [{"roofs": {}}])[0]["roofs"].items()
     ]
@@ -144,6 +156,18 @@ def kernels(models: Sequence[Row]) -> str:
         for model, row in profiles
     ]
     return table(["model", "precision", "busy", *kinds], rows)
+
+
+def largest(models: Sequence[Row]) -> str:
+    """Return the kernels that took longest, by name."""
+    rows = [
+        [model["model"], row["name"], part(kernel["seconds"] / row["busy_s"]), f"`{kernel['kernel'][:100]}`"]
+        for model in models
+        for row in model.get("kernels", [])
+        for kernel in row.get("largest", [])
+        if row["busy_s"]
+    ]
+    return table(["model", "precision", "share", "kernel"], rows)
 
 
 def write(results: Row, folder: Path) -> None:

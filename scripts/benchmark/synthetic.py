@@ -17,8 +17,15 @@ def word_tokenizer(size: int = 30522) -> PreTrainedTokenizerBase:
     return BertTokenizer(vocab={token: index for index, token in enumerate(tokens)}, model_max_length=512)
 
 
-def random_bert(folder: Path, layers: int, width: int, tokenizer: PreTrainedTokenizerBase, labels: int = 10) -> Path:
-    """Write a BERT classifier with random weights, and its tokenizer."""
+def random_bert(
+    folder: Path,
+    layers: int,
+    width: int,
+    tokenizer: PreTrainedTokenizerBase,
+    labels: int = 10,
+    device: torch.device | None = None,
+) -> Path:
+    """Write a BERT classifier with random weights, which are drawn on a device, and its tokenizer."""
     config = BertConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
@@ -31,6 +38,8 @@ def random_bert(folder: Path, layers: int, width: int, tokenizer: PreTrainedToke
     )
     torch.manual_seed(0)
     make: Any = AutoModelForSequenceClassification.from_config
-    make(config).save_pretrained(folder)
+    with device or torch.device("cpu"):
+        model = make(config)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

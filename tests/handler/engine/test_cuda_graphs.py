@@ -41,21 +41,23 @@ def test_a_filled_batch_fills_its_bucket() -> None:
     """Whatever fits: as many tokens and sequences as the bucket has, the batch first, no sequence lost."""
     for n in range(1, 70):
         for length in (1, 2, 9, 15, 31, 300):
-            bucket = bucket_for(n * length, n)
+            bucket = bucket_for(n * length, n, 512)
             if bucket is None:
-                assert n * length >= BUCKETS[-1].tokens or n >= BUCKETS[-1].sequences
+                assert n * length >= BUCKETS[-1].tokens
                 continue
-            filled = fill(random_words(*[length] * n), bucket)
+            filled = fill(random_words(*[length] * n), bucket, 512)
             assert [len(sequence) for sequence in filled[:n]] == [length] * n
             assert (sum(map(len, filled)), len(filled)) == bucket
             assert len(filled[-1]) > 0
-            assert not any(map(len, filled[n:-1]))
+            assert max(map(len, filled)) <= 512
+            lengths = [len(sequence) > 0 for sequence in filled[n:]]
+            assert lengths == sorted(lengths), "empty ones before the filling"
 
 
 @pytest.mark.usefixtures("kernel")
 @pytest.mark.parametrize("main", [main for main in MODELS if main != "tokenize"])
 def test_replayed_batches_equal_plain_ones(main: str, load_main: LoadMain, make_model: MakeModel) -> None:
-    """Every task, alone and in a batch, whichever tokens it reads; larger batches have no graph."""
+    """Every task, alone and in a batch, whichever tokens it reads; a batch of more sequences has no graph."""
     plain = load_main(main)
     engine: Any = FakeGpuEngine.load(
         make_model(**MODELS[main]),
@@ -69,11 +71,12 @@ def test_replayed_batches_equal_plain_ones(main: str, load_main: LoadMain, make_
     calls: list[int] = []
     for graph in engine.graphs.values():
         graph.replay = counted(graph.replay, calls)
-    for sequences in ([*SEVERAL], [SEVERAL[0]], random_words(*[5] * 30), random_words(512, 400, 200), random_words(15)):
+    batches = [[5] * 30, [512, 400, 200], [15], [3] * 140]
+    for sequences in ([*SEVERAL], [SEVERAL[0]], *(random_words(*lengths) for lengths in batches)):
         outputs, expected = (outputs_of(each, plain.task, sequences) for each in (engine, plain.engine))
         for pair in zip(outputs, expected, strict=True):
             np.testing.assert_allclose(*pair, atol=1e-4)
-    assert len(calls) == 4
+    assert len(calls) == 5
 
 
 def load_class(predictor: Predictor) -> str:

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from handler.engine import fusion
-from handler.engine.encoder import PackedEncoder
+from handler.engine.encoder import Layer, PackedEncoder
+from handler.engine.linear import LayerNorm, Linear
 from handler.engine.probe import HiddenStates
 from handler.loading import load_predictor
 from handler.predictor import Predictor
@@ -36,9 +38,9 @@ def encoder(model_folder: Path) -> PackedEncoder:
 
 def test_fused_layers_equal_plain_ones(encoder: PackedEncoder, predictor: Predictor, model_folder: Path) -> None:
     """Whatever the number of rows, with nothing compiled after load; gradients use the plain operator."""
+    engine = load_fake_gpu(model_folder, predictor, compile="never")  # sets the flags of products, which Dynamo guards
     ops = compile_add_norm("aot_eager", encoder.layers[0])
     assert ops is not None
-    engine = load_fake_gpu(model_folder, predictor, compile="never")
     ours: Any = engine.model.base_model.encoder
     ours.layers = [fusion.fused_layer(layer, *ops) for layer in ours.layers]
     counters = torch._dynamo.utils.counters
@@ -88,3 +90,54 @@ def test_rows_allclose_detects_garbage(bad: float, tolerance: float) -> None:
     wrong = rows.clone()
     wrong[2] *= bad
     assert not fusion.rows_allclose(wrong, rows, tolerance)
+
+
+def float_layer(activation: str, dtype: torch.dtype) -> Layer:
+    """Return a prepacked layer of random weights, in row-major order as on a GPU."""
+    torch.manual_seed(0)
+    widths = {"qkv": (32, 96), "attention_output": (32, 32), "intermediate": (32, 64), "output": (64, 32)}
+    linears = {name: Linear(nn.Linear(*width)) for name, width in widths.items()}
+    norms = {name: LayerNorm(nn.LayerNorm(32)) for name in ("attention_norm", "output_norm")}
+    layer = Layer(linears, norms, activation)
+    layer.prepack(dtype, reorder=False)
+    return layer
+
+
+@pytest.mark.parametrize(
+    ("activation", "dtype", "fused"),
+    [
+        ("gelu", torch.bfloat16, True),
+        ("gelu", torch.float16, False),  # the tanh form of a GPU differs by more than its rounding
+        ("gelu", torch.float32, False),
+        ("relu", torch.bfloat16, False),
+    ],
+)
+def test_gelu_is_part_of_the_product_where_rounding_hides_its_form(
+    activation: str, dtype: torch.dtype, fused: bool
+) -> None:
+    """The layer computes what the plain one does, and its gradients; on a CPU the operator has the erf form."""
+    plain = float_layer(activation, dtype)
+    linear = fusion.gelu_layer(plain, dtype).linears["intermediate"]
+    assert isinstance(linear, fusion.GeluLinear) == fused
+    x = torch.randn(9, 32).to(dtype)
+    with torch.inference_mode():
+        assert fusion.rows_allclose(linear(x, activation), plain.linears["intermediate"](x, activation), 0.01)
+    gradients: list[torch.Tensor] = []
+    for each in (linear, plain.linears["intermediate"]):
+        given = x.detach().requires_grad_(True)
+        gradients += torch.autograd.grad(each(given, activation).sum(), given)
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("fault", ["refused", "another form"])
+def test_a_product_that_differs_stays_plain(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device without the operator, or with another activation."""
+
+    def operator(bias: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, *, use_gelu: bool) -> torch.Tensor:
+        if fault == "refused" or not use_gelu:
+            raise RuntimeError("no kernel")
+        return torch.addmm(bias, x, weight).relu()
+
+    monkeypatch.setattr(torch, "_addmm_activation", operator)
+    layer = float_layer("gelu", torch.bfloat16)
+    assert fusion.gelu_layer(layer, torch.bfloat16) is layer
