@@ -10,6 +10,7 @@ sequences         how texts become sequences of limited length: truncation, wind
 spans             spans of whole characters and words, and the best spans of scores
 tag_scheme        how the labels of tokens divide a text into spans
 sentence_modules  the modules of a sentence-transformers folder
+weight_files      the files of a model's weights and the names of their tensors
 model_folder      what a model folder says beside weights and tokenizer
 tokenization      text -> encodings, never padded
 batching          the plan of batches, and the Batch that a model gets

@@ -5,7 +5,7 @@
     handler/                this package
     model/                  config, safetensors, tokenizer, training.json
     model-config.yaml       TorchServe's settings and the handler's
-    golden.json             inputs of the self-test, and their answers by plain transformers (fp32, padded)
+    golden.json             inputs of the self-test, and their answers by plain transformers (fp32, one by one)
     golden-int8.json        their answers in int8, if the archive has int8 weights
     golden-fp8.json         their answers in fp8, if the archive is packed for it
     model-card.md  openapi.json

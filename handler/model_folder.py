@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from handler.sentence_modules import Activation, EmbeddingModules, cross_encoder_activation, read_sentence_modules
+from handler.weight_files import holds_a_head, tensor_names
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -20,14 +21,21 @@ class ModelFolder:
     embedding: EmbeddingModules = field(default_factory=EmbeddingModules)
     has_modules: bool = False  # whether `embedding` is that of a sentence-transformers folder
     activation: Activation | None = None  # over the logits of a CrossEncoder; None: it is none
+    missing_head: str | None = None  # the class that config.json names although its head is not in the weights
 
     @classmethod
     def read(cls, folder: Path, config: PretrainedConfig) -> ModelFolder:
-        """Read a folder, given its config.
+        """Read a folder, given its config; of an encoder without a head the config then names no architecture.
 
         Raises:
-            ModelMismatch: a file says something that would change answers and is not computed here.
+            ModelMismatch: a file says something that would change answers and is not computed here,
+                or weights that cannot be read.
         """
+        architecture = next(iter(config.architectures or []), "")
+        is_without_head = "For" in architecture and not holds_a_head(tensor_names(folder))
+        if is_without_head:
+            config.architectures = []
         modules = read_sentence_modules(folder, config.hidden_size)
         activation = cross_encoder_activation(folder, config.to_dict(), config.num_labels or 0)
-        return cls(config, modules or EmbeddingModules(), modules is not None, activation)
+        missing_head = architecture if is_without_head else None
+        return cls(config, modules or EmbeddingModules(), modules is not None, activation, missing_head)

@@ -4,8 +4,10 @@
 Beside it, NAME.openapi.json describes every route on which the model will answer.
 
 The archive holds weights, tokenizer, code, settings, a model card, an OpenAPI document, the SHA-256 of every file and
-the outputs of a self-test: what the model answers to a few fixed inputs, computed by transformers in fp32. A worker
-that finds another hash or other outputs refuses to become ready. The same input gives the same bytes.
+the outputs of a self-test: what the model answers to a few fixed inputs, computed by transformers in fp32 from tokens
+that the tokenizers library reads out of tokenizer.json. Where the handler reads other tokens or answers differently,
+nothing is packed; a worker that finds another hash or other outputs refuses to become ready. The same input gives the
+same bytes.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from handler.engine.families import LayerWeights
 from handler.engine.linear import ACTIVATIONS
 from handler.errors import ModelMismatch, RequestError
 from handler.protocol import loads
+from handler.weight_files import weight_files
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -320,19 +321,15 @@ def _eps(config: PretrainedConfig) -> float:
     return float(getattr(config, "layer_norm_eps", 1e-12))  # DistilBERT's config has none
 
 
-def _float_files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*.safetensors") if path.name != int8.FILE)
-
-
 def _read_tensors(folder: Path) -> dict[str, Tensor]:
     with ExitStack() as stack:
-        files = [stack.enter_context(safe_open(path, framework="pt")) for path in _float_files(folder)]
+        files = [stack.enter_context(safe_open(path, framework="pt")) for path in weight_files(folder)]
         return {name: file.get_tensor(name).float() for file in files for name in file.keys()}  # noqa: SIM118
 
 
 def _tensor_names(folder: Path) -> Iterator[str]:
     """Yield the names of the tensors of everything but the layers, in the file for int8 or in the others."""
-    for path in _float_files(folder) or [folder / int8.FILE]:
+    for path in weight_files(folder) or [folder / int8.FILE]:
         with safe_open(path, framework="pt") as file:
             yield from (name.removeprefix("rest.") for name in file.keys())  # noqa: SIM118
 

@@ -10,12 +10,12 @@ from safetensors import SafetensorError
 from torch import nn
 
 from handler.config import ServingConfig
-from handler.engine import fused_model, int8, int8_file
+from handler.engine import checkpoint, fused_model, int8, int8_file
+from handler.engine.config_problems import config_problem, require_obeyed, unknown_value
 from handler.engine.fused_model import FusedModel
 from handler.engine.precision import DTYPES, INT8, choose, supported
-from handler.errors import ModelMismatch, RequestError
+from handler.errors import ModelMismatch
 from handler.labels import read_labels
-from handler.protocol import loads
 from handler.tasks import Pooler
 
 if TYPE_CHECKING:
@@ -55,31 +55,24 @@ def load_weights(
         make = getattr(transformers, auto_class).from_config
         return int8_file.read(int8_path, make, read_config(folder), dtype)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker's standard error is a log
+    model_config = read_config(folder)
     model: PreTrainedModel
     try:
         model, report = getattr(transformers, auto_class).from_pretrained(
             folder,
-            config=read_config(folder),
+            config=model_config,
             local_files_only=True,
             trust_remote_code=False,
             use_safetensors=True,
             dtype=torch.float32,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # refused below: transformers' error names neither tensor nor shape
+            ignore_mismatched_sizes=True,
         )
+    except KeyError as error:
+        raise ModelMismatch(unknown_value(model_config, error)) from error
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise ModelMismatch(f"the weights cannot be loaded: {' '.join(str(error).split())[:300]}") from error
-    if report["mismatched_keys"]:
-        name, weights_shape, config_shape = min(report["mismatched_keys"])
-        raise ModelMismatch(
-            f"{name} has the shape {tuple(weights_shape)} in the weights, but {tuple(config_shape)} by config.json, as "
-            "with another number of labels: take both from the same model"
-        )
-    # An encoder is often saved without a pooler, which only heads read.
-    missing = sorted(key for key in report["missing_keys"] if main.forward_scope == "head" or "pooler" not in key)
-    if missing:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise ModelMismatch(f"the weights lack {', '.join(missing[:3])}{more}: is this model fine-tuned?")
+    checkpoint.require_complete(model, report, needs_pooler=main.forward_scope == "head")
     refuse_not_finite(model)
     return model
 
@@ -100,40 +93,22 @@ def refuse_not_finite(model: nn.Module) -> None:
 def read_config(folder: Path) -> PretrainedConfig:
     """Read the model's own config; raises ModelMismatch where there is none that transformers takes."""
     import transformers
-    from huggingface_hub.errors import StrictDataclassError
 
+    file = folder / "config.json"
     try:
-        labels = read_labels(transformers.PretrainedConfig.get_config_dict(folder, local_files_only=True)[0])
+        content = transformers.PretrainedConfig.get_config_dict(folder, local_files_only=True)[0]
+        labels = read_labels(content)
         config: PretrainedConfig = transformers.AutoConfig.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
-    except (OSError, ValueError, StrictDataclassError) as error:
-        raise ModelMismatch(config_problem(folder / "config.json", error)) from error
+    except ModelMismatch:
+        raise
+    except Exception as error:  # config classes raise whatever their code meets
+        raise ModelMismatch(config_problem(file, error)) from error
+    require_obeyed(content, config)
     if labels:
         config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
     return config
-
-
-def config_problem(file: Path, error: Exception) -> str:
-    """Return why a config.json cannot be read; `error` is that of transformers."""
-    from transformers import CONFIG_MAPPING
-
-    if not file.is_file():
-        is_adapter = (file.parent / "adapter_config.json").is_file()
-        hint = ", but an adapter: merge it into its base model first (merge_and_unload)" if is_adapter else ""
-        return f"no config.json in {file.parent}{hint}"
-    if file.read_bytes().startswith(b"version https://git-lfs"):
-        return f"{file} is a pointer of Git LFS: run `git lfs pull` where the model comes from"
-    try:
-        content = loads(file.read_text(encoding="utf-8"))
-    except (RequestError, ValueError):
-        return f"{file} is not JSON"
-    model_type = content.get("model_type") if isinstance(content, dict) else None
-    if not isinstance(model_type, str):
-        return f'{file} has no model_type: write the type of its architecture, e.g. "model_type": "bert"'
-    if model_type not in CONFIG_MAPPING:
-        return f"{file} has the model_type {model_type!r}, which this version of transformers does not know"
-    return f"{file} cannot be used: {' '.join(str(error).split())[:300]}"
 
 
 def has_float_weights(folder: Path) -> bool:

@@ -57,7 +57,7 @@ TASKS: dict[str, type[Task]] = {
 }
 
 
-def task_class_for(model_config: PretrainedConfig, config: ServingConfig) -> type[Task]:
+def task_class_for(model: ModelFolder, config: ServingConfig) -> type[Task]:
     """Return the main task of a model: the one of the configuration, else that of the architecture in config.json.
 
     Raises:
@@ -66,10 +66,15 @@ def task_class_for(model_config: PretrainedConfig, config: ServingConfig) -> typ
     """
     if config.task is not None and config.task not in TASKS:
         raise ConfigError(f"handler.task is {config.task}, accepted: {', '.join(TASKS)}")
-    with_head = (task for task in TASKS.values() if task.auto_class_of(model_config))
+    with_head = (task for task in TASKS.values() if task.auto_class_of(model.config))
     task_class = TASKS[config.task] if config.task else next(with_head, None)
     if task_class is None:
-        architectures = ", ".join(model_config.architectures or []) or "no architecture"
+        if model.missing_head:
+            raise ModelMismatch(
+                f"config.json names {model.missing_head}, but the weights are those of an encoder without that head: "
+                f"choose {FeatureExtraction.name} or {SentenceSimilarity.name} as the task (--task)"
+            )
+        architectures = ", ".join(model.config.architectures or []) or "no architecture"
         raise ModelMismatch(
             f"config.json names {architectures}, which belongs to no task served here ({', '.join(TASKS)})"
         )
@@ -96,7 +101,7 @@ def operations_for(model: ModelFolder, config: ServingConfig, tokenizer: Tokeniz
     Raises:
         ConfigError, ModelMismatch: as `task_class_for`.
     """
-    main = task_class_for(model.config, config)
+    main = task_class_for(model, config)
     auto_class = auto_class_for(main, model.config)
     others = [
         task

@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 
 from handler import archive
 from handler.config import ModelConfig
-from handler.errors import InputTooLong, InvalidInput
 from handler.protocol import JSON
 from scripts.archives.model_card import model_card
 from scripts.archives.store import Archive, Store, ranking_bytes
@@ -33,7 +32,6 @@ from scripts.pretrained.provenance import Provenance
 
 # torch and transformers take seconds to import: functions import them, so that --help and mistakes are quick.
 if TYPE_CHECKING:
-    from handler.predictor import Predictor
     from scripts.archives.calibration import Calibration
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
@@ -72,7 +70,7 @@ def build(
     with staging() as scratch:
         stage = scratch / "stage"
         stage_files(stage, model, config)
-        add_metadata(stage, name, version, config, calibration, provenance or Provenance())
+        add_metadata(stage, model, name, version, config, calibration, provenance or Provenance())
         packed = run_archiver(stage, name, version, scratch)
         normalised = scratch / "normalised.mar"
         normalise(packed, normalised)
@@ -146,32 +144,47 @@ def stage_files(stage: Path, model: Path, config: ModelConfig) -> None:
 
 
 def add_metadata(
-    stage: Path, name: str, version: str, config: ModelConfig, calibration: Calibration | None, provenance: Provenance
+    stage: Path,
+    source: Path,
+    name: str,
+    version: str,
+    config: ModelConfig,
+    calibration: Calibration | None,
+    provenance: Provenance,
 ) -> None:
-    """Write self-test outputs, model card, OpenAPI document and manifest, then load the stage once to check them."""
+    """Write self-test outputs, model card, OpenAPI document and manifest, then load the stage once to check them.
+
+    Args:
+        stage: with the files of the archive.
+        source: folder of the model as it was given, from which the reference is computed.
+        name: of the model.
+        version: of the model.
+        config: its settings.
+        calibration: examples for int8 or fp8.
+        provenance: where the model comes from.
+    """
     import torch
 
     from handler import openapi
     from handler.engine.precision import supported
     from handler.loading import load_predictor
+    from scripts.archives.golden import expected_outputs, rounded
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same sums in the same order every time
-    reference_config = replace(config.handler, precision="fp32")
     model = stage / archive.MODEL
-    reference = load_predictor(model, reference_config, name=name, version=version, packed=False)
-    task = reference.task
-    archive.write_golden(stage, golden_outputs(reference))
+    exact = load_predictor(model, replace(config.handler, precision="fp32"), name=name, version=version)
+    archive.write_golden(stage, rounded(expected_outputs(source, config.handler, exact)))
     add = add_fp8 if config.handler.precision == "fp8" else add_int8
     precision_section = add(stage, config, calibration) if calibration else []
     without_gradients = config.handler.precision in archive.GOLDEN_BY_PRECISION
-    explainable = [] if without_gradients else reference.explainable
-    document = openapi.document(reference.operations, explainable, reference.model, config.handler)
+    explainable = [] if without_gradients else exact.explainable
+    document = openapi.document(exact.operations, explainable, exact.model, config.handler)
     write_json(stage / archive.OPENAPI, document)
     write_json(stage / archive.PROVENANCE, provenance.to_json())
-    card = model_card(model, reference, config, provenance, precision_section)
+    card = model_card(model, exact, config, provenance, precision_section)
     (stage / archive.CARD).write_text(card, encoding="utf-8")
-    archive.write_manifest(stage, name, version, task.name)
+    archive.write_manifest(stage, name, version, exact.task.name)
     torch.set_num_threads(threads)
     if config.handler.precision in ("auto", "int8", *supported(torch.device("cpu"))):
         load_predictor(stage, config.handler, name=name, version=version)
@@ -188,11 +201,12 @@ def add_int8(stage: Path, config: ModelConfig, calibration: Calibration) -> list
     from handler.engine import int8
     from handler.loading import load_predictor
     from scripts.archives.calibration import quantize
+    from scripts.archives.golden import golden_outputs, rounded
 
     model = stage / archive.MODEL
     report = quantize(model, config.handler, calibration)
     quantized = load_predictor(model, replace(config.handler, precision="int8"))
-    archive.write_golden(stage, golden_outputs(quantized), archive.golden_name("int8"))
+    archive.write_golden(stage, rounded(golden_outputs(quantized)), archive.golden_name("int8"))
     if config.handler.precision == "int8":
         for file in [*model.glob("*.safetensors"), *model.glob("*.safetensors.index.json")]:
             if file.name != int8.FILE:
@@ -207,25 +221,11 @@ def add_fp8(stage: Path, config: ModelConfig, calibration: Calibration) -> list[
         A section of the model card.
     """
     from scripts.archives import fp8
+    from scripts.archives.golden import golden_outputs, rounded
 
     quantized, report = fp8.evaluate(stage / archive.MODEL, config.handler, calibration)
-    archive.write_golden(stage, golden_outputs(quantized), archive.golden_name("fp8"))
+    archive.write_golden(stage, rounded(golden_outputs(quantized)), archive.golden_name("fp8"))
     return ["## fp8", "", *report.lines(), ""]
-
-
-def golden_outputs(reference: Predictor) -> archive.Golden:
-    """Return the outputs for the self-test inputs of a task, without inputs that the configured limits refuse."""
-    golden = archive.Golden([], dict(reference.task.self_test_parameters), [])
-    refusals: list[str] = []
-    for item in reference.task.self_test_items:
-        try:
-            golden.answers.extend(round_numbers(reference.answer_items([item], golden.parameters)))
-            golden.items.append(item)
-        except (InputTooLong, InvalidInput) as error:
-            refusals.append(str(error))
-    if not golden.items:
-        raise ScriptError(f"with these settings the model answers no input of the self-test: {refusals[0]}")
-    return golden
 
 
 def run_archiver(stage: Path, name: str, version: str, scratch: Path) -> Path:
@@ -260,15 +260,6 @@ def normalise(source: Path, target: Path) -> None:
                 continue
             with packed.open(entry) as reader, out.open(info, "w", force_zip64=True) as writer:
                 shutil.copyfileobj(reader, writer, 1 << 20)
-
-
-def round_numbers(answers: JSON) -> JSON:
-    """Round every number to 5 digits: a last bit must not change the archive."""
-    if isinstance(answers, list):
-        return [round_numbers(answer) for answer in answers]
-    if isinstance(answers, dict):
-        return {key: round_numbers(answer) for key, answer in answers.items()}
-    return float(f"{answers:.5g}") if isinstance(answers, float) else answers
 
 
 def write_json(path: Path, value: JSON) -> None:

@@ -14,6 +14,7 @@ from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerB
 from transformers.models.auto import modeling_auto as auto
 
 from handler.archive import sha256
+from handler.engine.checkpoint import require_complete
 from handler.errors import ModelMismatch
 from handler.tokenization import as_in_file, has_type_ids
 from scripts.cli.console import ScriptError
@@ -70,6 +71,7 @@ def read(settings: TrainingSettings, task: TrainingTask[Any], source: ModelSourc
             dtype=torch.float32,
             output_loading_info=True,
         )
+        require_complete(model, report, needs_pooler=False, is_head_new=True)
         if tokenizer.is_fast:  # as it will be served
             tokenizer = as_in_file(folder / "tokenizer.json", tokenizer)
         if tokenizer.is_fast and has_type_ids(tokenizer, config):
@@ -77,10 +79,6 @@ def read(settings: TrainingSettings, task: TrainingTask[Any], source: ModelSourc
     except (OSError, ValueError, ModelMismatch) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ScriptError(f"model {name}: {reason}") from None
-    encoder = f"{model.base_model_prefix}."
-    missing = [key for key in report["missing_keys"] if key.startswith(encoder) and "pooler" not in key]
-    if missing:
-        raise ScriptError(f"model {name}: its file lacks {len(missing)} weights of the encoder, e.g. {min(missing)}")
     if len(tokenizer) > config.vocab_size:
         raise ScriptError(f"model {name}: {len(tokenizer)} tokens, but embeddings for {config.vocab_size} only")
     digests = {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))}

@@ -10,7 +10,7 @@ from handler import openapi
 from handler.errors import GoldenMismatch
 from handler.self_test import check_golden
 from handler.tasks import TASKS
-from scripts.archives.build import golden_outputs
+from scripts.archives.golden import golden_outputs
 from tests.support.samples import MODELS, LoadMain
 
 

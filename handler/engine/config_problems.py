@@ -1,0 +1,107 @@
+"""Why a config.json cannot be used, in one line: the field, its value and what to write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from handler.errors import ModelMismatch, RequestError
+from handler.protocol import JSON, loads
+from handler.weight_files import LFS_POINTER
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+# Fields that changed what earlier versions of transformers computed, which later ones load without a word.
+REMOVED_FIELDS: dict[str, tuple[JSON, ...]] = {"position_embedding_type": (None, "absolute")}
+TYPES = {"int": "a whole number", "float": "a number with a fraction", "bool": "true or false", "str": "a string"}
+
+
+def config_problem(file: Path, error: Exception) -> str:
+    """Return why a config.json cannot be read.
+
+    Args:
+        file: the config.json.
+        error: of transformers.
+    """
+    from transformers import CONFIG_MAPPING
+
+    if not file.is_file():
+        is_adapter = (file.parent / "adapter_config.json").is_file()
+        hint = ", but an adapter: merge it into its base model first (merge_and_unload)" if is_adapter else ""
+        return f"no config.json in {file.parent}{hint}"
+    if file.read_bytes().startswith(LFS_POINTER):
+        return f"{file} is a pointer of Git LFS: run `git lfs pull` where the model comes from"
+    try:
+        content = loads(file.read_text(encoding="utf-8"))
+    except (RequestError, ValueError):
+        return f"{file} is not JSON"
+    model_type = content.get("model_type") if isinstance(content, dict) else None
+    if not isinstance(model_type, str):
+        return f'{file} has no model_type: write the type of its architecture, e.g. "model_type": "bert"'
+    if model_type not in CONFIG_MAPPING:
+        return f"{file} has the model_type {model_type!r}, which this version of transformers does not know"
+    field = re.search(r"field '(\w+)'", str(error))
+    if field and field[1] in content:
+        accepted = set(re.findall(r"expected (\w+)", str(error))) & TYPES.keys()
+        return f"{file} has {_field(content, field[1])}: {_advice(content[field[1]], accepted)}"
+    return f"{file} cannot be used: {type(error).__name__} {' '.join(str(error).split())[:300]}"
+
+
+def require_obeyed(content: Mapping[str, JSON], config: PretrainedConfig) -> None:
+    """Raise ModelMismatch for a field that would change answers and that transformers takes without obeying it.
+
+    Args:
+        content: of config.json.
+        config: that transformers made of it.
+    """
+    architectures = content.get("architectures")
+    if architectures is not None and not (
+        isinstance(architectures, list) and all(isinstance(name, str) for name in architectures)
+    ):
+        raise ModelMismatch(
+            f'config.json has {_field(content, "architectures")}: write a list, e.g. ["BertForSequenceClassification"]'
+        )
+    for field, computed in REMOVED_FIELDS.items():
+        if content.get(field) not in computed and field not in getattr(type(config), "__dataclass_fields__", {}):
+            raise ModelMismatch(
+                f"config.json has {_field(content, field)}, which transformers 5 no longer computes for a "
+                f"{config.model_type}: train the model again with {computed[-1]!r}"
+            )
+
+
+def unknown_value(config: PretrainedConfig, error: KeyError) -> str:
+    """Return which field of a config has the value that transformers did not find in one of its tables."""
+    value = error.args[0] if error.args else None
+    fields = [name for name, other in config.to_dict().items() if other == value and value is not None]
+    if fields:
+        return f"config.json has {fields[0]} {value!r}, which transformers does not know"
+    return f"the model cannot be built from config.json: KeyError {value!r}"
+
+
+def _field(content: Mapping[str, Any], name: str) -> str:
+    value = content[name]
+    return f'{name} "{value}"' if isinstance(value, str) else f"{name} {value!r}"
+
+
+def _advice(value: JSON, accepted: set[str]) -> str:
+    """Return what to write instead of a value.
+
+    >>> _advice("32", {"int"}), _advice(0, {"float"}), _advice("false", {"bool"})
+    ('write 32', 'write 0.0', 'write false')
+    """
+    if "float" in accepted and type(value) is int:
+        return f"write {float(value)}"
+    if isinstance(value, str) and value.lower() in ("true", "false") and "bool" in accepted:
+        return f"write {value.lower()}"
+    try:
+        number = float(value) if isinstance(value, str | float) else None
+    except ValueError:
+        number = None
+    if number is not None and "int" in accepted and number.is_integer():
+        return f"write {int(number)}"
+    if number is not None and "float" in accepted:
+        return f"write {value}"
+    return f"accepted: {' or '.join(TYPES[name] for name in sorted(accepted)) or 'another type'}"

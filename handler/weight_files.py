@@ -1,0 +1,77 @@
+"""The files of a model's weights: which they are, the names of their tensors, and what a file is that is none."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from handler.errors import ModelMismatch, RequestError
+from handler.protocol import loads
+
+INDEX = "model.safetensors.index.json"
+LFS_POINTER = b"version https://git-lfs"
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """Return the files of weights in floating point that transformers reads: one, or those that an index names.
+
+    Raises:
+        ModelMismatch: a file that the index names is not there, or the index cannot be read.
+    """
+    single, index = folder / "model.safetensors", folder / INDEX
+    if single.is_file() or not index.is_file():
+        return [single] if single.is_file() else []
+    try:
+        shards: dict[str, str] = loads(index.read_text(encoding="utf-8"))["weight_map"]
+        files = [folder / name for name in sorted(set(shards.values()))]
+    except (RequestError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelMismatch(f"{INDEX} has no weight_map that can be read: copy it again") from error
+    for file in files:
+        if not file.is_file():
+            raise ModelMismatch(f"{INDEX} names {file.name}, which is not there: copy it from where the model comes")
+    return files
+
+
+def tensor_names(folder: Path) -> set[str]:
+    """Return the names of a model's tensors, those of int8 where it has no others.
+
+    Raises:
+        ModelMismatch: a file cannot be read.
+    """
+    names: set[str] = set()
+    for path in weight_files(folder) or sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, framework="pt") as file:
+                names.update(name.removeprefix("rest.") for name in file.keys())  # noqa: SIM118 - rest: of int8
+        except (OSError, SafetensorError) as error:
+            raise ModelMismatch(weights_problem(path, error)) from error
+    return names
+
+
+def holds_a_head(names: Collection[str]) -> bool:
+    """Return whether the tensors of a checkpoint are more than those of an encoder.
+
+    A model with a head names the tensors of its encoder with a prefix (`bert.embeddings...`), an encoder that is saved
+    alone does not (`embeddings...`), whatever `architectures` in its config.json says.
+
+    >>> holds_a_head(["embeddings.word_embeddings.weight", "pooler.dense.bias"])
+    False
+    >>> holds_a_head(["bert.embeddings.word_embeddings.weight", "classifier.bias"])
+    True
+    """
+    embeddings = [name for name in names if "embeddings." in name]
+    prefixes = {name.partition(".")[0] for name in embeddings if not name.startswith("embeddings.")}
+    if len(prefixes) != 1 or any(name.startswith("embeddings.") for name in embeddings):
+        return not any(name.startswith("embeddings.") for name in embeddings)
+    return any(name.partition(".")[0] not in prefixes for name in names)
+
+
+def weights_problem(path: Path, error: Exception) -> str:
+    """Return why a file of weights cannot be read; `error` is that of its reader."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    if start.startswith(LFS_POINTER):
+        return f"{path.name} is a pointer of Git LFS: run `git lfs pull` where the model comes from"
+    return f"{path.name} is damaged, or was not copied to its end ({str(error).splitlines()[0]}): copy it again"
