@@ -114,8 +114,8 @@ def staging() -> Iterator[Path]:
 
 def stage_files(stage: Path, model: Path, config: ModelConfig) -> None:
     """Put code, model and settings where `handler.archive` says; model files are linked, not copied."""
-    from handler.engine import int8
     from handler.sentence_modules import module_files
+    from handler.weight_files import weight_files
 
     if (model / "checkpoints" / "run.json").is_file() and not (model / "training.json").is_file():
         raise ScriptError(
@@ -123,19 +123,16 @@ def stage_files(stage: Path, model: Path, config: ModelConfig) -> None:
         )
     if not (model / "config.json").is_file():
         raise ScriptError(f"--model {model}: no config.json; give a folder that train.py or save_pretrained wrote")
-    if not any(file.name != int8.FILE for file in model.glob("*.safetensors")):
-        raise ScriptError(f"--model {model}: no .safetensors; save the model again with save_pretrained")
-    if (model / "checkpoints" / "run.json").is_file() and not (model / "training.json").is_file():
-        raise ScriptError(
-            f"--model {model}: its training is not finished: wait for it, or go on with train.py --resume"
-        )
+    weights = weight_files(model)
+    if not weights:
+        raise ScriptError(f"--model {model}: no model.safetensors; save the model again with save_pretrained")
     code = stage / archive.CODE
     shutil.copytree(ROOT / "handler", code, ignore=shutil.ignore_patterns("__pycache__", "bert_handler.py"))
     shutil.copy(ROOT / "handler" / "bert_handler.py", stage)
     (stage / archive.MODEL).mkdir()
     for pattern in MODEL_FILES:
         for file in model.glob(pattern):
-            if file.name != int8.FILE:  # which is computed anew from the weights beside it
+            if file.suffix != ".safetensors" or file in weights:  # int8 is computed anew from the weights beside it
                 (stage / archive.MODEL / file.name).symlink_to(file.resolve())
     for path in module_files(model):
         (stage / archive.MODEL / path).parent.mkdir(exist_ok=True)
