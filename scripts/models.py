@@ -24,6 +24,7 @@ from scripts.operations.commands import (
     unregister,
 )
 from scripts.operations.context import Command, CommandContext
+from scripts.operations.evaluations import add_evaluation_options
 from scripts.operations.rollout import add_rollout_options, promote, rollback
 from scripts.operations.shadow import shadow
 
@@ -87,6 +88,8 @@ def parse_arguments() -> argparse.Namespace:
     options.add_argument("--version", required=True, help="that shall serve")
     options.add_argument("--archive", type=Path, metavar="FILE", help="that holds it (default: NAME.mar of the store)")
     add_rollout_options(options)
+    options.add_argument("--gate", type=Path, metavar="FILE", help="limits of an evaluation, see docs/evaluation.md")
+    add_evaluation_options(options)
 
     options = add("rollback", rollback)
     options.add_argument("name", metavar="NAME")
@@ -99,6 +102,7 @@ def parse_arguments() -> argparse.Namespace:
     options.add_argument("--serving", metavar="VERSION", help="to compare it with (default: the default version)")
     options.add_argument("--json", action="store_true", help="print the comparison as JSON")
     add_sources(options)
+    add_evaluation_options(options)
 
     options = add("idle", idle)
     options.add_argument("--within", type=float, default=30, metavar="SECONDS", help="give up after this (default: 30)")

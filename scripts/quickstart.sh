@@ -126,6 +126,10 @@ client = InferenceClient(model="$url/predictions/$name", token="$key")
 print(client.text_classification("Where is my parcel?"))
 END
 
+Is it good enough? A report of metrics with intervals, calibration, weak slices and robustness:
+
+  .venv/bin/python scripts/evaluate.py $name --data $data/test.csv${server[*]:+ ${server[*]}}   # evaluation/report.html
+
 What is running: scripts/serve.sh status, scripts/models.py list, scripts/serve.sh logs${server[*]:+ (each with ${server[*]})}
 Stop it:         scripts/serve.sh stop${server[*]:+ ${server[*]}}
 EOF2

@@ -10,7 +10,7 @@ import random
 import tempfile
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -39,22 +39,26 @@ class ServerBackend:
         self.inference = Inference(Server.of(arguments))
         self.model: str = arguments.model
         self.version: str | None = arguments.version
-        self.parameters = arguments.parameters | {"on_error": "report"}
+        self.parameters = arguments.parameters
         self.tries: int = arguments.tries
         self.timeout: float = arguments.timeout
         self.has_answered = threading.Event()
         self.stopping = threading.Event()
 
-    def answer(self, questions: list[JSON]) -> list[JSON]:
-        """Answer questions in one request; halve a request that is refused, e.g. because it is too large."""
+    def answer(self, questions: list[JSON], parameters: Mapping[str, JSON] | None = None) -> list[JSON]:
+        """Answer questions in one request; halve a request that is refused, e.g. because it is too large.
+
+        `parameters` replace those of the command line.
+        """
+        chosen = {**(self.parameters if parameters is None else parameters), "on_error": "report"}
         try:
-            answers = self._predict({"inputs": questions, "parameters": self.parameters})
+            answers = self._predict({"inputs": questions, "parameters": chosen})
         except UnknownModel:
             raise
         except Refused as refusal:
             if len(questions) > 1:
                 middle = len(questions) // 2
-                return self.answer(questions[:middle]) + self.answer(questions[middle:])
+                return self.answer(questions[:middle], parameters) + self.answer(questions[middle:], parameters)
             return [{"error": {"code": refusal.status, "type": refusal.kind, "message": refusal.message}}]
         if not isinstance(answers, list) or len(answers) != len(questions):
             raise ScriptError(f"{self.model} did not answer {len(questions)} texts with as many answers")

@@ -19,6 +19,7 @@ from scripts.client.http import Management
 from scripts.client.server import Refused, ServerError
 from scripts.operations.context import CommandContext, print_models
 from scripts.operations.draining import wait_until_idle
+from scripts.operations.evaluations import evaluation_gate
 from scripts.operations.readiness import FailureLog, readiness_problem
 
 OLD_VERSION_STAYS = 1  # exit code of `promote` and `rollback` when the old version stays
@@ -33,6 +34,7 @@ class Rollout:
     name: str
     within: float  # seconds that the old version may take to answer what it has
     workers: int | None = None  # of the new version; by default what its archive says
+    gate: Callable[[str, str], None] | None = None  # raises ScriptError where the new version must not follow the old
 
     def promote(self, version: str, read_archive: Callable[[], Archive]) -> bool:
         """Let a version take over; return whether the old one could be unregistered.
@@ -53,6 +55,8 @@ class Rollout:
                     new = self._expected(read_archive(), version)
                     self._register(new, undo)
                 self._check_ready(old, version, failure_log)
+                if self.gate:
+                    self.gate(old, version)
                 self._make_default(old, version, undo)
                 undo.pop_all()
         except ScriptError as error:
@@ -165,11 +169,13 @@ def add_rollout_options(parser: argparse.ArgumentParser) -> None:
 def promote(context: CommandContext) -> int:
     """Let another version take over without a lost request: register, try out, make default, drain, unregister the old.
 
-    Any failure leaves the old version serving. Exits with 1 when the new version serves but the old one still had
+    With --gate it is evaluated on --data against the old one first, and refused where a limit is not kept. Any failure
+    leaves the old version serving. Exits with 1 when the new version serves but the old one still had
     requests and stays beside it.
     """
     name, store = context.arguments.name, store_of(context)
-    return _roll(context, store, context.arguments.version, context.arguments.archive or store.current(name))
+    file = context.arguments.archive or store.current(name)
+    return _roll(context, store, context.arguments.version, file, evaluation_gate(context))
 
 
 def rollback(context: CommandContext) -> int:
@@ -179,9 +185,15 @@ def rollback(context: CommandContext) -> int:
     return _roll(context, store, version, store.kept(name).get(version, store.current(name)))
 
 
-def _roll(context: CommandContext, store: Store, version: str, file: Path) -> int:
+def _roll(
+    context: CommandContext,
+    store: Store,
+    version: str,
+    file: Path,
+    gate: Callable[[str, str], None] | None = None,
+) -> int:
     arguments = context.arguments
-    rollout = Rollout(context.management, store, arguments.name, arguments.within, arguments.workers)
+    rollout = Rollout(context.management, store, arguments.name, arguments.within, arguments.workers, gate)
     is_unregistered = rollout.promote(version, lambda: Archive.read(file))
     print_models(context.management.versions(arguments.name))
     return 0 if is_unregistered else OLD_VERSION_STAYS

@@ -22,6 +22,7 @@ from scripts.client.predictions import predicted_label, scores
 from scripts.client.questions import read_questions
 from scripts.client.server import Refused, Unavailable, UnknownModel
 from scripts.operations.context import CommandContext
+from scripts.operations.evaluations import labelled_shadow
 
 MAX_LINES = 20  # numbers of lines in a report
 
@@ -152,13 +153,16 @@ def shadow(context: CommandContext) -> int:
     """Ask the version that serves and a candidate the same questions, and report how their answers differ.
 
     The candidate is registered beside it (register). Exits with 1 when a prediction changed or only the candidate
-    failed. The report has no text, only numbers of lines.
+    failed. The report has no text, only numbers of lines. With --data, a labelled file, both are evaluated on it
+    instead: McNemar's test, calibration and slices of both; exits with 1 when the candidate is worse beyond chance.
     """
     arguments, management = context.arguments, context.management
     arguments.words = []
     versions = (arguments.serving or management.default_version(arguments.name), arguments.candidate)
     for version in versions:
         management.model(arguments.name, version)
+    if arguments.data:
+        return labelled_shadow(context, versions)
     comparison = compare(Inference(context.server), arguments.name, versions, read_questions(arguments)[0])
     if arguments.json:
         print(json.dumps(comparison.report(), indent=2, ensure_ascii=False))

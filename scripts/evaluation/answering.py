@@ -1,0 +1,120 @@
+"""Ask a model questions, each once: answers are kept in a file, so that an interrupted evaluation goes on.
+
+The file has one JSON line an answer, with a hash of model, parameters and question. Answers are kept without the texts
+that some of them repeat; errors are not kept, so the next run asks again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from handler.protocol import JSON
+from scripts.cli.console import ScriptError, progress
+from scripts.client.answers import is_error
+from scripts.client.bulk import in_batches, in_order
+from scripts.evaluation.models import EvaluatedModel
+from scripts.evaluation.tasks.base import ModelQuestion
+
+ANSWERS_FILE = "answers.jsonl"  # in the output folder
+TEXT_FIELDS = frozenset({"word", "sequence", "answer", "token_str"})
+UNKNOWN_TOKENS = ("[UNK]", "<unk>")
+
+
+class AnswerCache:
+    """Answers by key, in memory and in a file to which each new one is added."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.answers: dict[str, JSON] = {}
+        if path.is_file():
+            whole = 0
+            with path.open("rb") as file:
+                for line in file:
+                    if not line.endswith(b"\n"):  # cut short by an interruption
+                        break
+                    try:
+                        key, answer = json.loads(line)
+                    except (ValueError, TypeError):
+                        raise ScriptError(f"{path} is no file of kept answers: choose another --output") from None
+                    self.answers[key] = answer
+                    whole += len(line)
+            with path.open("r+b") as file:
+                file.truncate(whole)
+        self.file = path.open("ab")
+
+    def put(self, key: str, answer: JSON) -> None:
+        """Keep an answer."""
+        self.answers[key] = answer
+        self.file.write(json.dumps([key, answer]).encode() + b"\n")
+
+    def close(self) -> None:
+        """Write what is buffered."""
+        self.file.close()
+
+
+class Asker:
+    """Asks one model; equal questions are asked once."""
+
+    def __init__(self, model: EvaluatedModel, cache: AnswerCache, texts_per_request: int) -> None:
+        self.model = model
+        self.cache = cache
+        self.texts_per_request = texts_per_request
+        self.n_asked = 0
+
+    def ask(self, questions: Sequence[ModelQuestion], title: str) -> list[JSON]:
+        """Return the answers to questions, in their order; `title` names them in the progress bar."""
+        keys = [self.key(question) for question in questions]
+        missing = {
+            key: question for key, question in zip(keys, questions, strict=True) if key not in self.cache.answers
+        }
+        errors: dict[str, JSON] = {}
+        pending = iter(self._batches(missing))
+        with progress() as bar:
+            task = bar.add_task(title, total=len(missing))
+            for batch, answers in in_order(self._answer, pending, self.model.concurrency):
+                for (key, _), answer in zip(batch, answers, strict=True):
+                    if is_error(answer):
+                        errors[key] = answer
+                    else:
+                        self.cache.put(key, without_text(answer))
+                self.cache.file.flush()
+                self.n_asked += len(batch)
+                bar.update(task, advance=len(batch))
+        return [errors[key] if key in errors else self.cache.answers[key] for key in keys]
+
+    def key(self, question: ModelQuestion) -> str:
+        """Return the key of a question to this model."""
+        content = [self.model.identity, dict(question.parameters), question.item]
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:40]
+
+    def _batches(self, missing: dict[str, ModelQuestion]) -> Iterator[list[Any]]:
+        """Yield lists of (key, question) with equal parameters."""
+        groups: dict[str, list[tuple[str, ModelQuestion]]] = {}
+        for key, question in missing.items():
+            groups.setdefault(json.dumps(dict(question.parameters), sort_keys=True), []).append((key, question))
+        for group in groups.values():
+            yield from in_batches(group, self.texts_per_request)
+
+    def _answer(self, batch: list[Any]) -> list[JSON]:
+        questions = [question for _, question in batch]
+        return self.model.answer([question.item for question in questions], questions[0].parameters)
+
+
+def without_text(answer: JSON) -> JSON:
+    """Return an answer without the texts that it repeats; of tokens, their number and how many are unknown.
+
+    >>> without_text({"answer": "two years", "score": 0.5, "start": 78, "end": 87})
+    {'score': 0.5, 'start': 78, 'end': 87}
+    """
+    if isinstance(answer, list):
+        return [without_text(item) for item in answer]
+    if isinstance(answer, dict):
+        if "tokens" in answer:
+            n_unknown = sum(token in UNKNOWN_TOKENS for token in answer["tokens"])
+            return {"n_tokens": answer["n_tokens"] + answer["n_truncated"], "n_unknown": n_unknown}
+        return {key: without_text(value) for key, value in answer.items() if key not in TEXT_FIELDS}
+    return answer
