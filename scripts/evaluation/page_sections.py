@@ -90,8 +90,8 @@ def calibration(report: Report) -> str:
         title = f"AUROC: does confidence tell {scope['texts']} texts out of scope"
         rows.append(cells(title, number(scope["auroc"]["value"]), interval_text(scope["auroc"])))
     plots = (
-        f"<figure>{reliability_diagram(measured['bins'])}<figcaption>Reliability: bars are the accuracy of the answers of a confidence; "
-        "the gap to the diagonal is the error. Below: how many answers.</figcaption></figure>"
+        f"<figure>{reliability_diagram(measured['bins'])}<figcaption>Reliability: the black line is the accuracy of the answers of a confidence, "
+        "orange how far it is from that confidence. Below: how many answers.</figcaption></figure>"
         f"<figure>{coverage_plot([(report['model']['name'], measured['coverage'])])}<figcaption>Accuracy of the answers that remain "
         "where those below a confidence are withheld.</figcaption></figure>"
     )

@@ -17,7 +17,7 @@ a { color: var(--accent) }
 .quiet, figcaption { color: var(--quiet); font-size: .88rem }
 nav { display: flex; flex-wrap: wrap; gap: .3rem .9rem; margin: .9rem 0; font-size: .92rem } nav a { text-decoration: none }
 nav a:hover { text-decoration: underline }
-.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(9rem, 1fr)); gap: .7rem; margin: 1rem 0 }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(8.2rem, 1fr)); gap: .7rem; margin: 1rem 0 }
 .card { background: var(--panel); border-radius: .6rem; padding: .7rem .9rem; border-left: 4px solid var(--line); display: flex;
   flex-direction: column } .card strong { font-size: 1.5rem; line-height: 1.25; font-variant-numeric: tabular-nums }
 .card.main { border-color: var(--accent) } .card.bad { border-color: var(--alert) }
@@ -30,7 +30,7 @@ table { border-collapse: collapse; font-size: .9rem; min-width: min(100%, 26rem)
 th, td { text-align: left; padding: .3rem .9rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: top }
 th { font-weight: 600; color: var(--quiet); cursor: pointer; white-space: nowrap; user-select: none }
 th.plain { cursor: default } th[data-order]::after { content: " \\25B2" } th[data-order=down]::after { content: " \\25BC" }
-td { overflow-wrap: break-word; max-width: 30rem } td.number { font-variant-numeric: tabular-nums; white-space: nowrap }
+td { overflow-wrap: break-word; max-width: 30rem } td:first-child { min-width: 6.5rem } td.number { font-variant-numeric: tabular-nums; white-space: nowrap }
 td.alert { color: var(--alert); font-weight: 600 }
 tr.more { display: none } .open tr.more { display: table-row }
 button { font: inherit; font-size: .88rem; color: var(--accent); background: none; border: 1px solid var(--line);
