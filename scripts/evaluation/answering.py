@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 from handler.protocol import JSON
-from scripts.cli.console import ScriptError, progress
+from scripts.cli.console import ScriptError, progress, say
 from scripts.client.answers import is_error
 from scripts.client.bulk import in_batches, in_order
+from scripts.client.predictions import scores
 from scripts.evaluation.models import EvaluatedModel
 from scripts.evaluation.tasks.base import ModelQuestion
 
 ANSWERS_FILE = "answers.jsonl"  # in the output folder
 TEXT_FIELDS = frozenset({"word", "sequence", "answer", "token_str"})
+CHECKED = 8  # kept answers that are asked again
+ROUNDING = 0.02  # of scores in int8 or bf16, whose batches differ
 UNKNOWN_TOKENS = ("[UNK]", "<unk>")
 
 
@@ -51,6 +54,11 @@ class AnswerCache:
         self.answers[key] = answer
         self.file.write(json.dumps([key, answer]).encode() + b"\n")
 
+    def clear(self) -> None:
+        """Forget every answer."""
+        self.answers.clear()
+        self.file.truncate(0)
+
     def close(self) -> None:
         """Write what is buffered."""
         self.file.close()
@@ -64,10 +72,12 @@ class Asker:
         self.cache = cache
         self.texts_per_request = texts_per_request
         self.n_asked = 0
+        self.is_checked = False
 
     def ask(self, questions: Sequence[ModelQuestion], title: str) -> list[JSON]:
         """Return the answers to questions, in their order; `title` names them in the progress bar."""
         keys = [self.key(question) for question in questions]
+        self._check_kept(dict(zip(keys, questions, strict=True)))
         missing = {
             key: question for key, question in zip(keys, questions, strict=True) if key not in self.cache.answers
         }
@@ -86,6 +96,22 @@ class Asker:
                 bar.update(task, advance=len(batch))
         return [errors[key] if key in errors else self.cache.answers[key] for key in keys]
 
+    def _check_kept(self, questions: dict[str, ModelQuestion]) -> None:
+        """Ask a few kept questions again: a model that was packed anew may answer otherwise under its old name.
+
+        Where an answer differs, every kept answer is forgotten.
+        """
+        kept = [key for key in questions if key in self.cache.answers]
+        if self.is_checked or not kept:
+            return
+        self.is_checked = True
+        for key in kept[:: max(1, len(kept) // CHECKED)][:CHECKED]:
+            (answer,) = self._answer([(key, questions[key])])
+            if not same(self.cache.answers[key], without_text(answer)):
+                say(f"{self.cache.path}: {self.model.title} answers otherwise now; everything is asked again")
+                self.cache.clear()
+                return
+
     def key(self, question: ModelQuestion) -> str:
         """Return the key of a question to this model."""
         content = [self.model.identity, dict(question.parameters), question.item]
@@ -102,6 +128,16 @@ class Asker:
     def _answer(self, batch: list[Any]) -> list[JSON]:
         questions = [question for _, question in batch]
         return self.model.answer([question.item for question in questions], questions[0].parameters)
+
+
+def same(kept: JSON, answer: JSON) -> bool:
+    """Return whether two answers say the same, with scores that differ by rounding at most.
+
+    >>> same([{"label": "a", "score": 0.9}], [{"label": "a", "score": 0.9001}])
+    True
+    """
+    before, after = dict(scores(kept)), dict(scores(answer))
+    return before.keys() == after.keys() and all(abs(before[key] - after[key]) <= ROUNDING for key in before)
 
 
 def without_text(answer: JSON) -> JSON:

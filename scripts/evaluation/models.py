@@ -41,8 +41,9 @@ class EvaluatedModel(ABC):
 
     @property
     def identity(self) -> str:
-        """A hash of what decides the answers: the model's files, precision, task, limits."""
-        return hashlib.sha256(json.dumps(self.description, sort_keys=True, default=str).encode()).hexdigest()
+        """A hash of what decides the answers: name, version, the model's files, precision, task, limits."""
+        content = [self.name, self.version, self.description]
+        return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
     @property
     def title(self) -> str:

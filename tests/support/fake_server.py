@@ -45,6 +45,7 @@ class FakeServer:
         self.default = {"toy": "1.0"}
         self.store = run_dir / "store"  # archives there are registered by their manifests
         self.answers: dict[str, Callable[[str], JSON]] = {}  # of a version, instead of capitals
+        self.description: JSON = {"task": "capitals"}  # of every version, as its handler describes it
         self.broken: dict[tuple[str, str], int] = {}  # method and path of the management port: a status
         self.busy = 0  # times that a version still has a request waiting, when asked
         self._lock = threading.Lock()
@@ -112,7 +113,7 @@ class FakeServer:
         self.parameters = question["parameters"]
         if len(question["inputs"]) > self.max_texts:
             return 413, error(413, "InputTooLong", "too many texts")
-        return 200, [answer(text) for text in question["inputs"]]
+        return 200, [self.answers.get(version, answer)(text) for text in question["inputs"]]
 
     def manage(self, method: str, path: str, query: JSON, body: bytes, kind: str) -> tuple[int, JSON]:
         """Answer on the management port."""
@@ -153,7 +154,7 @@ class FakeServer:
             self.busy -= 1
             return 200, [{**model, "jobQueueStatus": {"pendingRequests": 1}} for model in models]
         if "customized" in query:
-            return 200, [{**models[0], "customizedMetadata": {"task": "capitals"}}]
+            return 200, [{**models[0], "customizedMetadata": self.description}]
         return 200, models
 
     def register(self, archive: str) -> tuple[int, JSON]:

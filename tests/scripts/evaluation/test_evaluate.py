@@ -13,7 +13,7 @@ import pytest
 
 from scripts.cli.console import ScriptError
 from scripts.evaluation import run as runs
-from scripts.evaluation.answering import ANSWERS_FILE, without_text
+from scripts.evaluation.answering import ANSWERS_FILE, CHECKED, without_text
 from scripts.evaluation.gate import checks, read_gate
 from scripts.evaluation.run import evaluate, run
 from scripts.evaluation.settings import defaults
@@ -178,11 +178,21 @@ def test_a_run_goes_on_where_it_was_interrupted(tmp_path: Path) -> None:
     n_whole = content[: len(content) // 2].count(b"\n")
     again = KeywordModel()
     second, _ = evaluated(tmp_path, again, rows(60))
-    assert again.n_answers - n_costs == 60 - n_whole
+    assert again.n_answers - n_costs == 60 - n_whole + min(n_whole, CHECKED)
     assert second["metrics"] == first["metrics"]
     other = KeywordModel(confidence=0.8)  # another model: nothing of the first one counts
     evaluated(tmp_path, other, rows(60))
     assert other.n_answers - n_costs == 60
+
+
+def test_a_model_that_was_packed_anew_is_asked_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its description is the same, its scores are not: kept answers would be those of the old one."""
+    evaluated(tmp_path, KeywordModel(), rows(60))
+    anew = KeywordModel()
+    anew.confidence = 0.6
+    report, _ = evaluated(tmp_path, anew, rows(60))
+    assert report["calibration"]["mean_confidence"] == pytest.approx(0.6)
+    assert "answers otherwise now" in capsys.readouterr().err
 
 
 def test_kept_answers_hold_no_text() -> None:

@@ -15,7 +15,10 @@ from scripts.archives.store import Archive, Store
 from scripts.cli.console import ScriptError
 from scripts.client.predictions import predicted_label, scores
 from scripts.client.server import UnknownModel
+from tests.support.animals import sentences
 from tests.support.fake_server import FakeServer, error, write_archive
+from tests.support.keyword_model import KeywordModel
+from tests.support.training import write
 
 
 class Script:
@@ -226,6 +229,84 @@ def test_which_version_was_before(script: Script) -> None:
         script.roll("rollback")
     assert script.roll("rollback", "--version", "0.8")[0] == 0
     assert script.versions() == ["0.8", "1.0"]
+
+
+@pytest.fixture
+def animals(fake_server: FakeServer, tmp_path: Path) -> Path:
+    """Let toy 1.0 and 2.0 answer animals by their verbs, all right; return 200 labelled texts."""
+    fake_server.description = KeywordModel().description
+    fake_server.answers["1.0"] = fake_server.answers["2.0"] = KeywordModel().ranking
+    rows = [{"text": f"{text} {number}", "label": label} for number, (text, label) in enumerate(sentences(200))]
+    (tmp_path / "gate.yaml").write_text("score: 0.8\nregression: 0.05\n")
+    return write(tmp_path / "animals.csv", rows)
+
+
+def regressed(text: str) -> JSON:
+    """Answer as 1.0 does, wrongly in one text of ten."""
+    return KeywordModel(lambda text: text.endswith("7")).ranking(text)
+
+
+def test_the_gate_refuses_a_regression(
+    script: Script, fake_server: FakeServer, animals: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """2.0 has enough right answers, but fewer than 1.0: 1.0 goes on serving, and 2.0 is unregistered again."""
+    monkeypatch.chdir(animals.parent)
+    script.pack("2.0")
+    fake_server.answers["2.0"] = regressed
+    options = ["promote", "--version", "2.0", "--gate", "gate.yaml", "--data", str(animals)]
+    with pytest.raises(
+        ScriptError, match=r"toy 2\.0 does not keep the limits of gate\.yaml: .*; toy 1\.0 goes on serving"
+    ):
+        script.roll(*options)
+    assert (fake_server.default["toy"], list(fake_server.models)) == ("1.0", [("toy", "1.0")])
+    report = json.loads((animals.parent / "evaluation" / "toy-2.0" / "report.json").read_text())
+    assert [check["name"] for check in report["gate"] if not check["passed"]] == ["regression"]
+    assert report["against"]["model"]["version"] == "1.0"
+
+
+def test_the_gate_lets_an_equal_version_pass(script: Script, fake_server: FakeServer, animals: Path) -> None:
+    """2.0 answers as 1.0 does and takes over."""
+    script.pack("2.0")
+    gate, output = animals.parent / "gate.yaml", animals.parent / "report"
+    options = ["--gate", str(gate), "--data", str(animals), "--evaluation-output", str(output)]
+    code, _, err = script.roll("promote", "--version", "2.0", *options)
+    assert (code, fake_server.default["toy"]) == (0, "2.0")
+    assert "passed: regression is 1" in err
+    assert (output / "report.html").is_file()
+
+
+def test_a_gate_that_cannot_be_held_is_refused_before_anything_changes(script: Script, animals: Path) -> None:
+    """Limits without data, data without limits, a limit that means nothing."""
+    script.pack("2.0")
+    gate = animals.parent / "gate.yaml"
+    for options, message in (
+        (["--gate", str(gate)], "--gate needs labelled examples"),
+        (["--data", str(animals)], "--data without --gate"),
+    ):
+        with pytest.raises(ScriptError, match=message):
+            script.roll("promote", "--version", "2.0", *options)
+    gate.write_text("accuracy: 0.9\n")
+    with pytest.raises(ScriptError, match="accuracy is no limit"):
+        script.roll("promote", "--version", "2.0", "--gate", str(gate), "--data", str(animals))
+    assert script.changes() == []
+
+
+def test_shadow_on_labelled_texts_says_which_version_is_right(
+    script: Script, fake_server: FakeServer, animals: Path
+) -> None:
+    """McNemar's test, calibration and slices of both; exit code 1 only where the candidate is worse beyond chance."""
+    fake_server.register("toy-2.0.mar")
+    options = ["--data", str(animals), "--evaluation-output", str(animals.parent / "report")]
+    assert script.run("shadow", "toy", "--candidate", "2.0", *options)[0] == 0
+    fake_server.answers["2.0"] = regressed
+    fake_server.description = {**fake_server.description, "model_hash": "another"}
+    code, out, err = script.run("shadow", "toy", "--candidate", "2.0", *options)
+    assert code == 1
+    assert "only 2.0 is right on 0, only 1.0 on 20: McNemar's p = " in err
+    assert "calibration error" in out
+    code, out, _ = script.run("shadow", "toy", "--candidate", "2.0", *options, "--json")
+    compared = json.loads(out)
+    assert (code, compared["mcnemar"]["only_second"], compared["changed_predictions"]["value"]) == (1, 20, 0.1)
 
 
 def labels(label: str, score: float) -> Any:
