@@ -19,8 +19,10 @@ from tests.support.samples import MODELS, ROOT, MakeModel
 from tests.support.training import write
 
 EXAMPLES = ROOT / "examples"
-INTENTS = ("account_access", "cancel_order", "change_address", "payment_problem", "product_question", "refund_status")
-INTENTS += ("return_item", "talk_to_human", "track_order", "warranty_claim")
+INTENTS = (
+    *("account_access", "cancel_order", "change_address", "payment_problem", "product_question", "refund_status"),
+    *("return_item", "talk_to_human", "track_order", "warranty_claim"),
+)
 TOPICS = [{"text": "late and broken", "label": ["delivery", "quality"]}, {"text": "all fine", "label": []}] * 10
 STARS = [{"text": f"bad {n}", "label": f"{n % 4}.5"} for n in range(12)]
 SIMILAR = [{"text": f"my parcel {n}", "text_pair": "the parcel", "score": n / 12} for n in range(12)]

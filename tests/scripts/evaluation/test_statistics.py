@@ -6,7 +6,7 @@ import doctest
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import stats  # type: ignore[import-untyped]
 from sklearn.metrics import roc_auc_score
 
 from scripts.evaluation import statistics
