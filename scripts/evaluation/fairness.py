@@ -178,7 +178,7 @@ def swap(
     row: dict[str, JSON] = {"from": term, "to": other, "texts": len(pairs)}
     if not pairs:
         return row
-    after, _ = judge(asker, task, [edited for _, edited in pairs], f"terms: {term}, {other}")
+    after, _ = judge(asker, task, [edited for _, edited in pairs], f"terms: {term}, {other}", brief=True)
     kept = [(pairs[item.position][0], item) for item in after]
     if kept:
         changed = [before for before, item in kept if before.outcome.predicted != item.outcome.predicted]

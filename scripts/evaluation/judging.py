@@ -30,10 +30,13 @@ class Unanswered:
 
 
 def judge(
-    asker: Asker, task: EvaluationTask[Any], examples: Sequence[Located[Any]], title: str
+    asker: Asker, task: EvaluationTask[Any], examples: Sequence[Located[Any]], title: str, *, brief: bool = False
 ) -> tuple[list[JudgedExample], Unanswered]:
-    """Ask every example; return what was answered, and what was not."""
-    extra = asker.model.parameters_for(task.served_as)
+    """Ask every example; return what was answered, and what was not.
+
+    With `brief` outcomes have the right score and prediction, but not the losses and scores of all labels.
+    """
+    extra = {**(task.brief if brief else {}), **asker.model.parameters_for(task.served_as)}
     questions = [
         [ModelQuestion(question.item, {**question.parameters, **extra}) for question in task.questions(item.example)]
         for item in examples

@@ -26,7 +26,7 @@ def robustness(asker: Asker, task: EvaluationTask[Any], judged: Sequence[JudgedE
         pairs = [(before, edited) for before in judged if (edited := edited_example(task, before.located, name, seed))]
         row: dict[str, JSON] = {"name": name, "changed_texts": len(pairs)}
         if pairs:
-            after, _ = judge(asker, task, [edited for _, edited in pairs], f"robustness: {name}")
+            after, _ = judge(asker, task, [edited for _, edited in pairs], f"robustness: {name}", brief=True)
             by_row = {item.position: item for item in after}
             kept = [(pair[0], by_row[number]) for number, pair in enumerate(pairs) if number in by_row]
             row |= compared(kept)

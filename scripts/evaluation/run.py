@@ -37,8 +37,11 @@ def run(arguments: argparse.Namespace) -> bool:
     limits = read_gate(arguments.gate) if arguments.gate else None
     arguments.output.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        model = open_model(arguments, stack)
-        report, data = evaluate(arguments, model, stack)
+        try:
+            report, data = evaluate(arguments, open_model(arguments, stack), stack)
+        except KeyboardInterrupt:
+            say(f"interrupted; the same command goes on from the answers in {arguments.output}")
+            raise
     kept = checks(limits, report) if limits is not None else []
     if limits is not None:
         report["gate"] = [check.to_json() for check in kept]

@@ -36,7 +36,8 @@ class KeywordModel(EvaluatedModel):
 
     def answer(self, items: Sequence[JSON], parameters: Mapping[str, JSON]) -> list[JSON]:
         self.n_answers += len(items)
-        return [self.ranking(item) for item in items]
+        rankings = [self.ranking(item) for item in items]
+        return [ranking[: parameters.get("top_k")] if isinstance(ranking, list) else ranking for ranking in rankings]
 
     def ranking(self, text: str) -> JSON:
         """Return the labels of one text; a text without a verb gets them all alike."""

@@ -81,6 +81,7 @@ class EvaluationTask(ABC, Generic[E]):
     main_metric: ClassVar[str]  # which a gate calls "score"
     lower_is_better: ClassVar[frozenset[str]] = frozenset()  # metrics
     score_title: ClassVar[str] = "accuracy"  # what the mean of the scores of examples is
+    brief: ClassVar[Mapping[str, JSON]] = {}  # parameters of questions of which score and prediction alone count
 
     def __init__(self, labels: Sequence[str]) -> None:
         self.labels = tuple(labels)

@@ -56,6 +56,7 @@ class SingleLabelEvaluation(TextEvaluation[int]):
     metric_titles: ClassVar = {"accuracy": "accuracy", "macro_f1": "macro F1", "nll": "NLL", "brier": "Brier score"}
     main_metric = "accuracy"
     lower_is_better = frozenset({"nll", "brier"})
+    brief: ClassVar[Mapping[str, JSON]] = {"top_k": 1}
 
     def outcome(self, example: LabelledText[int], answers: Sequence[JSON]) -> Outcome:
         scores = self.scores_of(answers[0])
@@ -136,6 +137,7 @@ class ZeroShotEvaluation(SingleLabelEvaluation):
 
     title = "Zero-shot classification"
     served_as = "zero-shot-classification"
+    brief: ClassVar[Mapping[str, JSON]] = {}
 
     def questions(self, example: LabelledText[int]) -> list[ModelQuestion]:
         return [ModelQuestion(example.text, {"candidate_labels": list(self.labels)})]
@@ -147,6 +149,7 @@ class NextSentenceEvaluation(SingleLabelEvaluation):
     title = "Next sentence"
     unit_name = "pairs"
     served_as = "next-sentence-prediction"
+    brief: ClassVar[Mapping[str, JSON]] = {}
 
     def questions(self, example: LabelledText[int]) -> list[ModelQuestion]:
         return [ModelQuestion({"text": example.text, "next_sentence": example.pair or ""}, {})]
