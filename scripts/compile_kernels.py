@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compile handler/engine/kernels.c for the processors that it is fast on, with the compiler in .venv (ziglang).
+"""Compile handler/engine/native/kernels.c for the processors that it is fast on, with the compiler in .venv (ziglang).
 
 scripts/setup.sh does this. The results lie beside the source, are part of every archive that scripts/package.py builds
 from then on, and need no compiler there. What is compiled already is left as it is.

@@ -27,12 +27,13 @@ from transformers import (
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
 from handler.config import ModelConfig, ServingConfig
+from handler.engine import kernels
 from handler.loading import load_predictor
 from handler.predictor import Predictor
 from scripts.archives.build import build
 from tests.support.fake_server import FakeServer
 from tests.support.live import Live, own_config
-from tests.support.samples import BASE, HEADS, MODELS, ROOT, LoadMain, MakeModel, MakePredictor
+from tests.support.samples import BASE, HEADS, MODELS, ROOT, LoadMain, MakeModel, MakePredictor, SetKernelLevels
 
 LIVE = "tests/torchserve/"  # the tests of the server that the quickstart starts
 MARKERS = ("server", "slow")
@@ -158,6 +159,19 @@ def make_predictor(model_folder: Path) -> MakePredictor:
         return load_predictor(folder or model_folder, ServingConfig(**settings))
 
     return make
+
+
+@pytest.fixture
+def kernel_levels(monkeypatch: pytest.MonkeyPatch) -> Iterator[SetKernelLevels]:
+    """Return a function that restricts the compiled kernels to some levels of instructions; none: no kernels."""
+
+    def set_levels(levels: dict[str, tuple[str, ...]]) -> None:
+        monkeypatch.setattr(kernels, "LEVELS", levels)
+        kernels.library.cache_clear()
+
+    yield set_levels
+    monkeypatch.undo()
+    kernels.library.cache_clear()
 
 
 @pytest.fixture(scope="session")

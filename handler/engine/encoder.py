@@ -20,7 +20,9 @@ from torch.nn import functional
 from handler.batching import VarlenMetadata
 from handler.engine.attention import Attention
 from handler.engine.families import LayerWeights, activation_of, layer_weights_of
-from handler.engine.linear import LayerNorm, Linear
+from handler.engine.linear import LayerNorm, Linear, Order
+from handler.engine.native_encoder import NativeEncoder, NativeLayer
+from handler.engine.native_encoder import supports as native_supports
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -76,12 +78,17 @@ class Layer:
         norms = {"attention_norm": LayerNorm(weights.attention_norm), "output_norm": LayerNorm(weights.output_norm)}
         return cls(linears, norms, activation)
 
-    def prepack(self, dtype: torch.dtype, *, reorder: bool) -> None:
+    def prepack(self, dtype: torch.dtype, *, order: Order) -> None:
         """Convert all weights; once."""
         for linear in self.linears.values():
-            linear.prepack(dtype, reorder=reorder)
+            linear.prepack(dtype, order=order)
         for norm in self.norms.values():
             norm.prepack(dtype)
+
+    def native(self) -> NativeLayer:
+        """Return what the native encoder computes this layer from; it must have been prepacked in that order."""
+        linears = {name: linear.packed for name, linear in self.linears.items() if linear.packed is not None}
+        return NativeLayer(linears, self.norms["attention_norm"].native(), self.norms["output_norm"].native())
 
     def __call__(self, x: Any, attention: Attention, observe: Callable[[str, Tensor], None] | None = None) -> Any:
         """Compute all tokens; in the last layer those that are read, from the keys and values of all."""
@@ -119,6 +126,7 @@ class PackedEncoder(nn.Module):
         self.layers: list[Any] = list(layers)
         self.n_heads, self.dtype = n_heads, dtype
         self.pad_rows = True  # to few different numbers of rows, on a CPU
+        self.native: NativeEncoder | None = None  # computes all layers in one call, where it can
         self._observer: Observer | None = None
 
     def forward(self, hidden_states: Tensor, *_: Any, varlen: VarlenMetadata, **__: Any) -> Any:
@@ -138,6 +146,9 @@ class PackedEncoder(nn.Module):
             The last hidden states in fp32: (1, tokens, width), or, if not all tokens are read, (tokens read, 1, width):
             a batch of sequences of one token.
         """
+        needs_gradients = torch.is_grad_enabled() and hidden_states.requires_grad
+        if self.native is not None and self._observer is None and not needs_gradients:
+            return self.native(hidden_states[0], varlen).unsqueeze(0 if varlen.read_positions is None else 1)
         attention, states = Attention(varlen, self.n_heads, self.dtype), hidden_states[0]
         n_read = len(states) if varlen.read_positions is None else len(varlen.read_positions)
         if self.pad_rows and self._observer is None and not states.is_cuda:
@@ -163,17 +174,36 @@ class PackedEncoder(nn.Module):
     def observed_by(self, observer: Observer) -> Iterator[None]:
         """Show an observer what the linear layers read, without padding rows; for layers in floating point."""
         self._observer = observer
+        self._keep_dense(True)
         try:
             yield
         finally:
             self._observer = None
+            self._keep_dense(False)
+
+    def _keep_dense(self, keep: bool) -> None:
+        for layer in self.layers:
+            for linear in layer.linears.values():
+                linear.keep_dense(keep)
 
     def prepack(self, dtype: torch.dtype, device: torch.device) -> None:
-        """Convert all weights to `dtype`, and on a CPU to oneDNN's order; once."""
-        reorder = device.type == "cpu" and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        """Convert all weights to `dtype`, and on a CPU to the order of who computes there; once."""
+        order: Order = "rows"
+        if device.type == "cpu" and self._is_native(dtype):
+            order = "native"
+        elif device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+            order = "onednn"
         self.dtype = dtype
         for layer in dict.fromkeys(self.layers):
-            layer.prepack(dtype, reorder=reorder)
+            layer.prepack(dtype, order=order)
+        if order == "native":
+            layers = [layer.native() for layer in self.layers]
+            self.native = NativeEncoder(layers, self.n_heads, dtype, dtype, self.layers[0].activation)
+
+    def _is_native(self, dtype: torch.dtype) -> bool:
+        layer = self.layers[0]
+        width = len(layer.norms["output_norm"].weight)
+        return native_supports(dtype, layer.activation, width, self.n_heads)
 
 
 def padded_row_count(n: int) -> int:

@@ -20,9 +20,11 @@ import torch
 from torch import Tensor, nn
 
 from handler.engine.attention import Attention
-from handler.engine.encoder import PackedEncoder
+from handler.engine.encoder import READS, PackedEncoder
 from handler.engine.kernels import layer_norm_quantize, saturate_u8
 from handler.engine.linear import ACTIVATIONS
+from handler.engine.native_encoder import NativeEncoder, NativeLayer, NativeNorm, PackedLinear
+from handler.engine.native_encoder import supports as native_supports
 
 FILE = "int8.safetensors"  # in the model folder
 
@@ -74,6 +76,15 @@ class StoredLayer(NamedTuple):
     norms: dict[str, tuple[Tensor, Tensor]]  # weight and bias of "attention_norm" and "output_norm"
     params: dict[str, QuantParams]  # of each of POINTS
     smoothing: dict[str, Tensor]  # of each of SMOOTHED
+
+    def output_units(self) -> dict[str, Tensor]:
+        """Return what the outputs of a linear layer are divided by, where it is not 1.
+
+        Values are divided by the scale of the context: attention weights add up to one, so the context is as well.
+        """
+        context_unit = self.smoothing["context"] * self.params["context"].scale
+        n_keys = len(self.linears["qkv"].bias) - len(context_unit)
+        return {"qkv": torch.cat([torch.ones(n_keys), context_unit])}
 
 
 class Int8Linear:
@@ -150,11 +161,7 @@ class Int8Layer:
         self._activation = activation
         self._context_zero_point = params["context"].zero_point + 0.5
         self._intermediate_params = params["intermediate"]
-        # Values are divided by the scale of the context: attention weights add up to one, so the context is as well.
-        context_unit = stored.smoothing["context"] * params["context"].scale
-        n_keys = len(linears["qkv"].bias) - len(context_unit)
-        qkv_unit = torch.cat([torch.ones(n_keys), context_unit])
-        self._qkv = Int8Linear(linears["qkv"], params["input"], qkv_unit)
+        self._qkv = Int8Linear(linears["qkv"], params["input"], stored.output_units()["qkv"])
         self._query = Int8Linear(linears["query"], params["input"]) if "query" in linears else None
         self._attention_output = Int8Linear(linears["attention_output"], params["context"])
         self._intermediate = Int8Linear(linears["intermediate"], params["attention_output"])
@@ -232,11 +239,38 @@ def int8_encoder(
     """Build the encoder from its stored layers."""
     quantizers = [Quantize(layer.params["input"], layer.smoothing["input"]) for layer in stored]
     output_quantizers = [*quantizers[1:], quantizers[0]]  # no linear layer reads the output of the last one
-    layers = [
-        Int8Layer(layer, activation, eps, quantize_output)
-        for layer, quantize_output in zip(stored, output_quantizers, strict=True)
-    ]
-    return Int8Encoder(layers, quantizers[0], n_heads, dtype)
+    pairs = list(zip(stored, output_quantizers, strict=True))
+    encoder = Int8Encoder([], quantizers[0], n_heads, dtype)
+    if native_supports(torch.uint8, activation, len(quantizers[0].multiplier), n_heads):
+        layers = [native_layer(layer, eps, quantize_output) for layer, quantize_output in pairs]
+        quantize = (quantizers[0].multiplier, quantizers[0].zero_point)
+        encoder.native = NativeEncoder(layers, n_heads, torch.uint8, dtype, activation, *quantize)
+    else:
+        encoder.layers = [Int8Layer(layer, activation, eps, quantize_output) for layer, quantize_output in pairs]
+    return encoder
+
+
+def native_layer(stored: StoredLayer, eps: float, quantize_output: Quantize) -> NativeLayer:
+    """Return a stored layer for the native encoder; see `Int8Layer`, which computes the same by operators."""
+    params, units = stored.params, stored.output_units()
+    linears = {}
+    for name, linear in stored.linears.items():
+        input_params, unit = params[READS[name]], units.get(name, torch.ones(()))
+        scale, bias = linear.scale * input_params.scale / unit, linear.bias / unit
+        linears[name] = PackedLinear.in_int8(linear.weight, scale, bias, input_params.zero_point)
+    quantize = Quantize(params["attention_output"], stored.smoothing["attention_output"])
+
+    def norm(name: str, quantize: Quantize) -> NativeNorm:
+        return NativeNorm(*stored.norms[name], eps, quantize.multiplier, quantize.zero_point)
+
+    return NativeLayer(
+        linears,
+        attention_norm=norm("attention_norm", quantize),
+        output_norm=norm("output_norm", quantize_output),
+        context_zero_point=params["context"].zero_point + 0.5,
+        intermediate_inv_scale=1 / params["intermediate"].scale,
+        intermediate_zero_point=params["intermediate"].zero_point + 0.5,
+    )
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:

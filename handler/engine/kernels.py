@@ -1,4 +1,4 @@
-"""CPU kernels for x86, compiled from kernels.c when the project is set up (scripts/compile_kernels.py).
+"""CPU kernels for x86, compiled from native/kernels.c when the project is set up (scripts/compile_kernels.py).
 
 An archive carries the compiled files, so a server needs no compiler. Where they are missing, or the processor or the
 file system refuses them, `library` returns None and PyTorch's operators compute the same, slower.
@@ -24,10 +24,12 @@ from handler.batching import VarlenMetadata
 
 logger = logging.getLogger(__name__)
 
-SOURCE = Path(__file__).with_suffix(".c")
+SOURCE = Path(__file__).with_name("native") / "kernels.c"
+X86_64_V4 = ("avx512_f", "avx512_bw", "avx512_dq", "avx512_vl")
 LEVELS = {  # of x86-64, best first: the instruction sets that each needs
-    "x86_64_v4+avx512bf16": ("avx512_f", "avx512_bw", "avx512_dq", "avx512_vl", "avx512_bf16"),
-    "x86_64_v4": ("avx512_f", "avx512_bw", "avx512_dq", "avx512_vl"),
+    "x86_64_v4+avx512vnni+avx512bf16": (*X86_64_V4, "avx512_vnni", "avx512_bf16"),
+    "x86_64_v4+avx512vnni": (*X86_64_V4, "avx512_vnni"),
+    "x86_64_v4": X86_64_V4,
     "x86_64_v3": ("avx2", "fma3", "f16c", "bmi2"),
 }
 LANES, ROWS = 16, 4  # as in kernels.c
@@ -38,8 +40,16 @@ SINGLE_THREAD_MAX_ELEMENTS = 1 << 15  # PyTorch's own grain size: waking threads
 class Library(NamedTuple):
     """The compiled functions; each takes the address of its arguments and a number of threads."""
 
+    level: str  # a key of LEVELS
+    panel_width: int  # columns of packed weights that are computed at once
     attend: Callable[[int, int], None]
     layer_norm_quantize: Callable[[int, int], None]
+    encode: Callable[[int, int], None]
+    encoder_scratch: Callable[[int, int], int]  # bytes
+
+
+class _OpenMP(ctypes.Structure):
+    _fields_ = tuple((name, c_void_p) for name in ("parallel", "barrier", "thread", "threads"))
 
 
 class _Attention(ctypes.Structure):
@@ -52,10 +62,20 @@ class _Attention(ctypes.Structure):
     )
 
 
+class Norm(ctypes.Structure):
+    """A layer norm, as in native/norm.h."""
+
+    _fields_ = (
+        *((name, c_void_p) for name in ("weight", "bias", "multiplier")),
+        *(("eps", c_float), ("zero_point", c_float)),
+    )
+
+
 class _LayerNorm(ctypes.Structure):
     _fields_ = (
-        *((name, c_void_p) for name in ("x", "weight", "bias", "output", "quantized", "multiplier")),
-        *(("rows", c_int64), ("width", c_int64), ("eps", c_float), ("zero_point", c_float), ("next", c_int64)),
+        ("norm", Norm),
+        *((name, c_void_p) for name in ("x", "output", "quantized")),
+        *((name, c_int64) for name in ("rows", "width", "next")),
     )
 
 
@@ -71,34 +91,43 @@ def library() -> Library | None:
         logger.warning("no %s: attention on the CPU is slower; run scripts/setup.sh and pack again", path.name)
         return None
     try:
-        shared, gomp_parallel = ctypes.CDLL(str(path)), _gomp_parallel()
+        shared, openmp = ctypes.CDLL(str(path)), _openmp()
     except OSError as error:  # a file system without execution, another kind of system
         logger.warning("%s cannot be loaded, attention on the CPU is slower: %s", path.name, error)
         return None
-    for function in (shared.attend, shared.layer_norm_quantize):
+    for function in (shared.attend_packed, shared.layer_norm_quantize, shared.encode):
         function.argtypes, function.restype = (c_void_p, c_void_p, c_int64), None
+    shared.encoder_scratch.argtypes, shared.encoder_scratch.restype = (c_void_p, c_int64), c_int64
+    shared.panel_width.restype = c_int64
     return Library(
-        attend=lambda args, threads: shared.attend(args, gomp_parallel, threads),
-        layer_norm_quantize=lambda args, threads: shared.layer_norm_quantize(args, gomp_parallel, threads),
+        level=level,
+        panel_width=shared.panel_width(),
+        attend=lambda args, threads: shared.attend_packed(args, ctypes.addressof(openmp), threads),
+        layer_norm_quantize=lambda args, threads: shared.layer_norm_quantize(args, ctypes.addressof(openmp), threads),
+        encode=lambda args, threads: shared.encode(args, ctypes.addressof(openmp), threads),
+        encoder_scratch=shared.encoder_scratch,
     )
 
 
 def path_of(level: str) -> Path:
-    """Return the path of the functions for a level, compiled from the source beside this file and no other."""
-    digest = hashlib.sha256(SOURCE.read_bytes()).hexdigest()[:8]
-    return SOURCE.with_name(f"kernels-{digest}-{level}.so")
+    """Return the path of the functions for a level, compiled from the sources as they are now and no others."""
+    digest = hashlib.sha256()
+    for source in sorted([*SOURCE.parent.glob("*.c"), *SOURCE.parent.glob("*.h")]):
+        digest.update(source.read_bytes())
+    return SOURCE.with_name(f"kernels-{digest.hexdigest()[:8]}-{level}.so")
 
 
-def _gomp_parallel() -> int:
-    """Return the address of GOMP_parallel in the OpenMP that PyTorch has loaded, so that both share its threads."""
+def _openmp() -> _OpenMP:
+    """Return functions of the OpenMP that PyTorch has loaded, so that both share its threads."""
     maps = Path("/proc/self/maps").read_text(encoding="utf-8")
-    openmp = re.search(r"/\S*lib(?:gomp|iomp5|omp)\b\S*\.so\S*", maps)
-    if openmp is None:
+    path = re.search(r"/\S*lib(?:gomp|iomp5|omp)\b\S*\.so\S*", maps)
+    if path is None:
         raise OSError("PyTorch has loaded no OpenMP")
-    function = getattr(ctypes.CDLL(openmp.group()), "GOMP_parallel", None)
-    if function is None:
-        raise OSError(f"{openmp.group()} has no GOMP_parallel")
-    return ctypes.cast(function, c_void_p).value or 0
+    names = ("GOMP_parallel", "GOMP_barrier", "omp_get_thread_num", "omp_get_num_threads")
+    functions = [getattr(ctypes.CDLL(path.group()), name, None) for name in names]
+    if None in functions:
+        raise OSError(f"{path.group()} lacks one of {', '.join(names)}")
+    return _OpenMP(*(ctypes.cast(function, c_void_p).value for function in functions if function))
 
 
 class AttentionKernel:
@@ -167,8 +196,8 @@ def layer_norm_quantize(
         y = torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
         return y, saturate_u8(torch.addcmul(torch.tensor(zero_point), y, multiplier))
     output, quantized = torch.empty(x.shape), torch.empty(x.shape, dtype=torch.uint8)
-    tensors = (x, weight, bias, output, quantized, multiplier)
-    args = _LayerNorm(*(tensor.data_ptr() for tensor in tensors), *x.shape, eps, zero_point)
+    norm = Norm(weight.data_ptr(), bias.data_ptr(), multiplier.data_ptr(), eps, zero_point)
+    args = _LayerNorm(norm, x.data_ptr(), output.data_ptr(), quantized.data_ptr(), *x.shape)
     threads = torch.get_num_threads() if x.numel() > SINGLE_THREAD_MAX_ELEMENTS else 1
     functions.layer_norm_quantize(ctypes.addressof(args), threads)
     return output, quantized

@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from handler.engine.native_encoder import NativeNorm, PackedLinear
+from handler.engine.packing import unpack
+
+Order: TypeAlias = Literal[
+    "rows", "onednn", "native"
+]  # of weights in memory: as they are, or for who multiplies by them
 
 # Names in a config -> oneDNN's name and algorithm, and the function.
 ACTIVATIONS: dict[str, tuple[str, str, Callable[[Tensor], Tensor]]] = {
@@ -24,12 +32,20 @@ class Linear:
         """Refer to the modules; their weights are copied by `prepack`."""
         self._modules = modules
         self._weight = self._bias = torch.empty(0)
+        self._n_in = modules[0].in_features if modules else 0
+        self.packed: PackedLinear | None = None  # in the place of `_weight`, for the native encoder
+        self._dense: Tensor | None = None
 
-    def prepack(self, dtype: torch.dtype, *, reorder: bool) -> None:
-        """Concatenate the weights in `dtype`, in oneDNN's blocked order with `reorder`, and release the modules."""
+    def prepack(self, dtype: torch.dtype, *, order: Order) -> None:
+        """Concatenate the weights in `dtype` and in an order, and release the modules."""
         weights = torch.cat([module.weight.detach() for module in self._modules]).to(dtype)
-        self._bias = torch.cat([module.bias.detach() for module in self._modules]).to(dtype)
-        self._weight = torch.ops.mkldnn._reorder_linear_weight(weights, None) if reorder else weights
+        bias = torch.cat([module.bias.detach() for module in self._modules])
+        self._bias = bias.to(dtype)
+        if order == "native":
+            self.packed = PackedLinear.in_floats(weights, bias)
+        else:
+            reorder = order == "onednn"
+            self._weight = torch.ops.mkldnn._reorder_linear_weight(weights, None) if reorder else weights
         self._modules = ()
 
     def __call__(self, x: Tensor, activation: str | None = None, residual: Tensor | None = None) -> Tensor:
@@ -47,7 +63,15 @@ class Linear:
 
     def dense(self) -> tuple[Tensor, Tensor]:
         """Return weight (out, in) and bias (out,) after `prepack`, in row-major order."""
+        if self._dense is not None:
+            return self._dense, self._bias
+        if self.packed is not None:
+            return unpack(self.packed.weight, self.packed.n_out, self._n_in), self._bias
         return self._weight.to_dense() if self._weight.is_mkldnn else self._weight, self._bias
+
+    def keep_dense(self, keep: bool) -> None:
+        """Keep what `dense` returns, or release it: for many calls of one that is packed for the native encoder."""
+        self._dense = self.dense()[0] if keep and self.packed is not None else None
 
     def _differentiable(self, x: Tensor) -> Tensor:
         """Multiply by operators that have gradients; works before `prepack` as well."""
@@ -65,6 +89,10 @@ class LayerNorm:
 
     def prepack(self, dtype: torch.dtype) -> None:
         self.weight, self.bias = self.weight.to(dtype), self.bias.to(dtype)
+
+    def native(self) -> NativeNorm:
+        """Return its weights in fp32, for the native encoder."""
+        return NativeNorm(self.weight.float(), self.bias.float(), self.eps)
 
     def __call__(self, x: Tensor) -> Tensor:
         return functional.layer_norm(x, self._shape, self.weight, self.bias, self.eps)

@@ -1,4 +1,4 @@
-"""Compile handler/engine/kernels.c for the processors that it is fast on, with the compiler in .venv (ziglang)."""
+"""Compile handler/engine/native for the processors that it is fast on, with the compiler in .venv (ziglang)."""
 
 from __future__ import annotations
 

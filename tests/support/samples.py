@@ -27,6 +27,7 @@ JSON_TYPE = "application/json"
 MakeModel: TypeAlias = Callable[..., Path]
 MakePredictor: TypeAlias = Callable[..., Predictor]
 LoadMain: TypeAlias = Callable[..., Predictor]  # by the name of the main task
+SetKernelLevels: TypeAlias = Callable[[dict[str, tuple[str, ...]]], None]
 
 TEXTS = [
     "Where is my parcel?",

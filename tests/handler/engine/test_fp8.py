@@ -82,7 +82,7 @@ def test_a_linear_layer_multiplies_the_quantized_numbers() -> None:
     exact = torch.nn.Linear(64, 32)
     torch.manual_seed(1)
     linear = Linear(exact)
-    linear.prepack(torch.float32, reorder=False)
+    linear.prepack(torch.float32, order="rows")
     fp8_linear = Fp8Linear(linear, FusedOps())
     x = torch.randn(7, 64).bfloat16()
     quantized = Float8Tensor(*fp8.quantize(x))
@@ -111,7 +111,7 @@ def test_the_kernel_gets_the_layout_it_needs() -> None:
     PyTorch's own check for a GPU runs on fake tensors.
     """
     linear = Linear(torch.nn.Linear(64, 32))
-    linear.prepack(torch.float32, reorder=False)
+    linear.prepack(torch.float32, order="rows")
     fp8_linear = Fp8Linear(linear, FusedOps())
     with FakeTensorMode():
 

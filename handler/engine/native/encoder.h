@@ -1,0 +1,321 @@
+// All layers of a BERT over a packed row, in one call.
+//
+// A thread takes whole sequences, a chunk at a time, through all layers: it waits for no other thread. Where a few long
+// sequences are most of a batch, the threads divide its rows instead, and wait for each other once a layer, between keys
+// and values, which attention reads of all rows, and the rest, which each row computes alone.
+
+#pragma once
+
+#include "attention.h"
+#include "norm.h"
+#include "product.h"
+
+enum {
+  MAX_CHUNK = 256,  // tokens of a chunk, unless one sequence has more: weights are read once for each chunk
+  MIN_CHUNK = 64,   // below, weights are read too often
+  CHUNKS_PER_THREAD = 2,
+  TILE = 128,  // rows between two linear layers: their activations stay in the second-level cache
+};
+
+typedef struct {  // the same fields as _Layer in kernels.py
+  Linear query;   // of the last layer alone, whose `qkv` is keys and values
+  Linear qkv, attention_output, intermediate, output;
+  Norm attention_norm, output_norm;
+  float context_zero_point, intermediate_inv_scale, intermediate_zero_point;
+} Layer;
+
+typedef struct {  // OpenMP's, of the library that PyTorch has loaded
+  void (*parallel)(void (*)(void *), void *, unsigned threads, unsigned flags);
+  void (*barrier)(void);
+  int (*thread)(void);
+  int (*threads)(void);
+} OpenMP;
+
+typedef struct {  // the same fields as _Encoder in kernels.py
+  const Layer *layers;
+  int64_t n_layers, width, intermediate_width, n_heads;
+  int64_t dtype, kv_dtype, activation;  // dtype: of what linear layers read; kv_dtype: of queries, keys and values
+  const float *multiplier;              // (width,) of the embeddings in U8, with zero_point
+  float zero_point, attention_scale;
+  // One pass:
+  int64_t n_sequences, n_read, max_seqlen;
+  const float *states;            // (tokens, width)
+  float *output;                  // (n_read, width)
+  const int32_t *cu_seqlens;      // (n_sequences + 1,)
+  const int64_t *read_positions;  // (n_read,) sequence by sequence; 0: all tokens
+  char *scratch;
+} Encoder;
+
+typedef struct {  // what all threads of a pass read
+  const Encoder *args;
+  const OpenMP *omp;
+  int64_t width_stride, qkv_stride, intermediate_stride;  // elements, whole panels
+  float *residual;                                        // (tokens, width_stride)
+  char *input;  // (tokens, width_stride) as linear layers read it; in FP32 the residual itself
+  char *qkv[2];                                           // (tokens, qkv_stride), of even and of odd layers
+  int32_t *read_ends, *chunk_ends;                        // positions read, and sequences, up to the end of each
+  char *own;                                              // memory of the first thread
+  int64_t own_size, n_chunks, next;
+  int divides_rows;
+} Pass;
+
+typedef struct {  // memory of one thread; rows: TILE
+  float *residual, *sums, *attention;    // (rows, width_stride), (rows, PANEL), see attention_scratch
+  char *input, *context, *query, *intermediate;
+} Own;
+
+typedef struct {  // rows that a thread computes: [begin, end), which begin in `sequence`, and of those read
+  int64_t sequence, begin, end, read_begin, read_end;
+} Rows;
+
+// --- memory ---------------------------------------------------------------------------------------------------------
+
+INLINE char *take(char **memory, int64_t bytes) {
+  char *taken = *memory;
+  *memory += (bytes + 63) / 64 * 64;
+  return taken;
+}
+
+INLINE int64_t whole_panels(int64_t width) { return (width + PANEL - 1) / PANEL * PANEL; }
+
+static Own own_memory(const Pass *pass, char *memory, int64_t *size) {
+  const Encoder *args = pass->args;
+  char *at = memory;
+  Own own;
+  own.residual = (float *)take(&at, TILE * pass->width_stride * 4);
+  own.sums = (float *)take(&at, TILE * PANEL * 4);
+  own.attention = (float *)take(&at, attention_scratch(args->width / args->n_heads, args->max_seqlen) * 4);
+  own.input = take(&at, TILE * pass->width_stride * size_of(args->dtype));
+  own.context = take(&at, TILE * pass->width_stride * size_of(args->dtype));
+  own.query = take(&at, TILE * pass->width_stride * size_of(args->kv_dtype));
+  own.intermediate = take(&at, TILE * pass->intermediate_stride * size_of(args->dtype));
+  *size = at - memory;
+  return own;
+}
+
+// Lays out the memory of a pass from `scratch` on; returns the bytes that `threads` need.
+static int64_t lay_out(Pass *pass, const Encoder *args, int64_t tokens, int64_t threads) {
+  char *at = args->scratch;
+  pass->args = args;
+  pass->width_stride = whole_panels(args->width);
+  pass->qkv_stride = whole_panels(3 * args->width);
+  pass->intermediate_stride = whole_panels(args->intermediate_width);
+  pass->residual = (float *)take(&at, tokens * pass->width_stride * 4);
+  pass->input = (char *)pass->residual;
+  if (args->dtype != FP32) pass->input = take(&at, tokens * pass->width_stride * size_of(args->dtype));
+  for (int i = 0; i < 2; i++) pass->qkv[i] = take(&at, tokens * pass->qkv_stride * size_of(args->kv_dtype));
+  pass->read_ends = (int32_t *)take(&at, args->n_sequences * 4);
+  pass->chunk_ends = (int32_t *)take(&at, args->n_sequences * 4);
+  pass->own = at;
+  own_memory(pass, at, &pass->own_size);
+  return at - args->scratch + threads * pass->own_size;
+}
+
+// --- one layer --------------------------------------------------------------------------------------------------------
+
+INLINE Product product_of(const Pass *pass, const Own *own, const Linear *linear, const void *input, int64_t rows) {
+  const enum dtype dtype = pass->args->dtype;
+  return (Product){
+      .linear = linear,
+      .input = input,
+      .rows = rows,
+      .input_stride = pass->width_stride,
+      .dtype = dtype,
+      .sums = own->sums,
+  };
+}
+
+// Queries, keys and values, or some of them.
+static void project(const Pass *pass, const Own *own, const Linear *linear, const void *input, int64_t rows,
+                    void *output, int64_t stride) {
+  Product args = product_of(pass, own, linear, input, rows);
+  args.output = output, args.output_stride = stride, args.output_dtype = pass->args->kv_dtype;
+  product(&args);
+}
+
+static void add_product(const Pass *pass, const Own *own, const Linear *linear, const void *input,
+                        int64_t input_stride, int64_t rows, float *residual) {
+  Product args = product_of(pass, own, linear, input, rows);
+  args.input_stride = input_stride, args.add = 1;
+  args.output = residual, args.output_stride = pass->width_stride, args.output_dtype = FP32;
+  product(&args);
+}
+
+static void normalize(const Pass *pass, const Norm *norm, const float *x, int64_t rows, float *output,
+                      int64_t output_stride, char *next) {
+  const enum dtype dtype = pass->args->dtype;
+  for (int64_t row = 0; row < rows; row++) {
+    void *to = next && dtype != FP32 ? element(next, row * pass->width_stride, dtype) : 0;
+    layer_norm(norm, pass->args->width, x + row * pass->width_stride, output + row * output_stride, to, dtype);
+  }
+}
+
+// All that follows attention, for rows that stay in the cache; `input` is overwritten.
+static void finish_layer(const Pass *pass, const Own *own, const Layer *layer, int64_t rows, float *residual,
+                         char *input, float *output, int64_t output_stride, char *next) {
+  const int64_t width = pass->width_stride;
+  add_product(pass, own, &layer->attention_output, own->context, width, rows, residual);
+  normalize(pass, &layer->attention_norm, residual, rows, residual, width, input);
+  Product up = product_of(pass, own, &layer->intermediate, input, rows);
+  up.activation = pass->args->activation;
+  up.output = own->intermediate, up.output_stride = pass->intermediate_stride, up.output_dtype = pass->args->dtype;
+  up.inv_scale = layer->intermediate_inv_scale, up.zero_point = layer->intermediate_zero_point;
+  product(&up);
+  add_product(pass, own, &layer->output, own->intermediate, pass->intermediate_stride, rows, residual);
+  normalize(pass, &layer->output_norm, residual, rows, output, output_stride, next);
+}
+
+// Attention of rows that lie in one sequence or in several: those up to ends[sequence], from `sequence` on.
+// Rows of `query` and `context` are counted from `begin`.
+static void attend_rows(const Pass *pass, const Own *own, const Layer *layer, int64_t parity, const int32_t *ends,
+                        int64_t sequence, int64_t begin, int64_t end, const char *query, int64_t q_stride) {
+  const Encoder *args = pass->args;
+  const int64_t key_column = layer->query.panels ? 0 : args->width;
+  Heads heads = {
+      .q_stride = q_stride, .kv_stride = pass->qkv_stride, .output_stride = pass->width_stride,
+      .n_heads = args->n_heads, .head_width = args->width / args->n_heads,
+      .dtype = args->kv_dtype, .output_dtype = args->dtype,
+      .scale = args->attention_scale, .zero_point = layer->context_zero_point,
+  };
+  for (int64_t row = begin; row < end; sequence++) {
+    const int64_t stop = min_of(ends[sequence], end);
+    if (stop <= row) continue;
+    const int64_t start = args->cu_seqlens[sequence], at = start * pass->qkv_stride + key_column;
+    heads.length = args->cu_seqlens[sequence + 1] - start;
+    heads.n_queries = stop - row;
+    heads.query = element(query, (row - begin) * q_stride, args->kv_dtype);
+    heads.key = element(pass->qkv[parity], at, args->kv_dtype);
+    heads.value = element(pass->qkv[parity], at + args->width, args->kv_dtype);
+    heads.output = element(own->context, (row - begin) * pass->width_stride, args->dtype);
+    for (int64_t head = 0; head < args->n_heads; head++) attend(&heads, head, own->attention);
+    row = stop;
+  }
+}
+
+static void copy_row(void *to, const void *from, int64_t width, enum dtype dtype) {  // whole panels
+  for (int64_t at = 0; at < width * size_of(dtype); at += 16) *(u8s *)((char *)to + at) = *(const u8s *)((const char *)from + at);
+}
+
+// The last layer: the rows that are read, each with a query of its own.
+static void compute_read_rows(const Pass *pass, const Own *own, const Layer *layer, int64_t parity, const Rows *rows) {
+  const Encoder *args = pass->args;
+  const int64_t width = pass->width_stride;
+  int64_t sequence = rows->sequence;
+  for (int64_t begin = rows->read_begin; begin < rows->read_end; begin += TILE) {
+    const int64_t end = min_of(begin + TILE, rows->read_end);
+    char *input = args->dtype == FP32 ? (char *)own->residual : own->input;
+    for (int64_t i = begin; i < end; i++) {
+      const int64_t token = args->read_positions ? args->read_positions[i] : i;
+      copy_row(own->residual + (i - begin) * width, pass->residual + token * width, width, FP32);
+      if (args->dtype == FP32) continue;
+      void *to = element(input, (i - begin) * width, args->dtype);
+      copy_row(to, element(pass->input, token * width, args->dtype), width, args->dtype);
+    }
+    project(pass, own, &layer->query, input, end - begin, own->query, width);
+    while (pass->read_ends[sequence] <= begin) sequence++;
+    attend_rows(pass, own, layer, parity, pass->read_ends, sequence, begin, end, own->query, width);
+    finish_layer(pass, own, layer, end - begin, own->residual, input, args->output + begin * args->width, args->width, 0);
+  }
+}
+
+static void compute_rows(const Pass *pass, const Own *own, const Rows *rows) {
+  const Encoder *args = pass->args;
+  const int64_t width = pass->width_stride;
+  for (int64_t row = rows->begin; row < rows->end; row++) {
+    const float *x = args->states + row * args->width;
+    for (int64_t d = 0; d < args->width; d += LANES) {
+      const int64_t n = args->width - d, at = row * width + d;
+      const vec y = load(x, d, FP32, n);
+      store(pass->residual, at, y, FP32, n);
+      if (args->dtype == BF16) store(pass->input, at, y, BF16, n);
+      if (args->dtype == U8) store(pass->input, at, y * load(args->multiplier, d, FP32, n) + args->zero_point, U8, n);
+    }
+  }
+  for (int64_t index = 0; index < args->n_layers; index++) {
+    const Layer *layer = args->layers + index;
+    const int64_t parity = index % 2;  // others may still read the keys of the layer before
+    for (int64_t begin = rows->begin; begin < rows->end; begin += TILE) {
+      const int64_t n = min_of(TILE, rows->end - begin);
+      void *input = element(pass->input, begin * width, args->dtype);
+      void *output = element(pass->qkv[parity], begin * pass->qkv_stride, args->kv_dtype);
+      project(pass, own, &layer->qkv, input, n, output, pass->qkv_stride);
+    }
+    if (pass->divides_rows) pass->omp->barrier();
+    if (layer->query.panels) {
+      compute_read_rows(pass, own, layer, parity, rows);
+      continue;
+    }
+    int64_t sequence = rows->sequence;
+    for (int64_t begin = rows->begin; begin < rows->end; begin += TILE) {
+      const int64_t n = min_of(TILE, rows->end - begin);
+      const char *query = element(pass->qkv[parity], begin * pass->qkv_stride, args->kv_dtype);
+      while (args->cu_seqlens[sequence + 1] <= begin) sequence++;
+      attend_rows(pass, own, layer, parity, args->cu_seqlens + 1, sequence, begin, begin + n, query, pass->qkv_stride);
+      float *residual = pass->residual + begin * width;
+      char *input = element(pass->input, begin * width, args->dtype);
+      finish_layer(pass, own, layer, n, residual, input, residual, width, input);
+    }
+  }
+}
+
+// --- threads ----------------------------------------------------------------------------------------------------------
+
+INLINE int64_t tokens_of(const Encoder *args) { return args->cu_seqlens[args->n_sequences]; }
+
+// Rows of a number of threads: the first sequences that have any of them are looked for from the beginning.
+static void compute_share(Pass *pass, const Own *own, int64_t thread, int64_t threads) {
+  const Encoder *args = pass->args;
+  const int64_t tokens = tokens_of(args);
+  const Rows rows = {
+      .begin = tokens * thread / threads,
+      .end = tokens * (thread + 1) / threads,
+      .read_begin = args->n_read * thread / threads,
+      .read_end = args->n_read * (thread + 1) / threads,
+  };
+  compute_rows(pass, own, &rows);
+}
+
+static void compute_chunks(Pass *pass, const Own *own) {
+  const Encoder *args = pass->args;
+  for (int64_t chunk; (chunk = __atomic_fetch_add(&pass->next, 1, __ATOMIC_RELAXED)) < pass->n_chunks;) {
+    const int64_t first = chunk ? pass->chunk_ends[chunk - 1] : 0, end = pass->chunk_ends[chunk];
+    const Rows rows = {
+        .sequence = first,
+        .begin = args->cu_seqlens[first],
+        .end = args->cu_seqlens[end],
+        .read_begin = first ? pass->read_ends[first - 1] : 0,
+        .read_end = pass->read_ends[end - 1],
+    };
+    compute_rows(pass, own, &rows);
+  }
+}
+
+static void compute_worker(void *arg) {
+  Pass *pass = arg;
+  const int64_t thread = pass->omp ? pass->omp->thread() : 0, threads = pass->omp ? pass->omp->threads() : 1;
+  int64_t size;
+  const Own own = own_memory(pass, pass->own + thread * pass->own_size, &size);
+  if (pass->divides_rows) compute_share(pass, &own, thread, threads);
+  else compute_chunks(pass, &own);
+}
+
+static void plan(Pass *pass, int64_t threads) {
+  const Encoder *args = pass->args;
+  const int64_t tokens = tokens_of(args);
+  int64_t read = 0;
+  for (int64_t i = 0; i < args->n_sequences; i++) {
+    const int64_t end = args->cu_seqlens[i + 1];
+    if (!args->read_positions) read = end;
+    while (args->read_positions && read < args->n_read && args->read_positions[read] < end) read++;
+    pass->read_ends[i] = (int32_t)read;
+  }
+  const int64_t chunk = max_of(MIN_CHUNK, min_of(MAX_CHUNK, tokens / (threads * CHUNKS_PER_THREAD)));
+  int64_t first = 0;
+  pass->n_chunks = pass->next = 0;
+  for (int64_t i = 1; i <= args->n_sequences; i++) {
+    if (i < args->n_sequences && args->cu_seqlens[i + 1] - args->cu_seqlens[first] <= chunk) continue;
+    pass->chunk_ends[pass->n_chunks++] = (int32_t)i;
+    first = i;
+  }
+  pass->divides_rows = threads > 1 && args->max_seqlen * threads > tokens + tokens / 4;
+}

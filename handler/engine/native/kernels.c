@@ -1,0 +1,104 @@
+// CPU kernels that PyTorch has no fast operator for; kernels.py calls them, scripts/compile_kernels.py compiles them.
+//
+// Freestanding C for clang, sixteen lanes at a time: no library, no header of PyTorch. What is computed of a sequence
+// depends on that sequence alone, to the last bit: in a fixed order, whichever thread computes it.
+
+#include "encoder.h"
+
+// --- the encoder ----------------------------------------------------------------------------------------------------
+
+EXPORT int64_t panel_width(void) { return PANEL; }
+
+// Bytes of scratch memory of a pass.
+EXPORT int64_t encoder_scratch(const Encoder *args, int64_t threads) {
+  Pass pass;
+  return lay_out(&pass, args, tokens_of(args), threads);
+}
+
+EXPORT void encode(const Encoder *args, const OpenMP *omp, int64_t threads) {
+  Pass pass;
+  lay_out(&pass, args, tokens_of(args), threads);
+  plan(&pass, threads);
+  pass.omp = threads > 1 ? omp : 0;
+  if (threads > 1) omp->parallel(compute_worker, &pass, (unsigned)threads, 0);
+  else compute_worker(&pass);
+}
+
+// --- attention alone ------------------------------------------------------------------------------------------------
+
+typedef struct {  // the same fields as _Attention in kernels.py
+  const void *query, *key, *value;  // (tokens, n_heads * head_width), or for `one_query` a query of each sequence
+  void *output;                     // shape of query
+  const int32_t *cu_seqlens;        // (n_sequences + 1,) tokens
+  float *scratch;                   // (threads, scratch_size)
+  int64_t q_stride, kv_stride, output_stride;  // elements from token to token; keys and values have the same
+  int64_t n_sequences, n_heads, head_width;
+  int64_t one_query;  // whether there is one query for each sequence
+  int64_t scratch_size;
+  int64_t dtype, output_dtype;
+  float scale, zero_point;  // scale of the logits in base 2; zero_point is added to the output
+  int64_t next, thread;     // counters shared by the threads
+} Attention;
+
+static void attend_worker(void *arg) {
+  Attention *args = arg;
+  float *scratch = args->scratch + __atomic_fetch_add(&args->thread, 1, __ATOMIC_RELAXED) * args->scratch_size;
+  const int64_t tasks = args->n_sequences * args->n_heads;
+  for (int64_t task; (task = __atomic_fetch_add(&args->next, 1, __ATOMIC_RELAXED)) < tasks;) {
+    const int64_t sequence = task / args->n_heads, head = task % args->n_heads;
+    const int64_t start = args->cu_seqlens[sequence], length = args->cu_seqlens[sequence + 1] - start;
+    const int64_t first_query = args->one_query ? sequence : start;
+    const Heads heads = {
+        .query = element(args->query, first_query * args->q_stride, args->dtype),
+        .key = element(args->key, start * args->kv_stride, args->dtype),
+        .value = element(args->value, start * args->kv_stride, args->dtype),
+        .output = element(args->output, first_query * args->output_stride, args->output_dtype),
+        .q_stride = args->q_stride,
+        .kv_stride = args->kv_stride,
+        .output_stride = args->output_stride,
+        .length = length,
+        .n_queries = args->one_query ? 1 : length,
+        .n_heads = args->n_heads,
+        .head_width = args->head_width,
+        .dtype = args->dtype,
+        .output_dtype = args->output_dtype,
+        .scale = args->scale,
+        .zero_point = args->zero_point,
+    };
+    attend(&heads, head, scratch);
+  }
+}
+
+EXPORT void attend_packed(Attention *args, const OpenMP *omp, int64_t threads) {
+  args->next = args->thread = 0;
+  if (threads > 1) omp->parallel(attend_worker, args, (unsigned)threads, 0);
+  else attend_worker(args);
+}
+
+// --- layer norm alone -----------------------------------------------------------------------------------------------
+
+typedef struct {  // the same fields as _LayerNorm in kernels.py
+  Norm norm;
+  const float *x;      // (rows, width)
+  float *output;       // (rows, width)
+  uint8_t *quantized;  // (rows, width)
+  int64_t rows, width;
+  int64_t next;  // counter shared by the threads
+} LayerNorm;
+
+enum { ROWS_PER_TASK = 16 };  // rows that a thread takes at a time
+
+static void layer_norm_worker(void *arg) {
+  LayerNorm *args = arg;
+  for (int64_t row; (row = __atomic_fetch_add(&args->next, ROWS_PER_TASK, __ATOMIC_RELAXED)) < args->rows;)
+    for (const int64_t end = min_of(row + ROWS_PER_TASK, args->rows); row < end; row++) {
+      const int64_t at = row * args->width;
+      layer_norm(&args->norm, args->width, args->x + at, args->output + at, args->quantized + at, U8);
+    }
+}
+
+EXPORT void layer_norm_quantize(LayerNorm *args, const OpenMP *omp, int64_t threads) {
+  args->next = 0;
+  if (threads > 1) omp->parallel(layer_norm_worker, args, (unsigned)threads, 0);
+  else layer_norm_worker(args);
+}

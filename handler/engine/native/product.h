@@ -1,0 +1,220 @@
+// Products of rows with weights that were packed for them (packing.py), and what follows a product: activation or residual.
+//
+// A block of rows times a panel of columns stays in registers from the first to the last channel. Channels are read in
+// groups of 32 bits: one fp32 number, two of bf16 or four of 8 bits, which one instruction multiplies and adds to 32-bit
+// sums. The sums of a row are added in the order of the channels, whatever rows are beside it.
+
+#pragma once
+
+#include "vectors.h"
+
+#ifdef __AVX512F__
+enum { BLOCK_VECS = 4 };  // 6 x 4 sums, 4 weights and a broadcast fill 32 registers
+#else
+enum { BLOCK_VECS = 1 };  // a vector is two of 16 registers
+#endif
+enum {
+  BLOCK_ROWS = 6,
+  PANEL = BLOCK_VECS * LANES,
+  MAX_GROUPS = 1024,  // that a panel is read of before the next block of rows: they stay in the second-level cache
+};
+
+enum activation { NONE, GELU, GELU_TANH, RELU };
+
+typedef struct {  // the same fields as _Linear in kernels.py
+  const vec *weight;          // (panels, groups, PANEL) of 32 bits each
+  const float *start;         // (panels * PANEL,) that sums start at: the bias; for U8 integers, -zero_point * sum(weight)
+  const float *scale, *bias;  // (panels * PANEL,) for U8: y = sum * scale + bias
+  int64_t groups, panels;
+} Linear;
+
+typedef struct {
+  const Linear *linear;
+  const void *input;  // (rows, input_stride)
+  void *output;       // (rows, output_stride), whole panels are written
+  int64_t rows, input_stride, output_stride;  // elements
+  enum dtype dtype, output_dtype;
+  enum activation activation;
+  int add;                          // whether to add to the output, in FP32
+  float inv_scale, zero_point;      // of an output in U8: y * inv_scale + zero_point
+  float *sums;                      // (rows, PANEL) of scratch memory
+} Product;
+
+// --- multiplication -------------------------------------------------------------------------------------------------
+
+#ifdef __AVX512VNNI__
+INLINE vec add_products_u8(vec sum, ints x, vec weight) {
+  typedef int v16si __attribute__((vector_size(64)));
+  return (vec)__builtin_ia32_vpdpbusd512((v16si)sum, (v16si)x, (v16si)weight);
+}
+#endif
+#ifdef __AVX512BF16__
+INLINE vec add_products_bf16(vec sum, ints x, vec weight) {
+  typedef __bf16 v32bf __attribute__((vector_size(64)));
+  typedef float v16sf __attribute__((vector_size(64)));
+  return (vec)__builtin_ia32_dpbf16ps_512((v16sf)sum, (v32bf)x, (v32bf)weight);
+}
+#endif
+
+INLINE vec add_products(vec sum, int32_t x, vec weight, enum dtype dtype) {
+#ifdef __AVX512VNNI__
+  if (dtype == U8) return add_products_u8(sum, (ints)x, weight);
+#endif
+#ifdef __AVX512BF16__
+  if (dtype == BF16) return add_products_bf16(sum, (ints)x, weight);
+#endif
+  (void)dtype;
+  return sum + (vec)(ints)x * weight;
+}
+
+typedef struct {
+  const int32_t *x;  // (rows, stride) groups
+  const vec *weight;
+  const float *start;  // (rows, start_stride)
+  float *sums;         // (rows, PANEL)
+  int64_t stride, start_stride, groups;
+} Block;
+
+INLINE void multiply_rows(int rows, enum dtype dtype, const Block *block) {
+  vec sums[BLOCK_ROWS][BLOCK_VECS];
+#pragma unroll
+  for (int row = 0; row < rows; row++) {
+    const float *start = block->start + row * block->start_stride;
+#pragma unroll
+    for (int v = 0; v < BLOCK_VECS; v++) sums[row][v] = *(const vec *)(start + v * LANES);
+  }
+  const int32_t *x = block->x;
+  const vec *weight = block->weight;
+  const int64_t stride = block->stride, groups = block->groups;
+  for (int64_t group = 0; group < groups; group++, x++, weight += BLOCK_VECS) {
+    vec columns[BLOCK_VECS];
+#pragma unroll
+    for (int v = 0; v < BLOCK_VECS; v++) columns[v] = weight[v];
+#pragma unroll
+    for (int row = 0; row < rows; row++)
+#pragma unroll
+      for (int v = 0; v < BLOCK_VECS; v++) sums[row][v] = add_products(sums[row][v], x[row * stride], columns[v], dtype);
+  }
+#pragma unroll
+  for (int row = 0; row < rows; row++)
+#pragma unroll
+    for (int v = 0; v < BLOCK_VECS; v++) *(vec *)(block->sums + row * PANEL + v * LANES) = sums[row][v];
+}
+
+#define MULTIPLY_BLOCK(name, dtype)                          \
+  static void name(const Block *block, int64_t rows) {       \
+    switch (rows) {                                          \
+      case 1: multiply_rows(1, dtype, block); break;         \
+      case 2: multiply_rows(2, dtype, block); break;         \
+      case 3: multiply_rows(3, dtype, block); break;         \
+      case 4: multiply_rows(4, dtype, block); break;         \
+      case 5: multiply_rows(5, dtype, block); break;         \
+      default: multiply_rows(BLOCK_ROWS, dtype, block);      \
+    }                                                        \
+  }
+MULTIPLY_BLOCK(multiply_fp32, FP32)
+MULTIPLY_BLOCK(multiply_bf16, BF16)
+MULTIPLY_BLOCK(multiply_u8, U8)
+
+// The sums of all rows and one panel.
+static void multiply_panel(const Product *args, int64_t panel) {
+  const Linear *linear = args->linear;
+  const int64_t pack = 4 / size_of(args->dtype), stride = args->input_stride / pack;
+  const int64_t n_blocks = (args->rows + BLOCK_ROWS - 1) / BLOCK_ROWS;
+  for (int64_t group = 0; group < linear->groups; group += MAX_GROUPS)
+    for (int64_t i = 0; i < n_blocks; i++) {  // blocks of nearly equal size
+      const int64_t row = args->rows * i / n_blocks, end = args->rows * (i + 1) / n_blocks;
+      float *sums = args->sums + row * PANEL;
+      const Block block = {
+          .x = (const int32_t *)args->input + row * stride + group,
+          .weight = linear->weight + (panel * linear->groups + group) * BLOCK_VECS,
+          .start = group ? sums : linear->start + panel * PANEL,
+          .sums = sums,
+          .stride = stride,
+          .start_stride = group ? PANEL : 0,
+          .groups = min_of(linear->groups - group, MAX_GROUPS),
+      };
+      if (args->dtype == U8) multiply_u8(&block, end - row);
+      else if (args->dtype == BF16) multiply_bf16(&block, end - row);
+      else multiply_fp32(&block, end - row);
+    }
+}
+
+// --- what follows a product ----------------------------------------------------------------------------------------
+
+// x * (1 + erf(x / sqrt(2))) / 2, with an erf of absolute error 1.5e-7: Abramowitz and Stegun, 7.1.26.
+INLINE vec gelu(vec x) {
+  const vec z = __builtin_elementwise_abs(x) * 0.70710678f, t = 1 / (z * 0.3275911f + 1);
+  vec y = t * 1.061405429f - 1.453152027f;
+  y = y * t + 1.421413741f;
+  y = y * t - 0.284496736f;
+  y = y * t + 0.254829592f;
+  const vec tail = y * t * exp2_vec(z * z * -1.44269504f) * 0.5f;  // (1 - erf(z)) / 2
+  const vec below = x * tail;
+  return (vec)((x < 0) & (ints)below) + (vec)((x >= 0) & (ints)(x - below));
+}
+
+// The same with an absolute error below 1e-4, for results in 8 bits or bf16: a minimax polynomial.
+INLINE vec gelu_coarse(vec x) {
+  const vec z = __builtin_elementwise_min(__builtin_elementwise_max(x, (vec)-4.2f), (vec)4.2f), t = z * z;
+  vec y = t * -9.0175117e-10f + 7.9413248e-8f;
+  y = y * t - 3.0379274e-6f;
+  y = y * t + 6.6890633e-5f;
+  y = y * t - 9.50657e-4f;
+  y = y * t + 9.2982271e-3f;
+  y = y * t - 6.5528198e-2f;
+  y = y * t + 3.9846587e-1f;
+  return x * (z * y + 0.5f);
+}
+
+INLINE vec gelu_tanh(vec x) {  // x / (1 + exp(-2 u)), u = sqrt(2 / pi) * (x + 0.044715 x^3)
+  const vec u = x * (x * x * 0.0356774081f + 0.7978845608f);
+  const vec small = exp2_vec(__builtin_elementwise_abs(u) * -2.88539008f), sigmoid = 1 / (small + 1);
+  return x * ((vec)((u < 0) & (ints)(small * sigmoid)) + (vec)((u >= 0) & (ints)sigmoid));
+}
+
+INLINE vec activate(vec x, enum activation activation, enum dtype output) {
+  switch (activation) {
+    case GELU: return output == FP32 ? gelu(x) : gelu_coarse(x);
+    case GELU_TANH: return gelu_tanh(x);
+    case RELU: return __builtin_elementwise_max(x, (vec)0);
+    default: return x;
+  }
+}
+
+INLINE void finish_rows(const Product *args, int64_t panel, int is_u8, int add, enum activation activation,
+                        enum dtype output) {
+  const float *scale = args->linear->scale + panel * PANEL, *bias = args->linear->bias + panel * PANEL;
+  for (int64_t row = 0; row < args->rows; row++) {
+    const float *sums = args->sums + row * PANEL;
+#pragma unroll
+    for (int v = 0; v < BLOCK_VECS; v++) {
+      const int64_t column = v * LANES, at = row * args->output_stride + panel * PANEL + column;
+      vec y = *(const vec *)(sums + column);
+      if (is_u8) y = __builtin_convertvector((ints)y, vec) * *(const vec *)(scale + column) + *(const vec *)(bias + column);
+      if (add) y += *(const vec *)((const float *)args->output + at);
+      y = activate(y, activation, output);
+      if (output == U8) y = y * args->inv_scale + args->zero_point;
+      store(args->output, at, y, output, LANES);
+    }
+  }
+}
+
+#define FINISH(is_u8)                                                                                         \
+  {                                                                                                           \
+    const enum dtype output = args->output_dtype;                                                             \
+    const enum activation activation = args->activation;                                                      \
+    if (args->add) finish_rows(args, panel, is_u8, 1, NONE, FP32);                                            \
+    else if (activation == NONE && output == FP32) finish_rows(args, panel, is_u8, 0, NONE, FP32);            \
+    else if (activation == NONE) finish_rows(args, panel, is_u8, 0, NONE, BF16);                              \
+    else if (activation == GELU && output == U8) finish_rows(args, panel, is_u8, 0, GELU, U8);                \
+    else if (activation == GELU && output == BF16) finish_rows(args, panel, is_u8, 0, GELU, BF16);            \
+    else finish_rows(args, panel, is_u8, 0, activation, output);                                              \
+  }
+
+static void product(const Product *args) {
+  for (int64_t panel = 0; panel < args->linear->panels; panel++) {
+    multiply_panel(args, panel);
+    if (args->dtype == U8) FINISH(1) else FINISH(0)
+  }
+}

@@ -1,0 +1,207 @@
+"""All layers of an encoder in one call of native/encoder.h: no operator of PyTorch between them, no thread that waits.
+
+It computes what the layers of `encoder.py` and `int8.py` compute, in every precision, always with residuals in fp32.
+Where it cannot (another processor, no compiled kernels), those layers compute by operators.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections.abc import Sequence
+from ctypes import c_float, c_int64, c_void_p
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from handler.batching import VarlenMetadata
+from handler.engine.kernels import DTYPES, Library, Norm, library
+from handler.engine.packing import group_size, pack
+
+ACTIVATIONS = {"gelu": 1, "gelu_new": 2, "gelu_pytorch_tanh": 2, "relu": 3}  # values of `enum activation` in product.h
+# dtype of what linear layers read -> what a processor must have, and what makes oneDNN faster than these kernels.
+NEEDS = {torch.float32: "", torch.bfloat16: "avx512bf16", torch.uint8: "avx512vnni"}
+FASTER = {torch.float32: "", torch.bfloat16: "amx_bf16", torch.uint8: "amx_int8"}
+
+
+class _Linear(ctypes.Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("weight", "start", "scale", "bias")),
+        *(("groups", c_int64), ("panels", c_int64)),
+    )
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (
+        *((name, _Linear) for name in ("query", "qkv", "attention_output", "intermediate", "output")),
+        *((name, Norm) for name in ("attention_norm", "output_norm")),
+        *((name, c_float) for name in ("context_zero_point", "intermediate_inv_scale", "intermediate_zero_point")),
+    )
+
+
+class _Encoder(ctypes.Structure):
+    _fields_ = (
+        ("layers", c_void_p),
+        *((name, c_int64) for name in ("n_layers", "width", "intermediate_width", "n_heads")),
+        *((name, c_int64) for name in ("dtype", "kv_dtype", "activation")),
+        *(("multiplier", c_void_p), ("zero_point", c_float), ("attention_scale", c_float)),
+        *((name, c_int64) for name in ("n_sequences", "n_read", "max_seqlen")),
+        *((name, c_void_p) for name in ("states", "output", "cu_seqlens", "read_positions", "scratch")),
+    )
+
+
+class PackedLinear(NamedTuple):
+    """A linear layer in the order of native/product.h."""
+
+    weight: Tensor  # as packing.pack returns it
+    n_out: int
+    start: Tensor  # (panels * panel width,): the bias in fp32; for int8 what the integer sums start at, int32
+    scale: Tensor | None = None  # (panels * panel width,) of the sums of int8
+    bias: Tensor | None = None
+
+    @classmethod
+    def in_floats(cls, weight: Tensor, bias: Tensor) -> PackedLinear:
+        """Pack a weight (out, in) in fp32 or bf16."""
+        packed = pack(weight, _library().panel_width)
+        return cls(packed, len(weight), _whole_panels(bias.float(), packed))
+
+    @classmethod
+    def in_int8(cls, weight: Tensor, scale: Tensor, bias: Tensor, input_zero_point: int) -> PackedLinear:
+        """Pack a weight (out, in) in int8; y = scale * (sum of integers - zero point * sum of weights) + bias."""
+        packed = pack(weight, _library().panel_width)
+        start = -input_zero_point * weight.sum(1, dtype=torch.int32)
+        scale, bias = _whole_panels(scale, packed), _whole_panels(bias, packed)
+        return cls(packed, len(weight), _whole_panels(start, packed), scale, bias)
+
+    def arguments(self) -> _Linear:
+        panels, groups = self.weight.shape[:2]
+        scale, bias = self.scale, self.bias
+        return _Linear(self.weight.data_ptr(), self.start.data_ptr(), _address(scale), _address(bias), groups, panels)
+
+
+class NativeNorm(NamedTuple):
+    """A layer norm, and how its output is quantized for the next linear layer in int8."""
+
+    weight: Tensor
+    bias: Tensor
+    eps: float
+    multiplier: Tensor | None = None
+    zero_point: float = 0.0
+
+    def arguments(self) -> Norm:
+        addresses = (self.weight.data_ptr(), self.bias.data_ptr(), _address(self.multiplier))
+        return Norm(*addresses, self.eps, self.zero_point)
+
+
+class NativeLayer(NamedTuple):
+    """The parts of one layer."""
+
+    linears: dict[str, PackedLinear]  # by the keys of `encoder.READS`
+    attention_norm: NativeNorm
+    output_norm: NativeNorm
+    context_zero_point: float = 0.0
+    intermediate_inv_scale: float = 1.0
+    intermediate_zero_point: float = 0.0
+
+    def arguments(self) -> _Layer:
+        linears = {name: linear.arguments() for name, linear in self.linears.items()}
+        norms = {"attention_norm": self.attention_norm.arguments(), "output_norm": self.output_norm.arguments()}
+        return _Layer(**linears, **norms, **{name: getattr(self, name) for name in self._fields[3:]})
+
+
+class NativeEncoder:
+    """Layers over packed rows: (tokens, width) in fp32 -> hidden states of the tokens that are read, in fp32."""
+
+    def __init__(
+        self,
+        layers: Sequence[NativeLayer],
+        n_heads: int,
+        dtype: torch.dtype,
+        kv_dtype: torch.dtype,
+        activation: str,
+        multiplier: Tensor | None = None,
+        zero_point: float = 0.0,
+    ) -> None:
+        """Keep the layers, all of which must have been packed.
+
+        Args:
+            dtype: of what linear layers read: fp32, bf16 or uint8.
+            kv_dtype: of queries, keys and values: fp32 or bf16.
+            multiplier: (width,) that quantizes the embeddings, with `zero_point`.
+        """
+        self._library = _library()
+        self._layers, self._multiplier = list(layers), multiplier  # which must live as long as their addresses
+        self._structures = (_Layer * len(layers))(*(layer.arguments() for layer in layers))
+        width = len(layers[0].output_norm.weight)
+        self._args = _Encoder(
+            layers=ctypes.addressof(self._structures),
+            n_layers=len(layers),
+            width=width,
+            intermediate_width=max(layer.linears["intermediate"].n_out for layer in layers),
+            n_heads=n_heads,
+            dtype=DTYPES[dtype],
+            kv_dtype=DTYPES[kv_dtype],
+            activation=ACTIVATIONS[activation],
+            multiplier=_address(multiplier),
+            zero_point=zero_point,
+            attention_scale=(width // n_heads) ** -0.5 * math.log2(math.e),
+        )
+        self._scratch: list[Tensor] = []  # memory that no pass uses now
+
+    def __call__(self, states: Tensor, varlen: VarlenMetadata) -> Tensor:
+        """Compute the hidden states (tokens read, width) of embeddings (tokens, width)."""
+        args = _Encoder.from_buffer_copy(self._args)
+        states, cu_seqlens, read = states.contiguous(), varlen.cu_seqlens, varlen.read_positions
+        args.n_sequences, args.max_seqlen = len(varlen.seq_lens), varlen.max_seqlen
+        args.n_read = len(states) if read is None else len(read)
+        output = torch.empty(args.n_read, args.width)
+        args.states, args.output, args.cu_seqlens = states.data_ptr(), output.data_ptr(), cu_seqlens.data_ptr()
+        args.read_positions = _address(read)
+        threads = torch.get_num_threads()
+        size = self._library.encoder_scratch(ctypes.addressof(args), threads)
+        scratch = self._take_scratch(size)
+        args.scratch = -(-scratch.data_ptr() // 64) * 64  # aligned to a cache line
+        self._library.encode(ctypes.addressof(args), threads)
+        self._scratch.append(scratch)
+        return output
+
+    def _take_scratch(self, size: int) -> Tensor:
+        """Return memory of that many bytes and a cache line; what is too small is released."""
+        try:
+            scratch = self._scratch.pop()
+        except IndexError:
+            scratch = torch.empty(0)
+        return scratch if len(scratch) >= size + 64 else torch.empty(size + size // 4 + 64, dtype=torch.uint8)
+
+
+def supports(dtype: torch.dtype, activation: str, width: int, n_heads: int) -> bool:
+    """Tell whether this processor computes a model here, and not faster by oneDNN.
+
+    Args:
+        dtype: of what linear layers read: fp32, bf16 or uint8.
+        activation: a key of `linear.ACTIVATIONS`.
+    """
+    functions, flags = library(), torch.cpu.get_capabilities()
+    if functions is None or dtype not in NEEDS or activation not in ACTIVATIONS:
+        return False
+    fits = width % n_heads == 0 and width % group_size(dtype) == 0
+    return fits and NEEDS[dtype] in functions.level and not flags.get(FASTER[dtype])
+
+
+def _library() -> Library:
+    functions = library()
+    if functions is None:
+        raise RuntimeError("there is no compiled kernel for this processor")
+    return functions
+
+
+def _whole_panels(values: Tensor, packed: Tensor) -> Tensor:
+    """Fill a value of each output up to whole panels with zeros."""
+    panels, _, panel_width, _ = packed.shape
+    return functional.pad(values, (0, panels * panel_width - len(values))).contiguous()
+
+
+def _address(tensor: Any) -> int:
+    return 0 if tensor is None else tensor.data_ptr()

@@ -1,0 +1,34 @@
+"""The order in memory of a weight for native/product.h, and back.
+
+A panel of columns holds the weights of `panel_width` outputs. Inputs lie in groups of 32 bits: one fp32 number, two of
+bf16 or four of int8, which one instruction multiplies.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def group_size(dtype: torch.dtype) -> int:
+    """Return how many numbers are multiplied at once."""
+    return 4 // dtype.itemsize
+
+
+def pack(weight: Tensor, panel_width: int) -> Tensor:
+    """Return a weight (out, in) as (panels, groups, panel_width, group size), filled up with zeros.
+
+    >>> pack(torch.arange(6, dtype=torch.float32).reshape(3, 2), 2).tolist()
+    [[[[0.0], [2.0]], [[1.0], [3.0]]], [[[4.0], [0.0]], [[5.0], [0.0]]]]
+    """
+    size = group_size(weight.dtype)
+    n_out, n_in = weight.shape
+    padded = functional.pad(weight, (0, -n_in % size, 0, -n_out % panel_width))
+    return padded.view(-1, panel_width, padded.shape[1] // size, size).transpose(1, 2).contiguous()
+
+
+def unpack(packed: Tensor, n_out: int, n_in: int) -> Tensor:
+    """Return the weight (out, in) that was packed."""
+    panels, groups, panel_width, size = packed.shape
+    return packed.transpose(1, 2).reshape(panels * panel_width, groups * size)[:n_out, :n_in].contiguous()

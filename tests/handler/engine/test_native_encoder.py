@@ -1,0 +1,218 @@
+"""All layers in one call: the numbers of the operators that it replaces, and the same bits in any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from handler.batching import VarlenMetadata
+from handler.engine import kernels, native_encoder
+from handler.engine.encoder import PackedEncoder, packed_encoder_of
+from handler.engine.families import LayerWeights
+from handler.engine.int8 import QuantParams, StoredLayer, StoredLinear, int8_encoder, quantize_rows
+from handler.engine.packing import pack, unpack
+from tests.support.encodings import varlen_of
+from tests.support.samples import SetKernelLevels
+
+CPU = torch.device("cpu")
+WIDTH, HEADS, INNER, LAYERS = 96, 4, 203, 3  # an inner width of split channels, which no vector divides
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.uint8}
+PRECISIONS = [name for name, dtype in DTYPES.items() if native_encoder.supports(dtype, "gelu", WIDTH, HEADS)]
+FLAGS = torch.cpu.get_capabilities()
+LEVELS = [level for level, needs in kernels.LEVELS.items() if all(FLAGS.get(flag) for flag in needs)]
+LENGTHS = (3, 20, 300, 7, 50, 1, 64, 65, 130)  # longer than a tile and a chunk of native/encoder.h
+
+
+class Config:
+    """What an encoder reads of a config."""
+
+    num_attention_heads = HEADS
+
+    def __init__(self, activation: str) -> None:
+        self.hidden_act = activation
+
+
+def linear(n_in: int, n_out: int) -> nn.Linear:
+    """Return a linear module whose outputs are about as large as its inputs."""
+    module = nn.Linear(n_in, n_out)
+    nn.init.normal_(module.weight, std=n_in**-0.5)
+    nn.init.normal_(module.bias, std=0.2)
+    return module
+
+
+def norm() -> nn.LayerNorm:
+    """Return a layer norm with weights."""
+    module = nn.LayerNorm(WIDTH, eps=1e-5)
+    nn.init.normal_(module.weight, 1.0, 0.1)
+    nn.init.normal_(module.bias, std=0.1)
+    return module
+
+
+def random_layers(inner: int = INNER) -> list[LayerWeights]:
+    """Return random weights, the same ones every time."""
+    torch.manual_seed(0)
+    squares = [{name: linear(WIDTH, WIDTH) for name in ("query", "key", "value", "attention_output")} for _ in "123"]
+    return [
+        LayerWeights(
+            **square,
+            attention_norm=norm(),
+            intermediate=linear(WIDTH, inner),
+            output=linear(inner, WIDTH),
+            output_norm=norm(),
+        )
+        for square in squares
+    ]
+
+
+def stored_linear(*modules: nn.Linear) -> StoredLinear:
+    """Quantize the weights of a linear layer."""
+    weight, scale = quantize_rows(torch.cat([module.weight.detach() for module in modules]))
+    return StoredLinear(weight, scale, torch.cat([module.bias.detach() for module in modules]))
+
+
+def stored_layers() -> list[StoredLayer]:
+    """Quantize the random weights; ranges that hold nearly all activations."""
+    stored = []
+    for index, layer in enumerate(random_layers()):
+        is_last = index == LAYERS - 1
+        qkv = (layer.key, layer.value) if is_last else (layer.query, layer.key, layer.value)
+        linears = {
+            **({"query": stored_linear(layer.query)} if is_last else {}),
+            "qkv": stored_linear(*qkv),
+            "attention_output": stored_linear(layer.attention_output),
+            "intermediate": stored_linear(layer.intermediate),
+            "output": stored_linear(layer.output),
+        }
+        norms = {
+            name: (module.weight.detach(), module.bias.detach())
+            for name, module in (("attention_norm", layer.attention_norm), ("output_norm", layer.output_norm))
+        }
+        params = {name: QuantParams.from_range(-4.0, 4.0) for name in ("input", "context", "attention_output")}
+        params["intermediate"] = QuantParams.from_range(-0.17, 4.0)
+        smoothing = {name: torch.ones(WIDTH) for name in ("input", "context", "attention_output")}
+        stored.append(StoredLayer(linears, norms, params, smoothing))
+    return stored
+
+
+def make_encoder(precision: str, activation: str = "gelu") -> PackedEncoder:
+    """Make an encoder as this machine computes it."""
+    if precision == "int8":
+        dtype = torch.bfloat16 if "bf16" in PRECISIONS else torch.float32
+        return int8_encoder(stored_layers(), activation, 1e-5, HEADS, dtype)
+    inner = INNER + 1 if precision == "bf16" else INNER
+    encoder = packed_encoder_of(random_layers(inner), Config(activation))  # type: ignore[arg-type]
+    encoder.prepack(DTYPES[precision], CPU)
+    return encoder
+
+
+def states_of(varlen: VarlenMetadata) -> Tensor:
+    """Return random embeddings, the same ones for the same number of tokens."""
+    return torch.randn(1, sum(varlen.seq_lens), WIDTH, generator=torch.Generator().manual_seed(1))
+
+
+def encode(encoder: PackedEncoder, varlen: VarlenMetadata, states: Tensor) -> Tensor:
+    """Run an encoder."""
+    with torch.inference_mode():
+        return encoder.encode(states, varlen)
+
+
+def reads_of(which: str) -> Sequence[Sequence[int]] | None:
+    """Return the tokens that are read of each of LENGTHS."""
+    return {
+        "all": None,
+        "first": [[0] for _ in LENGTHS],
+        "several": [[length - 1, 0] if length > 1 else [0] for length in LENGTHS],
+    }[which]
+
+
+@pytest.mark.parametrize("which", ["all", "first", "several"])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_it_computes_what_the_operators_compute(
+    precision: str, activation: str, which: str, kernel_levels: SetKernelLevels
+) -> None:
+    """Any tokens, any activation; integers may round to the other side, and then differ by a step."""
+    native = make_encoder(precision, activation)
+    assert native.native is not None
+    kernel_levels({})
+    operators = make_encoder(precision, activation)
+    assert operators.native is None
+    varlen = varlen_of(*LENGTHS, reads=reads_of(which))
+    states = states_of(varlen)
+    ours, theirs = (encode(encoder, varlen, states) for encoder in (native, operators))
+    assert ours.shape == theirs.shape
+    largest, mean = {"fp32": (2e-5, 2e-6), "bf16": (0.15, 0.015), "int8": (0.3, 0.02)}[precision]
+    assert (ours - theirs).abs().max() < largest
+    assert (ours - theirs).abs().mean() < mean
+
+
+@pytest.mark.parametrize("which", ["all", "first", "several"])
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_sequence_has_the_same_bits_in_any_batch(precision: str, which: str) -> None:
+    """Alone or among others, with one thread, with chunks of sequences for two, or with their rows divided."""
+    encoder, reads = make_encoder(precision), reads_of(which)
+    varlen = varlen_of(*LENGTHS, reads=reads)
+    states, threads = states_of(varlen), torch.get_num_threads()
+    alone = []
+    try:
+        for index, rows in enumerate(torch.split(states[0], list(LENGTHS))):
+            one = varlen_of(LENGTHS[index], reads=None if reads is None else [reads[index]])
+            results = []
+            for n in (1, 2, 3):  # a single sequence is divided among them
+                torch.set_num_threads(n)
+                results.append(encode(encoder, one, rows[None]))
+            assert torch.equal(results[0], results[1])
+            assert torch.equal(results[0], results[2])
+            alone.append(results[0].flatten(0, 1))
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            assert torch.equal(encode(encoder, varlen, states).flatten(0, 1), torch.cat(alone))
+            twice = varlen_of(*LENGTHS, *LENGTHS, reads=None if reads is None else [*reads, *reads])
+            doubled = encode(encoder, twice, states.repeat(1, 2, 1)).flatten(0, 1)
+            assert torch.equal(doubled, torch.cat([*alone, *alone]))
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_every_level_computes_the_same(level: str, kernel_levels: SetKernelLevels) -> None:
+    """Each set of instructions of this processor, in the precisions that it has."""
+    varlen = varlen_of(*LENGTHS)
+    states = states_of(varlen)
+    precisions = {"fp32": 2e-5} | {name: 0.3 for name in PRECISIONS if native_encoder.NEEDS[DTYPES[name]] in level}
+    expected = {name: encode(make_encoder(name), varlen, states) for name in precisions}
+    kernel_levels({level: kernels.LEVELS[level]})
+    for name, tolerance in precisions.items():
+        encoder = make_encoder(name)
+        assert encoder.native is not None
+        torch.testing.assert_close(encode(encoder, varlen, states), expected[name], atol=tolerance, rtol=1e-5)
+
+
+def test_who_computes_depends_on_the_processor(monkeypatch: pytest.MonkeyPatch, kernel_levels: SetKernelLevels) -> None:
+    """Matrix units are faster through oneDNN; widths, activations and levels that do not fit are left to it."""
+    assert native_encoder.supports(torch.float32, "gelu", WIDTH, HEADS)
+    assert not native_encoder.supports(torch.float32, "silu", WIDTH, HEADS)
+    assert not native_encoder.supports(torch.float32, "gelu", WIDTH, 5)
+    assert not native_encoder.supports(torch.uint8, "gelu", 18, 9)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.cpu, "get_capabilities", lambda: {**FLAGS, "amx_int8": True, "amx_bf16": True})
+        assert not native_encoder.supports(torch.uint8, "gelu", WIDTH, HEADS)
+        assert not native_encoder.supports(torch.bfloat16, "gelu", WIDTH, HEADS)
+        assert native_encoder.supports(torch.float32, "gelu", WIDTH, HEADS)
+    kernel_levels({"x86_64_v3": kernels.LEVELS["x86_64_v3"]})
+    assert not native_encoder.supports(torch.uint8, "gelu", WIDTH, HEADS)
+    assert not native_encoder.supports(torch.bfloat16, "gelu", WIDTH, HEADS)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize("shape", [(64, 8), (65, 7), (3, 130)])
+def test_packed_weights_can_be_unpacked(dtype: torch.dtype, shape: tuple[int, int]) -> None:
+    """Explanations and the quantizer read them."""
+    weight = (torch.randn(shape) * 50).to(dtype)
+    for panel_width in (16, 64):
+        packed = pack(weight, panel_width)
+        assert packed.shape[0] * packed.shape[2] >= shape[0]
+        assert torch.equal(unpack(packed, *shape), weight)
