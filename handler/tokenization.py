@@ -99,6 +99,16 @@ class Tokenizer:
         """Whether tokens that continue a word are marked by a prefix (WordPiece's ##)."""
         return bool(getattr(self._backend.model, "continuing_subword_prefix", None))
 
+    @property
+    def kind(self) -> str:
+        """The model of the tokenizer: WordPiece, BPE, Unigram or WordLevel."""
+        return type(self._backend.model).__name__
+
+    @property
+    def n_tokens(self) -> int:
+        """How many tokens it has, added ones included."""
+        return int(self._backend.get_vocab_size())
+
     def encode(self, texts: Sequence[Text], options: Sequence[EncodingOptions]) -> list[list[Encoding] | RequestError]:
         """Encode texts in one call; one encoding for each, or several for a long text that is split into windows.
 

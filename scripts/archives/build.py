@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from handler import archive
 from handler.config import ModelConfig
+from handler.errors import StartupError
 from handler.protocol import JSON
 from scripts.archives.model_card import model_card
 from scripts.archives.store import Archive, Store, ranking_bytes
@@ -69,8 +70,7 @@ def build(
         raise ScriptError(f"--model-store {store} is not a folder")
     with staging() as scratch:
         stage = scratch / "stage"
-        stage_files(stage, model, config)
-        add_metadata(stage, model, name, version, config, calibration, provenance or Provenance())
+        fill(stage, model, name, version, config, calibration, provenance or Provenance())
         packed = run_archiver(stage, name, version, scratch)
         normalised = scratch / "normalised.mar"
         normalise(packed, normalised)
@@ -80,6 +80,23 @@ def build(
         put(normalised, target)
     warn_of_large_answers(target, config)
     return target
+
+
+def fill(
+    stage: Path,
+    model: Path,
+    name: str,
+    version: str,
+    config: ModelConfig,
+    calibration: Calibration | None,
+    provenance: Provenance,
+) -> None:
+    """Write all that an archive holds into a folder, and load it once; raises as `build`."""
+    stage_files(stage, model, config)
+    try:
+        add_metadata(stage, model, name, version, config, calibration, provenance)
+    except StartupError as error:  # names the folder that a person knows
+        raise type(error)(str(error).replace(str(stage / archive.MODEL), str(model))) from error
 
 
 def warn_of_large_answers(built: Path, config: ModelConfig) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from handler.archive import sha256
 from handler.engine import int8
+from handler.errors import ServingError
 from handler.sentence_modules import MODULES_FILE, module_files
 from scripts.cli.console import ScriptError
 from scripts.pretrained.files import (
@@ -55,7 +56,13 @@ def open_model(request: ModelRequest) -> Iterator[ModelSource]:
         ScriptError: no such model, or none that can be read; the message says what to do.
     """
     with ExitStack() as stack:
-        yield _open(request, "model", stack)
+        source = _open(request, "model", stack)
+        try:
+            yield source
+        except (ScriptError, ServingError) as error:
+            if source.folder != Path(request.model) and str(source.folder) in str(error):
+                raise type(error)(str(error).replace(str(source.folder), request.model)) from error
+            raise
 
 
 def _open(request: ModelRequest, role: str, stack: ExitStack) -> ModelSource:

@@ -17,8 +17,12 @@ import pytest
 from huggingface_hub import ModelCard, constants
 
 from handler.archive import sha256
+from handler.config import ModelConfig
+from handler.errors import ModelMismatch
 from scripts import train
+from scripts.archives.build import build
 from scripts.cli.console import ScriptError
+from scripts.examination.folder import examine_model
 from scripts.pretrained.options import ModelRequest
 from scripts.pretrained.source import ModelSource, open_model
 from tests.support.fake_hub import COMMIT, FakeHub, fake_hub
@@ -242,6 +246,16 @@ def test_package_reads_a_model_of_the_hub(hub: FakeHub, repository: Path, tmp_pa
     metadata = ModelCard(card).data.to_dict()  # type: ignore[no-untyped-call]
     assert (metadata["base_model"], metadata["license"]) == ([NAME], "apache-2.0")
     assert f"- model: {NAME}, commit {COMMIT} (revision v1), license apache-2.0" in card
+
+
+def test_a_refusal_names_the_model_and_no_temporary_folder(repository: Path, tmp_path: Path) -> None:
+    """What the packer and examine.py say of a model of the hub."""
+    (repository / "config.json").write_text("{}")
+    message = f"{NAME}/config.json has no model_type"
+    with pytest.raises(ModelMismatch, match=message), open_model(ModelRequest(NAME)) as source:
+        build(source.folder, "tiny", "1.0", ModelConfig(), tmp_path)
+    (finding,) = examine_model(ModelRequest(NAME), ModelConfig()).findings
+    assert finding.message.startswith(message)
 
 
 @pytest.mark.usefixtures("repository")
