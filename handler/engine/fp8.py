@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
@@ -122,7 +122,7 @@ class Fp8Linear(Linear):
         self.values = values.contiguous().t()  # (in, out), each column contiguous, as the hardware reads it
         self.scale = scale.t().contiguous()  # (1, out)
         self.bias, self._ops = bias.to(torch.bfloat16), ops
-        self.multiply = scaled_matmul
+        self.multiply: Callable[..., Tensor] = scaled_matmul
 
     def __call__(self, x: Any, activation: str | None = None, residual: Tensor | None = None) -> Any:
         """Multiply; with an activation, return a Float8Tensor.
@@ -172,10 +172,14 @@ class Fp8Encoder(PackedEncoder):
         return Fp8States(plain, Float8Tensor(*self._ops.quantize(plain)))
 
 
-def scaled_matmul(rows: Float8Tensor, weight: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
-    """Multiply eight-bit rows (rows, in) by a weight (in, out) with a scale (1, out), to bf16."""
+def scaled_matmul(rows: Float8Tensor, weight: Tensor, scale: Tensor, bias: Tensor, *, fast_sums: bool = True) -> Tensor:
+    """Multiply eight-bit rows (rows, in) by a weight (in, out) with a scale (1, out), to bf16.
+
+    Args:
+        fast_sums: whether Hopper keeps about 14 bits of a sum, as its matrix units do.
+    """
     if rows.values.is_cuda:
-        options: dict[str, Any] = {"bias": bias, "out_dtype": torch.bfloat16, "use_fast_accum": True}
+        options: dict[str, Any] = {"bias": bias, "out_dtype": torch.bfloat16, "use_fast_accum": fast_sums}
         return torch._scaled_mm(rows.values, weight, rows.scale, scale, **options)
     return matmul_in_fp32(rows, weight, scale, bias)
 

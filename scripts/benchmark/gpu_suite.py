@@ -91,11 +91,13 @@ def about(device: Any) -> dict[str, str]:
     import torch
     import transformers
 
-    gpu = torch.cuda.get_device_properties(device)
+    gpu = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
     return {
         "When": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "Command": " ".join(["python -m scripts.bench_gpu", *sys.argv[1:]]),
-        "GPU": f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, compute capability {gpu.major}.{gpu.minor}",
+        "GPU": f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB, compute capability {gpu.major}.{gpu.minor}"
+        if gpu
+        else "none",
         "Machine": f"{os.cpu_count()} cores, {platform.platform()}",
         "Versions": f"Python {platform.python_version()}, torch {torch.__version__}, CUDA {torch.version.cuda}, "
         f"transformers {transformers.__version__}",

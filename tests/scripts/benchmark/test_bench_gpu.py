@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import doctest
 import json
+import os
 import queue
+import subprocess
 import sys
 import threading
 import time
@@ -19,7 +21,8 @@ from torch import nn
 from handler.engine import memory
 from handler.protocol import loads
 from scripts import bench_gpu
-from scripts.benchmark import gpu, gpu_report, gpu_workers, roofline, synthetic
+from scripts.benchmark import gpu, gpu_profile, gpu_report, gpu_smoke, gpu_workers, roofline, synthetic
+from tests.support.samples import ROOT
 
 CPU = torch.device("cpu")
 
@@ -111,6 +114,52 @@ def test_without_a_gpu_it_says_so(
     assert "* small: exit code 1" in (tmp_path / "report.md").read_text()
     with pytest.raises(ArgumentTypeError, match="tiny is no part"):
         bench_gpu.parts("small,tiny")
+
+
+def test_the_smoke_test_compares_with_fp32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every precision of the device is tried; one that is wrong, or fails, is named and hides no other."""
+    rows = gpu_smoke.measure(CPU)
+    assert rows["fp32"]["right"]
+    assert rows["fp32"]["error"] == 0
+    monkeypatch.setattr(gpu_smoke, "TOLERANCES", {**gpu_smoke.TOLERANCES, "fp32": -1})
+    monkeypatch.setattr(gpu_smoke, "supported", lambda _: ["fp16", "fp32"])  # which no CPU of ours computes
+    rows = gpu_smoke.measure(CPU)
+    assert [row["right"] for row in rows.values()] == [False, False]
+    assert "fp16" in rows["fp16"]["failure"]
+
+
+@pytest.mark.usefixtures("tiny")
+def test_variants_are_timed_against_the_engine_as_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Choices that this device does not make are left out; every choice is back afterwards."""
+    monkeypatch.setattr(gpu_profile, "SECONDS", 0.0)
+    model = gpu.GpuModel(2, 64, CPU, tmp_path)
+    engine: Any = model.predictors[model.half].engine
+    engine.max_batch_tokens, engine.graphs = 300, {"any": None}
+    rows = gpu_profile.variants(model)
+    assert {row["variant"] for row in rows} == {"as served", "no graphs"}
+    assert {row["lengths"] for row in rows} == {"squad", "short"}
+    assert all(row["ratio"] > 0 for row in rows)
+    assert engine.graphs == {"any": None}
+
+
+def test_a_step_that_fails_loses_nothing_of_the_others(tmp_path: Path) -> None:
+    """Each has its log and its line in the summary, which is printed last."""
+    fake = tmp_path / "python"
+    fake.write_text('#!/bin/sh\ncase "$1 $2" in "-m pytest") echo broken; exit 3;; "-c import xdist") exit 1;; esac\n')
+    fake.chmod(0o755)
+    done = subprocess.run(
+        [ROOT / "scripts" / "gpu_acceptance.sh", "--output", tmp_path / "out", "--only", "smoke,tests,profile"],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHON": str(fake)},
+    )
+    assert done.returncode == 1
+    summary = (tmp_path / "out" / "summary.txt").read_text()
+    assert done.stdout.endswith(summary)
+    lines = [line.partition(" after")[0] for line in summary.splitlines() if not line.startswith(" ")]
+    assert lines == ["smoke: passed", "tests: failed with 3", "profile: passed"]
+    assert (tmp_path / "out" / "tests.log").read_text() == "broken\n"
 
 
 @pytest.mark.parametrize("module", [gpu, gpu_report])

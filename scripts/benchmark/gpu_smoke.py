@@ -1,0 +1,71 @@
+"""A tiny model answers on a GPU as on the CPU, in every precision: the first half minute on a new machine.
+
+python -m scripts.benchmark.gpu_smoke --device cuda:0 --output smoke.json; see scripts/gpu_acceptance.sh.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from handler.config import ServingConfig
+from handler.engine import fp8
+from handler.engine.precision import supported
+from handler.engine.probe import random_encodings
+from handler.loading import load_predictor
+from scripts.benchmark.gpu import engine_facts
+from scripts.benchmark.gpu_suite import about
+from scripts.benchmark.synthetic import random_bert, word_tokenizer
+
+LENGTHS = (3, 20, 8, 50, 120, 1, 64, 65)
+# Of the largest logit, with random weights: more is not rounding.
+TOLERANCES = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.1, "fp8": 0.4}
+
+
+def main() -> int:
+    """Answer in every precision of the device; return 1 where one fails or differs from fp32 on a CPU."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cuda:0"))
+    parser.add_argument("--output", type=Path, required=True)
+    arguments = parser.parse_args()
+    results: dict[str, Any] = {"about": about(arguments.device), "precisions": measure(arguments.device)}
+    arguments.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    for fact in results["about"].items():
+        print(*fact, sep=": ")
+    for name, row in results["precisions"].items():
+        print(name, json.dumps(row))
+    return 0 if all(row["right"] for row in results["precisions"].values()) else 1
+
+
+def measure(device: torch.device) -> dict[str, Any]:
+    """Return, for each precision, whether its logits are those of fp32 on a CPU, and what the engine chose."""
+    rows: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory(prefix="smoke-") as scratch:
+        folder = random_bert(Path(scratch) / "model", 2, 128, word_tokenizer())
+        reference = load_predictor(folder, ServingConfig(precision="fp32"), torch.device("cpu"))
+        encodings = random_encodings(reference.engine.model.config, LENGTHS)
+        expected = np.stack([np.asarray(output) for output in reference.engine.run(encodings)])
+        for precision in [*supported(device), *(["fp8"] if fp8.supported(device) else [])]:
+            began = time.perf_counter()
+            try:
+                config = ServingConfig(precision=precision)  # type: ignore[arg-type]
+                predictor = load_predictor(folder, config, device)
+                logits = np.stack([np.asarray(output) for output in predictor.engine.run(encodings)])
+                error = float(np.abs(logits - expected).max() / np.abs(expected).max())
+                row = {"right": error <= TOLERANCES[precision], "error": round(error, 5), **engine_facts(predictor)}
+            except Exception as failure:  # noqa: BLE001 - the other precisions are still tried
+                row = {"right": False, "failure": f"{type(failure).__name__}: {' '.join(str(failure).split())[:300]}"}
+            rows[precision] = {**row, "seconds": round(time.perf_counter() - began, 1)}
+    return rows
+
+
+if __name__ == "__main__":
+    sys.exit(main())
