@@ -12,6 +12,7 @@ tag_scheme        how the labels of tokens divide a text into spans
 sentence_modules  the modules of a sentence-transformers folder
 weight_files      the files of a model's weights and the names of their tensors
 model_folder      what a model folder says beside weights and tokenizer
+tokenizer_files   the files of a tokenizer, checked
 tokenization      text -> encodings, never padded
 batching          the plan of batches, and the Batch that a model gets
 tasks/            one module for each task: parse, pool, decode

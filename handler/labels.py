@@ -36,6 +36,13 @@ def read_labels(config: Mapping[str, Any]) -> list[str] | None:
     ['no', 'yes']
     """
     architectures = config.get("architectures") or []
+    if any(str(architecture).endswith("ForQuestionAnswering") for architecture in architectures):
+        n_outputs = len(config.get("id2label") or config.get("label2id") or "ab")
+        if config.get("num_labels", n_outputs) != 2 or n_outputs != 2:
+            raise ModelMismatch(
+                f"config.json names {config.get('num_labels', n_outputs)} labels, but a model that answers questions "
+                "has two outputs, start and end: remove id2label, label2id and num_labels"
+            )
     if not any(str(architecture).endswith(CLASSIFIERS) for architecture in architectures):
         return None
     problem_type = config.get("problem_type")
@@ -102,9 +109,16 @@ def _in_order(labels: Mapping[Any, Any], key: str) -> list[str]:
     try:
         names = {int(index): name for index, name in labels.items()}
     except (TypeError, ValueError) as error:
-        raise ModelMismatch(f"{key} in config.json numbers a label with what is no number") from error
+        raise ModelMismatch(
+            f"{key} in config.json numbers a label with what is no number: "
+            'write {"0": "no", "1": "yes"} for id2label, {"no": 0, "yes": 1} for label2id'
+        ) from error
     if sorted(names) != list(range(len(labels))):
-        raise ModelMismatch(f"{key} in config.json does not number the labels from 0 without gaps")
+        lacking = next(index for index in range(len(labels) + 1) if index not in names)
+        raise ModelMismatch(
+            f"{key} in config.json does not number the labels from 0 without gaps: {len(labels)} labels, none with the "
+            f"number {lacking}"
+        )
     ordered = [names[index] for index in range(len(names))]
     for index, name in enumerate(ordered):
         if name is None or not str(name).strip():

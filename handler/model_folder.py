@@ -6,7 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from handler.sentence_modules import Activation, EmbeddingModules, cross_encoder_activation, read_sentence_modules
+from handler.sentence_modules import (
+    Activation,
+    EmbeddingModules,
+    cross_encoder_activation,
+    cross_encoder_modules,
+    read_sentence_modules,
+)
 from handler.weight_files import holds_a_head, tensor_names
 
 if TYPE_CHECKING:
@@ -38,4 +44,4 @@ class ModelFolder:
         modules = read_sentence_modules(folder, config.hidden_size)
         activation = cross_encoder_activation(folder, config.to_dict(), config.num_labels or 0)
         missing_head = architecture if is_without_head else None
-        return cls(config, modules or EmbeddingModules(), modules is not None, activation, missing_head)
+        return cls(config, modules or cross_encoder_modules(folder), modules is not None, activation, missing_head)

@@ -46,6 +46,17 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 Similarity: TypeAlias = Literal["cosine", "dot", "euclidean", "manhattan"]
 SIMILARITIES: tuple[Similarity, ...] = ("cosine", "dot", "euclidean", "manhattan")
+# What sentence_bert_config.json says of the encoder of a SentenceTransformer, and of a CrossEncoder.
+TOKEN_EMBEDDINGS: Mapping[str, JSON] = {
+    "transformer_task": "feature-extraction",
+    "module_output_name": "token_embeddings",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+}
+SCORES: Mapping[str, JSON] = {
+    "transformer_task": "sequence-classification",
+    "module_output_name": "scores",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
+}
 EMBEDDING = "sentence_embedding"  # what the library calls the embedding between its modules
 
 
@@ -125,7 +136,7 @@ def read_sentence_modules(folder: Path, hidden_size: int) -> EmbeddingModules | 
             f"{MODULES_FILE} lists {', '.join(names)}: served is a Transformer in the folder itself, then a Pooling; "
             "load the model with sentence-transformers and save it again, or serve its encoder alone"
         )
-    max_length, lowercase = _transformer_options(folder)
+    max_length, lowercase = _transformer_options(folder, TOKEN_EMBEDDINGS)
     pooling, include_prompt = _pooling(folder / modules[1][1] / "config.json", hidden_size)
     layers: list[Callable[[Tensor], Tensor]] = []
     width = hidden_size * len(pooling)
@@ -198,18 +209,38 @@ def _module_name(entry: Mapping[str, JSON]) -> str:
     return path.rpartition(".")[2]
 
 
-def _transformer_options(folder: Path) -> tuple[int | None, bool]:
+def cross_encoder_modules(folder: Path) -> EmbeddingModules:
+    """Return what a CrossEncoder's folder says of the length and the case of texts; of other folders the defaults.
+
+    Raises:
+        ModelMismatch: a module or a prompt that would change scores and that is not computed here.
+    """
+    settings = _read_settings(folder)
+    if settings.get("model_type") != "CrossEncoder":
+        return EmbeddingModules()
+    entries = _read_modules(folder) if (folder / MODULES_FILE).is_file() else []
+    names = [_module_name(entry) for entry in entries]
+    if names not in ([], ["Transformer"]) or any(entry.get("path") for entry in entries):
+        raise ModelMismatch(
+            f"{MODULES_FILE} of this CrossEncoder lists {', '.join(names)}: served is a Transformer in the folder"
+        )
+    prompts, default, _ = _prompts({**settings, "similarity_fn_name": None})
+    if default is not None and prompts[default]:
+        raise ModelMismatch(
+            f"{PROMPTS_FILE}: default_prompt_name of this CrossEncoder is {default}, and prompts of a CrossEncoder are "
+            "not computed here"
+        )
+    max_length, lowercase = _transformer_options(folder, SCORES)
+    return EmbeddingModules(max_length=max_length, lowercase=lowercase)
+
+
+def _transformer_options(folder: Path, expected: Mapping[str, JSON]) -> tuple[int | None, bool]:
     """Return the limit of tokens and whether texts are lower-cased, from sentence_bert_config.json and its like."""
     files = sorted(folder.glob("sentence_*_config.json"))
     options = _read_object(files[0]) if files else {}
     max_length, lowercase = options.pop("max_seq_length", None), options.pop("do_lower_case", False)
     if not isinstance(max_length, int | None) or not isinstance(lowercase, bool):
         raise ModelMismatch(f"{files[0].name}: max_seq_length must be a whole number, do_lower_case true or false")
-    expected = {
-        "transformer_task": "feature-extraction",
-        "module_output_name": "token_embeddings",
-        "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
-    }
     for key, value in options.items():
         if value not in (None, False, {}, expected.get(key)):
             raise ModelMismatch(f"{files[0].name}: {key} is {value}, which is not computed here")

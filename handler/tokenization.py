@@ -28,13 +28,12 @@ from handler.sequences import (
     truncate_sequence,
     windows,
 )
+from handler.tokenizer_files import check_files, check_vocabulary, loading_problem
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 logger = logging.getLogger(__name__)
-
-VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 
 
 class Tokenizer:
@@ -56,20 +55,13 @@ class Tokenizer:
             ModelMismatch: no fast tokenizer in the folder.
             ConfigError: `max_length` is more than the model can read.
         """
-        if not any(any(folder.glob(pattern)) for pattern in VOCABULARY_FILES):
-            # transformers would construct an empty tokenizer of the model's type
-            raise ModelMismatch(f"no tokenizer in the model folder: none of {', '.join(VOCABULARY_FILES)}")
-        from transformers import AutoTokenizer
-
-        try:
-            loaded = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-        except (OSError, ValueError) as error:
-            raise ModelMismatch(f"no tokenizer can be loaded from the model folder: {error}") from error
+        loaded = load_tokenizer(folder)
         if not loaded.is_fast:
             raise ModelMismatch(
                 f"{type(loaded).__name__} has no fast version: save one (tokenizer.json) and pack again"
             )
         tokenizer: Any = as_in_file(folder / "tokenizer.json", loaded)
+        check_vocabulary(folder, type(loaded).__name__, tokenizer.get_vocab().keys())
         max_id = max(tokenizer.get_vocab().values(), default=0)
         if max_id >= model_config.vocab_size:
             raise ModelMismatch(
@@ -220,6 +212,20 @@ class Tokenizer:
         return truncate(sequence_ids, max_tokens, truncation_side=side)
 
 
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """Return a tokenizer as transformers makes it of the files of a folder; raises ModelMismatch with the reason."""
+    check_files(folder)
+    from transformers import AutoTokenizer
+
+    try:
+        loaded: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # tokenizers and the classes of transformers raise bare ones too
+        raise ModelMismatch(loading_problem(folder, error)) from error
+    return loaded
+
+
 def as_in_file(path: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """Return a tokenizer whose tokens are those of tokenizer.json, if there is that file.
 
@@ -307,12 +313,10 @@ def _max_length(
     folder_length: int | None,
 ) -> int:
     positions = getattr(model_config, "max_position_embeddings", None)
-    declared = tokenizer.model_max_length
+    declared = folder_length or int(tokenizer.model_max_length)
     limits = [declared] if declared < 1_000_000 else []  # transformers' "no limit" is 1e30
     if positions and positions > 0:  # -1 where positions are relative
         limits.append(positions - first_position(model_config))
-    if folder_length:
-        limits.append(folder_length)
     limit = min(limits, default=512)
     min_length = tokenizer.num_special_tokens_to_add(pair=True) + 2  # a token of each text
     if config.max_length and not min_length <= config.max_length <= limit:

@@ -52,20 +52,23 @@ def require_complete(
     prefix = f"{model.base_model_prefix}."
     has_head = model.base_model is not model
 
+    def is_of_head(name: str) -> bool:
+        return has_head and not name.startswith(prefix)
+
     def is_required(name: str) -> bool:
-        is_of_head = has_head and not name.startswith(prefix)
-        return not (is_head_new and is_of_head) and (needs_pooler or "pooler" not in name)
+        return not (is_head_new and is_of_head(name)) and (needs_pooler or "pooler" not in name)
 
     mismatched = sorted(entry for entry in report["mismatched_keys"] if is_required(entry[0]))
     if mismatched:
         name, weights_shape, config_shape = mismatched[0]
         raise ModelMismatch(
-            f"{name} has the shape {tuple(weights_shape)} in the weights, but {tuple(config_shape)} by config.json, as "
-            "with another number of labels: take both from the same model"
+            f"{name} has the shape {tuple(weights_shape)} in the weights, but {tuple(config_shape)} by config.json"
+            f"{', as with another number of labels' if is_of_head(name) else ''}: take both from the same model"
         )
     missing = sorted(filter(is_required, report["missing_keys"]))
     if missing:
-        raise ModelMismatch(f"the weights lack {_some(missing)}: is this model fine-tuned?")
+        hint = "is this model fine-tuned?" if all(map(is_of_head, missing)) else "take both from the same model"
+        raise ModelMismatch(f"the weights lack {_some(missing)}, which config.json asks for: {hint}")
     unexpected = [_plain(name, prefix) for name in report["unexpected_keys"]]
     unknown = sorted(set(unexpected) - known_names(model.config)) if unexpected else []
     if unknown:

@@ -19,6 +19,36 @@ REMOVED_FIELDS: dict[str, tuple[JSON, ...]] = {"position_embedding_type": (None,
 TYPES = {"int": "a whole number", "float": "a number with a fraction", "bool": "true or false", "str": "a string"}
 
 
+def read_content(folder: Path) -> dict[str, JSON]:
+    """Return the content of config.json as transformers reads it; raises ModelMismatch where it cannot."""
+    import transformers
+
+    try:
+        content: dict[str, JSON] = transformers.PretrainedConfig.get_config_dict(folder, local_files_only=True)[0]
+    except Exception as error:
+        raise ModelMismatch(config_problem(folder / "config.json", error)) from error
+    return content
+
+
+def load_config(folder: Path) -> PretrainedConfig:
+    """Load the config of a model without judging its labels, which training replaces.
+
+    Raises:
+        ModelMismatch: there is none that transformers takes, or a field that it would not obey.
+    """
+    import transformers
+
+    content = read_content(folder)
+    try:
+        config: PretrainedConfig = transformers.AutoConfig.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:  # config classes raise whatever their code meets
+        raise ModelMismatch(config_problem(folder / "config.json", error)) from error
+    require_obeyed(content, config)
+    return config
+
+
 def config_problem(file: Path, error: Exception) -> str:
     """Return why a config.json cannot be read.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from torch import nn
 
 from handler.config import ServingConfig
 from handler.engine import checkpoint, fused_model, int8, int8_file
-from handler.engine.config_problems import config_problem, require_obeyed, unknown_value
+from handler.engine.config_problems import load_config, read_content, unknown_value
 from handler.engine.fused_model import FusedModel
 from handler.engine.precision import DTYPES, INT8, choose, supported
 from handler.errors import ModelMismatch
@@ -55,6 +56,7 @@ def load_weights(
         make = getattr(transformers, auto_class).from_config
         return int8_file.read(int8_path, make, read_config(folder), dtype)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker's standard error is a log
+    logging.getLogger("transformers.modeling_utils").setLevel(logging.ERROR)  # the report of tensors is judged here
     model_config = read_config(folder)
     model: PreTrainedModel
     try:
@@ -91,21 +93,13 @@ def refuse_not_finite(model: nn.Module) -> None:
 
 
 def read_config(folder: Path) -> PretrainedConfig:
-    """Read the model's own config; raises ModelMismatch where there is none that transformers takes."""
-    import transformers
+    """Read the model's own config, with the names of its labels.
 
-    file = folder / "config.json"
-    try:
-        content = transformers.PretrainedConfig.get_config_dict(folder, local_files_only=True)[0]
-        labels = read_labels(content)
-        config: PretrainedConfig = transformers.AutoConfig.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except ModelMismatch:
-        raise
-    except Exception as error:  # config classes raise whatever their code meets
-        raise ModelMismatch(config_problem(file, error)) from error
-    require_obeyed(content, config)
+    Raises:
+        ModelMismatch: there is none that transformers takes, or one that contradicts itself.
+    """
+    labels = read_labels(read_content(folder))
+    config = load_config(folder)
     if labels:
         config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
     return config

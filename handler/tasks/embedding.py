@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from handler.batching import Batch
-from handler.errors import InvalidInput
+from handler.errors import ConfigError, InvalidInput
 from handler.model_folder import ModelFolder
 from handler.sentence_modules import PoolingMode, Similarity
 from handler.sequences import Encoding, EncodingOptions
@@ -125,7 +125,17 @@ class Embedder:
 
 
 def embedding_options(task: Task) -> EncodingOptions:
-    """Return how texts are encoded for embeddings: windows share no token, so that each token counts once."""
+    """Return how texts are encoded for embeddings: windows share no token, so that each token counts once.
+
+    Raises:
+        ConfigError: windows over a text with a prompt that is not pooled, which only the first of them holds.
+    """
+    modules = task.model.embedding
+    if task.overflow == "window" and not modules.include_prompt and modules.prompts:
+        raise ConfigError(
+            "handler.overflow is window, but the Pooling of this folder has include_prompt false: accepted are "
+            "truncate and refuse"
+        )
     return EncodingOptions(task.overflow, stride=0)
 
 

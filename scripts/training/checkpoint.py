@@ -15,8 +15,11 @@ from transformers.models.auto import modeling_auto as auto
 
 from handler.archive import sha256
 from handler.engine.checkpoint import require_complete
+from handler.engine.config_problems import load_config, unknown_value
 from handler.errors import ModelMismatch
-from handler.tokenization import as_in_file, has_type_ids
+from handler.tokenization import as_in_file, has_type_ids, load_tokenizer
+from handler.tokenizer_files import check_vocabulary
+from handler.weight_files import tensor_names
 from scripts.cli.console import ScriptError
 from scripts.pretrained.options import ModelRequest
 from scripts.pretrained.provenance import Provenance
@@ -54,12 +57,11 @@ def read(settings: TrainingSettings, task: TrainingTask[Any], source: ModelSourc
     """Read an encoder and its tokenizer from a folder."""
     name, folder = settings.model, source.folder
     try:
-        config = transformers.AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+        config = load_config(folder)
         require_encoder(name, config)
         require_head(settings, task, config)
-        tokenizer: Any = transformers.AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
+        tokenizer: Any = load_tokenizer(folder)
+        tensor_names(folder)  # names a file of weights that cannot be read
         transformers.set_seed(settings.seed)
         model, report = getattr(transformers, task.auto_class).from_pretrained(
             folder,
@@ -76,6 +78,9 @@ def read(settings: TrainingSettings, task: TrainingTask[Any], source: ModelSourc
             tokenizer = as_in_file(folder / "tokenizer.json", tokenizer)
         if tokenizer.is_fast and has_type_ids(tokenizer, config):
             tokenizer.model_input_names = list(dict.fromkeys([*tokenizer.model_input_names, "token_type_ids"]))
+        check_vocabulary(folder, type(tokenizer).__name__, tokenizer.get_vocab().keys())
+    except KeyError as error:
+        raise ScriptError(f"model {name}: {unknown_value(config, error)}") from None
     except (OSError, ValueError, ModelMismatch) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ScriptError(f"model {name}: {reason}") from None

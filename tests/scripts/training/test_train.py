@@ -14,12 +14,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import transformers
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from handler.config import ModelConfig
 from scripts.archives.build import build
@@ -390,19 +391,43 @@ def test_a_model_that_is_no_encoder(animals: Path, tmp_path: Path) -> None:
         fit(tmp_path / "gpt", tmp_path / "out", "--train", animals / "train.csv")
 
 
-def test_weights_of_another_model(base: Path, animals: Path, tmp_path: Path) -> None:
-    shutil.copytree(base, tmp_path / "bad")
+ANOTHER_MODEL: dict[str, tuple[dict[str, Any], dict[str, tuple[int, ...]], str]] = {
+    "a layer that is missing": (
+        {"num_hidden_layers": 3},
+        {},
+        r"the weights lack bert\.encoder\.layer\.2\..* and 13 more",
+    ),
+    "a table of words of another size": (
+        {"vocab_size": 99},
+        {},
+        r"word_embeddings\.weight has the shape \(\d+, 32\) in the weights, but \(99, 32\) by config\.json",
+    ),
+    "fewer positions": ({"max_position_embeddings": 50}, {}, r"position_embeddings\.weight has the shape \(40, 32\)"),
+    "a CRF": ({}, {"crf.transitions": (4, 4)}, r"hold crf\.transitions, which BertForSequenceClassification does not"),
+    "relative positions": ({"position_embedding_type": "relative_key"}, {}, "which transformers 5 no longer computes"),
+    "a number in quotes": ({"hidden_size": "32"}, {}, 'has hidden_size "32": write 32'),
+    "an unknown activation": ({"hidden_act": "gelux"}, {}, "has hidden_act 'gelux', which transformers does not know"),
+}
+
+
+@pytest.mark.parametrize("case", ANOTHER_MODEL)
+def test_weights_and_config_that_do_not_fit(case: str, base: Path, animals: Path, tmp_path: Path) -> None:
+    """Only the head may be new: what else is missing, left over or of another size is named."""
+    settings, tensors, message = ANOTHER_MODEL[case]
+    folder = Path(shutil.copytree(base, tmp_path / "bad"))
     config = json.loads((base / "config.json").read_text())
-    (tmp_path / "bad" / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 3}))
-    with pytest.raises(ScriptError, match="its file lacks 16 weights of the encoder"):
-        fit(tmp_path / "bad", tmp_path / "out", "--train", animals / "train.csv")
+    (folder / "config.json").write_text(json.dumps(config | settings))
+    weights = load_file(folder / "model.safetensors") | {name: torch.zeros(shape) for name, shape in tensors.items()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ScriptError, match=message):
+        fit(folder, tmp_path / "out", "--train", animals / "train.csv")
 
 
 def test_pickled_weights_are_refused(base: Path, animals: Path, tmp_path: Path) -> None:
     shutil.copytree(base, tmp_path / "pickle")
     torch.save(load_file(base / "model.safetensors"), tmp_path / "pickle" / "pytorch_model.bin")
     (tmp_path / "pickle" / "model.safetensors").unlink()
-    with pytest.raises(ScriptError, match=r"model\.safetensors"):
+    with pytest.raises(ScriptError, match="--convert-pickle converts them"):
         fit(tmp_path / "pickle", tmp_path / "out", "--train", animals / "train.csv")
 
 
