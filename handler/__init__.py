@@ -14,6 +14,7 @@ weight_files      the files of a model's weights and the names of their tensors
 model_folder      what a model folder says beside weights and tokenizer
 tokenizer_files   the files of a tokenizer, checked
 tokenization      text -> encodings, never padded
+confidence        what scores are worth: calibration, label sets with a coverage, the reference for drift
 batching          the plan of batches, and the Batch that a model gets
 tasks/            one module for each task: parse, pool, decode
 engine/           encodings -> outputs, on one device

@@ -8,6 +8,8 @@
     golden.json             inputs of the self-test, and their answers by plain transformers (fp32, one by one)
     golden-int8.json        their answers in int8, if the archive has int8 weights
     golden-fp8.json         their answers in fp8, if the archive is packed for it
+    calibration.json        of the scores, by precision, and histograms of inputs, if packed with --calibrate-scores;
+                            golden-*-calibrated.json has the answers with calibrated scores
     model-card.md  openapi.json
     provenance.json         repositories, commits and hashes that the model was made from
     manifest.json           SHA-256 of every file above except the first
@@ -24,6 +26,7 @@ from pathlib import Path
 from typing import IO
 
 from handler import protocol
+from handler.confidence import ScoreCalibration
 from handler.errors import MalformedBody, ModelMismatch
 from handler.protocol import JSON
 
@@ -31,6 +34,7 @@ MODEL = "model"
 CODE = "handler"
 GOLDEN = "golden.json"
 GOLDEN_BY_PRECISION = {"int8": "golden-int8.json", "fp8": "golden-fp8.json"}  # precisions with answers of their own
+CALIBRATION = "calibration.json"
 MANIFEST = "manifest.json"
 CARD = "model-card.md"
 PROVENANCE = "provenance.json"
@@ -111,6 +115,16 @@ def golden_name(precision: str) -> str:
     return GOLDEN_BY_PRECISION.get(precision, GOLDEN)
 
 
+def calibrated_golden_name(precision: str) -> str:
+    """Return the name of the file with the golden answers of a precision whose scores are calibrated."""
+    return f"golden-{calibration_name(precision)}-calibrated.json"
+
+
+def calibration_name(precision: str) -> str:
+    """Return the name under which a precision is calibrated: all without weights of their own share one."""
+    return precision if precision in GOLDEN_BY_PRECISION else "float"
+
+
 def write_golden(folder: Path, golden: Golden, name: str = GOLDEN) -> None:
     """Write golden answers, the inverse of `read_golden`."""
     _write(folder / name, {"items": golden.items, "parameters": golden.parameters, "answers": golden.answers})
@@ -126,6 +140,26 @@ def read_golden(folder: Path, name: str = GOLDEN) -> Golden:
     if len(golden.items) != len(golden.answers):
         raise ModelMismatch(f"{name} has {len(golden.items)} questions and {len(golden.answers)} answers: pack again")
     return golden
+
+
+def write_calibration(folder: Path, by_precision: dict[str, ScoreCalibration]) -> None:
+    """Write the calibration of the scores of each precision that has one, the inverse of `read_calibration`."""
+    _write(folder / CALIBRATION, {name: calibration.to_json() for name, calibration in by_precision.items()})
+
+
+def read_calibration(folder: Path, precision: str) -> ScoreCalibration | None:
+    """Return the calibration of the scores in a precision; None where the archive was packed without.
+
+    Raises:
+        ModelMismatch: it cannot be read, or is not there for this precision.
+    """
+    if not (folder / CALIBRATION).is_file():
+        return None
+    by_precision = _read(folder / CALIBRATION)
+    name = calibration_name(precision)
+    if name not in by_precision:
+        raise ModelMismatch(f"{CALIBRATION} has no scores in {precision}: pack again with --precision {precision}")
+    return ScoreCalibration.from_json(by_precision[name])
 
 
 def sha256(path: Path) -> str:

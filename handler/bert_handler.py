@@ -11,7 +11,7 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.request_state import BatchContext, Request, Response
 from handler.server_config import max_response_size
-from handler.telemetry import BatchReport
+from handler.telemetry import Measurement, reference_measurements
 
 SHUTDOWN_GRACE_S = 1.0  # from the failure of the device to the end of the worker, in which answers are sent
 
@@ -50,6 +50,7 @@ class BertHandler:
         device = place(context.system_properties.get("gpu_id"), config.handler, config.frontend.minWorkers or 1)
         version = str(context.manifest["model"].get("modelVersion", "1.0"))
         name = str(context.model_name)
+        self.context = context
         self.predictor = load_predictor(
             folder,
             config.handler,
@@ -60,6 +61,9 @@ class BertHandler:
             max_response_bytes=max_response_size(),
             serving=True,
         )
+        calibration = self.predictor.calibration
+        if calibration and calibration.reference:
+            self._measure(reference_measurements(calibration.reference, version))
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer one TorchServe batch: one answer for each row, with its own status and headers."""
@@ -83,7 +87,7 @@ class BertHandler:
         responses = self.predictor.postprocess(batch)
         for index, response in enumerate(responses):
             self._respond(index, response)
-        self._measure(batch.report)
+        self._measure(batch.report.measurements(self.predictor.model.version))
         if self.predictor.engine.device_failed:
             # TorchServe starts another worker; the answers of this batch and of the next ones are sent before.
             threading.Timer(SHUTDOWN_GRACE_S, os._exit, (1,)).start()
@@ -114,8 +118,8 @@ class BertHandler:
         for name, value in response.headers.items():
             self.context.set_response_header(index, name, value)
 
-    def _measure(self, report: BatchReport) -> None:
-        for measurement in report.measurements():
+    def _measure(self, measurements: Iterable[Measurement]) -> None:
+        for measurement in measurements:
             with contextlib.suppress(Exception):  # a metrics file without these metrics must not fail an answer
                 metric = self.context.metrics.get_metric(measurement.name, MetricTypes(measurement.kind))
                 metric.add_or_update(measurement.value, [self.predictor.model.name, *measurement.labels])

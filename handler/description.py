@@ -10,7 +10,7 @@ from handler.protocol import JSON
 
 
 def describe(predictor: Predictor) -> JSON:
-    """Describe what is served: task, labels, limits, precision, hash, and an OpenAPI document."""
+    """Describe what is served: task, labels, limits, precision, calibration, hash, and an OpenAPI document."""
     task, engine = predictor.task, predictor.engine
     return {
         "name": predictor.model.name,
@@ -33,6 +33,7 @@ def describe(predictor: Predictor) -> JSON:
         },
         "operations": {word: task.name for word, task in predictor.operations.items()},
         "explained": predictor.explainable,
+        "calibration": predictor.calibration.report.get("scores") if predictor.calibration else None,
         "model_hash": predictor.model_hash,
         "openapi": openapi.document(predictor.operations, predictor.explainable, predictor.model, task.config),
     }

@@ -81,4 +81,7 @@ def load_predictor(
     predictor = Predictor(operations, tokenizer, engine, model_id, model_hash, timeout_s, max_response_bytes)
     if is_archive:
         check_golden(predictor, archive.read_golden(folder, archive.golden_name(engine.precision.name)))
+        if calibration := archive.read_calibration(folder, engine.precision.name):
+            predictor.calibrate(calibration)
+            check_golden(predictor, archive.read_golden(folder, archive.calibrated_golden_name(engine.precision.name)))
     return predictor

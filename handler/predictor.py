@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from handler import protocol
+from handler.confidence import ScoreCalibration
 from handler.engine import Engine
 from handler.errors import RequestError, unexpected
 from handler.explain import Explainer
@@ -58,8 +59,15 @@ class Predictor:
         self.model_hash = model_hash
         self.timeout_s = timeout_s
         self.max_response_bytes = max_response_bytes
+        self.calibration: ScoreCalibration | None = None
         self._parser = RequestParser(operations, self.explainable, differentiable=engine.differentiable)
         self._writer = ResponseWriter(model, max_response_bytes)
+
+    def calibrate(self, calibration: ScoreCalibration) -> None:
+        """Serve calibrated scores from now on where a task has them."""
+        self.calibration = calibration
+        for task in set(self.operations.values()):
+            task.calibrate(calibration)
 
     def answer(self, requests: Sequence[Request]) -> list[Response]:
         """Answer a batch of requests, in order."""

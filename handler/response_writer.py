@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from handler import explain, protocol
+from handler.confidence import answer_features, input_features
 from handler.errors import AnswerTooLong, InternalError, RequestError, attempt
 from handler.protocol import JSON, Codec, ModelId
 from handler.request_state import ItemState, RequestState, Response
@@ -22,7 +23,7 @@ class ResponseWriter:
         """Return the response of one request, without headers of the batch; count its labels or its error."""
         answers = decode(state)
         if not state.error:
-            _count_labels(state, answers, report)
+            _count(state, answers, report)
             content = attempt("writing", self._serialize, state, answers)  # fails e.g. for a model that answers NaN
             if isinstance(content, bytes):
                 return Response(content)
@@ -77,12 +78,24 @@ def _decode_item(task: Task, item: ItemState) -> JSON:
     return {"error": protocol.PLAIN.serialize_error(item.error)} if item.error else None
 
 
-def _count_labels(state: RequestState, answers: list[JSON], report: BatchReport) -> None:
+def _count(state: RequestState, answers: list[JSON], report: BatchReport) -> None:
+    """Count what tells drift, and how many answers abstained."""
     for item, answer in zip(state.items, answers, strict=True):
-        if not item.error and (top_label := state.task.top_label(answer)):
+        if item.error or item.query is None:
+            continue
+        if top_label := state.task.top_label(answer):
             label, score = top_label
             report.labels[label] += 1
             report.score_sum += score
+        if item.query.parameters.get("min_confidence") is not None:
+            report.n_judged += 1
+            parts = answer if isinstance(answer, list) else [answer]
+            report.n_abstained += bool(parts) and all(part["abstained"] for part in parts)
+        calibration = state.task.calibration
+        if calibration and calibration.reference:
+            encodings = [encoding for _, encoding in item.sequences]
+            report.observe(input_features(encodings, state.task.tokenizer.unknown_id), calibration.reference)
+            report.observe(answer_features(state.task.judgements(item.query, answer)), calibration.reference)
 
 
 def _error_codec(state: RequestState) -> Codec:

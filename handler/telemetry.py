@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+from handler.confidence import DriftReference
 from handler.sequences import Encoding
 
 
@@ -40,6 +41,10 @@ class BatchReport:
     device: str = ""  # index of the GPU that the next two belong to; empty: none
     device_s: float = 0.0  # seconds that it computed
     device_bytes: int = 0  # bytes of its memory in use
+    n_judged: int = 0  # answers to requests with min_confidence
+    n_abstained: int = 0  # of these, answers of which no part is confident enough
+    observed: Counter[tuple[str, str]] = field(default_factory=Counter)  # feature and bin -> number
+    confidence_sum: float = 0.0  # of the calibrated scores among `observed`
 
     @classmethod
     def join(cls, reports: Sequence[BatchReport]) -> BatchReport:
@@ -61,6 +66,14 @@ class BatchReport:
         if unknown_id is not None:
             self.n_unknown = sum(encoding.ids.count(unknown_id) for encoding in encodings)
 
+    def observe(self, features: Iterable[tuple[str, float | str]], reference: DriftReference) -> None:
+        """Count properties of inputs and answers by the bins of a reference."""
+        for name, value in features:
+            if name in reference.features:
+                self.observed[name, reference.features[name].bin(value)] += 1
+            if name == "score" and isinstance(value, float):
+                self.confidence_sum += value
+
     def headers(self) -> dict[str, str]:
         """Return the headers that every response of the batch has."""
         return {
@@ -70,8 +83,8 @@ class BatchReport:
             "x-inference-ms": f"{self.inference_s * 1e3:.2f}",
         }
 
-    def measurements(self) -> Iterator[Measurement]:
-        """Yield the measurements for TorchServe's metrics."""
+    def measurements(self, version: str = "") -> Iterator[Measurement]:
+        """Yield the measurements for TorchServe's metrics; `version` is that of the model."""
         yield Measurement("bert_batches_total", "counter", 1)
         if self.n_texts:
             yield Measurement("bert_tokenize_seconds", "histogram", self.tokenize_s)
@@ -90,7 +103,35 @@ class BatchReport:
         if self.labels:
             yield Measurement("bert_top_score_total", "counter", self.score_sum)
         for label, count in self.labels.items():
-            # TorchServe parses one line per metric: a comma, a bar or a line break in a label would end it.
-            yield Measurement("bert_labels_total", "counter", count, (re.sub(r"[^\w .-]", "_", label),))
+            yield Measurement("bert_labels_total", "counter", count, (metric_label(label),))
+        if self.n_judged:
+            yield Measurement("bert_judged_answers_total", "counter", self.n_judged)
+        if self.n_abstained:
+            yield Measurement("bert_abstained_answers_total", "counter", self.n_abstained)
+        if self.confidence_sum:
+            yield Measurement("bert_confidence_total", "counter", self.confidence_sum, (version,))
+        for (feature, bin_name), count in self.observed.items():
+            yield Measurement("bert_observed_total", "counter", count, (version, feature, metric_label(bin_name)))
         for error_type, count in self.refused.items():
             yield Measurement("bert_refused_requests_total", "counter", count, (error_type,))
+
+
+def reference_measurements(reference: DriftReference, version: str) -> Iterator[Measurement]:
+    """Yield the reference for drift as measurements, and a 0 of each bin, so that every series exists."""
+    yield Measurement("bert_reference_examples", "gauge", reference.n_examples, (version,))
+    yield Measurement("bert_reference_accuracy", "gauge", reference.accuracy, (version,))
+    yield Measurement("bert_confidence_total", "counter", 0, (version,))
+    for name, feature in reference.features.items():
+        for bin_name, share in feature.shares.items():
+            labels = (version, name, metric_label(bin_name))
+            yield Measurement("bert_reference_share", "gauge", share, labels)
+            yield Measurement("bert_observed_total", "counter", 0, labels)
+
+
+def metric_label(name: str) -> str:
+    """Return a name as the value of a label: TorchServe parses one line per metric, which a comma or a bar would end.
+
+    >>> metric_label("a,b|c")
+    'a_b_c'
+    """
+    return re.sub(r"[^\w .-]", "_", name)

@@ -19,8 +19,10 @@ from pathlib import Path
 from handler import archive
 from handler.config import ModelConfig, ServingConfig
 from scripts.archives.build import build
-from scripts.cli.console import ROOT, run, say
+from scripts.cli.console import ROOT, ScriptError, run, say
 from scripts.pretrained.options import ModelRequest, add_options
+
+LABEL_COLUMN = "label"
 
 
 def main() -> None:
@@ -34,6 +36,14 @@ def main() -> None:
         calibration = Calibration(
             options.calibration, options.evaluation, options.min_accuracy_ratio, options.label_column
         )
+    scores = None
+    if options.calibrate_scores:
+        from scripts.archives.score_calibration import ScoreExamples
+
+        column = options.label_column if options.label_column != LABEL_COLUMN else None
+        scores = ScoreExamples(options.calibrate_scores, options.out_of_scope, column)
+    elif options.out_of_scope:
+        raise ScriptError("--out-of-scope goes with --calibrate-scores FILE")
     from scripts.pretrained.source import open_model
 
     with open_model(ModelRequest.of(options)) as source:
@@ -45,6 +55,7 @@ def main() -> None:
             options.model_store,
             calibration,
             source.provenance,
+            scores,
         )
     say(f"packed {built} ({built.stat().st_size / 1e6:.0f} MB, SHA-256 {archive.sha256(built)})")
 
@@ -91,9 +102,25 @@ def parser() -> argparse.ArgumentParser:
     integers.add_argument(
         "--evaluation", type=Path, metavar="FILE", help="examples to compare on (default: every second for calibration)"
     )
-    integers.add_argument("--label-column", default="label", metavar="NAME", help="of both files (default: label)")
+    integers.add_argument("--label-column", default=LABEL_COLUMN, metavar="NAME", help="of all files (default: label)")
     integers.add_argument(
         "--min-accuracy-ratio", type=float, default=0.99, metavar="R", help="to fp32 (default: %(default)s)"
+    )
+    confidence = parser.add_argument_group(
+        "scores that are probabilities (without these options scores are those of transformers)"
+    )
+    confidence.add_argument(
+        "--calibrate-scores",
+        type=Path,
+        metavar="FILE",
+        help="labelled examples that the model has not seen, as train.py reads them: served scores become "
+        "probabilities of being right, and requests may say min_confidence, coverage and raw",
+    )
+    confidence.add_argument(
+        "--out-of-scope",
+        type=Path,
+        metavar="FILE",
+        help="texts that no label fits: reports how well the confidence tells them from the others",
     )
     return parser
 

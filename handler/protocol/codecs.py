@@ -185,6 +185,9 @@ class OpenInference(Codec):
     def _tensors(answers: list[JSON], answer_format: AnswerFormat) -> list[dict[str, JSON]]:
         """Return the tensors that hold answers; one tensor of JSON strings if an answer is an error."""
         n = len(answers)
+        if answer_format.tensors == "ranking" and all(isinstance(a, dict) and "ranking" in a for a in answers):
+            rankings = OpenInference._tensors([answer["ranking"] for answer in answers], answer_format)
+            return rankings + _judgement_tensors(answers)
         if answer_format.tensors == "ranking" and all(isinstance(answer, list) for answer in answers):
             k = min(map(len, answers))
             ranking = [item for answer in answers for item in answer[:k]]
@@ -196,6 +199,16 @@ class OpenInference(Codec):
             width = min(map(len, answers))
             return [_tensor("embedding", "FP32", [n, width], [number for answer in answers for number in answer])]
         return [_tensor("answer", "BYTES", [n], [dumps(answer) for answer in answers])]
+
+
+def _judgement_tensors(answers: list[JSON]) -> list[dict[str, JSON]]:
+    """Return the tensors of what is said about rankings: whether the answer abstained, and JSON lists of labels."""
+    n, tensors = len(answers), []
+    if all("abstained" in answer for answer in answers):
+        tensors.append(_tensor("abstained", "BOOL", [n], [answer["abstained"] for answer in answers]))
+    if all("set" in answer for answer in answers):
+        tensors.append(_tensor("set", "BYTES", [n], [dumps(answer["set"]) for answer in answers]))
+    return tensors
 
 
 PLAIN, HUGGING_FACE, KSERVE_V1, OPEN_INFERENCE = Plain(), HuggingFace(), KServeV1(), OpenInference()

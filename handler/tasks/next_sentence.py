@@ -11,7 +11,7 @@ from handler.config import ServingConfig
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON, AnswerFormat
 from handler.sequences import EncodingOptions
-from handler.tasks.base import Query, SequenceOutput, SequenceTask, rankings_match, softmax
+from handler.tasks.base import Query, SequenceOutput, SequenceTask, ranking_of, rankings_match, softmax
 from handler.tasks.fill_mask import pretraining_head
 from handler.tokenization import Tokenizer
 
@@ -28,6 +28,7 @@ class NextSentencePrediction(SequenceTask):
     output_names = ("seq_relationship_logits", "logits")  # of BertForPreTraining, of BertForNextSentencePrediction
     fields = ("text", "next_sentence")
     answer_format = AnswerFormat(tensors="ranking")
+    calibrated_parameters = ("raw", "min_confidence", "coverage")
     self_test_items = (
         {"text": "The parcel was to come on Monday.", "next_sentence": "It has still not arrived."},
         {"text": "The parcel was to come on Monday.", "next_sentence": "Penguins cannot fly."},
@@ -50,9 +51,14 @@ class NextSentencePrediction(SequenceTask):
         return Query(((text, next_sentence),), self.read_parameters(parameters), self.encoding_options)
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
-        scores = softmax(windows[0].values[0])
+        scores = self.calibrated(softmax(windows[0].values[0]), query, "softmax")
         ranked = np.argsort(-scores, kind="stable")
-        return [{"label": self.labels[index], "score": float(scores[index])} for index in ranked]
+        ranking = [{"label": self.labels[index], "score": float(scores[index])} for index in ranked]
+        return self.abstain_from_labels(query, ranking, scores)
+
+    def judgements(self, query: Query, answer: JSON) -> list[tuple[str | None, float]]:
+        best = ranking_of(answer)[0]
+        return [(best["label"], best["score"])] if self.is_calibrated(query, "softmax") else []
 
     def answers_match(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
         return rankings_match(expected, answer, tolerance)
@@ -69,6 +75,6 @@ class NextSentencePrediction(SequenceTask):
         ranked = {"type": "object", "properties": fields, "required": [*fields]}
         return {
             "item": pair,
-            "answer": {"type": "array", "items": ranked},
+            "answer": self.answer_schema({"type": "array", "items": ranked}),
             "example": {"text": "My parcel has not arrived.", "next_sentence": "Where is it?"},
         }

@@ -61,6 +61,23 @@ class Integer(Parameter):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Share(Parameter):
+    """A number above 0 and at most 1; with `below_one` below 1."""
+
+    below_one: bool = False
+
+    def read(self, name: str, value: JSON) -> float:
+        if type(value) not in (int, float) or not 0 < value <= 1 or (self.below_one and value == 1):
+            bound = "below 1" if self.below_one else "at most 1"
+            got = value if type(value) in (int, float) else json_type(value)
+            raise InvalidInput(f"{name} must be a number above 0 and {bound}, got {got}")
+        return float(value)
+
+    def schema(self) -> dict[str, JSON]:
+        return {"type": "number", "exclusiveMinimum": 0, ("exclusiveMaximum" if self.below_one else "maximum"): 1}
+
+
+@dataclass(frozen=True, kw_only=True)
 class Boolean(Parameter):
     """true or false."""
 

@@ -48,6 +48,7 @@ class QuestionAnswering(Task):
     auto_classes = ("AutoModelForQuestionAnswering",)
     overflows = ("window", "truncate", "refuse")
     fields = ("question", "context")
+    calibrated_parameters = ("raw", "min_confidence")
     self_test_items = (
         {"question": "Who signed for the parcel?", "context": SAMPLE_CONTEXT},
         {"question": "Où? 🙂", "context": "屏幕坏了 на улице, aux Champs-Élysées: pneumonoultramicroscopic"},
@@ -112,7 +113,15 @@ class QuestionAnswering(Task):
         if not answers:
             raise InvalidInput("context holds nothing that this model reads")
         ranked = sorted(answers, key=lambda answer: -answer["score"])[: parameters["top_k"]]
+        scores = self.calibrated(np.array([answer["score"] for answer in ranked]), query, _variant(query))
+        for answer, score in zip(ranked, scores.tolist(), strict=True):
+            answer |= {"score": score, **self.abstains(query, score)}
         return ranked if parameters["top_k"] > 1 else ranked[0]
+
+    def judgements(self, query: Query, answer: JSON) -> list[tuple[str | None, float]]:
+        best = answer[0] if isinstance(answer, list) else answer
+        label = "answer" if best["answer"] else "no answer"
+        return [(label, best["score"])] if self.is_calibrated(query, _variant(query)) else []
 
     def attribution_targets(
         self, query: Query, windows: Sequence[SequenceOutput], target: JSON
@@ -159,7 +168,7 @@ class QuestionAnswering(Task):
     def schema(self) -> dict[str, JSON]:
         text, character = self.text_schema(), {"type": "integer", "minimum": 0}
         span = {"answer": {"type": "string"}, "score": {"type": "number"}, "start": character, "end": character}
-        answer = {"type": "object", "properties": span, "required": [*span]}
+        answer = {"type": "object", "properties": span | self.abstained_schema(), "required": [*span]}
         return {
             "item": {
                 "type": "object",
@@ -170,6 +179,11 @@ class QuestionAnswering(Task):
             "answer": {"oneOf": [answer, {"type": "array", "items": answer}]},
             "example": {"question": "Who wrote the letter?", "context": "Ada wrote the letter in London."},
         }
+
+
+def _variant(query: Query) -> str:
+    """Return which scores are calibrated: those of questions that may have no answer, or that have one."""
+    return "handle_impossible_answer" if query.parameters["handle_impossible_answer"] else "answer"
 
 
 def _edge_target(edge: str, windows: Sequence[SequenceOutput], index: int) -> AttributionTarget:

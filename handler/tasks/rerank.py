@@ -26,6 +26,8 @@ class Rerank(SequenceTask):
     operation = "rerank"
     auto_classes = ("AutoModelForSequenceClassification",)
     fields = ("query", "texts")
+    calibrated_parameters = ("raw", "min_confidence")
+    same_scores = ("text-classification",)
     self_test_items = (
         {
             "query": "Where is my parcel?",
@@ -56,12 +58,26 @@ class Rerank(SequenceTask):
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         logits = np.concatenate([window.values[0] for window in windows])
         best = np.argsort(-logits, kind="stable")[: query.parameters["top_k"]].tolist()
-        is_raw = query.parameters["raw_scores"] or self.model.activation == "none"
-        scores = (logits if is_raw else sigmoid(logits)).tolist()
-        ranked = [{"index": index, "score": scores[index]} for index in best]
+        scores = logits if self._are_logits(query) else sigmoid(logits)
+        if self.is_calibrated(query, self._variant(query)):
+            scores = self.calibrated(sigmoid(logits), query, self._variant(query))
+        ranked = [{"index": index, "score": float(scores[index])} for index in best]
+        ranked = [item | self.abstains(query, item["score"]) for item in ranked]
         if query.parameters["return_text"]:
             return [item | {"text": query.texts[item["index"]][1]} for item in ranked]
         return ranked
+
+    def _are_logits(self, query: Query) -> bool:
+        return query.parameters["raw_scores"] or self.model.activation == "none"
+
+    def _variant(self, query: Query) -> str:
+        """Return the variant of the scores, as text-classification names it; none has that name for `raw_scores`."""
+        if query.parameters["raw_scores"]:
+            return "raw_scores"
+        return "none" if self.model.activation == "none" else "sigmoid"
+
+    def judgements(self, query: Query, answer: JSON) -> list[tuple[str | None, float]]:
+        return [(None, answer[0]["score"])] if self.is_calibrated(query, self._variant(query)) else []
 
     def answers_match(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
         return rankings_match(expected, answer, tolerance, key="index")
@@ -69,9 +85,10 @@ class Rerank(SequenceTask):
     def schema(self) -> dict[str, JSON]:
         text = self.text_schema()
         texts = {"type": "array", "items": text, "minItems": 1, "maxItems": self.config.max_texts}
+        fields = {"index": {"type": "integer"}, "score": {"type": "number"}, "text": {"type": "string"}}
         ranked = {
             "type": "object",
-            "properties": {"index": {"type": "integer"}, "score": {"type": "number"}, "text": {"type": "string"}},
+            "properties": fields | self.abstained_schema(),
             "required": ["index", "score"],
         }
         return {

@@ -22,6 +22,7 @@ from handler.tasks.base import (
     Query,
     SequenceOutput,
     SequenceTask,
+    ranking_of,
     rankings_match,
     sigmoid,
     softmax,
@@ -54,6 +55,8 @@ class SequenceClassification(SequenceTask):
     auto_classes = ("AutoModelForSequenceClassification",)
     overflows = ("truncate", "window", "refuse")
     answer_format = AnswerFormat(nested=True, tensors="ranking")
+    calibrated_parameters = ("raw", "min_confidence", "coverage")
+    same_scores = ("rerank",)
     self_test_items = (
         "The delivery came a day early and everything works.",
         "no",
@@ -80,16 +83,37 @@ class SequenceClassification(SequenceTask):
         problem_type = self.model_config.problem_type
         if problem_type == "regression":
             return "none"
-        is_multi_label = problem_type == "multi_label_classification" or len(self.labels) == 1
-        return "sigmoid" if is_multi_label else "softmax"
+        return "sigmoid" if self.is_multi_label else "softmax"
 
     def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
         return Query((self.read_text_or_pair(value),), self.read_parameters(parameters), self.encoding_options)
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
-        scores = self.merge([window.values[0] for window in windows], query.parameters["function_to_apply"], windows)
+        function = query.parameters["function_to_apply"]
+        scores = self.merge([window.values[0] for window in windows], function, windows)
+        if self.is_calibrated(query, function):
+            scores = self.calibrated(sigmoid(scores) if function == "none" else scores, query, function)
         best = np.argsort(-scores, kind="stable")[: query.parameters["top_k"]]
-        return [{"label": self.labels[i], "score": score} for i, score in zip(best, scores[best].tolist(), strict=True)]
+        ranking = [
+            {"label": self.labels[i], "score": score} for i, score in zip(best, scores[best].tolist(), strict=True)
+        ]
+        if not self.is_multi_label:
+            return self.abstain_from_labels(query, ranking, scores)
+        return self.abstain_from_each(query, ranking, scores)
+
+    @property
+    def is_multi_label(self) -> bool:
+        """Whether each label is true or not by itself."""
+        return self.model_config.problem_type == "multi_label_classification" or len(self.labels) == 1
+
+    def judgements(self, query: Query, answer: JSON) -> list[tuple[str | None, float]]:
+        if not self.is_calibrated(query, query.parameters["function_to_apply"]):
+            return []
+        best = ranking_of(answer)[0]
+        label, score = best["label"], best["score"]
+        if len(self.labels) == 1 and score < 0.5:
+            label, score = f"not {label}", 1 - score
+        return [(label if len(self.labels) <= MAX_COUNTED_LABELS else None, score)]
 
     def merge(self, logits: list[Output], function: str, windows: Sequence[SequenceOutput]) -> Output:
         """Return the scores (labels,) of a text from the logits (labels,) of its windows.
@@ -131,7 +155,8 @@ class SequenceClassification(SequenceTask):
 
     def top_label(self, answer: JSON) -> tuple[str, float] | None:
         is_counted = len(self.labels) <= MAX_COUNTED_LABELS
-        return (answer[0]["label"], answer[0]["score"]) if is_counted else None
+        best = ranking_of(answer)[0]
+        return (best["label"], best["score"]) if is_counted else None
 
     def answers_match(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
         return rankings_match(expected, answer, tolerance)
@@ -140,11 +165,11 @@ class SequenceClassification(SequenceTask):
         label = {"type": "string", "enum": self.labels}
         ranked = {
             "type": "object",
-            "properties": {"label": label, "score": {"type": "number"}},
+            "properties": {"label": label, "score": {"type": "number"}, **self.abstained_schema()},
             "required": ["label", "score"],
         }
         return {
             "item": self.item_schema("text_pair"),
-            "answer": {"type": "array", "items": ranked},
+            "answer": self.answer_schema({"type": "array", "items": ranked}),
             "example": "My parcel has not arrived yet.",
         }

@@ -53,6 +53,7 @@ class TokenClassification(Task):
     operation = "entities"
     auto_classes = ("AutoModelForTokenClassification",)
     overflows = ("window", "truncate", "refuse")
+    calibrated_parameters = ("raw", "min_confidence")
     self_test_items = (
         "Ada Lovelace wrote to Charles Babbage in London.",
         "no",
@@ -90,7 +91,19 @@ class TokenClassification(Task):
                 if key in entities and entity["score"] > best.get(key, {"score": 0})["score"]:
                     best[key] = entity
             entities |= best
-        return list(entities.values())
+        answer = list(entities.values())
+        if answer:
+            strategy = query.parameters["aggregation_strategy"]
+            scores = self.calibrated(np.array([entity["score"] for entity in answer]), query, strategy)
+            for entity, score in zip(answer, scores.tolist(), strict=True):
+                entity |= {"score": score, **self.abstains(query, score)}
+        return answer
+
+    def judgements(self, query: Query, answer: JSON) -> list[tuple[str | None, float]]:
+        strategy = query.parameters["aggregation_strategy"]
+        if strategy == "none" or not self.is_calibrated(query, strategy):
+            return []
+        return [(entity["entity_group"], entity["score"]) for entity in answer]
 
     def _entities(self, query: Query, windows: Sequence[SequenceOutput]) -> dict[EntityKey, dict[str, JSON]]:
         """Return the entities of joined windows, or with strategy `none` the tokens."""
@@ -232,7 +245,10 @@ class TokenClassification(Task):
         entity = {"entity_group": group, "score": number, **span}
         label = {"type": "string", "enum": self.labels}
         token = {"entity": label, "score": number, "index": character, **span}
-        schemas = [{"type": "object", "properties": item, "required": [*item]} for item in (entity, token)]
+        schemas = [
+            {"type": "object", "properties": item | self.abstained_schema(), "required": [*item]}
+            for item in (entity, token)
+        ]
         return {
             "item": self.item_schema(),
             "answer": {"type": "array", "items": {"oneOf": schemas}},

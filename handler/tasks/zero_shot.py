@@ -13,7 +13,7 @@ from handler.errors import InputTooLong, InvalidInput, ModelMismatch
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON, AnswerFormat, json_type
 from handler.sequences import EncodingOptions
-from handler.tasks.base import Output, Query, SequenceOutput, SequenceTask, rankings_match, softmax
+from handler.tasks.base import Output, Query, SequenceOutput, SequenceTask, ranking_of, rankings_match, softmax
 from handler.tasks.parameters import Boolean, Parameter, StringList
 from handler.tokenization import Tokenizer
 
@@ -44,6 +44,7 @@ class ZeroShotClassification(SequenceTask):
     operation = "zero-shot"
     auto_classes = ("AutoModelForSequenceClassification",)
     answer_format = AnswerFormat(tensors="ranking")
+    calibrated_parameters = ("raw", "min_confidence")
     self_test_items = (
         "The delivery came a day early and everything works.",
         "no",
@@ -87,12 +88,21 @@ class ZeroShotClassification(SequenceTask):
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         labels: list[str] = query.parameters["candidate_labels"]
         logits: Output = np.concatenate([window.values for window in windows])  # (candidates, labels of the model)
-        if query.parameters["multi_label"] or len(labels) == 1:
+        by_itself = query.parameters["multi_label"] or len(labels) == 1
+        if by_itself:
             scores = softmax(logits[:, [self.contradiction, self.entailment]])[:, 1]
         else:
             scores = softmax(logits[:, self.entailment])
+        served = self.calibrated(scores, query, "multi_label" if by_itself else "softmax")
         best = np.argsort(-scores, kind="stable")
-        return [{"label": labels[index], "score": float(scores[index])} for index in best]
+        ranking = [{"label": labels[index], "score": float(served[index])} for index in best]
+        judge = self.abstain_from_each if by_itself else self.abstain_from_labels
+        return judge(query, ranking, served)
+
+    def judgements(self, query: Query, answer: JSON) -> list[tuple[str | None, float]]:
+        by_itself = query.parameters["multi_label"] or len(query.parameters["candidate_labels"]) == 1
+        is_calibrated = self.is_calibrated(query, "multi_label" if by_itself else "softmax")
+        return [(None, ranking_of(answer)[0]["score"])] if is_calibrated else []
 
     def answers_match(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
         return rankings_match(expected, answer, tolerance)
@@ -100,12 +110,12 @@ class ZeroShotClassification(SequenceTask):
     def schema(self) -> dict[str, JSON]:
         ranked = {
             "type": "object",
-            "properties": {"label": {"type": "string"}, "score": {"type": "number"}},
+            "properties": {"label": {"type": "string"}, "score": {"type": "number"}, **self.abstained_schema()},
             "required": ["label", "score"],
         }
         return {
             "item": self.item_schema(),
-            "answer": {"type": "array", "items": ranked},
+            "answer": self.answer_schema({"type": "array", "items": ranked}),
             "example": "My parcel has not arrived yet.",
             "parameters": {"candidate_labels": ["delivery", "payment", "repair"]},
         }

@@ -18,7 +18,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from handler import archive
 from handler.config import ModelConfig
@@ -33,7 +33,9 @@ from scripts.pretrained.provenance import Provenance
 
 # torch and transformers take seconds to import: functions import them, so that --help and mistakes are quick.
 if TYPE_CHECKING:
+    from handler.confidence import ScoreCalibration
     from scripts.archives.calibration import Calibration
+    from scripts.archives.score_calibration import ScoreExamples
 
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
@@ -46,6 +48,7 @@ def build(
     store: Path,
     calibration: Calibration | None = None,
     provenance: Provenance | None = None,
+    scores: ScoreExamples | None = None,
 ) -> Path:
     """Build `store`/NAME.mar and return its path; another version that was there is kept (scripts/archives/store.py).
 
@@ -70,7 +73,7 @@ def build(
         raise ScriptError(f"--model-store {store} is not a folder")
     with staging() as scratch:
         stage = scratch / "stage"
-        fill(stage, model, name, version, config, calibration, provenance or Provenance())
+        fill(stage, model, name, version, config, calibration, provenance or Provenance(), scores)
         packed = run_archiver(stage, name, version, scratch)
         normalised = scratch / "normalised.mar"
         normalise(packed, normalised)
@@ -90,11 +93,12 @@ def fill(
     config: ModelConfig,
     calibration: Calibration | None,
     provenance: Provenance,
+    scores: ScoreExamples | None = None,
 ) -> None:
     """Write all that an archive holds into a folder, and load it once; raises as `build`."""
     stage_files(stage, model, config)
     try:
-        add_metadata(stage, model, name, version, config, calibration, provenance)
+        add_metadata(stage, model, name, version, config, calibration, provenance, scores)
     except StartupError as error:  # names the folder that a person knows
         raise type(error)(str(error).replace(str(stage / archive.MODEL), str(model))) from error
 
@@ -165,6 +169,7 @@ def add_metadata(
     config: ModelConfig,
     calibration: Calibration | None,
     provenance: Provenance,
+    scores: ScoreExamples | None = None,
 ) -> None:
     """Write self-test outputs, model card, OpenAPI document and manifest, then load the stage once to check them.
 
@@ -176,6 +181,7 @@ def add_metadata(
         config: its settings.
         calibration: examples for int8 or fp8.
         provenance: where the model comes from.
+        scores: examples to calibrate the scores on.
     """
     import torch
 
@@ -183,6 +189,7 @@ def add_metadata(
     from handler.engine.precision import supported
     from handler.loading import load_predictor
     from scripts.archives.golden import expected_outputs, rounded
+    from scripts.archives.score_report import card_section
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same sums in the same order every time
@@ -191,6 +198,10 @@ def add_metadata(
     archive.write_golden(stage, rounded(expected_outputs(source, config.handler, exact)))
     add = add_fp8 if config.handler.precision == "fp8" else add_int8
     precision_section = add(stage, config, calibration) if calibration else []
+    if scores:
+        by_precision = add_score_calibration(stage, config, scores)
+        exact.calibrate(next(iter(by_precision.values())))
+        precision_section += card_section(by_precision)
     without_gradients = config.handler.precision in archive.GOLDEN_BY_PRECISION
     explainable = [] if without_gradients else exact.explainable
     document = openapi.document(exact.operations, explainable, exact.model, config.handler)
@@ -226,6 +237,39 @@ def add_int8(stage: Path, config: ModelConfig, calibration: Calibration) -> list
             if file.name != int8.FILE:
                 file.unlink()
     return ["## int8", "", *report.lines(), ""]
+
+
+def add_score_calibration(stage: Path, config: ModelConfig, scores: ScoreExamples) -> dict[str, ScoreCalibration]:
+    """Calibrate the scores of every precision that the archive can be served in, and add answers for the self-test.
+
+    Returns:
+        The calibrations by precision, the one that is served by default first.
+    """
+    import torch
+
+    from handler.engine import int8
+    from handler.engine.precision import supported
+    from handler.loading import load_predictor
+    from scripts.archives import fp8
+    from scripts.archives.golden import golden_outputs, rounded
+    from scripts.archives.score_calibration import calibrate_scores
+
+    model, requested = stage / archive.MODEL, config.handler.precision
+    available = supported(torch.device("cpu"))
+    float_precision = requested if requested in available else available[0] if requested == "auto" else "fp32"
+    precisions = [requested] if requested in archive.GOLDEN_BY_PRECISION else [float_precision]
+    if requested == "auto" and (model / int8.FILE).is_file():
+        precisions = ["int8", float_precision]
+    by_precision = {}
+    for precision in precisions:
+        computed: Any = "fp32" if precision == "fp8" else precision
+        predictor = load_predictor(model, replace(config.handler, precision=computed))
+        if precision == "fp8":
+            fp8.quantize(predictor)
+        by_precision[archive.calibration_name(precision)] = calibrate_scores(predictor, scores)
+        archive.write_golden(stage, rounded(golden_outputs(predictor)), archive.calibrated_golden_name(precision))
+    archive.write_calibration(stage, by_precision)
+    return by_precision
 
 
 def add_fp8(stage: Path, config: ModelConfig, calibration: Calibration) -> list[str]:

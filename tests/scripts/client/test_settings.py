@@ -12,8 +12,9 @@ import yaml
 from ts.metrics.metric_cache_yaml_impl import MetricsCacheYamlImpl
 from ts.metrics.metric_type_enum import MetricTypes
 
+from handler.confidence import DriftReference, Feature
 from handler.config import ModelConfig
-from handler.telemetry import BatchReport
+from handler.telemetry import BatchReport, reference_measurements
 from scripts.cli.console import ROOT
 from scripts.client.settings import KEYS, read_file
 
@@ -86,7 +87,15 @@ def test_every_measurement_of_the_handler_is_declared() -> None:
     report = BatchReport(1, 1, 1, 0.1, 0.1, 0.1, 1, Counter({"a, b|\n": 1}), 0.5, Counter(InvalidInput=1), "0", 0.1)
     own = {"bert_labels_total": ["Label"], "bert_refused_requests_total": ["ErrorType"]}
     own |= {name: ["DeviceId"] for name in ("bert_device_seconds_total", "bert_device_memory_bytes")}
-    for measured in report.measurements():
+    bins = ["ModelVersion", "Feature", "Bin"]
+    own |= {"bert_observed_total": bins, "bert_reference_share": bins, "bert_confidence_total": ["ModelVersion"]}
+    own |= {name: ["ModelVersion"] for name in ("bert_reference_examples", "bert_reference_accuracy")}
+    reference = DriftReference({"label": Feature({"a": 1.0}), "score": Feature({"more": 1.0})}, 1, 1.0)
+    report.observe([("label", "a"), ("score", 0.5)], reference)
+    report.n_judged = report.n_abstained = 1
+    measurements = [*report.measurements("1.0"), *reference_measurements(reference, "1.0")]
+    assert {*own, "bert_judged_answers_total", "bert_abstained_answers_total"} <= {item.name for item in measurements}
+    for measured in measurements:
         metric = cache.get_metric(measured.name, MetricTypes(measured.kind))
         assert metric.dimension_names == ["ModelName", *own.get(measured.name, [])]
         assert measured.name != "bert_labels_total" or measured.labels == ("a_ b__",)

@@ -1,0 +1,191 @@
+"""Fit what makes scores probabilities: temperatures, Platt's lines, nonconformity. Pure numbers, no model.
+
+Everything that is reported of a fit is measured out of fold: each example by a function that was fitted on the others.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handler.confidence import MIN_EXCLUSIVE_SCORE, LabelSets, Platt, ScoreFunction, Temperature, logit
+
+Numbers: TypeAlias = NDArray[np.float64]
+Fit: TypeAlias = Callable[[Numbers, Numbers], ScoreFunction]
+
+N_FOLDS = 5
+BOUNDS = 0.02, 50.0  # of a temperature
+MIN_SUPPORT = 10  # examples with and without a label, below which it shares one line with all labels
+MIN_SLOPE = 1e-6
+IDENTITY = Platt((1.0,), (0.0,))
+
+
+def fit_temperature(scores: Numbers, targets: Numbers) -> Temperature:
+    """Return the temperature with the least negative log-likelihood; 1 where every prediction is right.
+
+    The loss is convex in 1 / T: its derivative, mean(E[log score] - log score of the target), grows, and is halved in
+    to 0. If every prediction is right it is negative everywhere, and no temperature is the best.
+
+    Args:
+        scores: (examples, labels), which exclude one another.
+        targets: (examples,), indices of labels.
+    """
+    logits = np.log(np.maximum(scores, MIN_EXCLUSIVE_SCORE))
+    rows, right = np.arange(len(targets)), targets.astype(np.intp)
+    if (logits.argmax(-1) == right).all():
+        return Temperature(1.0)
+
+    def derivative(inverse: float) -> float:
+        weights = Temperature(1 / inverse)(scores)
+        return float(((weights * logits).sum(-1) - logits[rows, right]).mean())
+
+    low, high = (math.log(1 / bound) for bound in reversed(BOUNDS))
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if derivative(math.exp(middle)) < 0 else (low, middle)
+    return Temperature(float(f"{math.exp(-low):.6g}"))
+
+
+def fit_platt(scores: Numbers, targets: Numbers) -> Platt:
+    """Return slope and intercept with the least cross-entropy; the identity where all targets are equal.
+
+    Targets are smoothed as Platt does, (N+ + 1) / (N+ + 2) for 1 and 1 / (N- + 2) for 0; a target may lie between. The
+    minimum is found by Newton's method with backtracking (Lin, Lin, Weng 2007, "A Note on Platt's Probabilistic
+    Outputs").
+
+    Args:
+        scores: (decisions,), from 0 to 1.
+        targets: (decisions,), from 0 to 1: whether the decision is right.
+
+    Returns:
+        The line; that of the mean with the smallest slope where higher scores are not better.
+    """
+    if not len(targets) or (targets == targets[0]).all():
+        return IDENTITY
+    x, n_positive = logit(scores), float(targets.sum())
+    high, low = (n_positive + 1) / (n_positive + 2), 1 / (len(targets) - n_positive + 2)
+    smoothed = low + (high - low) * targets
+
+    def loss(line: Numbers) -> float:
+        z = line[0] * x + line[1]
+        return float((np.logaddexp(0, z) - smoothed * z).sum())
+
+    line = np.array([0.0, math.log((n_positive + 1) / (len(targets) - n_positive + 1))])
+    for _ in range(100):
+        p = 1 / (1 + np.exp(-np.clip(line[0] * x + line[1], -500, 500)))
+        gradient = np.array([((p - smoothed) * x).sum(), (p - smoothed).sum()])
+        if np.abs(gradient).max() < 1e-9 * len(x):
+            break
+        weight = p * (1 - p)
+        hessian = np.array([[(weight * x * x).sum(), (weight * x).sum()], [(weight * x).sum(), weight.sum()]])
+        direction = np.linalg.solve(hessian + 1e-12 * np.eye(2), gradient)
+        step, before = 1.0, loss(line)
+        while step > 1e-10 and loss(line - step * direction) > before - 1e-4 * step * float(gradient @ direction):
+            step /= 2
+        line = line - step * direction
+    if line[0] < MIN_SLOPE:
+        line = np.array([MIN_SLOPE, math.log(smoothed.mean() / (1 - smoothed.mean()))])
+    return Platt((float(f"{line[0]:.6g}"),), (float(f"{line[1]:.6g}"),))
+
+
+def is_informative(function: ScoreFunction) -> bool:
+    """Return whether higher scores are better ones."""
+    return not isinstance(function, Platt) or min(function.slopes) > MIN_SLOPE
+
+
+def fit_labels(scores: Numbers, targets: Numbers) -> Platt:
+    """Return a line for each label with enough examples, and one line of all decisions for the others.
+
+    Args:
+        scores: (examples, labels), each by itself.
+        targets: (examples, labels), from 0 to 1.
+    """
+    shared = fit_platt(scores.ravel(), targets.ravel())
+    slopes: list[float] = []
+    intercepts: list[float] = []
+    for column in range(scores.shape[1]):
+        line, n_positive = shared, float(targets[:, column].sum())
+        if MIN_SUPPORT <= n_positive <= len(targets) - MIN_SUPPORT:
+            own = fit_platt(scores[:, column], targets[:, column])
+            line = own if is_informative(own) else shared
+        slopes += line.slopes
+        intercepts += line.intercepts
+    return Platt(tuple(slopes), tuple(intercepts))
+
+
+def fold_numbers(strata: Sequence[int]) -> NDArray[np.intp]:
+    """Return the fold of each example: each stratum is spread evenly, in its order.
+
+    >>> fold_numbers([0, 1, 0, 1, 0]).tolist()
+    [0, 3, 1, 4, 2]
+    """
+    order = np.argsort(np.asarray(strata), kind="stable")
+    folds = np.empty(len(order), dtype=np.intp)
+    folds[order] = np.arange(len(order)) % N_FOLDS
+    return folds
+
+
+def out_of_fold(fit: Fit, scores: Numbers, targets: Numbers, folds: NDArray[np.intp]) -> Numbers:
+    """Return calibrated scores, those of each fold by a function that was fitted on the other folds."""
+    calibrated = np.empty(scores.shape)
+    for fold in range(N_FOLDS):
+        inside = folds == fold
+        if inside.any():
+            calibrated[inside] = fit(scores[~inside], targets[~inside])(scores[inside])
+    return calibrated
+
+
+@dataclass(frozen=True)
+class Covered:
+    """How many right labels were in the label sets of held-out examples."""
+
+    n: int
+    n_covered: int
+
+    @property
+    def share(self) -> float:
+        """The coverage that was seen; NaN without examples."""
+        return self.n_covered / self.n if self.n else float("nan")
+
+
+def nonconformity(labels: Sequence[str], scores: Numbers, truths: NDArray[np.bool_]) -> LabelSets:
+    """Return the nonconformity of every right label; rounded up, so that no set becomes smaller.
+
+    Args:
+        labels: of the model.
+        scores: (examples, labels), calibrated out of fold.
+        truths: (examples, labels), which labels are right.
+    """
+    rounded = np.minimum(1.0, np.ceil((1 - scores) * 1e6) / 1e6)
+    by_label = {label: rounded[truths[:, column], column].tolist() for column, label in enumerate(labels)}
+    return LabelSets.from_scores(labels, by_label)
+
+
+def observed_coverage(
+    labels: Sequence[str], scores: Numbers, truths: NDArray[np.bool_], folds: NDArray[np.intp], coverage: float
+) -> tuple[dict[str, Covered], float]:
+    """Return, by label, how often label sets of held-out examples hold a right label, and the mean size of the sets.
+
+    Args:
+        labels: of the model; `scores`, `truths` as in `nonconformity`.
+        folds: of the examples: those of each fold are held against the sets that the others give.
+        coverage: that was asked for.
+    """
+    covered, sizes = np.zeros(scores.shape, dtype=bool), 0
+    for fold in range(N_FOLDS):
+        inside = folds == fold
+        sets = nonconformity(labels, scores[~inside], truths[~inside])
+        thresholds = np.array([sets.threshold(label, coverage) for label in labels])
+        chosen = 1 - scores[inside] <= thresholds
+        covered[inside] = chosen
+        sizes += int(chosen.sum())
+    by_label = {
+        label: Covered(int(truths[:, column].sum()), int(covered[truths[:, column], column].sum()))
+        for column, label in enumerate(labels)
+    }
+    return by_label, sizes / len(scores)
