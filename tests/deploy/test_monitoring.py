@@ -28,7 +28,7 @@ def test_every_queried_label_exists(query: str) -> None:
     labels |= {label for group in re.findall(r"\{([^}]*)\}", query) for label in re.findall(r"(\w+)=", group)}
     available = set().union(*(EXPOSED[name] for name in names(query))) | {"instance", "job"}
     if any(":" in name for name in names(query)) or "label_replace" in query:
-        available |= {"model_name", "ErrorType"}
+        available |= {"model_name", "ErrorType", "ModelName", "ModelVersion", "Feature"}
     assert labels <= available
 
 

@@ -17,7 +17,7 @@ from tests.reliability.versions import rolled
 from tests.support.explanations import PageReader, explain
 from tests.support.gateway import GATEWAY_METRICS, running
 from tests.support.live import Live
-from tests.support.monitoring import QUERIES, names
+from tests.support.monitoring import OF_CALIBRATED_MODELS, QUERIES, names
 from tests.support.samples import ROOT, TEXTS, MakeModel
 
 pytestmark = pytest.mark.server
@@ -84,6 +84,7 @@ def test_the_server_exposes_the_queried_metrics(live: Live) -> None:
         "up",
         "Requests5XX",
         *GATEWAY_METRICS,
+        *OF_CALIBRATED_MODELS,
     }
     # The utilization since the collector started, moments before, may be 0.0; it must be one number.
     queried.remove("CPUUtilization")

@@ -164,7 +164,7 @@ def test_int8_is_calibrated_in_int8(model_folder: Path, classified: Path, tmp_pa
     for precision, names in (("int8", ["int8"]), ("auto", ["int8", "float"])):
         config = replace(settings, handler=replace(settings.handler, precision=precision))  # type: ignore[arg-type]
         calibration = Calibration(classified, min_accuracy_ratio=0.5)
-        build(model_folder, precision, "1.0", config, tmp_path, calibration, ScoreExamples(classified))
+        build(model_folder, precision, "1.0", config, tmp_path, calibration, scores=ScoreExamples(classified))
         with zipfile.ZipFile(tmp_path / f"{precision}.mar") as packed:
             packed.extractall(tmp_path / precision)
         by_precision = json.loads((tmp_path / precision / archive.CALIBRATION).read_text())
