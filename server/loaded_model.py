@@ -20,6 +20,7 @@ from handler.loading import is_fused, load_predictor
 from handler.predictor import Predictor
 from handler.protocol import JSON
 from handler.request_state import BatchContext, Request, Response
+from handler.telemetry import reference_measurements
 from server import log
 from server.archives import UnpackedArchive
 from server.batcher import Batcher, Waiting
@@ -137,7 +138,7 @@ class LoadedModel:
                 return self._write([batch])[0]
             if request.explain:
                 response, report = await self.explanations.explain(request)
-                self.metrics.record_report(self.name, report)
+                self.metrics.record_all(self.name, report.measurements(self.version))
                 return response
             return await self.batcher.compute(batch, request.deadline_ms)
         finally:
@@ -176,7 +177,7 @@ class LoadedModel:
         if usage := predictor.engine.device_usage():
             joined.report.device, joined.report.device_s, joined.report.device_bytes = usage
         responses = predictor.postprocess(joined)
-        self.metrics.record_report(self.name, joined.report)
+        self.metrics.record_all(self.name, joined.report.measurements(self.version))
         if predictor.engine.device_failed:
             self._on_device_failed()
         return responses
@@ -189,6 +190,9 @@ class LoadedModel:
         else:
             worker = f"W-0-{self.name}_{self.version}"
             self.metrics.record("WorkerLoadTime", self.loading_s * MS_PER_S, worker, "Host")
+            calibration = None if ready.cancelled() else ready.result().calibration
+            if calibration and calibration.reference:
+                self.metrics.record_all(self.name, reference_measurements(calibration.reference, self.version))
 
     def description(self, *, customized: bool = False) -> dict[str, JSON]:
         """Describe this version in the words of TorchServe's management API."""

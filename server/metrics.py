@@ -9,7 +9,7 @@ import math
 import socket
 import threading
 from bisect import bisect_left
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import psutil  # type: ignore[import-untyped]
 import yaml
 
 from handler.errors import ConfigError
-from handler.telemetry import BatchReport
+from handler.telemetry import Measurement
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, math.inf)
 KINDS = ("counter", "gauge", "histogram")
@@ -102,9 +102,9 @@ class MetricsRegistry:
             with self._lock:
                 series.record(labels, value)
 
-    def record_report(self, model: str, report: BatchReport) -> None:
-        """Record the measurements of one batch of a model."""
-        for measurement in report.measurements():
+    def record_all(self, model: str, measurements: Iterable[Measurement]) -> None:
+        """Record measurements of a model."""
+        for measurement in measurements:
             self.record(measurement.name, measurement.value, model, *measurement.labels)
 
     def collect_with(self, collector: Callable[[], None]) -> None:

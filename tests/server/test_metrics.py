@@ -32,7 +32,7 @@ def test_a_report_becomes_counters_and_histograms() -> None:
     report = BatchReport(n_texts=3, n_tokens=20, inference_s=0.02, tokenize_s=0.001)
     report.labels.update({"joy": 2})
     for _ in range(2):
-        metrics.record_report('a"b', report)
+        metrics.record_all('a"b', report.measurements("1.0"))
     host = metrics.hostname
     lines = metrics.exposition().splitlines()
     assert f'bert_texts_total{{ModelName="a\\"b",Hostname="{host}",}} 6.0' in lines
