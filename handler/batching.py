@@ -50,10 +50,20 @@ def group_equal(encodings: Sequence[Encoding]) -> list[list[int]]:
     >>> group_equal([repeated, Encoding([3], [0]), repeated])
     [[0, 2], [1]]
     """
-    groups: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
+    # Texts that differ nearly always differ in length or in their first words: few are hashed in full.
+    similar: dict[tuple[int, ...], list[int]] = {}
     for index, encoding in enumerate(encodings):
-        groups.setdefault((tuple(encoding.ids), tuple(encoding.type_ids)), []).append(index)
-    return list(groups.values())
+        similar.setdefault((len(encoding), *encoding.ids[1:6]), []).append(index)
+    groups: list[list[int]] = []
+    for indices in similar.values():
+        if len(indices) == 1:
+            groups.append(indices)
+            continue
+        equal: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
+        for index in indices:
+            equal.setdefault((tuple(encodings[index].ids), tuple(encodings[index].type_ids)), []).append(index)
+        groups += equal.values()
+    return sorted(groups)
 
 
 @dataclass(frozen=True)
