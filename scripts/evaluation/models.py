@@ -17,6 +17,7 @@ from scripts.client.answers import is_error
 from scripts.client.backends import ServerBackend, load
 from scripts.client.http import Inference, Management
 from scripts.client.server import Server, ServerError
+from scripts.client.settings import effective
 
 MASKS = ("[MASK]", "<mask>")  # of the tokenizers of BERT and of RoBERTa
 WEIGHTS = (".safetensors", ".bin", ".mar")
@@ -140,9 +141,9 @@ def folder_hash(folder: Path) -> str:
 
 
 def archive_bytes(arguments: argparse.Namespace, archive: str) -> int | None:
-    """Return the size of an archive of the running server's store; None where this machine does not have it."""
-    store = getattr(arguments, "model_store", None)
-    file = Path(store) / archive if store else None
+    """Return the size of an archive in the store of the server's settings; None where this machine does not have it."""
+    store = effective(arguments.config).get("model_store")
+    file = arguments.run_dir / store.value / archive if store else None
     return file.stat().st_size if file is not None and file.is_file() else None
 
 

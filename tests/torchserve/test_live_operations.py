@@ -122,3 +122,24 @@ def test_the_gateway_in_front(live: Live, tmp_path: Path) -> None:
         assert server.request("POST", "/predictions/nobody").json["type"] == "ModelNotFoundException"
         assert server.request("POST", "/predictions/tiny", b"a", Content_Encoding="gzip").status == 415
         assert "Where" not in server.log()
+
+
+def test_the_report_of_what_is_served(live: Live, tmp_path: Path) -> None:
+    """The quickstart's model, asked over HTTP: the gate decides the exit code, and nobody's text is in the files."""
+    gate, output = tmp_path / "gate.yaml", tmp_path / "report"
+    gate.write_text("score: 0.85\nunanswered: 0\n")
+    data = str(ROOT / "examples" / "intents" / "test.csv")
+    command = ["intents", "--data", data, "--limit", "40", "--no-robustness", "--explain", "2"]
+    command += ["--output", str(output), "--gate", str(gate)]
+    kept = live.script("evaluate.py", *command, check=False)
+    assert kept.returncode == 0, kept.stderr
+    report = json.loads((output / "report.json").read_text())
+    assert (report["model"]["version"], report["data"]["examples"], report["faithfulness"]["texts"]) == ("1.0", 40, 2)
+    assert report["calibration"]["ece"]["value"] < 0.5
+    assert report["cost"]["p99_ms"] >= report["cost"]["p50_ms"] > 0
+    gate.write_text("metrics: {nll: 0.00001}\n")
+    refused = live.script("evaluate.py", *command, check=False)
+    assert refused.returncode == 1
+    assert "answers: those are not asked again" in refused.stderr
+    assert "FAILED: metrics.nll" in refused.stderr
+    assert all("parcel" not in file.read_text() for file in output.iterdir())

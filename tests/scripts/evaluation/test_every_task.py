@@ -90,8 +90,11 @@ def test_every_problem_has_a_case() -> None:
 
 
 @pytest.mark.parametrize("problem", CASES)
-def test_a_report_has_every_section_of_its_problem(problem: str, make_model: MakeModel, tmp_path: Path) -> None:
+def test_a_report_has_every_section_of_its_problem(
+    problem: str, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The model's own task chooses the problem; every text is answered, and the page is written."""
+    monkeypatch.setattr("scripts.evaluation.cost.MAX_SINGLE", 5)
     made, data, is_main, metrics = CASES[problem]
     file = data if isinstance(data, Path) else write(tmp_path / "data.jsonl", data)
     options: dict[str, Any] = {"pair_column": "text_pair", "label_column": "score"} if problem == "similarity" else {}
