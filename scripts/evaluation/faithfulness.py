@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from handler.protocol import JSON
-from scripts.cli.console import ScriptError, progress
+from scripts.cli.console import ScriptError, progress, say
 from scripts.client.answers import is_error
 from scripts.client.server import Refused, Unavailable
 from scripts.evaluation.answering import Asker
@@ -42,12 +42,14 @@ def faithfulness(
     sample = generator.sample(single, min(count, len(single)))
     questions: list[ModelQuestion] = []
     plans: list[tuple[JSON, list[tuple[str, int | None]]]] = []
+    failures: list[str] = []
     with progress() as bar:
         for item in bar.track(sample, description="explanations"):
             (question,) = task.questions(item.located.example)
             try:
                 explanation = asker.model.explain(question.item, {})
-            except (Refused, Unavailable):
+            except (Refused, Unavailable) as error:
+                failures.append(str(error))
                 continue
             if not isinstance(explanation, dict) or len(explanation.get("words", [])) < 2:
                 continue
@@ -58,6 +60,8 @@ def faithfulness(
                     if text.strip():
                         questions.append(ModelQuestion(text, question.parameters))
             plans.append((explanation, plan))
+    if failures:
+        say(f"{len(failures)} of {len(sample)} texts were not explained: {failures[0]}")
     if not plans:
         return None
     answers = asker.ask(questions, "explanations: words removed")

@@ -11,6 +11,7 @@ import random
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
+from functools import partial
 
 Perturbation = Callable[[str, random.Random], str]
 
@@ -28,6 +29,10 @@ CONTRACTIONS = {
     "where is": "where's", "how is": "how's",
 }  # fmt: skip
 EXPANSIONS = {short.lower(): full for full, short in CONTRACTIONS.items() if full != "can not"}
+CONTRACTED = [
+    (re.compile(rf"\b({'|'.join(map(re.escape, sorted(table, key=len, reverse=True)))})\b", re.IGNORECASE), table)
+    for table in (CONTRACTIONS, EXPANSIONS)
+]
 BEFORE, AFTER = "Good morning to you. ", " Thank you for reading this."
 TYPING_RATE = 0.05  # errors by letter
 WORD_WITH_LETTERS = re.compile(r"[^\W\d_]{4,}")
@@ -113,12 +118,16 @@ def truncation(text: str, _: random.Random) -> str:
 
 def contractions(text: str, _: random.Random) -> str:
     """Contract "do not" to "don't", and expand "don't" to "do not" where nothing can be contracted."""
-    for table in (CONTRACTIONS, EXPANSIONS):
-        pattern = re.compile(rf"\b({'|'.join(map(re.escape, sorted(table, key=len, reverse=True)))})\b", re.IGNORECASE)
-        changed = pattern.sub(lambda match, table=table: like(match.group(), table[match.group().lower()]), text)  # type: ignore[misc]
+    for pattern, table in CONTRACTED:
+        changed = pattern.sub(partial(replaced, table), text)
         if changed != text:
-            return str(changed)
+            return changed
     return text
+
+
+def replaced(table: Mapping[str, str], match: re.Match[str]) -> str:
+    """Return what a table has for a match, with its case."""
+    return like(match.group(), table[match.group().lower()])
 
 
 def like(word: str, other: str) -> str:

@@ -129,12 +129,12 @@ def test_the_report_of_what_is_served(live: Live, tmp_path: Path) -> None:
     gate, output = tmp_path / "gate.yaml", tmp_path / "report"
     gate.write_text("score: 0.85\nunanswered: 0\n")
     data = str(ROOT / "examples" / "intents" / "test.csv")
-    command = ["intents", "--data", data, "--limit", "40", "--no-robustness", "--explain", "2"]
+    command = ["intents", "--data", data, "--limit", "40", "--no-robustness", "--explain", "0"]
     command += ["--output", str(output), "--gate", str(gate)]
     kept = live.script("evaluate.py", *command, check=False)
     assert kept.returncode == 0, kept.stderr
     report = json.loads((output / "report.json").read_text())
-    assert (report["model"]["version"], report["data"]["examples"], report["faithfulness"]["texts"]) == ("1.0", 40, 2)
+    assert (report["model"]["version"], report["data"]["examples"]) == ("1.0", 40)
     assert report["calibration"]["ece"]["value"] < 0.5
     assert report["cost"]["p99_ms"] >= report["cost"]["p50_ms"] > 0
     gate.write_text("metrics: {nll: 0.00001}\n")
