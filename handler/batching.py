@@ -74,6 +74,7 @@ class VarlenMetadata:
     cu_seqlens: Tensor  # (n + 1,) int32, on the device: 0 and then the cumulative lengths
     max_seqlen: int
     read_positions: Tensor | None = None  # (tokens read,) int64, on the device: positions in the row; None: all
+    position_ids: Tensor | None = None  # (tokens,) int64, on the device: of every token in its sequence
 
     def equal_length_runs(self) -> list[tuple[int, int, int]]:
         """Return (start, count, length) of each run of neighbours of equal length.
@@ -137,7 +138,7 @@ class Batch:
         total, n_bounds = sum(seq_lens), len(seq_lens) + 1
         rows, bounds = flat[: 3 * total].view(3, 1, -1), flat[3 * total : 3 * total + n_bounds]
         read_positions = None if counts is None else flat[3 * total + n_bounds :]
-        varlen = VarlenMetadata(seq_lens, bounds.to(torch.int32), max(seq_lens), read_positions)
+        varlen = VarlenMetadata(seq_lens, bounds.to(torch.int32), max(seq_lens), read_positions, rows[2, 0])
         return cls(seq_lens, counts or seq_lens, rows[0], rows[1], read_positions, position_ids=rows[2], varlen=varlen)
 
     @classmethod

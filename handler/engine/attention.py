@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import importlib.util
 import inspect
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -13,6 +14,10 @@ from torch.nn import functional
 
 from handler.batching import VarlenMetadata
 from handler.engine.kernels import DTYPES, AttentionKernel, library, saturate_u8
+
+T = TypeVar("T")
+
+MIN_BLOCK = 64  # queries that attend to a window together
 
 
 class Attention:
@@ -25,6 +30,7 @@ class Attention:
         # A task reads one token of a sequence at least.
         self.one_each = varlen.read_positions is not None and len(varlen.read_positions) == len(varlen.seq_lens)
         self._kernel: AttentionKernel | None = None
+        self._cached: dict[tuple[str, int], Any] = {}
 
     def __call__(self, qkv: Tensor, query: Tensor | None = None, zero_point: float | None = None) -> Tensor:
         """Attend within each sequence.
@@ -48,10 +54,34 @@ class Attention:
         q, k, v = (part.view(len(part), self.n_heads, -1) for part in (query, key, value))
         tokens = sum(self.varlen.seq_lens)
         n_queries = len(self.varlen.seq_lens) if one_query else tokens
-        context = attend(q[:n_queries], k[:tokens], v[:tokens], self.varlen).flatten(1)
-        if len(q) > n_queries:  # padding by nothing copies
-            context = functional.pad(context, (0, 0, 0, len(q) - n_queries))
+        return self.finish(attend(q[:n_queries], k[:tokens], v[:tokens], self.varlen), zero_point, len(q))
+
+    def heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return queries, keys and values of the tokens, without padding: (tokens, heads, head width) each."""
+        tokens = sum(self.varlen.seq_lens)
+        q, k, v = (part[:tokens].view(tokens, self.n_heads, -1) for part in qkv.chunk(3, -1))
+        return q, k, v
+
+    def finish(self, context: Tensor, zero_point: float | None, n_rows: int) -> Tensor:
+        """Return (n, heads, head width) as (n_rows, width), with the padding that was left out; quantized as above."""
+        context = context.flatten(1)
+        if n_rows > len(context):  # padding by nothing copies
+            context = functional.pad(context, (0, 0, 0, n_rows - len(context)))
         return context if zero_point is None else saturate_u8(context.float().add_(zero_point))
+
+    def position_ids(self) -> Tensor:
+        """Return the position of every token in its sequence (tokens,); raises ValueError if the batch has none."""
+        if self.varlen.position_ids is None:
+            raise ValueError("rotary positions need the position ids of the batch")
+        return self.varlen.position_ids
+
+    def once(self, name: str, of: object, compute: Callable[[], T]) -> T:
+        """Return what is computed at the first call with `name` and `of`: the same for all layers."""
+        key = name, id(of)
+        if key not in self._cached:
+            self._cached[key] = compute()
+        result: T = self._cached[key]
+        return result
 
     def _has_kernel_for(self, query: Tensor) -> bool:
         needs_gradients = torch.is_grad_enabled() and query.requires_grad
@@ -89,17 +119,60 @@ def attend(query: Tensor, key: Tensor, value: Tensor, varlen: VarlenMetadata, sc
     return output
 
 
+def attend_window(
+    query: Tensor, key: Tensor, value: Tensor, varlen: VarlenMetadata, window: int, scaling: float | None = None
+) -> Tensor:
+    """Attend within each sequence to the tokens at most `window` away; all of (tokens, heads, head width)."""
+    if has_kernel(query.device, query.dtype) and _kernel_takes(query.shape[-1], scaling):
+        ends, longest = varlen.cu_seqlens, varlen.max_seqlen
+        return varlen_attn(query, key, value, ends, ends, longest, longest, window_size=(window, window))
+    contexts = []
+    for start, count, length in varlen.equal_length_runs():
+        shape = (count, length, *query.shape[1:])
+        q, k, v = (x[start : start + count * length].view(shape).transpose(1, 2) for x in (query, key, value))
+        context = _attend_blocks(q, k, v, window, scaling) if length > window + 1 else _attend_all(q, k, v, scaling)
+        contexts.append(context.transpose(1, 2).flatten(0, 1))
+    return torch.cat(contexts)
+
+
+def _attend_all(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+    return functional.scaled_dot_product_attention(query, key, value, scale=scaling)
+
+
+def _attend_blocks(query: Tensor, key: Tensor, value: Tensor, window: int, scaling: float | None) -> Tensor:
+    """Attend to a window (n, heads, length, head width): a block of queries to the keys that any of them reaches."""
+    n, heads, length, width = query.shape
+    block = max(MIN_BLOCK, window)
+    n_blocks = -(-length // block)
+    filling = n_blocks * block - length
+    q = functional.pad(query, (0, 0, 0, filling)).view(n, heads, n_blocks, block, width)
+    k, v = (
+        functional.pad(x, (0, 0, window, window + filling)).unfold(2, block + 2 * window, block).transpose(3, 4)
+        for x in (key, value)
+    )  # (n, heads, blocks, block + 2 * window, width)
+    rows = torch.arange(block, device=query.device)[:, None]
+    columns = torch.arange(block + 2 * window, device=query.device)
+    positions = columns - window + block * torch.arange(n_blocks, device=query.device)[:, None, None]
+    is_near = (columns >= rows) & (columns <= rows + 2 * window) & (positions >= 0)
+    is_near &= (positions < length) | (positions - columns + rows + window >= length)  # filling attends to anything
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))  # (n * blocks, heads, ...)
+    mask = is_near.repeat(n, 1, 1).unsqueeze(1)
+    context = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scaling)
+    return context.view(n, n_blocks, heads, block, width).transpose(1, 2).flatten(2, 3)[:, :, :length]
+
+
 def has_kernel(device: torch.device, dtype: torch.dtype) -> bool:
     """Tell whether PyTorch has its varlen kernel here: flash attention, from Ampere on."""
     is_half = dtype in (torch.bfloat16, torch.float16)
     return is_half and device.type == "cuda" and _compute_capability_major(device) >= 8 and _has_varlen_attn()
 
 
-def varlen_attn(*arguments: Any) -> Tensor:
+def varlen_attn(*arguments: Any, **options: Any) -> Tensor:
     """Call PyTorch's varlen kernel; its module is imported on a GPU alone, for it imports torch._dynamo."""
     from torch.nn.attention import varlen
 
-    return varlen.varlen_attn(*arguments, **_varlen_options())  # type: ignore[return-value]  # a tuple has return_aux
+    attend_varlen: Any = varlen.varlen_attn
+    return attend_varlen(*arguments, **options, **_varlen_options())  # type: ignore[no-any-return]
 
 
 @functools.cache

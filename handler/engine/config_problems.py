@@ -72,7 +72,9 @@ def config_problem(file: Path, error: Exception) -> str:
     if not isinstance(model_type, str):
         return f'{file} has no model_type: write the type of its architecture, e.g. "model_type": "bert"'
     if model_type not in CONFIG_MAPPING:
-        return f"{file} has the model_type {model_type!r}, which this version of transformers does not know"
+        hint = ": its code comes with it, and is not run; look for a version that transformers has"
+        hint = hint if "auto_map" in content else ""
+        return f"{file} has the model_type {model_type!r}, which this version of transformers does not know{hint}"
     field = re.search(r"field '(\w+)'", str(error))
     if field and field[1] in content:
         accepted = set(re.findall(r"expected (\w+)", str(error))) & TYPES.keys()

@@ -207,7 +207,7 @@ class CudaEngine(Engine):
             self.quantize_to_fp8(fuse=fuse)
             return
         super().prepack(encoder, outputs, reference)
-        if fuse and isinstance(encoder, PackedEncoder):
+        if fuse and isinstance(encoder, PackedEncoder) and encoder.layers[0].ends_with_norm:
             example = fusion.example_of(encoder.layers[0], self.precision.dtype)
             ops = fusion.compile_ops([(fusion.add_norm, example)])
             if ops is not None:

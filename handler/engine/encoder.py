@@ -9,6 +9,7 @@ computes only the tokens that are read. Other families keep the modules of trans
 from __future__ import annotations
 
 import contextlib
+import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -19,10 +20,13 @@ from torch.nn import functional
 
 from handler.batching import VarlenMetadata
 from handler.engine.attention import Attention
-from handler.engine.families import LayerWeights, activation_of, layer_weights_of
-from handler.engine.linear import LayerNorm, Linear, Order
+from handler.engine.families import Surroundings, activation_of, surroundings_of
+from handler.engine.layer_attention import LayerAttention
+from handler.engine.layer_weights import LayerWeights, layer_weights_of
+from handler.engine.linear import LayerNorm, Linear, Order, norm_of
 from handler.engine.native_encoder import NativeEncoder, NativeLayer
 from handler.engine.native_encoder import supports as native_supports
+from handler.engine.varlen import current_varlen
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
@@ -33,6 +37,7 @@ READS = {
     "qkv": "input",
     "attention_output": "context",
     "intermediate": "attention_output",
+    "gate": "attention_output",
     "output": "intermediate",
 }
 Observer = Callable[[int, str, Tensor], None]  # index of the layer, a value of READS, (tokens, channels)
@@ -43,76 +48,135 @@ def add_norm(linear: Linear, x: Tensor, residual: Tensor, norm: LayerNorm) -> Te
     return norm(linear(x, residual=residual))
 
 
+def ignore(point: str, x: Tensor) -> None:
+    """Observe nothing."""
+
+
 class Layer:
-    """One layer in a floating-point precision, (tokens, width) -> (tokens, width)."""
+    """One layer in a floating-point precision, (tokens, width) -> (tokens, width), that ends each half with a norm."""
 
     def __init__(
         self,
         linears: Mapping[str, Linear],
         norms: Mapping[str, LayerNorm],
         activation: str,
-        add_norm: Callable[..., Any] = add_norm,
+        attention: LayerAttention | None = None,
+        *,
+        is_last: bool = False,
     ) -> None:
         """Compose a layer.
 
         Args:
-            linears: by the keys of `READS`; only the last layer has "query", and then "qkv" is keys and values.
+            linears: by the keys of `READS`; only the last layer may have "query", and then "qkv" is keys and values.
+                "gate" where the intermediate states are multiplied by a gate.
             norms: "attention_norm" and "output_norm".
             activation: a key of `ACTIVATIONS`.
-            add_norm: computes the end of each half of the layer; other precisions and fused kernels have their own.
+            attention: what its attention has beside queries, keys and values.
+            is_last: whether only tokens that are read are needed.
         """
-        self.linears, self.norms, self.activation, self.add_norm = linears, norms, activation, add_norm
+        self.linears, self.norms, self.activation = linears, norms, activation
+        self.attention, self.is_last = attention or LayerAttention(), is_last
+        self.add_norm: Callable[..., Any] = add_norm
 
     @classmethod
     def from_weights(cls, weights: LayerWeights, activation: str, *, is_last: bool) -> Layer:
         """Make a layer that refers to the modules of transformers until it is prepacked."""
-        qkv = (weights.key, weights.value) if is_last else (weights.query, weights.key, weights.value)
+        reads_apart = is_last and not weights.attention.needs_all_queries
+        qkv = (weights.key, weights.value) if reads_apart else (weights.query, weights.key, weights.value)
         linears = {
             "qkv": Linear(*qkv),
             "attention_output": Linear(weights.attention_output),
             "intermediate": Linear(weights.intermediate),
             "output": Linear(weights.output),
         }
-        if is_last:
+        if reads_apart:
             linears = {"query": Linear(weights.query), **linears}
-        norms = {"attention_norm": LayerNorm(weights.attention_norm), "output_norm": LayerNorm(weights.output_norm)}
-        return cls(linears, norms, activation)
+        if weights.gate is not None:
+            linears["gate"] = Linear(weights.gate)
+        modules = {"attention_norm": weights.attention_norm, "output_norm": weights.output_norm}
+        norms = {name: norm_of(module) for name, module in modules.items() if module is not None}
+        kind = PreNormLayer if weights.pre_norm else Layer
+        return kind(linears, norms, activation, weights.attention, is_last=is_last)
 
-    def prepack(self, dtype: torch.dtype, *, order: Order) -> None:
+    def with_operators(self, add_norm: Callable[..., Any], linears: Mapping[str, Linear] | None = None) -> Layer:
+        """Return this layer with another operator at the end of each half, and other linear layers."""
+        layer = copy.copy(self)
+        layer.linears, layer.add_norm = self.linears if linears is None else linears, add_norm
+        return layer
+
+    @property
+    def ends_with_norm(self) -> bool:
+        """Whether each half ends with `add_norm`."""
+        return type(self) is Layer
+
+    @property
+    def is_like_bert(self) -> bool:
+        """Whether it has nothing that the layers of BERT have not; other precisions and fused operators need that."""
+        return type(self) is Layer and self.attention == LayerAttention() and "gate" not in self.linears
+
+    def prepack(self, dtype: torch.dtype, device: torch.device, *, order: Order) -> None:
         """Convert all weights; once."""
         for linear in self.linears.values():
             linear.prepack(dtype, order=order)
         for norm in self.norms.values():
             norm.prepack(dtype)
+        self.attention.prepack(dtype, device)
 
     def native(self) -> NativeLayer:
         """Return what the native encoder computes this layer from; it must have been prepacked in that order."""
         linears = {name: linear.packed for name, linear in self.linears.items() if linear.packed is not None}
         return NativeLayer(linears, self.norms["attention_norm"].native(), self.norms["output_norm"].native())
 
-    def __call__(self, x: Any, attention: Attention, observe: Callable[[str, Tensor], None] | None = None) -> Any:
+    def __call__(self, x: Any, attention: Attention, observe: Callable[[str, Tensor], None] = ignore) -> Any:
         """Compute all tokens; in the last layer those that are read, from the keys and values of all."""
-        query = self.linears.get("query")
-        read_positions = attention.read_positions if query is not None else None
-        if observe is not None:
-            observe("input", x)
-        if query is None:
-            context = attention(self.linears["qkv"](x))
-        else:
-            queried = x.index_select(0, read_positions) if read_positions is not None and attention.one_each else x
-            context = attention(self.linears["qkv"](x), query(queried))
-        if read_positions is not None:
-            context = context if attention.one_each else context.index_select(0, read_positions)
-            x = x.index_select(0, read_positions)
-        if observe is not None:
-            observe("context", context)
+        observe("input", x)
+        context, x = self.attend(x, x, attention)
+        observe("context", context)
         x = self.add_norm(self.linears["attention_output"], context, x, self.norms["attention_norm"])
-        if observe is not None:
-            observe("attention_output", x)
-        intermediate = self.linears["intermediate"](x, self.activation)
-        if observe is not None:
-            observe("intermediate", intermediate)
+        observe("attention_output", x)
+        intermediate = self.expand(x)
+        observe("intermediate", intermediate)
         return self.add_norm(self.linears["output"], intermediate, x, self.norms["output_norm"])
+
+    def attend(self, x: Any, residual: Any, attention: Attention) -> tuple[Any, Any]:
+        """Return the context of what the attention reads, and the residual, of the tokens that are computed further."""
+        query = self.linears.get("query")
+        read_positions = attention.read_positions if self.is_last else None
+        if query is None:
+            context, is_selected = self.attention(attention, self.linears["qkv"](x)), False
+        else:
+            is_selected = read_positions is not None and attention.one_each
+            queried = x.index_select(0, read_positions) if is_selected else x
+            context = self.attention(attention, self.linears["qkv"](x), query(queried))
+        if read_positions is not None:
+            context = context if is_selected else context.index_select(0, read_positions)
+            residual = residual.index_select(0, read_positions)
+        return context, residual
+
+    def expand(self, x: Any) -> Any:
+        """Return the intermediate states of the feed-forward, (tokens, intermediate width)."""
+        gate = self.linears.get("gate")
+        if gate is None:
+            return self.linears["intermediate"](x, self.activation)
+        return self.linears["intermediate"](x, factor=gate(x, self.activation))
+
+
+class PreNormLayer(Layer):
+    """A layer whose attention and feed-forward read the norm of what they add to."""
+
+    def __call__(self, x: Any, attention: Attention, observe: Callable[[str, Tensor], None] = ignore) -> Any:
+        """Compute as `Layer`."""
+        norm = self.norms.get("attention_norm")
+        normed = x if norm is None else norm(x)
+        observe("input", normed)
+        context, x = self.attend(normed, x, attention)
+        observe("context", context)
+        x = self.linears["attention_output"](context, residual=x)
+        normed = self.norms["output_norm"](x)
+        observe("attention_output", normed)
+        intermediate = self.expand(normed)
+        observe("intermediate", intermediate)
+        return self.linears["output"](intermediate, residual=x)
 
 
 class PackedEncoder(nn.Module):
@@ -125,16 +189,23 @@ class PackedEncoder(nn.Module):
         super().__init__()
         self.layers: list[Any] = list(layers)
         self.n_heads, self.dtype = n_heads, dtype
+        self.surroundings = Surroundings()
         self.pad_rows = True  # to few different numbers of rows, on a CPU
         self.native: NativeEncoder | None = None  # computes all layers in one call, where it can
         self._observer: Observer | None = None
 
-    def forward(self, hidden_states: Tensor, *_: Any, varlen: VarlenMetadata, **__: Any) -> Any:
-        """Compute what `encode` does, as an output of transformers."""
+    def forward(self, hidden_states: Tensor, *_: Any, output_hidden_states: bool | None = None, **__: Any) -> Any:
+        """Compute what `encode` does, of the batch that runs, as an output of transformers.
+
+        Args:
+            output_hidden_states: whether the last hidden states are returned under that name, too (DeBERTa).
+        """
         from transformers.modeling_outputs import BaseModelOutputWithPastAndCrossAttentions
 
-        states = self.encode(hidden_states, varlen)
-        return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states)  # type: ignore[arg-type]
+        states: Any = self.encode(hidden_states, current_varlen())
+        return BaseModelOutputWithPastAndCrossAttentions(
+            last_hidden_state=states, hidden_states=(states,) if output_hidden_states else None
+        )
 
     def encode(self, hidden_states: Tensor, varlen: VarlenMetadata) -> Tensor:
         """Compute the hidden states of the tokens that are read.
@@ -146,10 +217,14 @@ class PackedEncoder(nn.Module):
             The last hidden states in fp32: (1, tokens, width), or, if not all tokens are read, (tokens read, 1, width):
             a batch of sequences of one token.
         """
+        before, after = self.surroundings
+        states = hidden_states[0] if before is None else before(hidden_states[0])
         needs_gradients = torch.is_grad_enabled() and hidden_states.requires_grad
         if self.native is not None and self._observer is None and not needs_gradients:
-            return self.native(hidden_states[0], varlen).unsqueeze(0 if varlen.read_positions is None else 1)
-        attention, states = Attention(varlen, self.n_heads, self.dtype), hidden_states[0]
+            computed = self.native(states, varlen)
+            computed = computed if after is None else after(computed)
+            return computed.unsqueeze(0 if varlen.read_positions is None else 1)
+        attention = Attention(varlen, self.n_heads, self.dtype)
         n_read = len(states) if varlen.read_positions is None else len(varlen.read_positions)
         if self.pad_rows and self._observer is None and not states.is_cuda:
             states = functional.pad(states, (0, 0, 0, padded_row_count(len(states)) - len(states)))
@@ -160,7 +235,9 @@ class PackedEncoder(nn.Module):
         for index, layer in enumerate(self.layers):
             observe = () if self._observer is None else (partial(self._observer, index),)
             x = layer(x, attention, *observe)
-        return self.leave(x)[:n_read].unsqueeze(0 if varlen.read_positions is None else 1)
+        states = self.leave(x)[:n_read]
+        states = states if after is None else after(states)
+        return states.unsqueeze(0 if varlen.read_positions is None else 1)
 
     def enter(self, states: Tensor) -> Any:
         """Convert (tokens, width) in fp32 to what the layers work on."""
@@ -169,6 +246,11 @@ class PackedEncoder(nn.Module):
     def leave(self, x: Any) -> Tensor:
         """Convert the output of the last layer to fp32."""
         return x.float()  # type: ignore[no-any-return]
+
+    @property
+    def is_like_bert(self) -> bool:
+        """Whether it has nothing that the encoder of BERT has not: int8 and fp8 need that."""
+        return self.surroundings == Surroundings() and all(layer.is_like_bert for layer in self.layers)
 
     @contextlib.contextmanager
     def observed_by(self, observer: Observer) -> Iterator[None]:
@@ -195,12 +277,14 @@ class PackedEncoder(nn.Module):
             order = "onednn"
         self.dtype = dtype
         for layer in dict.fromkeys(self.layers):
-            layer.prepack(dtype, order=order)
+            layer.prepack(dtype, device, order=order)
         if order == "native":
             layers = [layer.native() for layer in self.layers]
             self.native = NativeEncoder(layers, self.n_heads, dtype, dtype, self.layers[0].activation)
 
     def _is_native(self, dtype: torch.dtype) -> bool:
+        if not all(layer.is_like_bert for layer in self.layers):
+            return False
         layer = self.layers[0]
         width = len(layer.norms["output_norm"].weight)
         return native_supports(dtype, layer.activation, width, self.n_heads)
@@ -223,16 +307,24 @@ def packed_encoder(model: PreTrainedModel) -> PackedEncoder | None:
     """Return our encoder over a model's own weights, which are shared until it is prepacked; None: unknown family."""
     activation = activation_of(model.config)
     try:
-        weights = list(layer_weights_of(model.base_model))
+        with torch.no_grad():
+            weights, surroundings = layer_weights_of(model.base_model), surroundings_of(model.base_model)
     except AttributeError:
         return None
     if not weights or activation is None or not all(layer.is_complete() for layer in weights):
         return None
-    return packed_encoder_of(weights, model.config)
+    encoder = packed_encoder_of(weights, model.config)
+    encoder.surroundings = surroundings
+    return encoder
 
 
 def packed_encoder_of(weights: Sequence[LayerWeights], config: PretrainedConfig) -> PackedEncoder:
     """Return our encoder over the weights of its layers, which are shared until it is prepacked."""
     last, activation = len(weights) - 1, activation_of(config) or ""
-    layers = [Layer.from_weights(layer, activation, is_last=index == last) for index, layer in enumerate(weights)]
+    made: dict[tuple[int, bool], Layer] = {}  # layers that are computed several times are prepacked once (ALBERT)
+    for index, layer in enumerate(weights):
+        key = id(layer), index == last
+        if key not in made:
+            made[key] = Layer.from_weights(layer, activation, is_last=index == last)
+    layers = [made[id(layer), index == last] for index, layer in enumerate(weights)]
     return PackedEncoder(layers, config.num_attention_heads, torch.float32)

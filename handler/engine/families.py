@@ -1,37 +1,92 @@
-"""Where the families of transformers keep the weights of their layers; all of them have layers like BERT's."""
+"""Where the families of transformers keep the modules around their layers, and which of them are not served."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 
 from handler.engine.linear import ACTIVATIONS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-ENCODER_ATTRIBUTES = ("encoder", "transformer")
+ENCODER_ATTRIBUTES = ("encoder", "transformer", "layers")
 
 
-@dataclass(frozen=True)
-class LayerWeights:
-    """The modules of one layer: self-attention, add and norm, feed-forward, add and norm."""
+class Surroundings(NamedTuple):
+    """Modules before and after the layers, within the module that holds them."""
 
-    query: nn.Linear
-    key: nn.Linear
-    value: nn.Linear
-    attention_output: nn.Linear
-    attention_norm: nn.LayerNorm
-    intermediate: nn.Linear
-    output: nn.Linear
-    output_norm: nn.LayerNorm
+    before: nn.Module | None = None
+    after: nn.Module | None = None
 
-    def is_complete(self) -> bool:
-        """Tell whether no module is missing."""
-        return all(module is not None for module in vars(self).values())
+
+class PackedLayers(nn.Module):
+    """Our encoder in the list of a base model's layers, as the only one."""
+
+    def __init__(self, encoder: nn.Module, attention_type: str | None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.attention_type = attention_type  # which the base model reads of each layer
+
+    def forward(self, hidden_states: Tensor, *_: Any, **__: Any) -> Tensor:
+        """Return the hidden states of the tokens that are read, as `PackedEncoder.forward`."""
+        states: Tensor = self.encoder(hidden_states)[0]
+        return states
+
+
+SURROUNDINGS: dict[str, tuple[str | None, str | None]] = {  # attributes of the encoder: before and after its layers
+    "albert": ("embedding_hidden_mapping_in", None),
+    "rembert": ("embedding_hidden_mapping_in", None),
+    "megatron-bert": (None, "ln"),
+    "xlm-roberta-xl": (None, "LayerNorm"),
+}
+# Families whose tokens alone are not what they were trained with -> what else there is.
+FURTHER_INPUTS = {
+    "canine": "characters in the place of tokens",
+    "perceiver": "bytes in the place of tokens",
+    "layoutlm": "the place of every word on its page",
+    "layoutlmv2": "the place of every word on its page, and the picture of the page",
+    "layoutlmv3": "the place of every word on its page, and the picture of the page",
+    "lilt": "the place of every word on its page",
+    "markuplm": "the path of every word in its HTML",
+    "tapas": "the rows and columns of a table",
+    "roc_bert": "the shape and the pronunciation of every character",
+    "modernvbert": "pictures",
+    "neomme": "pictures",
+}
+
+
+# Names in the config.json of models that came before their family was in transformers -> names that it reads. Others
+# of theirs, e.g. of widths, have no effect that the shapes of the weights would not show.
+NOMIC_SETTINGS = {
+    "n_head": "num_attention_heads",
+    "n_layer": "num_hidden_layers",
+    "layer_norm_epsilon": "layer_norm_eps",
+    "rotary_emb_base": "rope_theta",
+    "moe_every_n_layers": "none",
+}
+
+
+def unsupported_reason(config: PretrainedConfig) -> str:
+    """Return why no text is computed as the model was trained, which a few tokens do not show; empty where it is."""
+    further = FURTHER_INPUTS.get(config.model_type)
+    if further is not None:
+        return f"{config.model_type} reads {further}, which a request has not"
+    if config.model_type == "big_bird" and config.attention_type == "block_sparse":
+        return (
+            "its long texts attend to random blocks of tokens until the first short text, and then to all: write "
+            '"attention_type": "original_full" in config.json'
+        )
+    ropes = getattr(config, "rope_parameters", None) or {}
+    read = {**config.to_dict(), "rope_theta": ropes.get("rope_theta"), "none": 0}
+    for name, theirs in NOMIC_SETTINGS.items() if config.model_type == "nomic_bert" else ():
+        if getattr(config, name, None) not in (None, read[theirs]):
+            return f"its {name} is {getattr(config, name)}, but transformers reads {theirs}: {read[theirs]}"
+    types = {ropes.get("rope_type"), *(rope.get("rope_type") for rope in ropes.values() if isinstance(rope, dict))}
+    if "longrope" in types:
+        return "its rotary positions (longrope) depend on the longest text of a batch"
+    return ""
 
 
 def encoder_attribute(base: nn.Module) -> str | None:
@@ -42,40 +97,37 @@ def encoder_attribute(base: nn.Module) -> str | None:
 def encoder_of(base: nn.Module) -> nn.Module | None:
     """Return the module that holds the layers of a base model; None for a family without one."""
     name = encoder_attribute(base)
-    return None if name is None else getattr(base, name)
+    encoder: nn.Module | None = None if name is None else getattr(base, name)
+    if isinstance(encoder, nn.ModuleList) and len(encoder) == 1 and isinstance(encoder[0], PackedLayers):
+        return encoder[0].encoder
+    return encoder
+
+
+def in_place_of(original: Any, encoder: nn.Module) -> nn.Module:
+    """Return the module that takes the place of the one that holds the layers, so that `encoder` computes them."""
+    if not isinstance(original, nn.ModuleList):
+        return encoder
+    return nn.ModuleList([PackedLayers(encoder, getattr(original[0], "attention_type", None))])
+
+
+def replace_encoder(base: nn.Module, encoder: nn.Module) -> None:
+    """Let another encoder compute the layers of a base model, which must have a module for them."""
+    name = encoder_attribute(base) or ENCODER_ATTRIBUTES[0]
+    held: Any = getattr(base, name)
+    if encoder_of(base) is not held:
+        held[0].encoder = encoder  # of PackedLayers
+    else:
+        setattr(base, name, in_place_of(held, encoder))
 
 
 def activation_of(config: PretrainedConfig) -> str | None:
     """Return the name of a model's activation; None where oneDNN has none like it."""
-    name = getattr(config, "hidden_act", getattr(config, "activation", None))
+    names = ("hidden_act", "hidden_activation", "activation")
+    name = next((getattr(config, name) for name in names if hasattr(config, name)), None)
     return name if isinstance(name, str) and name in ACTIVATIONS else None
 
 
-def layer_weights_of(base: Any) -> Iterator[LayerWeights]:
-    """Yield the weights of every layer; raises AttributeError for a family with other layers than BERT's."""
-    if hasattr(base, "transformer"):
-        for layer in base.transformer.layer:  # DistilBERT
-            attention, ffn = layer.attention, layer.ffn
-            yield LayerWeights(
-                query=attention.q_lin,
-                key=attention.k_lin,
-                value=attention.v_lin,
-                attention_output=attention.out_lin,
-                attention_norm=layer.sa_layer_norm,
-                intermediate=ffn.lin1,
-                output=ffn.lin2,
-                output_norm=layer.output_layer_norm,
-            )
-        return
-    for layer in base.encoder.layer:  # BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA
-        attention = layer.attention.self
-        yield LayerWeights(
-            query=attention.query,
-            key=attention.key,
-            value=attention.value,
-            attention_output=layer.attention.output.dense,
-            attention_norm=layer.attention.output.LayerNorm,
-            intermediate=layer.intermediate.dense,
-            output=layer.output.dense,
-            output_norm=layer.output.LayerNorm,
-        )
+def surroundings_of(base: Any) -> Surroundings:
+    """Return what the module that holds the layers has beside them."""
+    names = SURROUNDINGS.get(base.config.model_type, (None, None))
+    return Surroundings(*(None if name is None else getattr(base.encoder, name) for name in names))

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from handler.engine import fusion
 from handler.engine.attention import Attention
 from handler.engine.encoder import Layer, PackedEncoder
-from handler.engine.families import encoder_attribute
+from handler.engine.families import encoder_of, replace_encoder
 from handler.engine.fusion import Op
 from handler.engine.linear import ACTIVATIONS, LayerNorm, Linear
 from handler.errors import ModelMismatch
@@ -124,12 +124,15 @@ class Fp8Linear(Linear):
         self.bias, self._ops = bias.to(torch.bfloat16), ops
         self.multiply: Callable[..., Tensor] = scaled_matmul
 
-    def __call__(self, x: Any, activation: str | None = None, residual: Tensor | None = None) -> Any:
+    def __call__(
+        self, x: Any, activation: str | None = None, residual: Tensor | None = None, factor: Tensor | None = None
+    ) -> Any:
         """Multiply; with an activation, return a Float8Tensor.
 
         Args:
             x: Fp8States, a Float8Tensor, or a tensor, which is quantized first.
             residual: never given; `AddNormQuantize` adds it.
+            factor: never given, as no layer in fp8 has a gate.
         """
         if isinstance(x, Fp8States):
             x = x.quantized
@@ -154,7 +157,7 @@ class AddNormQuantize:
 def fp8_layer(layer: Layer, ops: FusedOps) -> Layer:
     """Quantize a prepacked layer; the result works on Fp8States."""
     linears = {name: Fp8Linear(linear, ops) for name, linear in layer.linears.items()}
-    return Layer(linears, layer.norms, layer.activation, AddNormQuantize(ops))
+    return layer.with_operators(AddNormQuantize(ops), linears)
 
 
 class Fp8Encoder(PackedEncoder):
@@ -163,6 +166,7 @@ class Fp8Encoder(PackedEncoder):
     def __init__(self, encoder: PackedEncoder, ops: FusedOps) -> None:
         """Quantize the layers of a prepacked encoder one by one; it loses its own, and so their memory."""
         super().__init__([], encoder.n_heads, torch.bfloat16)
+        self.surroundings = encoder.surroundings
         self._ops = ops
         while encoder.layers:
             self.layers.append(fp8_layer(encoder.layers.pop(0), ops))
@@ -220,16 +224,19 @@ def checked(encoder: Fp8Encoder) -> Iterator[None]:
 
 def install(model: PreTrainedModel, *, fuse: bool = False) -> None:
     """Quantize the prepacked encoder of a model, in its place."""
-    name = encoder_attribute(model.base_model) or ""
-    encoder: PackedEncoder = getattr(model.base_model, name)
+    encoder = encoder_of(model.base_model)
+    if not isinstance(encoder, PackedEncoder):
+        raise TypeError(f"{type(model).__name__} has no packed encoder")
     ops = compiled_ops(encoder.layers[0]) if fuse else FusedOps()
-    setattr(model.base_model, name, Fp8Encoder(encoder, ops))
+    replace_encoder(model.base_model, Fp8Encoder(encoder, ops))
 
 
 def unsupported_reason(encoder: nn.Module) -> str:
     """Return why a prepacked encoder cannot be quantized; an empty string where it can."""
     if not isinstance(encoder, PackedEncoder):
         return "its layers are none that this handler knows"
+    if not encoder.is_like_bert:
+        return "its layers have more than those of BERT"
     widths = {width for linear in encoder.layers[0].linears.values() for width in linear.dense()[0].shape}
     invalid = sorted(width for width in widths if width % WIDTH_MULTIPLE)
     return f"a width of {invalid[0]} is no multiple of {WIDTH_MULTIPLE}" if invalid else ""

@@ -17,11 +17,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from handler.batching import VarlenMetadata
 from handler.engine import int8, int8_file
 from handler.engine.encoder import PackedEncoder, packed_encoder_of
-from handler.engine.families import LayerWeights
-from handler.engine.linear import ACTIVATIONS
+from handler.engine.layer_weights import BERT_LAYER, DISTILBERT_LAYER, LayerWeights
+from handler.engine.linear import ACTIVATIONS, LoadedLinear
+from handler.engine.varlen import current_varlen
 from handler.errors import ModelMismatch, RequestError
 from handler.protocol import loads
 from handler.weight_files import weight_files
@@ -45,28 +45,6 @@ class Family(NamedTuple):
     classifier: str  # of a sequence classifier
     layer: Mapping[str, str]  # fields of LayerWeights -> names, after `layers`
     layers: str = "encoder.layer"
-
-
-BERT_LAYER = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_output": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "intermediate": "intermediate.dense",
-    "output": "output.dense",
-    "output_norm": "output.LayerNorm",
-}
-DISTILBERT_LAYER = {
-    "query": "attention.q_lin",
-    "key": "attention.k_lin",
-    "value": "attention.v_lin",
-    "attention_output": "attention.out_lin",
-    "attention_norm": "sa_layer_norm",
-    "intermediate": "ffn.lin1",
-    "output": "ffn.lin2",
-    "output_norm": "output_layer_norm",
-}
 
 
 def _roberta(class_prefix: str) -> Family:
@@ -133,11 +111,10 @@ class Base(nn.Module):
         token_type_ids: Tensor | None = None,
         *,
         position_ids: Tensor,
-        varlen: VarlenMetadata,
     ) -> Outputs:
         """Return the hidden states of the tokens that are read, as `PackedEncoder.encode`."""
         words = self.embeddings.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
-        states = self.encoder.encode(self.embeddings(words, token_type_ids, position_ids), varlen)
+        states = self.encoder.encode(self.embeddings(words, token_type_ids, position_ids), current_varlen())
         return Outputs(last_hidden_state=states)
 
 
@@ -192,13 +169,6 @@ class FusedModel(nn.Module):
         output = self.base_model(**inputs)
         states: Outputs = output if self.head is None else self.head(output["last_hidden_state"])
         return states
-
-
-class LoadedLinear(nn.Linear):
-    """A linear module whose weights are given: random ones are not computed, which on meta imports torch._dynamo."""
-
-    def reset_parameters(self) -> None:
-        """Leave the weights as they are."""
 
 
 class LoadedLayerNorm(nn.LayerNorm):

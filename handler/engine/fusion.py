@@ -42,7 +42,7 @@ class FusedAddNorm:
 
 def fused_layer(layer: Layer, op: Op) -> Layer:
     """Return a prepacked layer that adds a residual and normalizes by a compiled `add_norm`."""
-    return Layer(layer.linears, layer.norms, layer.activation, FusedAddNorm(op))
+    return layer.with_operators(FusedAddNorm(op))
 
 
 class GeluLinear(Linear):
@@ -54,10 +54,16 @@ class GeluLinear(Linear):
         self._weight, self._bias = linear.dense()
         self._transposed = self._weight.t()
 
-    def __call__(self, x: Tensor, activation: str | None = None, residual: Tensor | None = None) -> Tensor:
+    def __call__(
+        self,
+        x: Tensor,
+        activation: str | None = None,
+        residual: Tensor | None = None,
+        factor: Tensor | None = None,
+    ) -> Tensor:
         """Multiply and apply GELU: its tanh form on a GPU, the erf form on a CPU."""
         if torch.is_grad_enabled() and x.requires_grad:
-            return super().__call__(x, activation, residual)
+            return super().__call__(x, activation, residual, factor)
         return torch._addmm_activation(self._bias, x, self._transposed, use_gelu=True)
 
 
@@ -72,6 +78,8 @@ def gelu_layer(layer: Layer, dtype: torch.dtype) -> Layer:
     is_tanh = ACTIVATIONS.get(layer.activation, ("",))[:2] == ("gelu", "tanh")
     if not is_tanh and not (layer.activation == "gelu" and dtype == torch.bfloat16):
         return layer
+    if "gate" in layer.linears:  # the activation is that of the gate
+        return layer
     plain, linears = layer.linears["intermediate"], dict(layer.linears)
     linears["intermediate"] = fused = GeluLinear(plain)
     weight = plain.dense()[0]
@@ -80,7 +88,7 @@ def gelu_layer(layer: Layer, dtype: torch.dtype) -> Layer:
         same = rows_allclose(fused(x, layer.activation), plain(x, layer.activation), RTOL)
     except RuntimeError:  # a device or a dtype without it
         same = False
-    return Layer(linears, layer.norms, layer.activation, layer.add_norm) if same else layer
+    return layer.with_operators(layer.add_norm, linears) if same else layer
 
 
 def add_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

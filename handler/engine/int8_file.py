@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from handler.engine.encoder import READS, Layer, PackedEncoder
-from handler.engine.families import activation_of, encoder_attribute, encoder_of
+from handler.engine.families import activation_of, encoder_of, replace_encoder
 from handler.engine.int8 import (
     MAX_DEQUANTIZED_ROWS,
     POINTS,
@@ -70,8 +70,7 @@ def read(
         rest, stored = read_tensors(path, config.num_hidden_layers)
         model = _without_layers(make, config)
         _load_rest(model, rest, config)
-        name = encoder_attribute(model.base_model) or ""
-        setattr(model.base_model, name, encoder_of_stored(stored, config, dtype))
+        replace_encoder(model.base_model, encoder_of_stored(stored, config, dtype))
         return model
 
 

@@ -44,6 +44,7 @@ class Library(NamedTuple):
     panel_width: int  # columns of packed weights that are computed at once
     attend: Callable[[int, int], None]
     layer_norm_quantize: Callable[[int, int], None]
+    rotate: Callable[[int, int], None]
     encode: Callable[[int, int], None]
     encoder_scratch: Callable[[int, int], int]  # bytes
 
@@ -79,6 +80,13 @@ class _LayerNorm(ctypes.Structure):
     )
 
 
+class _Rotation(ctypes.Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("x", "cos", "sin")),
+        *((name, c_int64) for name in ("stride", "rows", "n_heads", "half", "dtype", "next")),
+    )
+
+
 @functools.cache
 def library() -> Library | None:
     """Return the functions for this processor; None where there are none."""
@@ -95,7 +103,7 @@ def library() -> Library | None:
     except OSError as error:  # a file system without execution, another kind of system
         logger.warning("%s cannot be loaded, attention on the CPU is slower: %s", path.name, error)
         return None
-    for function in (shared.attend_packed, shared.layer_norm_quantize, shared.encode):
+    for function in (shared.attend_packed, shared.layer_norm_quantize, shared.rotate, shared.encode):
         function.argtypes, function.restype = (c_void_p, c_void_p, c_int64), None
     shared.encoder_scratch.argtypes, shared.encoder_scratch.restype = (c_void_p, c_int64), c_int64
     shared.panel_width.restype = c_int64
@@ -104,6 +112,7 @@ def library() -> Library | None:
         panel_width=shared.panel_width(),
         attend=lambda args, threads: shared.attend_packed(args, ctypes.addressof(openmp), threads),
         layer_norm_quantize=lambda args, threads: shared.layer_norm_quantize(args, ctypes.addressof(openmp), threads),
+        rotate=lambda args, threads: shared.rotate(args, ctypes.addressof(openmp), threads),
         encode=lambda args, threads: shared.encode(args, ctypes.addressof(openmp), threads),
         encoder_scratch=shared.encoder_scratch,
     )
@@ -201,6 +210,25 @@ def layer_norm_quantize(
     threads = torch.get_num_threads() if x.numel() > SINGLE_THREAD_MAX_ELEMENTS else 1
     functions.layer_norm_quantize(ctypes.addressof(args), threads)
     return output, quantized
+
+
+def rotate(x: Tensor, n_heads: int, cos: Tensor, sin: Tensor) -> bool:
+    """Rotate the first heads of the first rows of (rows, columns) in fp32 or bf16, in place.
+
+    Args:
+        cos: (rotated rows, head width / 2), as is `sin`, in fp32 and contiguous.
+
+    Returns:
+        False: there is no compiled kernel for this processor, and nothing was done.
+    """
+    functions = library()
+    if functions is None:
+        return False
+    rows, half = cos.shape
+    args = _Rotation(x.data_ptr(), cos.data_ptr(), sin.data_ptr(), x.stride(0), rows, n_heads, half, DTYPES[x.dtype])
+    threads = torch.get_num_threads() if rows * n_heads * half > SINGLE_THREAD_MAX_ELEMENTS else 1
+    functions.rotate(ctypes.addressof(args), threads)
+    return True
 
 
 def saturate_u8(x: Tensor) -> Tensor:

@@ -22,7 +22,15 @@ ACTIVATIONS: dict[str, tuple[str, str, Callable[[Tensor], Tensor]]] = {
     "gelu_new": ("gelu", "tanh", lambda x: functional.gelu(x, approximate="tanh")),
     "gelu_pytorch_tanh": ("gelu", "tanh", lambda x: functional.gelu(x, approximate="tanh")),
     "relu": ("relu", "", functional.relu),
+    "silu": ("swish", "", functional.silu),
 }
+
+
+class LoadedLinear(nn.Linear):
+    """A linear module whose weights are given: random ones are not computed, which on meta imports torch._dynamo."""
+
+    def reset_parameters(self) -> None:
+        """Leave the weights as they are."""
 
 
 class Linear:
@@ -39,7 +47,7 @@ class Linear:
     def prepack(self, dtype: torch.dtype, *, order: Order) -> None:
         """Concatenate the weights in `dtype` and in an order, and release the modules."""
         weights = torch.cat([module.weight.detach() for module in self._modules]).to(dtype)
-        bias = torch.cat([module.bias.detach() for module in self._modules])
+        bias = torch.cat([_bias_of(module) for module in self._modules])
         self._bias = bias.to(dtype)
         if order == "native":
             self.packed = PackedLinear.in_floats(weights, bias)
@@ -48,16 +56,25 @@ class Linear:
             self._weight = torch.ops.mkldnn._reorder_linear_weight(weights, None) if reorder else weights
         self._modules = ()
 
-    def __call__(self, x: Tensor, activation: str | None = None, residual: Tensor | None = None) -> Tensor:
-        """Multiply, then apply an activation or add a residual (tokens, out)."""
+    def __call__(
+        self,
+        x: Tensor,
+        activation: str | None = None,
+        residual: Tensor | None = None,
+        factor: Tensor | None = None,
+    ) -> Tensor:
+        """Multiply, then apply an activation, add a residual (tokens, out), or multiply by a factor (tokens, out)."""
         if not self._weight.is_mkldnn or (torch.is_grad_enabled() and x.requires_grad):
             y = self._differentiable(x)
             if activation is not None:
                 y = ACTIVATIONS[activation][2](y)
-            return y if residual is None else y + residual
+            y = y if residual is None else y + residual
+            return y if factor is None else y * factor
         operator, weight, bias = torch.ops.mkldnn._linear_pointwise, self._weight, self._bias
         if residual is not None:
             return operator.binary(x, residual, weight, bias, "add")  # type: ignore[no-any-return]
+        if factor is not None:
+            return operator.binary(x, factor, weight, bias, "mul")  # type: ignore[no-any-return]
         attribute, algorithm = ACTIVATIONS[activation][:2] if activation else ("none", "")
         return operator(x, weight, bias, attribute, [], algorithm)  # type: ignore[no-any-return]
 
@@ -83,9 +100,11 @@ class Linear:
 class LayerNorm:
     """A layer norm over the last axis."""
 
-    def __init__(self, module: nn.LayerNorm) -> None:
-        self._shape, self.eps = module.normalized_shape, module.eps
-        self.weight, self.bias = module.weight.detach(), module.bias.detach()
+    def __init__(self, module: nn.Module) -> None:
+        """Take the parameters of `nn.LayerNorm`, or of a module like it that names its epsilon otherwise (DeBERTa)."""
+        self.weight, self.eps, bias = *_weight_and_eps(module), module.bias
+        self.bias = torch.zeros_like(self.weight) if bias is None else torch.as_tensor(bias).detach()
+        self._shape = self.weight.shape
 
     def prepack(self, dtype: torch.dtype) -> None:
         self.weight, self.bias = self.weight.to(dtype), self.bias.to(dtype)
@@ -96,3 +115,28 @@ class LayerNorm:
 
     def __call__(self, x: Tensor) -> Tensor:
         return functional.layer_norm(x, self._shape, self.weight, self.bias, self.eps)
+
+
+class RMSNorm(LayerNorm):
+    """A norm by the root of the mean square over the last axis, as in Llama."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self.weight, self.eps = _weight_and_eps(module)
+        self.bias, self._shape = torch.zeros_like(self.weight), self.weight.shape  # the bias is never added
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return functional.rms_norm(x, self._shape, self.weight, self.eps)
+
+
+def norm_of(module: nn.Module) -> LayerNorm:
+    """Return the norm of a module: a layer norm has a bias, or None in the place of one."""
+    return LayerNorm(module) if hasattr(module, "bias") else RMSNorm(module)
+
+
+def _weight_and_eps(module: nn.Module) -> tuple[Tensor, float]:
+    eps = next(getattr(module, name) for name in ("eps", "variance_epsilon") if hasattr(module, name))
+    return torch.as_tensor(module.weight).detach(), float(torch.as_tensor(eps))
+
+
+def _bias_of(module: nn.Linear) -> Tensor:
+    return torch.zeros_like(module.weight[:, 0]) if module.bias is None else module.bias.detach()

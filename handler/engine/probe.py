@@ -29,9 +29,11 @@ class HiddenStates(Pooler):
 
 
 def probe_of(model_config: PretrainedConfig) -> list[Encoding]:
-    """Return sequences of different and of equal lengths, of random tokens."""
-    max_length = getattr(model_config, "max_position_embeddings", 512)
-    return random_encodings(model_config, [length for length in (9, 5, 5, 2) if length <= max_length])
+    """Return sequences of different and of equal lengths, of random tokens; one is longer than a window, if any."""
+    max_length = getattr(model_config, "max_position_embeddings", 512) or 512
+    window = getattr(model_config, "sliding_window", None)
+    lengths = [9, 5, 5, 2] if window is None else [window + min(window, 64) + 7, 9, 5, 5, 2]
+    return random_encodings(model_config, [length for length in lengths if length <= max_length])
 
 
 def random_encodings(model_config: PretrainedConfig, lengths: Iterable[int]) -> list[Encoding]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from handler.batching import Batch
+from handler.batching import Batch, VarlenMetadata
+from handler.engine.varlen import running
 from handler.sequences import Encoding
 from handler.tasks import Output, Pooler, RaggedOutput
 from handler.tokenization import first_position
@@ -43,10 +45,12 @@ class ModelRunner:
         self.device, self.packed, self.pad_id = device, packed, pad_id
         self.first_position = first_position(model.config)
         self.takes_type_ids = type_ids and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
+        self.pools_all_tokens = head_pools_all_tokens(model)
 
     def build_batch(self, pooler: Pooler, encodings: Sequence[Encoding]) -> Batch:
         """Put encodings on the device, packed or padded."""
-        positions = [pooler.token_positions(encoding) for encoding in encodings]
+        pools_all = self.pools_all_tokens and pooler.forward_scope == "head"
+        positions = [None if pools_all else pooler.token_positions(encoding) for encoding in encodings]
         reads = [read for read in positions if read is not None] or None
         if self.packed:
             return Batch.packed(encodings, self.device, self.first_position, self.model.config.pad_token_id, reads)
@@ -65,11 +69,15 @@ class ModelRunner:
         arguments: dict[str, Any] = dict(words)
         if self.takes_type_ids:
             arguments["token_type_ids"] = batch.type_ids
-        if batch.varlen is not None:
-            arguments |= {"position_ids": batch.position_ids, "varlen": batch.varlen}
-        else:
-            arguments["attention_mask"] = batch.attention_mask
-        return (self.model if pooler.forward_scope == "head" else self.model.base_model)(**arguments)
+        model = self.model if pooler.forward_scope == "head" else self.model.base_model
+        if batch.varlen is None:
+            return model(**arguments, attention_mask=batch.attention_mask)
+        if takes(model, "position_ids"):
+            arguments["position_ids"] = batch.position_ids
+        if self.pools_all_tokens and pooler.forward_scope == "head":
+            arguments["attention_mask"] = mask_of(batch.varlen)  # for the head alone; it gets what `repad` returns
+        with running(batch.varlen):
+            return model(**arguments)
 
     @torch.inference_mode()
     def forward(self, pooler: Pooler, encodings: Sequence[Encoding]) -> list[Output]:
@@ -78,6 +86,30 @@ class ModelRunner:
             return [np.empty(0, np.float32)] * len(encodings)
         batch = self.build_batch(pooler, encodings)
         return split(pooler.pool(self.call(pooler, batch), batch))
+
+
+def takes(model: Any, name: str) -> bool:
+    """Tell whether the forward of a model has an argument, by name or among any others."""
+    parameters = inspect.signature(model.forward).parameters
+    return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+
+
+def head_pools_all_tokens(model: Any) -> bool:
+    """Tell whether the head of a classifier reads all tokens of a sequence, e.g. their mean (ModernBERT, EuroBERT)."""
+    pooling = getattr(model.config, "classifier_pooling", None)
+    return pooling not in (None, "cls", "bos") and type(model).__name__.endswith("ForSequenceClassification")
+
+
+def mask_of(varlen: VarlenMetadata) -> Tensor:
+    """Return the mask (n, longest) of a padded batch of the same sequences: 1 for their tokens."""
+    lengths = varlen.cu_seqlens.diff()
+    return (torch.arange(varlen.max_seqlen, device=lengths.device) < lengths[:, None]).long()
+
+
+def repad(states: Tensor, varlen: VarlenMetadata) -> Tensor:
+    """Return the states of a packed row (1, tokens, width) as those of a padded batch (n, longest, width)."""
+    padded = states.new_zeros((len(varlen.seq_lens), varlen.max_seqlen, states.shape[-1]))
+    return padded.masked_scatter(mask_of(varlen).bool().unsqueeze(-1), states)
 
 
 def split(ragged: RaggedOutput) -> list[Output]:

@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from handler.batching import VarlenMetadata
 from handler.engine.encoder import PackedEncoder, packed_encoder
-from handler.engine.families import encoder_attribute, encoder_of
+from handler.engine.families import encoder_of, in_place_of, replace_encoder, unsupported_reason
 from handler.engine.probe import outputs_allclose, probe_of, probe_outputs
-from handler.engine.runner import ModelRunner
+from handler.engine.runner import ModelRunner, head_pools_all_tokens, repad
 from handler.engine.transformers_attention import PACKED
+from handler.engine.varlen import current_varlen
 from handler.errors import ModelMismatch
 from handler.sequences import Encoding
 from handler.tasks import Output, Pooler
@@ -47,9 +47,12 @@ def select(padded: ModelRunner, main: Pooler, *, allow_packed: bool = True) -> S
         allow_packed: False chooses the padded model, for a reference to compare with.
 
     Raises:
-        ModelMismatch: padding changes the output for a text, or the model cannot be called as a BERT.
+        ModelMismatch: padding changes the output for a text, the model cannot be called as a BERT, or tokens are not
+            all that it reads.
     """
     name = type(padded.model).__name__
+    if reason := unsupported_reason(padded.model.config):
+        raise ModelMismatch(f"{name} cannot be served: {reason}")
     probe = probe_of(padded.model.config)
     try:
         reference = probe_outputs(padded, main, probe)
@@ -79,40 +82,66 @@ def install(selection: Selection, model: PreTrainedModel, dtype: torch.dtype) ->
     Args:
         dtype: that the encoder of transformers will compute in.
     """
-    base, name = model.base_model, encoder_attribute(model.base_model)
+    base = model.base_model
+    theirs = encoder_of(base)
     if selection.packed:
         model.set_attn_implementation(PACKED)
-    if name is None:
+        add_repadding_hook(model)
+    if theirs is None:
         return model
     if selection.encoder is not None:
-        setattr(base, name, selection.encoder)
+        replace_encoder(base, selection.encoder)
         return selection.encoder
-    encoder: nn.Module = getattr(base, name)
-    add_boundary_hooks(encoder, dtype)
-    return encoder
+    add_boundary_hooks(theirs, dtype)
+    return theirs
 
 
 def add_boundary_hooks(encoder: nn.Module, dtype: torch.dtype) -> None:
-    """Make an encoder of transformers compute in `dtype`, and return the tokens that are read in fp32.
+    """Make an encoder of transformers, or a list of layers, compute in `dtype`, and return the tokens read in fp32.
 
-    What enters is cast: hidden states and additive masks.
+    What enters is cast: hidden states, additive masks, and angles of rotary positions.
     """
 
     def enter(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-        return tuple(_cast(value, dtype) for value in args), {name: _cast(kwargs[name], dtype) for name in kwargs}
+        return _cast(args, dtype), {name: _cast(kwargs[name], dtype) for name in kwargs}
 
-    def leave(_: nn.Module, __: Any, kwargs: dict[str, Any], output: Any) -> Any:
-        varlen: VarlenMetadata | None = kwargs.get("varlen")
-        states = output[0]
-        if varlen is not None and varlen.read_positions is not None:
-            states = states[0, varlen.read_positions].unsqueeze(1)  # (tokens read, 1, width)
+    def leave(module: nn.Module, __: Any, output: Any) -> Any:
+        states = output if isinstance(output, Tensor) else output[0]
+        read_positions = _read_positions() if module is last else None
+        if read_positions is not None:
+            states = states[0, read_positions].unsqueeze(1)  # (tokens read, 1, width)
+        if isinstance(output, Tensor):
+            return states.float()
         if isinstance(output, tuple):
             return (states.float(), *output[1:])
         output[next(iter(output))] = states.float()
         return output
 
-    encoder.register_forward_pre_hook(enter, with_kwargs=True)
-    encoder.register_forward_hook(leave, with_kwargs=True)
+    modules = list(encoder) if isinstance(encoder, nn.ModuleList) else [encoder]
+    last = modules[-1]
+    for module in modules:
+        module.register_forward_pre_hook(enter, with_kwargs=True)
+    last.register_forward_hook(leave)
+
+
+def add_repadding_hook(model: PreTrainedModel) -> None:
+    """Pad the states of a packed row for a head that reads all tokens of a sequence; see `ModelRunner.call`."""
+    if not head_pools_all_tokens(model):
+        return
+
+    def leave(_: nn.Module, __: Any, kwargs: dict[str, Any], output: Any) -> Any:
+        if kwargs.get("attention_mask") is not None:
+            output[next(iter(output))] = repad(output[0], current_varlen())
+        return output
+
+    model.base_model.register_forward_hook(leave, with_kwargs=True)
+
+
+def _read_positions() -> Tensor | None:
+    try:
+        return current_varlen().read_positions
+    except ValueError:  # a padded batch
+        return None
 
 
 def _packed_outputs(
@@ -129,15 +158,16 @@ def _packed_outputs(
 
 def _packed_candidate(padded: ModelRunner, encoder: PackedEncoder | None) -> ModelRunner:
     """Return a runner of a copy of the model that shares its weights, with packed attention."""
-    original = padded.model
+    original, theirs = padded.model, encoder_of(padded.model.base_model)
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*original.parameters(), *original.buffers())}
-    if encoder is not None:
-        shared[id(encoder_of(original.base_model))] = encoder  # takes the place of the original in the copy
+    if encoder is not None and theirs is not None:
+        shared[id(theirs)] = in_place_of(theirs, encoder)  # takes the place of the original in the copy
     model = copy.deepcopy(original, shared)
     model.set_attn_implementation(PACKED)
-    theirs = encoder_of(model.base_model)
-    if encoder is None and theirs is not None:
-        add_boundary_hooks(theirs, torch.float32)
+    add_repadding_hook(model)
+    copied = encoder_of(model.base_model)
+    if encoder is None and copied is not None:
+        add_boundary_hooks(copied, torch.float32)
     return ModelRunner(model, padded.device, packed=True, pad_id=padded.pad_id, type_ids=padded.takes_type_ids)
 
 
@@ -147,4 +177,6 @@ def _log_refusal(model_name: str, encoder: PackedEncoder | None, reason: str) ->
 
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_cast(part, dtype) for part in value)
     return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

@@ -60,7 +60,8 @@ def quantize(folder: Path, config: ServingConfig, calibration: Calibration) -> C
     exact = load_predictor(folder, replace(config, precision="fp32"))
     calibration_set, evaluation_set = _split(calibration, exact.task)
     model = exact.engine.model
-    if not isinstance(encoder_of(model.base_model), PackedEncoder):
+    encoder = encoder_of(model.base_model)
+    if not isinstance(encoder, PackedEncoder) or not encoder.is_like_bert:
         raise ScriptError(f"a {type(model).__name__} has no int8: pack it with --precision fp32 or bf16")
     say(f"calibrating on {len(calibration_set)} examples")
     threads = torch.get_num_threads()

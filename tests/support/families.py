@@ -23,8 +23,16 @@ FAMILIES: dict[str, dict[str, Any]] = {  # settings of the families that run pac
     "Albert": {"embedding_size": 32},
     "DistilBert": {"dim": 32, "n_layers": 2, "n_heads": 4, "hidden_dim": 64},
 }
-PADDED_FAMILIES: dict[str, dict[str, Any]] = {"MPNet": FAIRSEQ, "DebertaV2": {}}
+PADDED_FAMILIES: dict[str, dict[str, Any]] = {"SqueezeBert": {"embedding_size": 32}}
 OWN_ENCODER_FAMILIES = [name for name in FAMILIES if name != "Albert"]
+# Beside BERT's: a window and rotary positions, gates, a bias for each distance, and products with distances.
+LATER_FAMILIES: dict[str, dict[str, Any]] = {
+    "ModernBert": {"local_attention": 10, "num_hidden_layers": 3, "pad_token_id": 0},
+    "NomicBert": {},
+    "EuroBert": {"num_key_value_heads": 2, "classifier_pooling": "mean", "pad_token_id": 0},
+    "MPNet": FAIRSEQ,
+    "DebertaV2": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "share_att_key": True},
+}
 
 
 def make_family(name: str, settings: dict[str, Any], make_model: MakeModel) -> Path:

@@ -4,6 +4,7 @@
 // depends on that sequence alone, to the last bit: in a fixed order, whichever thread computes it.
 
 #include "encoder.h"
+#include "rotary.h"
 
 // --- the encoder ----------------------------------------------------------------------------------------------------
 
@@ -101,4 +102,18 @@ EXPORT void layer_norm_quantize(LayerNorm *args, const OpenMP *omp, int64_t thre
   args->next = 0;
   if (threads > 1) omp->parallel(layer_norm_worker, args, (unsigned)threads, 0);
   else layer_norm_worker(args);
+}
+
+// --- rotary positions -----------------------------------------------------------------------------------------------
+
+static void rotate_worker(void *arg) {
+  Rotation *args = arg;
+  for (int64_t row; (row = __atomic_fetch_add(&args->next, ROWS_PER_TASK, __ATOMIC_RELAXED)) < args->rows;)
+    for (const int64_t end = min_of(row + ROWS_PER_TASK, args->rows); row < end; row++) rotate_row(args, row);
+}
+
+EXPORT void rotate(Rotation *args, const OpenMP *omp, int64_t threads) {
+  args->next = 0;
+  if (threads > 1) omp->parallel(rotate_worker, args, (unsigned)threads, 0);
+  else rotate_worker(args);
 }

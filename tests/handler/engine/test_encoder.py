@@ -16,7 +16,7 @@ from handler.engine.precision import supported
 from handler.engine.probe import HiddenStates
 from handler.loading import load_predictor
 from tests.support.encodings import LENGTHS, ChosenStates, outputs_of, random_words, varlen_of
-from tests.support.families import FAMILIES, OWN_ENCODER_FAMILIES, make_family
+from tests.support.families import FAMILIES, LATER_FAMILIES, OWN_ENCODER_FAMILIES, make_family
 from tests.support.samples import MakeModel, MakePredictor, SetKernelLevels
 
 CPU = torch.device("cpu")
@@ -36,6 +36,27 @@ def test_any_tokens_of_any_family(name: str, activation: str, make_model: MakeMo
         outputs, expected = (outputs_of(engine, pooler, sequences) for engine in (ours, theirs))
         for pair in zip(outputs, expected, strict=True):
             np.testing.assert_allclose(*pair, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", LATER_FAMILIES)
+def test_any_tokens_of_later_families(name: str, make_model: MakeModel) -> None:
+    """As above, and the embeddings have gradients: explanations need them."""
+    folder = make_family(name, {**LATER_FAMILIES[name], "max_position_embeddings": 100}, make_model)
+    ours, theirs = load_predictor(folder).engine, load_predictor(folder, packed=False).engine
+    assert isinstance(encoder_of(ours.model.base_model), PackedEncoder)
+    sequences = random_words(*LENGTHS)
+    for pooler in (ours.main, HiddenStates(), ChosenStates(0), ChosenStates(0, 5), ChosenStates(2)):
+        outputs, expected = (outputs_of(engine, pooler, sequences) for engine in (ours, theirs))
+        for pair in zip(outputs, expected, strict=True):
+            np.testing.assert_allclose(*pair, atol=2e-5)
+    batch = ours.build_batch(ours.main, sequences)
+    words = ours.model.get_input_embeddings()(batch.input_ids).requires_grad_(True)
+    logits = ours.call(ours.main, batch, words)["logits"]
+    np.testing.assert_allclose(
+        logits.detach(), np.stack([*map(np.ravel, outputs_of(ours, ours.main, sequences))]), atol=1e-5
+    )
+    (gradient,) = torch.autograd.grad(logits[:, 0].sum(), words)
+    assert (gradient.abs().sum(-1) > 0).all()
 
 
 def test_padding_rows_are_not_read(make_model: MakeModel, kernel_levels: SetKernelLevels) -> None:
@@ -63,7 +84,7 @@ def test_padding_rows_are_not_read(make_model: MakeModel, kernel_levels: SetKern
 
 def test_an_unknown_activation_keeps_the_modules_of_transformers(make_model: MakeModel) -> None:
     """Such a model runs packed all the same."""
-    engine = load_predictor(make_model(hidden_act="silu")).engine
+    engine = load_predictor(make_model(hidden_act="quick_gelu")).engine
     assert engine.packed
     assert not isinstance(engine.model.base_model.encoder, PackedEncoder)
 

@@ -167,7 +167,7 @@ def test_the_engine_for_gpus_quantizes_and_is_compared_with_fp32(
     for output, reference in zip(outputs, references, strict=True):
         assert np.linalg.norm(output - reference) < 0.08 * np.linalg.norm(reference)
     albert = make_family("Albert", FAMILIES["Albert"], make_model)
-    with pytest.raises(ConfigError, match="fp8, which AlbertForSequenceClassification has not: its layers are none"):
+    with pytest.raises(ConfigError, match="fp8, which AlbertForSequenceClassification has not: its layers have more"):
         FakeGpuEngine.load(albert, auto_class, exact.task, config, CPU)
     narrow = make_model(hidden_size=40)
     with pytest.raises(ConfigError, match="a width of 40 is no multiple of 16"):
@@ -299,5 +299,5 @@ def test_options_that_need_each_other(model_folder: Path, make_model: MakeModel,
         build(model_folder, "x", "1.0", SETTINGS, tmp_path)
     data = write(tmp_path / "examples.csv", [{"text": "one"}, {"text": "two"}])
     albert = make_family("Albert", FAMILIES["Albert"], make_model)
-    with pytest.raises(ScriptError, match=r"AlbertForSequenceClassification has no fp8 \(its layers are none"):
+    with pytest.raises(ScriptError, match=r"AlbertForSequenceClassification has no fp8 \(its layers have more"):
         build(albert, "albert", "1.0", SETTINGS, tmp_path, Calibration(data))

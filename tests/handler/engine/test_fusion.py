@@ -99,7 +99,7 @@ def float_layer(activation: str, dtype: torch.dtype) -> Layer:
     linears = {name: Linear(nn.Linear(*width)) for name, width in widths.items()}
     norms = {name: LayerNorm(nn.LayerNorm(32)) for name in ("attention_norm", "output_norm")}
     layer = Layer(linears, norms, activation)
-    layer.prepack(dtype, order="rows")
+    layer.prepack(dtype, torch.device("cpu"), order="rows")
     return layer
 
 

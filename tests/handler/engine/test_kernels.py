@@ -10,6 +10,7 @@ import torch
 
 from handler.engine import kernels
 from handler.engine.attention import Attention, attend
+from handler.engine.relative import rotate
 from scripts.archives import kernel_compiler
 from scripts.cli.console import ScriptError
 from tests.support.encodings import LENGTHS, varlen_of
@@ -89,3 +90,22 @@ def test_a_changed_source_has_another_file(tmp_path: Path, monkeypatch: pytest.M
     source.write_text("int broken(void) { return }", encoding="utf-8")
     with pytest.raises(ScriptError, match=r"kernels.c does not compile for x86_64_v3: .*expected expression"):
         kernel_compiler.compile_for("x86_64_v3", tmp_path / "kernels.so")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("half", [4, 16, 20, 32])
+def test_rotary_positions(dtype: torch.dtype, half: int, kernel_levels: SetKernelLevels) -> None:
+    """Queries and keys are rotated; values, padding rows and other columns stay; the same with and without kernels."""
+    torch.manual_seed(0)
+    x, angles = torch.randn(70, 9 * 2 * half).to(dtype), torch.rand(65, half) * 6
+    pair = angles.cos(), angles.sin()
+    rotated = rotate(x.clone(), 6, pair)
+    kernel_levels({})
+    plain = rotate(x.clone(), 6, pair)
+    torch.testing.assert_close(rotated, plain, atol=1e-6 if dtype == torch.float32 else 1e-2, rtol=1e-2)
+    heads, expected = x[:65, : 12 * half].float().view(65, 6, 2, half), plain[:65, : 12 * half].float()
+    complex_numbers = torch.complex(heads[:, :, 0], heads[:, :, 1]) * torch.polar(torch.ones(()), angles).unsqueeze(1)
+    both = torch.stack((complex_numbers.real, complex_numbers.imag), 2).flatten(1)
+    torch.testing.assert_close(expected, both, atol=1e-6 if dtype == torch.float32 else 2e-2, rtol=1e-2)
+    torch.testing.assert_close(rotated[:, 12 * half :], x[:, 12 * half :], atol=0, rtol=0)
+    torch.testing.assert_close(rotated[65:], x[65:], atol=0, rtol=0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -11,8 +12,8 @@ from torch import Tensor, nn
 from handler.batching import VarlenMetadata
 from handler.engine import kernels, native_encoder
 from handler.engine.encoder import PackedEncoder, packed_encoder_of
-from handler.engine.families import LayerWeights
 from handler.engine.int8 import QuantParams, StoredLayer, StoredLinear, int8_encoder, quantize_rows
+from handler.engine.layer_weights import LayerWeights
 from handler.engine.packing import pack, unpack
 from tests.support.encodings import varlen_of
 from tests.support.samples import SetKernelLevels
@@ -54,7 +55,8 @@ def norm() -> nn.LayerNorm:
 def random_layers(inner: int = INNER) -> list[LayerWeights]:
     """Return random weights, the same ones every time."""
     torch.manual_seed(0)
-    squares = [{name: linear(WIDTH, WIDTH) for name in ("query", "key", "value", "attention_output")} for _ in "123"]
+    names = ("query", "key", "value", "attention_output")
+    squares: list[dict[str, Any]] = [{name: linear(WIDTH, WIDTH) for name in names} for _ in "123"]
     return [
         LayerWeights(
             **square,
@@ -86,10 +88,8 @@ def stored_layers() -> list[StoredLayer]:
             "intermediate": stored_linear(layer.intermediate),
             "output": stored_linear(layer.output),
         }
-        norms = {
-            name: (module.weight.detach(), module.bias.detach())
-            for name, module in (("attention_norm", layer.attention_norm), ("output_norm", layer.output_norm))
-        }
+        modules: dict[str, Any] = {"attention_norm": layer.attention_norm, "output_norm": layer.output_norm}
+        norms = {name: (module.weight.detach(), module.bias.detach()) for name, module in modules.items()}
         params = {name: QuantParams.from_range(-4.0, 4.0) for name in ("input", "context", "attention_output")}
         params["intermediate"] = QuantParams.from_range(-0.17, 4.0)
         smoothing = {name: torch.ones(WIDTH) for name in ("input", "context", "attention_output")}
