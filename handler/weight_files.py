@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
@@ -11,6 +13,11 @@ from handler.errors import ModelMismatch, RequestError
 from handler.protocol import loads
 
 INDEX = "model.safetensors.index.json"
+WRAPPERS = {  # how every tensor of a model begins that is saved within another one
+    r"module\.": "DataParallel",
+    r"_orig_mod\.": "torch.compile",
+    r"model\.(\w+\.)?(embeddings|encoder|transformer|pooler|classifier|qa_outputs|lm_head|cls)\.": "a Lightning module",
+}
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -38,16 +45,33 @@ def tensor_names(folder: Path) -> set[str]:
     """Return the names of a model's tensors, those of int8 where it has no others.
 
     Raises:
-        ModelMismatch: a file cannot be read.
+        ModelMismatch: a file cannot be read, tensors are named as within a wrapper, or hold whole numbers.
     """
     names: set[str] = set()
-    for path in weight_files(folder) or sorted(folder.glob("*.safetensors")):
+    floats = weight_files(folder)
+    for path in floats or sorted(folder.glob("*.safetensors")):
         try:
             with safe_open(path, framework="pt") as file:
                 names.update(name.removeprefix("rest.") for name in file.keys())  # noqa: SIM118 - rest: of int8
+                if path in floats:
+                    _refuse_whole_numbers(file)
         except (OSError, SafetensorError) as error:
             raise ModelMismatch(weights_problem(path, error)) from error
+    wrapper = next((first for first in WRAPPERS if names and all(re.match(first, name) for name in names)), None)
+    if wrapper is not None:
+        raise ModelMismatch(
+            f"the tensors are named as within {WRAPPERS[wrapper]} ({min(names)}): save the model inside it with "
+            "save_pretrained"
+        )
     return names
+
+
+def _refuse_whole_numbers(file: Any) -> None:
+    """Raise ModelMismatch for a weight in integers, which is of a quantized model and would be read as it stands."""
+    for name in file.keys():  # noqa: SIM118 - no mapping
+        kind = file.get_slice(name).get_dtype()
+        if name.endswith((".weight", ".bias")) and not kind.startswith(("F", "BF")):
+            raise ModelMismatch(f"{name} is in {kind}, as of a quantized model: give its weights in floating point")
 
 
 def holds_a_head(names: Collection[str]) -> bool:

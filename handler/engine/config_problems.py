@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
 # Fields that changed what earlier versions of transformers computed, which later ones load without a word.
-REMOVED_FIELDS: dict[str, tuple[JSON, ...]] = {"position_embedding_type": (None, "absolute")}
+REMOVED_FIELDS: dict[str, tuple[JSON, ...]] = {
+    "position_embedding_type": (None, "absolute"),
+    "pruned_heads": (None, {}),
+}
 TYPES = {"int": "a whole number", "float": "a number with a fraction", "bool": "true or false", "str": "a string"}
 
 
@@ -62,6 +65,8 @@ def config_problem(file: Path, error: Exception) -> str:
         is_adapter = (file.parent / "adapter_config.json").is_file()
         hint = ", but an adapter: merge it into its base model first (merge_and_unload)" if is_adapter else ""
         return f"no config.json in {file.parent}{hint}"
+    if file.read_bytes().startswith(b"\xef\xbb\xbf"):
+        return f"{file} begins with a byte-order mark: save it as UTF-8 without one"
     if file.read_bytes().startswith(LFS_POINTER):
         return f"{file} is a pointer of Git LFS: run `git lfs pull` where the model comes from"
     try:
@@ -95,6 +100,10 @@ def require_obeyed(content: Mapping[str, JSON], config: PretrainedConfig) -> Non
     ):
         raise ModelMismatch(
             f'config.json has {_field(content, "architectures")}: write a list, e.g. ["BertForSequenceClassification"]'
+        )
+    if content.get("quantization_config"):
+        raise ModelMismatch(
+            "config.json has a quantization_config: give the weights before quantization and pack with --precision"
         )
     for field, computed in REMOVED_FIELDS.items():
         if content.get(field) not in computed and field not in getattr(type(config), "__dataclass_fields__", {}):

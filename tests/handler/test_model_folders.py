@@ -68,6 +68,23 @@ def shards_without_an_index(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text("{}")
 
 
+def renamed(prefix: str) -> Change:
+    """Return a function that puts a prefix before the name of every tensor."""
+
+    def change(folder: Path) -> None:
+        tensors = {prefix + name: weight for name, weight in load_file(folder / "model.safetensors").items()}
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return change
+
+
+def in_integers(folder: Path) -> None:
+    """Write one weight in int8, without its scale."""
+    tensors = load_file(folder / "model.safetensors")
+    tensors["classifier.weight"] = tensors["classifier.weight"].to(torch.int8)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 QUERY = "bert.encoder.layer.0.attention.self"
 
@@ -81,6 +98,15 @@ CONFIGS: dict[str, tuple[Change, str]] = {
     "an activation": (
         changed("config.json", hidden_act="gelux"),
         "has hidden_act 'gelux', which transformers does not",
+    ),
+    "a quantized model": (
+        changed("config.json", quantization_config={"quant_method": "bitsandbytes", "load_in_8bit": True}),
+        "has a quantization_config: give the weights before quantization",
+    ),
+    "pruned heads": (changed("config.json", pruned_heads={"0": [1]}), "pruned_heads .*no longer computes"),
+    "a byte-order mark": (
+        lambda folder: (folder / "config.json").write_bytes(b"\xef\xbb\xbf" + (folder / "config.json").read_bytes()),
+        "begins with a byte-order mark",
     ),
     "heads that do not divide": (
         changed("config.json", num_attention_heads=5),
@@ -122,6 +148,10 @@ TENSORS: dict[str, tuple[Change, str]] = {
         "an adapter: merge it into",
     ),
     "relative positions": (with_tensor(f"{QUERY}.distance_embedding.weight", 9, 8), "positions are relative"),
+    "a model within DataParallel": (renamed("module."), r"named as within DataParallel \(module\.bert"),
+    "a compiled model": (renamed("_orig_mod."), "named as within torch.compile"),
+    "a model within Lightning": (renamed("model."), "named as within a Lightning module"),
+    "weights in integers": (in_integers, r"classifier\.weight is in I8, as of a quantized model"),
     "a second head": (with_tensor("classifier_intent.weight", 3, 32), "save the model with the class"),
     "another layer": (
         with_tensor("bert.encoder.layer.2.output.dense.weight", 32, 64),
@@ -173,9 +203,10 @@ FILES: dict[str, tuple[Change, str]] = {
 }
 
 
-@pytest.mark.parametrize(
-    "case", [(table, name) for table in ("CONFIGS", "TENSORS", "FILES") for name in globals()[table]]
-)
+CASES = [(table, name) for table in ("CONFIGS", "TENSORS", "FILES") for name in globals()[table]]
+
+
+@pytest.mark.parametrize("case", CASES, ids=": ".join)
 def test_a_folder_is_refused_in_one_line(model_folder: Path, tmp_path: Path, case: tuple[str, str]) -> None:
     """With the field, tensor or file, its value, and what to do."""
     change, message = globals()[case[0]][case[1]]

@@ -29,6 +29,7 @@ from scripts.archives.build import build
 from scripts.archives.golden import expected_outputs
 from scripts.archives.reference import Reference
 from scripts.cli.console import ScriptError
+from tests.support import families
 from tests.support.samples import MODELS, MakeModel
 from tests.support.tokenizers import metaspace_tokenizer
 
@@ -172,6 +173,16 @@ def test_another_family_and_tokenizer_agree(make_model: MakeModel) -> None:
     predictor = load_predictor(folder)
     golden = expected_outputs(folder, ServingConfig(), predictor)
     assert len(golden.items) == len(predictor.task.self_test_items)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # in the module of DeBERTa
+@pytest.mark.parametrize("name", [name for name in families.FAMILIES | families.PADDED_FAMILIES if name != "Bert"])
+def test_every_family_agrees_with_its_reference(make_model: MakeModel, name: str) -> None:
+    """Positions, segments, limits and heads of other families than BERT's."""
+    settings = (families.FAMILIES | families.PADDED_FAMILIES)[name]
+    folder = families.make_family(name, settings, make_model)
+    predictor = load_predictor(folder)
+    assert len(expected_outputs(folder, ServingConfig(), predictor).items) == len(predictor.task.self_test_items)
 
 
 # --- faults of the handler -----------------------------------------------------------------------------------------
