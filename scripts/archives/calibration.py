@@ -132,6 +132,6 @@ def _split(calibration: Calibration, task: Task) -> tuple[list[Example], list[Ex
         try:
             task.parse(example.item, {})
         except RequestError as error:
-            raise ScriptError(f"an example is no question of {task.name}: {error}") from None
+            raise ScriptError(f"{example.where} is no question of {task.name}: {error}") from None
     step = -(-len(examples) // MAX_EXAMPLES)
     return list(examples[::step]), evaluation_set  # spread over the file, which may be sorted

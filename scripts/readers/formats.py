@@ -138,7 +138,9 @@ def read_jsonl(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
         if not line.strip():
             continue
         try:
-            record = json.loads(line)
+            record = parse_json(line)
+        except RepeatedField as error:
+            raise ScriptError(f"{name} row {row}: {error}") from None
         except (ValueError, RecursionError):
             record = None
         if not isinstance(record, dict):
@@ -146,11 +148,29 @@ def read_jsonl(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
         yield row, record
 
 
+class RepeatedField(ValueError):
+    """An object of JSON has a field twice, of which either could be meant."""
+
+
+def parse_json(content: str) -> Any:
+    """Return the value of a JSON text; raises RepeatedField, or ValueError where it is no JSON."""
+    return json.loads(content, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise RepeatedField("an object has a field twice: leave one of the two out")
+    return record
+
+
 def read_json(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
     """Yield the objects of a JSON list, or of JSON lines; a list may be an export of Label Studio."""
     content = "".join(decode_lines(name, file))
     try:
-        value = json.loads(content)
+        value = parse_json(content)
+    except RepeatedField as error:
+        raise ScriptError(f"{name}: {error}") from None
     except (ValueError, RecursionError):
         yield from read_jsonl(name, io.BytesIO(content.encode("utf-8", "surrogatepass")))
         return
@@ -181,9 +201,20 @@ def read_parquet(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
         with pyarrow.parquet.ParquetFile(file) as opened:
             names = class_names(opened.schema_arrow.metadata or {})
             for row, record in enumerate(record for batch in opened.iter_batches() for record in batch.to_pylist()):
-                yield row, {**record, **{column: decode(record.get(column)) for column, decode in names.items()}}
+                decoded = {column: decode(record.get(column)) for column, decode in names.items()}
+                yield row, {column: text_of(name, row, cell) for column, cell in {**record, **decoded}.items()}
     except pyarrow.ArrowException:
         raise ScriptError(f"{name} is no Parquet file, or a broken one") from None
+
+
+def text_of(name: str, row: int, cell: object) -> object:
+    """Return the text of bytes, which some programs write instead of strings; other cells stay."""
+    if not isinstance(cell, bytes):
+        return cell
+    try:
+        return cell.decode()
+    except UnicodeDecodeError:
+        raise ScriptError(f"{name} row {row}: a cell holds bytes that are not UTF-8") from None
 
 
 def class_names(metadata: Mapping[bytes, bytes]) -> dict[str, Callable[[Any], object]]:
@@ -239,7 +270,17 @@ def delimited_header(path: Path) -> list[str]:
 
 
 def unique_header(name: str, header: list[str]) -> list[str]:
-    """Return a header after checking that no column appears twice."""
+    """Return the names of columns without blanks around them.
+
+    Raises ScriptError where one appears twice, or where all of them seem to be one, of a table with other delimiters.
+    """
+    header = [column.strip() for column in header]
+    delimiter = next((mark for mark in (";", "\t", "|") if mark in header[0]), None) if len(header) == 1 else None
+    if delimiter is not None:
+        raise ScriptError(
+            f"{name}: the header has one column, {header[0]!r}: separate the cells by commas, or by tabs in a .tsv, "
+            f"instead of {delimiter!r}"
+        )
     if repeated := [column for column, n in Counter(header).items() if n > 1]:
         raise ScriptError(f"{name}: column {repeated[0]} appears twice in the header")
     return header

@@ -7,7 +7,6 @@ file whose rows cannot be separated is refused as a whole.
 from __future__ import annotations
 
 import io
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from scripts.cli.console import ScriptError
-from scripts.client.questions import TEXT, question_of
-from scripts.readers.formats import csv_cells, csv_rows, delimited_header, tsv_cells
+from scripts.client.questions import TEXT, default_pair, question_of
+from scripts.readers.formats import RepeatedField, csv_cells, csv_rows, delimited_header, parse_json, tsv_cells
 from scripts.scoring.ids import id_of, ids_of_column
 from scripts.scoring.parquet import RowGroupReader, row_sizes, schema_of
 from scripts.scoring.rows import CorpusColumns, CorpusPart, CorpusRow, SourceFile, row_of
@@ -113,7 +112,9 @@ class JsonLinesFormat(LineFormat):
 
     def row(self, number: int, line: str, source: SourceFile, columns: CorpusColumns) -> CorpusRow:
         try:
-            record = json.loads(line)
+            record = parse_json(line)
+        except RepeatedField as error:
+            return CorpusRow(number, problem=str(error))
         except (ValueError, RecursionError):
             return CorpusRow(number, problem="the row is not JSON")
         if not isinstance(record, dict):
@@ -259,13 +260,14 @@ def require_columns(path: Path, header: Sequence[str], *names: str | None) -> No
 def row_of_cells(number: int, cells: Sequence[str], header: Sequence[str], columns: CorpusColumns) -> CorpusRow:
     """Return the row of a table's cells."""
     record = dict(zip(header, cells, strict=False))
-    used = [record.get(name) for name in (columns.text or TEXT, columns.pair, columns.id) if name]
+    pair = columns.pair or (None if columns.text else default_pair(header))
+    used = [record.get(name) for name in (columns.text or TEXT, pair, columns.id) if name]
     if len(cells) != len(header):
         return CorpusRow(number, problem=f"the row has {len(cells)} cells, the header {len(header)}")
     if any(map(is_not_utf8, used)):
         return CorpusRow(number, problem=NOT_UTF8)
     row_id = record[columns.id] if columns.id else None
-    return CorpusRow(number, question_of(record, columns.text or TEXT, columns.pair), row_id)
+    return CorpusRow(number, question_of(record, columns.text or TEXT, pair), row_id)
 
 
 def is_not_utf8(cell: str | None) -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from handler.protocol import JSON
-from scripts.client.questions import TEXT, question_of
+from scripts.client.questions import TEXT, as_json, default_pair, question_of
 
 
 @dataclass(frozen=True)
@@ -66,9 +66,12 @@ def row_of(number: int, record: dict[str, JSON], columns: CorpusColumns) -> Corp
     for name in filter(None, (columns.text, columns.pair, columns.id)):
         if name not in record:
             return CorpusRow(number, problem=f"the row has no field {name}")
-    question = {name: value for name, value in record.items() if name != columns.id}
+    try:
+        question = {name: as_json(value) for name, value in record.items() if name != columns.id}
+    except ValueError as error:
+        return CorpusRow(number, problem=str(error))
     row_id = record[columns.id] if columns.id else None
     if not columns.text and TEXT not in question:
         return CorpusRow(number, question, row_id)
-    pair = columns.pair or ("text_pair" if "text_pair" in question else None)
-    return CorpusRow(number, question_of(record, columns.text or TEXT, pair), row_id)
+    pair = columns.pair or default_pair(question)
+    return CorpusRow(number, question_of({**record, **question}, columns.text or TEXT, pair), row_id)

@@ -1,0 +1,160 @@
+"""A file means the same to train.py, package.py --calibration, predict.py and score.py, or all of them refuse it."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from scripts.archives.examples import examples_of
+from scripts.cli.console import ScriptError
+from scripts.client.questions import read_questions
+from scripts.readers import tables
+from scripts.readers.formats import TABLES
+from scripts.scoring import corpus
+from scripts.scoring.corpus import format_of, sources
+from scripts.scoring.rows import CorpusColumns
+
+GOOD: dict[str, bytes | dict[str, Any]] = {
+    "blank lines.csv": b"text,label\na,x\n\nb,y\n\n",
+    "old line ends.csv": b"text,label\ra,x\rb,y\r",
+    "byte-order mark.csv": "\ufefftext,label\na,x\nb,y\n".encode(),
+    "blanks in the header.csv": b"text , label\na,x\nb,y\n",
+    "a comma at each end.csv": b"text,label,\na,x,\nb,y,\n",
+    "quotes.csv": b'text,label\n"a",x\n"b",y\n',
+    "tabs.tsv": b'text\tlabel\r\n"a"\tx\r\n\r\nb\ty\r\n',
+    "objects.jsonl": b'{"text": "a", "label": NaN}\n\n{"text": "b", "label": "y"}\n',
+    "dictionary.parquet": {"text": pa.array(["a", "b"]).dictionary_encode(), "label": ["x", "y"]},
+    "bytes.parquet": {"text": [b"a", b"b"], "label": ["x", "y"]},
+}
+BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
+    "semicolons.csv": (
+        b"text;label\na;x\nb;y\n",
+        "the header has one column, 'text;label': separate the cells by commas",
+    ),
+    "for Excel.csv": (b"sep=;\ntext;label\na;x\nb;y\n", "the header has one column, 'sep=;'"),
+    "twice.csv": (b"text,text\na,x\nb,y\n", "column text appears twice in the header"),
+    "a stray quote.csv": (b'text,label\n"a,x\nb,y\n', "row 2: unexpected end of data"),
+    "UTF-16.csv": ("text,label\na,x\nb,y\n".encode("utf-16"), "is not UTF-8"),
+    "torn.parquet": (b"PAR1xx", "is no Parquet file, or a broken one"),
+}
+# score.py writes the problem in the row's place and goes on, the others refuse the file by the row.
+BAD_ROWS: dict[str, tuple[bytes | dict[str, Any], str, str]] = {
+    "long.csv": (b"text,label\na,x,z\nb,y\n", "row 2: 3 cells", "the row has 3 cells"),
+    "Latin-1.csv": (b"text,label\n\xe9,x\nb,y\n", "line 2: byte 11 is not UTF-8", "the row is not UTF-8"),
+    "a field twice.jsonl": (
+        b'{"text": "a", "text": "c"}\n{"text": "b"}\n',
+        "row 1: an object has a field twice",
+        "twice",
+    ),
+    "commas.jsonl": (b'{"text": "a"},\n{"text": "b"}\n', "row 1: not a JSON object on one line", "the row is not JSON"),
+    "other bytes.parquet": ({"text": [b"\xff", b"b"]}, "row 0: a cell holds bytes that are not UTF-8", "not UTF-8"),
+}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Callable[[str, bytes | dict[str, Any]], Path]:
+    """Return a writer of files: bytes, or the columns of a Parquet file."""
+
+    def write(name: str, content: bytes | dict[str, Any]) -> Path:
+        path = tmp_path / name
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            pq.write_table(pa.table(content), path)
+        return path
+
+    return write
+
+
+def trained(path: Path) -> list[Any]:
+    """Return the texts that train.py reads."""
+    return [record.get("text") for _, record in tables.read(path, TABLES).rows]
+
+
+def calibrated(path: Path) -> list[Any]:
+    """Return the items that package.py --calibration reads."""
+    return [example.item for example in examples_of(tables.read(path, TABLES))]
+
+
+def predicted(path: Path) -> list[Any]:
+    """Return the questions that predict.py reads."""
+    option = "jsonl" if path.suffix == ".jsonl" else "csv"
+    files = {"csv": None, "jsonl": None, option: path}
+    questions, total = read_questions(argparse.Namespace(words=[], column=None, pair_column=None, **files))
+    read = list(questions)
+    assert total == len(read)
+    return read
+
+
+def scored(path: Path) -> list[Any]:
+    """Return the questions that score.py reads, a problem in the place of a row that has one."""
+    (source,) = sources([path], CorpusColumns())
+    parts = [format_of(source).read(source, part, CorpusColumns()) for part in corpus.parts([source], 2)]
+    return [row.problem or row.question for part in parts for row in part.rows]
+
+
+@pytest.mark.parametrize("name", GOOD)
+def test_a_file_is_read_alike(name: str, file: Callable[..., Path]) -> None:
+    """The same texts, in order."""
+    path = file(name, GOOD[name])
+    assert [read(path) for read in (trained, calibrated, predicted, scored)] == [["a", "b"]] * 4
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_a_file_is_refused_alike(name: str, file: Callable[..., Path]) -> None:
+    """By the same reason."""
+    content, message = BAD[name]
+    path = file(name, content)
+    for read in (trained, calibrated, predicted, scored):
+        with pytest.raises(ScriptError) as caught:
+            read(path)
+        assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("name", BAD_ROWS)
+def test_a_row_is_refused_by_its_number(name: str, file: Callable[..., Path]) -> None:
+    """As many answers as rows, or none with the number of the row."""
+    content, message, problem = BAD_ROWS[name]
+    path = file(name, content)
+    for read in (trained, calibrated, predicted):
+        with pytest.raises(ScriptError) as caught:
+            read(path)
+        assert message in str(caught.value)
+    first, second = scored(path)
+    assert problem in first
+    assert second == "b"
+
+
+def test_pairs_are_read_alike(file: Callable[..., Path]) -> None:
+    """A column text_pair is the second text, whatever the format; --column alone reads that column."""
+    columns = {"text": ["a", "c"], "text_pair": ["b", "d"]}
+    contents: dict[str, bytes | dict[str, Any]] = {
+        "pairs.csv": b"text,text_pair\na,b\nc,d\n",
+        "pairs.tsv": b"text\ttext_pair\na\tb\nc\td\n",
+        "pairs.jsonl": b'{"text": "a", "text_pair": "b"}\n{"text": "c", "text_pair": "d"}\n',
+        "pairs.parquet": columns,
+    }
+    expected = [{"text": "a", "text_pair": "b"}, {"text": "c", "text_pair": "d"}]
+    for name, content in contents.items():
+        path = file(name, content)
+        assert [read(path) for read in (calibrated, predicted, scored)] == [expected] * 3
+    arguments = argparse.Namespace(words=[], csv=path, jsonl=None, column="text", pair_column=None)
+    assert list(read_questions(arguments)[0]) == ["a", "c"]
+
+
+def test_cells_that_json_does_not_have(file: Callable[..., Path]) -> None:
+    """A date is refused by its row; NaN is null, for which the model has an error of its own."""
+    path = file("dates.parquet", {"text": [datetime.date(2020, 1, 1), None]})
+    for read in (calibrated, predicted):
+        with pytest.raises(ScriptError, match="row 0: a cell holds a date, not a text"):
+            read(path)
+    assert scored(path) == ["a cell holds a date, not a text: write it as text", None]
+    path = file("nan.jsonl", b'{"text": NaN}\n{"text": "b"}\n')
+    assert [read(path) for read in (predicted, scored)] == [[None, "b"]] * 2
