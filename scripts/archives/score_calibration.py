@@ -23,6 +23,7 @@ from scripts.archives.score_report import coverage_report, measures, report_line
 from scripts.archives.scored_answers import raw_answers, scored_answers, vectors
 from scripts.cli.console import ScriptError, say
 
+MIN_EXAMPLES = 20
 FEW_EXAMPLES = 100  # below which a note is printed
 
 
@@ -43,6 +44,10 @@ def calibrate_scores(predictor: Predictor, examples: ScoreExamples) -> ScoreCali
     """
     task = predictor.task
     file = read_labelled(examples.file, task, examples.label_column)
+    if len(file.items) < MIN_EXAMPLES:
+        raise ScriptError(
+            f"{file.name}: {len(file.items)} examples; a calibration needs {MIN_EXAMPLES}, better hundreds"
+        )
     say(f"calibrating the scores on {len(file.items)} examples ({predictor.engine.precision.name})")
     if len(file.items) < FEW_EXAMPLES:
         say(f"note: {len(file.items)} examples are few: several hundred that the model has not seen are better")

@@ -50,7 +50,7 @@ PROMQL_WORDS = {"sum", "by", "rate", "on", "or", "and", "unless", "changes", "in
     "clamp_min",
     "ln",
 }
-# Of models packed with --calibrate-scores; tests/torchserve/test_live_drift.py asks a live one for them.
+# Of models packed with --calibrate-scores; tests/handler/test_drift.py and test_confidence.py have one.
 OF_CALIBRATED_MODELS = {
     name for name in EXPOSED if re.match("bert_(observed|confidence|judged|abstained|reference)_", name)
 }

@@ -289,6 +289,9 @@ def test_bad_examples_are_refused_by_row_and_without_their_text(
         with pytest.raises(ScriptError, match=message) as refused:
             read_labelled(write(tmp_path / "rows.jsonl", rows), predictor.task)
         assert marker not in str(refused.value)
+    few = write(tmp_path / "rows.jsonl", [{"text": marker, "label": "joy"}] * 19)
+    with pytest.raises(ScriptError, match=r"rows\.jsonl: 19 examples; a calibration needs 20"):
+        calibrate_scores(predictor, ScoreExamples(few))
     regression = load_predictor(make_model("regression", ("points",)))
     with pytest.raises(ScriptError, match="a regression has no scores that are probabilities"):
         read_labelled(write(tmp_path / "rows.jsonl", [{"text": "a", "label": 1}]), regression.task)
