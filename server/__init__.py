@@ -16,6 +16,7 @@ transport      ASGI messages <-> requests and responses: bodies bounded while th
 forms          the field `data` of a form
 predictions    the inference port: TorchServe's own routes, KServe's, SageMaker's
 health         what is alive and ready
+compatible     other protocols of the inference port: OpenAI, Cohere, Jina
 management     the management port: what is registered, and changes of it
 applications   the three ports as ASGI applications
 connections    HTTP connections with limits of time and size

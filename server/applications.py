@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
@@ -11,6 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handler import openapi
 from handler.request_state import Response
+from server.compatible import Compatible, message_error, openai_error
 from server.errors import ApiError, invalid_key, json_response, method_not_allowed, route_not_found
 from server.health import Health, open_inference_error
 from server.keys import KeyRing
@@ -22,6 +24,12 @@ from server.settings import ServerSettings
 from server.transport import Exchange, Handle, RouteHandler, WriteError
 
 OPEN_ROUTES = ("/v2/health/live", "/v2/health/ready", "/api-description")  # that need no key
+ERROR_WRITERS: Mapping[str, WriteError] = {  # of routes whose clients read another shape
+    "/v1/models": openai_error,
+    "/v1/embeddings": openai_error,
+    "/v1/rerank": message_error,
+    "/v2/rerank": message_error,
+}
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -50,11 +58,13 @@ class KeyGuard:
     def __init__(self, application: ASGIApp, kind: str, parts: Parts) -> None:
         self._application, self._kind, self._parts = application, kind, parts
         self._refusal = parts.endpoint(self._refuse)
+        self._refusals = {path: parts.endpoint(self._refuse, write) for path, write in ERROR_WRITERS.items()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         allowed = scope["type"] != "http" or self._allows(Exchange(scope, receive, send))
-        await (self._application if allowed else self._refusal)(scope, receive, send)
+        refusal = self._refusals.get(scope.get("path", ""), self._refusal)
+        await (self._application if allowed else refusal)(scope, receive, send)
 
     def _allows(self, exchange: Exchange) -> bool:
         keys = self._parts.keys
@@ -82,10 +92,15 @@ def inference_application(parts: Parts) -> ASGIApp:
             return describe_model(parts.models, exchange.path.split("/")[2])
         return await predictions.predict(exchange)
 
+    compatible = Compatible(parts.models, parts.settings.max_request_bytes)
     routes = [
         route("/predictions/{rest:path}", predict),
         route("/explanations/{rest:path}", predictions.explain),
         route("/v1/models/{rest:path}", predictions.kserve_v1),
+        route("/v1/models", compatible.list_models, openai_error),
+        route("/v1/embeddings", compatible.embeddings, openai_error),
+        route("/v1/rerank", compatible.rerank_of_jina, message_error),
+        route("/v2/rerank", compatible.rerank_of_cohere, message_error),
         route("/v2/models/{name}/ready", health.model_ready, open_inference_error),
         route("/v2/models/{name}/versions/{version}/ready", health.model_ready, open_inference_error),
         route("/v2/models/{name}", health.model_metadata, open_inference_error),

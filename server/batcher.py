@@ -210,9 +210,15 @@ class Batcher:
                 request.end(unexpected("computing", error))
         seconds = time.monotonic() - began
         self.busy_since = None
-        self.tokens_per_s += SMOOTHING * (turn.n_tokens / max(seconds, 1e-6) - self.tokens_per_s)
+        self._measure(turn.n_tokens, seconds)
         for request in turn.parts:
             request.batch.report.inference_s += seconds
+
+    def _measure(self, n_tokens: int, seconds: float) -> None:
+        """Learn the throughput. A small batch shows no less than it: most of its time does not depend on its tokens."""
+        newest = n_tokens / max(seconds, 1e-6)
+        if newest > self.tokens_per_s or n_tokens > self._queue.max_tokens // 2:
+            self.tokens_per_s += SMOOTHING * (newest - self.tokens_per_s)
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         """Call in the event loop, unless it has ended."""

@@ -19,7 +19,7 @@ from handler.telemetry import BatchReport
 from server.errors import overloaded
 
 MAX_WAITING = 16  # explanations that may wait or run
-NICENESS = 10  # below the predictions
+NICENESS = 5  # below the predictions
 
 
 class Explanations:
@@ -56,8 +56,10 @@ _predictors: list[Predictor] = []  # of the process of the explanations: one
 
 
 def _start(load: Callable[[], Predictor]) -> None:
+    import captum.attr  # type: ignore[import-untyped]  # noqa: F401 - slow, and an explanation has a time limit
+
+    _predictors.append(load())  # somebody waits for this
     os.nice(NICENESS)
-    _predictors.append(load())
 
 
 def _explain(request: Request) -> tuple[Response, BatchReport]:

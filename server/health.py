@@ -11,7 +11,7 @@ from server.loaded_model import LoadedModel
 from server.registry import ModelRegistry
 from server.transport import Exchange
 
-SERVER_NAME, EXTENSIONS = "bert-on-torchserve", ["binary_tensor_data"]
+SERVER_NAME = "bert-on-torchserve"
 
 
 @dataclass
@@ -61,7 +61,7 @@ class Health:
 
     async def server_metadata(self, exchange: Exchange) -> Response:
         """Answer `/v2`."""
-        return json_response({"name": SERVER_NAME, "version": "2", "extensions": EXTENSIONS})
+        return json_response({"name": SERVER_NAME, "version": "2", "extensions": []})
 
     async def model_ready(self, exchange: Exchange) -> Response:
         """Answer `/v2/models/NAME[/versions/VERSION]/ready`."""

@@ -73,7 +73,7 @@ def rank(item: pytest.Item) -> int:
 
 def uses_live(item: pytest.Item) -> bool:
     """Tell whether a test asks the server that the quickstart starts."""
-    return "live" in getattr(item, "fixturenames", ())
+    return not {"live", "standalone", "each_server"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
 def file_of(nodeid: str) -> str:
@@ -226,6 +226,28 @@ def heads(live: Live, make_model: MakeModel) -> Mapping[str, Path]:
     for registered in registering:
         registered.result()
     return folders
+
+
+@pytest.fixture(scope="session")
+def standalone(live: Live, heads: Mapping[str, Path]) -> Iterator[Live]:
+    """Run the standalone server with the archives that `live` serves; yield it."""
+    with tempfile.TemporaryDirectory(prefix="standalone-") as folder:
+        home = Path(folder)
+        config, ports = own_config(home)
+        server = Live(home, config, live.store, ports)
+        models = ("--model-store", str(live.store), "--models", "intents", "tiny", *heads)
+        try:
+            server.script("serve.sh", "start", "--server", "standalone", *models)
+            yield server
+        finally:
+            server.script("serve.sh", "stop", check=False)
+
+
+@pytest.fixture(scope="session", params=["torchserve", "standalone"])
+def each_server(request: pytest.FixtureRequest) -> Live:
+    """Return TorchServe, and then the standalone server: both answer alike."""
+    server: Live = request.getfixturevalue("live" if request.param == "torchserve" else "standalone")
+    return server
 
 
 @pytest.fixture

@@ -193,3 +193,22 @@ def test_what_does_not_load_says_why() -> None:
             await broken.ready
 
     asyncio.run(scenario())
+
+
+def test_small_batches_do_not_lower_the_throughput(predictor: Predictor) -> None:
+    """A text alone takes as long as many: a server that was idle must not refuse the first burst."""
+
+    async def scenario() -> None:
+        served = Served(predictor)
+        await served.batcher.ready
+        before = served.batcher.tokens_per_s
+        served.batcher._measure(10, 1.0)
+        assert served.batcher.tokens_per_s == before
+        full = predictor.engine.max_batch_tokens
+        served.batcher._measure(full, full / before * 2)
+        assert served.batcher.tokens_per_s < before
+        served.batcher._measure(10, 1e-6)
+        assert served.batcher.tokens_per_s > before
+        served.batcher.close()
+
+    asyncio.run(scenario())

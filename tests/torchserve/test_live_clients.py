@@ -1,6 +1,6 @@
-"""Clients that nobody here wrote, and every task: what each gets from a live TorchServe is what a local predictor says.
+"""Clients that nobody here wrote, and every task: what each gets from a live server is what a local predictor says.
 
-One tiny model of each head lies in the server; most have further operations.
+One tiny model of each head lies in each server; most have further operations.
 """
 
 from __future__ import annotations
@@ -92,12 +92,18 @@ class Served:
 
 
 @pytest.fixture(scope="module")
-def served(live: Live, heads: Mapping[str, Path], model_folder: Path) -> Served:
-    """Load the models that the server has into this process."""
-    local = {
+def local(heads: Mapping[str, Path], model_folder: Path) -> Mapping[str, Predictor]:
+    """Load the models that the servers have into this process."""
+    loaded = {
         name: load_predictor(folder, ServingConfig(task=HEADS[name][1]), name=name) for name, folder in heads.items()
     }
-    return Served(live, {**local, "tiny": load_predictor(model_folder, name="tiny")})
+    return {**loaded, "tiny": load_predictor(model_folder, name="tiny")}
+
+
+@pytest.fixture
+def served(each_server: Live, local: Mapping[str, Predictor]) -> Served:
+    """Return each server, with the same models in this process."""
+    return Served(each_server, local)
 
 
 def test_every_task_is_asked_here() -> None:
@@ -209,13 +215,13 @@ def test_hugging_face_shows_why_not(
 # --- tritonclient ------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def nvidia(live: Live) -> Iterator[Callable[..., Any]]:
+@pytest.fixture
+def nvidia(each_server: Live) -> Iterator[Callable[..., Any]]:
     """Return a caller of `InferenceServerClient.infer` with the server's key."""
-    client = triton.InferenceServerClient(live.url.removeprefix("http://"))
+    client = triton.InferenceServerClient(each_server.url.removeprefix("http://"))
 
     def infer(model: str, inputs: list[Any], **more: Any) -> Any:
-        return client.infer(model, inputs, headers={"Authorization": f"Bearer {live.key}"}, **more)
+        return client.infer(model, inputs, headers={"Authorization": f"Bearer {each_server.key}"}, **more)
 
     with client:
         yield infer
@@ -359,9 +365,9 @@ def test_every_operation_by_path_and_by_parameter(served: Served, model: str) ->
 
 
 @pytest.mark.parametrize("name", ["question-answering", "next-sentence-prediction"])
-def test_grpc(served: Served, name: str) -> None:
-    """The path cannot name an operation there, a parameter can."""
-    case = CASES[name]
+def test_grpc(live: Live, local: Mapping[str, Predictor], name: str) -> None:
+    """The path cannot name an operation there, a parameter can. TorchServe alone has gRPC."""
+    case, served = CASES[name], Served(live, local)
     body = {**case.item, "parameters": {**case.parameters, "operation": case.operation}}
     served.check(case, json.loads(served.live.grpc(case.model, json.dumps(body).encode())))
 

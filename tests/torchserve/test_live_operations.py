@@ -23,29 +23,29 @@ from tests.support.samples import ROOT, TEXTS, MakeModel
 pytestmark = pytest.mark.server
 
 
-def test_a_version_comes_and_goes_under_load(live: Live, model_folder: Path, make_model: MakeModel) -> None:
+def test_a_version_comes_and_goes_under_load(each_server: Live, model_folder: Path, make_model: MakeModel) -> None:
     """1.0, 2.0 and back under load: every request gets the right answer, of exactly one version (F4)."""
     settings = ModelConfig.read(ROOT / "model-config.yaml")
     settings = replace(settings, handler=replace(settings.handler, threads=1))
     folders = (model_folder, make_model(labels=("red", "green", "blue", "grey")))
-    recorded = live.run_dir / "recorded.jsonl"
+    recorded = each_server.run_dir / "recorded.jsonl"
     recorded.write_text("".join(json.dumps({"text": text}) + "\n" for text in TEXTS))
     shadows: list[tuple[int, str]] = []
 
     def compare() -> None:
-        live.script("models.py", "register", "rolling")
+        each_server.script("models.py", "register", "rolling")
         command = ["shadow", "rolling", "--candidate", "2.0", "--jsonl", str(recorded), "--json"]
-        shadow = live.script("models.py", *command, check=False)
+        shadow = each_server.script("models.py", *command, check=False)
         shadows.append((shadow.returncode, shadow.stdout))
 
-    seen = rolled(live, folders, settings, repeats=1, rate=40, before=compare)
+    seen = rolled(each_server, folders, settings, repeats=1, rate=40, before=compare)
     print(seen.summary())
     assert seen.holds, seen.violations
     ((code, report),) = shadows
     comparison = json.loads(report)
     assert (code, comparison["flipped"], comparison["compared"]) == (1, len(TEXTS), len(TEXTS))
-    assert Store(live.store).kept("rolling").keys() == {"2.0"}
-    live.script("models.py", "unregister", "rolling")
+    assert Store(each_server.store).kept("rolling").keys() == {"2.0"}
+    each_server.script("models.py", "unregister", "rolling")
 
 
 def test_the_doctor_finds_no_error(live: Live) -> None:
@@ -65,21 +65,21 @@ def test_the_doctor_finds_no_error(live: Live) -> None:
     assert any("threads of workers" in what for _, what in findings) == (threads > usable_cores())
 
 
-def test_a_served_model_explains(live: Live, tmp_path: Path) -> None:
+def test_a_served_model_explains(each_server: Live, tmp_path: Path) -> None:
     """A served model explains; the word that decides is the deepest."""
-    own = ("--config", live.config, "--run-dir", live.run_dir)
+    own = ("--config", each_server.config, "--run-dir", each_server.run_dir)
     done = explain("intents", "I want my money back.", "--output", "why.html", *own, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert re.search(r"refund_status .* money \+\d\.\d+", done.stdout)
     assert PageReader((tmp_path / "why.html").read_text(encoding="utf-8")).texts == ["I want my money back."]
 
 
-def test_the_server_exposes_the_queried_metrics(live: Live) -> None:
+def test_the_server_exposes_the_queried_metrics(each_server: Live) -> None:
     """Every metric of rules and dashboard that TorchServe exposes on a machine without a GPU."""
-    live.post("/predictions/tiny", '"word "')
-    live.post("/predictions/tiny", '"' + "word " * 700 + '"')
-    live.post("/predictions/tiny", "[null]")
-    live.post("/explanations/tiny", '"Where is it?"')
+    each_server.post("/predictions/tiny", '"word "')
+    each_server.post("/predictions/tiny", '"' + "word " * 700 + '"')
+    each_server.post("/predictions/tiny", "[null]")
+    each_server.post("/explanations/tiny", '"Where is it?"')
     queried = {name for query in QUERIES for name in names(query) if ":" not in name} - {
         "up",
         "Requests5XX",
@@ -88,12 +88,12 @@ def test_the_server_exposes_the_queried_metrics(live: Live) -> None:
     }
     # The utilization since the collector started, moments before, may be 0.0; it must be one number.
     queried.remove("CPUUtilization")
-    metrics = requests.get(f"http://127.0.0.1:{live.ports['metrics_address']}/metrics", timeout=10).text
+    metrics = requests.get(f"http://127.0.0.1:{each_server.ports['metrics_address']}/metrics", timeout=10).text
     (utilization,) = re.findall(r"(?m)^CPUUtilization\{.*\} ([\d.]+)$", metrics)
     assert 0 <= float(utilization) <= 100
     for name in sorted(queried):
-        live.wait_for_metric(name, 0.001)
-        assert live.metric(name) > 0 or name.endswith("_bucket"), name
+        each_server.wait_for_metric(name, 0.001)
+        assert each_server.metric(name) > 0 or name.endswith("_bucket"), name
 
 
 def test_the_gateway_in_front(live: Live, tmp_path: Path) -> None:

@@ -51,10 +51,10 @@ def of(example: tuple[Block, Block]) -> str:
 
 
 @pytest.mark.parametrize("example", examples("Ask it"), ids=of)
-def test_an_example_answers_what_the_readme_shows(live: Live, example: tuple[Block, Block]) -> None:
+def test_an_example_answers_what_the_readme_shows(each_server: Live, example: tuple[Block, Block]) -> None:
     """Every question to the quickstart's model."""
     question, answer = example
-    printed = run(question, live)
+    printed = run(question, each_server)
     if answer.language == "json":
         assert shape(json.loads(printed)) == shape(json.loads(answer.text))
     else:
@@ -62,11 +62,11 @@ def test_an_example_answers_what_the_readme_shows(live: Live, example: tuple[Blo
 
 
 @pytest.mark.parametrize("example", examples("Every task"), ids=of)
-def test_an_example_of_a_task_is_answered_so(live: Live, heads: Any, example: tuple[Block, Block]) -> None:
+def test_an_example_of_a_task_is_answered_so(each_server: Live, heads: Any, example: tuple[Block, Block]) -> None:
     """Every question to a model of its kind, untrained: the keys and kinds of values that the README shows."""
     assert heads
     question, answer = example
-    answered = kinds(json.loads(run(question, live)))
+    answered = kinds(json.loads(run(question, each_server)))
     assert answered in (kinds(json.loads(answer.text)), []), "an untrained model may find no entity"
 
 

@@ -1,4 +1,4 @@
-"""A live TorchServe, from the README's first command: real training, real HTTP. Malformed input: tests/reliability."""
+"""Live servers, TorchServe from the README's first command: real training, real HTTP. Bad input: tests/reliability."""
 
 from __future__ import annotations
 
@@ -64,19 +64,19 @@ def test_the_quickstarts_model_is_good(live: Live) -> None:
     assert json.dumps(report).count("accuracy")
 
 
-def test_served_equals_transformers_text_by_text(live: Live) -> None:
+def test_served_equals_transformers_text_by_text(each_server: Live) -> None:
     """Scores of every label, over HTTP, equal those of the pipeline on the trained folder."""
     reference = pipeline("text-classification", str(ROOT / "models" / "intents"), truncation=True, device="cpu")
     question = {"inputs": TEXTS, "parameters": {"top_k": None}}
-    for text, answer in zip(TEXTS, live.post("/predictions/intents", json.dumps(question)).json(), strict=True):
+    for text, answer in zip(TEXTS, each_server.post("/predictions/intents", json.dumps(question)).json(), strict=True):
         expected = {one["label"]: one["score"] for one in reference(text, top_k=None)}
         assert {one["label"]: one["score"] for one in answer} == pytest.approx(expected, abs=1e-5)
 
 
-def test_every_codec_gives_the_same_answer(live: Live) -> None:
+def test_every_codec_gives_the_same_answer(each_server: Live) -> None:
     """One text, sent in every way that api.md names."""
     text = "Where is my parcel?"
-    post = live.post
+    post = each_server.post
     expected = post("/predictions/intents", text, "text/plain").json()
     values = [
         post("/predictions/intents", text, None).json(),
@@ -109,14 +109,16 @@ def test_grpc_answers_the_same_bytes(live: Live) -> None:
         assert [one["label"] for one in got] == [one["label"] for one in expected]
 
 
-def test_answers_follow_requests_under_concurrency(live: Live, intents: Predictor) -> None:
+def test_answers_follow_requests_under_concurrency(each_server: Live, intents: Predictor) -> None:
     """200 different texts in 16 connections: none lost, none swapped, none wrong."""
     words = " ".join(TEXTS[:10]).split()
     shuffle = random.Random(3)  # noqa: S311
     texts = [f"{number} {' '.join(shuffle.choices(words, k=shuffle.randint(1, 40)))}" for number in range(200)]
     expected = response_json(ask(intents, texts)[0])
     with ThreadPoolExecutor(16) as pool:
-        responses = list(pool.map(lambda text: live.post("/predictions/intents", text.encode(), "text/plain"), texts))
+        responses = list(
+            pool.map(lambda text: each_server.post("/predictions/intents", text.encode(), "text/plain"), texts)
+        )
     assert [response.status_code for response in responses] == [200] * 200
     for response, answer in zip(responses, expected, strict=True):
         assert intents.task.answers_match(answer, response.json(), 1e-5)
@@ -137,11 +139,11 @@ def test_answers_follow_requests_under_concurrency(live: Live, intents: Predicto
     ],
     ids=["metrics", "pid", "started", "jndi", "html", "cuda", "control", "bidi"],
 )
-def test_a_text_that_looks_like_a_command_is_a_text(live: Live, text: str) -> None:
+def test_a_text_that_looks_like_a_command_is_a_text(each_server: Live, text: str) -> None:
     """It is classified like any other, and the worker lives on."""
-    pids = live.worker_pids("tiny")
-    assert live.post("/predictions/tiny", json.dumps(text)).status_code == 200
-    assert live.worker_pids("tiny") == pids
+    pids = each_server.worker_pids("tiny")
+    assert each_server.post("/predictions/tiny", json.dumps(text)).status_code == 200
+    assert each_server.worker_pids("tiny") == pids
 
 
 @pytest.mark.parametrize(
@@ -155,17 +157,17 @@ def test_a_text_that_looks_like_a_command_is_a_text(live: Live, text: str) -> No
         ("/nowhere", 404),
     ],
 )
-def test_what_is_not_there_is_404(live: Live, path: str, status: int) -> None:
+def test_what_is_not_there_is_404(each_server: Live, path: str, status: int) -> None:
     """Unknown model, version, operation and route."""
-    assert live.post(path, '{"instances": ["a"]}' if "v1" in path else '"a"').status_code == status
+    assert each_server.post(path, '{"instances": ["a"]}' if "v1" in path else '"a"').status_code == status
 
 
-def test_explanations_on_both_routes(live: Live) -> None:
+def test_explanations_on_both_routes(each_server: Live) -> None:
     """TorchServe's own route and KServe's: words that add up, while predictions beside them are answered."""
     with ThreadPoolExecutor(8) as pool:
-        predictions = [pool.submit(live.post, "/predictions/tiny", '"Where is it?"') for _ in range(16)]
-        explained = live.post("/explanations/tiny", '"Where is it?"').json()
-        kserve = live.post("/v1/models/tiny:explain", '{"instances": ["Where is it?"]}').json()
+        predictions = [pool.submit(each_server.post, "/predictions/tiny", '"Where is it?"') for _ in range(16)]
+        explained = each_server.post("/explanations/tiny", '"Where is it?"').json()
+        kserve = each_server.post("/v1/models/tiny:explain", '{"instances": ["Where is it?"]}').json()
     assert [word["word"] for word in explained["words"]] == ["Where", "is", "it", "?"]
     total = sum(word["attribution"] for word in explained["words"]) - explained["convergence_delta"]
     assert total == pytest.approx(explained["score"] - explained["baseline_score"], abs=1e-5)
@@ -173,45 +175,48 @@ def test_explanations_on_both_routes(live: Live) -> None:
     assert {prediction.result().status_code for prediction in predictions} == {200}
 
 
-def test_headers_of_an_answer(live: Live) -> None:
+def test_headers_of_an_answer(each_server: Live) -> None:
     """Counts, times, hash and the client's own id; a passed deadline is not computed."""
-    response = live.post("/predictions/tiny", "word " * 700, "text/plain", headers={"X-Request-Id": "mine-1"})
+    response = each_server.post("/predictions/tiny", "word " * 700, "text/plain", headers={"X-Request-Id": "mine-1"})
     assert response.headers["x-client-request-id"] == "mine-1"
     assert response.headers["x-truncated-tokens"] == "190"
     assert len(response.headers["x-model-hash"]) == 16
     assert float(response.headers["x-inference-ms"]) > 0
-    late = live.post("/predictions/tiny", "a", "text/plain", headers={"x-request-deadline-ms": "1000"})
+    late = each_server.post("/predictions/tiny", "a", "text/plain", headers={"x-request-deadline-ms": "1000"})
     assert (late.status_code, late.json()["type"]) == (504, "Expired")
 
 
-def test_a_stray_header_is_ignored_on_the_kserve_routes(live: Live) -> None:
+def test_a_stray_header_is_ignored_on_the_kserve_routes(each_server: Live) -> None:
     """Only TorchServe's own routes have operations."""
-    response = live.post("/v2/models/tiny/infer", json.dumps(v2("a")), headers={"url_path": "nonsense"})
+    response = each_server.post("/v2/models/tiny/infer", json.dumps(v2("a")), headers={"url_path": "nonsense"})
     assert response.status_code == 200
 
 
-def test_metrics_count_what_was_asked(live: Live) -> None:
+def test_metrics_count_what_was_asked(each_server: Live) -> None:
     """Texts, tokens and refusals move by what was sent."""
-    texts = live.metric("bert_texts_total", ModelName="tiny")
-    refused = live.metric("bert_refused_requests_total", ModelName="tiny", ErrorType="InvalidInput")
-    truncated = live.metric("bert_truncated_tokens_total", ModelName="tiny")
-    live.post("/predictions/tiny", json.dumps(["one", "two", "word " * 700]))
-    live.post("/predictions/tiny", "[null]")
-    assert live.wait_for_metric("bert_texts_total", texts + 3, ModelName="tiny") == texts + 3
-    assert live.wait_for_metric("bert_truncated_tokens_total", truncated + 190, ModelName="tiny") == truncated + 190
+    texts = each_server.metric("bert_texts_total", ModelName="tiny")
+    refused = each_server.metric("bert_refused_requests_total", ModelName="tiny", ErrorType="InvalidInput")
+    truncated = each_server.metric("bert_truncated_tokens_total", ModelName="tiny")
+    each_server.post("/predictions/tiny", json.dumps(["one", "two", "word " * 700]))
+    each_server.post("/predictions/tiny", "[null]")
+    assert each_server.wait_for_metric("bert_texts_total", texts + 3, ModelName="tiny") == texts + 3
+    assert (
+        each_server.wait_for_metric("bert_truncated_tokens_total", truncated + 190, ModelName="tiny") == truncated + 190
+    )
     name = "bert_refused_requests_total"
-    assert live.wait_for_metric(name, refused + 1, ModelName="tiny", ErrorType="InvalidInput") == refused + 1
-    assert live.metric("bert_inference_seconds_count", ModelName="tiny") > 0
+    assert each_server.wait_for_metric(name, refused + 1, ModelName="tiny", ErrorType="InvalidInput") == refused + 1
+    assert each_server.metric("bert_inference_seconds_count", ModelName="tiny") > 0
     response_json = [
-        live.metric("bert_labels_total", ModelName="tiny", Label=label) for label in ("anger", "joy", "fear", "calm")
+        each_server.metric("bert_labels_total", ModelName="tiny", Label=label)
+        for label in ("anger", "joy", "fear", "calm")
     ]
     assert sum(response_json) > 0
-    assert 0 < live.metric("bert_top_score_total", ModelName="tiny") <= sum(response_json)
+    assert 0 < each_server.metric("bert_top_score_total", ModelName="tiny") <= sum(response_json)
 
 
-def test_describe_tells_what_is_served(live: Live) -> None:
+def test_describe_tells_what_is_served(each_server: Live) -> None:
     """Task, labels, hash and an OpenAPI document, from the worker itself."""
-    described = json.loads(live.script("models.py", "describe", "tiny").stdout)
+    described = json.loads(each_server.script("models.py", "describe", "tiny").stdout)
     assert described["task"] == "text-classification"
     assert described["labels"] == ["anger", "joy", "fear", "calm"]
     assert described["openapi"]["paths"]["/predictions/tiny"]
@@ -231,45 +236,47 @@ def test_versions_come_and_go(live: Live, tmp_path: Path, model_folder: Path) ->
     assert live.post("/v2/models/tiny/infer", json.dumps(v2("a"))).json()["model_version"] == "1.0"
 
 
-def test_a_changed_archive_never_becomes_ready(live: Live, mar: Path) -> None:
+def test_a_changed_archive_never_becomes_ready(each_server: Live, mar: Path) -> None:
     """One changed file: register says which, exits with an error and leaves nothing behind."""
-    target = live.store / "broken.mar"
+    target = each_server.store / "broken.mar"
     with zipfile.ZipFile(mar) as source, zipfile.ZipFile(target, "w") as broken:
         for name in source.namelist():
             content = source.read(name)
             if name == "MAR-INF/MANIFEST.json":
                 content = content.replace(b'"tiny"', b'"broken"')
             broken.writestr(name, content + b" " if name == "model/config.json" else content)
-    done = live.script("models.py", "register", "broken", check=False)
+    done = each_server.script("models.py", "register", "broken", check=False)
     assert done.returncode != 0
     assert "model/config.json is not the file that was packed" in done.stderr
-    assert "broken" not in live.script("models.py", "list").stdout
+    assert "broken" not in each_server.script("models.py", "list").stdout
 
 
-def test_a_giant_request_is_refused_before_it_kills_the_worker(live: Live) -> None:
+def test_a_giant_request_is_refused_before_it_kills_the_worker(each_server: Live) -> None:
     """A thousand long texts take minutes: they are 503 in time, neighbours are answered, the worker lives."""
     config = ModelConfig.read(ROOT / "model-config.yaml")
     impatient = replace(config, frontend=replace(config.frontend, responseTimeout=6))
-    build(ROOT / "models" / "intents", "impatient", "1.0", impatient, live.store)
-    live.script("models.py", "register", "impatient")
-    pids = live.worker_pids("impatient")
+    build(ROOT / "models" / "intents", "impatient", "1.0", impatient, each_server.store)
+    each_server.script("models.py", "register", "impatient")
+    pids = each_server.worker_pids("impatient")
     giant = json.dumps([f"{number} {'word ' * 300}" for number in range(1000)])
     with ThreadPoolExecutor(4) as pool:
-        refused = pool.submit(live.post, "/predictions/impatient", giant)
+        refused = pool.submit(each_server.post, "/predictions/impatient", giant)
         time.sleep(0.5)
-        responses = list(pool.map(lambda _: live.post("/predictions/impatient", "hello", "text/plain"), range(3)))
+        responses = list(
+            pool.map(lambda _: each_server.post("/predictions/impatient", "hello", "text/plain"), range(3))
+        )
     assert (refused.result().status_code, refused.result().json()["type"]) == (503, "Overloaded")
     assert [response.status_code for response in responses] == [200] * 3
-    assert live.worker_pids("impatient") == pids
-    live.script("models.py", "unregister", "impatient")
+    assert each_server.worker_pids("impatient") == pids
+    each_server.script("models.py", "unregister", "impatient")
 
 
-def test_predict_asks_the_server_and_the_folder_alike(live: Live, tmp_path: Path) -> None:
+def test_predict_asks_the_server_and_the_folder_alike(each_server: Live, tmp_path: Path) -> None:
     """Over HTTP and with --local: the same answers in the same order."""
     texts = tmp_path / "texts.csv"
     with texts.open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows([["text"], *[[text] for text in TEXTS]])
-    served = live.script("predict.py", "intents", "--csv", str(texts), "--texts-per-request", "5").stdout
+    served = each_server.script("predict.py", "intents", "--csv", str(texts), "--texts-per-request", "5").stdout
     command = [str(ROOT / "scripts/predict.py"), "--local", str(ROOT / "models/intents"), "--csv", str(texts)]
     local = subprocess.run(command, capture_output=True, text=True, check=True, env=activated()).stdout
     rows = [[json.loads(line) for line in output.splitlines()] for output in (served, local)]
@@ -279,18 +286,18 @@ def test_predict_asks_the_server_and_the_folder_alike(live: Live, tmp_path: Path
         assert {ranked["label"]: ranked["score"] for ranked in one["answer"]} == pytest.approx(scores, abs=1e-5)
 
 
-def test_status_knows_when_everything_is_ready(live: Live) -> None:
+def test_status_knows_when_everything_is_ready(each_server: Live) -> None:
     """Every model ready, and a real prediction each."""
-    status = live.script("serve.sh", "status")
+    status = each_server.script("serve.sh", "status")
     assert "intents" in status.stdout
     assert "tiny" in status.stdout
 
 
-def test_no_text_of_a_user_is_logged(live: Live) -> None:
+def test_no_text_of_a_user_is_logged(each_server: Live) -> None:
     """After all that was sent, the marker stands in no log (this test runs after the others of this file)."""
-    live.post("/predictions/tiny", f"{MARKER} once more", "text/plain")
-    assert Inference(live.server).probe("tiny", "1.0") == ""
-    assert MARKER not in live.log()
+    each_server.post("/predictions/tiny", f"{MARKER} once more", "text/plain")
+    assert Inference(each_server.server).probe("tiny", "1.0") == ""
+    assert MARKER not in each_server.log()
 
 
 @pytest.fixture(scope="module")

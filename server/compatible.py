@@ -1,0 +1,170 @@
+"""Other protocols of the inference port: OpenAI's embeddings and list of models, Cohere's and Jina's rerank.
+
+Each request becomes one of the model's own, so that limits, parameters and errors are those of every other route.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import uuid
+from collections.abc import Callable
+
+from handler.errors import MalformedBody
+from handler.protocol import JSON, Body, json_type, loads, serialize_value
+from handler.request_state import Request, Response
+from server.errors import ApiError, json_response
+from server.loaded_model import LoadedModel
+from server.registry import ModelRegistry
+from server.transport import Exchange
+
+EMBEDDING, RERANK, SIMILARITY = "feature-extraction", "rerank", "sentence-similarity"
+ENCODING_FORMATS = ("float", "base64")
+UNKNOWN = 400  # status of what a client sent wrongly, as these protocols have it
+
+
+class Compatible:
+    """The routes of other protocols."""
+
+    def __init__(self, models: ModelRegistry, max_request_bytes: int) -> None:
+        self.models, self.max_request_bytes = models, max_request_bytes
+
+    async def list_models(self, exchange: Exchange) -> Response:
+        """Answer OpenAI's `GET /v1/models`."""
+        listed = [
+            {"id": name, "object": "model", "created": int(self.models.get(name).began), "owned_by": "organization"}
+            for name in self.models.names
+        ]
+        return json_response({"object": "list", "data": listed})
+
+    async def embeddings(self, exchange: Exchange) -> Response:
+        """Answer OpenAI's `POST /v1/embeddings`."""
+        fields = await self._fields(exchange, ("model", "input", "encoding_format", "dimensions", "user"))
+        encoding_format = fields.get("encoding_format") or "float"
+        if encoding_format not in ENCODING_FORMATS:
+            raise _invalid("encoding_format must be float or base64")
+        texts = fields["input"] if isinstance(fields.get("input"), list) else [fields.get("input")]
+        if any(not isinstance(text, str) for text in texts):
+            raise _invalid("input must be a string or a list of strings: this server has tokens of its own model")
+        model = self._model(fields)
+        parameters = {} if fields.get("dimensions") is None else {"dimensions": fields["dimensions"]}
+        vectors, n_tokens = await self._answer(exchange, model, EMBEDDING, texts, parameters)
+        write: Callable[[list[float]], JSON] = _base64 if encoding_format == "base64" else list
+        data = [{"object": "embedding", "index": i, "embedding": write(vector)} for i, vector in enumerate(vectors)]
+        usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
+        return Response(serialize_value({"object": "list", "data": data, "model": model.name, "usage": usage}))
+
+    async def rerank_of_cohere(self, exchange: Exchange) -> Response:
+        """Answer Cohere's `POST /v2/rerank`."""
+        fields = await self._fields(
+            exchange, ("model", "query", "documents", "top_n", "max_tokens_per_doc", "priority")
+        )
+        ranked, _ = await self._rank(exchange, fields)
+        results = [{"index": item["index"], "relevance_score": item["score"]} for item in ranked]
+        meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
+        return json_response({"id": str(uuid.uuid4()), "results": results, "meta": meta})
+
+    async def rerank_of_jina(self, exchange: Exchange) -> Response:
+        """Answer Jina's `POST /v1/rerank`."""
+        fields = await self._fields(exchange, ("model", "query", "documents", "top_n", "return_documents"))
+        ranked, n_tokens = await self._rank(exchange, fields)
+        documents = fields["documents"]
+        with_documents = fields.get("return_documents", True)
+        results = [
+            {"index": item["index"], "relevance_score": item["score"]}
+            | ({"document": {"text": _text(documents[item["index"]])}} if with_documents else {})
+            for item in ranked
+        ]
+        usage = {"total_tokens": n_tokens}
+        return json_response({"model": fields["model"], "object": "list", "usage": usage, "results": results})
+
+    async def _rank(self, exchange: Exchange, fields: dict[str, JSON]) -> tuple[list[dict[str, JSON]], int]:
+        """Return the documents in their order, by a reranker, or by the similarity of embeddings."""
+        query, documents, top_n = fields.get("query"), fields.get("documents"), fields.get("top_n")
+        if not isinstance(query, str) or not isinstance(documents, list) or not documents:
+            raise _invalid("query must be a string and documents a list of strings")
+        if top_n is not None and (type(top_n) is not int or top_n < 1):
+            raise _invalid("top_n must be a whole number of 1 or more")
+        texts = [_text(document) for document in documents]
+        model = self._model(fields)
+        if RERANK in {task.name for task in model.predictor.operations.values()}:
+            (ranked,), n_tokens = await self._answer(exchange, model, RERANK, [{"query": query, "texts": texts}], {})
+        else:
+            item = {"source_sentence": query, "sentences": texts}
+            (scores,), n_tokens = await self._answer(exchange, model, SIMILARITY, [item], {})
+            pairs = sorted(enumerate(scores), key=lambda pair: -pair[1])
+            ranked = [{"index": index, "score": score} for index, score in pairs]
+        return ranked[:top_n], n_tokens
+
+    async def _answer(
+        self, exchange: Exchange, model: LoadedModel, task: str, items: list[JSON], parameters: dict[str, JSON]
+    ) -> tuple[list[JSON], int]:
+        """Answer items by the operation of a task; return the answers, and the tokens that they took."""
+        operations = model.predictor.operations
+        operation = next((word for word, other in operations.items() if other.name == task), None)
+        if operation is None:
+            raise _invalid(f"{model.name} has no {task}, its operations: {', '.join(operations)}")
+        body = serialize_value({"instances": items, "parameters": parameters})
+        request = Request(Body(body, "application/json"), operation, id=exchange.headers.get("x-request-id"))
+        response = await exchange.while_connected(model.answer(request))
+        answer = loads(response.content.decode("ascii"))
+        if response.status >= UNKNOWN:
+            status = UNKNOWN if response.status in (413, 415, 422) else response.status
+            raise ApiError(status, answer["type"], answer["message"])
+        return answer["predictions"], int(response.headers.get("x-request-tokens", "0"))
+
+    async def _fields(self, exchange: Exchange, accepted: tuple[str, ...]) -> dict[str, JSON]:
+        """Return the fields of the JSON object in the body; others than `accepted` are refused by name."""
+        if exchange.method != "POST":
+            raise ApiError(405, "invalid_request_error", "send POST")
+        content = await exchange.body(self.max_request_bytes)
+        try:
+            fields = loads(content.decode("utf-8"))
+        except (UnicodeDecodeError, MalformedBody) as error:
+            raise _invalid(str(error) if isinstance(error, MalformedBody) else "body is not UTF-8") from None
+        if not isinstance(fields, dict):
+            raise _invalid(f"body must be an object, got {json_type(fields)}")
+        unknown = [name for name, value in fields.items() if name not in accepted and value is not None]
+        if unknown:
+            raise _invalid(f"unknown field {unknown[0][:50]!r}, accepted: {', '.join(accepted)}")
+        return fields
+
+    def _model(self, fields: dict[str, JSON]) -> LoadedModel:
+        name = fields.get("model")
+        if not isinstance(name, str):
+            raise _invalid(f"model must be one of {', '.join(self.models.names)}")
+        try:
+            return self.models.get(name)
+        except ApiError:
+            message = f"no model {name[:100]!r}, there are: {', '.join(self.models.names)}"
+            raise ApiError(404, "model_not_found", message) from None
+
+
+def openai_error(error: ApiError) -> Response:
+    """Return an error as OpenAI writes it."""
+    status = 401 if error.kind == "InvalidKeyException" else error.status
+    kind = "server_error" if status >= 500 else "invalid_request_error"
+    value = {"error": {"message": error.message, "type": kind, "param": None, "code": error.kind}}
+    return json_response(value, status, error.headers)
+
+
+def message_error(error: ApiError) -> Response:
+    """Return an error as Cohere and Jina write it."""
+    status = 401 if error.kind == "InvalidKeyException" else error.status
+    return json_response({"message": error.message, "detail": error.message}, status, error.headers)
+
+
+def _invalid(message: str) -> ApiError:
+    return ApiError(UNKNOWN, "invalid_request_error", message)
+
+
+def _text(document: JSON) -> str:
+    text = document.get("text") if isinstance(document, dict) else document
+    if not isinstance(text, str):
+        raise _invalid("each document must be a string, or an object with text")
+    return text
+
+
+def _base64(vector: list[float]) -> str:
+    """Return an embedding as base64 of its float32 values, little-endian."""
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii")
