@@ -44,6 +44,44 @@ mkdir -p .cache
 exec 9> .cache/setup.lock
 flock --nonblock 9 || { say "another set-up of this folder is running: waiting until it is done"; flock 9; }
 
+# pip's own settings of where packages come from, as options of uv, one word a line.
+pip_settings() {
+  .venv/bin/python -m pip config list | .venv/bin/python -c '
+import ast, sys
+OPTIONS = {"index-url": "--index-url", "extra-index-url": "--extra-index-url", "find-links": "--find-links",
+           "constraint": "--constraint", "trusted-host": "--allow-insecure-host", "no-index": "--no-index"}
+settings = {}
+for line in sorted(sys.stdin, key=lambda line: (line.startswith(":env:"), line.startswith("install."))):
+    name, _, value = line.strip().partition("=")
+    settings[name.rpartition(".")[2]] = ast.literal_eval(value)
+for name, option in OPTIONS.items():
+    if name == "no-index":
+        print(option) if settings.get(name, "0").lower() in ("1", "yes", "true", "on") else None
+    else:
+        print(*(f"{option}={part}" for part in settings.get(name, "").split()), sep="\n")'
+}
+
+# Install the requirements of this level. uv fetches and unpacks several packages at once, a third of the time of pip. An
+# image is made once and by pip, which compiles the modules: nobody can write to it later.
+install() {
+  local options=()
+  if [ "$level" != serve ] && .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps \
+    --target "$scratch/uv" -r requirements/install.txt; then
+    while read -r option; do [ -z "$option" ] || options+=("$option"); done < <(pip_settings)
+    if UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-180} "$scratch/uv/bin/uv" pip install --python .venv/bin/python \
+      --index-strategy unsafe-best-match ${options[@]+"${options[@]}"} -r "requirements/$level.txt" \
+      -c requirements/constraints.txt; then
+      return
+    fi
+    say "uv could not install this, so pip does"
+  fi
+  local compile=--no-compile
+  [ "$level" != serve ] || compile=--compile
+  # seqeval comes as source alone, which builds only where pip builds it apart from what is installed here.
+  .venv/bin/python -m pip install -qq --disable-pip-version-check --use-pep517 $compile -r "requirements/$level.txt" \
+    -c requirements/constraints.txt
+}
+
 if [ ! -x .venv/bin/python ]; then
   python=${PYTHON:-python3}
   command -v "$python" > /dev/null || die "$python not found: install Python 3.10 or newer, or set PYTHON"
@@ -77,17 +115,11 @@ for satisfied in $sufficient; do
   [ "$(cat "$stamp" 2> /dev/null)" != "$pinned-$satisfied" ] || installed=yes
 done
 if [ -z "$installed" ]; then
-  say "installing requirements/$level.txt (a minute or two)"
+  say "installing requirements/$level.txt (half a minute to two minutes)"
   if [ -n "${TORCH_INDEX_URL:-}" ]; then
     .venv/bin/python -m pip install -qq --no-deps --index-url "$TORCH_INDEX_URL" "$(grep '^torch==' requirements/serve.txt)"
   fi
-  # Python compiles a module when it is first imported, which is a small part of them; an image that nobody can write to
-  # (--serve) has to have them compiled.
-  compile=--no-compile
-  [ "$level" != serve ] || compile=--compile
-  # seqeval comes as source alone, which builds only where pip builds it apart from what is installed here.
-  .venv/bin/python -m pip install -qq --disable-pip-version-check --use-pep517 $compile -r "requirements/$level.txt" \
-    -c requirements/constraints.txt
+  install
   # The checkout itself becomes importable (handler, scripts) without PYTHONPATH, which TorchServe would
   # put in front of the code inside an archive.
   pwd > "$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
