@@ -32,5 +32,7 @@ loading           model folder or archive -> predictor
 description       the description of what is served
 properties        a file of settings as java.util.Properties reads it
 server_config     the settings of the TorchServe server that runs this worker
+metrics_queue     measurements, handed to TorchServe a few times a second
+worker_socket     TorchServe's protocol, read through a buffer
 bert_handler      TorchServe's entry point, the only module that imports ts
 """

@@ -11,11 +11,12 @@ import contextlib
 import logging
 import os
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ts.metrics.metric_type_enum import MetricTypes
+from ts.protocol import otf_message_handler
 
 import handler
 from handler import protocol
@@ -25,10 +26,12 @@ from handler.engine.device import place
 from handler.errors import ConfigError
 from handler.http_headers import is_form, request_from
 from handler.loading import load_predictor
+from handler.metrics_queue import MetricsQueue
 from handler.predictor import Predictor
 from handler.request_state import BatchContext, Request, Response
 from handler.server_config import max_response_size
 from handler.telemetry import Measurement, reference_measurements
+from handler.worker_socket import read_through_buffer
 
 SHUTDOWN_GRACE_S = 1.0  # from the failure of the device to the end of the worker, in which answers are sent
 
@@ -38,6 +41,9 @@ class BertHandler:
 
     predictor: Predictor
     context: Any
+
+    def __init__(self) -> None:
+        self.metrics = MetricsQueue(self._measure)
 
     def initialize(self, context: Any) -> None:
         """Load the archive that TorchServe unpacked; raises a StartupError, a RuntimeError, if it cannot serve."""
@@ -51,6 +57,7 @@ class BertHandler:
         version = str(context.manifest["model"].get("modelVersion", "1.0"))
         name = str(context.model_name)
         self.context = context
+        read_through_buffer(otf_message_handler)
         self.predictor = load_predictor(
             folder,
             config.handler,
@@ -63,7 +70,7 @@ class BertHandler:
         )
         calibration = self.predictor.calibration
         if calibration and calibration.reference:
-            self._measure(reference_measurements(calibration.reference, version))
+            self.metrics.add(reference_measurements(calibration.reference, version))
 
     def handle(self, data: Sequence[Mapping[str, Any]], context: Any) -> list[bytes]:
         """Answer one TorchServe batch: one answer for each row, with its own status and headers."""
@@ -87,7 +94,7 @@ class BertHandler:
         responses = self.predictor.postprocess(batch)
         for index, response in enumerate(responses):
             self._respond(index, response)
-        self._measure(batch.report.measurements(self.predictor.model.version))
+        self.metrics.add(batch.report.measurements(self.predictor.model.version))
         if self.predictor.engine.device_failed:
             # TorchServe starts another worker; the answers of this batch and of the next ones are sent before.
             threading.Timer(SHUTDOWN_GRACE_S, os._exit, (1,)).start()
@@ -118,11 +125,10 @@ class BertHandler:
         for name, value in response.headers.items():
             self.context.set_response_header(index, name, value)
 
-    def _measure(self, measurements: Iterable[Measurement]) -> None:
-        for measurement in measurements:
-            with contextlib.suppress(Exception):  # a metrics file without these metrics must not fail an answer
-                metric = self.context.metrics.get_metric(measurement.name, MetricTypes(measurement.kind))
-                metric.add_or_update(measurement.value, [self.predictor.model.name, *measurement.labels])
+    def _measure(self, measurement: Measurement) -> None:
+        with contextlib.suppress(Exception):  # a metrics file without this metric must not end the others
+            metric = self.context.metrics.get_metric(measurement.name, MetricTypes(measurement.kind))
+            metric.add_or_update(measurement.value, [self.predictor.model.name, *measurement.labels])
 
 
 def _headers(context: Any, index: int) -> dict[str, str]:
@@ -146,7 +152,13 @@ def _content(value: Any) -> bytes | None:
 
 
 def _log_to_standard_error() -> None:
-    """Log this package's warnings to standard error, which TorchServe logs as warnings; it parses standard output."""
+    """Log this package's warnings to standard error, which TorchServe logs as warnings; it parses standard output.
+
+    TorchServe's worker writes a line to standard output for every batch that it reads, which its frontend reads and
+    drops: only its metrics go there from now on.
+    """
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("ts.metrics").setLevel(logging.INFO)
     package_logger = logging.getLogger("handler")
     if not package_logger.handlers:
         package_logger.addHandler(logging.StreamHandler())

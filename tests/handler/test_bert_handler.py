@@ -440,9 +440,11 @@ def measured(caplog: pytest.LogCaptureFixture) -> dict[str, float]:
 
 def test_metrics_are_those_of_the_metrics_file(worker: Worker, caplog: pytest.LogCaptureFixture) -> None:
     """Every measurement finds its metric in metrics.yaml, with as many dimensions as declared there."""
-    caplog.set_level(logging.INFO)
+    worker.handler.metrics.flush()
+    caplog.clear()
     with caplog.at_level(logging.INFO):
         worker(http(TEXT), http("word " * 700), http(b""), http(b"7", JSON_TYPE), http(b"", JSON_TYPE))
+        worker.handler.metrics.flush()
     metrics = measured(caplog)
     assert not [message for message in caplog.messages if "Failed to update" in message]
     seconds = {name: metrics.pop(name) for name in [*metrics] if "_seconds" in name}

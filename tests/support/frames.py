@@ -145,6 +145,7 @@ class Worker:
     """TorchServe's service around a handler."""
 
     def __init__(self, bert_handler: BertHandler, metrics: Any = None) -> None:
+        self.handler = bert_handler
         self.service = Service("tiny", "", None, bert_handler.handle, None, 8, True, metrics)
         self.service.set_cl_socket(None)
 

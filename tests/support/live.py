@@ -13,6 +13,7 @@ from typing import Any
 import requests
 from grpc import insecure_channel
 
+from handler.metrics_queue import INTERVAL_S
 from scripts.client.http import Inference, Management
 from scripts.client.ports import with_free_ports
 from scripts.client.server import Server
@@ -103,6 +104,14 @@ class Live:
             if line.startswith(f"{name}{{") and all(f'{key}="{value}"' in line for key, value in labels.items()):
                 return float(line.rsplit(" ", 1)[1])
         return 0.0
+
+    def steady_metric(self, name: str, **labels: str) -> float:
+        """Return a metric after what came before was counted: a worker hands it over a few times a second."""
+        before, value = -1.0, self.metric(name, **labels)
+        while before != value:
+            time.sleep(3 * INTERVAL_S)
+            before, value = value, self.metric(name, **labels)
+        return value
 
     def wait_for_metric(self, name: str, at_least: float, **labels: str) -> float:
         """Wait until a counter got there: TorchServe reads them from the worker's output, a moment later."""

@@ -194,7 +194,7 @@ def test_a_stray_header_is_ignored_on_the_kserve_routes(each_server: Live) -> No
 
 def test_metrics_count_what_was_asked(each_server: Live) -> None:
     """Texts, tokens and refusals move by what was sent."""
-    texts = each_server.metric("bert_texts_total", ModelName="tiny")
+    texts = each_server.steady_metric("bert_texts_total", ModelName="tiny")
     refused = each_server.metric("bert_refused_requests_total", ModelName="tiny", ErrorType="InvalidInput")
     truncated = each_server.metric("bert_truncated_tokens_total", ModelName="tiny")
     each_server.post("/predictions/tiny", json.dumps(["one", "two", "word " * 700]))
