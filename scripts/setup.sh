@@ -61,7 +61,7 @@ for name, option in OPTIONS.items():
         print(*(f"{option}={part}" for part in settings.get(name, "").split()), sep="\n")'
 }
 
-# Install the requirements of this level. uv fetches and unpacks several packages at once, a third of the time of pip. An
+# Install the requirements of this level. uv fetches and unpacks several packages at once. An
 # image is made once and by pip, which compiles the modules: nobody can write to it later.
 install() {
   local options=()

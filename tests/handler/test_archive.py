@@ -235,13 +235,21 @@ WRONG: dict[str, tuple[Callable[[Path], None], type[StartupError], str]] = {
         ModelMismatch,
         "golden.json lacks",
     ),
-    "no head when packed": (then_repack(drop_head), ModelMismatch, "the weights lack classifier"),
+    "no head when packed": (
+        then_repack(drop_head),
+        ModelMismatch,
+        "the weights are those of an encoder without that head: choose feature-extraction",
+    ),
     "cut weights when packed": (
         then_repack(edit(WEIGHTS, lambda old: old[:1000])),
         ModelMismatch,
+        "model.safetensors is damaged, or was not copied to its end",
+    ),
+    "no weights when packed": (
+        then_repack(remove(WEIGHTS)),
+        ModelMismatch,
         "weights cannot be loaded",
     ),
-    "no weights when packed": (then_repack(remove(WEIGHTS)), ModelMismatch, "weights cannot be loaded"),
     "broken config when packed": (then_repack(edit("model/config.json", lambda _: b"{")), ModelMismatch, "config.json"),
     "unknown family when packed": (
         then_repack(edit("model/config.json", lambda old: old.replace(b'"bert"', b'"birt"'))),
