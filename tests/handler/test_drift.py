@@ -46,6 +46,7 @@ def observed(worker: Worker, texts: list[str], caplog: pytest.LogCaptureFixture)
         for start in range(0, len(texts), 50):
             (answered,) = worker(http(serialize_value(list(texts[start : start + 50])), JSON_TYPE))
             assert answered.status == 200
+        worker.handler.metrics.flush()
     bins: Bins = defaultdict(lambda: defaultdict(float))
     for count, feature, name in LINE.findall(caplog.text):
         bins[feature][name] += float(count)

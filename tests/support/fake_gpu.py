@@ -7,12 +7,14 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from handler.config import ServingConfig
 from handler.engine.cuda import CudaEngine
+from handler.engine.encoder import PackedEncoder
 from handler.predictor import Predictor
 from handler.sequences import Encoding
 from tests.support.encodings import random_words
@@ -42,7 +44,9 @@ class FakeGpuEngine(CudaEngine):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         self.log = []
-        super().__init__(*args, **options)
+        with pytest.MonkeyPatch.context() as patch:  # a GPU has layers, no encoder in one call
+            patch.setattr(PackedEncoder, "_is_native", lambda *_: False)
+            super().__init__(*args, **options)
 
     def record_event(self) -> Any:
         return FakeEvent(self.log)

@@ -249,6 +249,7 @@ def test_a_changed_archive_never_becomes_ready(each_server: Live, mar: Path) -> 
     assert done.returncode != 0
     assert "model/config.json is not the file that was packed" in done.stderr
     assert "broken" not in each_server.script("models.py", "list").stdout
+    target.unlink()  # the doctor would find it
 
 
 def test_a_giant_request_is_refused_before_it_kills_the_worker(each_server: Live) -> None:

@@ -38,6 +38,7 @@ def test_any_tokens_of_any_family(name: str, activation: str, make_model: MakeMo
             np.testing.assert_allclose(*pair, atol=2e-5)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # DeBERTa's own module
 @pytest.mark.parametrize("name", LATER_FAMILIES)
 def test_any_tokens_of_later_families(name: str, make_model: MakeModel) -> None:
     """As above, and the embeddings have gradients: explanations need them."""
