@@ -44,6 +44,11 @@ def main() -> None:
         scores = ScoreExamples(options.calibrate_scores, options.out_of_scope, column)
     elif options.out_of_scope:
         raise ScriptError("--out-of-scope goes with --calibrate-scores FILE")
+    evaluated = []
+    if options.evaluated:
+        from scripts.archives.model_card import read_model_index
+
+        evaluated = read_model_index(options.evaluated)
     from scripts.pretrained.source import open_model
 
     with open_model(ModelRequest.of(options)) as source:
@@ -56,6 +61,7 @@ def main() -> None:
             calibration,
             source.provenance,
             scores,
+            evaluated,
         )
     say(f"packed {built} ({built.stat().st_size / 1e6:.0f} MB, SHA-256 {archive.sha256(built)})")
 
@@ -121,6 +127,12 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="texts that no label fits: reports how well the confidence tells them from the others",
+    )
+    parser.add_argument(
+        "--evaluated",
+        type=Path,
+        metavar="FILE",
+        help="model-index.yaml of scripts/evaluate.py: its metrics, with intervals, go into the model card's metadata",
     )
     return parser
 

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,8 @@ from scripts.pretrained.provenance import Provenance
 
 # torch and transformers take seconds to import: functions import them, so that --help and mistakes are quick.
 if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
     from handler.confidence import ScoreCalibration
     from scripts.archives.calibration import Calibration
     from scripts.archives.score_calibration import ScoreExamples
@@ -49,12 +51,14 @@ def build(
     calibration: Calibration | None = None,
     provenance: Provenance | None = None,
     scores: ScoreExamples | None = None,
+    evaluated: Sequence[EvalResult] = (),
 ) -> Path:
     """Build `store`/NAME.mar and return its path; another version that was there is kept (scripts/archives/store.py).
 
     Args:
         model: folder with weights in safetensors.
         provenance: where the folder comes from, if not from here.
+        evaluated: metrics for the model card, see `read_model_index`.
 
     Raises:
         ScriptError: a name that TorchServe cannot take, or no packable model in the folder.
@@ -73,7 +77,7 @@ def build(
         raise ScriptError(f"--model-store {store} is not a folder")
     with staging() as scratch:
         stage = scratch / "stage"
-        fill(stage, model, name, version, config, calibration, provenance or Provenance(), scores)
+        fill(stage, model, name, version, config, calibration, provenance or Provenance(), scores, evaluated)
         packed = run_archiver(stage, name, version, scratch)
         normalised = scratch / "normalised.mar"
         normalise(packed, normalised)
@@ -94,11 +98,12 @@ def fill(
     calibration: Calibration | None,
     provenance: Provenance,
     scores: ScoreExamples | None = None,
+    evaluated: Sequence[EvalResult] = (),
 ) -> None:
     """Write all that an archive holds into a folder, and load it once; raises as `build`."""
     stage_files(stage, model, config)
     try:
-        add_metadata(stage, model, name, version, config, calibration, provenance, scores)
+        add_metadata(stage, model, name, version, config, calibration, provenance, scores, evaluated)
     except StartupError as error:  # names the folder that a person knows
         raise type(error)(str(error).replace(str(stage / archive.MODEL), str(model))) from error
 
@@ -170,6 +175,7 @@ def add_metadata(
     calibration: Calibration | None,
     provenance: Provenance,
     scores: ScoreExamples | None = None,
+    evaluated: Sequence[EvalResult] = (),
 ) -> None:
     """Write self-test outputs, model card, OpenAPI document and manifest, then load the stage once to check them.
 
@@ -182,6 +188,7 @@ def add_metadata(
         calibration: examples for int8 or fp8.
         provenance: where the model comes from.
         scores: examples to calibrate the scores on.
+        evaluated: metrics for the model card.
     """
     import torch
 
@@ -207,7 +214,7 @@ def add_metadata(
     document = openapi.document(exact.operations, explainable, exact.model, config.handler)
     write_json(stage / archive.OPENAPI, document)
     write_json(stage / archive.PROVENANCE, provenance.to_json())
-    card = model_card(model, exact, config, provenance, precision_section)
+    card = model_card(model, exact, config, provenance, precision_section, evaluated)
     (stage / archive.CARD).write_text(card, encoding="utf-8")
     archive.write_manifest(stage, name, version, exact.task.name)
     torch.set_num_threads(threads)

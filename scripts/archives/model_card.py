@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from handler.config import ModelConfig
 from handler.protocol import JSON
+from scripts.cli.console import ScriptError
 from scripts.pretrained.provenance import Provenance
 
 if TYPE_CHECKING:
@@ -25,14 +26,20 @@ def model_card(
     config: ModelConfig,
     provenance: Provenance,
     sections: Sequence[str] = (),
+    evaluated: Sequence[EvalResult] = (),
 ) -> str:
-    """Return the model card of a model folder; `sections` are lines that follow the labels and settings."""
+    """Return the model card of a model folder.
+
+    Args:
+        sections: lines that follow the labels and settings.
+        evaluated: metrics of scripts/evaluate.py, which follow those of training in the metadata.
+    """
     from huggingface_hub import ModelCard, ModelCardData
 
     task, identity = predictor.task, predictor.model
     file = model / "training.json"
     training = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    results = eval_results(task.name, training)
+    results = [*eval_results(task.name, training), *evaluated]
     metadata = ModelCardData(
         library_name="transformers",
         pipeline_tag=task.name,
@@ -71,6 +78,22 @@ def eval_results(task: str, training: dict[str, JSON]) -> list[EvalResult]:
         for name, value in (training.get(split) or {}).items()
         if split in training.get("data", {})
     ]
+
+
+def read_model_index(file: Path) -> list[EvalResult]:
+    """Return the metrics of a model-index.yaml that scripts/evaluate.py wrote; raises ScriptError for another file."""
+    import yaml
+    from huggingface_hub.repocard_data import model_index_to_eval_results
+
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return model_index_to_eval_results(content["model-index"])[1]
+    except OSError as error:
+        raise ScriptError(f"--evaluated {file}: {error.strerror or error}") from error
+    except (yaml.YAMLError, ValueError, KeyError, TypeError) as error:
+        raise ScriptError(
+            f"--evaluated {file}: no model index: give the model-index.yaml of scripts/evaluate.py"
+        ) from error
 
 
 def training_sections(training: dict[str, JSON]) -> list[str]:

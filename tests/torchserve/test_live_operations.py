@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,8 @@ import pytest
 import requests
 
 from handler.config import ModelConfig, usable_cores
+from scripts.archives.build import build
+from scripts.archives.score_calibration import ScoreExamples
 from scripts.archives.store import Store
 from tests.reliability.versions import rolled
 from tests.support.explanations import PageReader, explain
@@ -19,6 +23,7 @@ from tests.support.gateway import GATEWAY_METRICS, running
 from tests.support.live import Live
 from tests.support.monitoring import OF_CALIBRATED_MODELS, QUERIES, names
 from tests.support.samples import ROOT, TEXTS, MakeModel
+from tests.support.texts import short_texts
 
 pytestmark = pytest.mark.server
 
@@ -94,6 +99,58 @@ def test_the_server_exposes_the_queried_metrics(each_server: Live) -> None:
     for name in sorted(queried):
         each_server.wait_for_metric(name, 0.001)
         assert each_server.metric(name) > 0 or name.endswith("_bucket"), name
+
+
+def test_drift_shows_in_the_metrics(each_server: Live, model_folder: Path, tmp_path: Path) -> None:
+    """Texts like those of the calibration leave the index low, others raise it; the rules compute it the same way."""
+    labels = ("anger", "joy", "fear", "calm")
+    rows = [{"text": text, "label": labels[number % 4]} for number, text in enumerate(short_texts(400))]
+    (tmp_path / "held-out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = ModelConfig.read(ROOT / "model-config.yaml")
+    settings = replace(settings, handler=replace(settings.handler, threads=1))
+    build(
+        model_folder, "watched", "1.0", settings, each_server.store, scores=ScoreExamples(tmp_path / "held-out.jsonl")
+    )
+    each_server.script("models.py", "register", "watched")
+    try:
+        before = observed_tokens(each_server, 0)
+        sent, indices = sum(before.values()), []
+        for texts in (short_texts(400, seed=1), [f"{text} ⁂ {text}" for text in short_texts(400, seed=2)]):
+            for start in range(0, len(texts), 50):
+                body = json.dumps(texts[start : start + 50])
+                assert each_server.post("/predictions/watched", body).status_code == 200
+            sent += len(texts)
+            after = observed_tokens(each_server, sent)
+            indices.append(stability_index({name: after[name] - before.get(name, 0) for name in after}, each_server))
+            before = after
+        assert indices[0] < 0.2 < indices[1]
+    finally:
+        each_server.script("models.py", "unregister", "watched")
+
+
+def observed_tokens(live: Live, at_least: float) -> dict[str, float]:
+    """Return how many texts fell into each bin of lengths, once there are enough."""
+    deadline = time.monotonic() + 10
+    while sum((counts := bins_of(live, "bert_observed_total")).values()) < at_least and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return counts
+
+
+def bins_of(live: Live, name: str) -> dict[str, float]:
+    """Return a metric of the lengths of texts by bin."""
+    text = requests.get(f"http://127.0.0.1:{live.ports['metrics_address']}/metrics", timeout=10).text
+    lines = re.findall(rf"(?m)^{name}\{{(.*)\}} ([\d.eE-]+)$", text)
+    labels = [(dict(re.findall(r'(\w+)="([^"]*)"', found)), float(value)) for found, value in lines]
+    return {
+        each["Bin"]: value for each, value in labels if (each["ModelName"], each["Feature"]) == ("watched", "tokens")
+    }
+
+
+def stability_index(counts: dict[str, float], live: Live) -> float:
+    """Return the population stability index against the reference of the archive."""
+    expected, total = bins_of(live, "bert_reference_share"), sum(counts.values())
+    pairs = [(max(counts.get(name, 0) / total, 1e-4), max(share, 1e-4)) for name, share in expected.items()]
+    return sum((seen - share) * math.log(seen / share) for seen, share in pairs)
 
 
 def test_the_gateway_in_front(live: Live, tmp_path: Path) -> None:

@@ -23,9 +23,10 @@ from handler.errors import ConfigError, GoldenMismatch, ModelMismatch, StartupEr
 from handler.loading import load_predictor
 from handler.predictor import Predictor
 from scripts.archives.build import build
-from scripts.archives.model_card import training_sections
+from scripts.archives.model_card import read_model_index, training_sections
 from scripts.archives.store import ranking_bytes
 from scripts.cli.console import ScriptError
+from scripts.evaluation.output import model_index
 from scripts.package import parser, with_options
 from tests.support.samples import ROOT, TEXTS, ask, response_json
 
@@ -100,6 +101,32 @@ def test_the_metadata_of_the_card_are_the_hubs(mar: Path, model_folder: Path, tm
     ((result,),) = [model["results"] for model in metadata["model-index"]]
     assert result["dataset"] == {"name": "test.csv", "type": "file", "split": "test", "args": {"sha256": "ab" * 32}}
     assert result["metrics"] == [{"type": "accuracy", "value": 0.9647}]
+
+
+def test_the_card_has_the_metrics_of_an_evaluation(model_folder: Path, tmp_path: Path) -> None:
+    """With their intervals, beside those of training; another file is refused in one line."""
+    data = {"name": "held-out.csv", "sha256": "cd" * 32, "examples": 400}
+    accuracy = {"title": "accuracy", "value": 0.91234, "lower": 0.88, "upper": 0.94}
+    report = {
+        "model": {"name": "any", "task": "text-classification"},
+        "data": data,
+        "metrics": {"accuracy": accuracy},
+        "calibration": None,
+    }
+    index = tmp_path / "model-index.yaml"
+    index.write_text(model_index(report))
+    built = build(model_folder, "evaluated", "1.0", ModelConfig(), tmp_path, evaluated=read_model_index(index))
+    ((result,),) = [model["results"] for model in metadata_of(built)["model-index"]]
+    assert result["dataset"]["args"] == {"sha256": "cd" * 32, "examples": 400}
+    (metric,) = result["metrics"]
+    assert (metric["type"], metric["value"]) == ("accuracy", 0.9123)
+    assert metric["args"] == {"lower_95": 0.88, "upper_95": 0.94}
+    for content in ("accuracy: 0.9\n", "[1, 2]\n", "model-index: []\n", "{", ""):
+        index.write_text(content)
+        with pytest.raises(ScriptError, match=r"no model index: give the model-index\.yaml"):
+            read_model_index(index)
+    with pytest.raises(ScriptError, match="No such file"):
+        read_model_index(tmp_path / "none.yaml")
 
 
 def metadata_of(mar: Path) -> dict[str, Any]:
