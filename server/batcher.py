@@ -75,13 +75,19 @@ class TokenQueue:
 
     def __init__(self, max_tokens: int) -> None:
         self.max_tokens = max_tokens
-        self.n_tokens = 0
         self.waiting: list[Waiting] = []
+
+    @property
+    def tokens_ahead(self) -> int:
+        """The tokens that are computed before a small request that comes now: of each that waits, one batch at most.
+
+        Requests share the batches, so one of a thousand texts delays others by its share and not by all of it.
+        """
+        return sum(min(request.n_tokens, self.max_tokens) for request in self.waiting)
 
     def put(self, request: Waiting) -> None:
         """Add a request."""
         self.waiting.append(request)
-        self.n_tokens += request.n_tokens
 
     def take(self) -> Turn:
         """Remove the encodings of the next batch.
@@ -116,7 +122,6 @@ class TokenQueue:
                     room -= size
         finished = [request for request in self.waiting if not request.jobs]
         self.waiting = [request for request in self.waiting if request.jobs]
-        self.n_tokens = sum(request.n_tokens for request in self.waiting)
         return Turn(jobs, list(parts), finished)
 
 
@@ -153,7 +158,7 @@ class Batcher:
     @property
     def wait_s(self) -> float:
         """How long a request that comes now would wait."""
-        return self._queue.n_tokens / self.tokens_per_s
+        return self._queue.tokens_ahead / self.tokens_per_s
 
     def check_room(self) -> None:
         """Raise the refusal of a request that would wait too long, before any work is done for it."""

@@ -57,12 +57,13 @@ def test_a_batch_takes_what_waits_up_to_its_budget(small: Queue) -> None:
     first, second = small.queue.take(), small.queue.take()
     assert (first.n_tokens, first.finished) == (30, requests[:10])
     assert (second.n_tokens, second.finished) == (6, requests[10:])
-    assert small.queue.n_tokens == 0
+    assert small.queue.tokens_ahead == 0
 
 
 def test_a_large_request_does_not_hold_up_small_ones(small: Queue) -> None:
     """The first of a hundred texts and the two small requests behind it share the first batch."""
     large, *others = small.put(*["word"] * 100), small.put("word"), small.put("word")
+    assert small.queue.tokens_ahead == 30 + 3 + 3, "of the large one no more than a batch"
     first = small.queue.take()
     assert list(first.finished) == others
     assert first.n_tokens == 30
@@ -156,12 +157,13 @@ def test_a_full_queue_is_refused_at_once(predictor: Predictor) -> None:
         with pytest.raises(ApiError) as full:
             served.batcher.check_room()
         assert (full.value.status, full.value.headers) == (503, {"retry-after": "1"})
-        served.batcher._queue.waiting.clear()
-        served.batcher.tokens_per_s, served.batcher._queue.n_tokens = 100.0, 500
+        served.batcher._queue.waiting.pop()
+        served.batcher.tokens_per_s = 0.6  # the text that waits has three
         assert served.batcher.wait_s > batcher.MAX_WAIT_S
         with pytest.raises(ApiError) as late:
             served.batcher.check_room()
         assert late.value.headers == {"retry-after": "5"}
+        served.batcher._queue.waiting.clear()
         served.batcher.close()
 
     asyncio.run(scenario())

@@ -89,7 +89,7 @@ def test_a_worker_that_dies_costs_no_row(two_nodes: Nodes, mar: Path, tmp_path: 
     command = [str(ROOT / "scripts" / "score.py"), *words, "--format", "jsonl", "--address", two_nodes.address]
     environment = {**activated(), "RAY_USAGE_STATS_ENABLED": "0"}
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment) as run:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 400  # two workers load beside a training and other servers
         while not list(output.glob("part-*")):
             assert run.poll() is None, run.stderr and run.stderr.read()
             assert time.monotonic() < deadline
@@ -98,7 +98,7 @@ def test_a_worker_that_dies_costs_no_row(two_nodes: Nodes, mar: Path, tmp_path: 
         victim.kill()
         victim.wait(timeout=30)
         there = len(list(output.glob("part-*")))
-        _, errors = run.communicate(timeout=120)
+        _, errors = run.communicate(timeout=400)
     print(errors)
     assert run.returncode == 1, errors
     assert 0 < there < 82, "it was killed in the middle"
