@@ -10,7 +10,7 @@ usage() {
 Usage: scripts/quickstart.sh [--stop] [--config FILE] [--run-dir DIR] [--model-store DIR]
 
 Sets up, fine-tunes a small BERT on examples/intents, packs it, starts the server, registers the model and asks it a
-few sentences. Three to four minutes the first time. The server is left running, unless
+few sentences. Two to four minutes the first time. The server is left running, unless
 
   --stop              stops it at the end
   --config, --run-dir, --model-store
