@@ -28,6 +28,10 @@ LABEL_COLUMN = "label"
 def main() -> None:
     """Read the command line and build one archive."""
     options = parser().parse_args()
+    for name in ("calibration", "evaluation", "calibrate_scores", "out_of_scope", "evaluated"):
+        file = getattr(options, name)
+        if file is not None and not file.is_file():
+            raise ScriptError(f"--{name.replace('_', '-')} {file}: no such file")
     config = with_options(ModelConfig.read(options.config), options)
     calibration = None
     if options.calibration:

@@ -27,7 +27,7 @@ from scripts.archives.model_card import read_model_index, training_sections
 from scripts.archives.store import ranking_bytes
 from scripts.cli.console import ScriptError
 from scripts.evaluation.output import model_index
-from scripts.package import parser, with_options
+from scripts.package import main, parser, with_options
 from tests.support.samples import ROOT, TEXTS, ask, response_json
 
 
@@ -127,6 +127,19 @@ def test_the_card_has_the_metrics_of_an_evaluation(model_folder: Path, tmp_path:
             read_model_index(index)
     with pytest.raises(ScriptError, match="No such file"):
         read_model_index(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    "option", ["--calibration", "--evaluation", "--calibrate-scores", "--out-of-scope", "--evaluated"]
+)
+def test_a_file_that_is_not_there_is_told_before_anything_is_read(
+    option: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In one line that names option and file."""
+    words = ["package.py", "--model", "nobody/nothing", "--name", "x", option, str(tmp_path / "none.csv")]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(ScriptError, match=rf"^{option} .*none\.csv: no such file$"):
+        main()
 
 
 def metadata_of(mar: Path) -> dict[str, Any]:
