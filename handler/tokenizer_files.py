@@ -72,7 +72,7 @@ def check_vocabulary(folder: Path, class_name: str, vocabulary: Collection[str])
 
 def _added_tokens(folder: Path) -> list[tuple[str, str]]:
     """Return the tokens that were added to a vocabulary, each with the file that names it."""
-    found = [("added_tokens.json", token) for token in _keys(folder / "added_tokens.json")]
+    named = [("added_tokens.json", token) for token in _keys(folder / "added_tokens.json")]
     for name in (SETTINGS, "special_tokens_map.json"):
         content = _read_object(folder / name) if (folder / name).is_file() else {}
         decoder = content.get("added_tokens_decoder")
@@ -81,8 +81,8 @@ def _added_tokens(folder: Path) -> list[tuple[str, str]]:
             more = content.get(key)
             entries += list(more.values()) if isinstance(more, dict) else more if isinstance(more, list) else []
         contents = [entry.get("content") if isinstance(entry, dict) else entry for entry in entries]
-        found += [(name, token) for token in contents if isinstance(token, str)]
-    return found
+        named += [(name, token) for token in contents if isinstance(token, str)]
+    return named
 
 
 def _read_object(path: Path) -> dict[str, Any]:

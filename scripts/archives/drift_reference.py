@@ -36,7 +36,7 @@ def reference_of(predictor: Predictor, file: LabelledFile, accuracy: float) -> D
         "score": _quantile_bins,
         "label": _names,
     }
-    features = {name: histograms[name](found) for name, found in values.items()}
+    features = {name: histograms[name](observed) for name, observed in values.items()}
     return DriftReference(features, len(items), round(accuracy, 5))
 
 

@@ -62,7 +62,7 @@ class ReferenceTokenizer:
             strategy: which text of a pair is cut.
             max_first: tokens of the first text that are kept, at most half of a sequence.
         """
-        whole = self._joined(text, max_first)
+        untruncated = self._joined(text, max_first)
         try:
             self.backend.enable_truncation(self.max_length, strategy=strategy, direction=self.side)
             encoding = self._joined(text, max_first)
@@ -71,7 +71,7 @@ class ReferenceTokenizer:
             encoding = self._joined(text, max_first)
         finally:
             self.backend.no_truncation()
-        return Window(encoding, 0 if self.side == "right" else len(whole) - len(encoding))
+        return Window(encoding, 0 if self.side == "right" else len(untruncated) - len(encoding))
 
     def windows(
         self, text: Pair, stride: int, strategy: Strategy = "longest_first", max_first: int | None = None
@@ -83,9 +83,9 @@ class ReferenceTokenizer:
             strategy: which text of a pair is split; with `longest_first` the longer one.
             max_first: tokens of the first text that are kept, at most half of a sequence.
         """
-        whole = self._joined(text, max_first)
-        if len(whole) <= self.max_length:
-            return [Window(whole)]
+        untruncated = self._joined(text, max_first)
+        if len(untruncated) <= self.max_length:
+            return [Window(untruncated)]
         parts = self._parts(text, max_first)
         size = self.max_length - self.backend.num_special_tokens_to_add(len(parts) > 1)
         split = 0

@@ -96,7 +96,7 @@ def merge(adapter: Adapter, base: Path, target: Path) -> str:
             expected = _outputs(adapted)
             merged = adapted.merge_and_unload(safe_merge=True)
         _compare_outputs(adapter.kind, expected, _outputs(merged))
-    except (KeyError, NotImplementedError) as error:
+    except (KeyError, NotImplementedError) as error:  # peft raises both for kinds that it cannot merge
         reason = str(error).strip("'\"") or type(error).__name__
         raise ScriptError(f"the adapter is of the kind {adapter.kind}, which peft does not merge: {reason}") from None
     except (OSError, ValueError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
