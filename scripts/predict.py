@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Ask a served model many questions, or a model folder or archive without a server.
 
-Texts come from the command line, from a file, or one a line from standard input; lines of a .jsonl may hold questions
+Texts come from the command line, from a file, or one a line from standard input; rows of a file may hold questions
 of any task, e.g. {"question": ..., "context": ...}. Answers are JSON lines in the same
 order, {"index": 0, "answer": [{"label": ..., "score": ...}, ...]}, or {"index": 0, "error": {...}} for a text that
 cannot be answered. With --output a run that was cut short goes on where it stopped when it is started again.

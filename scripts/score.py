@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Answer every row of a corpus on a Ray cluster, with the model that a server would have: no server takes part.
 
-Files are CSV, TSV, JSON lines, Parquet or text with one text a line; folders are searched for them. Rows of JSON lines
-and Parquet without a column `text` are questions as a whole, e.g. {"question": ..., "context": ...}. Each row of the
+Files are CSV, TSV, JSON, JSON lines, Parquet or text with one text a line; folders are searched for them. Rows without
+a column `text` are questions as a whole, e.g. {"question": ..., "context": ...}. Each row of the
 output has the `file` and the number of the `row` in it, counted from 0, then `answer` or, where there is none, `error`.
 
 The output is a folder of parts that is complete when it has a _manifest.json; then every row is in it once. A run that

@@ -11,11 +11,8 @@ from handler.protocol import JSON, Body
 from handler.request_state import Request
 from handler.sequences import Encoding
 from scripts.cli.console import ScriptError
-from scripts.client.questions import as_json
+from scripts.client.questions import question_of
 from scripts.readers.tables import Table, label_name
-
-# Columns that are answers, and so no part of an item.
-ANSWER_COLUMNS = {"label", "labels", "answers", "answer", "tags", "entities", "id"}
 
 
 @dataclass(frozen=True)
@@ -28,21 +25,16 @@ class Example:
 
 
 def examples_of(table: Table, label_column: str = "label") -> list[Example]:
-    """Return the rows of a table as items: one text, or an object of all columns that are no answers."""
-    answers = {*ANSWER_COLUMNS, label_column}
+    """Return the rows of a table as items, as scripts/predict.py would ask them, with their labels."""
     examples = []
     for row, record in table.rows:
         try:
-            cells = {name: as_json(cell) for name, cell in record.items() if name not in answers}
+            item = question_of({name: cell for name, cell in record.items() if name != label_column})
         except ValueError as error:
             raise ScriptError(f"{table.name} row {row}: {error}") from None
-        item: JSON = {
-            name: cell for name, cell in cells.items() if cell is not None and (name or cell)
-        }  # a comma ends each line
         label = record.get(label_column)
-        value = item["text"] if item.keys() == {"text"} else item
         name = None if label is None else label_name(label)
-        examples.append(Example(value, name, f"{table.name} row {row}"))
+        examples.append(Example(item, name, f"{table.name} row {row}"))
     if len(examples) < 2:
         raise ScriptError(f"{table.name}: {len(examples)} rows; calibration needs two at least")
     return examples

@@ -1,7 +1,7 @@
 """Questions for a model: from the command line, a table, JSON lines or standard input.
 
-A question is a text, {"text", "text_pair"}, or from JSON lines the fields of any task. Files are read by
-scripts/readers; this module chooses the columns. Whether a question is valid is decided by the model.
+A question is a text, {"text", "text_pair"}, or the fields of any task. Files are read by scripts/readers; this module
+chooses the columns, for every command. Whether a question is valid is decided by the model.
 """
 
 from __future__ import annotations
@@ -10,24 +10,42 @@ import argparse
 import itertools
 import math
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from handler.protocol import JSON
 from scripts.cli.console import ScriptError, say
-from scripts.readers.formats import TABLES, Reader, decode_lines, delimited_header, read_csv, read_jsonl, records
+from scripts.readers.formats import (
+    TABLES,
+    Reader,
+    decode_lines,
+    delimited_header,
+    read_csv,
+    read_jsonl,
+    read_parquet,
+    read_tsv,
+    records,
+)
 
 TEXT, PAIR = "text", "text_pair"  # the default columns
+WHOLE = (  # fields of questions that are neither a text nor a pair; the last is none, so that no query is left out
+    {"question", "context"},
+    {"query", "texts"},
+    {"source_sentence", "sentences"},
+    {"text", "next_sentence"},
+    {"query", "text"},
+)
+ANSWERS = {"label", "labels", "answers", "answer", "tags", "entities", "id", "title"}  # are no part of a question
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
     """Add the options that name the source of the questions."""
     source = parser.add_argument_group("texts (default: one a line from standard input)")
-    source.add_argument("--csv", type=Path, metavar="FILE", help="a table with a header: .parquet, .tsv, else commas")
+    source.add_argument("--csv", type=Path, metavar="FILE", help="a table: .parquet, .tsv, else commas")
     source.add_argument("--jsonl", type=Path, metavar="FILE", help="a JSON object a line, or a list in a .json")
     source.add_argument(
-        "--column", metavar="NAME", help="of the text (default: text; a .jsonl without it holds whole questions)"
+        "--column", metavar="NAME", help="of the text (default: text; a file without it holds whole questions)"
     )
     source.add_argument(
         "--pair-column", metavar="NAME", help="of the second text (default: text_pair, if the file has it)"
@@ -41,76 +59,72 @@ def read_questions(arguments: argparse.Namespace) -> tuple[Iterator[JSON], int |
         raise ScriptError("texts come from one place: the command line, --csv or --jsonl")
     if arguments.words:
         return iter(arguments.words), len(arguments.words)
-    if arguments.csv:
-        column = arguments.column or TEXT
-        pair = arguments.pair_column or (None if arguments.column else default_pair(table_columns(arguments.csv)))
-        n_rows = sum(1 for _ in table_questions(arguments.csv, column, pair))
-        return table_questions(arguments.csv, column, pair), n_rows
-    if arguments.jsonl:
-        n_objects = sum(1 for _ in records(arguments.jsonl, json_reader(arguments.jsonl)))
-        return object_questions(arguments.jsonl, arguments.column, arguments.pair_column), n_objects
+    path, default = (arguments.csv, read_csv) if arguments.csv else (arguments.jsonl, read_jsonl)
+    if path:
+        reader = TABLES.get(path.suffix.lower(), default)
+        n_rows = sum(1 for _ in file_questions(path, reader, arguments.column, arguments.pair_column))
+        return file_questions(path, reader, arguments.column, arguments.pair_column), n_rows
     if sys.stdin.isatty():
         say("one text a line, please; Ctrl-D ends")
     lines = decode_lines("standard input", sys.stdin.buffer)
     return (line.rstrip("\r\n") for line in lines), None
 
 
-def table_questions(path: Path, column: str, pair_column: str | None) -> Iterator[JSON]:
-    """Yield the questions of a table; raises ScriptError for a missing column or a bad row."""
-    header = table_columns(path)
-    for name in filter(None, (column, pair_column)):
-        if header is not None and name not in header:
-            raise ScriptError(f"{path} has no column {name}; it has {', '.join(header) or 'none'}: use --column")
-    for row, record in records(path, table_reader(path)):
-        yield plain(path, row, question_of(record, column, pair_column))
+def file_questions(path: Path, reader: Reader, column: str | None, pair_column: str | None) -> Iterator[JSON]:
+    """Yield the questions of a file; raises ScriptError for a missing column or a bad row."""
+    if header := header_of(path, reader):
+        require_columns(path, header, column, pair_column)
+    for row, record in records(path, reader):
+        for name in filter(None, (column, pair_column)):
+            if name not in record:
+                raise ScriptError(f"{path} row {row}: no field {name}: use --column")
+        try:
+            yield question_of(record, column, pair_column)
+        except ValueError as error:
+            raise ScriptError(f"{path} row {row}: {error}") from None
 
 
-def table_reader(path: Path) -> Reader:
-    """Return the reader of a table; a file of another name is read as CSV."""
-    suffix = path.suffix.lower()
-    return TABLES[suffix] if suffix in (".tsv", ".parquet") else read_csv
-
-
-def table_columns(path: Path) -> Sequence[str] | None:
-    """Return the columns of a table; None for a Parquet file without rows, which asks for none."""
-    if path.suffix.lower() != ".parquet":
+def header_of(path: Path, reader: Reader) -> Sequence[str]:
+    """Return the columns of a table; none for JSON, whose objects may differ, and for a Parquet file without rows."""
+    if reader in (read_csv, read_tsv):
         return delimited_header(path)
-    first = next(records(path, table_reader(path)), None)
-    return list(first[1]) if first else None
+    return list(next(records(path, reader), (0, {}))[1]) if reader is read_parquet else ()
 
 
-def default_pair(columns: Iterable[str] | None) -> str | None:
-    """Return the column of second texts that a file has, unless an option names another one."""
-    return PAIR if PAIR in (columns or ()) else None
+def require_columns(path: Path, header: Sequence[str], column: str | None, *others: str | None) -> None:
+    """Raise ScriptError where a table lacks a column, or has none that a question is made of."""
+    required = others if is_whole(header, column) and has_question(header) else [column or TEXT, *others]
+    for name in filter(None, required):
+        if name not in header:
+            raise ScriptError(f"{path} has no column {name}; it has {', '.join(header) or 'none'}: use --column")
 
 
-def plain(path: Path, row: int, question: Any) -> JSON:
-    """Return a question as JSON has it; raises ScriptError, by row, for a cell that JSON does not have."""
-    try:
-        return as_json(question)
-    except ValueError as error:
-        raise ScriptError(f"{path} row {row}: {error}") from None
+def question_of(record: Mapping[str, Any], column: str | None = None, pair_column: str | None = None) -> JSON:
+    """Return what a record asks: a text, a pair, or all its fields that are no answers. A null is no field.
+
+    Raises:
+        ValueError: a cell that JSON does not have.
+
+    >>> question_of({"text": "a", "text_pair": None, "label": 1}), question_of({"text": "a", "n": 2}, "text", "n")
+    ('a', {'text': 'a', 'text_pair': 2})
+    >>> question_of({"question": "a", "context": "b", "answers": []})
+    {'question': 'a', 'context': 'b'}
+    """
+    if is_whole(record, column):
+        fields = {name: as_json(cell) for name, cell in record.items() if name and name not in ANSWERS}
+        return {name: value for name, value in fields.items() if value is not None}
+    text, pair = as_json(record[column or TEXT]), as_json(record.get(pair_column or ("" if column else PAIR)))
+    return text if pair is None else {TEXT: text, PAIR: pair}
 
 
-def object_questions(path: Path, column: str | None, pair_column: str | None) -> Iterator[JSON]:
-    """Yield the questions of a file of JSON objects; an object without a text is a question as a whole."""
-    for row, record in records(path, json_reader(path)):
-        if column and column not in record:
-            raise ScriptError(f"{path} row {row}: no field {column}: use --column")
-        if not column and TEXT not in record:
-            yield plain(path, row, record)
-        else:
-            yield plain(path, row, question_of(record, column or TEXT, pair_column or default_pair(record)))
+def is_whole(columns: Collection[str], column: str | None) -> bool:
+    """Return whether records with these columns are questions as a whole, not a text or a pair."""
+    return column is None and (TEXT not in columns or has_question(columns))
 
 
-def json_reader(path: Path) -> Reader:
-    """Return the reader of a file of JSON objects."""
-    return TABLES[".json"] if path.suffix.lower() == ".json" else read_jsonl
-
-
-def question_of(record: Mapping[str, Any], column: str, pair_column: str | None) -> JSON:
-    """Return the text of a record, or its pair of texts."""
-    return {"text": record[column], "text_pair": record.get(pair_column)} if pair_column else record[column]
+def has_question(columns: Collection[str]) -> bool:
+    """Return whether columns hold the fields of a question that is neither a text nor a pair."""
+    return any(fields <= set(columns) for fields in WHOLE)
 
 
 def as_json(value: Any) -> JSON:

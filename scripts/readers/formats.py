@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 from scripts.cli.console import ScriptError
-from scripts.readers import label_studio
+from scripts.readers import label_studio, squad
 
 Record: TypeAlias = Mapping[str, object]
 Reader: TypeAlias = Callable[[str, BinaryIO], Iterator[tuple[int, Record]]]
@@ -165,7 +165,11 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def read_json(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
-    """Yield the objects of a JSON list, or of JSON lines; a list may be an export of Label Studio."""
+    """Yield the objects of a JSON list, or of JSON lines.
+
+    The list may be the `data` of an object, as pandas and other exports write it; then its items may be the articles
+    of SQuAD. A list may be an export of Label Studio.
+    """
     content = "".join(decode_lines(name, file))
     try:
         value = parse_json(content)
@@ -174,7 +178,11 @@ def read_json(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
     except (ValueError, RecursionError):
         yield from read_jsonl(name, io.BytesIO(content.encode("utf-8", "surrogatepass")))
         return
-    items = value if isinstance(value, list) else [value]
+    is_data = isinstance(value, dict) and isinstance(value.get("data"), list)
+    items = value["data"] if is_data else value if isinstance(value, list) else [value]
+    if is_data and squad.is_articles(items):
+        yield from squad.read_articles(name, items)
+        return
     if label_studio.is_export(items):
         yield from label_studio.read_export(name, items)
         return

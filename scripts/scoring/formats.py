@@ -13,9 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scripts.cli.console import ScriptError
-from scripts.client.questions import TEXT, default_pair, question_of
-from scripts.readers.formats import RepeatedField, csv_cells, csv_rows, delimited_header, parse_json, tsv_cells
+from scripts.client.questions import PAIR, TEXT, is_whole, require_columns
+from scripts.readers.formats import (
+    Record,
+    RepeatedField,
+    csv_cells,
+    csv_rows,
+    delimited_header,
+    parse_json,
+    read_json,
+    tsv_cells,
+)
 from scripts.scoring.ids import id_of, ids_of_column
 from scripts.scoring.parquet import RowGroupReader, row_sizes, schema_of
 from scripts.scoring.rows import CorpusColumns, CorpusPart, CorpusRow, SourceFile, row_of
@@ -119,9 +127,7 @@ class JsonLinesFormat(LineFormat):
             return CorpusRow(number, problem="the row is not JSON")
         if not isinstance(record, dict):
             return CorpusRow(number, problem="no JSON object")
-        if columns.id in record:
-            record[columns.id] = id_of(record[columns.id])
-        return row_of(number, record, columns)
+        return row_of(number, with_json_id(record, columns), columns)
 
 
 class TsvFormat(LineFormat):
@@ -182,9 +188,9 @@ class ParquetFormat(FileFormat):
     def header(self, path: Path, columns: CorpusColumns) -> tuple[str, ...]:
         names = schema_of(path).names
         require_columns(path, names, columns.text, columns.pair, columns.id)
-        if not columns.text and TEXT not in names:
+        if is_whole(names, columns.text):
             return tuple(names)
-        pair = columns.pair or ("text_pair" if "text_pair" in names else None)
+        pair = columns.pair or (PAIR if PAIR in names and not columns.text else None)
         return tuple(dict.fromkeys(filter(None, (columns.text or TEXT, pair, columns.id))))
 
     def id_type(self, path: Path, columns: CorpusColumns) -> str:
@@ -227,13 +233,46 @@ class ParquetFormat(FileFormat):
         return reader
 
 
+class JsonFormat(FileFormat):
+    """A JSON list, or an export that is read as a whole: its records are counted, and kept for the next part."""
+
+    def __init__(self) -> None:
+        self._key: tuple[str, int] | None = None
+        self._records: list[Record] = []
+
+    def cut(self, source: SourceFile, size: int) -> Iterator[RowRange]:
+        n_records = len(self._read(source))
+        for begin in range(0, n_records, size):
+            end = min(begin + size, n_records)
+            yield RowRange(end - begin, begin, end)
+
+    def read(self, source: SourceFile, part: CorpusPart, columns: CorpusColumns) -> PartRows:
+        chosen = enumerate(self._read(source)[part.begin : part.end], part.first)
+        return PartRows([row_of(number, with_json_id(record, columns), columns) for number, record in chosen])
+
+    def _read(self, source: SourceFile) -> list[Record]:
+        key = (source.path, source.changed_ns)
+        if self._key != key:
+            with Path(source.path).open("rb") as file:
+                self._records = [record for _, record in read_json(source.name, file)]
+            self._key = key
+        return self._records
+
+
 FORMATS: dict[str, FileFormat] = {
     ".txt": LineFormat(),
+    ".json": JsonFormat(),
     ".jsonl": JsonLinesFormat(),
     ".csv": CsvFormat(),
     ".tsv": TsvFormat(),
     ".parquet": ParquetFormat(),
 }
+
+
+def with_json_id(record: Record, columns: CorpusColumns) -> Record:
+    """Return a record of JSON with its id as the output holds it."""
+    name = columns.id
+    return record if name is None or name not in record else {**record, name: id_of(record[name])}
 
 
 def read_bytes(source: SourceFile, part: CorpusPart) -> bytes:
@@ -246,28 +285,23 @@ def read_bytes(source: SourceFile, part: CorpusPart) -> bytes:
 def table_header(path: Path, columns: CorpusColumns) -> tuple[str, ...]:
     """Return the header of a CSV or TSV file."""
     header = delimited_header(path)
-    require_columns(path, header, columns.text or TEXT, columns.pair, columns.id)
+    require_columns(path, header, columns.text, columns.pair, columns.id)
     return tuple(header)
-
-
-def require_columns(path: Path, header: Sequence[str], *names: str | None) -> None:
-    """Raise ScriptError where a column is missing."""
-    for name in filter(None, names):
-        if name not in header:
-            raise ScriptError(f"{path} has no column {name}; it has {', '.join(header) or 'none'}: use --column")
 
 
 def row_of_cells(number: int, cells: Sequence[str], header: Sequence[str], columns: CorpusColumns) -> CorpusRow:
     """Return the row of a table's cells."""
     record = dict(zip(header, cells, strict=False))
-    pair = columns.pair or (None if columns.text else default_pair(header))
-    used = [record.get(name) for name in (columns.text or TEXT, pair, columns.id) if name]
+    if is_whole(header, columns.text):
+        used = list(record.values())
+    else:
+        names = (columns.text or TEXT, columns.pair or PAIR, columns.id)
+        used = [cell for name, cell in record.items() if name in names]
     if len(cells) != len(header):
         return CorpusRow(number, problem=f"the row has {len(cells)} cells, the header {len(header)}")
     if any(map(is_not_utf8, used)):
         return CorpusRow(number, problem=NOT_UTF8)
-    row_id = record[columns.id] if columns.id else None
-    return CorpusRow(number, question_of(record, columns.text or TEXT, pair), row_id)
+    return row_of(number, record, columns)
 
 
 def is_not_utf8(cell: str | None) -> bool:

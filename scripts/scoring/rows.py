@@ -7,10 +7,12 @@ it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from handler.protocol import JSON
-from scripts.client.questions import TEXT, as_json, default_pair, question_of
+from scripts.client.questions import question_of
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class CorpusRow:
     problem: str = ""
 
 
-def row_of(number: int, record: dict[str, JSON], columns: CorpusColumns) -> CorpusRow:
+def row_of(number: int, record: Mapping[str, Any], columns: CorpusColumns) -> CorpusRow:
     """Return the row of a record; a record without a text column is a question as a whole, without its id.
 
     >>> row_of(3, {"id": 7, "question": "a", "context": "b"}, CorpusColumns(id="id"))
@@ -67,11 +69,11 @@ def row_of(number: int, record: dict[str, JSON], columns: CorpusColumns) -> Corp
         if name not in record:
             return CorpusRow(number, problem=f"the row has no field {name}")
     try:
-        question = {name: as_json(value) for name, value in record.items() if name != columns.id}
+        question = question_of(
+            {name: cell for name, cell in record.items() if name != columns.id or name in (columns.text, columns.pair)},
+            columns.text,
+            columns.pair,
+        )
     except ValueError as error:
         return CorpusRow(number, problem=str(error))
-    row_id = record[columns.id] if columns.id else None
-    if not columns.text and TEXT not in question:
-        return CorpusRow(number, question, row_id)
-    pair = columns.pair or default_pair(question)
-    return CorpusRow(number, question_of({**record, **question}, columns.text or TEXT, pair), row_id)
+    return CorpusRow(number, question, record[columns.id] if columns.id else None)

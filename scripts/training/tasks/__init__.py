@@ -4,7 +4,7 @@
     classification.py            single, multi, regression, entailment: labels or a number for a text or a pair
     conll.py                     texts with tagged words: CoNLL, lists of tokens, spans by character
     token_classification.py      entities
-    squad.py                     the format and the metrics of SQuAD
+    squad.py                     the metrics of SQuAD
     question_answering.py        answers: the part of a context that answers a question
     ranking.py                   ranking: the relevance of a text to a query
     masking.py                   masking of tokens or whole words, and its metrics
@@ -96,7 +96,7 @@ TRAINING_TASKS: dict[str, type[TrainingTask[Any]]] = {
 }
 LABEL_COLUMNS = ("label", "labels", "relevance", "score")
 LIST_COLUMNS = ("tokens", "words", *EntityRecognition.label_columns)  # may hold lists that a CSV writes as text
-KIND_BY_SUFFIX: dict[str, str] = {".json": "answers", **dict.fromkeys(CONLL, "entities")}
+KIND_BY_SUFFIX: dict[str, str] = dict.fromkeys(CONLL, "entities")
 KIND_BY_COLUMNS: list[tuple[set[str], str]] = [
     ({"tokens", "tags"}, "entities"),
     ({"tokens", "ner_tags"}, "entities"),

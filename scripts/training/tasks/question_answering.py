@@ -24,7 +24,7 @@ from scripts.training.tasks.base import (
     require_offsets,
     to_features,
 )
-from scripts.training.tasks.squad import read_squad, squad_metrics
+from scripts.training.tasks.squad import squad_metrics
 
 if TYPE_CHECKING:
     import numpy as np
@@ -63,7 +63,7 @@ class AnswerExtraction(TrainingTask[QuestionExample]):
     metrics: ClassVar = {"exact_match": "exact match", "f1": "F1"}
     best_metric = "f1"
     unit_name = "questions"
-    readers = {".json": read_squad, ".jsonl": TABLES[".jsonl"]}  # noqa: RUF012
+    readers = {suffix: TABLES[suffix] for suffix in (".json", ".jsonl")}  # noqa: RUF012
     text_columns = ("question",)
     pair_columns = ("context",)
     label_columns = ("answers",)

@@ -1,59 +1,17 @@
-"""The format of SQuAD's files, and its two metrics.
+"""The two metrics of SQuAD.
 
-Source: Rajpurkar et al. 2016 (SQuAD 1.1) and 2018 (2.0, with questions that the context does not answer). A row
-is a question; questions are numbered through the file from 1.
+Source: Rajpurkar et al. 2016 (SQuAD 1.1) and 2018 (2.0, with questions that the context does not answer).
 """
 
 from __future__ import annotations
 
-import io
-import json
 import re
 import string
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import BinaryIO
-
-from scripts.cli.console import ScriptError
-from scripts.readers.formats import Record, decode_lines, read_json
+from collections.abc import Sequence
 
 ARTICLES = re.compile(r"\b(a|an|the)\b")
 PUNCTUATION = str.maketrans("", "", string.punctuation)
-
-
-def read_squad(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
-    """Yield the questions of a file, each with its context and its answers in the columns of the hub's datasets.
-
-    A JSON file of another form than SQuAD's is read as a list of records.
-    """
-    content = "".join(decode_lines(name, file))
-    try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):
-        value = None
-    if not (isinstance(value, dict) and "data" in value):
-        yield from read_json(name, io.BytesIO(content.encode("utf-8", "surrogatepass")))
-        return
-    try:
-        articles = value["data"]
-        questions = [
-            (article.get("title"), paragraph["context"], question)
-            for article in articles
-            for paragraph in article["paragraphs"]
-            for question in paragraph["qas"]
-        ]
-    except (KeyError, TypeError, AttributeError):
-        raise ScriptError(f"{name}: not in SQuAD's form: data, paragraphs, context, qas") from None
-    for row, (title, context, question) in enumerate(questions, start=1):
-        if not isinstance(question, dict):
-            raise ScriptError(f"{name} row {row}: the question is not a JSON object")
-        answers = [] if question.get("is_impossible") else question.get("answers")
-        if not isinstance(answers, list) or not all(isinstance(answer, dict) for answer in answers):
-            raise ScriptError(f"{name} row {row}: the answers are not a list of JSON objects")
-        if not answers and not question.get("is_impossible"):
-            raise ScriptError(f"{name} row {row}: no answer, although is_impossible is not true")
-        columns = {key: [answer.get(key) for answer in answers] for key in ("text", "answer_start")}
-        yield row, {"title": title, "context": context, "question": question.get("question"), "answers": columns}
 
 
 def normalised(answer: str) -> str:

@@ -101,7 +101,8 @@ def test_tables_with_types(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ScriptError, match="has no column body; it has text, id"):
         run("toy", "--csv", tmp_path / "texts.parquet", "--column", "body")
     (tmp_path / "texts.json").write_text('[{"text": "a"},\n {"text": "b", "text_pair": "c"}]')
-    assert [label(line) for line in run("toy", "--jsonl", tmp_path / "texts.json")[1]] == ["A", "BC"]
+    for option in ("--jsonl", "--csv"):
+        assert [label(line) for line in run("toy", option, tmp_path / "texts.json")[1]] == ["A", "BC"]
 
 
 def test_objects(run: Run, tmp_path: Path) -> None:

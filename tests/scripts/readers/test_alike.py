@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ GOOD: dict[str, bytes | dict[str, Any]] = {
     "quotes.csv": b'text,label\n"a",x\n"b",y\n',
     "tabs.tsv": b'text\tlabel\r\n"a"\tx\r\n\r\nb\ty\r\n',
     "objects.jsonl": b'{"text": "a", "label": NaN}\n\n{"text": "b", "label": "y"}\n',
+    "list.json": b'[{"text": "a", "label": "x"}, {"text": "b"}]',
+    "lines.json": b'{"text": "a"}\n\n{"text": "b"}\n',
+    "by pandas.json": b'{"schema": {"fields": []}, "data": [{"index": 0, "text": "a"}, {"index": 1, "text": "b"}]}',
+    "Label Studio.json": b'[{"data": {"text": "a"}, "annotations": [{}]},{"data": {"text": "b"}, "annotations": [{}]}]',
     "dictionary.parquet": {"text": pa.array(["a", "b"]).dictionary_encode(), "label": ["x", "y"]},
     "bytes.parquet": {"text": [b"a", b"b"], "label": ["x", "y"]},
 }
@@ -42,6 +47,8 @@ BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "twice.csv": (b"text,text\na,x\nb,y\n", "column text appears twice in the header"),
     "a stray quote.csv": (b'text,label\n"a,x\nb,y\n', "row 2: unexpected end of data"),
     "UTF-16.csv": ("text,label\na,x\nb,y\n".encode("utf-16"), "is not UTF-8"),
+    "twice.json": (b'[{"text": "a", "text": "b"}]', "an object has a field twice"),
+    "a number.json": (b'[{"text": "a"}, 2]', "row 2: not a JSON object"),
     "torn.parquet": (b"PAR1xx", "is no Parquet file, or a broken one"),
 }
 # score.py writes the problem in the row's place and goes on, the others refuse the file by the row.
@@ -147,6 +154,31 @@ def test_pairs_are_read_alike(file: Callable[..., Path]) -> None:
         assert [read(path) for read in (calibrated, predicted, scored)] == [expected] * 3
     arguments = argparse.Namespace(words=[], csv=path, jsonl=None, column="text", pair_column=None)
     assert list(read_questions(arguments)[0]) == ["a", "c"]
+
+
+def test_a_null_is_no_field(file: Callable[..., Path]) -> None:
+    """A missing second text leaves the first one alone; a missing field of a whole question is left out."""
+    path = file("nulls.parquet", {"text": ["a", "b"], "text_pair": pa.array([None, "c"])})
+    expected: list[Any] = ["a", {"text": "b", "text_pair": "c"}]
+    assert [read(path) for read in (calibrated, predicted, scored)] == [expected] * 3
+    path = file("nulls.jsonl", b'{"question": "a", "context": null, "label": 1}\n{"text": "a", "next_sentence": "b"}\n')
+    expected = [{"question": "a"}, {"text": "a", "next_sentence": "b"}]
+    assert [read(path) for read in (calibrated, predicted, scored)] == [expected] * 3
+
+
+def test_questions_with_answers_are_read_alike(file: Callable[..., Path]) -> None:
+    """The form of SQuAD, the columns of the hub's datasets and a table ask the same."""
+    answer = {"text": "a", "answer_start": 0}
+    asked = [{"qas": [{"question": q, "answers": [answer], "id": q}], "context": "a b"} for q in ("one", "two")]
+    columns = {"id": ["1", "2"], "question": ["one", "two"], "context": ["a b", "a b"], "answers": [[answer]] * 2}
+    expected = [{"question": "one", "context": "a b"}, {"question": "two", "context": "a b"}]
+    for name, content in {
+        "squad.json": json.dumps({"version": "2.0", "data": [{"title": "t", "paragraphs": asked}]}).encode(),
+        "squad.parquet": columns,
+        "squad.csv": b"question,context,label\none,a b,x\ntwo,a b,x\n",
+    }.items():
+        path = file(name, content)
+        assert [read(path) for read in (calibrated, predicted, scored)] == [expected] * 3, name
 
 
 def test_cells_that_json_does_not_have(file: Callable[..., Path]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scripts.cli.console import ScriptError
-from scripts.client.questions import table_questions
+from scripts.client.questions import file_questions
 from scripts.readers import tables
 from scripts.readers.formats import TABLES
 
@@ -37,7 +37,7 @@ def test_a_stray_quote_swallows_no_rows(content: str, row: int, reason: str, tmp
         read(path, content)
     assert SECRET not in str(refused.value)
     with pytest.raises(ScriptError, match=rf"a\.csv row {row}: {reason}"):  # predict.py reads the same
-        list(table_questions(path, "text", None))
+        list(file_questions(path, TABLES[".csv"], None, None))
 
 
 def test_quotes_that_are_text(tmp_path: Path) -> None:
@@ -63,6 +63,8 @@ def test_json_is_a_list_or_lines(tmp_path: Path) -> None:
     assert read(tmp_path / "a.json", lines) == read(tmp_path / "a.jsonl", lines)
     with pytest.raises(ScriptError, match=r"a\.json row 2: not a JSON object"):
         read(tmp_path / "a.json", '[{"text": "a"}, 3]')
+    with pytest.raises(ScriptError, match=r"a\.json row 1: not a JSON object"):
+        read(tmp_path / "a.json", '{"data": [3]}')
 
 
 def test_parquet_names_its_classes(tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_row_groups_make_small_parts(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("a.csv", b'text,n\n"a,1\nb,2\nc",3\n', r"a\.csv row 2: one cell of several lines, or a stray quote"),
         ("a.csv", b"text,text\na,b\n", "column text appears twice"),
         ("a.parquet", b"nothing", "is no Parquet file, or a broken one"),
-        ("a.xml", b"", "must end in one of .txt, .jsonl, .csv, .tsv, .parquet"),
+        ("a.xml", b"", "must end in one of .txt, .json, .jsonl, .csv, .tsv, .parquet"),
     ],
 )
 def test_a_file_whose_rows_cannot_be_told_apart(tmp_path: Path, name: str, content: bytes, complaint: str) -> None:

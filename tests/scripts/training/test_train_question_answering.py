@@ -184,7 +184,7 @@ def question(**changed: object) -> Row:
     [
         ({"data": [{"paragraphs": [{}]}]}, "a.json: not in SQuAD's form"),
         ([], "a.json: no rows"),
-        ({"data": [1]}, "a.json: not in SQuAD's form"),
+        ({"data": [1]}, "a.json row 1: not a JSON object"),
         ({"data": []}, "a.json: no rows"),
         (question(answers=[]), "a.json row 2: no answer, although is_impossible is not true"),
         (question(answers=SECRET), "a.json row 2: the answers are not a list"),
