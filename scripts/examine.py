@@ -21,7 +21,7 @@ from pathlib import Path
 
 from handler.config import ModelConfig
 from scripts.cli.console import ROOT, run
-from scripts.pretrained.options import ModelRequest, add_options
+from scripts.pretrained.options import ModelRequest, add_labels, add_options
 
 
 def main() -> int:
@@ -51,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", metavar="FOLDER|ARCHIVE|ID", help="a model's folder, a hub id, or a .mar")
     add_options(parser)
+    add_labels(parser)
     parser.add_argument("--task", help="by default what the model's config.json says")
     parser.add_argument(
         "--config", type=Path, default=ROOT / "model-config.yaml", metavar="FILE", help="settings to examine it with"

@@ -20,7 +20,7 @@ from handler import archive
 from handler.config import ModelConfig, ServingConfig
 from scripts.archives.build import build
 from scripts.cli.console import ROOT, ScriptError, run, say
-from scripts.pretrained.options import ModelRequest, add_options
+from scripts.pretrained.options import ModelRequest, add_labels, add_options
 
 LABEL_COLUMN = "label"
 
@@ -77,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
         "--model", required=True, metavar="DIR|ID", help="the fine-tuned model: a local folder or a hub id (ORG/NAME)"
     )
     add_options(parser)
+    add_labels(parser)
     parser.add_argument("--name", required=True, help="name of the model on the server and of the archive")
     parser.add_argument("--version", default="1.0", help="version on the server (default: %(default)s)")
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store", metavar="DIR", help="where to write")

@@ -205,7 +205,9 @@ def add_notes(examination: Examination, folder: Path) -> None:
         )
     labels = sections.get("architecture", {}).get("labels") or []
     if labels and labels == [f"LABEL_{index}" for index in range(len(labels))]:
-        examination.note('the labels have no names: write them into id2label of config.json, e.g. {"0": "no", ...}')
+        examination.note(
+            'the labels have no names: give them with --labels, or in id2label of config.json: {"0": "no", ...}'
+        )
     patterns = (*MODEL_FILES, *MODULE_FILES, README, ".*")
     unread = sorted(file.name for file in folder.iterdir() if file.is_file() and not any(map(file.match, patterns)))
     if unread:

@@ -139,8 +139,8 @@ def _base_model(adapter: Adapter, base: Path, tensors: Mapping[str, Any]) -> Any
     if head is not None and head.shape[0] != config.num_labels:
         config.num_labels = head.shape[0]
         say(
-            f"note: the adapter has {config.num_labels} labels without names, served as LABEL_0 and on: the "
-            "config.json of the trained model, beside the adapter, names them"
+            f"note: the adapter has {config.num_labels} labels without names, served as LABEL_0 and on unless "
+            "--labels names them, or the config.json of the trained model, beside the adapter"
         )
     name = (
         AUTO_CLASSES.get(adapter.task_type or "") or adapter.model_class or (config.architectures or ["AutoModel"])[0]

@@ -14,11 +14,18 @@ class ModelRequest:
     revision: str | None = None
     base_model: str | None = None  # of an adapter, instead of the one that it names
     convert_pickle: bool = False
+    labels: str | None = None  # names, or a file of names, instead of those in config.json
 
     @classmethod
     def of(cls, arguments: argparse.Namespace) -> ModelRequest:
         """Return what the options of `add_options` say."""
-        return cls(arguments.model, arguments.revision, arguments.base_model, arguments.convert_pickle)
+        return cls(
+            arguments.model,
+            arguments.revision,
+            arguments.base_model,
+            arguments.convert_pickle,
+            getattr(arguments, "labels", None),
+        )
 
 
 def add_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
@@ -31,3 +38,13 @@ def add_options(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> No
         help="read pickled weights too: tensors alone, converted to safetensors",
     )
     add("--base-model", metavar="DIR|ID", help="of an adapter, instead of the base model that it names")
+
+
+def add_labels(parser: argparse.ArgumentParser) -> None:
+    """Add the option that names the labels of a classifier."""
+    parser.add_argument(
+        "--labels",
+        metavar="NAME,...|FILE",
+        help="names of a classifier's labels, in their order, instead of those in config.json (e.g. LABEL_0); or a "
+        "file with one a line",
+    )

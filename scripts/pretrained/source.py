@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from scripts.pretrained.files import (
     pickle_refusal,
     weights_in,
 )
+from scripts.pretrained.label_names import read_names, with_names
 from scripts.pretrained.options import ModelRequest
 from scripts.pretrained.provenance import Origin, Provenance
 
@@ -56,7 +58,10 @@ def open_model(request: ModelRequest) -> Iterator[ModelSource]:
         ScriptError: no such model, or none that can be read; the message says what to do.
     """
     with ExitStack() as stack:
+        names = read_names(request.labels) if request.labels is not None else None
         source = _open(request, "model", stack)
+        if names is not None:
+            source = _name_labels(source, names, stack)
         try:
             yield source
         except (ScriptError, ServingError) as error:
@@ -147,6 +152,16 @@ def _convert_pickles(request: ModelRequest, found: ModelSource, role: str, stack
     origins = provenance.origins or (Origin(role, None, digests),)
     step = f"{', '.join(digests)} converted to safetensors with torch {torch.__version__}"
     return ModelSource(target, Provenance(origins, (*provenance.steps, step)), found.commit)
+
+
+def _name_labels(source: ModelSource, names: list[str], stack: ExitStack) -> ModelSource:
+    """Return a copy of a folder, made of links, whose config.json has these names of labels."""
+    folder, target = source.folder, _temporary(stack, source.folder.name)
+    (target / "config.json").write_text(json.dumps(with_names(folder / "config.json", names), indent=2) + "\n")
+    _link(folder, [file.relative_to(folder) for file in folder.iterdir() if file.is_file()], target)
+    _link(folder, module_files(folder), target)
+    provenance = source.provenance
+    return replace(source, folder=target, provenance=replace(provenance, steps=(*provenance.steps, "labels named")))
 
 
 def _merge_adapter(request: ModelRequest, adapter_source: ModelSource, stack: ExitStack) -> ModelSource:
