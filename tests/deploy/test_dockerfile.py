@@ -20,9 +20,21 @@ INSTRUCTIONS = [tuple(line.split(maxsplit=1)) for line in CODE.replace("\\\n", "
 STAGES = [number for number, (name, _) in enumerate(INSTRUCTIONS) if name == "FROM"]
 
 
-def arguments(name: str) -> list[str]:
-    """Return what follows each instruction of this name."""
-    return [rest for instruction, rest in INSTRUCTIONS if instruction == name]
+IMAGES = ("serve", "lean")  # that run
+
+
+def arguments(name: str, image: str = "") -> list[str]:
+    """Return what follows each instruction of this name: in the whole file, or in the stages that make an image."""
+    return [rest for instruction, rest in (made_by(image) if image else INSTRUCTIONS) if instruction == name]
+
+
+def made_by(image: str) -> list[tuple[str, ...]]:
+    """Return the instructions of a stage, after those of the stage that it is made from."""
+    for first, end in zip(STAGES, [*STAGES[1:], None], strict=True):
+        base, *name = INSTRUCTIONS[first][1].split(" AS ")
+        if name == [image]:
+            return [*(made_by(base) if "$" not in base else []), *INSTRUCTIONS[first + 1 : end]]
+    raise LookupError(image)
 
 
 def copied() -> list[str]:
@@ -56,10 +68,42 @@ def test_everything_else_is_ignored() -> None:
 
 
 def test_every_file_that_the_settings_name_is_copied() -> None:
+    """Java's logging apart, which the standalone server does not have."""
     settings = read_settings(ROOT / "config.properties")
-    file_names = re.findall(r"[\w.-]+\.(?:xml|yaml|yml|json|properties)\b", " ".join(settings.values()))
-    assert file_names
-    assert set(file_names) <= set(copied())
+    file_names = set(re.findall(r"[\w.-]+\.(?:xml|yaml|yml|json|properties)\b", " ".join(settings.values())))
+    assert "log4j2.xml" in file_names
+    assert file_names <= files_of("serve")
+    assert file_names - {"log4j2.xml"} <= files_of("lean")
+
+
+def files_of(image: str) -> set[str]:
+    """Return the paths of the checkout that an image has."""
+    words = [word for rest in arguments("COPY", image) if "--from=" not in rest for word in rest.split()[:-1]]
+    return {word.rstrip("/") for word in words if not word.startswith("--")}
+
+
+def test_both_images_have_the_same_code_and_settings() -> None:
+    """So that `--server standalone` works in both, and what a volume holds suits both."""
+    assert files_of("serve") - files_of("lean") == {"log4j2.xml"}
+    assert files_of("lean") >= {"server", "handler", "scripts"}
+    for name in ("USER", "VOLUME", "EXPOSE", "HEALTHCHECK", "CMD", "WORKDIR", "ARG"):
+        assert arguments(name, "serve") == arguments(name, "lean"), name
+    serve, lean = (program(arguments("ENTRYPOINT", image)[0]) for image in IMAGES)
+    assert lean == [*serve, "--server", "standalone"]
+    assert [
+        files_of(f"{models}with-models") - files_of(image) for models, image in (("", "serve"), ("lean-", "lean"))
+    ] == [{"model_store"}] * 2
+
+
+def test_the_lean_image_has_neither_java_nor_torchserve() -> None:
+    """Only the packages of requirements/lean.txt, which tests/server/test_requirements.py looks at."""
+    assert not any("jre" in command for command in arguments("RUN", "lean"))
+    assert "JAVA_HOME" not in " ".join(arguments("ENV", "lean"))
+    (venv,) = [rest for rest in arguments("COPY", "lean") if "--from=" in rest]
+    assert venv.startswith("--from=packages-lean ")
+    options = re.findall(r"setup\.sh (--\w+)", " ".join(arguments("RUN", "packages-lean")))
+    assert options == ["--lean"]
+    assert re.findall(r"setup\.sh (--\w+)", " ".join(arguments("RUN", "packages-torchserve"))) == ["--lean", "--serve"]
 
 
 def test_the_environment_opens_inference_and_metrics_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,23 +121,27 @@ def test_the_environment_opens_inference_and_metrics_and_nothing_else(monkeypatc
     assert DEFAULTS["management_address"].rsplit(":", 1)[1] not in ports
 
 
-def test_what_is_started_is_in_the_image_and_shares_a_run_folder() -> None:
-    entry = program(arguments("ENTRYPOINT")[0])
-    probe = program(arguments("HEALTHCHECK")[0].partition(" CMD ")[2])
+@pytest.mark.parametrize("image", IMAGES)
+def test_what_is_started_is_in_the_image_and_shares_a_run_folder(image: str) -> None:
+    entry = program(arguments("ENTRYPOINT", image)[0])
+    probe = program(arguments("HEALTHCHECK", image)[0].partition(" CMD ")[2])
     for command in (entry, probe):
         script = ROOT / Path(command[0]).relative_to("/app")
         assert os.access(script, os.X_OK)
-        assert script.parent.name in copied()
+        assert script.parent.name in files_of(image)
     assert (entry[1], probe[1]) == ("run", "status")
     assert f"SERVE_RUN_DIR={program(arguments('VOLUME')[0])[0]} " in TEXT
 
 
-def test_the_process_runs_as_a_numeric_user() -> None:
-    user = [int(number) for number in arguments("USER")[-1].split(":")]
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_process_runs_as_a_numeric_user(image: str) -> None:
+    (rest,) = arguments("USER", image)
+    user = [int(number) for number in rest.split(":")]
     assert len(user) == 2
     assert 0 not in user
     # No stage after the one that sets it may set another.
-    assert [name for name, _ in INSTRUCTIONS[STAGES[1] :]].count("USER") == 1
+    assert not arguments("USER", "packages")
+    assert len(arguments("USER", "with-models")) == len(arguments("USER", "lean-with-models")) == 1
 
 
 def test_the_default_stage_has_no_model() -> None:
