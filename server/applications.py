@@ -140,12 +140,18 @@ def management_application(parts: Parts) -> ASGIApp:
 
 
 def metrics_application(parts: Parts) -> ASGIApp:
-    """Return the metrics port, which asks for no key."""
+    """Return the metrics port, which asks for no key: metrics, and health for probes that reach no other port."""
 
     async def metrics(_: Exchange) -> Response:
         return Response(parts.metrics.exposition().encode(), headers={"content-type": EXPOSITION})
 
-    return _application(parts, [parts.route("/metrics", metrics)], None)
+    routes = [
+        parts.route("/metrics", metrics),
+        parts.route("/ping", parts.health.ping),
+        parts.route("/v2/health/live", parts.health.live),
+        parts.route("/v2/health/ready", parts.health.ready),
+    ]
+    return _application(parts, routes, None)
 
 
 def describe_server(models: ModelRegistry) -> Response:

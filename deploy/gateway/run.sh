@@ -11,7 +11,9 @@
 #                    address of the client so    (default: 8443)
 #   GATEWAY_TLS      `off` where an ingress ends TLS and nothing else can reach the port (default: on)
 #   GATEWAY_METRICS  where Prometheus finds /metrics and health checks /ping: [ADDRESS:]PORT  (default: 127.0.0.1:8083)
-#   TORCHSERVE       addresses of TorchServe, separated by spaces    (default: 127.0.0.1:8080)
+#   GATEWAY_SERVER   `standalone` when all servers are that of serve.sh --server standalone: its further routes are
+#                    forwarded, and it is asked for its health    (default: torchserve)
+#   TORCHSERVE       addresses of the servers, separated by spaces   (default: 127.0.0.1:8080)
 #   KEY_FILE         the key_file.json of each, in the same order, in its run folder (default: /app/run/key_file.json)
 #   GATEWAY_NGINX    the program                          (default: nginx)
 #
@@ -28,6 +30,7 @@ tls=' ssl'
 [ "${GATEWAY_TLS:-on}" = on ] || tls=
 addresses=${TORCHSERVE:-127.0.0.1:8080}
 key_files=${KEY_FILE:-/app/run/key_file.json}
+kind=${GATEWAY_SERVER:-torchserve}
 nginx=${GATEWAY_NGINX:-nginx}
 
 say() { printf '%s\n' "gateway: $*" >&2; }
@@ -38,6 +41,11 @@ if [ "$(count $addresses)" -ne "$(count $key_files)" ]; then
   say "TORCHSERVE names $(count $addresses) servers and KEY_FILE $(count $key_files) files: give each server its own"
   exit 2
 fi
+
+case $kind in
+  torchserve | standalone) ;;
+  *) say "GATEWAY_SERVER is $kind: torchserve or standalone"; exit 2 ;;
+esac
 
 # --- The version of nginx -------------------------------------------------------------------------------------------
 
@@ -105,6 +113,7 @@ replicas_conf() {
     echo "  keepalive 32;"
     echo "}"
   done
+  printf '%s\n' "map \$server_name \$server_kind {" "  default $kind;" "}"
   map_to replica
   map_to authorization
   map_to state

@@ -139,6 +139,93 @@ def test_every_other_route_is_refused(gateway: Gateway, toy: FakeServer, method:
     assert len(toy.requests) == before
 
 
+FURTHER_ROUTES = [
+    ("POST", "/v1/embeddings"),
+    ("POST", "/v1/rerank"),
+    ("POST", "/v2/rerank"),
+    ("GET", "/v1/models"),
+    ("GET", "/v2"),
+    ("GET", "/v2/models/toy"),
+    ("GET", "/v2/models/toy/versions/1.0"),
+]
+
+
+def test_further_routes_of_the_standalone_server_are_forwarded(tmp_path: Path) -> None:
+    """With the server's key, in its own place; all that TorchServe has as before, nothing else, and no query."""
+    with recording_gateway(tmp_path, kind="standalone") as (server, recorder):
+        for method, path in [*FURTHER_ROUTES, ("POST", "/predictions/toy"), ("POST", "/v1/models/toy:predict")]:
+            assert server.request(method, path, b"" if method == "GET" else b"{}").status == 200
+            assert recorder.received[-1].startswith(f"{method} {path} HTTP/1.1\r\n".encode())
+            assert b"Bearer theKey" in recorder.received[-1]
+            assert server.request(method, path, Authorization=None).status == 401
+        before = len(recorder.received)
+        for method, path, status in [
+            ("GET", "/v1/embeddings", 405),
+            ("POST", "/v1/models", 405),
+            ("POST", "/v2/models/toy", 405),
+            ("POST", "/v1/embeddings?a", 404),
+            ("POST", "/v1/embeddings/", 404),
+            ("POST", "/v1/../v2/rerank", 404),
+            ("GET", "/v1/models/toy", 404),
+            ("GET", "/of-server/ping", 404),
+            ("POST", "/models", 404),
+            ("POST", "/v1/chat/completions", 404),
+        ]:
+            assert server.request(method, path).status == status, path
+        assert server.request("POST", "/v1/embeddings", b"a=b", Content_Type="multipart/form-data").status == 415
+        assert len(recorder.received) == before
+
+
+def test_further_routes_are_none_of_torchserve(gateway: Gateway, toy: FakeServer) -> None:
+    before = len(toy.requests)
+    for method, path in FURTHER_ROUTES:
+        assert gateway.request(method, path).status == 404, path
+    assert len(toy.requests) == before
+
+
+@pytest.mark.parametrize("path", ["/ping", "/v2/health/live", "/v2/health/ready"])
+def test_the_standalone_server_is_asked_for_its_health(tmp_path: Path, path: str) -> None:
+    """Its own answer where it is well; where it is not, or does not answer, no replica takes requests."""
+    body = b'{"asked": true}'
+    with recording_gateway(tmp_path, http_response("200 OK", body), kind="standalone") as (server, recorder):
+        for authorization in (None, f"Bearer {KEY}"):
+            response = server.request("GET", path, b"", Authorization=authorization, Content_Type=None)
+            assert (response.status, response.body) == (200, body)
+        head = recorder.received[-1]
+        assert head.startswith(f"GET {path} HTTP/1.1\r\n".encode())
+        assert b"Bearer theKey" in head
+        assert KEY.encode() not in head
+        for answer in (http_response("503 Service Unavailable", b'{"reason": "not loaded: toy"}'), b""):
+            recorder.response = answer  # empty: the connection ends without an answer
+            response = server.request("GET", path, b"", Authorization=None, Content_Type=None)
+            assert (response.status, response.headers["Retry-After"]) == (503, "5")
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "draining").touch()
+        before = len(recorder.received)
+        assert server.request("GET", path, b"", Authorization=None).status == 503
+        assert len(recorder.received) == before
+
+
+def test_a_refusal_of_the_standalone_server_is_a_429_with_its_own_time(tmp_path: Path) -> None:
+    """Its Retry-After says how long its queue is; a 503 without one is a failure."""
+    full = http_response("503 Service Unavailable", b"{}", "Retry-After: 7")
+    with recording_gateway(tmp_path, full, kind="standalone") as (server, recorder):
+        response = server.request("POST", "/v1/embeddings", b"{}")
+        assert (response.status, response.headers["Retry-After"]) == (429, "7")
+        recorder.response = http_response("503 Service Unavailable", b"{}", "X-Error-Message: failed at item 1")
+        response = server.request("POST", "/predictions/toy")
+        assert (response.status, response.headers["X-Error-Message"]) == (503, "failed at item 1")
+        recorder.response = http_response("503 Service Unavailable", b"{}")
+        response = server.request("POST", "/predictions/toy")
+        assert (response.status, response.json["message"]) == (503, "the server failed")
+
+
+def test_an_unknown_kind_of_server_is_refused(tmp_path: Path) -> None:
+    with running(tmp_path, 1, tmp_path / "none", wait=False, kind="triton") as server:
+        time.sleep(0.2)
+    assert "GATEWAY_SERVER is triton: torchserve or standalone" in server.log()
+
+
 def test_a_ping_is_answered_without_torchserve(gateway: Gateway, toy: FakeServer) -> None:
     """Load balancers have no key; TorchServe sees no request of theirs, and its key stays with the gateway."""
     before = len(toy.requests)

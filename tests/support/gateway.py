@@ -140,6 +140,7 @@ def running(
     wait: bool = True,
     listen_options: str = "",
     tls: bool = True,
+    kind: str = "torchserve",
 ) -> Iterator[Gateway]:
     """Run the gateway on a free port in front of one or more servers; `changes` replaces text of nginx.conf."""
     secrets = folder / "secrets"
@@ -166,6 +167,7 @@ def running(
         "GATEWAY_TLS": "on" if tls else "off",
         "GATEWAY_METRICS": f"127.0.0.1:{metrics_port}",
         "GATEWAY_CONF": str(folder / "nginx.conf"),
+        "GATEWAY_SERVER": kind,
         "TORCHSERVE": " ".join(f"127.0.0.1:{number}" for number, _ in servers),
         "KEY_FILE": " ".join(str(path) for _, path in servers),
         "GATEWAY_NGINX": nginx(),
@@ -250,11 +252,16 @@ def http_response(status: str, body: bytes = b"{}", *headers: str) -> bytes:
 
 @contextmanager
 def recording_gateway(
-    folder: Path, response: bytes = b"", changes: dict[str, str] | None = None, *, tls: bool = True
+    folder: Path,
+    response: bytes = b"",
+    changes: dict[str, str] | None = None,
+    *,
+    tls: bool = True,
+    kind: str = "torchserve",
 ) -> Iterator[tuple[Gateway, RecordingServer]]:
     """Run a gateway in front of a recording server."""
     (folder / "key_file.json").write_text(json.dumps({"inference": {"key": "theKey"}}, indent=2))
     recorder = RecordingServer(response or http_response("200 OK"))
-    with running(folder / "gateway", recorder.port, folder / "key_file.json", changes, tls=tls) as server:
+    with running(folder / "gateway", recorder.port, folder / "key_file.json", changes, tls=tls, kind=kind) as server:
         yield server, recorder
     recorder.listener.close()
