@@ -44,7 +44,9 @@ def main() -> int:
     report.write(results, arguments.output)
     for reason in results["about"]["skipped"]:
         say(reason)
-    return 1 if any(row["ledger"]["wrong"] for row in [*results.get("offline", []), *results.get("server", [])]) else 0
+    loads = [*results.get("offline", []), *results.get("server", [])]
+    loads += [server for row in results.get("http_peers", []) for server in [*row["servers"], *row.get("overload", [])]]
+    return 1 if any(row["ledger"]["wrong"] for row in loads) else 0
 
 
 def parser() -> argparse.ArgumentParser:

@@ -19,9 +19,11 @@ accounting  account of the requests of a load run: sent = right + refused + fail
 http        HTTP client of load runs
 load        requests at a rate or from a number of connections
 loadgen     the system under test of LoadGen
-servers     a TorchServe, and a LitServe, with their own ports and folders
+wrk         requests from a number of connections by wrk, where it is installed
+servers     the servers of this package, and a LitServe, with their own ports and folders
 litserver   the LitServe server of the comparison
-serving     parts 4 to 6: LoadGen's Offline and Server scenarios, and servers side by side
+side_by_side    part 6: servers side by side, in one run
+serving     parts 4 and 5: LoadGen's Offline and Server scenarios, against both servers of this package
 against     another commit's build beside this one
 against_worker  process of one build, independent of scripts/
 tables      tables of the report

@@ -14,7 +14,7 @@ from scripts.benchmark import machine, scaling, serving
 from scripts.benchmark.accounting import ExpectedScores, RequestAccounting, scores_of
 from scripts.benchmark.measure import Run, interleave
 from scripts.benchmark.models import BenchmarkModel
-from scripts.benchmark.servers import torchserve
+from scripts.benchmark.servers import package_server
 from scripts.benchmark.texts import SOURCES, read_texts, short_texts
 from scripts.benchmark.tuning import Decision, Measurements
 from scripts.cli.console import ScriptError, say
@@ -75,8 +75,8 @@ def check(model: BenchmarkModel, decision: Decision, texts: list[str], target_ms
     accounting = RequestAccounting()
     config = replace(decision.config, frontend=replace(decision.config.frontend, jobQueueSize=1000))
     mar = model.pack(precision, config)
-    with torchserve(mar) as endpoints:
-        endpoint, rate = endpoints[mar.stem], 0.8 * decision.plan.rate
+    with package_server("torchserve", mar) as running:
+        endpoint, rate = running.endpoints[mar.stem], 0.8 * decision.plan.rate
         # The first trial warms up Java, which is slow at first.
         serving.trial(endpoint, texts, expected, accounting, rate / 2, target_ms, max(seconds, 5))
         trial = serving.trial(endpoint, texts, expected, accounting, rate, target_ms, max(seconds, 10))

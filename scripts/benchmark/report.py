@@ -48,8 +48,10 @@ OFFLINE = """LoadGen hands over all texts at once. Every answer is compared with
 engine" compares with the engine alone on the same texts just before."""
 SERVER = """LoadGen sends one text a request at Poisson-distributed times; latency counts from the scheduled time. The
 rate found is the highest tried at which 99 % of the answers came within the bound."""
-HTTP = """One text a request from so many connections, each of which sends the next when the answer is there; servers
-in turn."""
+HTTP = """One text a request from so many connections, each of which sends the next when the answer is there; the same
+archive on each server, all of them running, loaded in turn by one client. Figures are medians of three rounds. Memory
+is that of all processes of a server, Java included, with shared pages counted once. Overload: five times the rate at 64
+connections at Poisson-distributed times, whatever the server answers; goodput counts right answers within the run."""
 AGAINST = """Another commit's build beside this one, alternating in every round. *engine*: tokens to values; *answers*:
 texts to answers in one process, without HTTP; *start*: from a new process to its first answer, then its anonymous
 memory. The ratio says how many times faster this build is, the median of those of the rounds."""

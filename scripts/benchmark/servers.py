@@ -1,4 +1,4 @@
-"""A TorchServe and a LitServe with their own ports and folders; whoever starts one stops it."""
+"""The servers of this package and LitServe, with their own ports and folders; whoever starts one stops it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,20 @@ from scripts.client.ports import free_ports, with_free_ports
 from scripts.client.server import Server
 
 START_S = 120.0  # within which LitServe must answer
+KINDS = ("torchserve", "standalone")  # as serve.sh --server names them
+
+
+@dataclass(frozen=True)
+class PackageServer:
+    """A server of this package that runs."""
+
+    endpoints: Mapping[str, Endpoint]  # by the names of the archives
+    pid: int  # of its first process: Java, or the standalone server
 
 
 @contextlib.contextmanager
-def torchserve(*archives: Path) -> Iterator[dict[str, Endpoint]]:
-    """Serve archives with this project's settings; yield the endpoint of each by its name."""
+def package_server(kind: str, *archives: Path) -> Iterator[PackageServer]:
+    """Serve archives with one of KINDS and this project's settings."""
     with tempfile.TemporaryDirectory(prefix="b-") as folder:
         home = Path(folder)
         (home / "store").mkdir()
@@ -37,15 +47,25 @@ def torchserve(*archives: Path) -> Iterator[dict[str, Endpoint]]:
         config.write_text(settings, encoding="utf-8")
         where = ["--config", str(config), "--run-dir", str(home)]
         try:
-            serve("start", *where, "--model-store", str(home / "store"), "--models", *(mar.stem for mar in archives))
+            serve(
+                "start",
+                "--server",
+                kind,
+                *where,
+                "--model-store",
+                str(home / "store"),
+                "--models",
+                *(mar.stem for mar in archives),
+            )
             server = Server.read(config, home)
             headers = {"Content-Type": "application/json", "Authorization": f"Bearer {Inference(server).key()}"}
-            yield {
+            endpoints = {
                 mar.stem: Endpoint(
                     f"{server.inference}/predictions/{mar.stem}", headers, all_labels_body, lambda value: value
                 )
                 for mar in archives
             }
+            yield PackageServer(endpoints, int((home / "run" / "pid").read_text()))
         finally:
             serve("stop", *where, check=False)
 
@@ -65,8 +85,8 @@ def all_labels_body(texts: Sequence[str]) -> bytes:
 
 
 @contextlib.contextmanager
-def litserve(folder: Path, threads: int, batch: int) -> Iterator[Endpoint]:
-    """Serve a model folder with LitServe and a pipeline of transformers; yield its endpoint."""
+def litserve(folder: Path, threads: int, batch: int) -> Iterator[tuple[Endpoint, int]]:
+    """Serve a model folder with LitServe and a pipeline of transformers; yield its endpoint and its first process."""
     (port,) = free_ports(1)
     command = [sys.executable, "-m", "scripts.benchmark.litserver", str(folder), str(port), str(threads), str(batch)]
     with tempfile.TemporaryFile() as log:
@@ -85,7 +105,7 @@ def litserve(folder: Path, threads: int, batch: int) -> Iterator[Endpoint]:
                     output = log.read().decode(errors="replace").split()
                     raise ScriptError(f"LitServe did not start: {' '.join(output)[-400:]}")
                 time.sleep(0.5)
-            yield endpoint
+            yield endpoint, process.pid
         finally:
             stop(process)
 

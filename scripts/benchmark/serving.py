@@ -1,23 +1,22 @@
-"""Parts 4 to 6: LoadGen's Offline and Server scenarios against a TorchServe, and servers side by side."""
+"""Parts 4 to 6: LoadGen's Offline and Server scenarios against both servers of this package; servers side by side."""
 
 from __future__ import annotations
 
 import asyncio
 import importlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from handler.predictor import Predictor
-from scripts.benchmark import machine
+from scripts.benchmark import machine, side_by_side
 from scripts.benchmark.accounting import ExpectedScores, RequestAccounting, scores_of
 from scripts.benchmark.http import Endpoint, LoadClient
-from scripts.benchmark.load import closed_loop
 from scripts.benchmark.loadgen import SystemUnderTest
 from scripts.benchmark.models import BenchmarkModel
-from scripts.benchmark.servers import litserve, torchserve
-from scripts.benchmark.statistics import Timings, quantile
+from scripts.benchmark.servers import KINDS, package_server
+from scripts.benchmark.statistics import Timings
 from scripts.benchmark.texts import SOURCES, Mix, read_texts, short_texts
 from scripts.cli.console import say
 
@@ -27,6 +26,7 @@ TEXTS_PER_REQUEST = 32  # of the Offline scenario
 OFFLINE_IN_FLIGHT = 4  # requests of that many texts that the client keeps open at most
 IN_FLIGHT = 64  # requests of one text that the client keeps open at most: two full batches
 STEPS = (0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # of the Offline rate, tried by the Server scenario
+FP32_TOLERANCE = 1e-3  # of a score, to LitServe's pipeline
 LATENCIES = {"p50_ms": "50.00", "p90_ms": "90.00", "p99_ms": "99.00"}
 
 
@@ -173,72 +173,37 @@ def one_text(model: BenchmarkModel, predictor: Predictor, endpoint: Endpoint, mi
     return Timings(tuple(over_http)).median, Timings(tuple(in_engine)).median
 
 
-def side_by_side(
-    model: BenchmarkModel,
-    ours: Mapping[str, Endpoint],
-    mix: Mix,
-    expected: Mapping[str, ExpectedScores],
-    threads: int,
-    seconds: float,
-) -> dict[str, Any]:
-    """Load our server and LitServe in turn, three rounds; each connection sends one text after the other."""
-    connections = 2 * TEXTS_PER_REQUEST
-    latencies: dict[str, list[float]] = {}
-    durations: dict[str, float] = {}
-    with litserve(model.model_folder, threads, TEXTS_PER_REQUEST) as peer:
-        endpoints = {**ours, "LitServe, pipeline fp32": peer}
-        accounts = {name: RequestAccounting() for name in endpoints}
-        for name, endpoint in endpoints.items():  # a warm-up that does not count
-            closed_loop(endpoint, mix.texts, expected[name], RequestAccounting(), connections, seconds / 4)
-        for _ in range(3):
-            for name, endpoint in endpoints.items():
-                times, duration = closed_loop(endpoint, mix.texts, expected[name], accounts[name], connections, seconds)
-                latencies[name] = [*latencies.get(name, []), *times]
-                durations[name] = durations.get(name, 0) + duration
-    rows = []
-    for name, times in latencies.items():
-        rate = len(times) / durations[name]
-        quantiles = {f"p{percent}_ms": 1e3 * quantile(times, percent / 100) for percent in (50, 99)}
-        row = {"name": name, "ours": name in ours, "texts_per_s": rate, **quantiles, "ledger": accounts[name].to_json()}
-        rows.append(row)
-        say(f"http-peers {model.name}: {name} {rate:.1f} texts/s, p99 {quantiles['p99_ms']:.0f} ms, {row['ledger']}")
-    return {"model": model.name, "mix": mix.name, "connections": connections, "servers": rows}
-
-
 def measure(
     model: BenchmarkModel, loaded: dict[str, Predictor], options: Any, results: dict[str, Any], keep: Keep
 ) -> None:
     """Serve one model at its fastest precision (and, beside LitServe, in fp32), and run the parts of --only."""
     skipped, only = results["about"]["skipped"], options.only
     missing = {part: machine.missing("loadgen") for part in ("offline", "server") if part in only}
-    missing |= {"http-peers": machine.missing("litserve")} if "http-peers" in only else {}
     skipped += [reason for reason in dict.fromkeys(missing.values()) if reason and reason not in skipped]
     parts = [part for part, reason in missing.items() if not reason]
-    if not parts:
-        return
     best = list(loaded)[-1]
-    beside = ["fp32"] if "http-peers" in parts and best != "fp32" and "fp32" in loaded else []
-    archives = {precision: model.pack(precision) for precision in [best, *beside]}
-    mix, expected = prepare(model, loaded[best], options.lengths_from, options.seconds)
-    with torchserve(archives[best]) as endpoints:
-        endpoint = endpoints[archives[best].stem]
-        if "offline" in parts or "server" in parts:
-            row = offline(model, loaded[best], endpoint, mix, expected, options.seconds)
-            results.setdefault("offline", []).append(row)
-            keep(results)
-            if "server" in parts:
-                rate, bound = row["texts_per_s"], options.p99_ms
-                scenario = server(model, loaded[best], endpoint, mix, expected, options.seconds, rate, bound)
-                results.setdefault("server", []).append(scenario)
+    if parts:
+        mix, expected = prepare(model, loaded[best], options.lengths_from, options.seconds)
+        archive = model.pack(best)
+        for kind in KINDS:
+            with package_server(kind, archive) as running:
+                endpoint = running.endpoints[archive.stem]
+                row = {"server": kind, **offline(model, loaded[best], endpoint, mix, expected, options.seconds)}
+                results.setdefault("offline", []).append(row)
                 keep(results)
-    if "http-peers" in parts:
-        with torchserve(*archives.values()) as endpoints:
-            ours = {f"TorchServe, packed {name}": endpoints[mar.stem] for name, mar in archives.items()}
-            expected_by = {f"TorchServe, packed {best}": expected, "LitServe, pipeline fp32": expected}
-            if beside:
-                exact, tolerance = loaded["fp32"].answer_items(mix.texts, {"top_k": None}), 1e-3
-                fp32 = ExpectedScores([scores_of(answer) for answer in exact], tolerance)
-                expected_by |= {"TorchServe, packed fp32": fp32, "LitServe, pipeline fp32": fp32}
-            servers = side_by_side(model, ours, mix, expected_by, options.threads, options.seconds)
-            results.setdefault("http_peers", []).append(servers)
-            keep(results)
+                if "server" in parts:
+                    rate, bound = row["texts_per_s"], options.p99_ms
+                    scenario = server(model, loaded[best], endpoint, mix, expected, options.seconds, rate, bound)
+                    results.setdefault("server", []).append({"server": kind, **scenario})
+                    keep(results)
+    if "http-peers" in only:
+        reason = machine.missing("litserve")
+        skipped += [reason] if reason and reason not in skipped else []
+        precisions = [best] if best == "fp32" or reason or "fp32" not in loaded else [best, "fp32"]
+        mix, expected = prepare(model, loaded[best], options.lengths_from, options.seconds)
+        exact = loaded["fp32"].answer_items(mix.texts, {"top_k": None}) if "fp32" in precisions else []
+        scores = {best: expected, "fp32": ExpectedScores([scores_of(answer) for answer in exact], FP32_TOLERANCE)}
+        archives = {precision: model.pack(precision) for precision in precisions}
+        rows = side_by_side.measure(model, archives, loaded, mix, scores, options.threads, options.seconds)
+        results.setdefault("http_peers", []).extend(rows)
+        keep(results)

@@ -8,6 +8,7 @@ from typing import Any
 Row = dict[str, Any]
 
 ACCOUNT = "sent = right + refused + failed"
+CHECKED = "answers checked before: " + ACCOUNT
 SCALES = {
     "work": ("tokens of work", "the tokens of one call of the engine"),
     "batch": ("texts at once", "the number of texts of one call of the engine"),
@@ -109,6 +110,7 @@ def offline(rows: Sequence[Row]) -> str:
     return table(
         [
             "model",
+            "server",
             "lengths",
             "precision",
             "texts a request",
@@ -118,7 +120,7 @@ def offline(rows: Sequence[Row]) -> str:
         ],
         [
             [
-                *(row["model"], row["mix"], row["precision"], row["texts_per_request"]),
+                *(row["model"], row["server"], row["mix"], row["precision"], row["texts_per_request"]),
                 *(number(row["texts_per_s"]), f"{row['of_engine']:.0%}", account(row)),
             ]
             for row in rows
@@ -131,6 +133,7 @@ def server(rows: Sequence[Row]) -> str:
     best = table(
         [
             "model",
+            "server",
             "lengths",
             "precision",
             "p99 bound",
@@ -141,7 +144,7 @@ def server(rows: Sequence[Row]) -> str:
         ],
         [
             [
-                *(row["model"], row["mix"], row["precision"], f"{row['bound_ms']:.0f} ms"),
+                *(row["model"], row["server"], row["mix"], row["precision"], f"{row['bound_ms']:.0f} ms"),
                 *(f"{number(row['found'])}/s", f"{row['over_offline']:.0%}"),
                 *(f"{row['alone_ms']:.1f} ms, engine {row['engine_alone_ms']:.1f} ms", account(row)),
             ]
@@ -149,10 +152,10 @@ def server(rows: Sequence[Row]) -> str:
         ],
     )
     tried = table(
-        ["model", "precision", "rate", "p50", "p90", "p99", "within the bound"],
+        ["model", "server", "precision", "rate", "p50", "p90", "p99", "within the bound"],
         [
             [
-                *(row["model"], row["precision"], f"{number(trial['rate'])}/s"),
+                *(row["model"], row["server"], row["precision"], f"{number(trial['rate'])}/s"),
                 *(f"{trial[name]:.1f} ms" for name in ("p50_ms", "p90_ms", "p99_ms")),
                 "yes" if trial["valid"] else "no",
             ]
@@ -164,18 +167,45 @@ def server(rows: Sequence[Row]) -> str:
 
 
 def http_peers(rows: Sequence[Row]) -> str:
-    """Return the servers side by side."""
-    return table(
-        ["model", "connections", "server", "texts/s", "p50", "p99", ACCOUNT],
+    """Return the servers side by side, and what they do under overload."""
+    side_by_side = table(
+        ["model", "server", "connections", "texts/s", "of the engine", "p50", "p99", "memory", "unanswered", CHECKED],
         [
             [
-                *(row["model"], row["connections"], name_of(server), number(server["texts_per_s"])),
-                *(f"{server['p50_ms']:.1f} ms", f"{server['p99_ms']:.1f} ms", account(server)),
+                *(f"{row['model']} {row['precision']}", name_of(server), server["connections"]),
+                *(number(server["texts_per_s"]), f"{server['of_engine']:.0%}"),
+                *(f"{server['p50_ms']:.2f} ms", f"{server['p99_ms']:.1f} ms", f"{number(server['memory_mb'])} MB"),
+                *(server["unanswered"], account(server)),
             ]
             for row in rows
             for server in row["servers"]
         ],
     )
+    alone = [
+        f"{row['model']} {row['precision']}: engine alone {row['engine_alone_ms']:.2f} ms for one text, "
+        f"{number(row['engine_texts_per_s'])} texts/s in batches of 32; client: {row['client']}"
+        for row in rows
+    ]
+    overload = table(
+        ["model", "server", "sent", "goodput", "p99 right", "p99 refused", "client late, p99", ACCOUNT],
+        [
+            [
+                *(f"{row['model']} {row['precision']}", name_of(server | {"ours": True})),
+                f"{number(server['rate'])}/s ({server['times']:.1f} times the rate at 64)",
+                f"{number(server['goodput'])}/s ({server['of_capacity']:.0%})",
+                *(milliseconds(server[f"{name}_p99_ms"]) for name in ("right", "refused", "client_late")),
+                account(server),
+            ]
+            for row in rows
+            for server in row.get("overload", [])
+        ],
+    )
+    return "\n\n".join(filter(None, (side_by_side, "\n".join(f"* {line}" for line in alone), overload)))
+
+
+def milliseconds(value: float | None) -> str:
+    """Format milliseconds; a dash where there are none."""
+    return "-" if value is None else f"{value:.1f} ms"
 
 
 def against(rows: Sequence[Row]) -> str:

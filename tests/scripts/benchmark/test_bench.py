@@ -56,7 +56,11 @@ def results() -> dict[str, Any]:
     trial = {"rate": 50.0, "p50_ms": 5.0, "p90_ms": 7.0, "p99_ms": 9.0, "valid": True}
     measured = {"times": TIMES, "setting": "8 texts", "texts_per_s": 4.0, "ratio": 0.5, "ratio_spread": [0.4, 0.6]}
     point = {"at": 1000, "tokens_per_s": 5e3, "ms": 3.0, "us_per_token": 200.0, "memory_mb": 12.0}
-    http = {"model": "m", "mix": "short", "precision": "fp32", "ledger": COUNTS}
+    http = {"model": "m", "server": "standalone", "mix": "short", "precision": "fp32", "ledger": COUNTS}
+    peer = {"name": "LitServe", "ours": False, "connections": 64, "texts_per_s": 9.0, "p50_ms": 1, "p99_ms": 2}
+    peer |= {"of_engine": 0.1, "memory_mb": 1234.5, "unanswered": 0, "ledger": COUNTS}
+    overload = {"name": "standalone", "rate": 500.0, "times": 5.0, "goodput": 95.0, "of_capacity": 0.95}
+    overload |= {"right_p99_ms": 900.0, "refused_p99_ms": None, "client_late_p99_ms": 1.0, "ledger": COUNTS}
     return {
         "about": ABOUT,
         "models": [{"name": "m", "random": True, "layers": 12, "width": 768, "inner": 3072}],
@@ -98,10 +102,12 @@ def results() -> dict[str, Any]:
             {
                 "model": "m",
                 "mix": "short",
-                "connections": 64,
-                "servers": [
-                    {"name": "LitServe", "ours": False, "texts_per_s": 9.0, "p50_ms": 1, "p99_ms": 2, "ledger": COUNTS}
-                ],
+                "precision": "fp32",
+                "client": "wrk 4.1.0",
+                "engine_texts_per_s": 90.0,
+                "engine_alone_ms": 6.0,
+                "servers": [peer],
+                "overload": [overload],
             }
         ],
         "scaling": [
@@ -242,9 +248,11 @@ def test_a_report_of_every_part() -> None:
         "| m | short | **packed fp32** | 8 texts | 4 | 1.00 [0.40, 0.60] |",
         "| m | short | 1.00 | 1.50 | 2.00 | 12.80 |",
         "| m | 100 | **packed bf16** | 99.00% | 1 | 90.00% |",
-        "| m | short | fp32 | 32 | 90 | 90% | 9 = 7 + 1 + 1, wrong 0 |",
-        "| m | fp32 | 80/s | 5.0 ms | 7.0 ms | 200.0 ms | no |",
-        "| m | 64 | LitServe | 9 | 1.0 ms | 2.0 ms | 9 = 7 + 1 + 1, wrong 0 |",
+        "| m | standalone | short | fp32 | 32 | 90 | 90% | 9 = 7 + 1 + 1, wrong 0 |",
+        "| m | standalone | fp32 | 80/s | 5.0 ms | 7.0 ms | 200.0 ms | no |",
+        "| m fp32 | LitServe | 64 | 9 | 10% | 1.00 ms | 2.0 ms | 1,234 MB | 0 | 9 = 7 + 1 + 1, wrong 0 |",
+        "* m fp32: engine alone 6.00 ms for one text, 90 texts/s in batches of 32; client: wrk 4.1.0",
+        "| m fp32 | **standalone** | 500/s (5.0 times the rate at 64) | 95/s (95%) | 900.0 ms | - | 1.0 ms |",
         "| 1,000 | 5,000 | 3.0 ms | 200.0 | 12 MB |",
         *("![Engine against the roofline](roofline.png)", "## Left out", "* x is skipped: y"),
     ):

@@ -16,25 +16,28 @@ from typing import Any
 
 import pytest
 
+from scripts.benchmark import wrk
 from scripts.benchmark.accounting import ExpectedScores, RequestAccounting
 from scripts.benchmark.http import Endpoint, LoadClient, LoadResponse
 from scripts.benchmark.load import LoadGenerator, closed_loop
 from scripts.benchmark.loadgen import SystemUnderTest
 from scripts.benchmark.servers import all_labels_body
+from scripts.benchmark.side_by_side import Contestant, overload
 
 TEXTS = ["0.1", "0.2", "0.3"]
 EXPECTED = ExpectedScores([{"yes": float(text)} for text in TEXTS], 1e-6)
 
 
 class _Scores(http.server.BaseHTTPRequestHandler):
-    """Answers each text with a score of its own."""
+    """Answers each text with a score of its own, and refuses the text `busy`."""
 
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         texts = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["inputs"]
-        body = json.dumps([[{"label": "yes", "score": float(text)}] for text in texts]).encode()
-        self.send_response(200)
+        scores = [[{"label": "yes", "score": float(text)}] for text in texts if text != "busy"]
+        body = json.dumps(scores).encode()
+        self.send_response(503 if texts == ["busy"] else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -81,6 +84,31 @@ def test_an_open_loop_keeps_its_rate_and_the_number_of_each_request(endpoint: En
     assert load.sent > 15
     assert len(load.latency_s["right"]) == load.sent == len(load.late_s)
     assert load.surplus == 0
+
+
+def test_an_overload_counts_right_answers_and_refusals(endpoint: Endpoint) -> None:
+    """At five times the capacity, whatever the server answers."""
+    texts = [*TEXTS, "busy"]
+    row = overload(Contestant("server", True, endpoint, EXPECTED, 0), 50.0, texts, 0.4)
+    ledger = row["ledger"]
+    assert ledger["sent"] == ledger["right"] + ledger["refused"] > 30
+    assert ledger["refused"] == ledger["sent"] // 4
+    assert row["times"] == pytest.approx(row["rate"] / 50)
+    assert row["of_capacity"] == pytest.approx(row["goodput"] / 50)
+    assert 0 < row["goodput"] <= ledger["right"] / 0.4
+    assert 0 < row["refused_p99_ms"] < 400
+    nothing = overload(Contestant("server", True, endpoint, EXPECTED, 0), 50.0, ["busy"], 0.1)
+    assert (nothing["goodput"], nothing["right_p99_ms"]) == (0, None)
+
+
+@pytest.mark.skipif(not wrk.wrk_version(), reason="wrk is not installed")
+def test_wrk_sends_the_requests_of_this_package(endpoint: Endpoint) -> None:
+    """Byte for byte: the server answers each, and refusals are counted apart."""
+    row = wrk.load(endpoint, [*TEXTS, "busy"], 2, 1)
+    assert row["failed"] == 0
+    assert row["refused"] > 0
+    assert row["texts_per_s"] > 2 * row["refused"]
+    assert 0 < row["p50_ms"] <= row["p99_ms"]
 
 
 def test_a_server_that_does_not_answer() -> None:
