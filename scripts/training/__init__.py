@@ -1,11 +1,14 @@
 """Fine-tuning, behind scripts/train.py: each module needs only those above it.
 
-tasks/          what a model can be trained for: examples, encoding, metrics
-settings.py     the options of the command
-splits.py       the data: tables to examples, held-out validation examples
-data_report.py  a look at the data: label counts, duplicates, leakage, personal data
-checkpoint.py   the pretrained encoder with the head of the task
-output.py       the output folder: checkpoints, model, training.json
-loop.py         training and evaluation by transformers' Trainer
-run.py          one training from settings to a saved model
+tasks/            what a model can be trained for: examples, encoding, metrics
+settings.py       the options of the command
+splits.py         the data: tables to examples, held-out validation examples
+data_report.py    a look at the data: label counts, duplicates, leakage, personal data
+class_weights.py  how much the examples of each label count in the loss
+trackers.py       experiment trackers: TensorBoard, MLflow, Weights & Biases, Trackio
+curves.py         the curves of losses and metrics as a picture
+checkpoint.py     the pretrained encoder with the head of the task
+output.py         the output folder: checkpoints, model, training.json
+loop.py           training and evaluation by transformers' Trainer
+run.py            one training from settings to a saved model
 """

@@ -20,10 +20,12 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase, TrainerState, 
 from scripts.cli import console
 from scripts.cli.console import ScriptError, say
 from scripts.training.checkpoint import Checkpoint
+from scripts.training.class_weights import loss_function
 from scripts.training.output import TrainingResult
-from scripts.training.settings import TrainingSettings
+from scripts.training.settings import SCHEDULERS, TrainingSettings
 from scripts.training.splits import Splits
-from scripts.training.tasks.base import EncodedExamples, Examples, Feature, TrainingTask
+from scripts.training.tasks.base import LOWER_IS_BETTER, EncodedExamples, Examples, Feature, TrainingTask
+from scripts.training.trackers import Trackers
 
 MAX_SPECIAL_TOKENS = 4  # around a pair of texts
 DIVERGED_HINT = "lower --learning-rate, or take --precision fp32; nothing is saved"
@@ -76,7 +78,9 @@ def mixed_precision(precision: str) -> str:
 # --- training ------------------------------------------------------------------------------------------------------
 
 
-def fit(settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint, last_epoch: Path | None) -> TrainingResult:
+def fit(
+    settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint, last_epoch: Path | None, trackers: Trackers
+) -> TrainingResult:
     """Train, load the best epoch into the model, and evaluate it."""
     task, tokenizer = splits.task, checkpoint.tokenizer
     encoded = encode(settings, splits.train, task, tokenizer, training=True)
@@ -89,24 +93,26 @@ def fit(settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint, last
         processing_class=tokenizer,
         data_collator=task.collator(tokenizer, settings.limits),
         compute_metrics=validation.compute_metrics,
+        compute_loss_func=loss_function(task, settings.class_weights),
         preprocess_logits_for_metrics=task.reduce_logits,
     )
     trainer.remove_callback(transformers.PrinterCallback)
     if settings.early_stopping:
         trainer.add_callback(transformers.EarlyStoppingCallback(settings.early_stopping))
     with console.progress() as bar:
-        trainer.add_callback(ProgressCallback(task, bar))
+        trainer.add_callback(ProgressCallback(task, bar, trackers))
         trainer.train(resume_from_checkpoint=None if last_epoch is None else str(last_epoch))
     epochs = history(trainer.state, task)
     best = next((epoch for epoch in epochs if epoch["step"] == trainer.state.best_global_step), None)
     if best is None:  # NaN is never better than anything
-        raise ScriptError(f"validation {task.best_metric} is not a number in any epoch: {DIVERGED_HINT}")
+        raise ScriptError(f"validation {settings.metric} is not a number in any epoch: {DIVERGED_HINT}")
     test = None
     if splits.test is not None:
         test_dataset = EvalDataset(encode(settings, splits.test, task, tokenizer))
         trainer.compute_metrics = test_dataset.compute_metrics
         metrics = trainer.predict(cast("Any", test_dataset.features)).metrics or {}
         test = {key: metrics[f"test_{key}"] for key in task.metrics}
+        trackers.log({f"test/{key}": value for key, value in test.items()}, trainer.state.global_step)
     return TrainingResult(epochs, int(best["epoch"]), {key: best[key] for key in task.metrics}, test)
 
 
@@ -164,9 +170,11 @@ def arguments(settings: TrainingSettings, task: TrainingTask[Any]) -> TrainingAr
         output_dir=str(settings.checkpoints.resolve()),
         num_train_epochs=cast("int", settings.epochs),
         learning_rate=cast("float", settings.learning_rate),
+        lr_scheduler_type=SCHEDULERS[settings.scheduler],
         warmup_steps=settings.warmup_ratio,
         weight_decay=settings.weight_decay,
         per_device_train_batch_size=settings.batch_size,
+        gradient_accumulation_steps=settings.gradient_accumulation,
         per_device_eval_batch_size=task.eval_batch_factor * settings.batch_size,
         train_sampling_strategy="group_by_length",
         remove_unused_columns=False,
@@ -176,12 +184,12 @@ def arguments(settings: TrainingSettings, task: TrainingTask[Any]) -> TrainingAr
         logging_nan_inf_filter=False,
         save_total_limit=1,  # beside the best one
         load_best_model_at_end=True,
-        metric_for_best_model=task.best_metric,
-        greater_is_better=not task.lower_is_better,
+        metric_for_best_model=settings.metric,
+        greater_is_better=settings.metric not in LOWER_IS_BETTER,
         seed=settings.seed,
         bf16=settings.precision == "bf16",
         fp16=settings.precision == "fp16",
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=settings.on_cpu,
         disable_tqdm=True,
         report_to="none",
         log_level="error",
@@ -189,11 +197,12 @@ def arguments(settings: TrainingSettings, task: TrainingTask[Any]) -> TrainingAr
 
 
 class ProgressCallback(transformers.TrainerCallback):
-    """Advance the progress bar, print one line an epoch, and stop when the loss is no longer a number."""
+    """Advance the progress bar, print and log each epoch, and stop when the loss is no longer a number."""
 
-    def __init__(self, task: TrainingTask[Any], bar: Progress) -> None:
+    def __init__(self, task: TrainingTask[Any], bar: Progress, trackers: Trackers) -> None:
         self.task = task
         self.bar = bar
+        self.trackers = trackers
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.bar_id = self.bar.add_task("training", total=state.max_steps, completed=state.global_step)
@@ -215,6 +224,7 @@ class ProgressCallback(transformers.TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         epoch = history(state, self.task)[-1]
+        self.trackers.log_epoch(epoch)
         line = f"epoch {epoch['epoch']}/{args.num_train_epochs}  loss {epoch['loss']:.3f}"
         seconds = f"{time.monotonic() - self.started:.0f} s"
         best = "  best" if state.best_global_step == state.global_step else ""
@@ -224,7 +234,7 @@ class ProgressCallback(transformers.TrainerCallback):
 def history(state: TrainerState, task: TrainingTask[Any]) -> list[dict[str, float]]:
     """Return the losses and metrics of every epoch."""
     losses = [entry for entry in state.log_history if "loss" in entry]
-    evaluations = [entry for entry in state.log_history if f"eval_{task.best_metric}" in entry]
+    evaluations = [entry for entry in state.log_history if "eval_loss" in entry]
     return [
         {
             "epoch": round(after["epoch"]),

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from scripts.cli.console import ScriptError
 from scripts.readers.hub import without_parents
+from scripts.training import curves
 from scripts.training.settings import TrainingSettings
 from scripts.training.splits import Splits
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from scripts.training.checkpoint import Checkpoint
 
 LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "datasets", "safetensors", "scikit-learn", "seqeval")
+
+CURVES = "training.png"
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,7 @@ def save(
         tokenizer.backend_tokenizer.no_padding()
     checkpoint.model.save_pretrained(output)
     tokenizer.save_pretrained(output)
+    curves.draw(result.epochs, splits.task.metrics, result.best_epoch, output / CURVES)
     for weights in output.glob("*.safetensors"):  # written for the owner alone; a server is often another user
         weights.chmod((output / "config.json").stat().st_mode)
     record = {

@@ -7,7 +7,7 @@ import time
 
 from scripts.cli import console
 from scripts.cli.console import say
-from scripts.training import data_report, output
+from scripts.training import class_weights, data_report, output, trackers
 from scripts.training.output import TrainingResult
 from scripts.training.settings import TrainingSettings
 from scripts.training.splits import Splits, read
@@ -16,9 +16,13 @@ from scripts.training.splits import Splits, read
 def run(settings: TrainingSettings) -> None:
     """Read the data, train, save the best epoch and print its metrics."""
     started = time.monotonic()
+    trackers.check(settings)
     output.check(settings)
     splits = read(settings)
     task = splits.task
+    settings.choose_metric(task)
+    if settings.class_weights is not None:
+        settings.class_weights = class_weights.resolve(settings.class_weights, splits)
     labels = f", {len(task.labels)} labels" if len(task.labels) > 1 else ""
     sizes = f"{len(splits.train)} {task.unit_name} to train, {len(splits.validation)} to validate"
     data_report.report(splits, settings.strict)
@@ -33,7 +37,8 @@ def run(settings: TrainingSettings) -> None:
     with output.locked(settings):
         last_epoch = output.prepare(settings, splits, checkpoint)
         try:
-            result = loop.fit(settings, splits, checkpoint, last_epoch)
+            with trackers.opened(settings, splits) as open_trackers:
+                result = loop.fit(settings, splits, checkpoint, last_epoch, open_trackers)
         except KeyboardInterrupt:
             say("interrupted; the same command with --resume goes on from the last finished epoch")
             raise

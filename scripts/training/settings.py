@@ -18,6 +18,15 @@ from scripts.training.tasks import TRAINING_TASKS
 from scripts.training.tasks.base import TokenLimits, TrainingTask
 
 DEFAULT_MODEL = "models/base"
+# As transformers calls them; each takes --warmup-ratio.
+SCHEDULERS = {
+    "linear": "linear",
+    "cosine": "cosine",
+    "constant": "constant_with_warmup",
+    "polynomial": "polynomial",
+    "inverse-sqrt": "inverse_sqrt",
+}
+TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
 TASK_OPTIONS = sorted(set().union(*(kind.options for kind in TRAINING_TASKS.values())))
 
 
@@ -45,17 +54,23 @@ class TrainingSettings(argparse.Namespace):
     validation_split: float
     epochs: int | None
     learning_rate: float | None
+    scheduler: str
     warmup_ratio: float
     weight_decay: float
     batch_size: int
+    gradient_accumulation: int
+    class_weights: Any  # of the option, then label -> weight
     max_length: int | None
     doc_stride: int | None
     max_question_length: int | None
     max_answer_length: int | None
     whole_words: bool
+    metric: str | None
     early_stopping: int | None
     precision: str
     seed: int
+    report_to: list[str]
+    project: str
     resume: bool
     overwrite: bool
     keep_checkpoints: bool
@@ -64,6 +79,13 @@ class TrainingSettings(argparse.Namespace):
     def checkpoints(self) -> Path:
         """The folder that holds the epochs' checkpoints until the end."""
         return self.output / "checkpoints"
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether training runs on the processor, because torch sees no GPU."""
+        import torch
+
+        return not torch.cuda.is_available()
 
     @property
     def columns(self) -> ColumnMapping:
@@ -84,6 +106,12 @@ class TrainingSettings(argparse.Namespace):
         if not self.label_columns:
             self.label_column = self.label_column or default_column(task_class.label_columns, header)
 
+    def choose_metric(self, task: TrainingTask[Any]) -> None:
+        """Set the metric that chooses the best epoch, where no option names it, and refuse one that the task lacks."""
+        self.metric = self.metric or task.best_metric
+        if self.metric not in (names := [*task.metrics, "loss"]):
+            raise ScriptError(f"--metric {self.metric}: --problem {self.problem} has {', '.join(names)}")
+
     @property
     def limits(self) -> TokenLimits:
         """The token limits; call it after `resolve_settings`."""
@@ -98,7 +126,7 @@ class TrainingSettings(argparse.Namespace):
 
     def parameters(self) -> dict[str, Any]:
         """Return the settings that decide the result, beside data and model."""
-        excluded = {"output", "resume", "overwrite", "keep_checkpoints", "strict"}
+        excluded = {"output", "resume", "overwrite", "keep_checkpoints", "strict", "report_to", "project"}
         excluded |= {"model", "revision", "base_model", "convert_pickle", "dataset", "train", "validation", "test"}
         return {key: value for key, value in sorted(vars(self).items()) if key not in excluded}
 
@@ -152,15 +180,30 @@ def parse(argv: Sequence[str] | None, description: str) -> TrainingSettings:
         help="passes over the data (default: about 50,000 texts in all, 3 to 20 times)",
     )
     add("--learning-rate", type=positive, help="highest learning rate (default: 5e-5 * 768 / width of the model)")
+    add("--scheduler", choices=SCHEDULERS, default="linear", help="how the learning rate falls after the warm-up")
     add("--warmup-ratio", type=fraction, default=0.1, help="fraction of the steps in which the learning rate rises")
     add("--weight-decay", type=float, default=0.01, help="weight decay of AdamW")
-    add("--batch-size", type=count, default=32, help="texts in a step")
+    add("--batch-size", type=count, default=32, help="texts in a batch, in all processes together")
+    add(
+        "--gradient-accumulation",
+        type=count,
+        default=1,
+        metavar="N",
+        help="batches in a step: their gradients are added up, for large steps in little memory",
+    )
+    add(
+        "--class-weights",
+        metavar="balanced|A=2,B=1|FILE",
+        help="single, multi, entailment, entities: how much the examples of each label count in the loss; balanced: by "
+        "the rarity of the label; labels that are not named count 1; FILE: a JSON object of them",
+    )
     add("--max-length", type=count, help=f"tokens of a text or window ({lengths_of()}; at most what the model takes)")
     add("--doc-stride", type=count, help="answers: tokens that neighbouring windows share (default: 128)")
     add("--max-question-length", type=count, help="answers: tokens of a question, the rest is cut (default: 64)")
     add("--max-answer-length", type=count, help="answers: tokens of the longest answer (default: 30)")
     add("--whole-words", action="store_true", help="masked-words, pretraining: mask all tokens of a word together")
-    add("--early-stopping", type=count, metavar="N", help="stop after N epochs without a better one")
+    add("--metric", metavar="NAME", help="the validation metric that chooses the best epoch, or loss (by the task)")
+    add("--early-stopping", "--patience", type=count, metavar="N", help="stop after N epochs without a better one")
     add(
         "--precision",
         choices=["auto", "fp32", "bf16", "fp16"],
@@ -168,6 +211,17 @@ def parse(argv: Sequence[str] | None, description: str) -> TrainingSettings:
         help="auto: mixed precision where the hardware has it",
     )
     add("--seed", type=int, default=0, help="same seed, same machine: same model")
+    group = parser.add_argument_group("tracking")
+    add = group.add_argument
+    add(
+        "--report-to",
+        action="extend",
+        type=tracker_names,
+        default=[],
+        metavar="TRACKER",
+        help=f"log settings and metrics, never texts, to {', '.join(TRACKERS)} (several: with commas)",
+    )
+    add("--project", default="fine-tuning", metavar="NAME", help="project or experiment of the run, named as DIR")
     group = parser.add_argument_group("output")
     add = group.add_argument
     add("--resume", action="store_true", help="continue after an interruption")
@@ -216,6 +270,14 @@ def positive(value: str) -> float:
     if not 0 < (number := float(value)) < math.inf:
         raise argparse.ArgumentTypeError("must be above 0")
     return number
+
+
+def tracker_names(value: str) -> list[str]:
+    """Parse names of trackers between commas."""
+    names = [name for name in split_names(value) if name != "none"]
+    if unknown := [name for name in names if name not in TRACKERS]:
+        raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(TRACKERS)}")
+    return names
 
 
 def fraction(value: str) -> float:

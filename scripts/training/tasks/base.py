@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORE_INDEX = -100  # the label of a token that the loss leaves out, as in PyTorch
+LOWER_IS_BETTER = frozenset({"loss", "mse", "perplexity"})  # of the metrics of all tasks
 
 E = TypeVar("E")
 T = TypeVar("T", bound="TrainingTask[Any]")
@@ -73,8 +74,7 @@ class TrainingTask(ABC, Generic[E]):
     head_class: ClassVar[str | None] = None  # the auto class that knows which families have the head, if not auto_class
     problem_type: ClassVar[str | None] = None  # in the model's config.json
     metrics: ClassVar[Mapping[str, str]]  # key -> title
-    best_metric: ClassVar[str]  # the metric that chooses the best epoch, or "loss"
-    lower_is_better: ClassVar[bool] = False
+    best_metric: ClassVar[str]  # the metric that chooses the best epoch by default, or "loss"
     unit_name: ClassVar[str] = "texts"  # what the examples are called in messages
     readers: ClassVar[Mapping[str, Reader]] = TABLES  # suffix of a file's name -> its reader
     text_columns: ClassVar[tuple[str, ...]] = ("text",)  # default names, the first one that the header has is taken
@@ -104,6 +104,14 @@ class TrainingTask(ABC, Generic[E]):
     def examples(self, table: Table) -> Examples[E]:
         """Turn the rows of a table into examples; the first bad row is refused."""
         return Examples(table.name, table.sha256, [self.example(table, row, record) for row, record in table.rows])
+
+    def class_weights(self, examples: Examples[E]) -> dict[str, float]:
+        """Return for each label the weight of its examples in the loss that makes up for the label's frequency."""
+        raise NotImplementedError
+
+    def loss(self, logits: Any, labels: Any, weights: Any) -> Any:
+        """Return the sum of the losses of a batch with class weights (labels,); for tasks that take --class-weights."""
+        raise NotImplementedError
 
     def validate(self, examples: Examples[E]) -> None:
         """Refuse examples that are good one by one, but not together."""
@@ -181,3 +189,23 @@ def require_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
     """Refuse a tokenizer that does not return the character offsets of its tokens."""
     if not tokenizer.is_fast:
         raise ScriptError("this tokenizer cannot tell where its tokens are; a model with a tokenizer.json is needed")
+
+
+def balanced(counts: Mapping[str, int]) -> dict[str, float]:
+    """Return for each label the number of examples over the number of labels and the label's examples.
+
+    A label without examples has the weight 1.
+
+    >>> balanced({"mail": 90, "spam": 10})
+    {'mail': 0.5555555555555556, 'spam': 5.0}
+    """
+    n_examples, n_labels = sum(counts.values()), sum(count > 0 for count in counts.values())
+    return {label: n_examples / (n_labels * count) if count else 1.0 for label, count in counts.items()}
+
+
+def weighted_cross_entropy(logits: Any, labels: Any, weights: Any) -> Any:
+    """Return the sum of the cross-entropies of logits (..., labels), each by the weight of its label."""
+    from torch.nn.functional import cross_entropy
+
+    scores = logits.view(-1, logits.shape[-1])
+    return cross_entropy(scores, labels.view(-1), weight=weights, ignore_index=IGNORE_INDEX, reduction="sum")

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from scripts.cli.console import ScriptError
 from scripts.readers.formats import Record
@@ -19,8 +19,10 @@ from scripts.training.tasks.base import (
     Stratum,
     TokenLimits,
     TrainingTask,
+    balanced,
     to_features,
     truncation_notes,
+    weighted_cross_entropy,
 )
 
 if TYPE_CHECKING:
@@ -94,6 +96,7 @@ class SingleLabelClassification(Classification[int]):
     problem_type = "single_label_classification"
     metrics: ClassVar = {"accuracy": "accuracy", "macro_f1": "macro F1"}
     best_metric = "macro_f1"
+    options = TrainingTask.options | {"class_weights"}
 
     @classmethod
     def from_table(cls, table: Table, columns: ColumnMapping) -> SingleLabelClassification:
@@ -116,6 +119,12 @@ class SingleLabelClassification(Classification[int]):
     def label_counts(self, examples: Examples[LabelledText[int]]) -> dict[str, int]:
         counts = Counter(row.target for row in examples.rows)
         return {label: counts[number] for number, label in enumerate(self.labels)}
+
+    def class_weights(self, examples: Examples[LabelledText[int]]) -> dict[str, float]:
+        return balanced(self.label_counts(examples))
+
+    def loss(self, logits: Any, labels: Any, weights: Any) -> Any:
+        return weighted_cross_entropy(logits, labels, weights)
 
 
 class Entailment(SingleLabelClassification):
@@ -147,7 +156,7 @@ class MultiLabelClassification(Classification[list[float]]):
     problem_type = "multi_label_classification"
     metrics: ClassVar = {"micro_f1": "micro F1", "subset_accuracy": "subset accuracy"}
     best_metric = "micro_f1"
-    options = TrainingTask.options | {"label_columns", "label_separator", "label_names"}
+    options = TrainingTask.options | {"label_columns", "label_separator", "label_names", "class_weights"}
     label_columns = ("label", "labels")
 
     @classmethod
@@ -197,6 +206,16 @@ class MultiLabelClassification(Classification[list[float]]):
         sums = map(sum, zip(*(row.target for row in examples.rows), strict=True))
         return {label: int(n) for label, n in zip(self.labels, sums, strict=True)}
 
+    def class_weights(self, examples: Examples[LabelledText[list[float]]]) -> dict[str, float]:
+        counts = self.label_counts(examples)
+        return {label: (len(examples) - n) / n if 0 < n < len(examples) else 1.0 for label, n in counts.items()}
+
+    def loss(self, logits: Any, labels: Any, weights: Any) -> Any:
+        """Return the sum of the losses; a weight counts where a text has the label, 1 where it lacks it."""
+        from torch.nn.functional import binary_cross_entropy_with_logits
+
+        return binary_cross_entropy_with_logits(logits, labels, pos_weight=weights, reduction="sum")
+
 
 class Regression(Classification[float]):
     """A number for each text."""
@@ -204,7 +223,6 @@ class Regression(Classification[float]):
     problem_type = "regression"
     metrics: ClassVar = {"mse": "MSE", "pearson": "Pearson", "spearman": "Spearman"}
     best_metric = "mse"
-    lower_is_better = True
 
     @classmethod
     def from_table(cls, table: Table, columns: ColumnMapping) -> Regression:  # noqa: ARG003 the column names the number

@@ -21,7 +21,6 @@ class MaskedLanguageModeling(TrainingTask[str]):
     auto_class = "AutoModelForMaskedLM"
     metrics: ClassVar = masking.METRICS
     best_metric = "perplexity"
-    lower_is_better = True
     readers = TEXT_LINES | TABLES
     label_columns = ()
     options = frozenset({"text_column", "whole_words"})

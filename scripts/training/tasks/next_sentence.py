@@ -102,7 +102,6 @@ class BertPretraining(NextSentenceTraining):
     head_class = NextSentenceTraining.auto_class
     metrics: ClassVar = {**masking.METRICS, "next_accuracy": "next-sentence accuracy"}
     best_metric = "loss"
-    lower_is_better = True
     options = NextSentenceTraining.options | {"whole_words"}
     eval_batch_factor = 1
 

@@ -25,8 +25,10 @@ from scripts.training.tasks.base import (
     Stratum,
     TokenLimits,
     TrainingTask,
+    balanced,
     require_offsets,
     to_features,
+    weighted_cross_entropy,
 )
 from scripts.training.tasks.conll import CONLL, TaggedText, read_conll, tag_error, tagged_text
 
@@ -45,7 +47,7 @@ class EntityRecognition(TrainingTask[TaggedText]):
     readers = CONLL | {".txt": read_conll} | TABLES
     text_columns = ("tokens", "words", "text")
     label_columns = ("tags", "ner_tags", "entities", "label", "labels")
-    options = frozenset({"text_column", "label_column"})
+    options = frozenset({"text_column", "label_column", "class_weights"})
 
     def __init__(self, scheme: TagScheme, types: set[str], columns: ColumnMapping) -> None:
         super().__init__(scheme.labels(types), columns)
@@ -78,6 +80,13 @@ class EntityRecognition(TrainingTask[TaggedText]):
 
     def label_counts(self, examples: Examples[TaggedText]) -> dict[str, int]:
         return dict(sorted(Counter(kind for row in examples.rows for kind in self.spans.span_types(row.tags)).items()))
+
+    def class_weights(self, examples: Examples[TaggedText]) -> dict[str, float]:
+        counts = Counter(tag for row in examples.rows for tag in row.tags)
+        return balanced({label: counts[label] for label in self.labels})
+
+    def loss(self, logits: Any, labels: Any, weights: Any) -> Any:
+        return weighted_cross_entropy(logits, labels, weights)
 
     def stratum(self, example: TaggedText) -> Stratum:
         return sorted(set(self.spans.span_types(example.tags)))

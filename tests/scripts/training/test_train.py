@@ -106,7 +106,8 @@ def test_the_best_epoch_is_kept(trained: Path) -> None:
 def test_the_folder_can_be_packed_as_it_is(base: Path, animals: Path, tmp_path: Path) -> None:
     fit(base, tmp_path / "out", "--train", animals / "train.csv", "--epochs", 1)
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "training.json"}
+    model = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    assert names == model | {"training.json", "training.png"}
     tokenizer = json.loads((tmp_path / "out" / "tokenizer.json").read_text())
     assert (tokenizer["truncation"], tokenizer["padding"]) == (None, None)
     assert (tmp_path / "out" / "model.safetensors").stat().st_mode & 0o044
