@@ -124,8 +124,11 @@ class _Operation:
         item = self.example if isinstance(self.example, dict) else {self.task.fields[0]: self.example}
         inputs = [_tensor(name, value) for name, value in item.items()]
         body = {"schema": _ref("InferenceRequest"), "example": {"inputs": inputs, **self._with_parameters()}}
-        response = _ref("InferenceResponse")
-        return _route("Open Inference Protocol v2", {"application/json": body}, response, error=_any_error())
+        route = _route(
+            "Open Inference Protocol v2", {"application/json": body}, _ref("InferenceResponse"), error=_any_error()
+        )
+        route["responses"]["200"]["content"]["application/octet-stream"] = {"schema": _binary()}
+        return route
 
     def _bodies(self, parameters: str) -> JSON:
         items = {"type": "array", "items": self._ref("Item"), "minItems": 1, "maxItems": self.config.max_texts}
@@ -209,6 +212,13 @@ def _tensors() -> dict[str, JSON]:
         "InferenceRequest": _object(request, ["inputs"]),
         "InferenceResponse": _object({**response, "id": {"type": "string"}}, [*response]),
     }
+
+
+def _binary() -> JSON:
+    """Return the schema of a response with binary tensors."""
+    asked = "where parameters.binary_data_output or an output's parameters.binary_data is true"
+    length = "Inference-Header-Content-Length is the length of the JSON"
+    return {"type": "string", "format": "binary", "description": f"{asked}: JSON, then the tensors; {length}"}
 
 
 def _error() -> JSON:

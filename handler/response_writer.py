@@ -5,7 +5,7 @@ from __future__ import annotations
 from handler import explain, protocol
 from handler.confidence import answer_features, input_features
 from handler.errors import AnswerTooLong, InternalError, RequestError, attempt
-from handler.protocol import JSON, Codec, ModelId
+from handler.protocol import JSON, Codec, ModelId, ResponseBody
 from handler.request_state import ItemState, RequestState, Response
 from handler.tasks import Task
 from handler.telemetry import BatchReport
@@ -24,32 +24,32 @@ class ResponseWriter:
         answers = decode(state)
         if not state.error:
             _count(state, answers, report)
-            content = attempt("writing", self._serialize, state, answers)  # fails e.g. for a model that answers NaN
-            if isinstance(content, bytes):
-                return Response(content)
-            state.failure = content
+            body = attempt("writing", self._serialize, state, answers)  # fails e.g. for a model that answers NaN
+            if isinstance(body, ResponseBody):
+                return Response(body.content, headers=body.headers)
+            state.failure = body
         error = state.error or InternalError("no answer was computed")
         report.refused[error.type] += 1
         message = str(error).encode("ascii", "replace").decode()[:200]
         content = protocol.serialize_error(error, _error_codec(state))
         return Response(content, error.status, error.phrase, {"x-error-message": message})
 
-    def _serialize(self, state: RequestState, answers: list[JSON]) -> bytes:
+    def _serialize(self, state: RequestState, answers: list[JSON]) -> ResponseBody:
         if state.body is None:
             raise InternalError("no answer was computed")
         if state.request.explain:
             explanations = explain_answers(state, answers)
-            content = protocol.serialize_explanations(state.body, answers, explanations, self.model)
+            body = protocol.serialize_explanations(state.body, answers, explanations, self.model)
         else:
-            content = protocol.serialize(state.body, answers, self.model, state.task.answer_format)
-        if self.max_bytes is not None and len(content) > self.max_bytes:
+            body = protocol.serialize(state.body, answers, self.model, state.task.answer_format)
+        if self.max_bytes is not None and len(body.content) > self.max_bytes:
             fewer = "fewer texts at once" if len(answers) > 1 else "a shorter text"
             smaller = "a smaller top_k" if "top_k" in state.task.parameters else "less for each"
             raise AnswerTooLong(
-                f"the answer has {len(content)} bytes, accepted: at most {self.max_bytes} "
+                f"the answer has {len(body.content)} bytes, accepted: at most {self.max_bytes} "
                 f"(max_response_size of TorchServe): send {fewer}, or ask for {smaller}"
             )
-        return content
+        return body
 
 
 def decode(state: RequestState) -> list[JSON]:

@@ -6,6 +6,7 @@ does not know tasks or models.
 
 from handler.protocol.body import (
     Body,
+    ResponseBody,
     parse,
     serialize,
     serialize_error,
@@ -33,6 +34,7 @@ __all__ = [
     "Codec",
     "ModelId",
     "ParsedBody",
+    "ResponseBody",
     "json_type",
     "loads",
     "parse",

@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from handler.errors import MalformedBody, RequestError, UnsupportedMediaType
+from handler.protocol import binary_tensors
 from handler.protocol.codecs import PLAIN, AnswerFormat, Codec, ModelId, ParsedBody, codec_for
 from handler.protocol.strict_json import JSON, decode, dumps, loads
 
@@ -25,6 +25,22 @@ class Body:
     content_encoding: str = ""
     typed: bool = True  # False: the transport (gRPC) has no content type, so the first character tells JSON from text
     json_length: int | None = None  # bytes of the JSON before binary tensors (Open Inference v2, binary extension)
+
+
+@dataclass(frozen=True)
+class ResponseBody:
+    """The body of one response."""
+
+    content: bytes
+    json_length: int | None = None  # bytes of the JSON before binary tensors; None: all of it is JSON
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers that a client needs to read it, where it is not only JSON."""
+        if self.json_length is None:
+            return {}
+        length = str(self.json_length)
+        return {"content-type": "application/octet-stream", "inference-header-content-length": length}
 
 
 def parse(body: Body) -> ParsedBody:
@@ -66,18 +82,21 @@ def parse(body: Body) -> ParsedBody:
         hint = "send the length of the JSON, or leave the header out"
         raise MalformedBody(f"{error}, where Inference-Header-Content-Length ends it: {hint}") from None
     if tail is not None:
-        _attach_tensors(value, tail)
-    return codec_for(value).parse(value)
+        binary_tensors.attach(value, tail)
+    parsed = codec_for(value).parse(value)
+    return parsed if body.typed else replace(parsed, binary=False, outputs=dict.fromkeys(parsed.outputs, False))
 
 
-def serialize(body: ParsedBody, answers: list[JSON], model: ModelId, answer_format: AnswerFormat) -> bytes:
-    """Serialize the answers of a body with its codec, the inverse of `parse`; ASCII, compact."""
-    return serialize_value(body.codec.serialize(body, answers, model, answer_format))
+def serialize(body: ParsedBody, answers: list[JSON], model: ModelId, answer_format: AnswerFormat) -> ResponseBody:
+    """Serialize the answers of a body with its codec, the inverse of `parse`; JSON is ASCII, compact."""
+    return _serialize(body, body.codec.serialize(body, answers, model, answer_format))
 
 
-def serialize_explanations(body: ParsedBody, answers: list[JSON], explanations: list[JSON], model: ModelId) -> bytes:
-    """Serialize the explanations of the answers of a body with its codec; ASCII, compact."""
-    return serialize_value(body.codec.serialize_explanations(body, answers, explanations, model))
+def serialize_explanations(
+    body: ParsedBody, answers: list[JSON], explanations: list[JSON], model: ModelId
+) -> ResponseBody:
+    """Serialize the explanations of the answers of a body with its codec; JSON is ASCII, compact."""
+    return _serialize(body, body.codec.serialize_explanations(body, answers, explanations, model))
 
 
 def serialize_error(error: RequestError, codec: Codec = PLAIN) -> bytes:
@@ -90,35 +109,14 @@ def serialize_value(value: JSON) -> bytes:
     return dumps(value).encode("ascii")
 
 
-def _attach_tensors(value: JSON, tail: bytes) -> None:
-    """Put the binary tensors of the tail into the JSON before it, as lists of strings."""
-    tensors = value.get("inputs") if isinstance(value, dict) else None
-    for tensor in tensors if isinstance(tensors, list) else []:
-        parameters = tensor.get("parameters") if isinstance(tensor, dict) else None
-        size = parameters.get("binary_data_size") if isinstance(parameters, dict) else None
-        if type(size) is not int:
-            continue
-        if not 0 <= size <= len(tail):
-            raise MalformedBody("binary_data_size is not the size of the data that follow the JSON")
-        content, tail = tail[:size], tail[size:]
-        tensor["data"] = _parse_elements(content) if tensor.get("datatype") == "BYTES" else []
-    if tail:
-        raise MalformedBody(f"{len(tail)} bytes follow the last binary tensor")
-
-
-def _parse_elements(content: bytes) -> list[str]:
-    """Parse a binary BYTES tensor: for each element 4 bytes of length, little-endian, then UTF-8."""
-    elements, offset = [], 0
-    while offset < len(content):
-        if offset + 4 > len(content):
-            raise MalformedBody("a binary tensor ends inside a length")
-        (length,) = struct.unpack_from("<I", content, offset)
-        offset += 4
-        if offset + length > len(content):
-            raise MalformedBody("a binary tensor ends inside an element")
-        elements.append(decode(content[offset : offset + length]))
-        offset += length
-    return elements
+def _serialize(body: ParsedBody, value: JSON) -> ResponseBody:
+    tail = [
+        binary_tensors.detach(tensor)
+        for tensor in (value["outputs"] if body.may_be_binary else [])
+        if body.outputs.get(tensor["name"], body.binary)
+    ]
+    content = serialize_value(value)
+    return ResponseBody(content + b"".join(tail), len(content)) if tail else ResponseBody(content)
 
 
 def _media_type(content_type: str) -> tuple[str, str]:

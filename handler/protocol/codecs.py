@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
@@ -23,7 +23,13 @@ class ParsedBody:
     on_error: str = "refuse"  # or "report": the error of an item stands in the place of its answer
     operation: str = ""  # another operation of the model, for routes whose path has no place for it
     id: str | None = None  # of Open Inference v2
-    output_names: list[str] = field(default_factory=list)  # requested in Open Inference v2; empty: all
+    outputs: Mapping[str, bool] = field(default_factory=dict)  # of Open Inference v2: whether as binary; empty: all
+    binary: bool = False  # whether outputs that are not named so are written as binary tensors
+
+    @property
+    def may_be_binary(self) -> bool:
+        """Whether any output is to be written as a binary tensor."""
+        return self.binary or any(self.outputs.values())
 
 
 @dataclass(frozen=True)
@@ -120,17 +126,29 @@ class KServeV1(Codec):
         return {"predictions": answers, "explanations": explanations}
 
 
+OUTPUTS = {  # tensors in which answers are written: datatype, and number of dimensions
+    "label": ("BYTES", 2),
+    "score": ("FP32", 2),
+    "abstained": ("BOOL", 1),
+    "set": ("BYTES", 1),
+    "embedding": ("FP32", 2),
+    "answer": ("BYTES", 1),
+}
+JUDGEMENTS = {"abstained": "min_confidence", "set": "coverage"}  # outputs that a parameter asks for
+
+
 class OpenInference(Codec):
     """Open Inference Protocol v2: texts in BYTES tensors, one tensor for each field, one row for each item."""
 
     protocol_parameters: ClassVar = (
-        *("binary_data_output", "binary_data_size", "priority", "timeout"),
+        *("binary_data_size", "priority", "timeout"),
         *("sequence_id", "sequence_start", "sequence_end"),
     )
 
     def parse(self, value: JSON) -> ParsedBody:
         _refuse_keys(value, ("id", "model_name", "model_version", "inputs", "outputs", "parameters"), "body")
         parameters = _object(value.get("parameters"), "parameters")
+        binary = _boolean(parameters.pop("binary_data_output", False), "binary_data_output")
         for name in self.protocol_parameters:
             parameters.pop(name, None)
         columns = {_string(tensor, "name"): self._column(tensor, n) for n, tensor in enumerate(value["inputs"])}
@@ -140,29 +158,46 @@ class OpenInference(Codec):
         if len(sizes) > 1:
             raise InvalidInput(f"inputs: tensors of different lengths ({', '.join(map(str, sorted(sizes)))})")
         items: list[JSON] = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-        outputs = value.get("outputs", [])
-        if not isinstance(outputs, list):
-            raise InvalidInput(f"outputs must be a list, got {json_type(outputs)}")
         body = _parsed_body(items, parameters, self)
         request_id = value.get("id")
         if not isinstance(request_id, str | None):
             raise InvalidInput(f"id must be a string, got {json_type(request_id)}")
-        names = [_string(output, "name") for output in outputs]
-        for index, output in enumerate(outputs):
-            output_parameters = _object(output.get("parameters"), f"outputs[{index}].parameters")
-            _refuse_keys(output_parameters, ("binary_data",), f"outputs[{index}].parameters")  # e.g. "classification"
-        return replace(body, id=request_id, output_names=names)
+        return replace(body, id=request_id, outputs=self._outputs(value.get("outputs", []), binary), binary=binary)
 
     def serialize(self, body: ParsedBody, answers: list[JSON], model: ModelId, answer_format: AnswerFormat) -> JSON:
         tensors = {tensor["name"]: tensor for tensor in self._tensors(answers, answer_format)}
-        if any(name not in tensors for name in body.output_names):
+        if any(name not in tensors for name in body.outputs):
             raise InvalidInput(f"outputs: unknown name, accepted: {', '.join(tensors)}")
         request_id = {} if body.id is None else {"id": body.id}
-        outputs = [tensors[name] for name in body.output_names or tensors]
+        outputs = [tensors[name] for name in body.outputs or tensors]
         return {"model_name": model.name, "model_version": model.version, **request_id, "outputs": outputs}
 
     def serialize_error(self, error: RequestError) -> JSON:
         return {"error": str(error)}
+
+    @staticmethod
+    def describe_outputs(answer_format: AnswerFormat, parameters: Collection[str]) -> list[JSON]:
+        """Return the metadata of every tensor in which a task with these parameters may answer."""
+        names = {"ranking": ["label", "score"], "embedding": ["embedding"], "json": ["answer"]}[answer_format.tensors]
+        if answer_format.tensors == "ranking":
+            names += [name for name, parameter in JUDGEMENTS.items() if parameter in parameters]
+        described = ((name, *OUTPUTS[name]) for name in names)
+        return [{"name": name, "datatype": kind, "shape": [-1] * n_dims} for name, kind, n_dims in described]
+
+    @staticmethod
+    def _outputs(outputs: JSON, binary: bool) -> dict[str, bool]:
+        """Return the requested outputs, and whether each is written as a binary tensor."""
+        if not isinstance(outputs, list):
+            raise InvalidInput(f"outputs must be a list, got {json_type(outputs)}")
+        requested: dict[str, bool] = {}
+        for index, output in enumerate(outputs):
+            name, where = _string(output, "name"), f"outputs[{index}].parameters"
+            if name in requested:
+                raise InvalidInput("outputs: two tensors of one name")
+            parameters = _object(output.get("parameters"), where)
+            _refuse_keys(parameters, ("binary_data",), where)  # e.g. "classification"
+            requested[name] = _boolean(parameters.get("binary_data", binary), f"{where}.binary_data")
+        return requested
 
     @staticmethod
     def _column(tensor: JSON, index: int) -> list[JSON]:
@@ -192,22 +227,22 @@ class OpenInference(Codec):
             k = min(map(len, answers))
             ranking = [item for answer in answers for item in answer[:k]]
             return [
-                _tensor("label", "BYTES", [n, k], [item["label"] for item in ranking]),
-                _tensor("score", "FP32", [n, k], [item["score"] for item in ranking]),
+                _tensor("label", [n, k], [item["label"] for item in ranking]),
+                _tensor("score", [n, k], [item["score"] for item in ranking]),
             ]
         if answer_format.tensors == "embedding" and all(isinstance(answer, list) for answer in answers):
             width = min(map(len, answers))
-            return [_tensor("embedding", "FP32", [n, width], [number for answer in answers for number in answer])]
-        return [_tensor("answer", "BYTES", [n], [dumps(answer) for answer in answers])]
+            return [_tensor("embedding", [n, width], [number for answer in answers for number in answer])]
+        return [_tensor("answer", [n], [dumps(answer) for answer in answers])]
 
 
 def _judgement_tensors(answers: list[JSON]) -> list[dict[str, JSON]]:
     """Return the tensors of what is said about rankings: whether the answer abstained, and JSON lists of labels."""
     n, tensors = len(answers), []
     if all("abstained" in answer for answer in answers):
-        tensors.append(_tensor("abstained", "BOOL", [n], [answer["abstained"] for answer in answers]))
+        tensors.append(_tensor("abstained", [n], [answer["abstained"] for answer in answers]))
     if all("set" in answer for answer in answers):
-        tensors.append(_tensor("set", "BYTES", [n], [dumps(answer["set"]) for answer in answers]))
+        tensors.append(_tensor("set", [n], [dumps(answer["set"]) for answer in answers]))
     return tensors
 
 
@@ -257,5 +292,12 @@ def _refuse_keys(value: Mapping[str, JSON], accepted: Sequence[str], name: str) 
         raise InvalidInput(f"{name} has an unknown key, accepted: {', '.join(accepted)}")
 
 
-def _tensor(name: str, datatype: str, shape: list[int], data: list[JSON]) -> dict[str, JSON]:
+def _boolean(value: JSON, name: str) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidInput(f"{name} must be a boolean, got {json_type(value)}")
+    return value
+
+
+def _tensor(name: str, shape: list[int], data: list[JSON]) -> dict[str, JSON]:
+    datatype, _ = OUTPUTS[name]
     return {"name": name, "datatype": datatype, "shape": shape, "data": data}

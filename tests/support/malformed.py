@@ -293,6 +293,11 @@ MORE: dict[str, JSON] = {
     "output with a number as name": {"outputs": [{"name": 7}]},
     "output with text as parameters": {"outputs": [{"name": "label", "parameters": MARK}]},
     "output with a parameter that nobody obeys": {"outputs": [{"name": "label", "parameters": {MARK: 1}}]},
+    "binary_data is text": {"outputs": [{"name": "label", "parameters": {"binary_data": MARK}}]},
+    "binary_data is a number": {"outputs": [{"name": "label", "parameters": {"binary_data": 1}}]},
+    "binary_data_output is text": {"parameters": {"binary_data_output": MARK}},
+    "binary_data_output is null": {"parameters": {"binary_data_output": None}},
+    "one output twice": {"outputs": [{"name": "label"}, {"name": "label", "parameters": {"binary_data": True}}]},
     "unknown key": {MARK: MARK},
 }
 OF_TENSORS = [

@@ -227,6 +227,9 @@ def nvidia(each_server: Live) -> Iterator[Callable[..., Any]]:
         yield infer
 
 
+OUTPUTS = {"ranking": ["label", "score"], "embedding": ["embedding"], "json": ["answer"]}  # by the form of answers
+
+
 def tensors_of(items: list[Any], *, binary: bool) -> list[Any]:
     """Return one tensor a field, (items,) of texts and (items, k) of lists of k texts."""
     rows = [item if isinstance(item, dict) else {"text": item} for item in items]
@@ -239,6 +242,11 @@ def tensors_of(items: list[Any], *, binary: bool) -> list[Any]:
     return tensors
 
 
+def text_of(element: str | bytes) -> str:
+    """Return an element of a BYTES tensor: tritonclient gives bytes for a binary one, and texts for JSON."""
+    return element.decode() if isinstance(element, bytes) else element
+
+
 def answers_in(get: Callable[[str], Any], case: Case, served: Served) -> list[Any]:
     """Return the answers in the tensors of a task, one of each item."""
     form = served.task(case.model, case.operation).answer_format.tensors
@@ -246,7 +254,8 @@ def answers_in(get: Callable[[str], Any], case: Case, served: Served) -> list[An
         assert get("embedding").dtype == np.float32
         return list(get("embedding").tolist())
     if form == "ranking":
-        pairs = zip(get("label").tolist(), get("score").tolist(), strict=True)
+        labels = [list(map(text_of, row)) for row in get("label").tolist()]
+        pairs = zip(labels, get("score").tolist(), strict=True)
         return [[{"label": label, "score": score} for label, score in zip(*pair, strict=True)] for pair in pairs]
     return [json.loads(answer) for answer in get("answer")]
 
@@ -254,16 +263,20 @@ def answers_in(get: Callable[[str], Any], case: Case, served: Served) -> list[An
 @pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
 @pytest.mark.parametrize("name", CASES)
 def test_triton(served: Served, nvidia: Callable[..., Any], name: str, binary: bool) -> None:
-    """Two rows of tensors; operation and parameters beside them, where only words, numbers and flags may stand."""
+    """Two rows of tensors there and back; beside them operation and parameters, which may be words, numbers, flags."""
     case = CASES[name]
+    names = OUTPUTS[served.task(case.model, case.operation).answer_format.tensors]
+    in_json = [triton.InferRequestedOutput(output, binary_data=False) for output in names]
     result = nvidia(
         case.model,
         tensors_of([case.item, case.item], binary=binary),
+        outputs=None if binary else in_json,
         request_id="id-1",
         parameters={**case.parameters, "operation": case.operation},
     )
     head = result.get_response()
     assert (head["model_name"], head["model_version"], head["id"]) == (case.model, "1.0", "id-1")
+    assert [(output["name"], "data" in output) for output in head["outputs"]] == [(name, not binary) for name in names]
     answers = answers_in(result.as_numpy, case, served)
     assert len(answers) == 2
     for answer in answers:

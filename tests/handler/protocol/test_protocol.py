@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,6 +39,7 @@ from handler.protocol import (
     serialize_value,
 )
 from handler.request_state import Request
+from handler.tasks.base import JUDGING
 from tests.support.bodies import REFUSED_TYPES, binary_body, binary_elements, tensor
 from tests.support.samples import JSON_TYPE, TEXTS, response_json
 
@@ -136,7 +138,7 @@ def test_the_shape_of_the_answer_follows_the_question(exchange: Exchange) -> Non
     assert parsed.items == exchange.items
     assert parsed.parameters == exchange.parameters
     assert parsed.on_error == "refuse"
-    assert loads(serialize(parsed, answers_to(parsed), MODEL, LABELLED).decode()) == exchange.response_json
+    assert loads(serialize(parsed, answers_to(parsed), MODEL, LABELLED).content.decode()) == exchange.response_json
 
 
 @pytest.mark.parametrize("content_type", ["", "text/plain", "application/octet-stream", "TEXT/Plain; charset=UTF-8"])
@@ -145,7 +147,7 @@ def test_a_plain_text_is_one_question(content_type: str, text: str) -> None:
     """Without a JSON type the body is the text itself, whatever it looks like."""
     parsed = parse(Body(text.encode(), content_type))
     assert (parsed.items, parsed.parameters, parsed.many) == ([text], {}, False)
-    assert loads(serialize(parsed, [JOY], MODEL, LABELLED).decode()) == JOY
+    assert loads(serialize(parsed, [JOY], MODEL, LABELLED).content.decode()) == JOY
 
 
 @pytest.mark.parametrize("nested", [True, False])
@@ -153,9 +155,9 @@ def test_hugging_face_clients_of_a_nesting_task_get_one_list_more(nested: bool) 
     """Only the answer to one Hugging Face text depends on the task: its client expects a list around it."""
     form = AnswerFormat(nested=nested)
     one, many = (parse(Body(serialize_value({"inputs": text}), JSON_TYPE)) for text in ("a", ["a"]))
-    assert loads(serialize(one, [JOY], MODEL, form).decode()) == ([JOY] if nested else JOY)
-    assert loads(serialize(many, [JOY], MODEL, form).decode()) == [JOY]
-    assert loads(serialize(parse(Body(b'"a"', JSON_TYPE)), [JOY], MODEL, form).decode()) == JOY
+    assert loads(serialize(one, [JOY], MODEL, form).content.decode()) == ([JOY] if nested else JOY)
+    assert loads(serialize(many, [JOY], MODEL, form).content.decode()) == [JOY]
+    assert loads(serialize(parse(Body(b'"a"', JSON_TYPE)), [JOY], MODEL, form).content.decode()) == JOY
 
 
 @pytest.mark.parametrize(
@@ -194,7 +196,7 @@ def test_hugging_face_clients_of_a_nesting_task_get_one_list_more(nested: bool) 
 def test_open_inference_chooses_tensors_by_the_form(form: Any, answers: list[JSON], outputs: JSON) -> None:
     """Embeddings are FP32, whatever has no tensor of its own is JSON in BYTES."""
     parsed = parse(Body(serialize_value({"inputs": [tensor("a", "b")]}), JSON_TYPE))
-    assert loads(serialize(parsed, answers, MODEL, AnswerFormat(tensors=form)).decode()) == {
+    assert loads(serialize(parsed, answers, MODEL, AnswerFormat(tensors=form)).content.decode()) == {
         **HEAD,
         "outputs": outputs,
     }
@@ -205,7 +207,7 @@ def test_open_inference_reports_errors_beside_answers() -> None:
     request = {"inputs": [tensor("a", "")], "parameters": {"on_error": "report"}}
     parsed = parse(Body(serialize_value(request), JSON_TYPE))
     assert (parsed.on_error, parsed.parameters) == ("report", {})
-    (output,) = loads(serialize(parsed, [JOY, {"error": {"code": 422}}], MODEL, LABELLED).decode())["outputs"]
+    (output,) = loads(serialize(parsed, [JOY, {"error": {"code": 422}}], MODEL, LABELLED).content.decode())["outputs"]
     assert (output["name"], output["shape"]) == ("answer", [2])
     assert [loads(element) for element in output["data"]] == [JOY, {"error": {"code": 422}}]
 
@@ -278,7 +280,7 @@ def test_open_inference_keeps_any_text_and_id(texts: list[str], identity: str) -
     """Texts and the client's id stay unchanged."""
     parsed = parse(Body(serialize_value({"id": identity, "inputs": [tensor(*texts)]}), JSON_TYPE))
     assert [item["text"] for item in parsed.items] == texts
-    assert loads(serialize(parsed, [JOY] * len(texts), MODEL, LABELLED).decode())["id"] == identity
+    assert loads(serialize(parsed, [JOY] * len(texts), MODEL, LABELLED).content.decode())["id"] == identity
 
 
 # --- errors ----------------------------------------------------------------------------------------------------
@@ -343,9 +345,17 @@ def triton_body(*tensors: Any, **options: Any) -> Body:
     return Body(content, JSON_TYPE if json_length is None else "application/octet-stream", json_length=json_length)
 
 
-def result_of(content: bytes) -> Any:
+def result_of(content: bytes, headers: Mapping[str, str]) -> Any:
     """Let tritonclient parse an answer."""
-    return InferenceServerClient.parse_response_body(content)
+    length = headers.get("inference-header-content-length")
+    return InferenceServerClient.parse_response_body(content, header_length=int(length) if length else None)
+
+
+def texts_of(array: Any) -> Any:
+    """Return an array with texts for bytes: tritonclient gives bytes for a binary tensor, and texts for JSON."""
+    return (
+        np.vectorize(lambda element: element.decode(), [object])(array) if isinstance(array.flat[0], bytes) else array
+    )
 
 
 @pytest.mark.parametrize("binary", [True, False], ids=["binary", "json"])
@@ -361,11 +371,92 @@ def test_tritonclient_is_understood(texts: list[str], column: bool, binary: bool
     parsed = parse(body)
     assert parsed.items == [{"text": text} for text in texts]
     assert parsed.parameters == {}
-    result = result_of(serialize(parsed, [JOY] * len(texts), MODEL, LABELLED))
-    assert result.get_response()["id"] == "id-1"
-    assert result.as_numpy("label").tolist() == [["joy", "calm"]] * len(texts)
+    response = serialize(parsed, [JOY] * len(texts), MODEL, LABELLED)
+    result = result_of(response.content, response.headers)
+    head = result.get_response()
+    assert head["id"] == "id-1"
+    assert [("data" in output, "parameters" in output) for output in head["outputs"]] == [(not binary, binary)] * 2
+    assert texts_of(result.as_numpy("label")).tolist() == [["joy", "calm"]] * len(texts)
     np.testing.assert_allclose(result.as_numpy("score"), [[0.75, 0.25]] * len(texts))
     assert result.as_numpy("score").dtype == np.float32
+
+
+ANSWERS: dict[str, tuple[Any, list[JSON]]] = {  # by what they show: form, and answers to two texts
+    "numbers": ("embedding", [[0.1, -1e-30], [3.4028235e38, 0.0]]),
+    "words": ("ranking", [JOY, [{"label": "安心 🙂", "score": 1e-7}, {"label": "", "score": 0.0}]]),
+    "flags": ("ranking", [{"ranking": JOY, "abstained": True}, {"ranking": CALM, "abstained": False}]),
+    "sets": ("ranking", [{"ranking": JOY, "set": ["joy"]}, {"ranking": CALM, "set": []}]),
+    "JSON": ("json", [{"answer": "é"}, [0.5]]),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_a_binary_answer_is_the_json_answer(name: str) -> None:
+    """Whatever tritonclient gets in binary equals what it gets in JSON, value by value and type by type."""
+    form, answers = ANSWERS[name]
+    results = []
+    for binary in (True, False):
+        body = Body(
+            serialize_value({"inputs": [tensor("a", "b")], "parameters": {"binary_data_output": binary}}), JSON_TYPE
+        )
+        response = serialize(parse(body), answers, MODEL, AnswerFormat(tensors=form))
+        assert (response.headers.get("content-type") == "application/octet-stream") == binary
+        results.append(result_of(response.content, response.headers))
+    names = [output["name"] for output in results[0].get_response()["outputs"]]
+    assert names == [output["name"] for output in results[1].get_response()["outputs"]]
+    for output in names:
+        one, other = (texts_of(result.as_numpy(output)) for result in results)
+        assert (one.shape, one.dtype, one.tolist()) == (other.shape, other.dtype, other.tolist())
+    described = {entry["name"]: entry for entry in OPEN_INFERENCE.describe_outputs(AnswerFormat(tensors=form), JUDGING)}
+    for output in results[0].get_response()["outputs"]:
+        assert output["datatype"] == described[output["name"]]["datatype"]
+        assert len(output["shape"]) == len(described[output["name"]]["shape"])
+
+
+@pytest.mark.parametrize(
+    ("default", "named", "expected"),
+    [
+        (None, {}, {"label": False, "score": False}),
+        (True, {}, {"label": True, "score": True}),
+        (None, {"score": True, "label": None}, {"score": True, "label": False}),
+        (True, {"score": None, "label": False}, {"score": True, "label": False}),
+        (True, {"score": False}, {"score": False}),
+        (False, {"score": True}, {"score": True}),
+    ],
+)
+def test_each_output_may_be_binary(
+    default: bool | None, named: dict[str, bool | None], expected: dict[str, bool]
+) -> None:
+    """What is said of an output goes before what is said of all; JSON where nothing is said."""
+    outputs = [
+        {"name": name} | ({} if flag is None else {"parameters": {"binary_data": flag}}) for name, flag in named.items()
+    ]
+    parameters = {} if default is None else {"binary_data_output": default}
+    value = {"inputs": [tensor("a")], "parameters": parameters, **({"outputs": outputs} if outputs else {})}
+    response = serialize(parse(Body(serialize_value(value), JSON_TYPE)), [JOY], MODEL, LABELLED)
+    head = loads(response.content[: response.json_length].decode())
+    assert {output["name"]: "parameters" in output for output in head["outputs"]} == expected
+    result = result_of(response.content, response.headers)
+    np.testing.assert_array_equal(result.as_numpy("score"), np.array([[0.75, 0.25]], dtype=np.float32))
+
+
+def test_without_headers_every_answer_is_json() -> None:
+    """gRPC has no place for the length of the JSON: a client could not read the rest."""
+    value = {"inputs": [tensor("a")], "parameters": {"binary_data_output": True}}
+    named = {**value, "outputs": [{"name": "score", "parameters": {"binary_data": True}}]}
+    for asked in (value, named):
+        response = serialize(parse(Body(serialize_value(asked), typed=False)), [JOY], MODEL, LABELLED)
+        assert (response.json_length, response.headers) == (None, {})
+        assert loads(response.content.decode())["outputs"][-1]["data"] == [0.75, 0.25]
+
+
+def test_a_number_that_json_does_not_have_is_in_no_binary_answer() -> None:
+    """A model that answers NaN is an error in both."""
+    value = {"inputs": [tensor("a")], "parameters": {"binary_data_output": True}}
+    with pytest.raises(ValueError, match="not finite"):
+        serialize(
+            parse(Body(serialize_value(value), JSON_TYPE)), [[float("nan")]], MODEL, AnswerFormat(tensors="embedding")
+        )
 
 
 @pytest.mark.parametrize("content_type", ["", "application/octet-stream", JSON_TYPE])
@@ -396,11 +487,11 @@ def test_tritonclient_gets_the_predictors_answers(predictor: Predictor) -> None:
     plain = predictor.answer([Request(Body(serialize_value(TEXTS[:3]), JSON_TYPE))])[0]
     response = predictor.answer([Request(triton_body(infer_input(TEXTS[:3])), kserve=True)])[0]
     assert (plain.status, response.status) == (200, 200)
-    result = result_of(response.content)
+    result = result_of(response.content, response.headers)
     for answer, labels, scores in zip(
         response_json(plain), result.as_numpy("label"), result.as_numpy("score"), strict=True
     ):
-        assert [item["label"] for item in answer] == labels.tolist()
+        assert [item["label"] for item in answer] == texts_of(labels).tolist()
         np.testing.assert_allclose([item["score"] for item in answer], scores, atol=1e-6)
 
 
