@@ -31,7 +31,8 @@ Options:
   --grace SECONDS          how long requests may take to finish after a stop (default: 30)
 
 Environment: JAVA_HOME is used instead of the Java in .venv when set; SERVE_RUN_DIR is the default of --run-dir,
-SERVE_SERVER that of --server.
+SERVE_SERVER that of --server; SERVE_OPENAI_VOCABULARY is OpenAI's file cl100k_base.tiktoken, with which the standalone
+server reads token ids, which LangChain sends, as texts.
 EOF2
 }
 

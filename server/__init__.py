@@ -3,6 +3,7 @@
 Reading order, which is also the order in which the modules may import one another:
 
 errors         the errors of the server itself, in TorchServe's shape
+openai_tokens  token ids of OpenAI's models -> text
 settings       config.properties, as far as it applies here; the rest is refused by name, or has no meaning
 log            one JSON object a line, without a user's text
 metrics        counters, gauges, histograms in the names of metrics.yaml, and Prometheus' text format

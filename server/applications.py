@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from starlette.applications import Starlette
+from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -18,6 +19,7 @@ from server.health import Health, open_inference_error
 from server.keys import KeyRing
 from server.management import ManagementRoutes
 from server.metrics import MetricsRegistry
+from server.openai_tokens import OpenAITokens
 from server.predictions import Predictions
 from server.registry import ModelRegistry
 from server.settings import ServerSettings
@@ -31,6 +33,15 @@ ERROR_WRITERS: Mapping[str, WriteError] = {  # of routes whose clients read anot
     "/v2/rerank": message_error,
 }
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
+
+
+class ModelName(StringConvertor):
+    """A name in a path, but none with a verb behind it, as `tiny:predict`."""
+
+    regex = "[^/:]+"
+
+
+register_url_convertor("model", ModelName())
 
 
 @dataclass(frozen=True)
@@ -83,6 +94,8 @@ def inference_application(parts: Parts) -> ASGIApp:
     health, route = parts.health, parts.route
 
     async def describe(exchange: Exchange) -> Response:
+        if exchange.method == "GET" and exchange.path == "/":
+            return json_response({"status": "alive"})  # of KServe v1
         if exchange.method != "OPTIONS" and exchange.path == "/":
             raise method_not_allowed()
         return describe_server(parts.models)
@@ -92,10 +105,13 @@ def inference_application(parts: Parts) -> ASGIApp:
             return describe_model(parts.models, exchange.path.split("/")[2])
         return await predictions.predict(exchange)
 
-    compatible = Compatible(parts.models, parts.settings.max_request_bytes)
+    vocabulary = parts.settings.openai_vocabulary
+    tokens = OpenAITokens.read(vocabulary) if vocabulary else None
+    compatible = Compatible(parts.models, parts.settings.max_request_bytes, tokens)
     routes = [
         route("/predictions/{rest:path}", predict),
         route("/explanations/{rest:path}", predictions.explain),
+        Route("/v1/models/{name:model}", parts.endpoint(compatible.one_model, openai_error), methods=["GET"]),
         route("/v1/models/{rest:path}", predictions.kserve_v1),
         route("/v1/models", compatible.list_models, openai_error),
         route("/v1/embeddings", compatible.embeddings, openai_error),

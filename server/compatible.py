@@ -15,6 +15,7 @@ from handler.protocol import JSON, Body, json_type, loads, serialize_value
 from handler.request_state import Request, Response
 from server.errors import ApiError, json_response
 from server.loaded_model import LoadedModel
+from server.openai_tokens import VARIABLE, OpenAITokens
 from server.registry import ModelRegistry
 from server.transport import Exchange
 
@@ -26,16 +27,17 @@ UNKNOWN = 400  # status of what a client sent wrongly, as these protocols have i
 class Compatible:
     """The routes of other protocols."""
 
-    def __init__(self, models: ModelRegistry, max_request_bytes: int) -> None:
-        self.models, self.max_request_bytes = models, max_request_bytes
+    def __init__(self, models: ModelRegistry, max_request_bytes: int, tokens: OpenAITokens | None = None) -> None:
+        self.models, self.max_request_bytes, self.tokens = models, max_request_bytes, tokens
 
     async def list_models(self, exchange: Exchange) -> Response:
         """Answer OpenAI's `GET /v1/models`."""
-        listed = [
-            {"id": name, "object": "model", "created": int(self.models.get(name).began), "owned_by": "organization"}
-            for name in self.models.names
-        ]
-        return json_response({"object": "list", "data": listed})
+        return json_response({"object": "list", "data": [_entry(self.models.get(name)) for name in self.models.names]})
+
+    async def one_model(self, exchange: Exchange) -> Response:
+        """Answer `GET /v1/models/NAME` of OpenAI, and of KServe v1, whose clients ask whether the model is ready."""
+        model = self._model({"model": exchange.scope["path_params"]["name"]})
+        return json_response({**_entry(model), "name": model.name, "ready": model.is_ready})
 
     async def embeddings(self, exchange: Exchange) -> Response:
         """Answer OpenAI's `POST /v1/embeddings`."""
@@ -43,9 +45,7 @@ class Compatible:
         encoding_format = fields.get("encoding_format") or "float"
         if encoding_format not in ENCODING_FORMATS:
             raise _invalid("encoding_format must be float or base64")
-        texts = fields["input"] if isinstance(fields.get("input"), list) else [fields.get("input")]
-        if any(not isinstance(text, str) for text in texts):
-            raise _invalid("input must be a string or a list of strings: this server has tokens of its own model")
+        texts = texts_of(fields.get("input"), self.tokens)
         model = self._model(fields)
         parameters = {} if fields.get("dimensions") is None else {"dimensions": fields["dimensions"]}
         vectors, n_tokens = await self._answer(exchange, model, EMBEDDING, texts, parameters)
@@ -140,6 +140,34 @@ class Compatible:
             raise ApiError(404, "model_not_found", message) from None
 
 
+def texts_of(value: JSON, tokens: OpenAITokens | None = None) -> list[JSON]:
+    """Return the texts of OpenAI's `input`: a text, a list of texts, a list of token ids, or a list of such lists.
+
+    Raises:
+        ApiError: something else, or token ids without the vocabulary that they are of.
+    """
+    is_one = isinstance(value, str) or (isinstance(value, list) and _are(value, int))
+    texts = [value] if is_one else value
+    if not isinstance(texts, list) or not texts or not (_are(texts, str) or all(_are(text, int) for text in texts)):
+        raise _invalid("input must be a string or a list of strings")
+    if _are(texts, str):
+        return texts
+    if tokens is None:
+        raise _invalid(
+            "input holds token ids of OpenAI's vocabulary, which this model does not have: send strings (LangChain: "
+            f"OpenAIEmbeddings(check_embedding_ctx_length=False)), or start the server with {VARIABLE}"
+        )
+    try:
+        return [tokens.decode(ids) for ids in texts]
+    except KeyError as error:
+        raise _invalid(f"input has the token id {error.args[0]}, which {tokens.name} has not: send strings") from None
+
+
+def _are(values: JSON, kind: type) -> bool:
+    """Tell whether a value is a list of one type, with at least one element."""
+    return isinstance(values, list) and bool(values) and all(type(value) is kind for value in values)
+
+
 def openai_error(error: ApiError) -> Response:
     """Return an error as OpenAI writes it."""
     status = 401 if error.kind == "InvalidKeyException" else error.status
@@ -152,6 +180,11 @@ def message_error(error: ApiError) -> Response:
     """Return an error as Cohere and Jina write it."""
     status = 401 if error.kind == "InvalidKeyException" else error.status
     return json_response({"message": error.message, "detail": error.message}, status, error.headers)
+
+
+def _entry(model: LoadedModel) -> dict[str, JSON]:
+    """Return a model as OpenAI lists it."""
+    return {"id": model.name, "object": "model", "created": int(model.began), "owned_by": "organization"}
 
 
 def _invalid(message: str) -> ApiError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from handler.protocol import JSON
+from handler.protocol import OPEN_INFERENCE
 from handler.request_state import Response
 from server.errors import ApiError, json_response
 from server.loaded_model import LoadedModel
@@ -61,7 +61,7 @@ class Health:
 
     async def server_metadata(self, exchange: Exchange) -> Response:
         """Answer `/v2`."""
-        return json_response({"name": SERVER_NAME, "version": "2", "extensions": []})
+        return json_response({"name": SERVER_NAME, "version": "2", "extensions": ["binary_tensor_data"]})
 
     async def model_ready(self, exchange: Exchange) -> Response:
         """Answer `/v2/models/NAME[/versions/VERSION]/ready`."""
@@ -78,7 +78,7 @@ class Health:
                 "versions": [version.version for version in self.models.versions(model.name)],
                 "platform": "pytorch_bert",
                 "inputs": [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in task.fields],
-                "outputs": _outputs(task.answer_format.tensors),
+                "outputs": OPEN_INFERENCE.describe_outputs(task.answer_format, task.parameters),
             }
         )
 
@@ -90,18 +90,6 @@ class Health:
     def _hung(self) -> str:
         hung = [model.name for model in self.models if model.is_hung]
         return f"no answer within responseTimeout: {', '.join(hung)}" if hung else ""
-
-
-def _outputs(tensors: str) -> list[JSON]:
-    if tensors == "ranking":
-        label, score = ({"name": name, "datatype": kind, "shape": [-1, -1]} for name, kind in RANKING)
-        return [label, score]
-    if tensors == "embedding":
-        return [{"name": "embedding", "datatype": "FP32", "shape": [-1, -1]}]
-    return [{"name": "answer", "datatype": "BYTES", "shape": [-1]}]
-
-
-RANKING = (("label", "BYTES"), ("score", "FP32"))
 
 
 def open_inference_error(error: ApiError) -> Response:

@@ -6,6 +6,7 @@ Every key of TorchServe is in one of three groups: it applies here, it is about 
 
 from __future__ import annotations
 
+import os
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 
 from handler.errors import ConfigError
 from scripts.client.settings import Setting, address_of, effective, is_true, problem_of
+from server.openai_tokens import VARIABLE
 
 REFUSED = {
     "keystore": "convert it to PEM and set private_key_file and certificate_file",
@@ -53,6 +55,7 @@ class ServerSettings:
     cors_origin: str = ""
     cors_methods: str = ""
     cors_headers: str = ""
+    openai_vocabulary: Path | None = None  # SERVE_OPENAI_VOCABULARY
 
     @classmethod
     def read(cls, path: Path, run_dir: Path, environment: Mapping[str, str] | None = None) -> ServerSettings:
@@ -62,6 +65,7 @@ class ServerSettings:
             ConfigError: a value that cannot be used, or a key that this server cannot obey.
         """
         settings = effective(path, environment)
+        variables = os.environ if environment is None else environment
         problems = [problem for key, setting in settings.items() if (problem := problem_of(key, setting.value))]
         problems += [f"{key} is set: {reason}" for key, reason in REFUSED.items() if _is_set(settings, key)]
         if problems:
@@ -80,6 +84,7 @@ class ServerSettings:
             cors_origin=_word(settings, "cors_allowed_origin"),
             cors_methods=_word(settings, "cors_allowed_methods"),
             cors_headers=_word(settings, "cors_allowed_headers"),
+            openai_vocabulary=Path(vocabulary) if (vocabulary := variables.get(VARIABLE)) else None,
         )
 
     def tls(self) -> ssl.SSLContext | None:

@@ -41,12 +41,14 @@ def test_openai_embeddings(standalone: Live, client: openai.OpenAI) -> None:
 def test_openai_models_and_errors(standalone: Live, client: openai.OpenAI) -> None:
     """The list of models; an unknown model, a wrong input and a wrong key raise the client's own errors."""
     assert {"encoder", "tiny"} <= {model.id for model in client.models.list()}
-    with pytest.raises(openai.NotFoundError, match="there are: answers, encoder"):
-        client.embeddings.create(model="nobody", input="a")
+    assert client.models.retrieve("encoder").id == "encoder"
+    for ask in (client.models.retrieve, lambda model: client.embeddings.create(model=model, input="a")):
+        with pytest.raises(openai.NotFoundError, match="there are: answers, encoder"):
+            ask("nobody")
     with pytest.raises(openai.BadRequestError, match="text is empty"):
         client.embeddings.create(model="encoder", input="")
-    with pytest.raises(openai.BadRequestError, match="a string or a list of strings"):
-        client.embeddings.create(model="encoder", input=[[1, 2, 3]])
+    with pytest.raises(openai.BadRequestError, match="check_embedding_ctx_length=False"):  # LangChain's default
+        client.embeddings.create(model="encoder", input=[[9241, 374, 856, 30409, 30]])
     stranger = openai.OpenAI(api_key="wrong", base_url=f"{standalone.url}/v1", max_retries=0)
     with pytest.raises(openai.AuthenticationError):
         stranger.models.list()
@@ -88,8 +90,22 @@ def test_triton_health_and_metadata(standalone: Live) -> None:
         assert not client.is_model_ready("nobody", headers=headers)
         assert client.get_server_metadata(headers=headers)["name"] == "bert-on-torchserve"
         metadata = client.get_model_metadata("tiny", headers=headers)
+        assert client.get_server_metadata(headers=headers)["extensions"] == ["binary_tensor_data"]
     assert metadata["versions"] == ["1.0"]
     assert [tensor["name"] for tensor in metadata["outputs"]] == ["label", "score"]
+
+
+def test_kserve_v1_health(standalone: Live) -> None:
+    """What kserve's InferenceRESTClient asks with the first version of its protocol, and reads of the answers."""
+    headers = {"Authorization": f"Bearer {standalone.key}"}
+
+    def ask(path: str) -> requests.Response:
+        return requests.get(standalone.url + path, headers=headers, timeout=30)
+
+    assert ask("/").json()["status"] == "alive"
+    assert (ask("/v1/models/tiny").json()["name"], ask("/v1/models/tiny").json()["ready"]) == ("tiny", True)
+    assert ask("/v1/models/nobody").status_code == 404
+    assert requests.get(standalone.url, timeout=30).status_code == 400
 
 
 def test_ping_tells_the_truth(standalone: Live) -> None:
