@@ -27,12 +27,15 @@ logger = logging.getLogger(__name__)
 SOURCE = Path(__file__).with_name("native") / "kernels.c"
 X86_64_V4 = ("avx512_f", "avx512_bw", "avx512_dq", "avx512_vl")
 LEVELS = {  # of x86-64, best first: the instruction sets that each needs
+    "x86_64_v4+avx512vnni+avx512bf16+amx_int8+amx_bf16": (
+        *(*X86_64_V4, "avx512_vnni", "avx512_bf16"),
+        *("amx_tile", "amx_int8", "amx_bf16"),
+    ),
     "x86_64_v4+avx512vnni+avx512bf16": (*X86_64_V4, "avx512_vnni", "avx512_bf16"),
     "x86_64_v4+avx512vnni": (*X86_64_V4, "avx512_vnni"),
     "x86_64_v4": X86_64_V4,
     "x86_64_v3": ("avx2", "fma3", "f16c", "bmi2"),
 }
-LANES, ROWS = 16, 4  # as in kernels.c
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.uint8: 2}  # values of `enum dtype` in kernels.c
 SINGLE_THREAD_MAX_ELEMENTS = 1 << 15  # PyTorch's own grain size: waking threads up costs more than this work
 
@@ -43,6 +46,7 @@ class Library(NamedTuple):
     level: str  # a key of LEVELS
     panel_width: int  # columns of packed weights that are computed at once
     attend: Callable[[int, int], None]
+    attention_scratch: Callable[[int, int], int]  # of a head width and a sequence length -> floats of each thread
     layer_norm_quantize: Callable[[int, int], None]
     rotate: Callable[[int, int], None]
     encode: Callable[[int, int], None]
@@ -91,26 +95,39 @@ class _Rotation(ctypes.Structure):
 def library() -> Library | None:
     """Return the functions for this processor; None where there are none."""
     flags = torch.cpu.get_capabilities()
-    level = next((name for name, needs in LEVELS.items() if all(flags.get(flag) for flag in needs)), None)
-    if level is None:
-        return None
-    path = path_of(level)
-    if not path.is_file():
-        logger.warning("no %s: attention on the CPU is slower; run scripts/setup.sh and pack again", path.name)
-        return None
-    try:
-        shared, openmp = ctypes.CDLL(str(path)), _openmp()
-    except OSError as error:  # a file system without execution, another kind of system
-        logger.warning("%s cannot be loaded, attention on the CPU is slower: %s", path.name, error)
+    for level, needs in LEVELS.items():
+        if not all(flags.get(flag) for flag in needs):
+            continue
+        path = path_of(level)
+        if not path.is_file():
+            logger.warning("no %s: attention on the CPU is slower; run scripts/setup.sh and pack again", path.name)
+            return None
+        try:
+            functions = _load(level, path)
+        except OSError as error:  # a file system without execution, another kind of system
+            logger.warning("%s cannot be loaded, attention on the CPU is slower: %s", path.name, error)
+            return None
+        if functions is not None:
+            return functions
+    return None
+
+
+def _load(level: str, path: Path) -> Library | None:
+    """Load compiled functions; None: the kernel of the system does not let this process use their instructions."""
+    shared, openmp = ctypes.CDLL(str(path)), _openmp()
+    shared.prepare.restype = c_int64
+    if shared.prepare():
         return None
     for function in (shared.attend_packed, shared.layer_norm_quantize, shared.rotate, shared.encode):
         function.argtypes, function.restype = (c_void_p, c_void_p, c_int64), None
     shared.encoder_scratch.argtypes, shared.encoder_scratch.restype = (c_void_p, c_int64), c_int64
+    shared.attend_packed_scratch.argtypes, shared.attend_packed_scratch.restype = (c_int64, c_int64), c_int64
     shared.panel_width.restype = c_int64
     return Library(
         level=level,
         panel_width=shared.panel_width(),
         attend=lambda args, threads: shared.attend_packed(args, ctypes.addressof(openmp), threads),
+        attention_scratch=shared.attend_packed_scratch,
         layer_norm_quantize=lambda args, threads: shared.layer_norm_quantize(args, ctypes.addressof(openmp), threads),
         rotate=lambda args, threads: shared.rotate(args, ctypes.addressof(openmp), threads),
         encode=lambda args, threads: shared.encode(args, ctypes.addressof(openmp), threads),
@@ -148,11 +165,10 @@ class AttentionKernel:
         if functions is None:
             raise RuntimeError("there is no compiled kernel for this processor")
         self._library, self._cu_seqlens = functions, varlen.cu_seqlens  # which must live as long as their addresses
-        padded_width, padded_length = _round_up(head_width), _round_up(varlen.max_seqlen)
         self._tokens = sum(varlen.seq_lens)
         is_small = self._tokens * n_heads * head_width <= SINGLE_THREAD_MAX_ELEMENTS
         self._threads = 1 if is_small else torch.get_num_threads()
-        scratch_size = 2 * padded_width * padded_length + ROWS * (padded_width + padded_length)
+        scratch_size = functions.attention_scratch(head_width, varlen.max_seqlen)
         self._scratch = torch.empty(self._threads, scratch_size)
         self._args = _Attention(
             cu_seqlens=self._cu_seqlens.data_ptr(),
@@ -234,7 +250,3 @@ def rotate(x: Tensor, n_heads: int, cos: Tensor, sin: Tensor) -> bool:
 def saturate_u8(x: Tensor) -> Tensor:
     """Clamp to 0..255 and truncate."""
     return x.clamp(0, 255).to(torch.uint8)
-
-
-def _round_up(n: int) -> int:
-    return -(-n // LANES) * LANES

@@ -21,9 +21,8 @@ from handler.engine.kernels import DTYPES, Library, Norm, library
 from handler.engine.packing import group_size, pack
 
 ACTIVATIONS = {"gelu": 1, "gelu_new": 2, "gelu_pytorch_tanh": 2, "relu": 3}  # values of `enum activation` in product.h
-# dtype of what linear layers read -> what a processor must have, and what makes oneDNN faster than these kernels.
+# dtype of what linear layers read -> what a processor must have.
 NEEDS = {torch.float32: "", torch.bfloat16: "avx512bf16", torch.uint8: "avx512vnni"}
-FASTER = {torch.float32: "", torch.bfloat16: "amx_bf16", torch.uint8: "amx_int8"}
 
 
 class _Linear(ctypes.Structure):
@@ -57,6 +56,7 @@ class PackedLinear(NamedTuple):
 
     weight: Tensor  # as packing.pack returns it
     n_out: int
+    n_groups: int  # of inputs
     start: Tensor  # (panels * panel width,): the bias in fp32; for int8 what the integer sums start at, int32
     scale: Tensor | None = None  # (panels * panel width,) of the sums of int8
     bias: Tensor | None = None
@@ -65,7 +65,7 @@ class PackedLinear(NamedTuple):
     def in_floats(cls, weight: Tensor, bias: Tensor) -> PackedLinear:
         """Pack a weight (out, in) in fp32 or bf16."""
         packed = pack(weight, _library().panel_width)
-        return cls(packed, len(weight), _whole_panels(bias.float(), packed))
+        return cls(packed, len(weight), _group_count(weight), _whole_panels(bias.float(), packed))
 
     @classmethod
     def in_int8(cls, weight: Tensor, scale: Tensor, bias: Tensor, input_zero_point: int) -> PackedLinear:
@@ -73,12 +73,11 @@ class PackedLinear(NamedTuple):
         packed = pack(weight, _library().panel_width)
         start = -input_zero_point * weight.sum(1, dtype=torch.int32)
         scale, bias = _whole_panels(scale, packed), _whole_panels(bias, packed)
-        return cls(packed, len(weight), _whole_panels(start, packed), scale, bias)
+        return cls(packed, len(weight), _group_count(weight), _whole_panels(start, packed), scale, bias)
 
     def arguments(self) -> _Linear:
-        panels, groups = self.weight.shape[:2]
-        scale, bias = self.scale, self.bias
-        return _Linear(self.weight.data_ptr(), self.start.data_ptr(), _address(scale), _address(bias), groups, panels)
+        addresses = (_address(tensor) for tensor in (self.weight, self.start, self.scale, self.bias))
+        return _Linear(*addresses, self.n_groups, len(self.weight))
 
 
 class NativeNorm(NamedTuple):
@@ -177,17 +176,17 @@ class NativeEncoder:
 
 
 def supports(dtype: torch.dtype, activation: str, width: int, n_heads: int) -> bool:
-    """Tell whether this processor computes a model here, and not faster by oneDNN.
+    """Tell whether this processor computes a model here.
 
     Args:
         dtype: of what linear layers read: fp32, bf16 or uint8.
         activation: a key of `linear.ACTIVATIONS`.
     """
-    functions, flags = library(), torch.cpu.get_capabilities()
+    functions = library()
     if functions is None or dtype not in NEEDS or activation not in ACTIVATIONS:
         return False
     fits = width % n_heads == 0 and width % group_size(dtype) == 0
-    return fits and NEEDS[dtype] in functions.level and not flags.get(FASTER[dtype])
+    return fits and NEEDS[dtype] in functions.level
 
 
 def _library() -> Library:
@@ -195,6 +194,10 @@ def _library() -> Library:
     if functions is None:
         raise RuntimeError("there is no compiled kernel for this processor")
     return functions
+
+
+def _group_count(weight: Tensor) -> int:
+    return -(-weight.shape[1] // group_size(weight.dtype))
 
 
 def _whole_panels(values: Tensor, packed: Tensor) -> Tensor:

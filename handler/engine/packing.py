@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+TILE_GROUPS = 16  # as LANES in native/vectors.h
+
 
 def group_size(dtype: torch.dtype) -> int:
     """Return how many numbers are multiplied at once."""
@@ -19,12 +21,14 @@ def group_size(dtype: torch.dtype) -> int:
 def pack(weight: Tensor, panel_width: int) -> Tensor:
     """Return a weight (out, in) as (panels, groups, panel_width, group size), filled up with zeros.
 
-    >>> pack(torch.arange(6, dtype=torch.float32).reshape(3, 2), 2).tolist()
+    Groups fill whole tiles of native/tiles.h.
+
+    >>> pack(torch.arange(6, dtype=torch.float32).reshape(3, 2), 2)[:, :2].tolist()
     [[[[0.0], [2.0]], [[1.0], [3.0]]], [[[4.0], [0.0]], [[5.0], [0.0]]]]
     """
     size = group_size(weight.dtype)
     n_out, n_in = weight.shape
-    padded = functional.pad(weight, (0, -n_in % size, 0, -n_out % panel_width))
+    padded = functional.pad(weight, (0, -n_in % (size * TILE_GROUPS), 0, -n_out % panel_width))
     return padded.view(-1, panel_width, padded.shape[1] // size, size).transpose(1, 2).contiguous()
 
 

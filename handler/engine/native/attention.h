@@ -3,9 +3,9 @@
 
 #pragma once
 
-#include "vectors.h"
+#include "tiles.h"
 
-enum { ROWS = 4 };  // queries computed at once
+enum { ROWS = HAS_TILES ? 16 : 4 };  // queries computed at once
 
 // sum + x * y. With `pairs` each 32-bit lane holds two bf16 numbers, whose products are both added (AVX512_BF16).
 #ifdef __AVX512BF16__
@@ -54,19 +54,28 @@ INLINE int64_t attention_scratch(int64_t head_width, int64_t max_seqlen) {
   return 2 * width * length + ROWS * (width + length);
 }
 
-// With `pairs`, each 32-bit element of the scratch holds two bf16 numbers: neighbours along head_width of queries and keys,
-// or the values of two neighbouring tokens.
-INLINE void attend_head(int pairs, const Heads *args, int64_t head, float *scratch) {
-  const int64_t length = args->length, n_queries = args->n_queries;
-  const int64_t head_width = args->head_width, head_offset = head * head_width, pack = 1 + pairs;
+typedef struct {  // scratch memory of one head
+  float *k_transposed;  // (depth, padded_length)
+  float *values;        // (tokens, padded_width)
+  float *q_rows;        // (ROWS, padded_width)
+  float *probs;         // (ROWS, padded_length)
+  int64_t depth, tokens, padded_width, padded_length;
+} HeadMemory;
+
+// Lays out the memory, and copies keys and values into it. With `pairs`, each 32-bit element holds two bf16 numbers:
+// neighbours along head_width of queries and keys, or the values of two neighbouring tokens.
+INLINE HeadMemory copy_keys_and_values(int pairs, const Heads *args, int64_t head, float *scratch) {
+  const int64_t length = args->length, head_width = args->head_width, head_offset = head * head_width, pack = 1 + pairs;
   const int64_t padded_width = round_up(head_width), padded_length = round_up(length);
   const int64_t depth = head_width / pack, tokens = (length + pairs) / pack;
-  float *k_transposed = scratch;                              // (depth, padded_length)
-  float *values = k_transposed + padded_width * padded_length;  // (tokens, padded_width)
-  float *q_rows = values + padded_length * padded_width;        // (ROWS, padded_width)
-  float *probs = q_rows + ROWS * padded_width;                  // (ROWS, padded_length)
+  const HeadMemory memory = {
+      .k_transposed = scratch,
+      .values = scratch + padded_width * padded_length,
+      .q_rows = scratch + 2 * padded_width * padded_length,
+      .probs = scratch + 2 * padded_width * padded_length + ROWS * padded_width,
+      .depth = depth, .tokens = tokens, .padded_width = padded_width, .padded_length = padded_length,
+  };
   const enum dtype dtype = pairs ? FP32 : args->dtype;  // a pair is moved like one fp32 number
-
   for (int64_t j = 0; j < padded_length; j += LANES)
     for (int64_t d = 0; d < depth; d += LANES) {
       vec x[LANES];
@@ -75,7 +84,7 @@ INLINE void attend_head(int pairs, const Heads *args, int64_t head, float *scrat
         x[i] = j + i < length ? load(args->key, at, dtype, depth - d) : (vec)0;
       }
       transpose(x);
-      for (int i = 0; i < LANES; i++) *(vec *)(k_transposed + (d + i) * padded_length + j) = x[i];
+      for (int i = 0; i < LANES; i++) *(vec *)(memory.k_transposed + (d + i) * padded_length + j) = x[i];
     }
   for (int64_t j = 0; j < tokens; j++)
     for (int64_t d = 0; d < head_width; d += LANES) {
@@ -85,22 +94,91 @@ INLINE void attend_head(int pairs, const Heads *args, int64_t head, float *scrat
         const int64_t n = j * 2 + 1 < length ? head_width - d : 0;
         x = (vec)((ints)load(args->value, n > 0 ? at + args->kv_stride : at, BF16, n) | (ints)((uints)x >> 16));
       }
-      *(vec *)(values + j * padded_width + d) = x;
+      *(vec *)(memory.values + j * padded_width + d) = x;
     }
+  return memory;
+}
+
+INLINE void copy_queries(int pairs, const Heads *args, int64_t head, const HeadMemory *memory, int64_t first, int64_t rows) {
+  const enum dtype dtype = pairs ? FP32 : args->dtype;
+  for (int64_t row = 0; row < ROWS; row++)  // missing rows repeat the first
+    for (int64_t d = 0; d < memory->depth; d += LANES) {
+      const int64_t at = ((first + (row < rows ? row : 0)) * args->q_stride + head * args->head_width) / (1 + pairs) + d;
+      *(vec *)(memory->q_rows + row * memory->padded_width + d) = load(args->query, at, dtype, memory->depth - d);
+    }
+}
+
+#if HAS_TILES
+// sums (16, width) = x (16, 16 * steps) @ y (16 * steps, width) of pairs, and strides in numbers of 32 bits
+INLINE void multiply_pairs(const float *x, int64_t x_stride, const float *y, int64_t y_stride, int64_t steps, float *sums,
+                           int64_t sums_stride, int64_t width) {
+  for (int64_t column = 0; column < width; column += LANES) {
+    __builtin_ia32_tilezero(0);
+    for (int64_t step = 0; step < steps; step++) {
+      __builtin_ia32_tileloadd64(4, x + step * LANES, (uint64_t)x_stride * 4);
+      __builtin_ia32_tileloadd64(5, y + step * LANES * y_stride + column, (uint64_t)y_stride * 4);
+      __builtin_ia32_tdpbf16ps(0, 4, 5);
+    }
+    __builtin_ia32_tilestored64(0, sums + column, (uint64_t)sums_stride * 4);
+  }
+}
+
+// The same as attend_head with pairs, by tiles of 16 queries.
+static void attend_head_by_tiles(const Heads *args, int64_t head, float *scratch) {
+  const HeadMemory memory = copy_keys_and_values(1, args, head, scratch);
+  const int64_t length = args->length, padded_length = memory.padded_length, padded_width = memory.padded_width;
+  const int64_t value_steps = (memory.tokens + LANES - 1) / LANES;
+  for (int64_t at = memory.tokens * padded_width; at < value_steps * LANES * padded_width; at += LANES)
+    *(vec *)(memory.values + at) = 0;
+  for (int64_t i = 0; i < args->n_queries; i += ROWS) {
+    const int64_t rows = min_of(args->n_queries - i, ROWS);
+    copy_queries(1, args, head, &memory, i, rows);
+    multiply_pairs(memory.q_rows, padded_width, memory.k_transposed, padded_length, (memory.depth + LANES - 1) / LANES,
+                   memory.probs, padded_length, padded_length);
+    float inv_sums[ROWS];
+    for (int64_t row = 0; row < rows; row++) {
+      float *prob = memory.probs + row * padded_length;
+      vec max = -1e30f, sum = 0;
+      for (int64_t j = 0; j < padded_length; j += LANES) {
+        const vec x = mask_tail(*(vec *)(prob + j) * args->scale, length - j, -1e30f);
+        max = __builtin_elementwise_max(max, x);
+        *(vec *)(prob + j) = x;
+      }
+      const float row_max = hmax(max);
+      for (int64_t j = 0; j < padded_length; j += LANES) {
+        const vec x = exp2_coarse(*(vec *)(prob + j) - row_max);
+        store(prob, j, x, BF16, LANES);  // overwrites only what has been read
+        sum += x;
+      }
+      if (padded_length % (2 * LANES)) *(bf16s *)((uint16_t *)prob + padded_length) = 0;
+      inv_sums[row] = 1 / hsum(sum);
+    }
+    multiply_pairs(memory.probs, padded_length, memory.values, padded_width, value_steps, memory.q_rows, padded_width,
+                   padded_width);
+    for (int64_t row = 0; row < rows; row++)
+      for (int64_t d = 0; d < args->head_width; d += LANES) {
+        const int64_t at = (i + row) * args->output_stride + head * args->head_width + d;
+        const vec x = *(vec *)(memory.q_rows + row * padded_width + d) * inv_sums[row] + args->zero_point;
+        store(args->output, at, x, args->output_dtype, args->head_width - d);
+      }
+  }
+}
+#endif
+
+INLINE void attend_head(int pairs, const Heads *args, int64_t head, float *scratch) {
+  const HeadMemory memory = copy_keys_and_values(pairs, args, head, scratch);
+  const int64_t length = args->length, n_queries = args->n_queries, head_width = args->head_width;
+  const int64_t padded_width = memory.padded_width, padded_length = memory.padded_length, head_offset = head * head_width;
+  float *probs = memory.probs;
 
   for (int64_t i = 0; i < n_queries; i += ROWS) {
-    const int64_t rows = n_queries - i < ROWS ? n_queries - i : ROWS;  // missing rows repeat the first
-    for (int64_t row = 0; row < ROWS; row++)
-      for (int64_t d = 0; d < depth; d += LANES) {
-        const int64_t at = ((i + (row < rows ? row : 0)) * args->q_stride + head_offset) / pack + d;
-        *(vec *)(q_rows + row * padded_width + d) = load(args->query, at, dtype, depth - d);
-      }
-
+    const int64_t rows = min_of(n_queries - i, ROWS);
+    copy_queries(pairs, args, head, &memory, i, rows);
     vec sums[ROWS][2], row_max[ROWS];
     for (int row = 0; row < ROWS; row++) row_max[row] = -1e30f;
     for (int64_t j = 0; j < padded_length; j += 2 * LANES) {
       const int vecs = j + LANES < padded_length ? 2 : 1;
-      matmul(pairs, vecs, q_rows, padded_width, k_transposed + j, padded_length, depth, sums);
+      matmul(pairs, vecs, memory.q_rows, padded_width, memory.k_transposed + j, padded_length, memory.depth, sums);
 #pragma unroll
       for (int row = 0; row < ROWS; row++)
         for (int v = 0; v < vecs; v++) {
@@ -126,7 +204,7 @@ INLINE void attend_head(int pairs, const Heads *args, int64_t head, float *scrat
 
     for (int64_t d = 0; d < head_width; d += 2 * LANES) {
       const int vecs = d + LANES < padded_width ? 2 : 1;
-      matmul(pairs, vecs, probs, padded_length, values + d, padded_width, tokens, sums);
+      matmul(pairs, vecs, probs, padded_length, memory.values + d, padded_width, memory.tokens, sums);
       for (int64_t row = 0; row < rows; row++)
         for (int64_t v = 0; v < vecs; v++) {
           const int64_t at = (i + row) * args->output_stride + head_offset + d + v * LANES;
@@ -137,7 +215,14 @@ INLINE void attend_head(int pairs, const Heads *args, int64_t head, float *scrat
   }
 }
 
+// One head; by tiles only after configure_tiles(16).
 static void attend(const Heads *args, int64_t head, float *scratch) {
+#if HAS_TILES
+  if (args->dtype == BF16 && args->head_width % 2 == 0) {
+    attend_head_by_tiles(args, head, scratch);
+    return;
+  }
+#endif
   if (HAS_PAIRS && args->dtype == BF16 && args->head_width % 2 == 0) attend_head(1, args, head, scratch);
   else attend_head(0, args, head, scratch);
 }

@@ -14,7 +14,7 @@ enum {
   MAX_CHUNK = 256,  // tokens of a chunk, unless one sequence has more: weights are read once for each chunk
   MIN_CHUNK = 64,   // below, weights are read too often
   CHUNKS_PER_THREAD = 2,
-  TILE = 128,  // rows between two linear layers: their activations stay in the second-level cache
+  TILE = HAS_TILES ? 256 : 128,  // rows between two linear layers: their activations stay in the second-level cache
 };
 
 typedef struct {  // the same fields as _Layer in kernels.py
@@ -61,7 +61,7 @@ typedef struct {  // what all threads of a pass read
 
 typedef struct {  // memory of one thread; rows: TILE
   float *residual, *sums, *attention;    // (rows, width_stride), (rows, PANEL), see attention_scratch
-  char *input, *context, *query, *intermediate;
+  char *input, *context, *query, *intermediate, *tiles;  // tiles: see Product
 } Own;
 
 typedef struct {  // rows that a thread computes: [begin, end), which begin in `sequence`, and of those read
@@ -89,6 +89,7 @@ static Own own_memory(const Pass *pass, char *memory, int64_t *size) {
   own.context = take(&at, TILE * pass->width_stride * size_of(args->dtype));
   own.query = take(&at, TILE * pass->width_stride * size_of(args->kv_dtype));
   own.intermediate = take(&at, TILE * pass->intermediate_stride * size_of(args->dtype));
+  own.tiles = take(&at, HAS_TILES ? (TILE + TILE_ROWS) * max_of(pass->width_stride, pass->intermediate_stride) * size_of(args->dtype) : 0);
   *size = at - memory;
   return own;
 }
@@ -122,6 +123,7 @@ INLINE Product product_of(const Pass *pass, const Own *own, const Linear *linear
       .input_stride = pass->width_stride,
       .dtype = dtype,
       .sums = own->sums,
+      .tiles = own->tiles,
   };
 }
 
@@ -177,6 +179,7 @@ static void attend_rows(const Pass *pass, const Own *own, const Layer *layer, in
       .dtype = args->kv_dtype, .output_dtype = args->dtype,
       .scale = args->attention_scale, .zero_point = layer->context_zero_point,
   };
+  configure_tiles(ROWS);
   for (int64_t row = begin; row < end; sequence++) {
     const int64_t stop = min_of(ends[sequence], end);
     if (stop <= row) continue;
@@ -221,6 +224,8 @@ static void compute_read_rows(const Pass *pass, const Own *own, const Layer *lay
 static void compute_rows(const Pass *pass, const Own *own, const Rows *rows) {
   const Encoder *args = pass->args;
   const int64_t width = pass->width_stride;
+  const int64_t n_rows = rows->end - rows->begin, n_tiles = (n_rows + TILE - 1) / TILE;
+  const int64_t tile = n_tiles ? (n_rows + n_tiles - 1) / n_tiles : 0;  // of nearly equal size
   for (int64_t row = rows->begin; row < rows->end; row++) {
     const float *x = args->states + row * args->width;
     for (int64_t d = 0; d < args->width; d += LANES) {
@@ -234,8 +239,8 @@ static void compute_rows(const Pass *pass, const Own *own, const Rows *rows) {
   for (int64_t index = 0; index < args->n_layers; index++) {
     const Layer *layer = args->layers + index;
     const int64_t parity = index % 2;  // others may still read the keys of the layer before
-    for (int64_t begin = rows->begin; begin < rows->end; begin += TILE) {
-      const int64_t n = min_of(TILE, rows->end - begin);
+    for (int64_t begin = rows->begin; begin < rows->end; begin += tile) {
+      const int64_t n = min_of(tile, rows->end - begin);
       void *input = element(pass->input, begin * width, args->dtype);
       void *output = element(pass->qkv[parity], begin * pass->qkv_stride, args->kv_dtype);
       project(pass, own, &layer->qkv, input, n, output, pass->qkv_stride);
@@ -246,8 +251,8 @@ static void compute_rows(const Pass *pass, const Own *own, const Rows *rows) {
       continue;
     }
     int64_t sequence = rows->sequence;
-    for (int64_t begin = rows->begin; begin < rows->end; begin += TILE) {
-      const int64_t n = min_of(TILE, rows->end - begin);
+    for (int64_t begin = rows->begin; begin < rows->end; begin += tile) {
+      const int64_t n = min_of(tile, rows->end - begin);
       const char *query = element(pass->qkv[parity], begin * pass->qkv_stride, args->kv_dtype);
       while (args->cu_seqlens[sequence + 1] <= begin) sequence++;
       attend_rows(pass, own, layer, parity, args->cu_seqlens + 1, sequence, begin, begin + n, query, pass->qkv_stride);
@@ -297,6 +302,7 @@ static void compute_worker(void *arg) {
   const Own own = own_memory(pass, pass->own + thread * pass->own_size, &size);
   if (pass->divides_rows) compute_share(pass, &own, thread, threads);
   else compute_chunks(pass, &own);
+  release_tiles();
 }
 
 static void plan(Pass *pass, int64_t threads) {

@@ -10,6 +10,9 @@
 
 EXPORT int64_t panel_width(void) { return PANEL; }
 
+// Make this process ready to compute; 0: it is.
+EXPORT int64_t prepare(void) { return request_tiles(); }
+
 // Bytes of scratch memory of a pass.
 EXPORT int64_t encoder_scratch(const Encoder *args, int64_t threads) {
   Pass pass;
@@ -45,6 +48,7 @@ static void attend_worker(void *arg) {
   Attention *args = arg;
   float *scratch = args->scratch + __atomic_fetch_add(&args->thread, 1, __ATOMIC_RELAXED) * args->scratch_size;
   const int64_t tasks = args->n_sequences * args->n_heads;
+  configure_tiles(ROWS);
   for (int64_t task; (task = __atomic_fetch_add(&args->next, 1, __ATOMIC_RELAXED)) < tasks;) {
     const int64_t sequence = task / args->n_heads, head = task % args->n_heads;
     const int64_t start = args->cu_seqlens[sequence], length = args->cu_seqlens[sequence + 1] - start;
@@ -68,7 +72,11 @@ static void attend_worker(void *arg) {
     };
     attend(&heads, head, scratch);
   }
+  release_tiles();
 }
+
+// Numbers of scratch memory that each thread needs.
+EXPORT int64_t attend_packed_scratch(int64_t head_width, int64_t max_seqlen) { return attention_scratch(head_width, max_seqlen); }
 
 EXPORT void attend_packed(Attention *args, const OpenMP *omp, int64_t threads) {
   args->next = args->thread = 0;

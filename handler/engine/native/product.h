@@ -2,11 +2,12 @@
 //
 // A block of rows times a panel of columns stays in registers from the first to the last channel. Channels are read in
 // groups of 32 bits: one fp32 number, two of bf16 or four of 8 bits, which one instruction multiplies and adds to 32-bit
-// sums. The sums of a row are added in the order of the channels, whatever rows are beside it.
+// sums. The sums of a row are added in the order of the channels, whatever rows are beside it. A processor with a matrix
+// unit multiplies all but fp32 with that (tiles.h).
 
 #pragma once
 
-#include "vectors.h"
+#include "tiles.h"
 
 #ifdef __AVX512F__
 enum { BLOCK_VECS = 4 };  // 6 x 4 sums, 4 weights and a broadcast fill 32 registers
@@ -22,7 +23,7 @@ enum {
 enum activation { NONE, GELU, GELU_TANH, RELU };
 
 typedef struct {  // the same fields as _Linear in kernels.py
-  const vec *weight;          // (panels, groups, PANEL) of 32 bits each
+  const vec *weight;          // (panels, groups up to whole LANES, PANEL) of 32 bits each
   const float *start;         // (panels * PANEL,) that sums start at: the bias; for U8 integers, -zero_point * sum(weight)
   const float *scale, *bias;  // (panels * PANEL,) for U8: y = sum * scale + bias
   int64_t groups, panels;
@@ -38,6 +39,7 @@ typedef struct {
   int add;                          // whether to add to the output, in FP32
   float inv_scale, zero_point;      // of an output in U8: y * inv_scale + zero_point
   float *sums;                      // (rows, PANEL) of scratch memory
+  char *tiles;                      // (rows, input_stride) of scratch memory for tiles.h
 } Product;
 
 // --- multiplication -------------------------------------------------------------------------------------------------
@@ -127,7 +129,7 @@ static void multiply_panel(const Product *args, int64_t panel) {
       float *sums = args->sums + row * PANEL;
       const Block block = {
           .x = (const int32_t *)args->input + row * stride + group,
-          .weight = linear->weight + (panel * linear->groups + group) * BLOCK_VECS,
+          .weight = linear->weight + (panel * round_up(linear->groups) + group) * BLOCK_VECS,
           .start = group ? sums : linear->start + panel * PANEL,
           .sums = sums,
           .stride = stride,
@@ -182,11 +184,11 @@ INLINE vec activate(vec x, enum activation activation, enum dtype output) {
   }
 }
 
-INLINE void finish_rows(const Product *args, int64_t panel, int is_u8, int add, enum activation activation,
-                        enum dtype output) {
+// Rows [row, end), whose sums begin at `sums`.
+INLINE void finish_rows(const Product *args, int64_t panel, int64_t row, int64_t end, const float *sums, int is_u8, int add,
+                        enum activation activation, enum dtype output) {
   const float *scale = args->linear->scale + panel * PANEL, *bias = args->linear->bias + panel * PANEL;
-  for (int64_t row = 0; row < args->rows; row++) {
-    const float *sums = args->sums + row * PANEL;
+  for (; row < end; row++, sums += PANEL) {
 #pragma unroll
     for (int v = 0; v < BLOCK_VECS; v++) {
       const int64_t column = v * LANES, at = row * args->output_stride + panel * PANEL + column;
@@ -200,21 +202,86 @@ INLINE void finish_rows(const Product *args, int64_t panel, int is_u8, int add, 
   }
 }
 
-#define FINISH(is_u8)                                                                                         \
-  {                                                                                                           \
-    const enum dtype output = args->output_dtype;                                                             \
-    const enum activation activation = args->activation;                                                      \
-    if (args->add) finish_rows(args, panel, is_u8, 1, NONE, FP32);                                            \
-    else if (activation == NONE && output == FP32) finish_rows(args, panel, is_u8, 0, NONE, FP32);            \
-    else if (activation == NONE) finish_rows(args, panel, is_u8, 0, NONE, BF16);                              \
-    else if (activation == GELU && output == U8) finish_rows(args, panel, is_u8, 0, GELU, U8);                \
-    else if (activation == GELU && output == BF16) finish_rows(args, panel, is_u8, 0, GELU, BF16);            \
-    else finish_rows(args, panel, is_u8, 0, activation, output);                                              \
+INLINE void finish_as(int is_u8, const Product *args, int64_t panel, int64_t row, int64_t end, const float *sums) {
+  const enum dtype output = args->output_dtype;
+  const enum activation activation = args->activation;
+#define FINISH(add, activation, output) finish_rows(args, panel, row, end, sums, is_u8, add, activation, output)
+  if (args->add) FINISH(1, NONE, FP32);
+  else if (activation == NONE && output == FP32) FINISH(0, NONE, FP32);
+  else if (activation == NONE) FINISH(0, NONE, BF16);
+  else if (activation == GELU && output == U8) FINISH(0, GELU, U8);
+  else if (activation == GELU && output == BF16) FINISH(0, GELU, BF16);
+  else FINISH(0, activation, output);
+#undef FINISH
+}
+
+static void finish(const Product *args, int64_t panel, int64_t row, int64_t end, const float *sums) {
+  if (args->dtype == U8) finish_as(1, args, panel, row, end, sums);
+  else finish_as(0, args, panel, row, end, sums);
+}
+
+// --- by the matrix unit ---------------------------------------------------------------------------------------------
+
+#if HAS_TILES
+// Rows are cut into tiles of equal size; the last one begins earlier instead of being smaller.
+INLINE int64_t tiles_of(int64_t rows) { return (rows + TILE_ROWS - 1) / TILE_ROWS; }
+INLINE int64_t tile_rows_of(int64_t rows) { return (rows + tiles_of(rows) - 1) / tiles_of(rows); }
+
+static void copy_into_tiles(const Product *args) {
+  const int64_t rows = args->rows, tile_rows = tile_rows_of(rows), groups = args->linear->groups;
+  const int64_t stride = args->input_stride * size_of(args->dtype) / 4;
+  ints *to = (ints *)args->tiles;
+  for (int64_t tile = 0; tile < tiles_of(rows); tile++) {
+    const int32_t *x = (const int32_t *)args->input + min_of(tile * tile_rows, rows - tile_rows) * stride;
+    for (int64_t group = 0; group < groups; group += TILE_ROWS)
+      for (int64_t row = 0; row < tile_rows; row++) *to++ = (ints)load(x, row * stride + group, FP32, groups - group);
   }
+}
+
+// The sums of one panel, and what follows them, two tiles of rows at a time: sums stay in the first-level cache.
+static void compute_panel_by_tiles(const Product *args, int64_t panel) {
+  const Linear *linear = args->linear;
+  const int64_t rows = args->rows, n_tiles = tiles_of(rows), tile_rows = tile_rows_of(rows);
+  const int64_t steps = tiles_of(linear->groups), panel_size = steps * TILE_ROWS * PANEL;
+  const int64_t n_steps = steps * (n_tiles == 1 ? 1 : (n_tiles + 1) / 2 * 2);
+  TiledBlock block = {
+      .weight = (const float *)linear->weight + panel * panel_size,
+      .start = linear->start + panel * PANEL,
+      .sums = args->sums,
+      .steps = steps,
+      .rows = tile_rows,
+      .next = (const float *)linear->weight + (panel + 1) * panel_size,
+      .lines = (panel_size / LANES + n_steps - 1) / n_steps,
+  };
+  for (int64_t tile = 0; tile < n_tiles; tile += 2) {
+    block.x = args->tiles + tile * steps * tile_rows * TILE_BYTES;
+    const int is_last = tile + 1 == n_tiles;
+    if (is_last && args->dtype == U8) multiply_one_tile(U8, &block);
+    else if (is_last) multiply_one_tile(BF16, &block);
+    else if (args->dtype == U8) multiply_two_tiles(U8, &block);
+    else multiply_two_tiles(BF16, &block);
+    block.next += 2 * steps * block.lines * LANES;
+    for (int64_t i = 0; i < 2 && tile + i < n_tiles; i++) {
+      const int64_t row = (tile + i) * tile_rows, skip = max_of(row - (rows - tile_rows), 0);
+      finish(args, panel, row, min_of(row + tile_rows, rows), args->sums + (i * tile_rows + skip) * PANEL);
+    }
+  }
+}
+#else
+INLINE int64_t tile_rows_of(int64_t rows) { return rows; }
+static void copy_into_tiles(const Product *args) { (void)args; }
+static void compute_panel_by_tiles(const Product *args, int64_t panel) { (void)args, (void)panel; }
+#endif
 
 static void product(const Product *args) {
+  const int is_tiled = HAS_TILES && args->dtype != FP32;
+  if (is_tiled) configure_tiles(tile_rows_of(args->rows)), copy_into_tiles(args);
   for (int64_t panel = 0; panel < args->linear->panels; panel++) {
+    if (is_tiled) {
+      compute_panel_by_tiles(args, panel);
+      continue;
+    }
     multiply_panel(args, panel);
-    if (args->dtype == U8) FINISH(1) else FINISH(0)
+    finish(args, panel, 0, args->rows, args->sums);
   }
 }

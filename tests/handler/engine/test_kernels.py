@@ -77,6 +77,20 @@ def test_kernels_that_cannot_be_loaded_are_logged(
     assert "cannot be loaded" in caplog.text
 
 
+def test_without_the_right_to_use_tiles_the_next_level_computes(
+    kernel_levels: SetKernelLevels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A system that refuses the matrix unit costs its speed, not the other kernels."""
+    best, *_ = LEVELS
+    kernel_levels({"refused": kernels.LEVELS[best], best: kernels.LEVELS[best]})
+    path, load = kernels.path_of(best), kernels._load
+    monkeypatch.setattr(kernels, "path_of", lambda _: path)
+    monkeypatch.setattr(kernels, "_load", lambda level, path: None if level == "refused" else load(level, path))
+    functions = kernels.library()
+    assert functions is not None
+    assert functions.level == best
+
+
 def test_a_changed_source_has_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Functions of another source than the one beside them are never called; the compiler's message is shown."""
     source = tmp_path / kernels.SOURCE.name
