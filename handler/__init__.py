@@ -22,6 +22,7 @@ explain           explanations: attributions of words
 archive           the files of a .mar, and the check of its hashes
 telemetry         counts and times of a batch
 request_state     requests, their items, responses
+tracing           OpenTelemetry spans of requests and batches, off unless configured
 http_headers      headers of a request -> Request
 request_parser    request -> queries
 response_writer   outputs -> response

@@ -11,6 +11,7 @@ import contextlib
 import logging
 import os
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ts.metrics.metric_type_enum import MetricTypes
 from ts.protocol import otf_message_handler
 
 import handler
-from handler import protocol
+from handler import protocol, tracing
 from handler.config import ModelConfig
 from handler.description import describe
 from handler.engine.device import place
@@ -31,6 +32,7 @@ from handler.predictor import Predictor
 from handler.request_state import BatchContext, Request, Response
 from handler.server_config import max_response_size
 from handler.telemetry import Measurement, reference_measurements
+from handler.tracing import RequestTrace, Tracing
 from handler.worker_socket import read_through_buffer
 
 SHUTDOWN_GRACE_S = 1.0  # from the failure of the device to the end of the worker, in which answers are sent
@@ -41,6 +43,7 @@ class BertHandler:
 
     predictor: Predictor
     context: Any
+    tracing: Tracing | None = None  # None: off
 
     def __init__(self) -> None:
         self.metrics = MetricsQueue(self._measure)
@@ -58,6 +61,7 @@ class BertHandler:
         name = str(context.model_name)
         self.context = context
         read_through_buffer(otf_message_handler)
+        self.tracing = Tracing.from_environment()
         self.predictor = load_predictor(
             folder,
             config.handler,
@@ -78,7 +82,42 @@ class BertHandler:
         if len(data) == 1 and not data[0] and _is_describe(_headers(context, 0)):
             context.set_response_content_type(0, "application/json")
             return [protocol.serialize_value(describe(self.predictor))]
+        if self.tracing:
+            return self._handle_traced(self.tracing, data)
         return self.postprocess(self.inference(self.preprocess(data)))
+
+    def _handle_traced(self, tracer: Tracing, data: Sequence[Mapping[str, Any]]) -> list[bytes]:
+        """Answer one batch, and record it in the trace of each of its requests."""
+        traces = [self._trace(tracer, index) for index in range(len(data))]
+        try:
+            with tracing.use(traces[0]) if len(traces) == 1 else contextlib.nullcontext():
+                return self._answer_traced(traces, data)
+        except Exception:
+            for trace in traces:
+                trace.end(503)  # with which TorchServe answers all of them
+            raise
+
+    def _answer_traced(self, traces: Sequence[RequestTrace], data: Sequence[Mapping[str, Any]]) -> list[bytes]:
+        _begin(traces, "tokenise")
+        batch = self.preprocess(data)
+        _begin(traces, "compute")
+        with tracing.batch(traces, {"bert.texts": batch.report.n_texts, "bert.tokens": batch.report.n_tokens}):
+            self.inference(batch)
+        explained = [trace for trace, state in zip(traces, batch.requests, strict=True) if state.request.explain]
+        _begin(explained, "explain", time.monotonic() - batch.report.explain_s)
+        _begin(traces, "write")
+        contents = self.postprocess(batch)
+        for trace, state, content in zip(traces, batch.requests, contents, strict=True):
+            trace.note_outcome(state)
+            n_received = len(state.request.body.content or b"")
+            trace.note({"http.request.body.size": n_received, "http.response.body.size": len(content)})
+            trace.end(state.error.status if state.error else 200)
+        return contents
+
+    def _trace(self, tracer: Tracing, index: int) -> RequestTrace:
+        headers, model = _headers(self.context, index), self.predictor.model
+        name = "explain" if headers.get("explain") == "True" else "predict"
+        return tracer.request(name, headers, {"bert.model.name": model.name, "bert.model.version": model.version})
 
     def preprocess(self, data: Sequence[Mapping[str, Any]]) -> BatchContext:
         """Parse and encode every row."""
@@ -131,6 +170,11 @@ class BertHandler:
             metric.add_or_update(measurement.value, [self.predictor.model.name, *measurement.labels])
 
 
+def _begin(traces: Sequence[RequestTrace], phase: str, at: float | None = None) -> None:
+    for trace in traces:
+        trace.begin(phase, at)
+
+
 def _headers(context: Any, index: int) -> dict[str, str]:
     """Return the headers of one row by lower-case name, without TorchServe's form fields, which are not strings."""
     headers = {name: value for name, value in context.get_all_request_header(index).items() if isinstance(value, str)}
@@ -161,7 +205,9 @@ def _log_to_standard_error() -> None:
     logging.getLogger("ts.metrics").setLevel(logging.INFO)
     package_logger = logging.getLogger("handler")
     if not package_logger.handlers:
-        package_logger.addHandler(logging.StreamHandler())
+        lines = logging.StreamHandler()
+        lines.setFormatter(tracing.TraceIdFormatter())
+        package_logger.addHandler(lines)
         package_logger.setLevel(logging.WARNING)
 
 

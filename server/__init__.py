@@ -14,6 +14,7 @@ archives       an archive of the model store -> a folder, its name and version
 loaded_model   one version of a model: loads it, answers its requests
 registry       all versions of all models, and which one answers by default
 transport      ASGI messages <-> requests and responses: bodies bounded while they arrive
+tracing        a span for each request of the inference port
 forms          the field `data` of a form
 predictions    the inference port: TorchServe's own routes, KServe's, SageMaker's
 health         what is alive and ready

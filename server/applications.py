@@ -13,6 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handler import openapi
 from handler.request_state import Response
+from handler.tracing import Tracing
 from server.compatible import Compatible, message_error, openai_error
 from server.errors import ApiError, invalid_key, json_response, method_not_allowed, route_not_found
 from server.health import Health, open_inference_error
@@ -23,6 +24,7 @@ from server.openai_tokens import OpenAITokens
 from server.predictions import Predictions
 from server.registry import ModelRegistry
 from server.settings import ServerSettings
+from server.tracing import TracedRoute
 from server.transport import Exchange, Handle, RouteHandler, WriteError
 
 OPEN_ROUTES = ("/v2/health/live", "/v2/health/ready", "/api-description")  # that need no key
@@ -53,6 +55,7 @@ class Parts:
     metrics: MetricsRegistry
     health: Health
     keys: KeyRing | None = None  # None: no keys are needed
+    tracing: Tracing | None = None  # None: off
 
     def endpoint(self, handle: Handle, write_error: WriteError = ApiError.to_response) -> RouteHandler:
         """Return a function from exchange to response as an ASGI application."""
@@ -61,6 +64,11 @@ class Parts:
     def route(self, path: str, handle: Handle, write_error: WriteError = ApiError.to_response) -> Route:
         """Return a route of any method."""
         return Route(path, self.endpoint(handle, write_error))
+
+    def model_route(self, path: str, handle: Handle, write_error: WriteError = ApiError.to_response) -> Route:
+        """Return a route that models answer, whose requests have spans where tracing is on."""
+        endpoint = self.endpoint(handle, write_error)
+        return Route(path, TracedRoute(endpoint, path, self.tracing) if self.tracing else endpoint)
 
 
 class KeyGuard:
@@ -91,7 +99,7 @@ class KeyGuard:
 def inference_application(parts: Parts) -> ASGIApp:
     """Return the inference port."""
     predictions = Predictions(parts.models, parts.metrics, parts.settings.max_request_bytes)
-    health, route = parts.health, parts.route
+    health, route, model_route = parts.health, parts.route, parts.model_route
 
     async def describe(exchange: Exchange) -> Response:
         if exchange.method == "GET" and exchange.path == "/":
@@ -109,25 +117,25 @@ def inference_application(parts: Parts) -> ASGIApp:
     tokens = OpenAITokens.read(vocabulary) if vocabulary else None
     compatible = Compatible(parts.models, parts.settings.max_request_bytes, tokens)
     routes = [
-        route("/predictions/{rest:path}", predict),
-        route("/explanations/{rest:path}", predictions.explain),
+        model_route("/predictions/{rest:path}", predict),
+        model_route("/explanations/{rest:path}", predictions.explain),
         Route("/v1/models/{name:model}", parts.endpoint(compatible.one_model, openai_error), methods=["GET"]),
-        route("/v1/models/{rest:path}", predictions.kserve_v1),
+        model_route("/v1/models/{rest:path}", predictions.kserve_v1),
         route("/v1/models", compatible.list_models, openai_error),
-        route("/v1/embeddings", compatible.embeddings, openai_error),
-        route("/v1/rerank", compatible.rerank_of_jina, message_error),
-        route("/v2/rerank", compatible.rerank_of_cohere, message_error),
+        model_route("/v1/embeddings", compatible.embeddings, openai_error),
+        model_route("/v1/rerank", compatible.rerank_of_jina, message_error),
+        model_route("/v2/rerank", compatible.rerank_of_cohere, message_error),
         route("/v2/models/{name}/ready", health.model_ready, open_inference_error),
         route("/v2/models/{name}/versions/{version}/ready", health.model_ready, open_inference_error),
         route("/v2/models/{name}", health.model_metadata, open_inference_error),
         route("/v2/models/{name}/versions/{version}", health.model_metadata, open_inference_error),
-        route("/v2/models/{rest:path}", predictions.kserve_v2),
+        model_route("/v2/models/{rest:path}", predictions.kserve_v2),
         route("/v2/health/live", health.live),
         route("/v2/health/ready", health.ready),
         route("/v2", health.server_metadata),
         route("/ping", health.ping),
-        route("/invocations", predictions.invocations),
-        route("/models/{name}/invoke", predictions.invoke),
+        model_route("/invocations", predictions.invocations),
+        model_route("/models/{name}/invoke", predictions.invoke),
         route("/api-description", describe),
         route("/", describe),
     ]

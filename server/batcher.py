@@ -14,9 +14,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from handler import tracing
 from handler.errors import Expired, Overloaded, RequestError, unexpected
 from handler.predictor import Predictor
 from handler.request_state import BatchContext, EncodingJob, Response
+from handler.tracing import RequestTrace
 from server.errors import overloaded
 
 MAX_WAIT_S = 1.0  # of a request that is admitted, at the throughput of the last batches
@@ -36,6 +38,7 @@ class Waiting:
     arrived: float = field(default_factory=time.monotonic)
     started: float | None = None  # when its first encoding was taken
     left: bool = False  # nobody waits for the answer any more
+    trace: RequestTrace | None = None
 
     def __post_init__(self) -> None:
         self.jobs.extend(self.batch.jobs())
@@ -48,6 +51,11 @@ class Waiting:
         if self.started is None:
             self.started = time.monotonic()
         return job
+
+    def begin(self, phase: str, at: float | None = None) -> None:
+        """Begin a phase of its trace, now or at a time of time.monotonic."""
+        if self.trace:
+            self.trace.begin(phase, at)
 
     def end(self, error: RequestError | None = None) -> None:
         """Compute nothing more of it."""
@@ -170,7 +178,8 @@ class Batcher:
 
         When the caller is cancelled, nothing more of it is computed.
         """
-        request = Waiting(batch, self._loop.create_future(), deadline_ms)
+        request = Waiting(batch, self._loop.create_future(), deadline_ms, trace=tracing.current())
+        request.begin("queue", request.arrived)
         with self._changed:
             self._queue.put(request)
             self._changed.notify()
@@ -202,17 +211,23 @@ class Batcher:
                     return
                 turn = self._queue.take()
             self._compute(predictor, turn)
+            for request in turn.finished:
+                request.begin("write")
             self._call(self._on_finished, [request for request in turn.finished if not request.left])
 
     def _compute(self, predictor: Predictor, turn: Turn) -> None:
         if not turn.jobs:
             return
         began = self.busy_since = time.monotonic()
-        try:
-            predictor.compute(turn.jobs)
-        except Exception as error:  # noqa: BLE001 - the thread must go on
-            for request in turn.parts:
-                request.end(unexpected("computing", error))
+        traces = [request.trace for request in turn.parts if request.trace]
+        for request in turn.parts:
+            request.begin("compute", request.started)
+        with tracing.batch(traces, {"bert.texts": len(turn.jobs), "bert.tokens": turn.n_tokens}):
+            try:
+                predictor.compute(turn.jobs)
+            except Exception as error:  # noqa: BLE001 - the thread must go on
+                for request in turn.parts:
+                    request.end(unexpected("computing", error))
         seconds = time.monotonic() - began
         self.busy_since = None
         self._measure(turn.n_tokens, seconds)

@@ -23,6 +23,7 @@ from starlette.types import ASGIApp
 
 from handler.errors import ConfigError, StartupError
 from handler.predictor import Predictor
+from handler.tracing import Tracing
 from server import log
 from server.applications import Parts, inference_application, management_application, metrics_application
 from server.connections import uvicorn_options
@@ -76,6 +77,7 @@ class Lifecycle:
         self.metrics.collect_with(lambda: record_machine(self.metrics))
         self.state = ServerState()
         self._tls = self.settings.tls()
+        self._tracing = Tracing.from_environment()
         self._sockets = {name: _bind(name, address) for name, address in self.settings.addresses.items()}
         self._n_signals = 0
         self._code: int | None = None  # set: end now
@@ -88,7 +90,7 @@ class Lifecycle:
                 loop.add_signal_handler(number, self._on_signal)
         models = ModelRegistry(self.start.store, self.start.temp, self.settings, self.metrics)
         keys = KeyRing(self.start.run_dir, self.settings.key_lifetime_s) if self.settings.authorized else None
-        parts = Parts(self.settings, models, self.metrics, Health(models, self.state), keys)
+        parts = Parts(self.settings, models, self.metrics, Health(models, self.state), keys, self._tracing)
         applications = {
             "inference": inference_application(parts),
             "management": management_application(parts),
@@ -105,6 +107,8 @@ class Lifecycle:
             port.should_exit = True
             port.force_exit = self._code is not None
         await asyncio.gather(*serving)
+        if self._tracing:
+            await loop.run_in_executor(None, self._tracing.close)
         (self.start.run_dir / KEY_FILE).unlink(missing_ok=True)
         return self._code or 0
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
+from handler import tracing
 from handler.config import DEFAULT_RESPONSE_TIMEOUT_S
 from handler.description import describe
 from handler.engine.device import place
@@ -131,18 +132,26 @@ class LoadedModel:
         predictor = self.predictor
         if not request.explain:
             self.batcher.check_room()
+        trace = tracing.current()
+        if trace:
+            trace.note({"bert.model.name": self.name, "bert.model.version": self.version})
         self.n_running += 1
+        batch = None
         try:
             batch = await self._read(predictor, request)
             if not batch.pending():
                 return self._write([batch])[0]
             if request.explain:
+                if trace:
+                    trace.begin("explain")
                 response, report = await self.explanations.explain(request)
                 self.metrics.record_all(self.name, report.measurements(self.version))
                 return response
             return await self.batcher.compute(batch, request.deadline_ms)
         finally:
             self.n_running -= 1
+            if trace and batch:
+                trace.note_outcome(batch.requests[0])
 
     async def close(self) -> None:
         """Answer what was accepted, then free the model."""

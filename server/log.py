@@ -10,6 +10,7 @@ from pathlib import Path
 
 from handler.errors import StartupError
 from handler.protocol import serialize_value
+from handler.tracing import current_trace_id
 
 MAX_BYTES, N_KEPT = 10_000_000, 5  # of logs/server.log, as log4j2.xml rotates it
 LOADING = "MODEL_LOG"  # the logger of why a model did not load, where scripts/models.py looks
@@ -30,6 +31,8 @@ class JsonLines(logging.Formatter):
             "message": record.getMessage(),
             "error": getattr(record, "reason", error),
         }
+        if trace_id := current_trace_id():
+            line["trace_id"] = trace_id
         return serialize_value(line).decode("ascii")
 
 

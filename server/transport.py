@@ -13,6 +13,7 @@ from urllib.parse import parse_qs
 from starlette.types import Receive, Scope, Send
 
 from handler.request_state import Response
+from handler.tracing import current
 from server.errors import ApiError, body_timeout, too_large
 from server.metrics import MetricsRegistry
 
@@ -152,10 +153,15 @@ class RouteHandler:
         except ClientLeft:
             return
         except ApiError as error:
-            response = self._write_error(error)
+            response = self._refuse(error)
         except Exception as error:  # noqa: BLE001 - the message of an exception may quote a user: its type alone is logged
             logger.error("unexpected %s in %s", type(error).__name__, getattr(self._handle, "__qualname__", "a route"))
             kind = type(error).__name__
-            response = self._write_error(ApiError(503, "InternalError", f"unexpected {kind} in the server"))
+            response = self._refuse(ApiError(503, "InternalError", f"unexpected {kind} in the server"))
         self._metrics.record(f"Requests{response.status // 100}XX", 1, "Host")
         await exchange.respond(response)
+
+    def _refuse(self, error: ApiError) -> Response:
+        if trace := current():
+            trace.note({"error.type": error.kind})
+        return self._write_error(error)
