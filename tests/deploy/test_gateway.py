@@ -466,6 +466,21 @@ def test_torchserve_receives_what_the_gateway_wrote(tmp_path: Path) -> None:
     assert body == b"12345"
 
 
+def test_a_valid_trace_context_is_forwarded(tmp_path: Path) -> None:
+    """And its trace is in the log; a malformed one is dropped, with the state that belongs to it."""
+    trace, span = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+    valid, malformed = f"00-{trace}-{span}-01", f"00-{trace.upper()}-{span}-01"
+    with recording_gateway(tmp_path) as (server, recorder):
+        for traceparent in (valid, malformed):
+            server.request("POST", "/predictions/a", b"a", Traceparent=traceparent, Tracestate="vendor=word")
+        wait_until(lambda: server.log().count('"id"') == 2, server)
+        forwarded, dropped = (received.decode() for received in recorder.received)
+        assert f"Traceparent: {valid}\r\n" in forwarded
+        assert "Tracestate: vendor=word\r\n" in forwarded
+        assert "trace" not in dropped.lower()
+        assert re.findall(r'"trace":"(.*?)"', server.log()) == [trace, ""]
+
+
 def test_requests_are_counted_by_client_and_status(tmp_path: Path) -> None:
     """Within ten seconds, with every metric that rules may use, and no key."""
     with recording_gateway(tmp_path) as (server, _):
