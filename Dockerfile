@@ -45,6 +45,10 @@ RUN case "$DEVICE:$TORCH_INDEX_URL" in \
  && torch_device=$(.venv/bin/python -c 'import torch; print("cuda" if torch.version.cuda else "cpu")') \
  && if [ "$torch_device" != "$DEVICE" ]; then echo "DEVICE=$DEVICE, but the torch of this index is for $torch_device" >&2; exit 1; fi
 
+# TRACING=yes: what OTEL_EXPORTER_OTLP_ENDPOINT in the environment needs (docs/operations.md#traces), 6 MB.
+ARG TRACING=no
+RUN if [ "$TRACING" = yes ]; then .venv/bin/python -m pip install -r requirements/tracing.txt -c requirements/constraints.txt; fi
+
 # Headers, test suites and test programs of the packages: about 230 MB that no server reads.
 # Of torch/bin only torch_shm_manager is ever started, by torch.multiprocessing.
 RUN site=$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') \
