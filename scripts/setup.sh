@@ -84,6 +84,15 @@ install() {
     -c requirements/constraints.txt
 }
 
+# What commands and workers import is compiled here, once and on two cores: uv compiles nothing, and where
+# PYTHONDONTWRITEBYTECODE is set, every start of every command would compile it again, for ten seconds.
+compile_modules() (
+  unset PYTHONDONTWRITEBYTECODE
+  .venv/bin/python -c 'import ts.model_service_worker, handler.bert_handler, scripts.archives.build' &
+  .venv/bin/python -c "import scripts.training.loop"
+  wait "$!"
+)
+
 if [ ! -x .venv/bin/python ]; then
   python=${PYTHON:-python3}
   command -v "$python" > /dev/null || die "$python not found: install Python 3.10 or newer, or set PYTHON"
@@ -126,6 +135,7 @@ if [ -z "$installed" ]; then
   # The checkout itself becomes importable (handler, scripts) without PYTHONPATH, which TorchServe would
   # put in front of the code inside an archive.
   pwd > "$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
+  [ "$level" = serve ] || compile_modules
   echo "$pinned-$level" > "$stamp"
 fi
 
