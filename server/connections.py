@@ -19,6 +19,9 @@ class BoundedConnection(HttpToolsProtocol):
 
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
+    _idle_timer: asyncio.TimerHandle | None = (
+        None  # uvicorn's own ends with any byte, also with one that begins no head
+    )
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect the first head."""
@@ -28,14 +31,23 @@ class BoundedConnection(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the timer."""
         self._head_arrived()
+        self._end_idling()
         super().connection_lost(exc)
 
     def on_message_begin(self) -> None:
         """Count a new head."""
         self._head_bytes = 0
+        self._end_idling()
         if self._head_timer is None:
             self._expect_head()
         super().on_message_begin()
+
+    def on_response_complete(self) -> None:
+        """Expect another request: line ends, or the rest of a body that was refused, are none."""
+        super().on_response_complete()
+        if self.cycle.response_complete and not self.transport.is_closing():  # no other one was sent already
+            self._end_idling()
+            self._idle_timer = self.loop.call_later(KEEP_ALIVE_S, self._give_up)
 
     def on_url(self, url: bytes) -> None:
         """Count a part of the request line."""
@@ -83,6 +95,11 @@ class BoundedConnection(HttpToolsProtocol):
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _end_idling(self) -> None:
+        if self._idle_timer is not None:
+            self._idle_timer.cancel()
+            self._idle_timer = None
 
     def _give_up(self) -> None:
         self._head_timer = None
