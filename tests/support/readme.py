@@ -19,8 +19,12 @@ class Block(NamedTuple):
 
 def blocks(section: str) -> list[Block]:
     """Return the fenced blocks under a heading."""
-    body = re.split(r"(?m)^## ", README.split(f"\n## {section}\n", 1)[1])[0]
-    return [Block(*groups) for groups in re.findall(r"(?ms)^```(\w+)\n(.*?)^```$", body)]
+    return fenced(re.split(r"(?m)^## ", README.split(f"\n## {section}\n", 1)[1])[0])
+
+
+def fenced(text: str) -> list[Block]:
+    """Return the fenced blocks of a text."""
+    return [Block(*groups) for groups in re.findall(r"(?ms)^```(\w+)\n(.*?)^```$", text)]
 
 
 KEY = next(block.text for block in blocks("Ask it") if block.text.startswith("KEY="))

@@ -1,4 +1,4 @@
-"""The examples of the README answer what it shows: its commands run against a live TorchServe."""
+"""The examples of the README answer what it shows: its commands run against live servers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.support.live import Live, activated
-from tests.support.readme import ASK, KEY, Block, blocks, examples
+from tests.support.readme import ASK, KEY, Block, blocks, examples, fenced
 from tests.support.samples import ROOT
 
 pytestmark = pytest.mark.server
@@ -68,6 +68,13 @@ def test_an_example_of_a_task_is_answered_so(each_server: Live, heads: Any, exam
     question, answer = example
     answered = kinds(json.loads(run(question, each_server)))
     assert answered in (kinds(json.loads(answer.text)), []), "an untrained model may find no entity"
+
+
+def test_the_example_of_leaving_torchserve(standalone: Live) -> None:
+    """OpenAI's client gets a vector of the model's width."""
+    page = (ROOT / "docs" / "leaving-torchserve.md").read_text(encoding="utf-8")
+    (example,) = (block for block in fenced(page) if block.language == "python")
+    assert int(run(example, standalone)) == len(standalone.post("/predictions/encoder", '"a"').json())
 
 
 def test_your_own_model_in_four_commands(live: Live, tmp_path: Path) -> None:
