@@ -13,8 +13,10 @@ server      the server of the scenarios, as a container runs it
 load        the benchmark's load generator with a ledger of its requests
 soak        L1 to L4: load below capacity, above it, in a burst, for an hour
 faults      F1 to F3: killed workers, hung workers, a server that is stopped
+process_faults  F1, F2 and L3 of the standalone server, whose worker is the server itself
 versions    F4: versions of a model change under load
 access      F7: keys
+connections  F10: clients that send nothing, send slowly or do not read
 malformed   B1 and B3: bad requests among good ones, the same texts in other batches
 fuzz        B2: requests generated from the server's own OpenAPI document
 external    scenarios that tests outside this folder cover: F5, F6, and the parts of B1 and B2 without a server

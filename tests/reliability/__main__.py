@@ -1,7 +1,8 @@
 """Run the scenarios of docs/reliability.md on a real server: the long form of the reliability suite.
 
-Serves a model on its own ports and in its own folder, runs load and faults against it, and prints the table of
-scenarios with their figures; results.json in --output has all of them. Exit code 1: an invariant is violated.
+Serves a model by TorchServe or the standalone server on its own ports and in its own folder, runs load and faults
+against it, and prints the table of scenarios with their figures; results.json in --output has all of them. Exit code 1:
+an invariant is violated.
 Everything together takes two hours, half of them the soak (L4); it needs a machine that does nothing else.
 """
 
@@ -21,7 +22,7 @@ from scripts.cli.console import ROOT, ScriptError, run, say, table
 from tests.reliability.result import ScenarioResult
 
 N_TEXTS = 4000  # with expected answers
-ALL = ("L1", "L2", "L3", "L4", "F1", "F2", "F3", "F4", "F5", "F6", "F7", "B1", "B2", "B3")
+ALL = ("L1", "L2", "L3", "L4", "F1", "F2", "F3", "F4", "F5", "F6", "F7", "F10", "B1", "B2", "B3")
 
 
 def main() -> int:
@@ -46,6 +47,9 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m tests.reliability", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", type=scenarios, default=ALL, metavar="L1,F3", help=f"of {', '.join(ALL)}")
+    parser.add_argument(
+        "--server", choices=("torchserve", "standalone"), default="torchserve", help="(default: torchserve)"
+    )
     parser.add_argument("--scale", type=float, default=1, help="of all repeats and times but the soak (default: 1)")
     parser.add_argument("--soak-minutes", type=float, default=60, metavar="M", help="of L4 (default: 60)")
     parser.add_argument(
@@ -85,7 +89,7 @@ def run_scenarios(arguments: argparse.Namespace, about: dict[str, Any]) -> Itera
         model = arguments.model or ROOT / "models" / "intents"
         if not model.is_dir():
             raise ScriptError(f"no model at {model}: give a folder with --model, or run scripts/quickstart.sh first")
-        with scenario_server(model, settings(arguments.threads), N_TEXTS) as server:
+        with scenario_server(model, settings(arguments.threads), N_TEXTS, arguments.server) as server:
             suite = Suite(server, (small[0], small[1]), arguments.scale, arguments.soak_minutes)
             for scenario in SCENARIOS:
                 if scenario in arguments.only:

@@ -18,8 +18,9 @@ import requests
 from tests.reliability.result import ScenarioResult
 from tests.support.live import Live, own_config
 
-REFUSED = "InvalidKeyException"
+REFUSED = re.compile("Token Auth(orization|entication) failed")
 KINDS = ("inference", "management", "API")  # keys of key_file.json
+EXPIRING = KINDS[:2]
 # Routes by the kind of their key. None needs a model: the key is checked first.
 ROUTES: dict[str, list[tuple[str, str]]] = {
     "inference": [
@@ -41,6 +42,16 @@ ROUTES: dict[str, list[tuple[str, str]]] = {
     ],
     "API": [("GET", "/token?type=inference"), ("GET", "/token?type=management")],
 }
+ONLY_STANDALONE = [  # of the key for inference
+    ("GET", "/v2"),
+    ("GET", "/v2/models/m"),
+    ("GET", "/v2/models/m/ready"),
+    ("POST", "/models/m/invoke"),
+    ("GET", "/v1/models"),
+    ("POST", "/v1/embeddings"),
+    ("POST", "/v1/rerank"),
+    ("POST", "/v2/rerank"),
+]
 GRPC = {
     "inference": "/org.pytorch.serve.grpc.inference.InferenceAPIsService/Predictions",
     "management": "/org.pytorch.serve.grpc.management.ManagementAPIsService/ListModels",
@@ -53,17 +64,37 @@ class KeyedPort:
 
     live: Live
     kind: str
+    standalone: bool = False
+
+    @property
+    def routes(self) -> list[tuple[str, str]]:
+        """The routes over HTTP."""
+        return ROUTES[self.kind] + (ONLY_STANDALONE if self.standalone and self.kind == "inference" else [])
+
+    @property
+    def has_grpc(self) -> bool:
+        """Whether there is a gRPC service with this key."""
+        return self.kind in GRPC and not self.standalone
+
+    @property
+    def n_routes(self) -> int:
+        """The number of routes over HTTP and gRPC."""
+        return len(self.routes) + self.has_grpc
 
     def accepts(self, authorization: str | None) -> list[str]:
         """Return the routes that do not refuse this header."""
         headers = {} if authorization is None else {"Authorization": authorization}
         port = self.live.ports["inference_address" if self.kind == "inference" else "management_address"]
         accepted = []
-        for method, path in ROUTES[self.kind]:
+        for method, path in self.routes:
             response = requests.request(method, f"http://127.0.0.1:{port}{path}", data=b"", headers=headers, timeout=30)
-            if (response.status_code, _kind(response)) != (400, REFUSED):
+            if response.status_code not in (400, 401) or not REFUSED.search(response.text):
                 accepted.append(f"{method} {path} {response.status_code}")
-        return accepted + (self._accepts_grpc(authorization) if self.kind in GRPC else [])
+        return accepted + (self._accepts_grpc(authorization) if self.has_grpc else [])
+
+    def is_opened_by(self, key: str) -> bool:
+        """Tell whether no route refuses a key."""
+        return len(self.accepts(f"Bearer {key}")) == self.n_routes
 
     def _accepts_grpc(self, authorization: str | None) -> list[str]:
         metadata = [("protocol", "gRPC")] + ([] if authorization is None else [("authorization", authorization)])
@@ -77,39 +108,33 @@ class KeyedPort:
             return [f"gRPC {self.kind} OK"]
 
 
-def guarded(expire_s: float) -> ScenarioResult:
+def guarded(expire_s: float, *, standalone: bool = False) -> ScenarioResult:
     """F7: a server whose keys expire after seconds refuses everything but the right key, and then that one, too."""
-    with server(expire_s) as live:
+    with server(expire_s, "standalone" if standalone else "torchserve") as live:
         keys = {kind: str(entry["key"]) for kind, entry in _keys(live).items()}
-        ports = [KeyedPort(live, kind) for kind in KINDS]
+        ports = {kind: KeyedPort(live, kind, standalone) for kind in KINDS}
         invariants: dict[str, bool] = {}
         tried = 0
-        for port in ports:
+        for port in ports.values():
             for name, header in wrong(port.kind, keys).items():
                 accepted = port.accepts(header)
-                tried += _n_routes(port)
+                tried += port.n_routes
                 invariants |= {f"{name} passes: {way}": False for way in accepted}
-        for kind in GRPC:  # the refusals above had no other cause
-            invariants[f"the {kind} key opens"] = len(
-                KeyedPort(live, kind).accepts(f"Bearer {keys[kind]}")
-            ) == _n_routes(KeyedPort(live, kind))
-        fresh = {kind: _renewed(live, kind, keys["API"]) for kind in GRPC}
+        for kind in EXPIRING:  # the refusals above had no other cause
+            invariants[f"the {kind} key opens"] = ports[kind].is_opened_by(keys[kind])
+        fresh = {kind: _renewed(live, kind, keys["API"]) for kind in EXPIRING}
         for kind, key in fresh.items():
-            invariants[f"the new {kind} key opens"] = len(KeyedPort(live, kind).accepts(f"Bearer {key}")) == _n_routes(
-                KeyedPort(live, kind)
-            )
-            invariants[f"the {kind} key that was replaced does not"] = not KeyedPort(live, kind).accepts(
-                f"Bearer {keys[kind]}"
-            )
+            invariants[f"the new {kind} key opens"] = ports[kind].is_opened_by(key)
+            invariants[f"the {kind} key that was replaced does not"] = not ports[kind].accepts(f"Bearer {keys[kind]}")
         time.sleep(expire_s + 1)
         for kind, key in fresh.items():
-            accepted = KeyedPort(live, kind).accepts(f"Bearer {key}")
-            tried += _n_routes(KeyedPort(live, kind))
+            accepted = ports[kind].accepts(f"Bearer {key}")
+            tried += ports[kind].n_routes
             invariants |= {f"expired {kind} key passes: {way}": False for way in accepted}
     return ScenarioResult(
         "F7",
         "no key, a wrong one, one of another port, one replaced, one expired: refused on every route of every port",
-        {"refusals": tried, "routes": sum(map(_n_routes, ports)), "expired after s": expire_s},
+        {"refusals": tried, "routes": sum(port.n_routes for port in ports.values()), "expired after s": expire_s},
         invariants,
     )
 
@@ -132,7 +157,7 @@ def wrong(kind: str, keys: Mapping[str, str]) -> dict[str, str | None]:
 
 
 @contextlib.contextmanager
-def server(expire_s: float) -> Iterator[Live]:
+def server(expire_s: float, kind: str) -> Iterator[Live]:
     """Run a server without models, whose keys expire after `expire_s` seconds."""
     with tempfile.TemporaryDirectory(prefix="r-") as scratch:
         home = Path(scratch)
@@ -145,25 +170,13 @@ def server(expire_s: float) -> Iterator[Live]:
         config.write_text(text)
         live = Live(home, config, home / "store", ports)
         try:
-            live.script("serve.sh", "start", "--model-store", str(live.store))
+            live.script("serve.sh", "start", "--server", kind, "--model-store", str(live.store))
             deadline = time.monotonic() + 30
             while not live.server.key_file.exists() and time.monotonic() < deadline:
                 time.sleep(0.1)
             yield live
         finally:
             live.script("serve.sh", "stop", check=False)
-
-
-def _n_routes(port: KeyedPort) -> int:
-    return len(ROUTES[port.kind]) + (port.kind in GRPC)
-
-
-def _kind(response: requests.Response) -> str:
-    try:
-        value = response.json()
-    except ValueError:
-        return ""
-    return str(value.get("type", "")) if isinstance(value, dict) else ""
 
 
 def _keys(live: Live) -> dict[str, Any]:

@@ -69,7 +69,8 @@ def mixed(server: ScenarioServer, every: int = 1) -> ScenarioResult:
             **dict.fromkeys(problems, False),
             **ledger.invariants(good),
             "all good ones answered": ledger.counts["right"] == good,
-            "bad ones shared batches with good ones": batched > len(bad) / 4,
+            # The standalone server reads each request before it batches them.
+            "bad ones shared batches with good ones": server.is_standalone or batched > len(bad) / 4,
             "the same worker": server.worker() == pid,
             "no text in a log": MARK not in live.log(),
         },

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from handler.config import ModelConfig
 from scripts.cli.console import ROOT, say
-from tests.reliability import access, faults, fuzz, load, malformed, soak, versions
+from tests.reliability import access, connections, faults, fuzz, load, malformed, process_faults, soak, versions
 from tests.reliability.external import run_tests
 from tests.reliability.result import ScenarioResult
 from tests.reliability.server import ScenarioServer
 
 BELOW, ABOVE = 0.7, 5.0  # of C
 MARGIN_S = 2.0  # beyond the loading time of a worker
+STOPPED_S = 5.0  # that the process of the standalone server is suspended
 
 
 def settings(threads: int | None = None) -> ModelConfig:
@@ -60,7 +61,8 @@ class Suite:
 
     def burst(self) -> Iterator[ScenarioResult]:
         """L3."""
-        yield soak.burst(self.server, self.times(20))
+        burst = process_faults.burst if self.server.is_standalone else soak.burst
+        yield burst(self.server, self.times(20))
 
     def soak(self) -> Iterator[ScenarioResult]:
         """L4."""
@@ -68,11 +70,17 @@ class Suite:
 
     def killed(self) -> Iterator[ScenarioResult]:
         """F1."""
-        yield faults.killed(self.server, self.times(20), MARGIN_S)
+        if self.server.is_standalone:
+            yield process_faults.killed(self.server, self.times(20))
+        else:
+            yield faults.killed(self.server, self.times(20), MARGIN_S)
 
     def hung(self) -> Iterator[ScenarioResult]:
         """F2."""
-        yield faults.hung(self.server, self.times(3), MARGIN_S)
+        if self.server.is_standalone:
+            yield process_faults.stopped_for(self.server, self.times(3), STOPPED_S)
+        else:
+            yield faults.hung(self.server, self.times(3), MARGIN_S)
 
     def drained(self) -> Iterator[ScenarioResult]:
         """F3."""
@@ -93,7 +101,11 @@ class Suite:
 
     def keys(self) -> Iterator[ScenarioResult]:
         """F7."""
-        yield access.guarded(expire_s=20)
+        yield access.guarded(expire_s=20, standalone=self.server.is_standalone)
+
+    def connections(self) -> Iterator[ScenarioResult]:
+        """F10."""
+        yield connections.hostile(self.server, self.seconds(60), n_idle=1000, n_slow=100, n_deaf=self.times(20))
 
     def bad_input(self) -> Iterator[ScenarioResult]:
         """B1."""
@@ -127,6 +139,7 @@ SCENARIOS: Mapping[str, Callable[[Suite], Iterator[ScenarioResult]]] = {
     "F5": Suite.replicas,
     "F6": Suite.broken_starts,
     "F7": Suite.keys,
+    "F10": Suite.connections,
     "B1": Suite.bad_input,
     "B2": Suite.fuzzed,
     "B3": Suite.batch_invariance,

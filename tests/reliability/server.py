@@ -1,4 +1,4 @@
-"""The server of the scenarios, started by the entrypoint of the image, with its own ports and folder."""
+"""The server of the scenarios, of either kind, started by the image's entrypoint, with its own ports and folder."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from tests.support.samples import ROOT
 MODEL = "reliable"
 START_S = 180  # within which a server must be ready, and must have ended after SIGTERM
 POLL_S = 0.1
+SERVERS = ("torchserve", "standalone")
 
 
 @dataclass(frozen=True)
@@ -51,11 +52,24 @@ class Target:
 
 
 class ScenarioServer:
-    """One model served by one worker. Scenarios may kill both: `up` restores them."""
+    """One model served by one worker, which is the server itself where that is the standalone one.
 
-    def __init__(self, target: Target, settings: ModelConfig) -> None:
+    Scenarios may kill both: `up` restores them.
+    """
+
+    def __init__(
+        self, target: Target, settings: ModelConfig, kind: str = "torchserve", *, is_running: bool = False
+    ) -> None:
+        """Describe a server.
+
+        Args:
+            kind: one of SERVERS.
+            is_running: whether another fixture runs it, so that no scenario may end it.
+        """
         self.target = target
         self.live = target.live
+        self.is_standalone = kind == "standalone"
+        self._kind, self._is_running = kind, is_running
         self.settings = settings.frontend
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -76,9 +90,10 @@ class ScenarioServer:
 
     def up(self) -> None:
         """Start the server, unless it runs, and wait until the model answers."""
-        if self.process is None or self.process.poll() is not None:
+        if not self._is_running and (self.process is None or self.process.poll() is not None):
             home = self.live.run_dir
             options = ["--config", str(self.live.config), "--run-dir", str(home), "--model-store", str(self.live.store)]
+            options += ["--server", self._kind]
             (home / "logs").mkdir(exist_ok=True)
             with (home / "logs" / "entrypoint.log").open("ab") as log:
                 command = [str(ROOT / "scripts" / "serve.sh"), "run", *options, "--models", self.target.model]
@@ -122,9 +137,9 @@ class ScenarioServer:
         raise ScriptError(f"no worker of {self.target.model} became ready; see {self.live.run_dir}/logs")
 
     def family(self) -> list[psutil.Process]:
-        """Return the Java process and all its descendants."""
-        java = psutil.Process(int((self.live.run_dir / "run" / "pid").read_text()))
-        return [java, *java.children(recursive=True)]
+        """Return the process of the server and all its descendants."""
+        process = psutil.Process(int((self.live.run_dir / "run" / "pid").read_text()))
+        return [process, *process.children(recursive=True)]
 
     def _wait_for_entrypoint(self) -> None:
         """Wait until serve.sh has tried its models: its own request would take a place of the queue."""
@@ -148,15 +163,17 @@ class ScenarioServer:
 
 
 @contextlib.contextmanager
-def scenario_server(folder: Path, settings: ModelConfig, n_texts: int) -> Iterator[ScenarioServer]:
-    """Pack a model folder and compute expected answers; the first scenario starts the server."""
+def scenario_server(
+    folder: Path, settings: ModelConfig, n_texts: int, kind: str = "torchserve"
+) -> Iterator[ScenarioServer]:
+    """Pack a model folder and compute expected answers; the first scenario starts the server, one of SERVERS."""
     with tempfile.TemporaryDirectory(prefix="r-") as scratch:
         home = Path(scratch)
         (home / "store").mkdir()
         config, ports = own_config(home)
         mar = build(folder, MODEL, "1.0", settings, home / "store")
         oracle = Oracle.of(different_texts(n_texts), mar)
-        server = ScenarioServer(Target(Live(home, config, home / "store", ports), MODEL, oracle), settings)
+        server = ScenarioServer(Target(Live(home, config, home / "store", ports), MODEL, oracle), settings, kind)
         try:
             yield server
         finally:

@@ -1,7 +1,8 @@
-"""The short form of the reliability suite: each scenario once, with few requests, on one server of a tiny model.
+"""The short form of the reliability suite: each scenario once, with few requests, on one TorchServe with a tiny model.
 
 What other tests cover is not repeated: F4 (tests/scripts/operations/test_rollout.py), F5
 (tests/deploy/test_rolling_restart.py), F6 (tests/scripts/operations/test_serve.py).
+The standalone server is asked by tests/torchserve/test_live_standalone.py.
 Nothing here depends on the speed of the machine.
 """
 
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability import access, faults, fuzz, malformed, soak
+from tests.reliability import access, connections, faults, fuzz, malformed, soak
 from tests.reliability.plan import settings
 from tests.reliability.result import ScenarioResult
 from tests.reliability.server import ScenarioServer, scenario_server
@@ -61,6 +62,11 @@ def test_a_text_in_any_batch(server: ScenarioServer) -> None:
 def test_requests_generated_from_the_document(server: ScenarioServer) -> None:
     """B2."""
     check(fuzz.fuzzed(server, examples=5))
+
+
+def test_hostile_clients(server: ScenarioServer) -> None:
+    """F10."""
+    check(connections.hostile(server, 2, n_idle=100, n_slow=9, n_deaf=1, slack_ms=10_000))
 
 
 def test_a_killed_worker(server: ScenarioServer) -> None:

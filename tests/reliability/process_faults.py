@@ -1,0 +1,109 @@
+"""F1, F2 and L3 of the standalone server: its worker is the server itself, which whatever runs it starts again."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from array import array
+
+from scripts.benchmark.statistics import quantile
+from scripts.cli.console import say
+from tests.reliability.load import ScenarioLoad
+from tests.reliability.result import ScenarioResult
+from tests.reliability.server import START_S, ScenarioServer, stopped
+from tests.reliability.soak import OVERFLOW
+
+NOTICED_S = 1.0  # within which a client sees that its server died
+LAUNCH_S = 0.2  # until all requests of a burst are under way
+ENDED_S = 10.0  # within which the entrypoint ends after its server
+
+
+def killed(server: ScenarioServer, repeats: int) -> ScenarioResult:
+    """F1: after kill -9 under load every client sees the end of its connection at once, and no wrong answer."""
+    sent, answered, cut, away, late = 0, 0, 0, [], []
+    invariants: dict[str, bool] = {}
+    for number in range(repeats):
+        server.up()
+        assert server.process
+        pid = server.worker()
+        with ScenarioLoad(server.target, first=sent) as load:
+            load.send(2 * server.batch)
+            time.sleep(0.005 * (1 + number % 10))  # some are answered, some wait, one batch is computed
+            os.kill(pid, signal.SIGKILL)
+            began = time.monotonic()
+        late.append(time.monotonic() - began)
+        code = server.process.wait(ENDED_S)
+        server.up()
+        away.append(time.monotonic() - began)
+        sent, answered, cut = sent + load.sent, answered + load.ledger.counts["right"], cut + load.ledger.counts["lost"]
+        held = load.ledger.invariants(load.sent) | {"the entrypoint reports it": code not in (0, None)}
+        invariants |= {
+            f"kill {number + 1}: {invariant}": False
+            for invariant, holds in held.items()
+            if not holds and not invariant.endswith(" lost")
+        }
+        say(f"F1: {number + 1} of {repeats}, away {away[-1]:.1f} s")
+    return ScenarioResult(
+        "F1",
+        f"{repeats} times kill -9 with {2 * server.batch} requests under way: each is answered rightly, or its "
+        f"connection ends within {NOTICED_S:g} s; the entrypoint ends with an error, and a new one serves",
+        {"sent": sent, "right": answered, "cut off": cut, "noticed s": max(late), "away s": max(away)},
+        {
+            **invariants,
+            "right or cut off": answered + cut == sent,
+            "noticed at once": max(late) <= NOTICED_S,
+            "serves again in time": max(away) <= START_S,
+        },
+    )
+
+
+def stopped_for(server: ScenarioServer, repeats: int, seconds: float) -> ScenarioResult:
+    """F2: a process that is suspended under load answers everything when it goes on."""
+    server.up()
+    pid = server.worker()
+    with ScenarioLoad(server.target, rate=server.queue / 4 / seconds) as load:
+        for number in range(repeats):
+            time.sleep(1)
+            with stopped(pid):
+                time.sleep(seconds)
+            say(f"F2: {number + 1} of {repeats}")
+        time.sleep(1)
+    right = load.ledger.counts["right"]
+    return ScenarioResult(
+        "F2",
+        f"{repeats} times the process is suspended for {seconds:g} s: all answered afterwards, by the same process",
+        {**load.ledger.figures(load.sent), **load.times()},
+        {
+            **load.ledger.invariants(load.sent),
+            f"{load.sent} answered": right == load.sent,
+            "the same process": server.worker() == pid,
+        },
+    )
+
+
+def burst(server: ScenarioServer, repeats: int) -> ScenarioResult:
+    """L3: of queue + 200 requests at once at most 200 are refused: the engine empties the queue meanwhile."""
+    server.up()
+    sent, right, most, refused_s = 0, 0, 0, array("d")
+    invariants: dict[str, bool] = {}
+    for number in range(repeats):
+        with ScenarioLoad(server.target, first=sent) as load:
+            load.send(server.queue + OVERFLOW)
+            time.sleep(LAUNCH_S)
+        counts = load.ledger.counts
+        sent, right, most = sent + load.sent, right + counts["right"], max(most, counts["refused"])
+        refused_s += load.response_s["refused"]
+        held = load.ledger.invariants(load.sent) | {f"{counts['failed']} failed": not counts["failed"]}
+        invariants |= {f"burst {number + 1}: {invariant}": False for invariant, holds in held.items() if not holds}
+    return ScenarioResult(
+        "L3",
+        f"{repeats} bursts of {server.queue} + {OVERFLOW} requests: at most {OVERFLOW} of each are refused",
+        {"sent": sent, "right": right, "refused": len(refused_s), "most for one": most}
+        | ({"refusal p99 ms": quantile(refused_s, 0.99) * 1e3} if refused_s else {}),
+        {
+            **invariants,
+            "only what is too much is refused": most <= OVERFLOW,
+            "the others are answered": right + len(refused_s) == sent,
+        },
+    )
