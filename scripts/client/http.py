@@ -7,7 +7,9 @@ scripts/client/server.py knows where a server listens and where its keys are, sc
 from __future__ import annotations
 
 import json
+import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
@@ -54,15 +56,21 @@ class ApiClient:
             headers["Content-Type"] = "text/plain; charset=utf-8"
         query = urlencode({name: str(value) for name, value in (parameters or {}).items() if value is not None})
         target = f"{path}?{query}" if query else path
+        return self._read(self._exchange(method, target, content, headers, timeout))
+
+    def _exchange(
+        self, method: str, target: str, content: bytes | None, headers: dict[str, str], timeout: float
+    ) -> RawResponse:
         try:
-            response = self._connections.request(method, target, content, headers, timeout)
+            return self._connections.request(method, target, content, headers, timeout)
         except TimeoutError as error:
             raise Unavailable(f"no answer from {self.base} within {timeout:g} seconds") from error
         except ConnectionRefusedError as error:
             raise NotRunning(f"no server at {self.base}: scripts/serve.sh start") from error
+        except socket.gaierror as error:
+            raise NotRunning(f"no host has the name in {self.base}") from error
         except OSError as error:
             raise Unavailable(f"the connection to {self.base} broke") from error
-        return self._read(response)
 
     def _authorization(self) -> dict[str, str]:
         if not self.server.authorized:
@@ -88,10 +96,7 @@ class ApiClient:
         if status == TOO_LARGE and not error:  # from the HTTP library, before TorchServe sees the request
             kind, message = "InputTooLong", "the request is larger than the server's max_request_size"
         if status == BAD_REQUEST and kind == "InvalidKeyException":
-            raise Unauthorized(
-                f"{self.base} does not accept the {self.key_name} key of {self.server.key_file}: it expired, or is of "
-                "another server or an earlier start; name the server's folder with --run-dir, or restart it"
-            )
+            raise Unauthorized(self.server.refused_key(self.base, self.key_name))
         if status == NOT_FOUND and kind in ("ModelNotFoundException", "ModelVersionNotFoundException"):
             raise UnknownModel(status, kind, f"{message.rstrip('.')}; scripts/models.py list shows what there is")
         if status in BUSY or kind in DIED:
@@ -109,11 +114,23 @@ class Inference(ApiClient):
 
     def predict(self, model: str, question: JSON, *, version: str | None = None, timeout: float = 60) -> JSON:
         """Ask a model one JSON question."""
-        return self.request("POST", _path("predictions", model, version), value=question, timeout=timeout)
+        return self.request("POST", path_of("predictions", model, version), value=question, timeout=timeout)
 
     def explain(self, model: str, question: JSON, *, version: str | None = None, timeout: float = 60) -> JSON:
         """Ask a model why it answers one JSON question as it does."""
-        return self.request("POST", _path("explanations", model, version), value=question, timeout=timeout)
+        return self.request("POST", path_of("explanations", model, version), value=question, timeout=timeout)
+
+    def reply(self, path: str, body: bytes, timeout: float = 60) -> Reply:
+        """Send the bytes of a JSON question to a path of this port; return the answer with its headers and time.
+
+        Raises:
+            NotRunning, Unauthorized, UnknownModel, Refused, Unavailable
+        """
+        headers = {**self._authorization(), "Content-Type": "application/json"}
+        began = time.perf_counter()
+        response = self._exchange("POST", path, body, headers, timeout)
+        seconds = time.perf_counter() - began
+        return Reply(self._read(response), response.headers, seconds)
 
     def probe(self, model: str, version: str, timeout: float = 30, retry_for: float = 0) -> str:
         """Send one real prediction; return what is wrong, or an empty string.
@@ -124,7 +141,7 @@ class Inference(ApiClient):
         deadline = time.monotonic() + retry_for
         while True:
             try:
-                self.request("POST", _path("predictions", model, version), content=b"Ready?", timeout=timeout)
+                self.request("POST", path_of("predictions", model, version), content=b"Ready?", timeout=timeout)
             except Refused as refusal:
                 return "" if refusal.status == UNPROCESSABLE else str(refusal)
             except ServerError as error:
@@ -133,6 +150,15 @@ class Inference(ApiClient):
             else:
                 return ""
             time.sleep(0.3)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer with what came around it."""
+
+    answer: JSON
+    headers: Mapping[str, str]  # by lower-case name
+    seconds: float  # from the first byte sent to the last one received
 
 
 @dataclass(frozen=True)
@@ -187,21 +213,21 @@ class Management(ApiClient):
     def versions(self, name: str) -> list[Model]:
         """List every version of one model."""
         default = self.default_version(name)
-        described = self.request("GET", _path("models", name, "all"))
+        described = self.request("GET", path_of("models", name, "all"))
         return sorted((_model(version, default) for version in described), key=lambda model: model.version)
 
     def model(self, name: str, version: str) -> Model:
         """Return one version of a model."""
-        (described,) = self.request("GET", _path("models", name, version))
+        (described,) = self.request("GET", path_of("models", name, version))
         return _model(described, self.default_version(name))
 
     def default_version(self, name: str) -> str:
         """Return the version that answers requests which name none."""
-        return str(self.request("GET", _path("models", name))[0]["modelVersion"])
+        return str(self.request("GET", path_of("models", name))[0]["modelVersion"])
 
     def describe(self, name: str, version: str | None = None) -> JSON:
         """Return what a worker says it serves, or TorchServe's own description where the handler has none."""
-        path = _path("models", name, version or self.default_version(name))
+        path = path_of("models", name, version or self.default_version(name))
         answer = self.request("GET", path, parameters={"customized": "true"})[0]
         return answer.get("customizedMetadata", answer)
 
@@ -222,18 +248,19 @@ class Management(ApiClient):
     def scale(self, name: str, version: str | None, min_workers: int, max_workers: int) -> None:
         """Set the number of workers, without waiting for them."""
         settings = {"min_worker": min_workers, "max_worker": max_workers, "synchronous": "false"}
-        self.request("PUT", _path("models", name, version), parameters=settings)
+        self.request("PUT", path_of("models", name, version), parameters=settings)
 
     def set_default(self, name: str, version: str) -> None:
         """Let requests that name no version go to this one."""
-        self.request("PUT", f"{_path('models', name, version)}/set-default")
+        self.request("PUT", f"{path_of('models', name, version)}/set-default")
 
     def unregister(self, name: str, version: str | None = None) -> None:
         """Remove a version; without one, the default version."""
-        self.request("DELETE", _path("models", name, version), timeout=180)
+        self.request("DELETE", path_of("models", name, version), timeout=180)
 
 
-def _path(root: str, model: str, version: str | None = None) -> str:
+def path_of(root: str, model: str, version: str | None = None) -> str:
+    """Return the path of a model below `predictions`, `explanations` or `models`."""
     return "/".join(["", root, quote(model, safe=""), *([quote(version, safe="")] if version else [])])
 
 

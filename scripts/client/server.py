@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +56,7 @@ class Server:
     management: str
     authorized: bool  # whether it asks for keys
     run_dir: Path
+    keys: Mapping[str, str] | None = None  # by port; None: those in the key file
 
     @property
     def key_file(self) -> Path:
@@ -67,6 +70,10 @@ class Server:
 
     def key(self, port: str) -> str:
         """Read the key of a port: anew each time, because a restart and a renewal change it."""
+        if self.keys is not None:
+            if port not in self.keys:
+                raise Unauthorized(f"no {port} key was given for this server")
+            return self.keys[port]
         try:
             return str(json.loads(self.key_file.read_text(encoding="utf-8"))[port]["key"])
         except FileNotFoundError:
@@ -76,6 +83,31 @@ class Server:
             ) from None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Unauthorized(f"no {port} key can be read from {self.key_file} ({type(error).__name__})") from error
+
+    def refused_key(self, address: str, port: str) -> str:
+        """Return the message for a key that an address does not accept."""
+        if not self.authorized:
+            return f"{address} asks for a key, and none was given"
+        if self.keys is not None:
+            return f"{address} does not accept the {port} key that was given: it is wrong, expired, or of another port"
+        return (
+            f"{address} does not accept the {port} key of {self.key_file}: it expired, or is of another server or an "
+            "earlier start; name the server's folder with --run-dir, or restart it"
+        )
+
+    @classmethod
+    def at(cls, inference: str, management: str | None, keys: Mapping[str, str]) -> Server:
+        """Return a server by its addresses and keys; without keys it is asked without one.
+
+        Raises:
+            ScriptError: an address is not http://HOST:PORT or https://HOST:PORT, or a key has characters of no key.
+        """
+        for port, key in keys.items():
+            if not re.fullmatch(r"[!-~]+", key):
+                raise ScriptError(f"the {port} key has blanks or letters that no key has: copy it anew")
+        first = _reachable("inference_address", inference.rstrip("/"))
+        second = _reachable("management_address", management.rstrip("/")) if management else ""
+        return cls(first, second, bool(keys), Path(), keys)
 
     @classmethod
     def read(cls, config: Path, run_dir: Path) -> Server:

@@ -110,7 +110,9 @@ class FakeServer:
             )
         if not isinstance(question, dict):
             return 200, answer(question)
-        self.parameters = question["parameters"]
+        self.parameters = question.get("parameters", {})
+        if not isinstance(question["inputs"], list):
+            return 200, self.answers.get(version, answer)(question["inputs"])
         if len(question["inputs"]) > self.max_texts:
             return 413, error(413, "InputTooLong", "too many texts")
         return 200, [self.answers.get(version, answer)(text) for text in question["inputs"]]
