@@ -1,0 +1,237 @@
+"""Use the playground in Chromium as a person does, check what it shows, and write screenshots to look at.
+
+  .venv/bin/python -m pip install -r requirements/playground.txt playwright==1.65.2
+  .venv/bin/python -m tests.browser --output screenshots              # asks the server of this folder
+
+Needs a Chromium, and a running server with the quickstart's model `intents`; other models are asked their examples.
+Fails where an answer is missing, where the browser asks another host than this one, or where a text is left behind:
+in the browser's storage, in a file, or in what the playground prints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Page, expect, sync_playwright
+
+from scripts.client.ports import free_ports
+from scripts.client.server import add_options
+from tests.support.samples import ROOT
+
+ARGUMENTS = ["--disable-gpu", "--no-first-run", "--disable-background-networking", "--disable-sync"]
+SECRET = "Wherever is my zanzibarquux parcel?"
+HOSTILE = "<img src=x onerror=\"document.title='broken'\"> & \"quotes\" 'too'"
+LOOPBACK = ("127.0.0.1", "localhost")
+SIZES = {"wide": (1440, 1000), "narrow": (420, 900)}
+
+
+def main() -> None:
+    """Run every check."""
+    arguments = parse_arguments()
+    arguments.output.mkdir(parents=True, exist_ok=True)
+    with (
+        tempfile.TemporaryDirectory() as scratch,
+        playground(arguments, Path(scratch)) as url,
+        sync_playwright() as play,
+    ):
+        browser = play.chromium.launch(executable_path=arguments.chromium, args=ARGUMENTS, chromium_sandbox=False)
+        for scheme in ("light", "dark"):
+            for name, (width, height) in SIZES.items():
+                context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+                page = context.new_page()
+                hosts: set[str] = set()
+                page.on("request", lambda request, hosts=hosts: hosts.add(urlsplit(request.url).hostname or ""))
+                page.goto(url)
+                use(page, arguments.output, f"{scheme}-{name}", everything=(scheme, name) == ("light", "wide"))
+                assert hosts <= {*LOOPBACK, ""}, f"the browser asked {hosts}"
+                state = str(context.storage_state(indexed_db=True)) + page.evaluate(
+                    "JSON.stringify({...sessionStorage})"
+                )
+                assert "zanzibarquux" not in state, "the browser's storage keeps a text"
+                context.close()
+        browser.close()
+        for file in Path(scratch).rglob("*"):
+            assert not file.is_file() or b"zanzibarquux" not in file.read_bytes(), f"{file} keeps a text"
+    print(f"all checks passed; look at {arguments.output}")
+
+
+def use(page: Page, output: Path, name: str, *, everything: bool) -> None:
+    """Ask the classifier, and if `everything` each model and each tab."""
+    expect(page.get_by_text("The server is ready")).to_be_visible(timeout=60_000)
+    choose(page, "Model", "intents")
+    page.get_by_role("textbox", name="Texts, one a line").fill(
+        f"{SECRET}\nI want my money back.\nThe screen is cracked."
+    )
+    page.get_by_role("button", name="Ask", exact=True).click()
+    expect(page.locator(".answers .bars")).to_have_count(3, timeout=30_000)
+    expect(page.locator(".answers .bars").first).to_contain_text("track_order")
+    shot(page, output, f"{name}-answers")
+    if everything:
+        beside(page, output, name)
+        tabs(page, output, name)
+        failures(page, output, name)
+        every_model(page, output, name)
+
+
+def tabs(page: Page, output: Path, name: str) -> None:
+    """Look at every tab of one answer."""
+    for tab, text in (
+        ("Time and headers", "x-inference-ms"),
+        ("curl", "curl -s http"),
+        ("Python", "requests.post"),
+        ("JSON", "track_order"),
+        ("Evaluation", "report"),
+    ):
+        page.get_by_role("tab", name=tab, exact=True).click()
+        expect(page.get_by_role("tabpanel").get_by_text(text).first).to_be_visible(timeout=20_000)
+        shot(page, output, f"{name}-{tab.split()[0].lower()}")
+    page.get_by_role("tab", name="Answers", exact=True).click()
+    page.get_by_role("button", name="Why?").click()
+    expect(page.locator(".answers article")).to_have_count(3, timeout=60_000)
+    shot(page, output, f"{name}-why")
+
+
+def beside(page: Page, output: Path, name: str) -> None:
+    """Ask two versions, where there are two."""
+    if page.get_by_role("combobox", name="Beside it", exact=True).is_enabled():
+        choose(page, "Beside it", options(page, "Beside it")[-1])
+        page.get_by_role("button", name="Ask", exact=True).click()
+        expect(page.locator(".answers h3")).to_have_count(2, timeout=20_000)
+        expect(page.locator(".answers .bars")).to_have_count(6, timeout=20_000)
+        shot(page, output, f"{name}-beside")
+        choose(page, "Beside it", "no other version")
+
+
+def failures(page: Page, output: Path, name: str) -> None:
+    """Type what nothing can be answered to, and markup, which stays text."""
+    ask, texts = (
+        page.get_by_role("button", name="Ask", exact=True),
+        page.get_by_role("textbox", name="Texts, one a line"),
+    )
+    texts.fill("")
+    ask.click()
+    expect(page.get_by_text("nothing to ask")).to_be_visible()
+    texts.fill(HOSTILE)
+    ask.click()
+    expect(page.locator(".answers .asked")).to_have_text(HOSTILE)
+    assert page.title() == "Playground"
+    page.get_by_text("Parameters", exact=True).click()
+    page.get_by_label("As JSON").fill('{"top_k": "many"}')
+    ask.click()
+    expect(page.locator(".answers .bad")).to_contain_text("422 InvalidInput")
+    shot(page, output, f"{name}-refused")
+    page.get_by_label("As JSON").fill("")
+    page.get_by_text("Parameters", exact=True).click()
+    page.get_by_text("Another server").click()
+    address = page.get_by_label("Inference address")
+    address.fill("http://127.0.0.1:9")
+    page.get_by_label("Management address").fill("http://127.0.0.1:9")
+    page.get_by_role("button", name="Look again").click()
+    expect(page.get_by_text("Not ready: no server at http://127.0.0.1:9")).to_be_visible(timeout=20_000)
+    shot(page, output, f"{name}-no-server")
+    address.fill("")
+    page.get_by_label("Management address").fill("")
+    page.get_by_role("button", name="Look again").click()
+    expect(page.get_by_text("The server is ready")).to_be_visible(timeout=20_000)
+    page.get_by_text("Another server").click()
+
+
+def every_model(page: Page, output: Path, name: str) -> None:
+    """Ask each model the example of each of its operations."""
+    for model in options(page, "Model"):
+        choose(page, "Model", model)
+        for operation in options(page, "Operation"):
+            choose(page, "Operation", operation)
+            page.get_by_role("button", name="Example").click()
+            first = page.locator("textarea").first
+            expect(first).not_to_have_value("", timeout=20_000)
+            page.get_by_role("button", name="Ask", exact=True).click()
+            answer = page.locator(".answers").locator("section, .matrix")
+            expect(answer.first).to_be_visible(timeout=30_000)
+            time.sleep(1)  # the answer before this one may still be there
+            assert page.locator(".answers .bad").count() == 0, f"{model} {operation} has an error"
+            shot(page, output, f"{name}-{model}-{operation}")
+
+
+def choose(page: Page, label: str, value: str) -> None:
+    """Choose a value of a list, as with the mouse."""
+    box = page.get_by_role("combobox", name=label, exact=True)
+    if box.input_value() != value:
+        box.click()
+        page.get_by_role("option", name=value, exact=True).click()
+        leave(page)
+        page.wait_for_timeout(2000)  # the controls that depend on it follow
+
+
+def leave(page: Page) -> None:
+    """Click beside the controls, so that a list closes."""
+    page.get_by_role("heading", name="Playground").click()
+    expect(page.get_by_role("option")).to_have_count(0)
+
+
+def options(page: Page, label: str) -> list[str]:
+    """Return the values of a list."""
+    page.get_by_role("combobox", name=label, exact=True).click()
+    values = [value.strip().removeprefix("✓").strip() for value in page.get_by_role("option").all_inner_texts()]
+    leave(page)
+    return values
+
+
+def shot(page: Page, output: Path, name: str) -> None:
+    """Write a screenshot of the whole page."""
+    page.screenshot(path=output / f"{name}.png", full_page=True)
+
+
+@contextmanager
+def playground(arguments: argparse.Namespace, scratch: Path) -> Iterator[str]:
+    """Run the playground with a folder for its temporary files; yield its address, and check that it said nothing."""
+    (port,) = free_ports(1)
+    command = [sys.executable, str(ROOT / "scripts" / "playground.py"), "--port", str(port)]
+    command += ["--config", str(arguments.config), "--run-dir", str(arguments.run_dir)]
+    environment = {**os.environ, "TMPDIR": str(scratch), "GRADIO_TEMP_DIR": str(scratch / "gradio")}
+    with (scratch / "output").open("w+b") as printed:
+        process = subprocess.Popen(command, stdout=printed, stderr=subprocess.STDOUT, env=environment)
+        try:
+            wait_for(f"http://127.0.0.1:{port}/", process)
+            yield f"http://127.0.0.1:{port}/"
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    """Wait until a page answers."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5).close()
+        except OSError:
+            time.sleep(0.5)
+        else:
+            return
+    raise SystemExit("the playground did not start: run scripts/playground.py to see why")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Parse the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.browser", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--output", type=Path, default=Path("screenshots"), metavar="DIR", help="default: screenshots")
+    parser.add_argument("--chromium", default="/usr/bin/chromium", metavar="FILE", help="default: /usr/bin/chromium")
+    add_options(parser)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
