@@ -27,14 +27,6 @@ def test_the_two_commands_are_there() -> None:
         assert os.access(ROOT / command, os.X_OK)
 
 
-def test_every_link_leads_somewhere() -> None:
-    """Every relative link of every Markdown file of the project."""
-    files = [ROOT / "README.md", *(ROOT / "examples").rglob("*.md"), *(ROOT / "docs").rglob("*.md")]
-    for file in files:
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", file.read_text(encoding="utf-8")):
-            assert (file.parent / target).exists(), f"{file.name}: {target}"
-
-
 @pytest.mark.parametrize(
     "script", sorted(path.name for path in (ROOT / "scripts").glob("*.*") if os.access(path, os.X_OK))
 )
