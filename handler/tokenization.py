@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer as Backend
 from tokenizers import normalizers
+from tokenizers.models import Unigram
 
 from handler.config import ServingConfig
 from handler.errors import ConfigError, InputTooLong, InvalidInput, ModelMismatch, RequestError
@@ -227,7 +228,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def as_in_file(path: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
-    """Return a tokenizer whose tokens are those of tokenizer.json, if there is that file.
+    """Return a tokenizer whose tokens are those of tokenizer.json, or of a sentencepiece model without that file.
 
     The tokenizer classes of transformers 5 take only the vocabulary from it and build the rest anew: a cased model is
     lower-cased where tokenizer_config.json does not have `do_lower_case`.
@@ -240,7 +241,7 @@ def as_in_file(path: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedToke
         ModelMismatch: the file cannot be read.
     """
     if not path.is_file():
-        return tokenizer
+        return _with_character_map(path.parent, tokenizer)
     try:
         backend = Backend.from_file(str(path))
     except Exception as error:  # tokenizers raises no other class
@@ -266,6 +267,27 @@ def as_in_file(path: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedToke
         **special,
     )
     return as_in_file
+
+
+def _with_character_map(folder: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
+    """Add the character map of a sentencepiece model to a normaliser that lacks it, as that of DeBERTa v2 and v3 does.
+
+    Without it a full-width comma or the ligature of "fi" is an unknown token.
+    """
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    file = next(iter(sorted(folder.glob("*.model"))), None)
+    if file is None or not isinstance(getattr(backend, "model", None), Unigram):
+        return tokenizer
+    from transformers.convert_slow_tokenizer import SentencePieceExtractor
+
+    extractor: Any = SentencePieceExtractor(str(file))
+    character_map = extractor.proto.normalizer_spec.precompiled_charsmap
+    if character_map and '"Precompiled"' not in backend.to_str():
+        own = [backend.normalizer] if backend.normalizer else []
+        backend.normalizer = normalizers.Sequence([normalizers.Precompiled(character_map), *own])
+        name = type(tokenizer).__name__
+        logger.warning("%s of transformers leaves out the character map of %s, which counts", name, file.name)
+    return tokenizer
 
 
 def has_type_ids(tokenizer: PreTrainedTokenizerBase, model_config: PretrainedConfig) -> bool:

@@ -39,8 +39,8 @@ def loading_problem(folder: Path, error: Exception) -> str:
     if models and not (folder / "tokenizer.json").is_file() and importlib.util.find_spec("sentencepiece") is None:
         return (
             f"the tokenizer is in {models[0]} alone, which takes the package sentencepiece to convert: copy "
-            "tokenizer.json from where the model comes, or `pip install sentencepiece`, then load the tokenizer with "
-            "transformers and save it into this folder"
+            "tokenizer.json from where the model comes, or `pip install sentencepiece protobuf` where the model is "
+            "packed; the archive then holds tokenizer.json"
         )
     reason = " ".join(str(error).split())[:300] or type(error).__name__
     return f"no tokenizer can be loaded from the model folder: {reason}; save it again with transformers"

@@ -134,7 +134,17 @@ def _backend(folder: Path) -> Tokenizer:
     from transformers import AutoTokenizer
 
     loaded: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    return Tokenizer.from_str(loaded.backend_tokenizer.to_str())
+    backend = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
+    pieces = sorted(folder.glob("*.model"))
+    if pieces and "charsmap" not in backend.to_str():  # the class of DeBERTa drops it
+        from transformers.convert_slow_tokenizer import import_protobuf
+
+        protobuf: Any = import_protobuf()  # type: ignore[no-untyped-call]
+        model = protobuf.ModelProto.FromString(pieces[0].read_bytes())
+        if model.normalizer_spec.precompiled_charsmap:
+            characters = normalizers.Precompiled(model.normalizer_spec.precompiled_charsmap)
+            backend.normalizer = normalizers.Sequence([characters, *filter(None, [backend.normalizer])])
+    return backend
 
 
 def read_json(path: Path) -> Mapping[str, Any]:

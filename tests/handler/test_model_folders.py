@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -298,6 +299,7 @@ def test_sentencepiece_alone(model_folder: Path, tmp_path: Path, monkeypatch: py
     for path in folder.glob("tokenizer*"):
         path.unlink()
     (folder / "sentencepiece.bpe.model").write_bytes(b"\x0a\x0e\x0a\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
+    monkeypatch.setitem(sys.modules, "sentencepiece", None)
     monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     with pytest.raises(
         ModelMismatch, match=r"in sentencepiece\.bpe\.model alone, which takes the package sentencepiece"
