@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 from handler.config import ServingConfig
 from handler.errors import ConfigError, ModelMismatch
 from handler.model_folder import ModelFolder
-from handler.tasks.base import AttributionTarget, Output, Pooler, Query, RaggedOutput, SequenceOutput, Task
+from handler.tasks.base import Task
 from handler.tasks.feature_extraction import FeatureExtraction
 from handler.tasks.fill_mask import FillMask
 from handler.tasks.next_sentence import NextSentencePrediction
+from handler.tasks.queries import AttributionTarget, Output, Pooler, Query, RaggedOutput, SequenceOutput
 from handler.tasks.question_answering import QuestionAnswering
 from handler.tasks.rerank import Rerank
 from handler.tasks.sentence_similarity import SentenceSimilarity

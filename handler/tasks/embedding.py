@@ -14,8 +14,9 @@ from handler.errors import ConfigError, InvalidInput
 from handler.model_folder import ModelFolder
 from handler.sentence_modules import PoolingMode, Similarity
 from handler.sequences import Encoding, EncodingOptions
-from handler.tasks.base import Output, Pooler, RaggedOutput, SequenceOutput, Task
+from handler.tasks.base import Task
 from handler.tasks.parameters import Choice, Parameter, String
+from handler.tasks.queries import Output, Pooler, RaggedOutput, SequenceOutput
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:

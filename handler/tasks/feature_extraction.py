@@ -13,9 +13,10 @@ from handler.config import ServingConfig
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON, AnswerFormat
 from handler.sequences import Encoding
-from handler.tasks.base import Query, RaggedOutput, SequenceOutput, Task
+from handler.tasks.base import Task
 from handler.tasks.embedding import Embedder, embedding_options, normalize
 from handler.tasks.parameters import Boolean, Integer
+from handler.tasks.queries import Query, RaggedOutput, SequenceOutput
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:

@@ -15,8 +15,9 @@ from handler.errors import InputTooLong, InvalidInput, ModelMismatch
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON
 from handler.sequences import Encoding, EncodingOptions
-from handler.tasks.base import Pooler, Query, RaggedOutput, SequenceOutput, Task
+from handler.tasks.base import Task
 from handler.tasks.parameters import Integer, StringList
+from handler.tasks.queries import Pooler, Query, RaggedOutput, SequenceOutput
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:

@@ -11,8 +11,10 @@ from handler.config import ServingConfig
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON, AnswerFormat
 from handler.sequences import EncodingOptions
-from handler.tasks.base import Query, SequenceOutput, SequenceTask, ranking_of, rankings_match, softmax
+from handler.tasks.base import SequenceTask
 from handler.tasks.fill_mask import pretraining_head
+from handler.tasks.queries import Query, SequenceOutput
+from handler.tasks.scores import ranking_of, rankings_match, softmax
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:

@@ -18,8 +18,10 @@ from handler.model_folder import ModelFolder
 from handler.protocol import JSON
 from handler.sequences import EncodingOptions, Tokens, join_windows
 from handler.spans import align_to_text, best_spans
-from handler.tasks.base import AttributionTarget, Query, RaggedOutput, SequenceOutput, Task, locate_token, softmax
+from handler.tasks.base import Task
 from handler.tasks.parameters import Boolean, Integer
+from handler.tasks.queries import AttributionTarget, Query, RaggedOutput, SequenceOutput, locate_token
+from handler.tasks.scores import softmax
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:

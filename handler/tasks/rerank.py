@@ -11,8 +11,10 @@ from handler.config import ServingConfig
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON
 from handler.sequences import EncodingOptions
-from handler.tasks.base import Query, SequenceOutput, SequenceTask, rankings_match, sigmoid
+from handler.tasks.base import SequenceTask
 from handler.tasks.parameters import Boolean, Integer
+from handler.tasks.queries import Query, SequenceOutput
+from handler.tasks.scores import rankings_match, sigmoid
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:

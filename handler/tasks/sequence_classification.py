@@ -16,18 +16,10 @@ from handler.labels import label_names
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON, AnswerFormat
 from handler.sequences import EncodingOptions
-from handler.tasks.base import (
-    AttributionTarget,
-    Output,
-    Query,
-    SequenceOutput,
-    SequenceTask,
-    ranking_of,
-    rankings_match,
-    sigmoid,
-    softmax,
-)
+from handler.tasks.base import SequenceTask
 from handler.tasks.parameters import Choice, Integer
+from handler.tasks.queries import AttributionTarget, Output, Query, SequenceOutput
+from handler.tasks.scores import ranking_of, rankings_match, sigmoid, softmax
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:

@@ -17,18 +17,10 @@ from handler.protocol import JSON
 from handler.sequences import EncodingOptions, Tokens, join_windows
 from handler.spans import align_to_text
 from handler.tag_scheme import LabelIds, LabelSpans
-from handler.tasks.base import (
-    AttributionTarget,
-    Output,
-    Query,
-    RaggedOutput,
-    SequenceOutput,
-    Task,
-    locate_token,
-    softmax,
-    values_allclose,
-)
+from handler.tasks.base import Task
 from handler.tasks.parameters import Choice, Integer, StringList
+from handler.tasks.queries import AttributionTarget, Output, Query, RaggedOutput, SequenceOutput, locate_token
+from handler.tasks.scores import softmax, values_allclose
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from handler.config import ServingConfig
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON
 from handler.sequences import EncodingOptions, TokenSpans
-from handler.tasks.base import Query, RaggedOutput, SequenceOutput, Task
+from handler.tasks.base import Task
+from handler.tasks.queries import Query, RaggedOutput, SequenceOutput
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:

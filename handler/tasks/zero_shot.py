@@ -13,8 +13,10 @@ from handler.errors import InputTooLong, InvalidInput, ModelMismatch
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON, AnswerFormat, json_type
 from handler.sequences import EncodingOptions
-from handler.tasks.base import Output, Query, SequenceOutput, SequenceTask, ranking_of, rankings_match, softmax
+from handler.tasks.base import SequenceTask
 from handler.tasks.parameters import Boolean, Parameter, StringList
+from handler.tasks.queries import Output, Query, SequenceOutput
+from handler.tasks.scores import ranking_of, rankings_match, softmax
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:

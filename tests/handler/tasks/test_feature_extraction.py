@@ -18,7 +18,7 @@ from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import Body, serialize_value
 from handler.request_state import Request
-from handler.tasks.base import values_allclose
+from handler.tasks.scores import values_allclose
 from tests.support.samples import BASE, JSON_TYPE, TEXTS, MakeModel, ask, response_json
 from tests.support.tokenizers import byte_level_tokenizer
 

@@ -28,7 +28,7 @@ from handler.protocol import JSON
 from handler.sequences import Tokens
 from handler.spans import best_spans
 from handler.tasks import SequenceOutput
-from handler.tasks.base import VISIBLE
+from handler.tasks.items import VISIBLE
 from handler.tasks.question_answering import QuestionAnswering
 from tests.support.samples import TEXTS, MakeModel, ask, check_codecs, response_json
 from tests.support.tokenizers import DIFFICULT_TEXTS, byte_level_tokenizer

@@ -26,7 +26,7 @@ from handler.predictor import Predictor
 from handler.protocol import JSON
 from handler.tag_scheme import LabelSpans
 from handler.tasks import SequenceOutput
-from handler.tasks.base import VISIBLE
+from handler.tasks.items import VISIBLE
 from handler.tasks.token_classification import AGGREGATION_STRATEGIES, TokenClassification
 from tests.support.samples import TEXTS, MakeModel, ask, check_codecs, response_json
 from tests.support.tokenizers import DIFFICULT_TEXTS, byte_level_tokenizer

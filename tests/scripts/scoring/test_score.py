@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from handler.predictor import Predictor
-from handler.tasks.base import values_allclose
+from handler.tasks.scores import values_allclose
 from scripts import score
 from scripts.cli.console import ScriptError
 from scripts.scoring.cluster import part_of

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from handler.tasks.base import values_allclose
+from handler.tasks.scores import values_allclose
 from scripts.client.backends import load
 from scripts.scoring.job import MANIFEST
 from tests.support.live import activated
