@@ -57,12 +57,15 @@ def parser() -> argparse.ArgumentParser:
         "--models",
         nargs="+",
         metavar="MODEL",
-        help="folders, .mar archives or random:LAYERSxWIDTH (default: models/intents and random:12x768)",
+        help="folders, .mar archives or random:[FAMILY:]LAYERSxWIDTH (default: models/intents and random:12x768)",
     )
     parser.add_argument("--mixes", type=words, default=MIXES, metavar="NAME,...", help=f"of {', '.join(MIXES)} texts")
     parser.add_argument("--lengths-from", type=Path, metavar="CSV", help="texts of this file instead of the examples'")
     parser.add_argument(
         "--precisions", type=words, metavar="NAME,...", help="default: all that the machine and the model support"
+    )
+    parser.add_argument(
+        "--padded", action="store_true", help="measure the modules of transformers on padded batches beside the engine"
     )
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--threads", type=int, metavar="N", help="of PyTorch and of the peers (default: the cores)")

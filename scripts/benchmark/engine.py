@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from handler.batching import plan
+from handler.engine.precision import DTYPES
 from handler.predictor import Predictor
 from scripts.benchmark.measure import Run, interleave, timed
 from scripts.benchmark.models import BenchmarkModel, try_load
@@ -21,10 +22,19 @@ MIN_SECONDS = 0.03  # of one measurement: a faster run is repeated within it
 
 
 def measure(
-    model: BenchmarkModel, loaded: dict[str, Predictor], mixes: Sequence[Mix], seconds: float
+    model: BenchmarkModel, loaded: dict[str, Predictor], mixes: Sequence[Mix], seconds: float, *, padded: bool = False
 ) -> list[dict[str, Any]]:
-    """Measure every precision on every distribution of lengths, engines and rooflines interleaved."""
+    """Measure every precision on every distribution of lengths, engines and rooflines interleaved.
+
+    Args:
+        padded: whether to measure beside them the modules of transformers, on batches that are padded.
+    """
     rows = []
+    of_transformers = {
+        precision: model.load(precision, predictor.engine.device, packed=False)
+        for precision, predictor in loaded.items()
+        if padded and precision in DTYPES
+    }
     for mix in mixes:
         encodings = model.encode(mix.texts)
         device = next(iter(loaded.values())).engine.device
@@ -36,6 +46,9 @@ def measure(
         widths = {precision: width_of(predictor, mix) for precision, predictor in loaded.items()}
         for precision, predictor in loaded.items():
             runs[f"engine {precision}"] = partial(_repeat, partial(predictor.engine.run, encodings), repeats)
+            if precision in of_transformers:
+                run = partial(of_transformers[precision].engine.run, encodings)
+                runs[f"padded {precision}"] = partial(_repeat, run, repeats)
             roof = roofline(model.shape, widths[precision], precision, predictor.engine.device)
             if roof is not None:
                 layers = max(1, round(repeats * model.shape.layers * mix.tokens / widths[precision]))
@@ -63,6 +76,11 @@ def measure(
                     samples.get(f"roofline {precision}"),
                 )
             )
+            if padded_times := samples.get(f"padded {precision}"):
+                pairs = zip(samples[f"engine {precision}"].seconds, padded_times.seconds, strict=True)
+                ratios = Timings(tuple(padded_s / engine_s for engine_s, padded_s in pairs))
+                ratio = {"to_padded": ratios.median, "to_padded_spread": list(ratios.quartiles)}
+                rows[-1] |= {"padded": padded_times.to_json()} | ratio
             share = f"{rows[-1]['fraction']:.0%} of the roofline" if "fraction" in rows[-1] else "no roofline"
             say(f"engine {model.name} {mix.name} {precision}: {rows[-1]['texts_per_s']:.1f} texts/s, {share}")
     return rows

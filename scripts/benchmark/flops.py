@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+GATED = {"modernbert", "gte", "nomic_bert", "eurobert", "ultrabert"}  # feed-forward of three matrices, not two
+
 
 @dataclass(frozen=True)
 class EncoderShape:
@@ -14,23 +16,33 @@ class EncoderShape:
     layers: int
     width: int
     inner: int  # intermediate size, of the feed-forward part
+    gated: bool = False  # whether a gate, a matrix like that of the intermediate, multiplies it
+    shared: int = 1  # query heads that share one head of keys and values
 
     @classmethod
     def of(cls, config: Any) -> EncoderShape:
         """Read the shape from a config of transformers; DistilBERT has its own attribute names."""
         layers = [getattr(config, name, None) for name in ("num_hidden_layers", "n_layers")]
         inner = [getattr(config, name, None) for name in ("intermediate_size", "hidden_dim")]
-        return cls(next(filter(None, layers)), config.hidden_size, next(filter(None, inner)))
+        key_heads = getattr(config, "num_key_value_heads", None)
+        shared = config.num_attention_heads // key_heads if key_heads else 1
+        gated = config.model_type in GATED
+        return cls(next(filter(None, layers)), config.hidden_size, next(filter(None, inner)), gated, shared)
+
+    @property
+    def weights(self) -> int:
+        """The elements of the matrices of one layer."""
+        return sum(count * k * n for count, k, n in self.products())
 
     def flops(self, lengths: Iterable[int]) -> int:
-        """Count the operations of sequences: F(L) = 2n(4h^2 + 2hf)L + 4nhL^2 of each.
+        """Count the operations of sequences: F(L) = 2n(4h^2 + 2hf)L + 4nhL^2 of each, 3hf with a gate.
 
         This is the nominal work: embeddings and head do not count, and what the last layer skips counts.
 
         >>> EncoderShape(12, 768, 3072).flops([1]) // 10**6
         169
         """
-        linear = 2 * self.layers * (4 * self.width**2 + 2 * self.width * self.inner)
+        linear = 2 * self.layers * self.weights
         square = 4 * self.layers * self.width
         return sum(linear * length + square * length**2 for length in lengths)
 
@@ -43,7 +55,7 @@ class EncoderShape:
         >>> round(1 - shape.computed_flops([175]) / shape.flops([175]), 3)
         0.035
         """
-        skipped = 2 * (2 * self.width**2 + 2 * self.width * self.inner)
+        skipped = 2 * (self.weights - 2 * self.width**2 // self.shared)
         attention = 4 * self.width
         lengths = list(lengths)
         return self.flops(lengths) - sum((skipped + attention * length) * (length - 1) for length in lengths)
@@ -51,12 +63,12 @@ class EncoderShape:
     def products(self) -> list[tuple[int, int, int]]:
         """Return (count, K, N) of the matrix products of one layer, as engines have them.
 
-        They are queries, keys and values in one; the output of attention; the two of the feed-forward part.
+        They are queries, keys and values in one; the output of attention; those of the feed-forward part.
         """
         return [
-            (1, self.width, 3 * self.width),
+            (1, self.width, self.width + 2 * self.width // self.shared),
             (1, self.width, self.width),
-            (1, self.width, self.inner),
+            (2 if self.gated else 1, self.width, self.inner),
             (1, self.inner, self.width),
         ]
 

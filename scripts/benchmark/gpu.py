@@ -34,7 +34,7 @@ from scripts.benchmark.flops import EncoderShape
 from scripts.benchmark.measure import Run, interleave, timed
 from scripts.benchmark.roofline import roofline, square
 from scripts.benchmark.statistics import Timings, quantile
-from scripts.benchmark.synthetic import random_bert, word_tokenizer
+from scripts.benchmark.synthetic import random_classifier, word_tokenizer
 
 Row = dict[str, Any]
 Keep = Callable[[Row], None]
@@ -98,7 +98,7 @@ class GpuModel:
         self, layers: int, width: int, device: torch.device, scratch: Path, *, compile_peer: bool = True
     ) -> None:
         self.device, self.compile_peer = device, compile_peer
-        self.folder = random_bert(scratch / "model", layers, width, word_tokenizer(), device=device)
+        self.folder = random_classifier(scratch / "model", layers, width, word_tokenizer(), device=device)
         self.half = supported(device)[0]
         self.predictors: dict[str, Predictor] = {}
         for precision in [self.half, *(["fp8"] if fp8.supported(device) else [])]:

@@ -23,7 +23,7 @@ from handler.engine.probe import random_encodings
 from handler.loading import load_predictor
 from scripts.benchmark.gpu import engine_facts
 from scripts.benchmark.gpu_suite import about
-from scripts.benchmark.synthetic import random_bert, word_tokenizer
+from scripts.benchmark.synthetic import random_classifier, word_tokenizer
 
 LENGTHS = (3, 20, 8, 50, 120, 1, 64, 65)
 # Of the largest logit, with random weights: more is not rounding.
@@ -49,7 +49,7 @@ def measure(device: torch.device) -> dict[str, Any]:
     """Return, for each precision, whether its logits are those of fp32 on a CPU, and what the engine chose."""
     rows: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="smoke-") as scratch:
-        folder = random_bert(Path(scratch) / "model", 2, 128, word_tokenizer())
+        folder = random_classifier(Path(scratch) / "model", 2, 128, word_tokenizer())
         reference = load_predictor(folder, ServingConfig(precision="fp32"), torch.device("cpu"))
         encodings = random_encodings(reference.engine.model.config, LENGTHS)
         expected = np.stack([np.asarray(output) for output in reference.engine.run(encodings)])

@@ -16,7 +16,7 @@ from handler.loading import load_predictor
 from handler.protocol import Body, serialize_value
 from handler.request_state import Request
 from scripts.benchmark.gpu import MODELS, SQUAD, LengthDistribution
-from scripts.benchmark.synthetic import random_bert, word_tokenizer
+from scripts.benchmark.synthetic import random_classifier, word_tokenizer
 
 Row = dict[str, Any]
 
@@ -31,7 +31,7 @@ def measure(device: torch.device, precision: str) -> list[Row]:
     """Answer batches of requests with one worker, and with several at the same time."""
     rows = []
     with tempfile.TemporaryDirectory(prefix="bench-") as scratch:
-        folder = random_bert(Path(scratch) / "model", *MODELS[MODEL], word_tokenizer(), device=device)
+        folder = random_classifier(Path(scratch) / "model", *MODELS[MODEL], word_tokenizer(), device=device)
         for n_workers in WORKERS:
             speeds_by_worker = fleet(folder, n_workers, device, precision)
             rows += [

@@ -1,4 +1,4 @@
-"""Models to measure: a folder, an archive, or a BERT with random weights."""
+"""Models to measure: a folder, an archive, or a classifier with random weights."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from handler.tokenization import Tokenizer
 from scripts.archives.build import build
 from scripts.archives.calibration import Calibration
 from scripts.benchmark.flops import EncoderShape
-from scripts.benchmark.synthetic import random_bert, word_tokenizer
+from scripts.benchmark.synthetic import random_classifier, word_tokenizer
 from scripts.benchmark.texts import SOURCES
 from scripts.cli.console import ROOT, ScriptError
 
@@ -84,8 +84,8 @@ class BenchmarkModel:
         handler = {**vars(self.config.handler), "precision": precision, **more}
         return replace(self.config, handler=ServingConfig(**handler))
 
-    def load(self, precision: str, device: torch.device) -> Predictor:
-        """Load the model at a precision.
+    def load(self, precision: str, device: torch.device, *, packed: bool = True) -> Predictor:
+        """Load the model at a precision; not packed, with the modules of transformers on padded batches.
 
         Raises:
             StartupError: the model cannot be served at this precision.
@@ -96,7 +96,7 @@ class BenchmarkModel:
             if precision == "int8" and not (folder / int8.FILE).is_file():
                 quantized = self.scratch / "int8"
                 folder = unpack(self.pack(precision), quantized) / archive.MODEL
-            return load_predictor(folder, self.settings(precision).handler, device)
+            return load_predictor(folder, self.settings(precision).handler, device, packed=packed)
         finally:
             torch.set_num_threads(threads)
 
@@ -122,7 +122,7 @@ class BenchmarkModel:
 
 
 def benchmark_models(names: Sequence[str], stack: ExitStack) -> list[BenchmarkModel]:
-    """Return the models with these names: folders, archives, or random:LAYERSxWIDTH."""
+    """Return the models with these names: folders, archives, or random:[FAMILY:]LAYERSxWIDTH."""
     return [benchmark_model(name, stack) for name in names]
 
 
@@ -130,17 +130,23 @@ def benchmark_model(name: str, stack: ExitStack) -> BenchmarkModel:
     """Prepare one model; the stack removes its temporary files."""
     scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
     if name.startswith("random:"):
-        layers, _, width = name.removeprefix("random:").partition("x")
+        family, _, size = name.removeprefix("random:").rpartition(":")
+        layers, _, width = size.partition("x")
         if not (layers.isdigit() and width.isdigit() and int(width) % 64 == 0 and int(width)):
-            raise ScriptError(f"{name}: say random:LAYERSxWIDTH, with a width that 64 divides, e.g. random:12x768")
-        folder = random_bert(scratch / "model", int(layers), int(width), base_tokenizer())
+            raise ScriptError(
+                f"{name}: say random:LAYERSxWIDTH or random:FAMILY:LAYERSxWIDTH, with a width that 64 divides, e.g. "
+                "random:12x768 or random:modernbert:22x768"
+            )
+        folder = random_classifier(
+            scratch / "model", int(layers), int(width), base_tokenizer(), family=family or "bert"
+        )
         return BenchmarkModel(name.replace(":", "-"), folder, defaults(), scratch, is_random=True)
     path = Path(name) if Path(name).exists() else ROOT / name
     if path.is_file():
         folder = unpack(path, scratch / "unpacked")
         return BenchmarkModel(path.stem, folder, ModelConfig.read(folder / archive.MODEL_CONFIG), scratch, mar=path)
     if not (path / "config.json").is_file():
-        raise ScriptError(f"no model at {name}: give a folder, a .mar or random:LAYERSxWIDTH")
+        raise ScriptError(f"no model at {name}: give a folder, a .mar or random:[FAMILY:]LAYERSxWIDTH")
     return BenchmarkModel(path.name, path, defaults(), scratch)
 
 

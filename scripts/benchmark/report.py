@@ -39,7 +39,8 @@ def render(results: Row, pictures: Sequence[str] = ()) -> str:
 
 ENGINE = """Tokens to values, without tokenising and HTTP. The roofline is the model's own matrix products at that
 precision, alone, measured in the same rounds; the fraction is the median of those of the rounds, its spread their
-quartiles. Work is counted as 2n(4h² + 2hf)L + 4nhL² operations a sequence."""
+quartiles. Work is counted as 2n(4h² + 2hf)L + 4nhL² operations a sequence (3hf with a gate).
+"To padded" is how many times faster it is than the modules of `transformers` on padded batches (`--padded`)."""
 PEERS = """From texts to scores, the same texts and weights, all peers in every round. Each peer runs at
 the best of a few sizes of micro-batch, found before. The ratio is to packed fp32, the median of those of the rounds."""
 PADDING = """Tokens that are computed for each real token: 1.00 is no padding."""

@@ -39,7 +39,7 @@ def measure(arguments: argparse.Namespace, stack: ExitStack, keep: Keep) -> dict
             continue
         chosen = mixes(arguments.lengths_from, model.count, arguments.mixes)
         if "engine" in arguments.only:
-            rows = engine.measure(model, loaded, chosen, arguments.seconds)
+            rows = engine.measure(model, loaded, chosen, arguments.seconds, padded=arguments.padded)
             results.setdefault("engine", []).extend(rows)
             keep(results)
         if "scaling" in arguments.only:

@@ -21,12 +21,13 @@ SCALES = {
 def engine(rows: Sequence[Row]) -> str:
     """Return the speed of the engine."""
     return table(
-        ["model", "lengths", "precision", "texts/s", "tokens/s", "GFLOP/s", "roofline", "fraction"],
+        ["model", "lengths", "precision", "texts/s", "tokens/s", "GFLOP/s", "roofline", "fraction", "to padded"],
         [
             [
                 *(row["model"], f"{row['mix']} ({row['mean_length']:.0f})", row["precision"]),
                 *(number(row["texts_per_s"]), number(row["tokens_per_s"]), number(row["gflops"])),
                 *(number(row.get("roofline_gflops")), fraction(row)),
+                f"{row['to_padded']:.2f}" if "to_padded" in row else "-",
             ]
             for row in rows
         ],

@@ -76,7 +76,7 @@ def run_scenarios(arguments: argparse.Namespace, about: dict[str, Any]) -> Itera
 
     from scripts.benchmark import machine
     from scripts.benchmark.models import base_tokenizer
-    from scripts.benchmark.synthetic import random_bert
+    from scripts.benchmark.synthetic import random_classifier
     from tests.reliability.plan import SCENARIOS, Suite, settings
     from tests.reliability.server import scenario_server
 
@@ -85,7 +85,7 @@ def run_scenarios(arguments: argparse.Namespace, about: dict[str, Any]) -> Itera
     }
     with tempfile.TemporaryDirectory(prefix="reliability-") as scratch:
         tokenizer = base_tokenizer()
-        small = tuple(random_bert(Path(scratch) / str(width), 2, width, tokenizer) for width in (64, 128))
+        small = tuple(random_classifier(Path(scratch) / str(width), 2, width, tokenizer) for width in (64, 128))
         model = arguments.model or ROOT / "models" / "intents"
         if not model.is_dir():
             raise ScriptError(f"no model at {model}: give a folder with --model, or run scripts/quickstart.sh first")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import BertConfig
+from transformers import AutoConfig, AutoModel, BertConfig
 
 from scripts import bench
 from scripts.benchmark import engine, machine, peers, report, roofline, texts
@@ -30,6 +30,7 @@ from tests.support.samples import ROOT
 
 CPU = torch.device("cpu")
 BASE = EncoderShape(12, 768, 3072)
+PLAIN = {"gated": False, "shared": 1}
 ABOUT: dict[str, Any] = {
     "date": "2026-11-24 12:00 UTC",
     "command": "scripts/bench.py",
@@ -124,6 +125,22 @@ def test_work_of_a_bert_base() -> None:
     assert BASE.flops([512]) > 512 * BASE.flops([1])  # attention grows with the square
     assert 12 * BASE.layer_flops(7) == BASE.flops([7]) - 4 * 12 * 768 * 49
     assert EncoderShape.of(BertConfig()) == BASE
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert", "modernbert", "nomic_bert", "gte", "eurobert"])
+def test_the_shape_of_a_family_is_that_of_its_layers(family: str) -> None:
+    """The products of the roofline hold as many weights as the matrices of a layer of transformers."""
+    sizes = {"num_hidden_layers": 1, "n_layers": 1, "num_attention_heads": 4, "n_heads": 4, "vocab_size": 10}
+    sizes |= {"hidden_size": 64, "dim": 64, "intermediate_size": 96, "hidden_dim": 96, "pad_token_id": 0}
+    more = {"num_key_value_heads": 2} if family == "eurobert" else {}
+    make: Any = AutoConfig.for_model
+    config = make(family, **sizes, **more)
+    make_model: Any = AutoModel.from_config
+    with torch.device("meta"):
+        model = make_model(config)
+    matrices = [module.weight.numel() for module in model.modules() if isinstance(module, torch.nn.Linear)]
+    pooler = [module.weight.numel() for name, module in model.named_modules() if name == "pooler.dense"]
+    assert EncoderShape.of(config).weights == sum(matrices) - sum(pooler)
 
 
 def test_padding_is_counted() -> None:
@@ -303,13 +320,13 @@ def test_a_server_of_our_own_has_ports_of_its_own() -> None:
 @pytest.mark.parametrize("name", ["random:x", "random:2x63", "nowhere"])
 def test_a_model_that_is_none_is_refused(name: str) -> None:
     """In a line that says what there could be."""
-    with ExitStack() as stack, pytest.raises(ScriptError, match="random:LAYERSxWIDTH"):
+    with ExitStack() as stack, pytest.raises(ScriptError, match="random:FAMILY:LAYERSxWIDTH"):
         benchmark_model(name, stack)
 
 
 def test_the_engine_part_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tiny random model through the whole script: results, report, and where they were made."""
-    command = ["bench.py", "--only", "engine,scaling", "--threads", "1", "--models", "random:1x64"]
+    command = ["bench.py", "--only", "engine,scaling", "--padded", "--threads", "1", "--models", "random:1x64"]
     command += ["--seconds", "0", "--output", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", command)
     monkeypatch.setattr(machine, "version", lambda _: None)  # no pictures, whatever is installed
@@ -325,9 +342,12 @@ def test_the_engine_part_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert len(row["engine"]["seconds"]) >= 5
         assert row["fraction"] > 0
         assert row["packed"]
+        assert ("to_padded" in row) is (row["precision"] != "int8")
     assert {row["kind"] for row in written["scaling"]} == {"work", "batch", "budget"}
     assert all(point["tokens_per_s"] > 0 for row in written["scaling"] for point in row["points"])
-    assert written["models"] == [{"name": "random-1x64", "random": True, "layers": 1, "width": 64, "inner": 256}]
+    assert written["models"] == [
+        {"name": "random-1x64", "random": True, "layers": 1, "width": 64, "inner": 256} | PLAIN
+    ]
     assert "| random-1x64 | short" in (tmp_path / "report.md").read_text()
 
 

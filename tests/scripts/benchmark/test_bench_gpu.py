@@ -89,7 +89,7 @@ def test_a_worker_answers_requests(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     """From bytes to bytes, every shape of request."""
     monkeypatch.setattr(gpu_workers, "BATCHES", ((4, 1), (2, 3)))
     monkeypatch.setattr(gpu_workers, "SECONDS", 0.01)
-    folder = synthetic.random_bert(tmp_path / "model", 1, 64, synthetic.word_tokenizer(31_000))
+    folder = synthetic.random_classifier(tmp_path / "model", 1, 64, synthetic.word_tokenizer(31_000))
     answers: queue.Queue[list[float]] = queue.Queue()
     threads = torch.get_num_threads()
     gpu_workers._worker(folder, "cpu", "fp32", threads, threading.Barrier(1), answers)
