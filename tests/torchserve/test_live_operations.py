@@ -6,7 +6,9 @@ import json
 import math
 import re
 import time
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +103,11 @@ def test_the_server_exposes_the_queried_metrics(each_server: Live) -> None:
         assert each_server.metric(name) > 0 or name.endswith("_bucket"), name
 
 
-def test_drift_shows_in_the_metrics(each_server: Live, model_folder: Path, tmp_path: Path) -> None:
-    """Texts like those of the calibration leave the index low, others raise it; the rules compute it the same way."""
+def test_a_calibrated_model(each_server: Live, live: Live, model_folder: Path, tmp_path: Path) -> None:
+    """Texts like those of the calibration leave the index of drift low, others raise it, as the rules compute it.
+
+    Answers are judged on request, over gRPC too.
+    """
     labels = ("anger", "joy", "fear", "calm")
     rows = [{"text": text, "label": labels[number % 4]} for number, text in enumerate(short_texts(400))]
     (tmp_path / "held-out.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -124,8 +129,36 @@ def test_drift_shows_in_the_metrics(each_server: Live, model_folder: Path, tmp_p
             indices.append(stability_index({name: after[name] - before.get(name, 0) for name in after}, each_server))
             before = after
         assert indices[0] < 0.2 < indices[1]
+        check_judged_answers(partial(ask_over_http, each_server))
+        if each_server is live:  # the standalone server has no gRPC
+            check_judged_answers(lambda body: json.loads(live.grpc("watched", json.dumps(body).encode())))
     finally:
         each_server.script("models.py", "unregister", "watched")
+
+
+def ask_over_http(server: Live, body: Any) -> Any:
+    """Return the answer to a body."""
+    return server.post("/predictions/watched", json.dumps(body)).json()
+
+
+def check_judged_answers(ask: Callable[[Any], Any]) -> None:
+    """Compare answers that are judged, and raw ones, with the plain one."""
+
+    def judged(**parameters: Any) -> Any:
+        (answer,) = ask({"inputs": ["Where is it?"], "parameters": parameters})
+        return answer
+
+    plain = judged()
+    scores = {entry["label"]: entry["score"] for entry in plain}
+    for threshold, abstained in ((0.999, True), (0.001, False)):
+        assert judged(min_confidence=threshold) == {"ranking": plain, "abstained": abstained}
+    chosen = judged(coverage=0.9)
+    assert (chosen["ranking"], chosen["coverage"]) == (plain, 0.9)
+    assert set(chosen["set"]) <= scores.keys()
+    assert len(judged(coverage=0.999)["set"]) >= len(chosen["set"]) > 0
+    raw = {entry["label"]: entry["score"] for entry in judged(raw=True)}
+    assert raw.keys() == scores.keys()
+    assert raw != scores
 
 
 def observed_tokens(live: Live, at_least: float) -> dict[str, float]:
@@ -186,13 +219,14 @@ def test_the_report_of_what_is_served(live: Live, tmp_path: Path) -> None:
     gate, output = tmp_path / "gate.yaml", tmp_path / "report"
     gate.write_text("score: 0.85\nunanswered: 0\n")
     data = str(ROOT / "examples" / "intents" / "test.csv")
-    command = ["intents", "--data", data, "--limit", "40", "--no-robustness", "--explain", "0"]
+    command = ["intents", "--data", data, "--limit", "40", "--no-robustness", "--explain", "3"]
     command += ["--output", str(output), "--gate", str(gate)]
     kept = live.script("evaluate.py", *command, check=False)
     assert kept.returncode == 0, kept.stderr
     report = json.loads((output / "report.json").read_text())
     assert (report["model"]["version"], report["data"]["examples"]) == ("1.0", 40)
     assert report["calibration"]["ece"]["value"] < 0.5
+    assert report["faithfulness"]["texts"] == 3
     assert report["cost"]["p99_ms"] >= report["cost"]["p50_ms"] > 0
     gate.write_text("metrics: {nll: 0.00001}\n")
     refused = live.script("evaluate.py", *command, check=False)
