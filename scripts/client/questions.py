@@ -17,6 +17,7 @@ from typing import Any
 from handler.protocol import JSON
 from scripts.cli.console import ScriptError, say
 from scripts.readers.formats import (
+    OTHER_FORMATS,
     TABLES,
     Reader,
     decode_lines,
@@ -26,6 +27,7 @@ from scripts.readers.formats import (
     read_parquet,
     read_tsv,
     records,
+    unknown_format,
 )
 
 TEXT, PAIR = "text", "text_pair"  # the default columns
@@ -61,6 +63,8 @@ def read_questions(arguments: argparse.Namespace) -> tuple[Iterator[JSON], int |
         return iter(arguments.words), len(arguments.words)
     path, default = (arguments.csv, read_csv) if arguments.csv else (arguments.jsonl, read_jsonl)
     if path:
+        if any(path.suffix.lower() in suffixes for suffixes in OTHER_FORMATS):
+            raise unknown_format(path, TABLES)
         reader = TABLES.get(path.suffix.lower(), default)
         n_rows = sum(1 for _ in file_questions(path, reader, arguments.column, arguments.pair_column))
         return file_questions(path, reader, arguments.column, arguments.pair_column), n_rows

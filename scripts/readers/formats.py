@@ -260,6 +260,24 @@ TABLES: dict[str, Reader] = {
 TEXT_LINES: dict[str, Reader] = {".txt": read_lines}
 
 
+# What people have beside the formats that are read, and how to make one of these of it.
+OTHER_FORMATS = {
+    (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz"): "unpack it first",
+    (".xlsx", ".xls", ".ods"): "save the sheet as CSV (UTF-8)",
+    (".arrow", ".feather", ".pkl", ".pickle"): "write it as Parquet",
+    (".ann",): "BRAT's files are not read: export texts with entities (start, end, label) as JSON lines",
+    (".spacy",): "write the documents as JSON lines with text and entities (start, end, label)",
+    (".xml", ".html"): "write one object a line as JSON lines",
+}
+
+
+def unknown_format(path: Path, accepted: Iterable[str]) -> ScriptError:
+    """Return the error for a file whose name does not say a format that is read here."""
+    suffix = path.suffix.lower()
+    advice = next((f"; {text}" for suffixes, text in OTHER_FORMATS.items() if suffix in suffixes), "")
+    return ScriptError(f"{path}: the name must end in one of {', '.join(accepted)}{advice}")
+
+
 def records(path: Path, reader: Reader) -> Iterator[tuple[int, Record]]:
     """Yield the numbered records of a file without holding it in memory."""
     with path.open("rb") as file:

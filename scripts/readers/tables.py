@@ -16,7 +16,7 @@ from pathlib import Path
 
 from handler.archive import sha256
 from scripts.cli.console import ScriptError
-from scripts.readers.formats import Reader, Record
+from scripts.readers.formats import Reader, Record, unknown_format
 
 
 @dataclass(frozen=True)
@@ -161,7 +161,7 @@ def read(path: Path, readers: Mapping[str, Reader]) -> Table:
     """Read a whole file; the suffix of its name chooses the reader."""
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise ScriptError(f"{path}: the name must end in one of {', '.join(readers)}")
+        raise unknown_format(path, readers)
     return read_stream(path.name, path, reader)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from scripts.cli.console import ScriptError
+from scripts.readers.formats import unknown_format
 from scripts.scoring.formats import FORMATS, FileFormat
 from scripts.scoring.rows import CorpusColumns, CorpusPart, SourceFile
 
@@ -22,7 +23,7 @@ def sources(inputs: Sequence[Path], columns: CorpusColumns) -> tuple[SourceFile,
         for file in inside:
             file_format = FORMATS.get(file.suffix.lower())
             if file_format is None:
-                raise ScriptError(f"{file}: the name must end in one of {', '.join(FORMATS)}")
+                raise unknown_format(file, FORMATS)
             stat = file.stat()
             header, id_type = file_format.header(file, columns), file_format.id_type(file, columns)
             path = str(file.resolve())

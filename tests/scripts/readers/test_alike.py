@@ -125,6 +125,18 @@ def test_a_file_is_refused_alike(name: str, file: Callable[..., Path]) -> None:
         assert message in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [("a.csv.gz", "unpack it"), ("a.xlsx", "as CSV"), ("a.spacy", "JSON lines with text and entities")],
+)
+def test_formats_of_others(name: str, advice: str, file: Callable[..., Path]) -> None:
+    """Named, with what to do, and never read as a CSV."""
+    path = file(name, b"PK\x03\x04")
+    for read in (trained, calibrated, predicted, scored):
+        with pytest.raises(ScriptError, match=rf"must end in one of .*; .*{advice}"):
+            read(path)
+
+
 @pytest.mark.parametrize("name", BAD_ROWS)
 def test_a_row_is_refused_by_its_number(name: str, file: Callable[..., Path]) -> None:
     """As many answers as rows, or none with the number of the row."""
