@@ -39,7 +39,7 @@ from handler.protocol import (
     serialize_value,
 )
 from handler.request_state import Request
-from handler.tasks.base import JUDGING
+from handler.tasks.judging import JUDGING
 from tests.support.bodies import REFUSED_TYPES, binary_body, binary_elements, tensor
 from tests.support.samples import JSON_TYPE, TEXTS, response_json
 
