@@ -176,6 +176,7 @@ def _merge_adapter(request: ModelRequest, adapter_source: ModelSource, stack: Ex
         )
     adapter = adapters.Adapter.read(folder)
     base = _open(_base_request(request, adapter), "base model", stack)
+    _require_same_base(request, folder, base.folder)
     target = _temporary(stack, folder.name)
     step = adapters.merge(adapter, base.folder, target)
     own = [file.relative_to(folder) for file in folder.iterdir() if _is_kept(file.name)]
@@ -194,6 +195,19 @@ def _merge_adapter(request: ModelRequest, adapter_source: ModelSource, stack: Ex
     )
     steps = (*adapter_source.provenance.steps, *base.provenance.steps, step)
     return ModelSource(target, Provenance((*origins, *base_origins), steps), adapter_source.commit)
+
+
+def _require_same_base(request: ModelRequest, folder: Path, base: Path) -> None:
+    """Raise ScriptError where scripts/train.py trained the adapter on other weights than those of the base model."""
+    record = folder / "training.json"
+    if not record.is_file():
+        return
+    expected = json.loads(record.read_text(encoding="utf-8")).get("base_model", {}).get("sha256", {})
+    if expected and not set(expected.values()) <= {sha256(file) for file in base.glob("*.safetensors")}:
+        raise ScriptError(
+            f"model {request.model}: the adapter was trained on other weights than those of its base model (by the "
+            "SHA-256 in training.json): give the folder of the right ones with --base-model"
+        )
 
 
 def _base_request(request: ModelRequest, adapter: Adapter) -> ModelRequest:

@@ -7,6 +7,7 @@ data_report.py    a look at the data: label counts, duplicates, leakage, persona
 class_weights.py  how much the examples of each label count in the loss
 trackers.py       experiment trackers: TensorBoard, MLflow, Weights & Biases, Trackio
 curves.py         the curves of losses and metrics as a picture
+lora.py           LoRA: an adapter beside the layers instead of all weights
 checkpoint.py     the pretrained encoder with the head of the task
 output.py         the output folder: checkpoints, model, training.json
 loop.py           training and evaluation by transformers' Trainer

@@ -24,6 +24,7 @@ from scripts.cli.console import ScriptError
 from scripts.pretrained.options import ModelRequest
 from scripts.pretrained.provenance import Provenance
 from scripts.pretrained.source import ModelSource, open_model
+from scripts.training import lora
 from scripts.training.settings import TrainingSettings
 from scripts.training.tasks.base import TrainingTask
 
@@ -86,6 +87,10 @@ def read(settings: TrainingSettings, task: TrainingTask[Any], source: ModelSourc
         raise ScriptError(f"model {name}: {reason}") from None
     if len(tokenizer) > config.vocab_size:
         raise ScriptError(f"model {name}: {len(tokenizer)} tokens, but embeddings for {config.vocab_size} only")
+    if settings.peft:
+        if any(origin.role == "adapter" for origin in source.provenance.origins):
+            raise ScriptError(f"model {name}: it is an adapter itself, and --peft needs a whole model: merge it first")
+        model = lora.wrap(settings, model, task.auto_class, report["missing_keys"], source.commit)
     digests = {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))}
     return Checkpoint(model, tokenizer, digests, source.commit, source.provenance)
 

@@ -38,7 +38,8 @@ def resolve_settings(settings: TrainingSettings, splits: Splits, checkpoint: Che
         min_epochs, max_epochs = task.epochs
         settings.epochs = min(max_epochs, max(min_epochs, 50_000 // task.n_texts(splits.train)))
     if settings.learning_rate is None:
-        settings.learning_rate = 5e-5 * 768 / checkpoint.model.config.hidden_size
+        rate = 5e-4 if settings.peft else 5e-5  # the best for LoRA is ten times that of all weights
+        settings.learning_rate = rate * 768 / checkpoint.model.config.hidden_size
     if settings.max_length is None:
         settings.max_length = min(task.max_length, checkpoint.max_length)
     if settings.max_length > checkpoint.max_length:

@@ -125,11 +125,16 @@ def save(
 
     Every file appears in the folder when it is whole.
     """
+    from scripts.training import lora  # imports torch
+
     output, tokenizer = settings.checkpoints / "finished", checkpoint.tokenizer
     if hasattr(tokenizer, "backend_tokenizer"):  # the lengths of this training do not bind the server
         tokenizer.backend_tokenizer.no_truncation()
         tokenizer.backend_tokenizer.no_padding()
-    checkpoint.model.save_pretrained(output)
+    if settings.peft:
+        lora.save(checkpoint.model, output)
+    else:
+        checkpoint.model.save_pretrained(output)
     tokenizer.save_pretrained(output)
     curves.draw(result.epochs, splits.task.metrics, result.best_epoch, output / CURVES)
     for weights in output.glob("*.safetensors"):  # written for the owner alone; a server is often another user

@@ -67,6 +67,11 @@ class TrainingSettings(argparse.Namespace):
     whole_words: bool
     metric: str | None
     early_stopping: int | None
+    peft: str | None
+    lora_rank: int
+    lora_alpha: int | None
+    lora_dropout: float
+    lora_targets: str | None
     precision: str
     seed: int
     report_to: list[str]
@@ -174,12 +179,13 @@ def parse(argv: Sequence[str] | None, description: str) -> TrainingSettings:
     add("--strict", action="store_true", help="refuse data with duplicates, leakage, empty texts or personal data")
     group = parser.add_argument_group("training")
     add = group.add_argument
+    default_rate = "default: 5e-5 * 768 / width of the model, with --peft ten times as much"
     add(
         "--epochs",
         type=count,
         help="passes over the data (default: about 50,000 texts in all, 3 to 20 times)",
     )
-    add("--learning-rate", type=positive, help="highest learning rate (default: 5e-5 * 768 / width of the model)")
+    add("--learning-rate", type=positive, help=f"highest learning rate ({default_rate})")
     add("--scheduler", choices=SCHEDULERS, default="linear", help="how the learning rate falls after the warm-up")
     add("--warmup-ratio", type=fraction, default=0.1, help="fraction of the steps in which the learning rate rises")
     add("--weight-decay", type=float, default=0.01, help="weight decay of AdamW")
@@ -211,6 +217,13 @@ def parse(argv: Sequence[str] | None, description: str) -> TrainingSettings:
         help="auto: mixed precision where the hardware has it",
     )
     add("--seed", type=int, default=0, help="same seed, same machine: same model")
+    group = parser.add_argument_group("adapter")
+    add = group.add_argument
+    add("--peft", choices=["lora"], help="train small matrices and the head instead of all weights (needs peft)")
+    add("--lora-rank", type=count, default=16, metavar="R", help="width of the matrices")
+    add("--lora-alpha", type=count, metavar="ALPHA", help="their product counts ALPHA / R times (default: 2 * R)")
+    add("--lora-dropout", type=fraction, default=0.05, metavar="FRACTION", help="dropout before them")
+    add("--lora-targets", metavar="A,B", help="linear modules of the layers, e.g. query,value (default: all of them)")
     group = parser.add_argument_group("tracking")
     add = group.add_argument
     add(
