@@ -11,5 +11,6 @@ lora.py           LoRA: an adapter beside the layers instead of all weights
 checkpoint.py     the pretrained encoder with the head of the task
 output.py         the output folder: checkpoints, model, training.json
 loop.py           training and evaluation by transformers' Trainer
+search.py         search of hyper-parameters by optuna
 run.py            one training from settings to a saved model
 """

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -84,20 +85,7 @@ def fit(
 ) -> TrainingResult:
     """Train, load the best epoch into the model, and evaluate it."""
     task, tokenizer = splits.task, checkpoint.tokenizer
-    encoded = encode(settings, splits.train, task, tokenizer, training=True)
-    validation = EvalDataset(encode(settings, splits.validation, task, tokenizer))
-    trainer = SequentialEvalTrainer(
-        model=checkpoint.model,
-        args=arguments(settings, task),
-        train_dataset=cast("Any", encoded.features),
-        eval_dataset=cast("Any", validation.features),
-        processing_class=tokenizer,
-        data_collator=task.collator(tokenizer, settings.limits),
-        compute_metrics=validation.compute_metrics,
-        compute_loss_func=loss_function(task, settings.class_weights),
-        preprocess_logits_for_metrics=task.reduce_logits,
-    )
-    trainer.remove_callback(transformers.PrinterCallback)
+    trainer = make_trainer(settings, task, checkpoint, encode_data(settings, splits, tokenizer))
     if settings.early_stopping:
         trainer.add_callback(transformers.EarlyStoppingCallback(settings.early_stopping))
     with console.progress() as bar:
@@ -115,6 +103,43 @@ def fit(
         test = {key: metrics[f"test_{key}"] for key in task.metrics}
         trackers.log({f"test/{key}": value for key, value in test.items()}, trainer.state.global_step)
     return TrainingResult(epochs, int(best["epoch"]), {key: best[key] for key in task.metrics}, test)
+
+
+@dataclass(frozen=True)
+class EncodedData:
+    """The encoded examples of training and validation."""
+
+    train: EncodedExamples
+    validation: EvalDataset
+
+
+def encode_data(settings: TrainingSettings, splits: Splits, tokenizer: PreTrainedTokenizerBase) -> EncodedData:
+    """Tokenize the examples of training and validation."""
+    train = encode(settings, splits.train, splits.task, tokenizer, training=True)
+    return EncodedData(train, EvalDataset(encode(settings, splits.validation, splits.task, tokenizer)))
+
+
+def make_trainer(
+    settings: TrainingSettings,
+    task: TrainingTask[Any],
+    checkpoint: Checkpoint,
+    data: EncodedData,
+    is_trial: bool = False,
+) -> SequentialEvalTrainer:
+    """Return the Trainer of a model; that of a trial of a search saves nothing."""
+    trainer = SequentialEvalTrainer(
+        model=checkpoint.model,
+        args=arguments(settings, task, is_trial),
+        train_dataset=cast("Any", data.train.features),
+        eval_dataset=cast("Any", data.validation.features),
+        processing_class=checkpoint.tokenizer,
+        data_collator=task.collator(checkpoint.tokenizer, settings.limits),
+        compute_metrics=data.validation.compute_metrics,
+        compute_loss_func=loss_function(task, settings.class_weights),
+        preprocess_logits_for_metrics=task.reduce_logits,
+    )
+    trainer.remove_callback(transformers.PrinterCallback)
+    return trainer
 
 
 def encode(
@@ -165,7 +190,7 @@ class SequentialEvalTrainer(transformers.Trainer):
         return torch.utils.data.SequentialSampler(eval_dataset)
 
 
-def arguments(settings: TrainingSettings, task: TrainingTask[Any]) -> TrainingArguments:
+def arguments(settings: TrainingSettings, task: TrainingTask[Any], is_trial: bool) -> TrainingArguments:
     """Return the settings as TrainingArguments."""
     return transformers.TrainingArguments(
         output_dir=str(settings.checkpoints.resolve()),
@@ -180,11 +205,11 @@ def arguments(settings: TrainingSettings, task: TrainingTask[Any]) -> TrainingAr
         train_sampling_strategy="group_by_length",
         remove_unused_columns=False,
         eval_strategy="epoch",
-        save_strategy="epoch",
+        save_strategy="no" if is_trial else "epoch",
         logging_strategy="epoch",
         logging_nan_inf_filter=False,
         save_total_limit=1,  # beside the best one
-        load_best_model_at_end=True,
+        load_best_model_at_end=not is_trial,
         metric_for_best_model=settings.metric,
         greater_is_better=settings.metric not in LOWER_IS_BETTER,
         seed=settings.seed,

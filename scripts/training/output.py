@@ -119,7 +119,12 @@ def base_model(settings: TrainingSettings, checkpoint: Checkpoint) -> dict[str, 
 
 
 def save(
-    settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint, result: TrainingResult, seconds: float
+    settings: TrainingSettings,
+    splits: Splits,
+    checkpoint: Checkpoint,
+    result: TrainingResult,
+    seconds: float,
+    trials: list[dict[str, Any]] | None = None,
 ) -> None:
     """Write the model, its tokenizer and training.json, which comes last and marks the end.
 
@@ -147,6 +152,7 @@ def save(
         "data": splits.describe(),
         "parameters": settings.parameters(),
         **asdict(result),
+        **({"search": trials} if trials else {}),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in LIBRARIES}},
         "seconds": round(seconds, 1),
         "finished": datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import time
 
 from scripts.cli import console
-from scripts.cli.console import say
+from scripts.cli.console import ScriptError, say
 from scripts.training import class_weights, data_report, output, trackers
 from scripts.training.output import TrainingResult
 from scripts.training.settings import TrainingSettings
@@ -17,6 +18,8 @@ def run(settings: TrainingSettings) -> None:
     """Read the data, train, save the best epoch and print its metrics."""
     started = time.monotonic()
     trackers.check(settings)
+    if settings.search and importlib.util.find_spec("optuna") is None:
+        raise ScriptError("--search needs optuna: pip install -r requirements/search.txt")
     output.check(settings)
     splits = read(settings)
     task = splits.task
@@ -30,19 +33,20 @@ def run(settings: TrainingSettings) -> None:
     silence_libraries()
     # torch and transformers take seconds to import: --help and errors in the data must not wait for them.
     from scripts.training import checkpoint as checkpoints
-    from scripts.training import loop
+    from scripts.training import loop, search
 
     checkpoint = checkpoints.load(settings, task)
     loop.resolve_settings(settings, splits, checkpoint)
     with output.locked(settings):
         last_epoch = output.prepare(settings, splits, checkpoint)
         try:
+            trials = search.search(settings, splits, checkpoint) if settings.search else None
             with trackers.opened(settings, splits) as open_trackers:
                 result = loop.fit(settings, splits, checkpoint, last_epoch, open_trackers)
         except KeyboardInterrupt:
             say("interrupted; the same command with --resume goes on from the last finished epoch")
             raise
-        output.save(settings, splits, checkpoint, result, time.monotonic() - started)
+        output.save(settings, splits, checkpoint, result, time.monotonic() - started, trials)
     report(splits, result)
     say(f"saved in {settings.output}")
 

@@ -26,6 +26,7 @@ SCHEDULERS = {
     "polynomial": "polynomial",
     "inverse-sqrt": "inverse_sqrt",
 }
+SEARCHABLE = ("learning_rate", "batch_size", "warmup_ratio", "weight_decay")
 TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
 TASK_OPTIONS = sorted(set().union(*(kind.options for kind in TRAINING_TASKS.values())))
 
@@ -72,6 +73,8 @@ class TrainingSettings(argparse.Namespace):
     lora_alpha: int | None
     lora_dropout: float
     lora_targets: str | None
+    search: int | None
+    search_over: list[str]
     precision: str
     seed: int
     report_to: list[str]
@@ -150,7 +153,7 @@ class DefaultsHelpFormatter(argparse.RawDescriptionHelpFormatter):
     """Keep the description's line breaks, and show defaults other than None and False."""
 
     def _get_help_string(self, action: argparse.Action) -> str:
-        has_default = action.default not in (None, False, argparse.SUPPRESS)
+        has_default = action.default not in (None, False, argparse.SUPPRESS) and not isinstance(action.default, list)
         return (action.help or "") + (" (default: %(default)s)" if has_default else "")
 
 
@@ -224,6 +227,21 @@ def parse(argv: Sequence[str] | None, description: str) -> TrainingSettings:
     add("--lora-alpha", type=count, metavar="ALPHA", help="their product counts ALPHA / R times (default: 2 * R)")
     add("--lora-dropout", type=fraction, default=0.05, metavar="FRACTION", help="dropout before them")
     add("--lora-targets", metavar="A,B", help="linear modules of the layers, e.g. query,value (default: all of them)")
+    group = parser.add_argument_group("search")
+    add = group.add_argument
+    add(
+        "--search",
+        type=count,
+        metavar="N",
+        help="first try N settings on the validation data, then train with the best",
+    )
+    add(
+        "--search-over",
+        type=searchable,
+        default=list(SEARCHABLE),
+        metavar="A,B",
+        help=f"what is tried, around the other options' values (default: {', '.join(map(option_name, SEARCHABLE))})",
+    )
     group = parser.add_argument_group("tracking")
     add = group.add_argument
     add(
@@ -283,6 +301,24 @@ def positive(value: str) -> float:
     if not 0 < (number := float(value)) < math.inf:
         raise argparse.ArgumentTypeError("must be above 0")
     return number
+
+
+def option_name(name: str) -> str:
+    """Return the option of a setting without its hyphens in front.
+
+    >>> option_name("learning_rate")
+    'learning-rate'
+    """
+    return name.replace("_", "-")
+
+
+def searchable(value: str) -> list[str]:
+    """Parse names of options that --search can try."""
+    names = [name.removeprefix("--").replace("-", "_") for name in split_names(value)]
+    if not names or (unknown := [name for name in names if name not in SEARCHABLE]):
+        wrong = option_name(unknown[0]) if names else "nothing"
+        raise argparse.ArgumentTypeError(f"{wrong} is none of {', '.join(map(option_name, SEARCHABLE))}")
+    return [name for name in SEARCHABLE if name in names]
 
 
 def tracker_names(value: str) -> list[str]:
