@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability import access, connections, faults, fuzz, malformed, soak
+from tests.reliability import access, faults, fuzz, malformed, soak
 from tests.reliability.plan import settings
 from tests.reliability.result import ScenarioResult
 from tests.reliability.server import ScenarioServer, scenario_server
@@ -62,11 +62,6 @@ def test_a_text_in_any_batch(server: ScenarioServer) -> None:
 def test_requests_generated_from_the_document(server: ScenarioServer) -> None:
     """B2."""
     check(fuzz.fuzzed(server, examples=5))
-
-
-def test_hostile_clients(server: ScenarioServer) -> None:
-    """F10."""
-    check(connections.hostile(server, 2, n_idle=100, n_slow=9, n_deaf=1, slack_ms=10_000))
 
 
 def test_a_killed_worker(server: ScenarioServer) -> None:
