@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from pathlib import Path
@@ -18,7 +19,7 @@ from scripts.client.ports import PORTS
 from tests.support.samples import ROOT, read_settings
 
 DEPLOY = ROOT / "deploy"
-KUBERNETES = sorted([*DEPLOY.glob("kubernetes/*/*.yaml"), *DEPLOY.glob("kserve/*.yaml")])
+KUBERNETES = sorted([*DEPLOY.glob("kubernetes/*/*.yaml"), *DEPLOY.glob("kserve*/*.yaml")])
 KUSTOMIZATIONS = sorted(DEPLOY.rglob("kustomization.yaml"))
 OBJECTS = [path for path in KUBERNETES if path.name != "kustomization.yaml"]
 CUSTOM = {"keda.sh/v1alpha1", "serving.kserve.io/v1alpha1", "serving.kserve.io/v1beta1"}
@@ -38,7 +39,9 @@ def name(path: Path) -> str:
 POD = load(DEPLOY / "kubernetes" / "base" / "deployment.yaml")["spec"]["template"]["spec"]
 RUNTIME = load(DEPLOY / "kserve" / "runtime.yaml")["spec"]
 COMPOSE = load(DEPLOY / "compose.yaml")
+LEAN_COMPOSE = load(DEPLOY / "compose.lean.yaml")
 REPLICAS = load(DEPLOY / "compose.replicas.yaml")
+LEAN_KUSTOMIZATIONS = {name: load(DEPLOY / name / "kustomization.yaml") for name in ("kubernetes/lean", "kserve-lean")}
 SIDECAR, MAIN = POD["initContainers"][0], POD["containers"][0]
 CONTAINERS = [SIDECAR, MAIN, *RUNTIME["containers"]]
 
@@ -108,6 +111,102 @@ def test_keda_has_what_its_prometheus_trigger_needs() -> None:
     assert all(isinstance(value, str) for value in trigger["metadata"].values())
     patched = load(DEPLOY / "kubernetes" / "queue" / "kustomization.yaml")["patches"][0]["patch"]
     assert yaml.safe_load(patched)["kind"] == "HorizontalPodAutoscaler", "two autoscalers would fight"
+
+
+def merged(value: Any, patch: Any) -> Any:
+    """Merge a patch as kustomize does: mappings by key, null removes, lists of named objects by name."""
+    if isinstance(value, dict) and isinstance(patch, dict):
+        both = {**value, **{key: merged(value.get(key), patch[key]) for key in patch}}
+        return {key: each for key, each in both.items() if each is not None}
+    if isinstance(value, list) and isinstance(patch, list):
+        names = [each["name"] for each in value]
+        changes = {each["name"]: each for each in patch}
+        return [merged(each, changes.get(each["name"], {})) for each in value] + [
+            each for each in patch if each["name"] not in names
+        ]
+    return patch
+
+
+def replaced(value: Any, operations: list[dict[str, Any]]) -> Any:
+    """Apply the operations `add` at an end and `replace` of a JSON patch."""
+    value = copy.deepcopy(value)
+    for operation in operations:
+        *parents, last = operation["path"].split("/")[1:]
+        at = value
+        for key in parents:
+            at = at[int(key) if isinstance(at, list) else key]
+        if operation["op"] == "add":
+            assert last == "-"
+            at.append(operation["value"])
+        else:
+            assert operation["op"] == "replace"
+            assert last in at
+            at[last] = operation["value"]
+    return value
+
+
+def lean_pods() -> dict[str, dict[str, Any]]:
+    """Return the containers of the pods with the standalone server, and the patched objects."""
+    deployment = load(DEPLOY / "kubernetes" / "base" / "deployment.yaml")
+    (patch,) = LEAN_KUSTOMIZATIONS["kubernetes/lean"]["patches"]
+    deployment = merged(deployment, yaml.safe_load(patch["patch"]))
+    runtime = load(DEPLOY / "kserve" / "runtime.yaml")
+    (patch,) = LEAN_KUSTOMIZATIONS["kserve-lean"]["patches"]
+    assert patch["target"] == {"kind": runtime["kind"], "name": runtime["metadata"]["name"]}
+    runtime = replaced(runtime, yaml.safe_load(patch["patch"]))
+    return {"kubernetes": deployment["spec"]["template"]["spec"], "kserve": runtime["spec"]}
+
+
+@pytest.mark.parametrize("kind", ["kubernetes", "kserve"])
+def test_the_lean_pods_are_valid_and_ask_the_server_for_its_health(kind: str) -> None:
+    """By the truthful routes on the port of the metrics, without a process for each probe; all else as with Java."""
+    spec = lean_pods()[kind]
+    fields = {key: spec[key] for key in ("containers", "volumes", "initContainers") if key in spec}
+    pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}, "spec": fields}
+    kubernetes_validate.validate(pod, "1.37.0", strict=True)
+    server = spec["containers"][0]
+    gateway = (spec.get("initContainers") or spec["containers"][1:])[0]
+    before = (POD if kind == "kubernetes" else RUNTIME)["containers"][0]
+    routes = {"startupProbe": "ready", "readinessProbe": "ready", "livenessProbe": "live"}
+    for probe, route in routes.items():
+        assert "exec" not in server[probe]
+        port = "metrics" if kind == "kubernetes" else METRICS_PORT
+        assert server[probe]["httpGet"] == {"path": f"/v2/health/{route}", "port": port}
+    longest = server["startupProbe"]["periodSeconds"] * server["startupProbe"]["failureThreshold"]
+    assert longest == before["startupProbe"]["periodSeconds"] * before["startupProbe"]["failureThreshold"]
+    assert {"name": "GATEWAY_SERVER", "value": "standalone"} in gateway["env"]
+    assert size_of(server) < size_of(before)
+    changed = {*routes, "resources"}
+    assert {key: server[key] for key in server if key not in changed} == {
+        key: before[key] for key in before if key not in changed
+    }
+
+
+def size_of(container: dict[str, Any]) -> int:
+    """Return the limit of the memory in GiB."""
+    return int(container["resources"]["limits"]["memory"].removesuffix("Gi"))
+
+
+@pytest.mark.parametrize("folder", LEAN_KUSTOMIZATIONS)
+def test_the_lean_pods_have_the_lean_image(folder: str) -> None:
+    (image,) = LEAN_KUSTOMIZATIONS[folder]["images"]
+    assert (image["name"], image["newName"]) == (MAIN["image"], "bert-lean")
+    assert "bert-lean" in (ROOT / "Dockerfile").read_text(encoding="utf-8")
+
+
+def test_compose_of_the_lean_image_changes_image_and_routes_alone() -> None:
+    server, gateway = (LEAN_COMPOSE["services"][service] for service in ("server", "gateway"))
+    assert set(LEAN_COMPOSE["services"]) == {"server", "gateway"}
+    assert server == {"image": "${BERT_IMAGE:-bert-lean}", "mem_limit": "${BERT_MEMORY:-3g}"}
+    assert gateway == {"environment": {"GATEWAY_SERVER": "standalone"}}
+    assert "${GATEWAY_SERVER:-torchserve}" in (DEPLOY / "gateway" / "run.sh").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=name)
+def test_an_overlay_can_set_the_digest_of_an_image(path: Path) -> None:
+    """kustomize finds an image again only by a digest that begins with `sha256:`; another word stays in force."""
+    for image in load(path).get("images", []):
+        assert re.fullmatch(r"sha256:set-[a-zA-Z0-9_.-]+", image["digest"])
 
 
 @pytest.mark.parametrize("path", KUSTOMIZATIONS, ids=name)
