@@ -6,6 +6,7 @@ Every key of TorchServe is in one of three groups: it applies here, it is about 
 
 from __future__ import annotations
 
+import math
 import os
 import ssl
 from collections.abc import Mapping
@@ -67,13 +68,13 @@ class ServerSettings:
         settings = effective(path, environment)
         variables = os.environ if environment is None else environment
         problems = [problem for key, setting in settings.items() if (problem := problem_of(key, setting.value))]
-        problems += [f"{key} is set: {reason}" for key, reason in REFUSED.items() if _is_set(settings, key)]
+        problems += [f"{key} is set: {reason}" for key, reason in refused(settings).items()]
         if problems:
             raise ConfigError("; ".join(problems))
         return cls(
             addresses={key.removesuffix("_address"): _address(settings, key) for key in PORTS},
             authorized=not is_true(settings["disable_token_authorization"].value),
-            key_lifetime_s=float(settings["token_expiration_min"].value) * S_PER_MIN,
+            key_lifetime_s=_minutes(settings, "token_expiration_min") * S_PER_MIN,
             may_change_models=is_true(settings["enable_model_api"].value),
             max_request_bytes=_number(settings, "max_request_size"),
             max_response_bytes=_number(settings, "max_response_size"),
@@ -105,6 +106,11 @@ class ServerSettings:
         return context
 
 
+def refused(settings: Mapping[str, Setting]) -> dict[str, str]:
+    """Return the keys that are set and that this server cannot obey, with what to do about each."""
+    return {key: reason for key, reason in REFUSED.items() if _is_set(settings, key)}
+
+
 def _is_set(settings: Mapping[str, Setting], key: str) -> bool:
     return key in settings and settings[key].is_set and settings[key].value.lower() not in ("", "false")
 
@@ -118,6 +124,17 @@ def _address(settings: Mapping[str, Setting], key: str) -> Address:
 
 def _number(settings: Mapping[str, Setting], key: str) -> int:
     return int(settings[key].value) if key in settings else DEFAULTS[key]
+
+
+def _minutes(settings: Mapping[str, Setting], key: str) -> float:
+    value = settings[key].value
+    try:
+        minutes = float(value)
+    except ValueError:
+        minutes = math.nan
+    if math.isnan(minutes):  # TorchServe would take 60 and say so in its log alone
+        raise ConfigError(f"{key} is {value!r}, accepted: minutes, e.g. 525600")
+    return minutes
 
 
 def _word(settings: Mapping[str, Setting], key: str) -> str:

@@ -132,6 +132,15 @@ class Inference(ApiClient):
         seconds = time.perf_counter() - began
         return Reply(self._read(response), response.headers, seconds)
 
+    def unready(self, timeout: float = 10) -> str:
+        """Return why a standalone server is not ready for requests, in its words; empty: it is."""
+        try:
+            response = self._connections.request("GET", "/v2/health/ready", None, {}, timeout)
+            answer = json.loads(response.content)
+        except (OSError, ValueError) as error:
+            return f"no answer about its health ({type(error).__name__})"
+        return "" if response.status < BAD_REQUEST else str(answer.get("reason", "it does not say why"))
+
     def probe(self, model: str, version: str, timeout: float = 30, retry_for: float = 0) -> str:
         """Send one real prediction; return what is wrong, or an empty string.
 

@@ -9,6 +9,7 @@ import socket
 from scripts.cli.console import ScriptError
 
 PORTS = ("inference_address", "management_address", "metrics_address", "grpc_inference_port", "grpc_management_port")
+HTTP_PORTS = PORTS[:3]  # which the standalone server has too
 
 
 def free_ports(count: int) -> list[int]:

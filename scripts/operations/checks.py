@@ -14,7 +14,6 @@ from typing import Literal
 
 from handler.config import ModelConfig
 from scripts.archives.store import ranking_bytes
-from scripts.client.ports import PORTS
 from scripts.client.settings import (
     KEYS,
     address_of,
@@ -25,6 +24,7 @@ from scripts.client.settings import (
     suggestion,
 )
 from scripts.operations.inventory import WORKER_BYTES, ArchiveInfo, Inventory
+from server.settings import refused
 
 Level = Literal["error", "warning", "note"]
 LOOPBACK = ("127.", "localhost", "::1")
@@ -55,7 +55,7 @@ def run_checks(inventory: Inventory) -> list[Finding]:
 
 
 def unknown_settings(inventory: Inventory) -> Findings:
-    """Keys and variables that TorchServe ignores."""
+    """Keys and variables that the server ignores."""
     for key, setting in inventory.settings.items():
         if key not in KEYS:
             yield Finding("warning", f"{setting.origin}: {key} is ignored", suggestion(key))
@@ -77,10 +77,17 @@ def unusable_values(inventory: Inventory) -> Findings:
             yield Finding(level, f"{setting.origin}: {problem}", f"correct {key}, without a blank at its end")
 
 
+def refused_settings(inventory: Inventory) -> Findings:
+    """Settings that the standalone server does not start with, because it cannot obey them."""
+    for key, reason in refused(inventory.settings).items() if inventory.is_standalone else ():
+        problem = f"{inventory.settings[key].origin}: the standalone server does not start with {key}"
+        yield Finding("error", problem, reason)
+
+
 def exposed_addresses(inventory: Inventory) -> Findings:
     """Addresses that other machines reach."""
     keyless = is_true(inventory.setting("disable_token_authorization"))
-    for key in PORTS:
+    for key in inventory.ports:
         host, port = address_of(inventory.settings, key)
         if host.startswith(LOOPBACK):
             continue
@@ -95,19 +102,26 @@ def exposed_addresses(inventory: Inventory) -> Findings:
 
 def required_settings(inventory: Inventory) -> Findings:
     """Settings that the handler, the scripts and the dashboards rely on."""
-    if inventory.setting("decode_input_request") != "false":  # the worker gets the word as it stands
-        yield Finding("error", "decode_input_request is not false: no model will load", "set it to false")
-    if re.sub(r"\s", "", inventory.setting("metrics_mode")).lower() != "prometheus":
-        yield Finding("warning", "metrics_mode is not prometheus: the metrics port stays empty", "set it to prometheus")
+    if not inventory.is_standalone:
+        yield from _required_by_torchserve(inventory)
     if not is_true(inventory.setting("enable_model_api")):
         yield Finding("note", "models cannot be registered or unregistered", "set enable_model_api=true to allow it")
     keyed = not is_true(inventory.setting("disable_token_authorization"))
     minutes = inventory.setting("token_expiration_min")
     if keyed and not _number(minutes):  # TorchServe logs an error and takes its default
-        problem = f"token_expiration_min is {minutes!r}, no number: keys expire after 60 minutes"
-        yield Finding("warning", problem, "set token_expiration_min, e.g. to 525600")
+        effect = "the server does not start" if inventory.is_standalone else "keys expire after 60 minutes"
+        level: Level = "error" if inventory.is_standalone else "warning"
+        problem = f"token_expiration_min is {minutes!r}, no number: {effect}"
+        yield Finding(level, problem, "set token_expiration_min, e.g. to 525600")
     elif keyed and _number(minutes) < 24 * 60:
         yield Finding("warning", f"keys expire after {minutes} minutes", "set token_expiration_min, e.g. to 525600")
+
+
+def _required_by_torchserve(inventory: Inventory) -> Findings:
+    if inventory.setting("decode_input_request") != "false":  # the worker gets the word as it stands
+        yield Finding("error", "decode_input_request is not false: no model will load", "set it to false")
+    if re.sub(r"\s", "", inventory.setting("metrics_mode")).lower() != "prometheus":
+        yield Finding("warning", "metrics_mode is not prometheus: the metrics port stays empty", "set it to prometheus")
 
 
 # --- Environment and versions --------------------------------------------------------------------------------------
@@ -115,20 +129,20 @@ def required_settings(inventory: Inventory) -> Findings:
 
 def environment(inventory: Inventory) -> Findings:
     """Environment variables that change what runs."""
-    if "PYTHONPATH" in inventory.environment:
+    if "PYTHONPATH" in inventory.environment and not inventory.is_standalone:
         yield Finding(
             "warning", "PYTHONPATH is set: TorchServe puts it before the code inside an archive", "unset PYTHONPATH"
         )
     if inventory.environment.get("OMP_WAIT_POLICY", "PASSIVE").upper() != "PASSIVE":
         yield Finding("warning", "threads spin while they wait", "unset OMP_WAIT_POLICY, or set it to PASSIVE")
-    if "TS_CONFIG_FILE" in inventory.environment:
+    if "TS_CONFIG_FILE" in inventory.environment and not inventory.is_standalone:
         yield Finding(
             "warning", "TS_CONFIG_FILE wins over --ts-config of plain torchserve", "unset it; scripts/serve.sh does"
         )
 
 
 def versions(inventory: Inventory) -> Findings:
-    """Python, libraries and Java against requirements/serve.txt."""
+    """Python, libraries and Java against requirements/serve.txt, or lean.txt."""
     if tuple(map(int, inventory.versions["python"][0].split(".")[:2])) < (3, 10):
         yield Finding("error", f"Python {inventory.versions['python'][0]} is too old", "use 3.10 or newer")
     for name, (installed, required) in inventory.versions.items():
@@ -138,6 +152,8 @@ def versions(inventory: Inventory) -> Findings:
             yield Finding("error", f"{name} is not installed", "run scripts/setup.sh")
         elif installed.partition("+")[0] != required:
             yield Finding("warning", f"{name} is {installed}, tried was {required}", "run scripts/setup.sh")
+    if inventory.java is None:
+        return
     program, java = inventory.java
     if not java:
         yield Finding("error", f"no Java at {program}", "unset JAVA_HOME to use the one in .venv, or install Java 21")
@@ -180,7 +196,7 @@ def queues(inventory: Inventory) -> Findings:
     for info, config in _configured(inventory):
         frontend = config.frontend
         queue = frontend.jobQueueSize or int(_number(inventory.setting("job_queue_size")))
-        if queue < (frontend.batchSize or 1):
+        if queue < (frontend.batchSize or 1) and not inventory.is_standalone:
             problem = f"{info.file.name}: its queue holds {queue} requests, less than a batch of {frontend.batchSize}"
             yield Finding("warning", problem, "pack it with a larger --job-queue-size or a smaller --batch-size")
         for key, timeout in (
@@ -193,7 +209,9 @@ def queues(inventory: Inventory) -> Findings:
 
 
 def response_size(inventory: Inventory) -> Findings:
-    """Answers of valid requests that are larger than the server sends: TorchServe ends the worker of such a one."""
+    """Answers of valid requests that are larger than the server sends: TorchServe ends the worker of such a one, the
+    standalone server refuses it.
+    """
     limit = _number(inventory.setting("max_response_size"))
     for info, config in _configured(inventory):
         size = ranking_bytes(info.labels, config.handler.max_texts)
@@ -215,7 +233,7 @@ def threads(inventory: Inventory) -> Findings:
                 n_threads[f"{served.model.name} {served.model.version}"] = served.model.min_workers * of_worker
     else:
         for info, config in _configured(inventory):
-            workers = config.frontend.minWorkers or 1
+            workers = inventory.workers(config)
             of_worker = config.handler.threads_of(workers, inventory.cores)
             if config.frontend.deviceType != "gpu":
                 n_threads[info.file.stem] = workers * of_worker
@@ -239,8 +257,9 @@ def resources(inventory: Inventory) -> Findings:
             f"{inventory.free_disk / 1e9:.1f} GB of disk are free, archives of {size / 1e9:.1f} GB will be unpacked"
         )
         yield Finding("warning", problem, "free some, or give scripts/serve.sh another --run-dir")
-    need = sum(
-        (config.frontend.minWorkers or 1) * (info.weight_bytes + WORKER_BYTES)
+    shared = WORKER_BYTES if inventory.is_standalone else 0  # one process has all models
+    need = shared + sum(
+        inventory.workers(config) * (info.weight_bytes + WORKER_BYTES - shared)
         for info, config in _configured(inventory)
     )
     if need > inventory.memory:
@@ -259,7 +278,8 @@ def process(inventory: Inventory) -> Findings:
             f"{inventory.server.run_dir / 'run' / 'pid'} names no server of this folder",
             "scripts/serve.sh stop",
         )
-    if len(str(inventory.server.run_dir.resolve() / "run" / "temp")) > SOCKET_PATH:
+    too_deep = len(str(inventory.server.run_dir.resolve() / "run" / "temp")) > SOCKET_PATH
+    if too_deep and not inventory.is_standalone:
         yield Finding(
             "error", "the folder is too deep for a worker's socket", "give a --run-dir of at most 79 characters"
         )
@@ -272,6 +292,8 @@ def process(inventory: Inventory) -> Findings:
         else:
             remedy = "stop what listens there, or name the folder of that server with --run-dir"
             yield Finding("error", f"something else listens on {ports}", remedy)
+    elif inventory.unready:
+        yield Finding("error", f"the server is not ready: {inventory.unready}", "scripts/serve.sh logs tells why")
     elif inventory.unreachable:
         yield Finding(
             "error", f"the server does not tell what it serves: {inventory.unreachable}", "scripts/serve.sh logs"
@@ -305,6 +327,7 @@ def served_models(inventory: Inventory) -> Findings:
 CHECKS = (
     unknown_settings,
     unusable_values,
+    refused_settings,
     exposed_addresses,
     required_settings,
     environment,

@@ -13,6 +13,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
@@ -23,11 +24,12 @@ from handler.errors import ConfigError
 from handler.protocol import JSON
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ROOT, ScriptError
-from scripts.client.http import Management, Model
-from scripts.client.ports import PORTS
+from scripts.client.http import Inference, Management, Model
+from scripts.client.ports import HTTP_PORTS, PORTS
 from scripts.client.server import NotRunning, Server, ServerError
 from scripts.client.settings import Setting, address_of, effective
 
+KINDS = ("torchserve", "standalone")  # as serve.sh --server names them
 VARIABLES = ("JAVA_HOME", "OMP_WAIT_POLICY", "OMP_NUM_THREADS", "PYTHONPATH", "SERVE_RUN_DIR", "LOG_LOCATION")
 WORKER_BYTES = 500_000_000  # Python, torch and what a forward pass needs, beside the weights (rough)
 
@@ -58,14 +60,15 @@ class Inventory:
     """Settings, environment, archives, machine and server as they are."""
 
     server: Server
+    kind: str  # of KINDS
     settings: dict[str, Setting]
     environment: dict[str, str]
     archives: list[ArchiveInfo]
     store: Path
     versions: dict[
         str, tuple[str, str]
-    ]  # of a package: installed ("" if it is not), required by requirements/serve.txt
-    java: tuple[str, str]  # the program, its version or "" if it does not run
+    ]  # of a package: installed ("" if it is not), required by requirements/serve.txt, or lean.txt
+    java: tuple[str, str] | None  # the program, its version or "" if it does not run; None: it is not needed
     cores: int
     memory: int  # bytes that this machine, or container, has
     free_disk: int  # bytes, where the server unpacks archives
@@ -74,6 +77,21 @@ class Inventory:
     stale_pid: bool
     served: list[ServedModel] = field(default_factory=list)
     unreachable: str = ""  # why a server that listens does not list its models
+    unready: str = ""  # why a standalone server that runs is not ready
+
+    @property
+    def is_standalone(self) -> bool:
+        """Whether the server is the standalone one."""
+        return self.kind == "standalone"
+
+    @property
+    def ports(self) -> tuple[str, ...]:
+        """The settings of the ports that it has."""
+        return HTTP_PORTS if self.is_standalone else PORTS
+
+    def workers(self, config: ModelConfig) -> int:
+        """Return how many processes load a model with these settings."""
+        return 1 if self.is_standalone else config.frontend.minWorkers or 1
 
     @property
     def running(self) -> bool:
@@ -85,29 +103,42 @@ class Inventory:
         return self.settings[key].value
 
 
-def collect(server: Server, config: Path, store: Store) -> Inventory:
-    """Collect everything."""
-    pid, stale = _pid_of(server)
+def collect(server: Server, config: Path, store: Store, kind: str | None = None) -> Inventory:
+    """Collect everything.
+
+    Args:
+        kind: of KINDS, where no server runs.
+    """
+    pid, running_kind, stale = _process_of(server)
     environment = _environment(pid)
     settings = effective(config, environment)
     served, unreachable = _served_models(server)
+    kind = running_kind or kind or _default_kind()
+    standalone = kind == "standalone"
     return Inventory(
         server=server,
+        kind=kind,
         settings=settings,
         environment={name: value for name, value in environment.items() if name in VARIABLES or name.startswith("TS_")},
         archives=[_archive_info(file) for file in sorted(store.folder.glob("*.mar"))],
         store=store.folder,
-        versions=_versions(),
-        java=_java(environment),
+        versions=_versions("lean.txt" if standalone else "serve.txt"),
+        java=None if standalone else _java(environment),
         cores=usable_cores(),
         memory=_memory(),
         free_disk=_free_disk(server.run_dir),
-        listening=[key for key in PORTS if _listens(*address_of(settings, key))],
+        listening=[key for key in (HTTP_PORTS if standalone else PORTS) if _listens(*address_of(settings, key))],
         pid=pid,
         stale_pid=stale,
         served=served,
         unreachable=unreachable,
+        unready=Inference(server).unready() if running_kind == "standalone" else "",
     )
+
+
+def _default_kind() -> str:
+    """Return the kind that serve.sh would start; an environment without TorchServe serves alone."""
+    return os.environ.get("SERVE_SERVER") or ("torchserve" if find_spec("ts") else "standalone")
 
 
 def _listens(host: str, port: int) -> bool:
@@ -134,8 +165,8 @@ def _archive_info(file: Path) -> ArchiveInfo:
         return ArchiveInfo(file, size, problem=f"its model-config.yaml cannot be read ({type(error).__name__})")
 
 
-def _versions() -> dict[str, tuple[str, str]]:
-    requirements = ROOT / "requirements" / "serve.txt"
+def _versions(of_kind: str) -> dict[str, tuple[str, str]]:
+    requirements = ROOT / "requirements" / of_kind
     required = re.findall(r"(?m)^([\w-]+)==(\S+)", requirements.read_text()) if requirements.is_file() else []
     versions = {"python": (".".join(map(str, sys.version_info[:3])), ">=3.10")}
     for name, number in required:
@@ -178,18 +209,22 @@ def _free_disk(run_dir: Path) -> int:
     return shutil.disk_usage(existing).free
 
 
-def _pid_of(server: Server) -> tuple[int, bool]:
-    """Return the process of the server of this folder, and whether its pid file names another one."""
+def _process_of(server: Server) -> tuple[int, str, bool]:
+    """Return process and kind of the server of this folder, and whether its pid file names another process."""
     file = server.run_dir / "run" / "pid"
     try:
         pid = int(file.read_text())
         words = psutil.Process(pid).cmdline()
     except FileNotFoundError:
-        return 0, False
+        return 0, "", False
     except (OSError, ValueError, psutil.Error):
-        return 0, True
-    is_server = f"-Djava.io.tmpdir={server.run_dir.resolve() / 'run' / 'temp'}" in words
-    return (pid, False) if is_server else (0, True)
+        return 0, "", True
+    temp = server.run_dir.resolve() / "run" / "temp"
+    if f"-Djava.io.tmpdir={temp}" in words:
+        return pid, "torchserve", False
+    if f"-m server --temp {temp} " in " ".join([*words, ""]):
+        return pid, "standalone", False
+    return 0, "", True
 
 
 def _environment(pid: int) -> dict[str, str]:

@@ -20,7 +20,7 @@ def as_json(inventory: Inventory, findings: list[Finding]) -> JSON:
         },
         "environment": {name: value for name, value in inventory.environment.items() if not is_secret(name)},
         "versions": {name: installed for name, (installed, _) in inventory.versions.items()}
-        | {"java": inventory.java[1]},
+        | ({"java": inventory.java[1]} if inventory.java else {}),
         "machine": {"cores": inventory.cores, "memory_bytes": inventory.memory, "free_disk_bytes": inventory.free_disk},
         "archives": [
             {
@@ -34,6 +34,7 @@ def as_json(inventory: Inventory, findings: list[Finding]) -> JSON:
             for info in inventory.archives
         ],
         "server": {
+            "kind": inventory.kind,
             "running": inventory.running,
             "pid": inventory.pid,
             "models": [served_row(served) for served in inventory.served],
@@ -47,8 +48,8 @@ def print_report(inventory: Inventory, findings: list[Finding]) -> None:
     variables = [[name, value, "environment"] for name, value in other_variables(inventory).items()]
     table(["setting", "value", "from"], rows + variables)
     versions = {name: number or "missing" for name, (number, _) in inventory.versions.items()}
+    versions |= {"java": inventory.java[1] or "missing"} if inventory.java else {}
     versions |= {
-        "java": inventory.java[1] or "missing",
         "cores": str(inventory.cores),
         "memory": f"{inventory.memory / 1e9:.1f} GB",
     }
@@ -68,7 +69,7 @@ def print_report(inventory: Inventory, findings: list[Finding]) -> None:
     elif inventory.unreachable:
         say("a server listens, but does not list its models")
     else:
-        say("no server answers")
+        say(f"no server answers; checked for --server {inventory.kind}")
     if findings:
         table(
             ["", "what is wrong", "what to do"],
@@ -84,7 +85,7 @@ def archive_row(inventory: Inventory, info: ArchiveInfo) -> list[object]:
     name = [info.file.name, archive.name if archive else "?", archive.version if archive else "?"]
     if not archive or not config:
         return [*name, *["?"] * 6]
-    workers = config.frontend.minWorkers or 1
+    workers = inventory.workers(config)
     return [
         *name,
         workers,

@@ -46,6 +46,7 @@ def test_without_settings_the_defaults_are_torchserves(tmp_path: Path) -> None:
         ("enable_grpc_ssl=true", "enable_grpc_ssl is set: this server has no gRPC"),
         ("service_envelope=body", "service_envelope is set"),
         ("max_request_size=6 MB", "max_request_size is '6 MB', not a whole number"),
+        ("token_expiration_min=never", "token_expiration_min is 'never', accepted: minutes"),
         ("inference_address=8080", "inference_address is '8080', no http://HOST:PORT"),
         ("inference_address=unix:/tmp/socket", "inference_address is 'unix:/tmp/socket', accepted: http://HOST:PORT"),
     ],

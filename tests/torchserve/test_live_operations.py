@@ -55,13 +55,14 @@ def test_a_version_comes_and_goes_under_load(each_server: Live, model_folder: Pa
     each_server.script("models.py", "unregister", "rolling")
 
 
-def test_the_doctor_finds_no_error(live: Live) -> None:
+def test_the_doctor_finds_no_error(each_server: Live) -> None:
     """Its environment and models are seen; nothing about it is an error."""
-    done = live.script("doctor.py", "--json", check=False)
+    done = each_server.script("doctor.py", "--json", check=False)
     report = json.loads(done.stdout)
     findings = [(finding["level"], finding["what"]) for finding in report["findings"]]
     assert "error" not in [level for level, _ in findings], done.stdout
     assert report["server"]["running"]
+    assert ("java" in report["versions"]) == (report["server"]["kind"] == "torchserve")
     assert report["environment"]["OMP_WAIT_POLICY"] == "PASSIVE"
     served = {model["model"]: model for model in report["server"]["models"]}
     archives = {archive["file"]: archive for archive in report["archives"]}

@@ -14,6 +14,7 @@ import pytest
 from handler.protocol import JSON
 from scripts import doctor
 from scripts.client.ports import PORTS, free_ports
+from scripts.operations import inventory
 from tests.support.fake_server import NO_PID, FakeServer, worker, write_archive
 from tests.support.samples import ROOT
 
@@ -34,12 +35,14 @@ def diagnose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         for name, port in zip(PORTS, free_ports(len(PORTS)), strict=True)
     }
 
-    def run(settings: Mapping[str, str] | None = None, **environment: str) -> tuple[int, JSON]:
+    def run(
+        settings: Mapping[str, str] | None = None, kind: str = "torchserve", **environment: str
+    ) -> tuple[int, JSON]:
         config = tmp_path / "own.properties"
         lines = [f"{key}={value}" for key, value in (own | dict(settings or {})).items()]
         config.write_text("\n".join([CONFIG, *lines]))
         words = ["--config", str(config), "--run-dir", str(tmp_path), "--model-store", str(tmp_path / "store")]
-        monkeypatch.setattr(sys, "argv", ["doctor.py", "--json", *words])
+        monkeypatch.setattr(sys, "argv", ["doctor.py", "--json", "--server", kind, *words])
         capsys.readouterr()
         with monkeypatch.context() as patch:
             for name, value in environment.items():
@@ -133,6 +136,56 @@ def test_settings(diagnose: Diagnose, settings: Mapping[str, str], code: int, fi
     got, report = diagnose(settings)
     assert finding in findings_of(report)
     assert got == code
+
+
+@pytest.mark.parametrize(
+    ("settings", "findings"),
+    [
+        ({"metrics_mode": "log", "decode_input_request": "true", "grpc_management_address": "0.0.0.0"}, []),  # noqa: S104
+        (
+            {"keystore": "key.p12"},
+            ["error: own.properties: the standalone server does not start with keystore"],
+        ),
+        (
+            {"token_expiration_min": "never"},
+            ["error: token_expiration_min is 'never', no number: the server does not start"],
+        ),
+        (
+            {"management_address": "http://0.0.0.0:1"},
+            ["warning: management_address is open to other machines (0.0.0.0:1): it can change what is served"],
+        ),
+    ],
+)
+def test_settings_of_the_standalone_server(
+    diagnose: Diagnose, settings: Mapping[str, str], findings: list[str]
+) -> None:
+    """What is about Java and gRPC alone is no reason to warn; Java need not be there."""
+    code, report = diagnose(settings, "standalone", JAVA_HOME="/nowhere", PYTHONPATH="/x")
+    assert [line for line in findings_of(report) if "no archive" not in line] == findings
+    assert code == max((doctor.EXIT_CODES[line.partition(":")[0]] for line in findings), default=0)
+    assert "torchserve" not in report["versions"]
+    assert "uvicorn" in report["versions"]
+    assert report["server"]["kind"] == "standalone"
+
+
+def test_archives_on_the_standalone_server(diagnose: Diagnose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process has all models: no workers, no batches of requests."""
+    for name in ("first", "second"):
+        settings = "minWorkers: 2\nbatchSize: 50\nhandler: {threads: 1}"
+        write_archive(tmp_path / "store" / f"{name}.mar", name, config=settings)
+    monkeypatch.setattr("scripts.operations.inventory._memory", lambda: 900_000_000)
+    assert findings_of(diagnose({"job_queue_size": "20"}, "standalone")[1]) == []
+    assert len(findings_of(diagnose({"job_queue_size": "20"})[1])) == 4
+
+
+def test_the_server_that_is_installed_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none runs and none is named."""
+    monkeypatch.delenv("SERVE_SERVER", raising=False)
+    assert inventory._default_kind() == "torchserve"
+    monkeypatch.setattr(inventory, "find_spec", lambda _: None)
+    assert inventory._default_kind() == "standalone"
+    monkeypatch.setenv("SERVE_SERVER", "torchserve")
+    assert inventory._default_kind() == "torchserve"
 
 
 def test_the_environment(diagnose: Diagnose) -> None:
