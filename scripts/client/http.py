@@ -19,6 +19,7 @@ from scripts.client.connection import Connections, RawResponse
 from scripts.client.server import NotRunning, Refused, Server, ServerError, Unauthorized, Unavailable, UnknownModel
 
 BAD_REQUEST, NOT_FOUND, TOO_LARGE, UNPROCESSABLE = 400, 404, 413, 422
+NO_ANSWER = "no answer about its health"
 BUSY = (500, 503)  # a worker died; the queue is full, or an unexpected failure
 # 507, where a worker was killed (as the kernel does when memory is short) or ends because its GPU failed.
 DIED = ("InternalServerException", "DeviceLost")
@@ -138,7 +139,7 @@ class Inference(ApiClient):
             response = self._connections.request("GET", "/v2/health/ready", None, {}, timeout)
             answer = json.loads(response.content)
         except (OSError, ValueError) as error:
-            return f"no answer about its health ({type(error).__name__})"
+            return f"{NO_ANSWER} ({type(error).__name__})"
         return "" if response.status < BAD_REQUEST else str(answer.get("reason", "it does not say why"))
 
     def probe(self, model: str, version: str, timeout: float = 30, retry_for: float = 0) -> str:

@@ -24,7 +24,7 @@ from handler.errors import ConfigError
 from handler.protocol import JSON
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ROOT, ScriptError
-from scripts.client.http import Inference, Management, Model
+from scripts.client.http import NO_ANSWER, Inference, Management, Model
 from scripts.client.ports import HTTP_PORTS, PORTS
 from scripts.client.server import NotRunning, Server, ServerError
 from scripts.client.settings import Setting, address_of, effective
@@ -112,7 +112,9 @@ def collect(server: Server, config: Path, store: Store, kind: str | None = None)
     pid, running_kind, stale = _process_of(server)
     environment = _environment(pid)
     settings = effective(config, environment)
-    served, unreachable = _served_models(server)
+    unready = Inference(server).unready() if running_kind == "standalone" else ""
+    hangs = unready.startswith(NO_ANSWER)
+    served, unreachable = ([], unready) if hangs else _served_models(server)
     kind = running_kind or kind or _default_kind()
     standalone = kind == "standalone"
     return Inventory(
@@ -132,7 +134,7 @@ def collect(server: Server, config: Path, store: Store, kind: str | None = None)
         stale_pid=stale,
         served=served,
         unreachable=unreachable,
-        unready=Inference(server).unready() if running_kind == "standalone" else "",
+        unready=unready,
     )
 
 
