@@ -1,10 +1,16 @@
-"""HTTP connections with limits: the head of a request is bounded in size and time, which uvicorn leaves to a proxy."""
+"""HTTP connections with limits: the head of a request is bounded in size and time, which uvicorn leaves to a proxy.
+
+What two programs could read differently is refused (RFC 9112, section 11.2); an upgrade to another protocol is ignored,
+as RFC 9110 allows and Java's HTTP client, which offers HTTP/2 with every first request, expects.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 from typing import Any
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from handler.protocol import serialize_value
@@ -12,6 +18,9 @@ from handler.protocol import serialize_value
 MAX_HEAD_BYTES = 32_768  # of the request line and all headers
 HEAD_S = 30.0  # from the first byte of a request to the end of its headers, and for the first byte of a connection
 KEEP_ALIVE_S = 75  # of an idle connection: longer than a gateway keeps its own
+STALLED_S = 30.0  # without progress, after which the system ends a connection whose client does not read
+VERSIONS = ("1.0", "1.1")
+HOP_BY_HOP = (b"upgrade", b"http2-settings")  # what an upgrade consists of, apart from `connection`
 
 
 class BoundedConnection(HttpToolsProtocol):
@@ -49,38 +58,89 @@ class BoundedConnection(HttpToolsProtocol):
             self._end_idling()
             self._idle_timer = self.loop.call_later(KEEP_ALIVE_S, self._give_up)
 
+    def on_headers_complete(self) -> None:
+        """Hand the request on, unless its head was too long, its framing is ambiguous, or it is parsed again."""
+        self._head_arrived()
+        if self._count(0) or self.parser.should_upgrade():
+            return
+        if self.parser.get_http_version() not in VERSIONS or self._is_ambiguous():
+            self.send_400_response("")
+            return
+        super().on_headers_complete()
+
     def on_url(self, url: bytes) -> None:
         """Count a part of the request line."""
         self._count(len(url))
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a header."""
+        """Count a header, or a trailer."""
         self._count(len(name) + len(value))
         super().on_header(name, value)
 
-    def on_headers_complete(self) -> None:
-        """Hand the request on, unless its head was too long."""
-        self._head_arrived()
-        if self._head_bytes <= MAX_HEAD_BYTES:
-            super().on_headers_complete()
+    def on_message_complete(self) -> None:
+        """Complete the request, unless it was refused or is parsed again."""
+        if not self.transport.is_closing() and not self.parser.should_upgrade():
+            super().on_message_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Hand a part of the body on, unless the request was refused."""
+        if not self.transport.is_closing():
+            super().on_body(body)
 
     def data_received(self, data: bytes) -> None:
         """Read bytes; a head that grows without an end is refused."""
         if self.transport.is_closing():
             return
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._ignore_upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self.send_400_response("")
+        if self._head_timer is not None:  # the parser keeps what it has of a header to itself until the next one
+            self._count(len(data))
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, in the shape of every error."""
         if not self.transport.is_closing():
             self._refuse(400, b"Bad Request", "MalformedRequest", "no valid HTTP/1.1 request")
 
-    def _count(self, n_bytes: int) -> None:
+    def _is_ambiguous(self) -> bool:
+        """Tell whether another program could see another host, or another end of the body."""
+        names = [name for name, _ in self.headers]
+        is_old = self.parser.get_http_version() == "1.0"
+        return names.count(b"host") > 1 or (is_old and b"transfer-encoding" in names)
+
+    def _ignore_upgrade(self, rest: bytes) -> None:
+        """Read the request as if it did not ask for another protocol: the parser would leave its body out.
+
+        Args:
+            rest: the bytes behind the head.
+        """
+        method = self.parser.get_method()
+        if method == b"CONNECT" or self.transport.is_closing():
+            self.send_400_response("")
+            return
+        lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
+        for name, value in self.headers:
+            if name == b"connection":
+                value = b", ".join(word for word in value.split(b",") if word.strip().lower() not in HOP_BY_HOP)
+            if name not in HOP_BY_HOP:
+                lines.append(name + b": " + value)
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self.data_received(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
+
+    def _count(self, n_bytes: int) -> bool:
+        """Add to the bytes of the head; refuse it and return True when it has too many."""
         self._head_bytes += n_bytes
-        if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+        is_long = self._head_bytes > MAX_HEAD_BYTES
+        if is_long and not self.transport.is_closing():
             message = f"request line and headers have more than {MAX_HEAD_BYTES} bytes"
             self._refuse(431, b"Request Header Fields Too Large", "HeadersTooLarge", message)
+        return is_long
 
     def _refuse(self, status: int, phrase: bytes, kind: str, message: str) -> None:
         content = serialize_value({"code": status, "type": kind, "message": message})
@@ -105,6 +165,12 @@ class BoundedConnection(HttpToolsProtocol):
         self._head_timer = None
         if not self.transport.is_closing():
             self.transport.close()
+
+
+def end_stalled(listening: socket.socket) -> None:
+    """Let the system end connections of this port whose clients stop reading: closing would wait for them for ever."""
+    if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; accepted connections inherit it
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_S * 1000))
 
 
 def uvicorn_options() -> dict[str, Any]:

@@ -26,7 +26,7 @@ from handler.predictor import Predictor
 from handler.tracing import Tracing
 from server import log
 from server.applications import Parts, inference_application, management_application, metrics_application
-from server.connections import uvicorn_options
+from server.connections import end_stalled, uvicorn_options
 from server.errors import ApiError
 from server.health import Health, ServerState
 from server.keys import KEY_FILE, KeyRing
@@ -165,6 +165,7 @@ def _bind(name: str, address: Address) -> socket.socket:
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    end_stalled(bound)
     try:
         bound.bind((address.host, address.port))
     except OSError as error:

@@ -47,6 +47,8 @@ def configure(file: Path | None, *, to_terminal: bool) -> None:
     logging.basicConfig(handlers=handlers, level=logging.WARNING, force=True)
     # It logs a traceback for what an application raises; the application logs its own errors, by type.
     logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
+    # It quotes characters of a form that it cannot read.
+    logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
     logging.captureWarnings(True)
 
 

@@ -14,10 +14,11 @@ from starlette.types import Receive, Scope, Send
 
 from handler.request_state import Response
 from handler.tracing import current
-from server.errors import ApiError, body_timeout, too_large
+from server.errors import ApiError, body_timeout, overloaded, too_large
 from server.metrics import MetricsRegistry
 
 BODY_S = 30.0  # within which a body must have come
+RECEIVING_BYTES = 256 << 20  # of all bodies that have begun to arrive, together
 DISCARD_FACTOR = 4  # a body that is too long is read up to so many times the limit before it is refused
 UNCACHED = [
     (b"pragma", b"no-cache"),
@@ -35,6 +36,8 @@ class ClientLeft(Exception):
 
 class Exchange:
     """One request, and its response."""
+
+    _receiving = 0  # bytes of all bodies that have begun to arrive
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope, self._receive, self._send = scope, receive, send
@@ -60,34 +63,60 @@ class Exchange:
         """Receive the body; of one that is too long no more than `limit` bytes are kept.
 
         Raises:
-            ApiError: it has more than `limit` bytes, or it does not come.
+            ApiError: it has more than `limit` bytes, it does not come, or the bodies of all clients are too many.
             ClientLeft: the client left.
         """
         length = self.headers.get("content-length", "")
         if length.isdecimal() and int(length) > DISCARD_FACTOR * limit:
             raise too_large(limit)
-        content, more = await self._next_chunk()
-        if more:
-            try:
-                return await asyncio.wait_for(self._rest(bytearray(content), limit), BODY_S)
-            except asyncio.TimeoutError:
-                raise body_timeout(BODY_S) from None
-        if len(content) > limit:
-            raise too_large(limit)
-        return content
+        task, is_late = asyncio.current_task(), False
 
-    async def _rest(self, content: bytearray, limit: int) -> bytes:
-        n_bytes, more = len(content), True
-        while more and n_bytes <= DISCARD_FACTOR * limit:
-            chunk, more = await self._next_chunk()
-            n_bytes += len(chunk)
-            if n_bytes <= limit:
-                content += chunk
-            else:  # the rest is read and forgotten: a sender that is cut off may miss the answer
-                content.clear()
-        if n_bytes > limit:
-            raise too_large(limit)
-        return bytes(content)
+        def give_up() -> None:
+            nonlocal is_late
+            is_late = True
+            if task is not None:
+                task.cancel()
+
+        timer = asyncio.get_running_loop().call_later(BODY_S, give_up)  # a tenth of what wait_for costs
+        try:
+            return await self._received(limit)
+        except asyncio.CancelledError:
+            if is_late:
+                raise body_timeout(BODY_S) from None
+            raise
+        finally:
+            timer.cancel()
+
+    async def _received(self, limit: int) -> bytes:
+        content, more = await self._next_chunk()
+        if not more and len(content) <= limit:
+            return content
+        kept, n_bytes = bytearray(), len(content)
+        try:
+            self._keep(kept, content, limit)
+            while more and n_bytes <= DISCARD_FACTOR * limit:
+                chunk, more = await self._next_chunk()
+                n_bytes += len(chunk)
+                if n_bytes <= limit:
+                    self._keep(kept, chunk, limit)
+                else:  # the rest is read and forgotten: a sender that is cut off may miss the answer
+                    Exchange._receiving -= len(kept)
+                    kept.clear()
+            if n_bytes > limit:
+                raise too_large(limit)
+            return bytes(kept)
+        finally:
+            Exchange._receiving -= len(kept)
+
+    @staticmethod
+    def _keep(kept: bytearray, chunk: bytes, limit: int) -> None:
+        """Keep a part of a body, unless the bodies of all clients together are too much for the memory."""
+        if len(chunk) > limit:
+            return
+        if Exchange._receiving + len(chunk) > RECEIVING_BYTES:
+            raise overloaded("too many large requests at once: try again later")
+        Exchange._receiving += len(chunk)
+        kept += chunk
 
     async def _next_chunk(self) -> tuple[bytes, bool]:
         """Return a part of the body, and whether there is more."""

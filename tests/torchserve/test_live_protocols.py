@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import cohere
 import numpy as np
@@ -12,6 +13,9 @@ import requests
 import tritonclient.http as triton
 from cohere.core.api_error import ApiError as CohereError
 
+from server.connections import STALLED_S
+from server.lifecycle import _bind
+from server.settings import Address
 from tests.support.live import Live
 
 pytestmark = pytest.mark.server
@@ -114,3 +118,66 @@ def test_ping_tells_the_truth(standalone: Live) -> None:
     healthy = requests.get(f"{standalone.url}/ping", headers=headers, timeout=30)
     assert (healthy.status_code, healthy.text) == (200, '{\n  "status": "Healthy"\n}\n')
     assert requests.get(f"{standalone.url}/ping", timeout=30).status_code == 400
+
+
+def raw(server: Live, head: str, body: str = '["a"]') -> bytes:
+    """Send a request line and headers of one's own with the server's key; return all that comes back."""
+    lines = [*head.split("\n"), f"Authorization: Bearer {server.key}", "Content-Type: application/json", "", body]
+    with socket.create_connection(("127.0.0.1", server.ports["inference_address"]), timeout=20) as connection:
+        connection.sendall("\r\n".join(lines).encode("latin-1"))
+        return b"".join(iter(lambda: connection.recv(65536), b""))
+
+
+PREDICT = "POST /predictions/tiny HTTP/1.1\nHost: a\nConnection: close"
+CHUNKS = '5\r\n["a"]\r\n0\r\n\r\n'
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (f"{PREDICT}\nContent-Length: 5\nTransfer-Encoding: chunked", CHUNKS),
+        (f"{PREDICT}\nTransfer-Encoding: chunked\nContent-Length: 5", CHUNKS),
+        (f"{PREDICT}\nContent-Length: 5\nContent-Length: 6", '["a"]'),
+        (f"{PREDICT}\nContent-Length: 5, 5", '["a"]'),
+        (f"{PREDICT}\nContent-Length: +5", '["a"]'),
+        (f"{PREDICT}\nTransfer-Encoding: chunked, identity", CHUNKS),
+        (f"{PREDICT}\nTransfer-Encoding: xchunked", CHUNKS),
+        (f"{PREDICT}\nTransfer-Encoding : chunked", CHUNKS),
+        (f"{PREDICT}\nTransfer-Encoding: chunked", CHUNKS.replace("5\r\n", "5\n", 1)),
+        (f"{PREDICT}\nX-A: b\rContent-Length: 3\nContent-Length: 5", '["a"]'),
+        (f"{PREDICT}\nX-A: b\n c\nContent-Length: 5", '["a"]'),
+        (f"{PREDICT}\nHost: b\nContent-Length: 5", '["a"]'),
+        (f"{PREDICT}\nTransfer-Encoding: chunked".replace("1.1", "1.0"), CHUNKS),
+        (f"{PREDICT}\nContent-Length: 5".replace("1.1", "2.0"), '["a"]'),
+        ("CONNECT a:80 HTTP/1.1\nHost: a", ""),
+    ],
+)
+def test_what_two_programs_may_read_differently_is_refused(standalone: Live, head: str, body: str) -> None:
+    """Framing, hosts and versions: one answer, and the end of the connection."""
+    answer = raw(standalone, head, body)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert answer.count(b"content-length: ") == 1
+
+
+def test_an_offer_of_http2_is_ignored(standalone: Live) -> None:
+    """Java's client makes it with every first request; the body counts all the same."""
+    offer = "Upgrade: h2c\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"
+    head = PREDICT.replace("close", "Upgrade, HTTP2-Settings, close")
+    answers = [raw(standalone, f"{head}\n{offer}\nContent-Length: 5"), raw(standalone, f"{PREDICT}\nContent-Length: 5")]
+    assert [answer.partition(b" ")[2][:3] for answer in answers] == [b"200", b"200"]
+    assert answers[0].rpartition(b"\r\n")[2] == answers[1].rpartition(b"\r\n")[2]
+    chunked = raw(standalone, f"{head}\n{offer}\nTransfer-Encoding: chunked", CHUNKS)
+    assert chunked.rpartition(b"\r\n")[2] == answers[1].rpartition(b"\r\n")[2]
+
+
+def test_a_header_without_an_end_is_refused(standalone: Live) -> None:
+    """Before its end has come: the parser alone would keep all of it."""
+    with socket.create_connection(("127.0.0.1", standalone.ports["inference_address"]), timeout=20) as connection:
+        connection.sendall(b"GET /ping HTTP/1.1\r\nX-A: " + b"a" * 40_000)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_client_that_does_not_read_is_let_go() -> None:
+    """Every port: the system ends such connections, for a buffer that nobody empties would stay for ever."""
+    with _bind("inference", Address("127.0.0.1", 0)) as bound:
+        assert bound.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == STALLED_S * 1000
