@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from scripts.cli.console import run
+from scripts.cli.console import ROOT, run
 from scripts.client.http import Management
 from scripts.client.questions import add_sources
 from scripts.client.server import Server, add_options
@@ -22,6 +22,7 @@ from scripts.operations.commands import (
     set_default,
     status,
     unregister,
+    verify,
 )
 from scripts.operations.context import Command, CommandContext
 from scripts.operations.evaluations import add_evaluation_options
@@ -68,6 +69,10 @@ def parse_arguments() -> argparse.Namespace:
     options.add_argument("--initial-workers", type=int, metavar="N", help="default: minWorkers of the archive")
     options.add_argument("--batch-size", type=int, metavar="N", help="default: batchSize of the archive")
     options.add_argument("--max-batch-delay", type=int, metavar="MS", help="default: maxBatchDelay of the archive")
+
+    options = add("verify", verify)
+    options.add_argument("archives", nargs="+", metavar="FILE", help="archives of the model store")
+    options.add_argument("--model-store", type=Path, default=ROOT / "model_store", metavar="DIR")
 
     options = add("scale", scale)
     options.add_argument("name", metavar="NAME")

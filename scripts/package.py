@@ -28,7 +28,7 @@ LABEL_COLUMN = "label"
 def main() -> None:
     """Read the command line and build one archive."""
     options = parser().parse_args()
-    for name in ("calibration", "evaluation", "calibrate_scores", "out_of_scope", "evaluated"):
+    for name in ("calibration", "evaluation", "calibrate_scores", "out_of_scope", "evaluated", "sign"):
         file = getattr(options, name)
         if file is not None and not file.is_file():
             raise ScriptError(f"--{name.replace('_', '-')} {file}: no such file")
@@ -67,6 +67,10 @@ def main() -> None:
             scores,
             evaluated,
         )
+    if options.sign:
+        from scripts.archives.signing import sign
+
+        say(f"signed: {sign(built, options.sign)}")
     say(f"packed {built} ({built.stat().st_size / 1e6:.0f} MB, SHA-256 {archive.sha256(built)})")
 
 
@@ -83,6 +87,12 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--model-store", type=Path, default=ROOT / "model_store", metavar="DIR", help="where to write")
     parser.add_argument(
         "--config", type=Path, default=ROOT / "model-config.yaml", metavar="FILE", help="settings that options override"
+    )
+    parser.add_argument(
+        "--sign",
+        type=Path,
+        metavar="KEY.pem",
+        help="sign the archive with this elliptic private key: NAME@VERSION.sig (SECURITY.md#signed-archives)",
     )
     frontend = parser.add_argument_group("TorchServe's settings (default: what the config file says)")
     frontend.add_argument("--workers", type=int, help="workers to start with, and at most")

@@ -33,6 +33,7 @@ Options:
 Environment: JAVA_HOME is used instead of the Java in .venv when set; SERVE_RUN_DIR is the default of --run-dir,
 SERVE_SERVER that of --server; SERVE_OPENAI_VOCABULARY is OpenAI's file cl100k_base.tiktoken, with which the standalone
 server reads token ids, which LangChain sends, as texts.
+ARCHIVE_PUBLIC_KEY=/PATH/KEY.pub: no archive is served that this key did not sign.
 EOF2
 }
 
@@ -140,6 +141,9 @@ launch() {
     loads+=("${model%%=*}=$archive")
   done
   [ "$kind" = standalone ] || find_torchserve
+  if [ -n "${ARCHIVE_PUBLIC_KEY:-}" ] && [ ${#loads[@]} -gt 0 ]; then
+    models_py verify --model-store "$store" "${loads[@]#*=}" >&2 || die "not started: see above"
+  fi
 
   umask 077 # key_file.json is secret from its first byte
   rm -rf "$temp" # unpacked archives of a server that was killed

@@ -25,6 +25,8 @@ Environment:
   JAVA_HOME        used instead of the Java wheel when set
   TORCH_INDEX_URL  where to take torch from, e.g. PyTorch's own index of CPU-only wheels
                    (otherwise pip's configured index, whose Linux wheels carry CUDA)
+  HASHES           `no`: --lean and --serve do not compare with the hashes of requirements/locks, for a registry that builds
+                   its own wheels (torch has none there: its files differ from index to index)
 EOF
 }
 
@@ -77,8 +79,16 @@ install() {
     fi
     say "uv could not install this, so pip does"
   fi
-  local compile=--no-compile
+  local compile=--no-compile lock=requirements/locks/$level.txt
   ! serves_only || compile=--compile
+  if [ -f "$lock" ] && [ "${HASHES:-yes}" != no ]; then
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps $compile -r "$lock" \
+      || die "a package is not the one of $lock, or the registry does not have it; HASHES=no installs without hashes"
+    .venv/bin/python -m pip install -qq --disable-pip-version-check $compile -c requirements/constraints.txt \
+      "$(grep '^torch==' requirements/serve.txt)" # and its CUDA libraries; the rest of what it needs is there
+    .venv/bin/python -m pip check > /dev/null || die "$lock is incomplete: $(.venv/bin/python -m pip check)"
+    return
+  fi
   # seqeval comes as source alone, which builds only where pip builds it apart from what is installed here.
   .venv/bin/python -m pip install -qq --disable-pip-version-check --use-pep517 $compile -r "requirements/$level.txt" \
     -c requirements/constraints.txt

@@ -6,7 +6,10 @@ Promote and rollback are in rollout.py, shadow in shadow.py.
 from __future__ import annotations
 
 import json
+import os
 
+from scripts.archives.signing import PUBLIC_KEY, check_signatures
+from scripts.archives.store import Store
 from scripts.cli.console import ScriptError, say
 from scripts.client.server import NotRunning, Refused, UnknownModel
 from scripts.operations.context import CommandContext, print_models
@@ -58,6 +61,8 @@ def register(context: CommandContext) -> None:
     arguments, management = context.arguments, context.management
     archive = arguments.archive if arguments.archive.endswith(".mar") else f"{arguments.archive}.mar"
     failure_log = FailureLog.from_now(context.server)
+    if os.environ.get(PUBLIC_KEY):
+        check_signatures(Store.of(context.server), [archive])
     try:
         name, version = management.register(
             archive,
@@ -78,6 +83,14 @@ def register(context: CommandContext) -> None:
         management.unregister(name, version)
         raise ScriptError(f"{name} {version} did not become ready and was unregistered: {problem}")
     print_models([management.model(name, version)])
+
+
+def verify(context: CommandContext) -> None:
+    """Check that archives of a model store are those that were signed; no server is needed."""
+    if not os.environ.get(PUBLIC_KEY):
+        raise ScriptError(f"{PUBLIC_KEY} names no public key")
+    check_signatures(Store(context.arguments.model_store), context.arguments.archives)
+    say(f"signed: {', '.join(context.arguments.archives)}")
 
 
 def scale(context: CommandContext) -> None:

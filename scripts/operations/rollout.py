@@ -13,6 +13,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from scripts.archives.signing import check_signature
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ScriptError, say
 from scripts.client.http import Management
@@ -78,6 +79,7 @@ class Rollout:
         return archive
 
     def _register(self, new: Archive, undo: ExitStack) -> None:
+        check_signature(self.store, new)
         undo.callback(self._remove, new.version)  # first: the answer to register may get lost
         with self.store.offered(new) as file:
             try:

@@ -1,0 +1,77 @@
+"""Signatures of archives, with the library that makes them and keys of the test."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from scripts.archives.signing import PUBLIC_KEY, check_signature, check_signatures, sign
+from scripts.archives.store import Archive, Store
+from scripts.cli.console import ScriptError
+
+
+def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
+    """Write a new key pair in PEM; return the private and the public file."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    private, public = folder / f"{name}.pem", folder / f"{name}.pub"
+    plain = serialization.NoEncryption()
+    private.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, plain)
+    )
+    subject = serialization.PublicFormat.SubjectPublicKeyInfo
+    public.write_bytes(key.public_key().public_bytes(serialization.Encoding.PEM, subject))
+    return private, public
+
+
+@pytest.fixture
+def store(tmp_path: Path, mar: Path) -> Store:
+    """Return a model store with one archive."""
+    (tmp_path / "store").mkdir()
+    shutil.copy(mar, tmp_path / "store")
+    return Store(tmp_path / "store")
+
+
+def test_what_was_signed_passes_and_nothing_else(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The signed archive, also while it is kept for a rollback; not a changed one, nor by another key, nor unsigned."""
+    private, public = key_pair(tmp_path, "mine")
+    archive = Archive.read(store.current("tiny"))
+    check_signature(store, archive)  # without a key nothing is checked
+    monkeypatch.setenv(PUBLIC_KEY, str(public))
+    with pytest.raises(ScriptError, match=r"is not signed: tiny@1\.0\.sig is missing"):
+        check_signature(store, archive)
+    assert sign(archive.file, private).name == "tiny@1.0.sig"
+    check_signatures(store, ["tiny.mar"])
+    store.keep("tiny", "2.0")
+    check_signature(store, Archive.read(store.kept("tiny")["1.0"]))
+    with pytest.raises(ScriptError, match="has no valid signature of this key"):
+        check_signature(store, archive, key_pair(tmp_path, "other")[1])
+    store.current("tiny").unlink()  # the kept one is the same file
+    content = bytearray(store.kept("tiny")["1.0"].read_bytes())
+    content[len(content) // 2] ^= 1
+    archive.file.write_bytes(content)
+    with pytest.raises(ScriptError, match=r"tiny\.mar is refused: it has another content"):
+        check_signature(store, archive)
+
+
+@pytest.mark.parametrize("content", ["", "{}", "no signature", '{"mediaType": "x"}'])
+def test_a_broken_signature_is_refused(store: Store, tmp_path: Path, content: str) -> None:
+    """What is no bundle proves nothing."""
+    (store.folder / "tiny@1.0.sig").write_text(content)
+    with pytest.raises(ScriptError, match=r"tiny\.mar is refused"):
+        check_signature(store, Archive.read(store.current("tiny")), key_pair(tmp_path, "mine")[1])
+
+
+def test_a_wrong_key_is_named(store: Store, tmp_path: Path) -> None:
+    """A public one to sign with, one that is not there."""
+    _, public = key_pair(tmp_path, "mine")
+    with pytest.raises(ScriptError, match=r"mine\.pub cannot sign: no elliptic private key"):
+        sign(store.current("tiny"), public)
+    with pytest.raises(ScriptError, match=r"nothing\.pem cannot sign: No such file"):
+        sign(store.current("tiny"), tmp_path / "nothing.pem")
+    with pytest.raises(ScriptError, match="no public key at"):
+        check_signature(store, Archive.read(store.current("tiny")), tmp_path / "nothing.pub")
+    assert sorted(path.suffix for path in store.folder.iterdir()) == [".mar"]

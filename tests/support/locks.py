@@ -1,0 +1,52 @@
+"""Write requirements/locks: what images install, with hashes. `python -m tests.support.locks` needs a registry.
+
+It resolves every level for all Python versions and platforms at once, within requirements/constraints.txt.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+from scripts.cli.console import ROOT
+
+REQUIREMENTS = ROOT / "requirements"
+LOCKS = REQUIREMENTS / "locks"
+LEVELS = ("serve", "lean")
+UNLOCKED = re.compile(r"torch|triton|nvidia-.*|cuda-.*")  # what differs between PyTorch's indexes
+HEAD = """\
+# requirements/{level}.txt and all that it needs, with the SHA-256 of every file that the registry has of each.
+# Not in it: torch and its CUDA libraries, which it pins itself: an index of CPU wheels has other files. Made by
+#   python -m tests.support.locks
+"""
+
+
+def packages(text: str) -> list[str]:
+    """Return the entries of a lock, each with its hashes: `NAME==VERSION [; MARKER]`, then one hash a line."""
+    return re.findall(r"(?m)^[a-z0-9].*\n(?:    .*\n)*", text)
+
+
+def name_of(entry: str) -> str:
+    """Return the name of the package of an entry."""
+    return re.split(r"[=\[ ;]", entry, maxsplit=1)[0]
+
+
+def compile_lock(level: str, uv: str = "uv") -> str:
+    """Resolve one level; return its lock."""
+    command = [uv, "pip", "compile", str(REQUIREMENTS / f"{level}.txt"), "-c", str(REQUIREMENTS / "constraints.txt")]
+    command += ["--universal", "--python-version", "3.10", "--generate-hashes", "--no-annotate", "--no-header", "-q"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    kept = [entry for entry in packages(done.stdout) if not UNLOCKED.fullmatch(name_of(entry))]
+    return HEAD.format(level=level) + "".join(kept)
+
+
+def main(folder: Path = LOCKS) -> None:
+    """Write the lock of every level."""
+    folder.mkdir(exist_ok=True)
+    for level in LEVELS:
+        (folder / f"{level}.txt").write_text(compile_lock(level), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
