@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from scripts.cli.console import ROOT
-from tests.support.security_tables import STATUS, VEX, replaced
+from tests.support.security_tables import STANDALONE_VEX, STATUS, VEX, replaced
 
 TEXT = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 
@@ -91,6 +91,18 @@ def test_every_statement_is_valid_and_about_a_listed_library() -> None:
         assert statement.get(needed.get(statement["status"], "status_notes"))
         assert (statement["status"] == "not_affected") == (statement.get("justification") in JUSTIFICATIONS)
         assert {part["@id"] for part in statement["products"][0]["subcomponents"]} <= listed
+    assert len({statement["vulnerability"]["name"] for statement in statements}) == len(statements)
+
+
+def test_statements_of_the_standalone_server_are_about_what_is_installed() -> None:
+    """Each names the pinned version of a package; where something is not fixed, a table alone is not enough."""
+    pinned = (ROOT / "requirements" / "constraints.txt").read_text(encoding="utf-8")
+    statements = json.loads(STANDALONE_VEX.read_text(encoding="utf-8"))["statements"]
+    for statement in statements:
+        assert re.fullmatch(r"CVE-\d{4}-\d{4,6}", statement["vulnerability"]["name"])
+        assert (statement["status"], bool(statement["status_notes"])) == ("fixed", True)
+        (product,) = statement["products"]
+        assert re.search(rf"(?m)^{product['@id'].removeprefix('pkg:pypi/').replace('@', '==')}( ;|$)", pinned)
     assert len({statement["vulnerability"]["name"] for statement in statements}) == len(statements)
 
 

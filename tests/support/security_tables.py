@@ -1,6 +1,6 @@
-"""Render the tables of SECURITY.md from the OpenVEX file, one for each library.
+"""Render the tables of SECURITY.md from the OpenVEX files of deploy/security, one table for each file.
 
-`python -m tests.support.security_tables` writes them after a change of deploy/security/torchserve.openvex.json.
+`python -m tests.support.security_tables` writes them after a change of a file.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 from tests.support.samples import ROOT
 
 SECURITY = ROOT / "SECURITY.md"
-VEX = ROOT / "deploy" / "security" / "torchserve.openvex.json"
-BEGIN, END = "<!-- tables: made from deploy/security/torchserve.openvex.json -->\n", "<!-- end of the tables -->\n"
+VEX = ROOT / "deploy" / "security" / "torchserve.openvex.json"  # libraries of TorchServe's jar
+STANDALONE_VEX = VEX.with_name("standalone.openvex.json")  # packages of the standalone server
+BEGIN, END = "<!-- tables: made from deploy/security/{} -->\n", "<!-- end of the tables -->\n"
 STATUS = {"affected": "yes", "not_affected": "no", "fixed": "fixed", "under_investigation": "assume yes"}
 
 
@@ -28,8 +29,11 @@ def render(document: Any) -> str:
 
 def row(statement: Any) -> tuple[str, str, str, str]:
     """Return library, weakness, status and reason of one statement."""
-    parts = [part["@id"].removeprefix("pkg:maven/") for part in statement["products"][0]["subcomponents"]]
-    library = ", ".join(part.partition("/")[2].replace("@", " ") for part in parts)
+    (product,) = statement["products"]
+    parts = [
+        part["@id"] for part in product.get("subcomponents", [product])
+    ]  # pkg:maven/GROUP/NAME@..., pkg:pypi/NAME@...
+    library = ", ".join(part.rpartition("/")[2].replace("@", " ") for part in parts)
     reason = next(statement[key] for key in REASONS if key in statement)
     return library, statement["vulnerability"]["description"], STATUS[statement["status"]], reason
 
@@ -39,16 +43,12 @@ REASONS = ("impact_statement", "action_statement", "status_notes")
 
 def replaced(text: str) -> str:
     """Return the text of SECURITY.md with the tables of the current statements."""
-    before, _, rest = text.partition(BEGIN)
-    return (
-        before
-        + BEGIN
-        + "\n"
-        + render(json.loads(VEX.read_text(encoding="utf-8")))
-        + "\n"
-        + END
-        + rest.partition(END)[2]
-    )
+    for file in (VEX, STANDALONE_VEX):
+        begin = BEGIN.format(file.name)
+        before, _, rest = text.partition(begin)
+        tables = render(json.loads(file.read_text(encoding="utf-8")))
+        text = f"{before}{begin}\n{tables}\n{END}{rest.partition(END)[2]}"
+    return text
 
 
 if __name__ == "__main__":
