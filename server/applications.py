@@ -101,12 +101,14 @@ def inference_application(parts: Parts) -> ASGIApp:
     predictions = Predictions(parts.models, parts.metrics, parts.settings.max_request_bytes)
     health, route, model_route = parts.health, parts.route, parts.model_route
 
+    description = ServerDescription(parts.models)
+
     async def describe(exchange: Exchange) -> Response:
         if exchange.method == "GET" and exchange.path == "/":
             return json_response({"status": "alive"})  # of KServe v1
         if exchange.method != "OPTIONS" and exchange.path == "/":
             raise method_not_allowed()
-        return describe_server(parts.models)
+        return description.response()
 
     async def predict(exchange: Exchange) -> Response:
         if exchange.method == "OPTIONS":
@@ -145,11 +147,12 @@ def inference_application(parts: Parts) -> ASGIApp:
 def management_application(parts: Parts) -> ASGIApp:
     """Return the management port."""
     management = ManagementRoutes(parts.models, parts.keys, may_change=parts.settings.may_change_models)
+    description = ServerDescription(parts.models)
 
     async def describe(exchange: Exchange) -> Response:
         if exchange.method != "OPTIONS" and exchange.path == "/":
             raise method_not_allowed()
-        return describe_server(parts.models)
+        return description.response()
 
     routes = [
         parts.route("/models", management.many),
@@ -176,6 +179,22 @@ def metrics_application(parts: Parts) -> ASGIApp:
         parts.route("/v2/health/ready", parts.health.ready),
     ]
     return _application(parts, routes, None)
+
+
+class ServerDescription:
+    """The OpenAPI document of every model, written once: anybody may ask for it, and writing it takes milliseconds."""
+
+    def __init__(self, models: ModelRegistry) -> None:
+        self._models = models
+        self._described: list[tuple[str, str, float]] = []
+        self._response = Response(b"")
+
+    def response(self) -> Response:
+        """Return the document of the models that have loaded."""
+        ready = [(model.name, model.version, model.began) for model in self._models if model.is_ready]
+        if ready != self._described or not self._response.content:
+            self._response, self._described = describe_server(self._models), ready
+        return self._response
 
 
 def describe_server(models: ModelRegistry) -> Response:
