@@ -16,6 +16,7 @@ faults      F1 to F3: killed workers, hung workers, a server that is stopped
 process_faults  F1, F2 and L3 of the standalone server, whose worker is the server itself
 versions    F4: versions of a model change under load
 access      F7: keys
+surroundings  F8, F9, F11: a full disk, a network that loses packets, a broken archive
 connections  F10: clients that send nothing, send slowly or do not read
 malformed   B1 and B3: bad requests among good ones, the same texts in other batches
 fuzz        B2: requests generated from the server's own OpenAPI document

@@ -8,12 +8,23 @@ from pathlib import Path
 
 from handler.config import ModelConfig
 from scripts.cli.console import ROOT, say
-from tests.reliability import access, connections, faults, fuzz, load, malformed, process_faults, soak, versions
+from tests.reliability import (
+    access,
+    connections,
+    faults,
+    fuzz,
+    load,
+    malformed,
+    process_faults,
+    soak,
+    surroundings,
+    versions,
+)
 from tests.reliability.external import run_tests
 from tests.reliability.result import ScenarioResult
 from tests.reliability.server import ScenarioServer
 
-BELOW, ABOVE = 0.7, 5.0  # of C
+BELOW, ABOVE, GENTLE = 0.7, 5.0, 0.2  # of C; GENTLE is for what disturbs by itself
 MARGIN_S = 2.0  # beyond the loading time of a worker
 STOPPED_S = 5.0  # that the process of the standalone server is suspended
 
@@ -107,6 +118,18 @@ class Suite:
         """F10."""
         yield connections.hostile(self.server, self.seconds(60), n_idle=1000, n_slow=100, n_deaf=self.times(20))
 
+    def disk_full(self) -> Iterator[ScenarioResult]:
+        """F8."""
+        yield surroundings.disk_full(self.server, self.folders[0], settings(threads=1), GENTLE * self.capacity)
+
+    def lossy_network(self) -> Iterator[ScenarioResult]:
+        """F9."""
+        yield surroundings.lossy_network(self.server, GENTLE * self.capacity, self.seconds(60))
+
+    def replaced_archive(self) -> Iterator[ScenarioResult]:
+        """F11."""
+        yield surroundings.replaced_archive(self.server, GENTLE * self.capacity)
+
     def bad_input(self) -> Iterator[ScenarioResult]:
         """B1."""
         yield run_tests(
@@ -139,7 +162,10 @@ SCENARIOS: Mapping[str, Callable[[Suite], Iterator[ScenarioResult]]] = {
     "F5": Suite.replicas,
     "F6": Suite.broken_starts,
     "F7": Suite.keys,
+    "F8": Suite.disk_full,
+    "F9": Suite.lossy_network,
     "F10": Suite.connections,
+    "F11": Suite.replaced_archive,
     "B1": Suite.bad_input,
     "B2": Suite.fuzzed,
     "B3": Suite.batch_invariance,
