@@ -85,12 +85,13 @@ def fetch(name: str, revision: str | None, role: str, *, pickles: bool = False) 
         raise NotOnHub("the hub has no such model, or none that it shows without a token (HF_TOKEN)") from None
     except (errors.RevisionResolutionError, errors.IncompleteSnapshotError):
         raise NotOnHub(_unreachable()) from None
-    except (OSError, ValueError, httpx2.HTTPError) as error:
+    except (OSError, ValueError, RuntimeError, httpx2.HTTPError) as error:  # RuntimeError: of the client of Xet storage
         if isinstance(error, errors.LocalEntryNotFoundError) and huggingface_hub.constants.is_offline_mode():
             raise NotOnHub(_unreachable()) from None
         raise ScriptError(
             f"{name}: the transfer from the hub failed, and nothing of it is used ({_first_line(error)}): "
-            "run the same command again, which continues it"
+            "run the same command again, which continues it, or with HF_HUB_DISABLE_XET=1 where Xet storage cannot be "
+            "reached"
         ) from None
     finally:
         log.set_verbosity_warning()  # type: ignore[no-untyped-call]

@@ -32,6 +32,7 @@ class FakeHub:
     wrong: set[str] = field(default_factory=set)  # files of which another byte arrives
     requests: list[tuple[str, str]] = field(default_factory=list)  # method and path
     keys: list[tuple[str, str | None]] = field(default_factory=list)  # of the server and the CDN, by path
+    xet: set[str] = field(default_factory=set)  # files that are also in Xet storage, whose server takes no key
     status: int = 0  # with which everything is answered, if not 0
     endpoint: str = ""
     cdn: str = ""
@@ -83,6 +84,8 @@ def handler_of(hub: FakeHub, *, is_cdn: bool) -> type[BaseHTTPRequestHandler]:
             elif is_cdn:
                 name, _, file = path.removeprefix("/").partition("/-/")
                 self.send_file(file, hub.files(name)[file])
+            elif "/xet-read-token/" in path:
+                self.refuse(403, "NoXet")
             elif path.startswith("/api/models/"):
                 self.send_listing(path.removeprefix("/api/models/"))
             elif path.startswith("/cached/"):
@@ -157,6 +160,9 @@ def handler_of(hub: FakeHub, *, is_cdn: bool) -> type[BaseHTTPRequestHandler]:
                     "X_Linked_Etag": f'"{hashlib.sha256(content).hexdigest()}"',
                     "X_Linked_Size": str(len(content)),
                 }
+                if file in hub.xet:
+                    route = f"{hub.endpoint}/api/models/{name}/xet-read-token/{COMMIT}"
+                    headers |= {"X_Xet_Hash": hashlib.sha256(content).hexdigest(), "Link": f'<{route}>; rel="xet-auth"'}
                 location = f"{hub.cdn}/{name}/-/{file}"
                 self.reply(302, b"", X_Repo_Commit=COMMIT, Location=location, **headers)
                 return

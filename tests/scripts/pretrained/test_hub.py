@@ -272,3 +272,17 @@ def test_train_reads_a_model_of_the_hub(tmp_path: Path) -> None:
 def test_the_client_is_the_one_that_was_tried() -> None:
     """The tree cache, on which offline use depends, came with version 2."""
     assert int(huggingface_hub.__version__.split(".")[0]) >= 2
+
+
+def test_files_of_xet_storage(hub: FakeHub, repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the client of that storage they come over the redirect; with it a refusal says how to go without."""
+    hub.xet.add("model.safetensors")
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", False)
+    message = refusal()
+    assert "the transfer from the hub failed" in message
+    assert "HF_HUB_DISABLE_XET=1" in message
+    assert any("/xet-read-token/" in path for _, path in hub.requests)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    _, files = fetched()
+    assert files["model.safetensors"] == sha256(repository / "model.safetensors")
+    assert any(path.endswith("/-/model.safetensors") for _, path in hub.requests)
