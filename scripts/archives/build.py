@@ -28,7 +28,7 @@ from scripts.archives.model_card import model_card
 from scripts.archives.store import Archive, Store, ranking_bytes
 from scripts.cli.console import ROOT, ScriptError, say
 from scripts.client.settings import effective
-from scripts.pretrained.files import MODEL_FILES
+from scripts.pretrained.files import MODEL_FILES, other_weights_in
 from scripts.pretrained.provenance import Provenance
 
 # torch and transformers take seconds to import: functions import them, so that --help and mistakes are quick.
@@ -148,10 +148,23 @@ def stage_files(stage: Path, model: Path, config: ModelConfig) -> None:
             f"--model {model}: its training is not finished: wait for it, or go on with train.py --resume"
         )
     if not (model / "config.json").is_file():
+        modules = model / "modules.json"
+        kinds = re.findall(r'"type":\s*"[\w.]*?(\w+)"', modules.read_text("utf-8")) if modules.is_file() else []
+        if kinds:
+            raise ScriptError(
+                f"--model {model}: modules.json lists {', '.join(kinds)}, and served is a Transformer in the folder "
+                "itself, then a Pooling: give the folder of one Transformer to serve it alone"
+            )
         raise ScriptError(f"--model {model}: no config.json; give a folder that train.py or save_pretrained wrote")
     weights = weight_files(model)
     if not weights:
-        raise ScriptError(f"--model {model}: no model.safetensors; save the model again with save_pretrained")
+        others = other_weights_in(str(path.relative_to(model)) for path in model.rglob("*"))
+        found = f" (there is {others[0]}, which is not read)" if others else ""
+        raise ScriptError(f"--model {model}: no model.safetensors{found}; save the model again with save_pretrained")
+    if '"auto_map"' in (model / "config.json").read_text("utf-8", "replace"):
+        say(
+            "note: config.json names code of its own (auto_map), which is never run: the class of transformers computes"
+        )
     code = stage / archive.CODE
     shutil.copytree(ROOT / "handler", code, ignore=shutil.ignore_patterns("__pycache__", "bert_handler.py"))
     shutil.copy(ROOT / "handler" / "bert_handler.py", stage)

@@ -275,3 +275,17 @@ def test_the_command_line(model_folder: Path, tmp_path: Path) -> None:
     wrong = subprocess.run([*command, "--overflow", "drop"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
     assert wrong.stderr == "error: handler.overflow is 'drop', accepted: truncate, window, refuse\n"
+
+
+def test_weights_and_modules_of_others_are_named(model_folder: Path, tmp_path: Path) -> None:
+    """Folders for other runtimes, and a Router of sentence-transformers, which has no model in the folder itself."""
+    folder = Path(shutil.copytree(model_folder, tmp_path / "mine"))
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "model.onnx").write_bytes(b"onnx")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ScriptError, match=r"no model\.safetensors \(there is onnx/model\.onnx, which is not read\)"):
+        build(folder, "mine", "1.0", ModelConfig(), tmp_path)
+    (folder / "config.json").unlink()
+    (folder / "modules.json").write_text('[{"type": "sentence_transformers.base.modules.router.Router", "path": ""}]')
+    with pytest.raises(ScriptError, match=r"modules\.json lists Router, and served is a Transformer"):
+        build(folder, "mine", "1.0", ModelConfig(), tmp_path)
