@@ -17,7 +17,7 @@ from handler.tracing import Tracing
 from server.compatible import Compatible, message_error, openai_error
 from server.errors import ApiError, invalid_key, json_response, method_not_allowed, route_not_found
 from server.health import Health, open_inference_error
-from server.keys import KeyRing
+from server.keys import Keys
 from server.management import ManagementRoutes
 from server.metrics import MetricsRegistry
 from server.openai_tokens import OpenAITokens
@@ -54,7 +54,7 @@ class Parts:
     models: ModelRegistry
     metrics: MetricsRegistry
     health: Health
-    keys: KeyRing | None = None  # None: no keys are needed
+    keys: Keys | None = None  # None: no keys are needed
     tracing: Tracing | None = None  # None: off
 
     def endpoint(self, handle: Handle, write_error: WriteError = ApiError.to_response) -> RouteHandler:

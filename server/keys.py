@@ -5,17 +5,23 @@ Three random keys: `inference` and `management` open their ports, `API` renews o
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hmac
 import json
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+from handler.errors import ConfigError
 
 KEY_FILE = "key_file.json"
 KEY_BYTES = 24
 EXPIRING = ("management", "inference")
+KEY_FORM = '{"inference": {"key": "..."}}'
 
 
 @dataclass(frozen=True)
@@ -24,6 +30,12 @@ class Key:
 
     text: str
     expires: float | None = None
+
+    @classmethod
+    def of(cls, entry: Mapping[str, str]) -> Key:
+        """Return the key of an entry of the file."""
+        at = entry.get("expiration time")
+        return cls(entry["key"], datetime.datetime.fromisoformat(at.replace("Z", "+00:00")).timestamp() if at else None)
 
     def opens(self, authorization: str) -> bool:
         """Tell whether a header holds this key, and it has not expired."""
@@ -37,6 +49,16 @@ class Key:
             return {"key": self.text}
         at = datetime.datetime.fromtimestamp(min(self.expires, 253_402_300_799), datetime.timezone.utc)
         return {"key": self.text, "expiration time": at.isoformat().replace("+00:00", "Z")}
+
+
+class Keys(Protocol):
+    """The keys of a server."""
+
+    def allows(self, kind: str, authorization: str) -> bool:
+        """Tell whether a header opens a port: `inference`, `management`, or `API` to renew a key."""
+
+    def renew(self, kind: str) -> bool:
+        """Replace a key; False for one that cannot be replaced here."""
 
 
 class KeyRing:
@@ -71,3 +93,37 @@ class KeyRing:
         entries = {kind: key.entry() for kind, key in self._keys.items()}
         partial.write_text(json.dumps(entries, indent=2), encoding="utf-8")
         partial.replace(self.file)
+
+
+class SharedKeys:
+    """The keys in a file that an operator wrote, of the same form; read again when it changes."""
+
+    def __init__(self, file: Path) -> None:
+        """Read the file.
+
+        Raises:
+            ConfigError: it holds no keys.
+        """
+        self._file, self._changed_ns = file, 0
+        self._keys: dict[str, Key] = {}
+        self._read()
+
+    def allows(self, kind: str, authorization: str) -> bool:
+        """Tell whether a header opens a port. A file that cannot be read any more leaves the keys as they were."""
+        with contextlib.suppress(ConfigError):
+            self._read()
+        return kind in self._keys and self._keys[kind].opens(authorization)
+
+    def renew(self, kind: str) -> bool:
+        """Return False: the operator replaces them."""
+        return False
+
+    def _read(self) -> None:
+        try:
+            changed_ns = self._file.stat().st_mtime_ns
+            if changed_ns != self._changed_ns:
+                entries = json.loads(self._file.read_text(encoding="utf-8"))
+                self._keys = {"inference": Key.of(entries["inference"])}
+                self._changed_ns = changed_ns
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(f"{self._file} holds no keys ({type(error).__name__}): {KEY_FORM}") from error

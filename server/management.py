@@ -9,7 +9,7 @@ from handler.errors import StartupError
 from handler.protocol import JSON
 from handler.request_state import Response
 from server.errors import ApiError, bad_request, json_response, method_not_allowed
-from server.keys import KeyRing
+from server.keys import Keys
 from server.registry import ModelRegistry
 from server.transport import Exchange
 
@@ -19,7 +19,7 @@ PAGE = 100  # models of one page, at most
 class ManagementRoutes:
     """The routes of the management port."""
 
-    def __init__(self, models: ModelRegistry, keys: KeyRing | None, *, may_change: bool) -> None:
+    def __init__(self, models: ModelRegistry, keys: Keys | None, *, may_change: bool) -> None:
         """Refer to the models.
 
         Args:

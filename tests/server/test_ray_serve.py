@@ -1,0 +1,109 @@
+"""A replica of Ray Serve, without Ray: it answers, refuses and limits as the standalone server does."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+from handler.errors import ConfigError
+from server.keys import SharedKeys
+from server.ray_serve import ARGUMENTS, Replica, application
+from tests.support.samples import ROOT
+
+FILE = ROOT / "deploy" / "ray" / "serve.yaml"
+
+
+@pytest.fixture
+def key_file(tmp_path: Path) -> Path:
+    """Return a file with one key."""
+    return write_key(tmp_path / "keys.json", "first")
+
+
+def write_key(file: Path, key: str) -> Path:
+    """Write a file of keys, as if later than the one before."""
+    file.write_text(json.dumps({"inference": {"key": key}}))
+    os.utime(file, ns=(0, file.stat().st_mtime_ns + len(key)))
+    return file
+
+
+def test_a_replica_answers_with_the_keys_of_the_operator(mar: Path, key_file: Path) -> None:
+    """Ready when its model has loaded; a request needs the key."""
+
+    async def ask() -> list[int]:
+        replica = Replica(str(ROOT / "config.properties"), str(mar.parent), [mar.name], str(key_file))
+        await replica.load()
+        replica.check_health()
+        transport = httpx.ASGITransport(replica.__serve_build_asgi_app__())
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            path, key = "/predictions/tiny", {"Authorization": "Bearer first"}
+            statuses = [
+                (await client.post(path, json="Where is it?", headers=key)).status_code,
+                (await client.post(path, json="Where is it?")).status_code,
+                (await client.post(path, content=b"x" * 6_553_501, headers=key)).status_code,
+                (await client.get("/v2/health/ready")).status_code,
+            ]
+        (model,) = replica.models
+        model.batcher.busy_since = 0.0
+        with pytest.raises(RuntimeError, match="responseTimeout"):
+            replica.check_health()
+        await replica.close()
+        return statuses
+
+    assert asyncio.run(ask()) == [200, 400, 413, 200]
+
+
+def test_a_changed_key_counts_at_once(key_file: Path) -> None:
+    """A file that is broken meanwhile leaves the keys as they were."""
+    keys = SharedKeys(key_file)
+    assert keys.allows("inference", "Bearer first")
+    write_key(key_file, "second")
+    assert keys.allows("inference", "Bearer second")
+    assert not keys.allows("inference", "Bearer first")
+    assert not keys.allows("management", "Bearer second")
+    key_file.write_text("{")
+    assert keys.allows("inference", "Bearer second")
+    with pytest.raises(ConfigError, match=r"keys\.json holds no keys"):
+        SharedKeys(key_file)
+
+
+def test_an_expired_key(tmp_path: Path) -> None:
+    """The file may be one that a server wrote."""
+    file = tmp_path / "keys.json"
+    file.write_text(json.dumps({"inference": {"key": "a", "expiration time": "2020-01-01T00:00:00.5Z"}}))
+    assert not SharedKeys(file).allows("inference", "Bearer a")
+
+
+@pytest.mark.parametrize("arguments", [{}, {"models": []}, {"models": "a.mar"}, {"models": ["a.mar"], "keys": "a"}])
+def test_wrong_arguments_are_refused(arguments: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="accepted: config, model_store, models, key_file"):
+        application(arguments)
+
+
+def test_keys_are_needed(tmp_path: Path) -> None:
+    """A cluster is reached by many."""
+
+    async def start() -> None:
+        Replica(str(ROOT / "config.properties"), str(tmp_path), ["a.mar"])
+
+    with pytest.raises(ConfigError, match="key_file is missing"):
+        asyncio.run(start())
+
+
+def test_the_file_names_what_there_is() -> None:
+    """The application that it imports, and its arguments."""
+    (app,) = yaml.safe_load(FILE.read_text())["applications"]
+    module, _, name = app["import_path"].partition(":")
+    assert getattr(importlib.import_module(module), name) is application
+    assert set(app["args"]) == set(ARGUMENTS)
+    (deployment,) = app["deployments"]
+    scaling = deployment["autoscaling_config"]
+    assert scaling["target_ongoing_requests"] <= deployment["max_ongoing_requests"]
+    assert deployment["name"] == "bert"
