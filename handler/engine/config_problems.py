@@ -49,6 +49,8 @@ def load_config(folder: Path) -> PretrainedConfig:
     except Exception as error:  # config classes raise whatever their code meets
         raise ModelMismatch(config_problem(folder / "config.json", error)) from error
     require_obeyed(content, config)
+    config.return_dict = True  # outputs are read by name; what else a folder asks for is not read
+    config.output_hidden_states = config.output_attentions = False
     return config
 
 

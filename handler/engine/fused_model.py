@@ -182,8 +182,15 @@ class Weights(dict[str, Tensor]):
     """Tensors by their names in transformers; a module raises KeyError where one is missing."""
 
     def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
-        """Name everything but the head as in a base model, which may have been saved alone."""
-        super().__init__({name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items()})
+        """Name everything but the head as in a base model, which may have been saved alone.
+
+        The norms of the first BERTs (google-bert/bert-base-uncased) have gamma and beta.
+        """
+        now = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+        named = {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items()}
+        for old, new in now.items():
+            named = {name.replace(old, new): tensor for name, tensor in named.items()}
+        super().__init__(named)
 
     def linear(self, name: str) -> nn.Linear:
         """Return a linear module."""

@@ -25,7 +25,7 @@ from handler.loading import load_predictor
 from handler.model_folder import ModelFolder
 from handler.tokenization import Tokenizer
 from handler.weight_files import holds_a_head, tensor_names
-from scripts.archives.build import stage_files
+from scripts.archives.build import build, stage_files
 from tests.support.samples import MakeModel
 
 Change: Any = Callable[[Path], object]
@@ -349,3 +349,18 @@ def test_a_cross_encoder_is_obeyed_or_refused(make_model: MakeModel, tmp_path: P
     (folder / "modules.json").write_text(json.dumps(more))
     with pytest.raises(ModelMismatch, match="lists Transformer, Dense: served is a Transformer"):
         load_predictor(folder)
+
+
+def test_norms_of_the_first_berts_and_outputs_without_names(model_folder: Path, tmp_path: Path) -> None:
+    """gamma and beta, `return_dict: false` and further outputs change no answer, in an archive either."""
+    folder = Path(shutil.copytree(model_folder, tmp_path / "old"))
+    old = {"LayerNorm.weight": "LayerNorm.gamma", "LayerNorm.bias": "LayerNorm.beta"}
+    tensors = load_file(folder / "model.safetensors")
+    for new, name in old.items():
+        tensors = {key.replace(new, name): tensor for key, tensor in tensors.items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    changed("config.json", return_dict=False, output_hidden_states=True, output_attentions=True)(folder)
+    expected = load_predictor(model_folder).answer_items(["Where is it?"])
+    assert load_predictor(folder).answer_items(["Where is it?"]) == expected
+    packed = build(folder, "old", "1.0", ModelConfig(), tmp_path)  # compares the worker's model with the reference
+    assert packed.is_file()
