@@ -6,6 +6,7 @@ takes no key. Faults are injected by file name.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import threading
@@ -33,6 +34,10 @@ class FakeHub:
     requests: list[tuple[str, str]] = field(default_factory=list)  # method and path
     keys: list[tuple[str, str | None]] = field(default_factory=list)  # of the server and the CDN, by path
     xet: set[str] = field(default_factory=set)  # files that are also in Xet storage, whose server takes no key
+    storage: Path | None = None  # folder of repositories that clients create
+    private: dict[str, bool] = field(default_factory=dict)  # of those
+    uploaded: dict[str, bytes] = field(default_factory=dict)  # large files by SHA-256, before their commit
+    commits: list[tuple[str, str, str]] = field(default_factory=list)  # repository, revision, query
     status: int = 0  # with which everything is answered, if not 0
     endpoint: str = ""
     cdn: str = ""
@@ -69,6 +74,48 @@ def git_hash(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
+def answer_write(hub: FakeHub, path: str, query: str, body: bytes) -> tuple[int, dict[str, Any]]:
+    """Return status and answer of the routes by which a client creates, uploads (LFS, basic transfer) and commits."""
+    if path.startswith("/upload/"):
+        digest = hashlib.sha256(body).hexdigest()
+        hub.uploaded[digest] = body
+        return (200, {}) if digest == path.removeprefix("/upload/") else (400, {"error": "another file"})
+    if path == "/api/validate-yaml":
+        return 200, {"errors": [], "warnings": []}
+    if path.endswith(".git/info/lfs/objects/batch"):
+        upload = {o["oid"]: {"upload": {"href": f"{hub.cdn}/upload/{o['oid']}"}} for o in json.loads(body)["objects"]}
+        objects = [{**o, "actions": upload[o["oid"]]} for o in json.loads(body)["objects"]]
+        return 200, {"transfer": "basic", "objects": objects}
+    if path == "/api/repos/create":
+        value = json.loads(body)
+        name = f"{value['organization']}/{value['name']}"
+        if name in hub.repositories:
+            return 409, {"error": "exists", "url": f"{hub.endpoint}/{name}"}
+        assert hub.storage is not None
+        hub.repositories[name] = hub.storage / name
+        hub.private[name] = value["visibility"] == "private"
+        return 200, {"url": f"{hub.endpoint}/{name}", "id": name}
+    name, _, rest = path.removeprefix("/api/models/").partition("/preupload/")
+    if rest:
+        files = [file["path"] for file in json.loads(body)["files"]]
+        modes = {file: "lfs" if file.endswith((*LFS, ".mar", ".png")) else "regular" for file in files}
+        return 200, {"files": [{"path": f, "uploadMode": modes[f], "shouldIgnore": False} for f in files]}
+    name, _, rest = path.removeprefix("/api/models/").partition("/commit/")
+    if not rest:
+        return 200, {}  # of a branch
+    for line in map(json.loads, body.splitlines()):
+        value = line["value"]
+        if line["key"] in ("file", "lfsFile"):
+            content = base64.b64decode(value["content"]) if line["key"] == "file" else hub.uploaded[value["oid"]]
+            target = hub.repositories[name] / value["path"]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(content)
+    hub.commits.append((name, rest, query))
+    url = f"{hub.endpoint}/{name}"
+    pull_request = {"pullRequestUrl": f"{url}/discussions/1"} if "create_pr=1" in query else {}
+    return 200, {"success": True, "commitUrl": f"{url}/commit/{COMMIT}", "commitOid": COMMIT, **pull_request}
+
+
 def handler_of(hub: FakeHub, *, is_cdn: bool) -> type[BaseHTTPRequestHandler]:
     """Return the handler of one of the two servers."""
 
@@ -93,6 +140,28 @@ def handler_of(hub: FakeHub, *, is_cdn: bool) -> type[BaseHTTPRequestHandler]:
                 self.send_file(file, hub.files(name)[file])
             else:
                 self.send_resolved(path)
+
+        def do_POST(self) -> None:
+            address = urlsplit(self.path)
+            body = b"".join(self.parts())
+            hub.requests.append((self.command, unquote(address.path)))
+            if hub.status and not is_cdn:
+                self.reply(hub.status, b"{}")
+                return
+            status, value = answer_write(hub, unquote(address.path), address.query, body)
+            self.reply(status, json.dumps(value).encode(), Content_Type="application/json")
+
+        def parts(self) -> Iterator[bytes]:
+            """Yield the body, which a client sends whole or in chunks."""
+            if self.headers.get("transfer-encoding") != "chunked":
+                yield self.rfile.read(int(self.headers.get("content-length", 0)))
+                return
+            while size := int(self.rfile.readline(), 16):
+                yield self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+
+        do_PUT = do_POST  # noqa: N815 - as above
 
         do_HEAD = do_GET  # noqa: N815 - the name that http.server calls
 

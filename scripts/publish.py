@@ -1,0 +1,75 @@
+#!/usr/bin/env python3
+"""Push a model's folder, or an archive, with its card to the hub of Hugging Face.
+
+  scripts/publish.py models/mine --to ORG/NAME --dry-run
+  scripts/publish.py models/mine --to ORG/NAME --evaluated report/model-index.yaml
+  scripts/publish.py model_store/mine.mar --to ORG/NAME --revision v1.2
+
+Pushed are config, tokenizer, weights in safetensors, training.json, training.png and the card; of an archive the .mar,
+its OpenAPI document and its card. The card is the folder's README.md or is written from training.json, and its metadata
+(task, base model, library, model-index with the metrics) are filled in. Checkpoints, optimizer states, data and all
+other files stay here and are listed; a file that holds what looks like a secret key is refused. A new repository is
+private unless --public is said. HF_TOKEN and HF_ENDPOINT count as for huggingface_hub.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from scripts.cli import console
+from scripts.cli.console import ScriptError, run, say
+
+
+def main() -> None:
+    """Read the command line, show what is pushed, and push it."""
+    options = parser().parse_args()
+    from scripts.archives import publication
+    from scripts.archives.model_card import read_model_index
+
+    evaluated = read_model_index(options.evaluated) if options.evaluated else []
+    if options.source.is_file():
+        files = publication.of_archive(options.source, evaluated)
+    elif options.source.is_dir():
+        name = options.to.rpartition("/")[2]
+        files = publication.of_folder(options.source, name, options.base_model, evaluated)
+    else:
+        raise ScriptError(f"{options.source}: no such folder or archive")
+    rows = [[path, f"{files.size(path) / 1e6:.2f} MB"] for path in sorted(files.files)]
+    console.table([f"to {options.to}", "size"], rows)
+    if files.left:
+        more = f" and {len(files.left) - 10} more" if len(files.left) > 10 else ""
+        say(f"stay here: {', '.join(files.left[:10])}{more}")
+    if options.dry_run:
+        print(files.card)
+        say("--dry-run: nothing was sent")
+        return
+    address = publication.push(
+        files,
+        options.to,
+        public=options.public,
+        revision=options.revision,
+        create_pr=options.create_pr,
+        message=options.message or f"Publish {options.source.name}",
+    )
+    say(f"pushed: {address}")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of this script's command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("source", type=Path, metavar="FOLDER|ARCHIVE", help="a model's folder, or a .mar")
+    add("--to", required=True, metavar="ORG/NAME", help="the repository")
+    add("--revision", metavar="BRANCH", help="branch to push to, made where it is missing (default: main)")
+    add("--create-pr", action="store_true", help="open a pull request instead of changing the branch")
+    add("--public", action="store_true", help="make a new repository public; an existing one stays as it is")
+    add("--base-model", metavar="ORG/NAME", help="of an adapter, where it was trained on a local folder")
+    add("--evaluated", type=Path, metavar="FILE", help="model-index.yaml of scripts/evaluate.py, for the card")
+    add("--message", metavar="TEXT", help="of the commit (default: Publish NAME)")
+    add("--dry-run", action="store_true", help="print what would be pushed, and the card; send nothing")
+    return parser
+
+
+if __name__ == "__main__":
+    run(main)
