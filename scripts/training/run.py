@@ -17,6 +17,10 @@ from scripts.training.splits import Splits, read
 def run(settings: TrainingSettings) -> None:
     """Read the data, train, save the best epoch and print its metrics."""
     started = time.monotonic()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # each process would write the same folder
+        raise ScriptError(
+            "training runs in one process: start scripts/train.py itself, without torchrun or accelerate launch"
+        )
     trackers.check(settings)
     if settings.search and importlib.util.find_spec("optuna") is None:
         raise ScriptError("--search needs optuna: pip install -r requirements/search.txt")

@@ -192,7 +192,7 @@ def parse(argv: Sequence[str] | None, description: str) -> TrainingSettings:
     add("--scheduler", choices=SCHEDULERS, default="linear", help="how the learning rate falls after the warm-up")
     add("--warmup-ratio", type=fraction, default=0.1, help="fraction of the steps in which the learning rate rises")
     add("--weight-decay", type=float, default=0.01, help="weight decay of AdamW")
-    add("--batch-size", type=count, default=32, help="texts in a batch, in all processes together")
+    add("--batch-size", type=count, default=32, help="texts in a batch")
     add(
         "--gradient-accumulation",
         type=count,

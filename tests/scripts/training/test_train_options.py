@@ -225,3 +225,9 @@ def test_a_tracker_that_fails_is_left_out(capsys: pytest.CaptureFixture[str]) ->
     assert capsys.readouterr().err == "full gets no more values (the disk is full); training goes on\n"
     first = {"epoch": 1, "train/loss": 0.5, "validation/loss": 0.4, "validation/accuracy": 1.0}
     assert Fine.logged == [(first, 6), ({"test/accuracy": 1.0}, 6)]
+
+
+def test_several_processes_are_refused(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Started by torchrun: each process would write the same folder."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert "without torchrun" in refusal(base, tmp_path, "train.csv", "text,label\na cat,cat\n")
