@@ -11,6 +11,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
 import yaml
+from packaging.markers import Marker
 
 from handler.config import ModelConfig, usable_cores
 from handler.errors import ConfigError
@@ -169,7 +171,7 @@ def _archive_info(file: Path) -> ArchiveInfo:
 
 def _versions(of_kind: str) -> dict[str, tuple[str, str]]:
     requirements = ROOT / "requirements" / of_kind
-    required = re.findall(r"(?m)^([\w-]+)==(\S+)", requirements.read_text()) if requirements.is_file() else []
+    required = list(_pins(requirements)) if requirements.is_file() else []
     versions = {"python": (".".join(map(str, sys.version_info[:3])), ">=3.10")}
     for name, number in required:
         try:
@@ -177,6 +179,15 @@ def _versions(of_kind: str) -> dict[str, tuple[str, str]]:
         except PackageNotFoundError:
             versions[name] = "", number
     return versions
+
+
+def _pins(requirements: Path) -> Iterator[tuple[str, str]]:
+    """Yield the packages that a file pins for this interpreter, and their versions."""
+    for line in requirements.read_text().splitlines():
+        if match := re.match(r"([\w-]+)==([^\s;#]+)\s*(?:;([^#]*))?", line):
+            name, number, marker = match.groups()
+            if marker is None or Marker(marker.strip()).evaluate():
+                yield name, number
 
 
 def _java(environment: dict[str, str]) -> tuple[str, str]:
