@@ -216,9 +216,9 @@ def _tensors() -> dict[str, JSON]:
 
 def _binary() -> JSON:
     """Return the schema of a response with binary tensors."""
-    asked = "where parameters.binary_data_output or an output's parameters.binary_data is true"
+    condition = "where parameters.binary_data_output or an output's parameters.binary_data is true"
     length = "Inference-Header-Content-Length is the length of the JSON"
-    return {"type": "string", "format": "binary", "description": f"{asked}: JSON, then the tensors; {length}"}
+    return {"type": "string", "format": "binary", "description": f"{condition}: JSON, then the tensors; {length}"}
 
 
 def _error() -> JSON:

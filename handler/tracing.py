@@ -193,16 +193,16 @@ class Tracing:
         Raises:
             ConfigError: it asks for what there is not.
         """
-        asked = next((name for name in ("OTEL_TRACES_EXPORTER", *ENDPOINTS) if os.environ.get(name, "").strip()), "")
+        variable = next((name for name in ("OTEL_TRACES_EXPORTER", *ENDPOINTS) if os.environ.get(name, "").strip()), "")
         exporter = os.environ.get("OTEL_TRACES_EXPORTER", "").strip() or "otlp"
-        if not asked or exporter == "none" or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        if not variable or exporter == "none" or os.environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
             return None
         if problems := list(_problems(exporter)):
             raise ConfigError("; ".join(problems))
         try:
             return cls(_processor(exporter))
         except ImportError as error:
-            message = f"{asked} is set, but {error.name} cannot be imported: install requirements/tracing.txt"
+            message = f"{variable} is set, but {error.name} cannot be imported: install requirements/tracing.txt"
             raise ConfigError(f"{message}, or unset it") from error
 
     def request(self, name: str, headers: Mapping[str, str], attributes: Attributes) -> RequestTrace:

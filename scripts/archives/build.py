@@ -159,8 +159,8 @@ def stage_files(stage: Path, model: Path, config: ModelConfig) -> None:
     weights = weight_files(model)
     if not weights:
         others = other_weights_in(str(path.relative_to(model)) for path in model.rglob("*"))
-        found = f" (there is {others[0]}, which is not read)" if others else ""
-        raise ScriptError(f"--model {model}: no model.safetensors{found}; save the model again with save_pretrained")
+        note = f" (there is {others[0]}, which is not read)" if others else ""
+        raise ScriptError(f"--model {model}: no model.safetensors{note}; save the model again with save_pretrained")
     if '"auto_map"' in (model / "config.json").read_text("utf-8", "replace"):
         say(
             "note: config.json names code of its own (auto_map), which is never run: the class of transformers computes"

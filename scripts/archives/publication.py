@@ -138,7 +138,7 @@ def folder_card(folder: Path, name: str, base_model: str | None, evaluated: Sequ
     card = ModelCard(text if text.startswith("---") else f"---\n{{}}\n---\n\n{text}", ignore_metadata_errors=True)
     base = base_model or (training.get("base_model") or {}).get("name")
     library = "sentence-transformers" if (folder / MODULES_FILE).is_file() else "transformers"
-    found: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "library_name": "peft" if (folder / ADAPTER_WEIGHTS).is_file() else library,
         "pipeline_tag": task,
         "base_model": base if base and "/" in base and not Path(base).exists() else None,
@@ -147,7 +147,7 @@ def folder_card(folder: Path, name: str, base_model: str | None, evaluated: Sequ
     }
     known: dict[str, Any] = card.data.to_dict()  # type: ignore[no-untyped-call]
     known.pop("model-index", None)
-    merged = ModelCardData(**({key: value for key, value in found.items() if value is not None} | known))
+    merged = ModelCardData(**({key: value for key, value in metadata.items() if value is not None} | known))
     return f"---\n{merged.to_yaml()}\n---\n\n{card.text.lstrip()}"
 
 
@@ -165,8 +165,8 @@ def checked(publication: Publication) -> Publication:
     """Refuse a text file that holds what looks like a key; the key itself is not printed."""
     for path, content in publication.files.items():
         if path.endswith(TEXTS):
-            found = content if isinstance(content, bytes) else content.read_bytes()
-            if KEYS.search(found):
+            text = content if isinstance(content, bytes) else content.read_bytes()
+            if KEYS.search(text):
                 raise ScriptError(f"{path} holds what looks like a secret key: remove it, and revoke the key")
     return publication
 
