@@ -32,7 +32,7 @@ from scripts.readers.formats import TABLES
 from scripts.readers.tables import read
 from tests.support.animals import train_animals
 from tests.support.encodings import LENGTHS, ChosenStates, outputs_of, random_words
-from tests.support.families import FAMILIES, OWN_ENCODER_FAMILIES, make_family
+from tests.support.families import FAMILIES, LATER_FAMILIES, OWN_ENCODER_FAMILIES, make_family
 from tests.support.samples import MODELS, MakeModel, ask, response_json
 from tests.support.training import write
 
@@ -218,12 +218,14 @@ def test_the_file_is_a_quarter(make_model: MakeModel, tmp_path: Path) -> None:
     assert sum(value.numel() for value in floats) < 0.05 * engine.model.config.vocab_size * 128
 
 
-def test_a_family_without_int8_is_refused(make_model: MakeModel, tmp_path: Path) -> None:
+@pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # DeBERTa's own module
+@pytest.mark.parametrize("family", ["Albert", *LATER_FAMILIES])
+def test_a_family_without_int8_is_refused(family: str, make_model: MakeModel, tmp_path: Path) -> None:
     """The message says how it can be packed."""
     data = write(tmp_path / "examples.csv", [{"text": text} for text in EXAMPLE_TEXTS])
-    folder = make_family("Albert", FAMILIES["Albert"], make_model)
-    with pytest.raises(ScriptError, match=r"AlbertForSequenceClassification has no int8: pack it with"):
-        build(folder, "albert", "1.0", config("int8"), tmp_path, Calibration(data))
+    folder = make_family(family, (FAMILIES | LATER_FAMILIES)[family], make_model)
+    with pytest.raises(ScriptError, match=rf"{family}ForSequenceClassification has no int8: pack it with"):
+        build(folder, "none", "1.0", config("int8"), tmp_path, Calibration(data))
 
 
 def test_options_that_need_each_other(model_folder: Path, tmp_path: Path) -> None:
