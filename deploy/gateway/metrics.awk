@@ -10,10 +10,10 @@ FILENAME != "-" { total[$1] = $2; next }
 
 {
   total["gateway_requests_total{client=\"" $1 "\",status=\"" $2 "\"}"]++
-  for (i = 1; i <= count; i++) if ($3 <= limits[i] + 0) total["gateway_request_seconds_bucket{le=\"" limits[i] "\"}"]++
-  total["gateway_request_seconds_bucket{le=\"+Inf\"}"]++
-  total["gateway_request_seconds_sum"] += $3
-  total["gateway_request_seconds_count"]++
+  for (i = 1; i <= count && $3 > limits[i] + 0; i++);
+  added[i]++  # to this bucket and to all above it
+  seconds += $3
+  requests++
 }
 
 END {
@@ -22,9 +22,11 @@ END {
   print "# TYPE gateway_request_seconds histogram"
   for (i = 1; i <= count; i++) {
     series = "gateway_request_seconds_bucket{le=\"" limits[i] "\"}"
-    printf "%s %d\n", series, total[series]
+    below += added[i]
+    printf "%s %d\n", series, total[series] + below
   }
-  printf "%s %d\n", "gateway_request_seconds_bucket{le=\"+Inf\"}", total["gateway_request_seconds_count"]
-  printf "%s %.3f\n", "gateway_request_seconds_sum", total["gateway_request_seconds_sum"]
-  printf "%s %d\n", "gateway_request_seconds_count", total["gateway_request_seconds_count"]
+  requests += total["gateway_request_seconds_count"]
+  printf "%s %d\n", "gateway_request_seconds_bucket{le=\"+Inf\"}", requests
+  printf "%s %.3f\n", "gateway_request_seconds_sum", total["gateway_request_seconds_sum"] + seconds
+  printf "%s %d\n", "gateway_request_seconds_count", requests
 }
