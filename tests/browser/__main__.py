@@ -153,8 +153,7 @@ def every_model(page: Page, output: Path, name: str) -> None:
         for operation in options(page, "Operation"):
             choose(page, "Operation", operation)
             page.get_by_role("button", name="Example").click()
-            first = page.locator("textarea").first
-            expect(first).not_to_have_value("", timeout=20_000)
+            expect(page.locator("textarea:visible").first).not_to_have_value("", timeout=20_000)
             page.get_by_role("button", name="Ask", exact=True).click()
             answer = page.locator(".answers").locator("section, .matrix")
             expect(answer.first).to_be_visible(timeout=30_000)
