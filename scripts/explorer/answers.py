@@ -98,20 +98,20 @@ def _entities(question: JSON, answer: JSON) -> str:
         for item in answer
     ]
     text = _text(question)
-    found = highlighted(text, spans)
+    marked = highlighted(text, spans)
     items = [(f"{span.label}: {text[span.start : span.end]}", span.score or 0.0) for span in spans]
-    return f'<p class="text">{found}</p>' + (bars(items) if items else "<p>no entities</p>")
+    return f'<p class="text">{marked}</p>' + (bars(items) if items else "<p>no entities</p>")
 
 
 def _answer(question: JSON, answer: JSON) -> str:
-    found = answer if isinstance(answer, list) else [answer]
+    answers = answer if isinstance(answer, list) else [answer]
     spans = [
-        Span(item["start"], item["end"], "" if len(found) == 1 else str(rank), item["score"])
-        for rank, item in enumerate(found, 1)
+        Span(item["start"], item["end"], "" if len(answers) == 1 else str(rank), item["score"])
+        for rank, item in enumerate(answers, 1)
     ]
     return (
         f'<p class="asked">{escape(question["question"])}</p>'
-        + bars([(item["answer"] or "no answer in this context", item["score"]) for item in found])
+        + bars([(item["answer"] or "no answer in this context", item["score"]) for item in answers])
         + f'<p class="text">{highlighted(question["context"], spans)}</p>'
     )
 

@@ -188,8 +188,8 @@ def running(
 
 
 def wait_until(condition: Any, gateway: Gateway) -> None:
-    """Wait for a condition, at most half a minute: what the gateway counts is written every five seconds."""
-    deadline = time.monotonic() + 30
+    """Wait at most ten seconds for a condition."""
+    deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline, gateway.log()
         time.sleep(0.05)

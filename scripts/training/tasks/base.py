@@ -107,11 +107,11 @@ class TrainingTask(ABC, Generic[E]):
 
     def class_weights(self, examples: Examples[E]) -> dict[str, float]:
         """Return for each label the weight of its examples in the loss that makes up for the label's frequency."""
-        raise NotImplementedError
+        raise NotImplementedError  # a task without classes, for which --class-weights is refused
 
     def loss(self, logits: Any, labels: Any, weights: Any) -> Any:
         """Return the sum of the losses of a batch with class weights (labels,); for tasks that take --class-weights."""
-        raise NotImplementedError
+        raise NotImplementedError  # a task without classes, for which --class-weights is refused
 
     def validate(self, examples: Examples[E]) -> None:
         """Refuse examples that are good one by one, but not together."""
