@@ -20,6 +20,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from scripts.cli.console import ScriptError
 from scripts.readers import label_studio, squad
+from scripts.readers.annotations import UnreadableAnnotation, plain_record
 
 Record: TypeAlias = Mapping[str, object]
 Reader: TypeAlias = Callable[[str, BinaryIO], Iterator[tuple[int, Record]]]
@@ -145,7 +146,7 @@ def read_jsonl(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
             record = None
         if not isinstance(record, dict):
             raise ScriptError(f"{name} row {row}: not a JSON object on one line")
-        yield row, record
+        yield row, annotated(name, row, record)
 
 
 class RepeatedField(ValueError):
@@ -189,7 +190,15 @@ def read_json(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
     for row, item in enumerate(items, start=1):
         if not isinstance(item, dict):
             raise ScriptError(f"{name} row {row}: not a JSON object")
-        yield row, item
+        yield row, annotated(name, row, item)
+
+
+def annotated(name: str, row: int, record: Record) -> Record:
+    """Return a record without the form of the tool that it was annotated with."""
+    try:
+        return plain_record(record)
+    except UnreadableAnnotation as error:
+        raise ScriptError(f"{name} row {row}: {error}") from None
 
 
 def read_lines(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
@@ -267,6 +276,9 @@ OTHER_FORMATS = {
     (".arrow", ".feather", ".pkl", ".pickle"): "write it as Parquet",
     (".ann",): "BRAT's files are not read: export texts with entities (start, end, label) as JSON lines",
     (".spacy",): "write the documents as JSON lines with text and entities (start, end, label)",
+    (
+        ".conllu",
+    ): "CoNLL-U has parts of speech and trees: write tokens and tags as JSON lines, or as .conll with the tag last",
     (".xml", ".html"): "write one object a line as JSON lines",
 }
 

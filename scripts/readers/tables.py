@@ -16,6 +16,7 @@ from pathlib import Path
 
 from handler.archive import sha256
 from scripts.cli.console import ScriptError
+from scripts.readers.annotations import why_unlabelled
 from scripts.readers.formats import Reader, Record, unknown_format
 
 
@@ -86,7 +87,7 @@ class Table:
         cell = record.get(column)
         name = label_name(cell)
         if not name:
-            raise self.error(row, column, "the label is missing")
+            raise self.error(row, column, f"the label is missing{why_unlabelled(record)}")
         if isinstance(cell, (list, dict)):
             raise self.error(row, column, f"the label is {json_type(cell)}, not one name or number")
         return name

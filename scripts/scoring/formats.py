@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.client.questions import PAIR, TEXT, is_whole, require_columns
+from scripts.readers.annotations import UnreadableAnnotation, plain_record
 from scripts.readers.formats import (
     Record,
     RepeatedField,
@@ -127,6 +128,10 @@ class JsonLinesFormat(LineFormat):
             return CorpusRow(number, problem="the row is not JSON")
         if not isinstance(record, dict):
             return CorpusRow(number, problem="no JSON object")
+        try:
+            record = plain_record(record)
+        except UnreadableAnnotation as error:
+            return CorpusRow(number, problem=str(error))
         return row_of(number, with_json_id(record, columns), columns)
 
 

@@ -17,6 +17,7 @@ import regex  # type: ignore[import-untyped]
 
 from handler.tag_scheme import is_tag
 from scripts.cli.console import ScriptError
+from scripts.readers.annotations import why_unlabelled
 from scripts.readers.formats import Reader, Record, decode_lines
 from scripts.readers.tables import ColumnMapping, Table
 
@@ -38,17 +39,19 @@ class TaggedText:
 def read_conll(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
     """Yield the sentences of a CoNLL file, each numbered by its first line.
 
-    The token is the first column, or the second if the first counts the tokens of every sentence (CoNLL-U); a line
-    before a sentence that begins with # and ends in no tag is a comment.
+    The token is the first column, or the second if the first counts the tokens of every sentence (CoNLL-U, whose lines
+    of several words, "1-2", and of words that are not in the text, "8.1", are left out); a line before a sentence that
+    begins with # and ends in no tag is a comment.
     """
-    sentences = list(read_sentences(name, file))
-    counted = all(
-        columns[0] == str(n) and len(columns) > 2 for _, lines in sentences for n, columns in enumerate(lines, start=1)
-    )
-    token_column = int(counted and any(len(lines) > 1 for _, lines in sentences))
+    sentences = [(row, list(enumerate(lines))) for row, lines in read_sentences(name, file)]
+    words = [(row, [line for line in lines if not NO_WORD.fullmatch(line[1][0])]) for row, lines in sentences]
+    if is_counted := all(columns[0] == str(n) for _, lines in words for n, (_, columns) in enumerate(lines, start=1)):
+        sentences = words
+    has_more = all(len(columns) > 2 for _, lines in sentences for _, columns in lines)
+    token_column = int(is_counted and has_more and any(len(lines) > 1 for _, lines in sentences))
     for row, lines in sentences:
-        tokens, tags = [columns[token_column] for columns in lines], [columns[-1] for columns in lines]
-        yield row, {"tokens": tokens, "tags": tags, "lines": True}
+        tokens, tags = [columns[token_column] for _, columns in lines], [columns[-1] for _, columns in lines]
+        yield row, {"tokens": tokens, "tags": tags, "lines": [offset for offset, _ in lines]}
 
 
 def read_sentences(name: str, file: BinaryIO) -> Iterator[tuple[int, list[list[str]]]]:
@@ -68,13 +71,15 @@ def read_sentences(name: str, file: BinaryIO) -> Iterator[tuple[int, list[list[s
             sentence.append(columns)
 
 
+NO_WORD = re.compile(r"\d+[-.]\d+")  # what counts a line of CoNLL-U that is no word
 CONLL: dict[str, Reader] = dict.fromkeys((".conll", ".iob", ".bio"), read_conll)
 
 
 def tag_error(table: Table, row: int, record: Record, column: str, position: int, reason: str) -> ScriptError:
     """Return an error about one tag of a sentence: by its line in a CoNLL file, else by its number."""
-    if record.get("lines"):
-        return table.error(row, column, reason, offset=position)
+    lines = record.get("lines")
+    if isinstance(lines, list):
+        return table.error(row, column, reason, offset=lines[position])
     return table.error(row, column, f"tag {position + 1}: {reason}")
 
 
@@ -83,7 +88,8 @@ def tagged_text(table: Table, row: int, record: Record, columns: ColumnMapping) 
     (column,) = columns.labels
     cell, label = record.get(columns.text), record.get(column)
     if not isinstance(label, list):
-        raise table.error(row, column, "the tags are missing" if label is None else "the tags are not a list")
+        reason = f"the tags are missing{why_unlabelled(record)}" if label is None else "the tags are not a list"
+        raise table.error(row, column, reason)
     if isinstance(cell, str):
         return from_spans(table, row, column, table.text(row, record, columns.text), label)
     if not isinstance(cell, list):

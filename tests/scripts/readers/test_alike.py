@@ -30,6 +30,13 @@ GOOD: dict[str, bytes | dict[str, Any]] = {
     "a comma at each end.csv": b"text,label,\na,x,\nb,y,\n",
     "quotes.csv": b'text,label\n"a",x\n"b",y\n',
     "tabs.tsv": b'text\tlabel\r\n"a"\tx\r\n\r\nb\ty\r\n',
+    "byte-order mark.tsv": "\ufefftext\tlabel\na\tx\nb\ty\n".encode(),
+    "Prodigy.jsonl": b'{"text":"a","label":"x","_input_hash":1,"_task_hash":2,"answer":"accept"}\n'
+    b'{"text":"b","label":"x","_input_hash":3,"_task_hash":4,"answer":"reject"}\n',
+    "Argilla.json": b'[{"id": "1", "fields": {"text": "a"}, "metadata": {}, "suggestions": {}, "responses": '
+    b'{"label": [{"value": "x", "user_id": "u"}]}, "vectors": {}, "status": "pending", "_server_id": null}, '
+    b'{"id": "2", "fields": {"text": "b"}, "responses": {}, "status": "pending"}]',
+    "Argilla.jsonl": b'{"fields": {"text": "a"}, "responses": {}}\n{"fields": {"text": "b"}, "responses": {}}\n',
     "objects.jsonl": b'{"text": "a", "label": NaN}\n\n{"text": "b", "label": "y"}\n',
     "list.json": b'[{"text": "a", "label": "x"}, {"text": "b"}]',
     "lines.json": b'{"text": "a"}\n\n{"text": "b"}\n',
@@ -49,6 +56,11 @@ BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "UTF-16.csv": ("text,label\na,x\nb,y\n".encode("utf-16"), "is not UTF-8"),
     "twice.json": (b'[{"text": "a", "text": "b"}]', "an object has a field twice"),
     "a number.json": (b'[{"text": "a"}, 2]', "row 2: not a JSON object"),
+    "trees.conllu": (b"# text = a\n1\ta\ta\tDET\n", "CoNLL-U has parts of speech and trees: write tokens and tags"),
+    "Argilla.json": (
+        b'[{"fields": {"text": "a"}, "responses": {"label": [{"value": "x"}, {"value": "y"}]}}]',
+        "2 responses to label that differ: export one for each record",
+    ),
     "torn.parquet": (b"PAR1xx", "is no Parquet file, or a broken one"),
 }
 # score.py writes the problem in the row's place and goes on, the others refuse the file by the row.
@@ -59,6 +71,11 @@ BAD_ROWS: dict[str, tuple[bytes | dict[str, Any], str, str]] = {
         b'{"text": "a", "text": "c"}\n{"text": "b"}\n',
         "row 1: an object has a field twice",
         "twice",
+    ),
+    "Argilla.jsonl": (
+        b'{"fields": {"text": "a"}, "responses": {"label": [{"value": "x"}, {"value": "y"}]}}\n{"text": "b"}\n',
+        "row 1: 2 responses to label that differ",
+        "2 responses to label that differ",
     ),
     "commas.jsonl": (b'{"text": "a"},\n{"text": "b"}\n', "row 1: not a JSON object on one line", "the row is not JSON"),
     "other bytes.parquet": ({"text": [b"\xff", b"b"]}, "row 0: a cell holds bytes that are not UTF-8", "not UTF-8"),

@@ -86,6 +86,45 @@ def test_exports_of_annotation_tools_are_entities(label: Any, column: str, tmp_p
         assert SECRET not in str(refused.value)
 
 
+def prodigy(n: int, answer: str = "accept", **task: Any) -> dict[str, Any]:
+    """Return a row as `prodigy db-out` writes it."""
+    return {"text": f"{SECRET} Ann {n}", "_input_hash": n, "_task_hash": n, **task, "answer": answer}
+
+
+def test_exports_of_prodigy(tmp_path: Path) -> None:
+    """Spans are entities although there are tokens, choices are labels; what was not accepted has no label."""
+    span = {"start": 7, "end": 10, "token_start": 1, "token_end": 1, "label": "PER"}
+    tokens = [{"text": SECRET, "start": 0, "end": 6, "id": 0, "ws": True}]
+    rows = [prodigy(n, tokens=tokens, spans=[span] if n % 2 else []) for n in range(4)]
+    splits = splits_of(write(tmp_path / "spans.jsonl", rows))
+    assert splits.task.labels == ("O", "B-PER", "I-PER")
+    options = [{"id": "a", "text": "Label A"}, {"id": "b", "text": "Label B"}]
+    rows = [prodigy(n, options=options, accept=["a" if n % 2 else "b"]) for n in range(4)]
+    assert splits_of(write(tmp_path / "choice.jsonl", rows)).task.labels == ("a", "b")
+    rows = [row | {"config": {"choice_style": "multiple"}} for row in rows]
+    assert sorted(targets(splits_of(write(tmp_path / "choices.jsonl", rows)))) == [[0.0, 1.0]] * 2 + [[1.0, 0.0]] * 2
+    rows = [prodigy(n, "accept" if n else "reject", label="ab"[n % 2]) for n in range(4)]
+    with pytest.raises(ScriptError, match=r"row 1, column label: the label is missing: the answer .* is 'reject'; lea"):
+        splits_of(write(tmp_path / "rejected.jsonl", rows))
+
+
+def test_exports_of_argilla(tmp_path: Path) -> None:
+    """The question is a column; as `records.to_json` of argilla 2.8 writes it."""
+    other: dict[str, Any] = {
+        "metadata": {},
+        "suggestions": {},
+        "vectors": {},
+        "status": "completed",
+        "_server_id": None,
+    }
+    rows = [
+        {"id": str(n), "fields": {"text": f"a {n}"}, "responses": {"mood": [{"value": "xy"[n % 2], "user_id": "u"}]}}
+        for n in range(4)
+    ]
+    file = write(tmp_path / "a.json", [row | other for row in rows])
+    assert splits_of(file, "--label-column", "mood").task.labels == ("x", "y")
+
+
 def test_class_names_stay_text(tmp_path: Path) -> None:
     names = ["none", "NA", "nan", "true", "007", "null"]
     rows = numbered(*names, *names)

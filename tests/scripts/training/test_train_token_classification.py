@@ -18,7 +18,7 @@ from scripts.readers import hub, tables
 from scripts.readers.tables import ColumnMapping
 from scripts.training import splits
 from scripts.training.tasks.base import Examples, TokenLimits
-from scripts.training.tasks.conll import TaggedText
+from scripts.training.tasks.conll import TaggedText, tagged_text
 from scripts.training.tasks.token_classification import EntityRecognition, span_metrics
 from tests.support.training import Row, fit, refusal, tiny, weights, write
 
@@ -137,6 +137,11 @@ def test_variants_of_conll(tmp_path: Path) -> None:
     ]
     rows = table(tmp_path / "a.conll", "# id 12\n# O\nAnn B-PER\n\n1 CD B-X\n2 CD O\nyears NN O\n").rows
     assert [record["tokens"] for _, record in rows] == [["#", "Ann"], ["1", "2", "years"]]
+    counted = "1-2\tdel\t_\n1\tde\tB-X\n2\tel\tI-X\n2.1\tx\t_\n3\tmar\tnoun\n\n1\tyes\tO\n"
+    data = table(tmp_path / "b.conll", counted)
+    assert data.rows[0][1]["tokens"] == ["de", "el", "mar"]  # not the ranges and empty nodes of CoNLL-U
+    with pytest.raises(ScriptError, match=r"b\.conll row 5, column tags: this is no tag"):
+        tagged_text(data, *data.rows[0], ColumnMapping("tokens", None, ("tags",)))
 
 
 def test_text_with_spans_becomes_tags_of_pieces(tmp_path: Path) -> None:
