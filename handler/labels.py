@@ -123,6 +123,9 @@ def _in_order(labels: Mapping[Any, Any], key: str) -> list[str]:
     for index, name in enumerate(ordered):
         if name is None or not str(name).strip():
             raise ModelMismatch(f"{key} in config.json gives label {index} no name")
+        if isinstance(name, (list, dict)):
+            kind = "a list" if isinstance(name, list) else "an object"
+            raise ModelMismatch(f"{key} in config.json gives label {index} {kind} for a name: write a string")
     ordered = [str(name) for name in ordered]
     if twice := next((name for index, name in enumerate(ordered) if name in ordered[:index]), None):
         raise ModelMismatch(f"{key} in config.json names two labels {twice!r}: give each label a name of its own")

@@ -57,6 +57,7 @@ SCORES: Mapping[str, JSON] = {
     "module_output_name": "scores",
     "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
 }
+SERVED = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
 EMBEDDING = "sentence_embedding"  # what the library calls the embedding between its modules
 
 
@@ -134,7 +135,7 @@ def read_sentence_modules(folder: Path, hidden_size: int) -> EmbeddingModules | 
     if names[:2] != ["Transformer", "Pooling"] or modules[0][1]:
         raise ModelMismatch(
             f"{MODULES_FILE} lists {', '.join(names)}: served is a Transformer in the folder itself, then a Pooling; "
-            "load the model with sentence-transformers and save it again, or serve its encoder alone"
+            + _advice(names)
         )
     max_length, lowercase = _transformer_options(folder, TOKEN_EMBEDDINGS)
     pooling, include_prompt = _pooling(folder / modules[1][1] / "config.json", hidden_size)
@@ -264,6 +265,17 @@ def _pooling(path: Path, hidden_size: int) -> tuple[tuple[PoolingMode, ...], boo
     return tuple(modes), bool(options.get("include_prompt", True))
 
 
+def _advice(names: Sequence[str]) -> str:
+    """Return what to do about modules that are not served."""
+    others = [name for name in names if name not in SERVED]
+    if not others:
+        return "load the model with sentence-transformers and save it again, or serve its encoder alone"
+    return (
+        f"its vectors cannot be computed without {', '.join(others)}: train a Transformer with a Pooling to give the "
+        f"same ones (MSELoss of sentence-transformers), or take a model of these modules: {', '.join(SERVED)}"
+    )
+
+
 def _layer(name: str, folder: Path, width: int) -> tuple[Callable[[Tensor], Tensor] | None, int]:
     """Return a layer behind the pooling, and the width of what it returns."""
     options = _read_object(folder / "config.json") if (folder / "config.json").is_file() else {}
@@ -280,7 +292,7 @@ def _layer(name: str, folder: Path, width: int) -> tuple[Callable[[Tensor], Tens
         norm.load_state_dict({"weight": weights["norm.weight"], "bias": weights["norm.bias"]})
         return norm.requires_grad_(False), width
     if name != "Dense":
-        raise ModelMismatch(f"{MODULES_FILE} lists {name}, which is not computed here")
+        raise ModelMismatch(f"{MODULES_FILE} lists {name}, which is not computed here: {_advice([name])}")
     out = options.get("out_features")
     if type(out) is not int:
         raise ModelMismatch(f"{folder.name}/config.json has no out_features")

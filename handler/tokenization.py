@@ -66,8 +66,9 @@ class Tokenizer:
         max_id = max(tokenizer.get_vocab().values(), default=0)
         if max_id >= model_config.vocab_size:
             raise ModelMismatch(
-                f"the tokenizer has a token {max_id}, the model only embeddings for {model_config.vocab_size}: "
-                "they do not belong together"
+                f"the tokenizer has a token {max_id}, the model only embeddings for {model_config.vocab_size}: take "
+                "both from the same model; if tokens were added, call model.resize_token_embeddings(len(tokenizer)), "
+                "train, and save both"
             )
         self.pad_id: int = tokenizer.pad_token_id or 0
         self.mask_id: int | None = tokenizer.mask_token_id

@@ -30,6 +30,8 @@ def read_content(folder: Path) -> dict[str, JSON]:
         content: dict[str, JSON] = transformers.PretrainedConfig.get_config_dict(folder, local_files_only=True)[0]
     except Exception as error:
         raise ModelMismatch(config_problem(folder / "config.json", error)) from error
+    if not isinstance(content, dict):
+        raise ModelMismatch(f"{folder / 'config.json'} holds no JSON object")
     return content
 
 
@@ -106,6 +108,11 @@ def require_obeyed(content: Mapping[str, JSON], config: PretrainedConfig) -> Non
     if content.get("quantization_config"):
         raise ModelMismatch(
             "config.json has a quantization_config: give the weights before quantization and pack with --precision"
+        )
+    if content.get("chunk_size_feed_forward"):
+        raise ModelMismatch(
+            f"config.json has {_field(content, 'chunk_size_feed_forward')}, which needs texts of a multiple of so many "
+            "tokens: write 0, which changes no answer"
         )
     for field, computed in REMOVED_FIELDS.items():
         if content.get(field) not in computed and field not in getattr(type(config), "__dataclass_fields__", {}):

@@ -11,6 +11,7 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -56,6 +57,11 @@ def select(padded: ModelRunner, main: Pooler, *, allow_packed: bool = True) -> S
     probe = probe_of(padded.model.config)
     try:
         reference = probe_outputs(padded, main, probe)
+        if any(np.isnan(output).any() for output in reference):
+            raise ModelMismatch(
+                f"{name} computes NaN of a few tokens: the weights or the numbers of config.json are out of "
+                "range, as after a training that diverged or a save in fp16 that overflowed"
+            )
         per_sequence = (probe_outputs(padded, main, [encoding]) for encoding in probe)
         alone = [output for outputs in zip(*per_sequence, strict=True) for output in outputs]
         if not all(map(outputs_allclose, reference, alone)):

@@ -28,7 +28,7 @@ from scripts.archives.model_card import model_card
 from scripts.archives.store import Archive, Store, ranking_bytes
 from scripts.cli.console import ROOT, ScriptError, say
 from scripts.client.settings import effective
-from scripts.pretrained.files import MODEL_FILES, other_weights_in
+from scripts.pretrained.files import MODEL_FILES, SETFIT_CONFIG, other_weights_advice, other_weights_in
 from scripts.pretrained.provenance import Provenance
 
 # torch and transformers take seconds to import: functions import them, so that --help and mistakes are quick.
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from scripts.archives.calibration import Calibration
     from scripts.archives.score_calibration import ScoreExamples
 
+EMBEDDINGS = ("feature-extraction", "sentence-similarity")  # tasks that need no head
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
 
@@ -159,8 +160,17 @@ def stage_files(stage: Path, model: Path, config: ModelConfig) -> None:
     weights = weight_files(model)
     if not weights:
         others = other_weights_in(str(path.relative_to(model)) for path in model.rglob("*"))
-        note = f" (there is {others[0]}, which is not read)" if others else ""
-        raise ScriptError(f"--model {model}: no model.safetensors{note}; save the model again with save_pretrained")
+        if others:
+            advice = other_weights_advice(others[0])
+            raise ScriptError(
+                f"--model {model}: no model.safetensors; there is {others[0]}, which is not read: {advice}"
+            )
+        raise ScriptError(f"--model {model}: no model.safetensors; save the model again with save_pretrained")
+    if (model / SETFIT_CONFIG).is_file() and config.handler.task not in EMBEDDINGS:
+        raise ScriptError(
+            f"--model {model}: its classifier is that of SetFit in model_head.pkl, a pickle that is never read: train "
+            f"one with scripts/train.py, or serve its embeddings (--task {' or '.join(EMBEDDINGS)})"
+        )
     if '"auto_map"' in (model / "config.json").read_text("utf-8", "replace"):
         say(
             "note: config.json names code of its own (auto_map), which is never run: the class of transformers computes"

@@ -26,13 +26,34 @@ MODEL_FILES = (
     "*.model",
     "training.json",
 )
-MODULE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_*_config.json")
+SETFIT_CONFIG = "config_setfit.json"
+MODULE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_*_config.json", SETFIT_CONFIG)
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS, PICKLED_ADAPTER = "adapter_model.safetensors", "adapter_model.bin"
 WEIGHTS, PICKLE = "model.safetensors", "pytorch_model.bin"
 INDEX = ".index.json"
 README = "README.md"
-OTHER_WEIGHTS = ("*.onnx", "*.h5", "*.msgpack", "*.ckpt", "*.gguf", "*.pt", "*.pth", "*.bin")
+OTHER_WEIGHTS = {  # patterns of files that are not read -> what to do
+    "*.gguf": "give the model that it was quantized from",
+    "*.onnx": "give the model that it was exported from",
+    "openvino_*.bin": "give the model that it was exported from",
+    "*.mlpackage/*": "give the model that it was exported from",
+    "*.ot": "give the model that it was exported from",
+    "*.h5": "load it with from_tf=True of transformers 4, and save it with save_pretrained",
+    "*.msgpack": "load it with from_flax=True of transformers 4, and save it with save_pretrained",
+    "model.*.safetensors": f"rename the variant to {WEIGHTS}, or save the model without `variant`",
+    "*.safetensors": f"rename the weights of a whole model to {WEIGHTS}",
+    "*.ckpt": "load the model with the program that trained it, and save it with save_pretrained",
+    "*.pt": "load the model with the program that trained it, and save it with save_pretrained",
+    "*.pth": "load the model with the program that trained it, and save it with save_pretrained",
+    "*.bin": "load the model with the program that trained it, and save it with save_pretrained",
+}
+LIBRARIES = {  # a file that only these libraries write -> the library
+    "gliner_config.json": "GLiNER",
+    "config.cfg": "spaCy",
+    "best-model.pt": "flair",
+    "final-model.pt": "flair",
+}
 
 
 def settings_in(names: Iterable[str]) -> list[str]:
@@ -64,6 +85,24 @@ def pickle_in(names: Iterable[str]) -> str | None:
 def other_weights_in(names: Iterable[str]) -> list[str]:
     """Return the files of a folder that hold weights in formats that are not read here."""
     return sorted(name for name in names if any(fnmatchcase(name, pattern) for pattern in OTHER_WEIGHTS))
+
+
+def other_weights_advice(name: str) -> str:
+    """Return what to do with a file of weights that is not read here.
+
+    >>> other_weights_advice("onnx/model.onnx")
+    'give the model that it was exported from'
+    """
+    return next(advice for pattern, advice in OTHER_WEIGHTS.items() if fnmatchcase(name, pattern))
+
+
+def require_transformers(name: str, files: Iterable[str]) -> None:
+    """Raise ScriptError for the files of a model of another library, whose layers are not computed here."""
+    if library := next((LIBRARIES[file] for file in files if file in LIBRARIES), None):
+        raise ScriptError(
+            f"{name}: a model of {library}, whose layers are not computed here: train a model on the same data with "
+            "scripts/train.py"
+        )
 
 
 def pickle_refusal(name: str, weights: str) -> str:

@@ -23,9 +23,11 @@ from scripts.pretrained.files import (
     README,
     WEIGHTS,
     module_folders,
+    other_weights_advice,
     other_weights_in,
     pickle_in,
     pickle_refusal,
+    require_transformers,
     settings_in,
     shards,
     weights_in,
@@ -151,6 +153,7 @@ def _listing(name: str, revision: Any, folder: Path) -> Mapping[str, str | None]
 def _chosen(name: str, listed: Iterable[str], folder: Path, *, pickles: bool) -> list[str]:
     """Return the paths to read; raises ScriptError where no weights are among them that are read here."""
     paths = set(listed)
+    require_transformers(name, paths)
     weights = weights_in(paths)
     if weights is None:
         weights = pickle_in(paths)
@@ -158,7 +161,9 @@ def _chosen(name: str, listed: Iterable[str], folder: Path, *, pickles: bool) ->
             raise ScriptError(pickle_refusal(name, weights))
     if weights is None:
         others = other_weights_in(paths)
-        found = f"it has {', '.join(others[:3])}" if others else "it has no weights at all"
+        found = "it has no weights at all"
+        if others:
+            found = f"it has {', '.join(others[:3])}: {other_weights_advice(others[0])}"
         raise ScriptError(f"{name}: no weights in safetensors (model.safetensors) and none in {PICKLE}; {found}")
     chosen = [*settings_in(paths), weights]
     if weights.endswith(INDEX):

@@ -26,6 +26,7 @@ from scripts.pretrained.files import (
     module_folders,
     pickle_in,
     pickle_refusal,
+    require_transformers,
     weights_in,
 )
 from scripts.pretrained.label_names import read_names, with_names
@@ -86,6 +87,8 @@ def _find(request: ModelRequest, role: str, stack: ExitStack) -> ModelSource:
     if folder.is_dir():
         if request.revision is not None:
             raise ScriptError(f"{role} {word} is a local folder, and --revision is for an id of the hub: leave it out")
+        if not (folder / "config.json").is_file():
+            require_transformers(f"{role} {word}", (file.name for file in folder.iterdir()))
         return ModelSource(folder)
     if folder.exists():
         raise ScriptError(f"{role} {word} is a file: give the folder that save_pretrained wrote, unpacked")

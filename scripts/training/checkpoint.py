@@ -86,7 +86,10 @@ def read(settings: TrainingSettings, task: TrainingTask[Any], source: ModelSourc
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ScriptError(f"model {name}: {reason}") from None
     if len(tokenizer) > config.vocab_size:
-        raise ScriptError(f"model {name}: {len(tokenizer)} tokens, but embeddings for {config.vocab_size} only")
+        raise ScriptError(
+            f"model {name}: {len(tokenizer)} tokens, but embeddings for {config.vocab_size} only: call "
+            "model.resize_token_embeddings(len(tokenizer)) and save model and tokenizer"
+        )
     if settings.peft:
         if any(origin.role == "adapter" for origin in source.provenance.origins):
             raise ScriptError(f"model {name}: it is an adapter itself, and --peft needs a whole model: merge it first")

@@ -86,8 +86,22 @@ def in_integers(folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def scaled(folder: Path, factor: float) -> None:
+    """Multiply the weights of a linear layer."""
+    tensors = load_file(folder / "model.safetensors")
+    tensors["bert.encoder.layer.0.intermediate.dense.weight"] *= factor
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 QUERY = "bert.encoder.layer.0.attention.self"
+
+
+def read_bytes(folder: Path) -> bytes:
+    """Return config.json without its epsilon."""
+    content = json.loads((folder / "config.json").read_text())
+    return json.dumps({key: value for key, value in content.items() if key != "layer_norm_eps"}).encode()
+
 
 CONFIGS: dict[str, tuple[Change, str]] = {
     "0 for 0.0": (changed("config.json", layer_norm_eps=0), r"has layer_norm_eps 0: write 0\.0"),
@@ -133,6 +147,19 @@ CONFIGS: dict[str, tuple[Change, str]] = {
         changed("config.json", id2label={"0": "a", "1": "b", "3": "c"}, label2id=None),
         "3 labels, none with the number 2",
     ),
+    "a label of names": (
+        changed("config.json", id2label={"0": ["a", "b"], "1": "c"}, label2id=None),
+        "gives label 0 a list for a name: write a string",
+    ),
+    "feed-forward in chunks": (
+        changed("config.json", chunk_size_feed_forward=3),
+        "chunk_size_feed_forward 3, .*: write 0, which changes no answer",
+    ),
+    "a list": (written("config.json", b"[]"), r"config\.json holds no JSON object"),
+    "NaN for a number": (
+        lambda folder: written("config.json", b'{"layer_norm_eps": NaN, ' + read_bytes(folder)[1:])(folder),
+        "computes NaN of a few tokens: the weights or the numbers of config",
+    ),
     "answers with labels": (
         changed("config.json", architectures=["BertForQuestionAnswering"]),
         "names 4 labels, but a model that answers questions has two outputs",
@@ -154,6 +181,10 @@ TENSORS: dict[str, tuple[Change, str]] = {
     "a model within Lightning": (renamed("model."), "named as within a Lightning module"),
     "weights in integers": (in_integers, r"classifier\.weight is in I8, as of a quantized model"),
     "a second head": (with_tensor("classifier_intent.weight", 3, 32), "save the model with the class"),
+    "a number out of range": (
+        lambda folder: scaled(folder, 1e30),
+        "computes NaN of a few tokens: .* out of range, as after a training that diverged",
+    ),
     "another layer": (
         with_tensor("bert.encoder.layer.2.output.dense.weight", 32, 64),
         r"layer\.2\.output\.dense\.weight",

@@ -184,9 +184,12 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "code of the model's own": (lambda f: listed(f, 0, type="custom_st.Transformer"), "code of the model's own"),
     "a module that is not computed": (
         lambda f: listed(f, 2, type="sentence_transformers.models.LSTM"),
-        "lists LSTM, which is not computed here",
+        r"lists LSTM, which is not computed here: its vectors cannot be computed without LSTM: train .*MSELoss",
     ),
-    "no pooling": (lambda f: listed(f, 1, type="sentence_transformers.models.CNN"), "then a Pooling"),
+    "no pooling": (
+        lambda f: listed(f, 1, type="sentence_transformers.models.CNN"),
+        "Pooling; its .*without CNN: train",
+    ),
     "the encoder in a folder of its own": (lambda f: listed(f, 0, path="0_Transformer"), "save it again"),
     "an unknown pooling": (lambda f: changed(f / "1_Pooling/config.json", pooling_mode="median"), "median is unknown"),
     "another width": (lambda f: changed(f / "1_Pooling/config.json", embedding_dimension=64), "pools 64 numbers"),

@@ -28,6 +28,8 @@ from scripts.archives.store import ranking_bytes
 from scripts.cli.console import ScriptError
 from scripts.evaluation.output import model_index
 from scripts.package import main, parser, with_options
+from scripts.pretrained.options import ModelRequest
+from scripts.pretrained.source import open_model
 from tests.support.samples import ROOT, TEXTS, ask, response_json
 
 
@@ -280,12 +282,36 @@ def test_the_command_line(model_folder: Path, tmp_path: Path) -> None:
 def test_weights_and_modules_of_others_are_named(model_folder: Path, tmp_path: Path) -> None:
     """Folders for other runtimes, and a Router of sentence-transformers, which has no model in the folder itself."""
     folder = Path(shutil.copytree(model_folder, tmp_path / "mine"))
-    (folder / "onnx").mkdir()
-    (folder / "onnx" / "model.onnx").write_bytes(b"onnx")
-    (folder / "model.safetensors").unlink()
-    with pytest.raises(ScriptError, match=r"no model\.safetensors \(there is onnx/model\.onnx, which is not read\)"):
+    (folder / "config_setfit.json").write_text('{"normalize_embeddings": false, "labels": ["a", "b"]}')
+    with pytest.raises(ScriptError, match=r"SetFit in model_head\.pkl.*--task feature-extraction or sentence-sim"):
         build(folder, "mine", "1.0", ModelConfig(), tmp_path)
+    (folder / "model.safetensors").unlink()
+    for name, advice in {
+        "onnx/model.onnx": "give the model that it was exported from",
+        "model-q4.gguf": "give the model that it was quantized from",
+        "tf_model.h5": "load it with from_tf=True of transformers 4",
+        "flax_model.msgpack": "load it with from_flax=True",
+        "model.fp16.safetensors": r"rename the variant to model\.safetensors",
+        "rust_model.ot": "give the model that it was exported from",
+    }.items():
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes(b"weights")
+        with pytest.raises(ScriptError, match=rf"no model\.safetensors; there is {name}, which is not read: {advice}"):
+            build(folder, "mine", "1.0", ModelConfig(), tmp_path)
+        (folder / name).unlink()
     (folder / "config.json").unlink()
     (folder / "modules.json").write_text('[{"type": "sentence_transformers.base.modules.router.Router", "path": ""}]')
     with pytest.raises(ScriptError, match=r"modules\.json lists Router, and served is a Transformer"):
         build(folder, "mine", "1.0", ModelConfig(), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "library"), [("gliner_config.json", "GLiNER"), ("config.cfg", "spaCy"), ("best-model.pt", "flair")]
+)
+def test_models_of_other_libraries_are_named(name: str, library: str, tmp_path: Path) -> None:
+    """Before their pickled weights are, which would not be served after a conversion either."""
+    (tmp_path / name).write_bytes(b"{}")
+    (tmp_path / "pytorch_model.bin").write_bytes(b"pickle")
+    message = rf"a model of {library}, whose layers are not computed here: train"
+    with pytest.raises(ScriptError, match=message), open_model(ModelRequest(str(tmp_path))):
+        pass
