@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from scripts.client.ports import PORTS
+from tests.support.manifests import load, merged
 from tests.support.samples import ROOT, read_settings
 
 DEPLOY = ROOT / "deploy"
@@ -24,11 +25,6 @@ KUSTOMIZATIONS = sorted(DEPLOY.rglob("kustomization.yaml"))
 OBJECTS = [path for path in KUBERNETES if path.name != "kustomization.yaml"]
 CUSTOM = {"keda.sh/v1alpha1", "serving.kserve.io/v1alpha1", "serving.kserve.io/v1beta1"}
 SERVER, GATEWAY_PORT, METRICS_PORT, GATEWAY_METRICS_PORT = "10001", 8443, 8082, 8083
-
-
-def load(path: Path) -> Any:
-    """Read one YAML file."""
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
 
 
 def name(path: Path) -> str:
@@ -111,20 +107,6 @@ def test_keda_has_what_its_prometheus_trigger_needs() -> None:
     assert all(isinstance(value, str) for value in trigger["metadata"].values())
     patched = load(DEPLOY / "kubernetes" / "queue" / "kustomization.yaml")["patches"][0]["patch"]
     assert yaml.safe_load(patched)["kind"] == "HorizontalPodAutoscaler", "two autoscalers would fight"
-
-
-def merged(value: Any, patch: Any) -> Any:
-    """Merge a patch as kustomize does: mappings by key, null removes, lists of named objects by name."""
-    if isinstance(value, dict) and isinstance(patch, dict):
-        both = {**value, **{key: merged(value.get(key), patch[key]) for key in patch}}
-        return {key: each for key, each in both.items() if each is not None}
-    if isinstance(value, list) and isinstance(patch, list):
-        names = [each["name"] for each in value]
-        changes = {each["name"]: each for each in patch}
-        return [merged(each, changes.get(each["name"], {})) for each in value] + [
-            each for each in patch if each["name"] not in names
-        ]
-    return patch
 
 
 def replaced(value: Any, operations: list[dict[str, Any]]) -> Any:
