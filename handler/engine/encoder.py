@@ -81,7 +81,7 @@ class Layer:
     @classmethod
     def from_weights(cls, weights: LayerWeights, activation: str, *, is_last: bool) -> Layer:
         """Make a layer that refers to the modules of transformers until it is prepacked."""
-        reads_apart = is_last and not weights.attention.needs_all_queries
+        reads_apart = is_last and weights.attention.bias is None
         qkv = (weights.key, weights.value) if reads_apart else (weights.query, weights.key, weights.value)
         linears = {
             "qkv": Linear(*qkv),
@@ -122,10 +122,24 @@ class Layer:
             norm.prepack(dtype)
         self.attention.prepack(dtype, device)
 
+    @property
+    def can_be_native(self) -> bool:
+        """Whether the native encoder computes such a layer, before it is prepacked."""
+        width = len(self.norms["output_norm"].weight)
+        n_projected = self.linears["qkv"].n_out + (self.linears["query"].n_out if "query" in self.linears else 0)
+        has_bias = self.attention.bias is not None or self.attention.window == 0
+        return n_projected == 3 * width and not has_bias and ("query" in self.linears) == self.is_last
+
     def native(self) -> NativeLayer:
         """Return what the native encoder computes this layer from; it must have been prepacked in that order."""
-        linears = {name: linear.packed for name, linear in self.linears.items() if linear.packed is not None}
-        return NativeLayer(linears, self.norms["attention_norm"].native(), self.norms["output_norm"].native())
+        rotary, norms = self.attention.rotary, {name: norm.native() for name, norm in self.norms.items()}
+        return NativeLayer(
+            {name: linear.packed for name, linear in self.linears.items() if linear.packed is not None},
+            norms.get("attention_norm"),
+            norms["output_norm"],
+            angles=None if rotary is None else rotary.table,
+            window=self.attention.window or 0,
+        )
 
     def __call__(self, x: Any, attention: Attention, observe: Callable[[str, Tensor], None] = ignore) -> Any:
         """Compute all tokens; in the last layer those that are read, from the keys and values of all."""
@@ -145,7 +159,8 @@ class Layer:
         if query is None:
             context, is_selected = self.attention(attention, self.linears["qkv"](x)), False
         else:
-            is_selected = read_positions is not None and attention.one_each
+            is_one_each = attention.one_each and not self.attention.needs_all_queries
+            is_selected = read_positions is not None and is_one_each
             queried = x.index_select(0, read_positions) if is_selected else x
             context = self.attention(attention, self.linears["qkv"](x), query(queried))
         if read_positions is not None:
@@ -280,12 +295,14 @@ class PackedEncoder(nn.Module):
             layer.prepack(dtype, device, order=order)
         if order == "native":
             layers = [layer.native() for layer in self.layers]
-            self.native = NativeEncoder(layers, self.n_heads, dtype, dtype, self.layers[0].activation)
+            pre_norm = isinstance(self.layers[0], PreNormLayer)
+            activation = self.layers[0].activation
+            self.native = NativeEncoder(layers, self.n_heads, dtype, dtype, activation, pre_norm=pre_norm)
 
     def _is_native(self, dtype: torch.dtype) -> bool:
-        if not all(layer.is_like_bert for layer in self.layers):
-            return False
         layer = self.layers[0]
+        if not all(type(other) is type(layer) and other.can_be_native for other in self.layers):
+            return False
         width = len(layer.norms["output_norm"].weight)
         return native_supports(dtype, layer.activation, width, self.n_heads)
 

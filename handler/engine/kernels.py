@@ -72,7 +72,7 @@ class Norm(ctypes.Structure):
 
     _fields_ = (
         *((name, c_void_p) for name in ("weight", "bias", "multiplier")),
-        *(("eps", c_float), ("zero_point", c_float)),
+        *(("eps", c_float), ("zero_point", c_float), ("is_rms", c_int64)),
     )
 
 

@@ -41,9 +41,11 @@ class LayerAttention:
     def __call__(
         self, attention: Attention, qkv: Tensor, query: Tensor | None = None, zero_point: float | None = None
     ) -> Tensor:
-        """Attend within each sequence; arguments as of `Attention`. `query` is None if `needs_all_queries`."""
+        """Attend within each sequence; arguments as of `Attention`. `query` is of all tokens if `needs_all_queries`."""
         if self.rotary is not None:
             qkv, query = self._rotated(self.rotary, attention, qkv, query)
+        if query is not None and self.needs_all_queries:
+            qkv, query = torch.cat([query, qkv], -1), None
         if self.bias is not None:
             q, k, v = attention.heads(qkv)
             return attention.finish(attend_biased(q, k, v, groups(attention), self.bias), zero_point, len(qkv))
@@ -59,7 +61,7 @@ class LayerAttention:
         angles = attention.once("angles", rotary, lambda: rotary.angles(attention.position_ids()))
         if query is None:
             return rotate(qkv, 2 * attention.n_heads, angles), None
-        if attention.one_each:
+        if attention.one_each and not self.needs_all_queries:
             query = rotate(query, attention.n_heads, rotary.angles(attention.position_ids()[attention.read_positions]))
         else:
             query = rotate(query, attention.n_heads, angles)

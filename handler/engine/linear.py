@@ -78,6 +78,11 @@ class Linear:
         attribute, algorithm = ACTIVATIONS[activation][:2] if activation else ("none", "")
         return operator(x, weight, bias, attribute, [], algorithm)  # type: ignore[no-any-return]
 
+    @property
+    def n_out(self) -> int:
+        """How many outputs it has, before `prepack`."""
+        return sum(module.out_features for module in self._modules)
+
     def dense(self) -> tuple[Tensor, Tensor]:
         """Return weight (out, in) and bias (out,) after `prepack`, in row-major order."""
         if self._dense is not None:
@@ -123,6 +128,9 @@ class RMSNorm(LayerNorm):
     def __init__(self, module: nn.Module) -> None:
         self.weight, self.eps = _weight_and_eps(module)
         self.bias, self._shape = torch.zeros_like(self.weight), self.weight.shape  # the bias is never added
+
+    def native(self) -> NativeNorm:
+        return super().native()._replace(is_rms=True)
 
     def __call__(self, x: Tensor) -> Tensor:
         return functional.rms_norm(x, self._shape, self.weight, self.eps)

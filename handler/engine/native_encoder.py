@@ -20,7 +20,13 @@ from handler.batching import VarlenMetadata
 from handler.engine.kernels import DTYPES, Library, Norm, library
 from handler.engine.packing import group_size, pack
 
-ACTIVATIONS = {"gelu": 1, "gelu_new": 2, "gelu_pytorch_tanh": 2, "relu": 3}  # values of `enum activation` in product.h
+ACTIVATIONS = {
+    "gelu": 1,
+    "gelu_new": 2,
+    "gelu_pytorch_tanh": 2,
+    "relu": 3,
+    "silu": 4,
+}  # values of `enum activation` in product.h
 # dtype of what linear layers read -> what a processor must have.
 NEEDS = {torch.float32: "", torch.bfloat16: "avx512bf16", torch.uint8: "avx512vnni"}
 
@@ -34,8 +40,9 @@ class _Linear(ctypes.Structure):
 
 class _Layer(ctypes.Structure):
     _fields_ = (
-        *((name, _Linear) for name in ("query", "qkv", "attention_output", "intermediate", "output")),
+        *((name, _Linear) for name in ("query", "qkv", "attention_output", "intermediate", "output", "gate")),
         *((name, Norm) for name in ("attention_norm", "output_norm")),
+        *(("cos", c_void_p), ("sin", c_void_p), ("window", c_int64)),
         *((name, c_float) for name in ("context_zero_point", "intermediate_inv_scale", "intermediate_zero_point")),
     )
 
@@ -44,10 +51,11 @@ class _Encoder(ctypes.Structure):
     _fields_ = (
         ("layers", c_void_p),
         *((name, c_int64) for name in ("n_layers", "width", "intermediate_width", "n_heads")),
-        *((name, c_int64) for name in ("dtype", "kv_dtype", "activation")),
+        *((name, c_int64) for name in ("pre_norm", "dtype", "kv_dtype", "activation")),
         *(("multiplier", c_void_p), ("zero_point", c_float), ("attention_scale", c_float)),
         *((name, c_int64) for name in ("n_sequences", "n_read", "max_seqlen")),
-        *((name, c_void_p) for name in ("states", "output", "cu_seqlens", "read_positions", "scratch")),
+        *((name, c_void_p) for name in ("states", "output", "cu_seqlens", "read_positions")),
+        *(("position_ids", c_void_p), ("scratch", c_void_p)),
     )
 
 
@@ -81,33 +89,46 @@ class PackedLinear(NamedTuple):
 
 
 class NativeNorm(NamedTuple):
-    """A layer norm, and how its output is quantized for the next linear layer in int8."""
+    """A norm, and how its output is quantized for the next linear layer in int8."""
 
     weight: Tensor
     bias: Tensor
     eps: float
     multiplier: Tensor | None = None
     zero_point: float = 0.0
+    is_rms: bool = False  # by the root of the mean square, without a mean
 
     def arguments(self) -> Norm:
         addresses = (self.weight.data_ptr(), self.bias.data_ptr(), _address(self.multiplier))
-        return Norm(*addresses, self.eps, self.zero_point)
+        return Norm(*addresses, self.eps, self.zero_point, self.is_rms)
 
 
 class NativeLayer(NamedTuple):
     """The parts of one layer."""
 
     linears: dict[str, PackedLinear]  # by the keys of `encoder.READS`
-    attention_norm: NativeNorm
+    attention_norm: NativeNorm | None  # None: before a half that reads the residual itself
     output_norm: NativeNorm
     context_zero_point: float = 0.0
     intermediate_inv_scale: float = 1.0
     intermediate_zero_point: float = 0.0
+    angles: tuple[Tensor, Tensor] | None = None  # cos and sin (positions, head width / 2) of rotary positions
+    window: int = 0  # a token attends to those at most so far away; 0: to all
 
     def arguments(self) -> _Layer:
         linears = {name: linear.arguments() for name, linear in self.linears.items()}
-        norms = {"attention_norm": self.attention_norm.arguments(), "output_norm": self.output_norm.arguments()}
-        return _Layer(**linears, **norms, **{name: getattr(self, name) for name in self._fields[3:]})
+        norms = {"attention_norm": self.attention_norm, "output_norm": self.output_norm}
+        cos, sin = (None, None) if self.angles is None else self.angles
+        return _Layer(
+            **linears,
+            **{name: norm.arguments() for name, norm in norms.items() if norm is not None},
+            cos=_address(cos),
+            sin=_address(sin),
+            window=self.window,
+            context_zero_point=self.context_zero_point,
+            intermediate_inv_scale=self.intermediate_inv_scale,
+            intermediate_zero_point=self.intermediate_zero_point,
+        )
 
 
 class NativeEncoder:
@@ -122,17 +143,22 @@ class NativeEncoder:
         activation: str,
         multiplier: Tensor | None = None,
         zero_point: float = 0.0,
+        *,
+        pre_norm: bool = False,
     ) -> None:
-        """Keep the layers, all of which must have been packed.
+        """Keep the layers, all of which must have been packed; the last one must have "query".
 
         Args:
             dtype: of what linear layers read: fp32, bf16 or uint8.
             kv_dtype: of queries, keys and values: fp32 or bf16.
             multiplier: (width,) that quantizes the embeddings, with `zero_point`.
+            pre_norm: whether norms are computed of what the halves of a layer read, not of what they return.
         """
         self._library = _library()
         self._layers, self._multiplier = list(layers), multiplier  # which must live as long as their addresses
         self._structures = (_Layer * len(layers))(*(layer.arguments() for layer in layers))
+        tables = [layer.angles[0] for layer in layers if layer.angles is not None]
+        self._n_positions = min((len(table) for table in tables), default=None)  # None: they do not rotate
         width = len(layers[0].output_norm.weight)
         self._args = _Encoder(
             layers=ctypes.addressof(self._structures),
@@ -140,6 +166,7 @@ class NativeEncoder:
             width=width,
             intermediate_width=max(layer.linears["intermediate"].n_out for layer in layers),
             n_heads=n_heads,
+            pre_norm=pre_norm,
             dtype=DTYPES[dtype],
             kv_dtype=DTYPES[kv_dtype],
             activation=ACTIVATIONS[activation],
@@ -158,6 +185,11 @@ class NativeEncoder:
         output = torch.empty(args.n_read, args.width)
         args.states, args.output, args.cu_seqlens = states.data_ptr(), output.data_ptr(), cu_seqlens.data_ptr()
         args.read_positions = _address(read)
+        if self._n_positions is not None:
+            positions = varlen.position_ids
+            if positions is None or int(positions.max()) >= self._n_positions:
+                raise ValueError(f"rotary positions need the position ids of the batch, all below {self._n_positions}")
+            args.position_ids = positions.data_ptr()
         threads = torch.get_num_threads()
         size = self._library.encoder_scratch(ctypes.addressof(args), threads)
         scratch = self._take_scratch(size)

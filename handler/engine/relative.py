@@ -22,6 +22,11 @@ class Rotary:
         """
         self._cos, self._sin = cos, sin
 
+    @property
+    def table(self) -> tuple[Tensor, Tensor]:
+        """Cos and sin (positions, head width / 2) of all positions."""
+        return self._cos, self._sin
+
     def angles(self, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """Return cos and sin (tokens, head width / 2) of positions (tokens,)."""
         if self._cos.device != position_ids.device:

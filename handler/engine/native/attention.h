@@ -46,7 +46,49 @@ typedef struct {  // heads of one sequence
   int64_t n_heads, head_width;
   enum dtype dtype, output_dtype;
   float scale, zero_point;  // scale of the logits in base 2; zero_point is added to the output
+  int64_t window;           // a query attends to the tokens at most so far away; 0: to all
+  const int64_t *positions; // (queries,) of the queries plus `offset`; 0: they are neighbours
+  int64_t offset;           // with no positions: minus that of the first query
 } Heads;
+
+INLINE int64_t position_of(const Heads *args, int64_t query) {
+  return (args->positions ? args->positions[query] : query) - args->offset;
+}
+
+typedef struct {
+  int64_t begin, end;
+} Range;
+
+// Keys that some queries [first, first + rows) reach, from a multiple of two vectors on: the sums of a query are then added in
+// the same order, whichever queries are computed with it, for the probabilities that it does not reach are exactly 0.
+static Range reach(const Heads *args, int64_t first, int64_t rows) {
+  if (!args->window) return (Range){0, args->length};
+  int64_t least = position_of(args, first), most = position_of(args, first + rows - 1);
+  for (int64_t i = first; args->positions && i < first + rows; i++)
+    least = min_of(least, position_of(args, i)), most = max_of(most, position_of(args, i));
+  return (Range){
+      .begin = max_of(0, least - args->window) / (2 * LANES) * (2 * LANES),
+      .end = min_of(args->length, most + args->window + 1),
+  };
+}
+
+// Those of the keys j, ... that a position reaches; the other lanes are 0.
+INLINE ints is_reached(const Heads *args, int64_t position, int64_t j) {
+  const ints lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+  const ints key = lane + (int32_t)j;
+  return (key >= (int32_t)max_of(0, position - args->window)) & (key < (int32_t)min_of(args->length, position + args->window + 1));
+}
+
+// A logit of the attention, or one that no exponential reaches.
+INLINE vec mask_keys(const Heads *args, vec x, int64_t position, int64_t j) {
+  if (!args->window) return mask_tail(x, args->length - j, -1e30f);
+  const ints reached = is_reached(args, position, j);
+  return (vec)(((ints)x & reached) | ((ints)(vec)-1e30f & ~reached));
+}
+
+INLINE vec zero_masked(const Heads *args, vec x, int64_t position, int64_t j) {
+  return args->window ? (vec)((ints)x & is_reached(args, position, j)) : x;
+}
 
 // Numbers of scratch memory that a thread needs.
 INLINE int64_t attention_scratch(int64_t head_width, int64_t max_seqlen) {
@@ -126,35 +168,38 @@ INLINE void multiply_pairs(const float *x, int64_t x_stride, const float *y, int
 // The same as attend_head with pairs, by tiles of 16 queries.
 static void attend_head_by_tiles(const Heads *args, int64_t head, float *scratch) {
   const HeadMemory memory = copy_keys_and_values(1, args, head, scratch);
-  const int64_t length = args->length, padded_length = memory.padded_length, padded_width = memory.padded_width;
+  const int64_t padded_length = memory.padded_length, padded_width = memory.padded_width;
   const int64_t value_steps = (memory.tokens + LANES - 1) / LANES;
   for (int64_t at = memory.tokens * padded_width; at < value_steps * LANES * padded_width; at += LANES)
     *(vec *)(memory.values + at) = 0;
   for (int64_t i = 0; i < args->n_queries; i += ROWS) {
     const int64_t rows = min_of(args->n_queries - i, ROWS);
     copy_queries(1, args, head, &memory, i, rows);
-    multiply_pairs(memory.q_rows, padded_width, memory.k_transposed, padded_length, (memory.depth + LANES - 1) / LANES,
-                   memory.probs, padded_length, padded_length);
+    const Range keys = reach(args, i, rows);
+    const int64_t begin = keys.begin, end = round_up(keys.end), steps = (end - begin + 2 * LANES - 1) / (2 * LANES);
+    multiply_pairs(memory.q_rows, padded_width, memory.k_transposed + begin, padded_length, (memory.depth + LANES - 1) / LANES,
+                   memory.probs + begin, padded_length, end - begin);
     float inv_sums[ROWS];
     for (int64_t row = 0; row < rows; row++) {
       float *prob = memory.probs + row * padded_length;
+      const int64_t position = position_of(args, i + row);
       vec max = -1e30f, sum = 0;
-      for (int64_t j = 0; j < padded_length; j += LANES) {
-        const vec x = mask_tail(*(vec *)(prob + j) * args->scale, length - j, -1e30f);
+      for (int64_t j = begin; j < end; j += LANES) {
+        const vec x = mask_keys(args, *(vec *)(prob + j) * args->scale, position, j);
         max = __builtin_elementwise_max(max, x);
         *(vec *)(prob + j) = x;
       }
       const float row_max = hmax(max);
-      for (int64_t j = 0; j < padded_length; j += LANES) {
-        const vec x = exp2_coarse(*(vec *)(prob + j) - row_max);
+      for (int64_t j = begin; j < end; j += LANES) {
+        const vec x = zero_masked(args, exp2_coarse(*(vec *)(prob + j) - row_max), position, j);
         store(prob, j, x, BF16, LANES);  // overwrites only what has been read
         sum += x;
       }
-      if (padded_length % (2 * LANES)) *(bf16s *)((uint16_t *)prob + padded_length) = 0;
+      if (end % (2 * LANES)) *(bf16s *)((uint16_t *)prob + end) = 0;
       inv_sums[row] = 1 / hsum(sum);
     }
-    multiply_pairs(memory.probs, padded_length, memory.values, padded_width, value_steps, memory.q_rows, padded_width,
-                   padded_width);
+    multiply_pairs(memory.probs + begin / 2, padded_length, memory.values + begin / 2 * padded_width, padded_width, steps,
+                   memory.q_rows, padded_width, padded_width);
     for (int64_t row = 0; row < rows; row++)
       for (int64_t d = 0; d < args->head_width; d += LANES) {
         const int64_t at = (i + row) * args->output_stride + head * args->head_width + d;
@@ -167,22 +212,25 @@ static void attend_head_by_tiles(const Heads *args, int64_t head, float *scratch
 
 INLINE void attend_head(int pairs, const Heads *args, int64_t head, float *scratch) {
   const HeadMemory memory = copy_keys_and_values(pairs, args, head, scratch);
-  const int64_t length = args->length, n_queries = args->n_queries, head_width = args->head_width;
+  const int64_t n_queries = args->n_queries, head_width = args->head_width;
   const int64_t padded_width = memory.padded_width, padded_length = memory.padded_length, head_offset = head * head_width;
   float *probs = memory.probs;
 
   for (int64_t i = 0; i < n_queries; i += ROWS) {
     const int64_t rows = min_of(n_queries - i, ROWS);
     copy_queries(pairs, args, head, &memory, i, rows);
+    const Range keys = reach(args, i, rows);
+    const int64_t begin = keys.begin, end = round_up(keys.end), pack = 1 + pairs;
     vec sums[ROWS][2], row_max[ROWS];
     for (int row = 0; row < ROWS; row++) row_max[row] = -1e30f;
-    for (int64_t j = 0; j < padded_length; j += 2 * LANES) {
-      const int vecs = j + LANES < padded_length ? 2 : 1;
+    for (int64_t j = begin; j < end; j += 2 * LANES) {
+      const int vecs = j + LANES < end ? 2 : 1;
       matmul(pairs, vecs, memory.q_rows, padded_width, memory.k_transposed + j, padded_length, memory.depth, sums);
 #pragma unroll
       for (int row = 0; row < ROWS; row++)
         for (int v = 0; v < vecs; v++) {
-          const vec x = mask_tail(sums[row][v] * args->scale, length - j - v * LANES, -1e30f);
+          const int64_t position = position_of(args, i + min_of(row, rows - 1));
+          const vec x = mask_keys(args, sums[row][v] * args->scale, position, j + v * LANES);
           row_max[row] = __builtin_elementwise_max(row_max[row], x);
           *(vec *)(probs + row * padded_length + j + v * LANES) = x;
         }
@@ -193,18 +241,21 @@ INLINE void attend_head(int pairs, const Heads *args, int64_t head, float *scrat
     for (int row = 0; row < ROWS; row++) {
       const float max = hmax(row_max[row]);
       float *prob = probs + row * padded_length;
+      const int64_t position = position_of(args, i + min_of(row, rows - 1));
       vec sum = 0;
-      for (int64_t j = 0; j < padded_length; j += LANES) {
-        const vec x = exp2_vec(*(vec *)(prob + j) - max);
+      for (int64_t j = begin; j < end; j += LANES) {
+        const vec x = zero_masked(args, exp2_vec(*(vec *)(prob + j) - max), position, j);
         store(prob, j, x, pairs ? BF16 : FP32, LANES);  // bf16 overwrites only what has been read
         sum += x;
       }
       inv_sum[row] = 1 / hsum(sum);
     }
 
+    const int64_t n_values = (keys.end - begin + pairs) / pack;
     for (int64_t d = 0; d < head_width; d += 2 * LANES) {
       const int vecs = d + LANES < padded_width ? 2 : 1;
-      matmul(pairs, vecs, probs, padded_length, memory.values + d, padded_width, memory.tokens, sums);
+      const float *values = memory.values + begin / pack * padded_width + d;
+      matmul(pairs, vecs, probs + begin / pack, padded_length, values, padded_width, n_values, sums);
       for (int64_t row = 0; row < rows; row++)
         for (int64_t v = 0; v < vecs; v++) {
           const int64_t at = (i + row) * args->output_stride + head_offset + d + v * LANES;
@@ -215,14 +266,28 @@ INLINE void attend_head(int pairs, const Heads *args, int64_t head, float *scrat
   }
 }
 
+// The keys that any of the queries reaches, as if there were no others.
+INLINE Heads narrow(const Heads *all) {
+  Heads args = *all;
+  if (args.length <= args.window + 1) args.window = 0;
+  if (!args.window) return args;
+  const Range keys = reach(all, 0, all->n_queries);
+  args.key = element(args.key, keys.begin * args.kv_stride, args.dtype);
+  args.value = element(args.value, keys.begin * args.kv_stride, args.dtype);
+  args.length = keys.end - keys.begin;
+  args.offset += keys.begin;
+  return args;
+}
+
 // One head; by tiles only after configure_tiles(16).
-static void attend(const Heads *args, int64_t head, float *scratch) {
+static void attend(const Heads *all, int64_t head, float *scratch) {
+  const Heads args = narrow(all);
 #if HAS_TILES
-  if (args->dtype == BF16 && args->head_width % 2 == 0) {
-    attend_head_by_tiles(args, head, scratch);
+  if (args.dtype == BF16 && args.head_width % 2 == 0) {
+    attend_head_by_tiles(&args, head, scratch);
     return;
   }
 #endif
-  if (HAS_PAIRS && args->dtype == BF16 && args->head_width % 2 == 0) attend_head(1, args, head, scratch);
-  else attend_head(0, args, head, scratch);
+  if (HAS_PAIRS && args.dtype == BF16 && args.head_width % 2 == 0) attend_head(1, &args, head, scratch);
+  else attend_head(0, &args, head, scratch);
 }

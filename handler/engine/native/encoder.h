@@ -1,4 +1,7 @@
-// All layers of a BERT over a packed row, in one call.
+// All layers of a BERT, or of a family like it, over a packed row, in one call.
+//
+// A layer ends each half with a norm, or, with `pre_norm`, its halves begin with one: then what linear layers read is
+// another thing than the residual in FP32, too.
 //
 // A thread takes whole sequences, a chunk at a time, through all layers: it waits for no other thread. Where a few long
 // sequences are most of a batch, the threads divide its rows instead, and wait for each other once a layer, between keys
@@ -9,6 +12,7 @@
 #include "attention.h"
 #include "norm.h"
 #include "product.h"
+#include "rotary.h"
 
 enum {
   MAX_CHUNK = 256,  // tokens of a chunk, unless one sequence has more: weights are read once for each chunk
@@ -20,7 +24,10 @@ enum {
 typedef struct {  // the same fields as _Layer in kernels.py
   Linear query;   // of the last layer alone, whose `qkv` is keys and values
   Linear qkv, attention_output, intermediate, output;
-  Norm attention_norm, output_norm;
+  Linear gate;    // whose activation `intermediate` is multiplied by; no panels: there is none
+  Norm attention_norm, output_norm;  // no weight: there is no such norm
+  const float *cos, *sin;            // (positions, head width / 2); 0: positions do not rotate queries and keys
+  int64_t window;                    // see Heads
   float context_zero_point, intermediate_inv_scale, intermediate_zero_point;
 } Layer;
 
@@ -34,6 +41,7 @@ typedef struct {  // OpenMP's, of the library that PyTorch has loaded
 typedef struct {  // the same fields as _Encoder in kernels.py
   const Layer *layers;
   int64_t n_layers, width, intermediate_width, n_heads;
+  int64_t pre_norm;
   int64_t dtype, kv_dtype, activation;  // dtype: of what linear layers read; kv_dtype: of queries, keys and values
   const float *multiplier;              // (width,) of the embeddings in U8, with zero_point
   float zero_point, attention_scale;
@@ -43,6 +51,7 @@ typedef struct {  // the same fields as _Encoder in kernels.py
   float *output;                  // (n_read, width)
   const int32_t *cu_seqlens;      // (n_sequences + 1,)
   const int64_t *read_positions;  // (n_read,) sequence by sequence; 0: all tokens
+  const int64_t *position_ids;    // (tokens,) in their sequences, where they rotate
   char *scratch;
 } Encoder;
 
@@ -51,7 +60,7 @@ typedef struct {  // what all threads of a pass read
   const OpenMP *omp;
   int64_t width_stride, qkv_stride, intermediate_stride;  // elements, whole panels
   float *residual;                                        // (tokens, width_stride)
-  char *input;  // (tokens, width_stride) as linear layers read it; in FP32 the residual itself
+  char *input;  // (tokens, width_stride) as linear layers read it; in FP32 the residual itself, unless `pre_norm`
   char *qkv[2];                                           // (tokens, qkv_stride), of even and of odd layers
   int32_t *read_ends, *chunk_ends;                        // positions read, and sequences, up to the end of each
   char *own;                                              // memory of the first thread
@@ -60,7 +69,7 @@ typedef struct {  // what all threads of a pass read
 } Pass;
 
 typedef struct {  // memory of one thread; rows: TILE
-  float *residual, *sums, *attention;    // (rows, width_stride), (rows, PANEL), see attention_scratch
+  float *residual, *sums, *factors, *attention;  // (rows, width_stride), (rows, PANEL) twice, see attention_scratch
   char *input, *context, *query, *intermediate, *tiles;  // tiles: see Product
 } Own;
 
@@ -84,6 +93,7 @@ static Own own_memory(const Pass *pass, char *memory, int64_t *size) {
   Own own;
   own.residual = (float *)take(&at, TILE * pass->width_stride * 4);
   own.sums = (float *)take(&at, TILE * PANEL * 4);
+  own.factors = (float *)take(&at, TILE * PANEL * 4);
   own.attention = (float *)take(&at, attention_scratch(args->width / args->n_heads, args->max_seqlen) * 4);
   own.input = take(&at, TILE * pass->width_stride * size_of(args->dtype));
   own.context = take(&at, TILE * pass->width_stride * size_of(args->dtype));
@@ -103,7 +113,7 @@ static int64_t lay_out(Pass *pass, const Encoder *args, int64_t tokens, int64_t 
   pass->intermediate_stride = whole_panels(args->intermediate_width);
   pass->residual = (float *)take(&at, tokens * pass->width_stride * 4);
   pass->input = (char *)pass->residual;
-  if (args->dtype != FP32) pass->input = take(&at, tokens * pass->width_stride * size_of(args->dtype));
+  if (args->dtype != FP32 || args->pre_norm) pass->input = take(&at, tokens * pass->width_stride * size_of(args->dtype));
   for (int i = 0; i < 2; i++) pass->qkv[i] = take(&at, tokens * pass->qkv_stride * size_of(args->kv_dtype));
   pass->read_ends = (int32_t *)take(&at, args->n_sequences * 4);
   pass->chunk_ends = (int32_t *)take(&at, args->n_sequences * 4);
@@ -122,7 +132,10 @@ INLINE Product product_of(const Pass *pass, const Own *own, const Linear *linear
       .rows = rows,
       .input_stride = pass->width_stride,
       .dtype = dtype,
+      .panel_step = PANEL,
+      .is_coarse = dtype != FP32,
       .sums = own->sums,
+      .factors = own->factors,
       .tiles = own->tiles,
   };
 }
@@ -138,46 +151,95 @@ static void project(const Pass *pass, const Own *own, const Linear *linear, cons
 static void add_product(const Pass *pass, const Own *own, const Linear *linear, const void *input,
                         int64_t input_stride, int64_t rows, float *residual) {
   Product args = product_of(pass, own, linear, input, rows);
-  args.input_stride = input_stride, args.add = 1;
+  args.input_stride = input_stride, args.combine = ADD;
   args.output = residual, args.output_stride = pass->width_stride, args.output_dtype = FP32;
   product(&args);
 }
 
+// Whether linear layers read the residual itself.
+INLINE int reads_residual(const Pass *pass) { return pass->input == (char *)pass->residual; }
+
+// x normalized, into `output` in FP32 (0: nowhere) and into `next` as linear layers read it.
 static void normalize(const Pass *pass, const Norm *norm, const float *x, int64_t rows, float *output,
                       int64_t output_stride, char *next) {
   const enum dtype dtype = pass->args->dtype;
   for (int64_t row = 0; row < rows; row++) {
-    void *to = next && dtype != FP32 ? element(next, row * pass->width_stride, dtype) : 0;
-    layer_norm(norm, pass->args->width, x + row * pass->width_stride, output + row * output_stride, to, dtype);
+    void *to = next && !reads_residual(pass) ? element(next, row * pass->width_stride, dtype) : 0;
+    layer_norm(norm, pass->args->width, x + row * pass->width_stride, output ? output + row * output_stride : 0, to, dtype);
   }
 }
 
-// All that follows attention, for rows that stay in the cache; `input` is overwritten.
-static void finish_layer(const Pass *pass, const Own *own, const Layer *layer, int64_t rows, float *residual,
-                         char *input, float *output, int64_t output_stride, char *next) {
-  const int64_t width = pass->width_stride;
-  add_product(pass, own, &layer->attention_output, own->context, width, rows, residual);
-  normalize(pass, &layer->attention_norm, residual, rows, residual, width, input);
+// What the linear layers of a layer read first, with `pre_norm`: the norm of the residual, or the residual.
+static void enter_layer(const Pass *pass, const Layer *layer, const float *residual, int64_t rows, char *input) {
+  if (layer->attention_norm.weight) {
+    normalize(pass, &layer->attention_norm, residual, rows, 0, 0, input);
+    return;
+  }
+  for (int64_t row = 0; row < rows; row++)
+    for (int64_t d = 0; d < pass->args->width; d += LANES) {
+      const int64_t at = row * pass->width_stride + d, n = pass->args->width - d;
+      store(input, at, load(residual, at, FP32, n), pass->args->dtype, n);
+    }
+}
+
+static void feed_forward(const Pass *pass, const Own *own, const Layer *layer, int64_t rows, char *input, float *residual) {
   Product up = product_of(pass, own, &layer->intermediate, input, rows);
+  up.gate = layer->gate.panels ? &layer->gate : 0;
   up.activation = pass->args->activation;
   up.output = own->intermediate, up.output_stride = pass->intermediate_stride, up.output_dtype = pass->args->dtype;
   up.inv_scale = layer->intermediate_inv_scale, up.zero_point = layer->intermediate_zero_point;
   product(&up);
   add_product(pass, own, &layer->output, own->intermediate, pass->intermediate_stride, rows, residual);
-  normalize(pass, &layer->output_norm, residual, rows, output, output_stride, next);
+}
+
+// All that follows attention, for rows that stay in the cache; `input` is overwritten. The next layer is 0 after the last
+// one, whose states go to `output` (rows, output_stride).
+static void finish_layer(const Pass *pass, const Own *own, const Layer *layer, const Layer *next, int64_t rows,
+                         float *residual, char *input, float *output, int64_t output_stride) {
+  const int64_t width = pass->width_stride;
+  add_product(pass, own, &layer->attention_output, own->context, width, rows, residual);
+  if (!pass->args->pre_norm) {
+    normalize(pass, &layer->attention_norm, residual, rows, residual, width, input);
+    feed_forward(pass, own, layer, rows, input, residual);
+    normalize(pass, &layer->output_norm, residual, rows, output, output_stride, next ? input : 0);
+    return;
+  }
+  normalize(pass, &layer->output_norm, residual, rows, 0, 0, input);
+  feed_forward(pass, own, layer, rows, input, residual);
+  if (next) {
+    enter_layer(pass, next, residual, rows, input);
+    return;
+  }
+  for (int64_t row = 0; row < rows; row++)
+    for (int64_t d = 0; d < pass->args->width; d += LANES) {
+      const int64_t n = pass->args->width - d;
+      store(output, row * output_stride + d, load(residual, row * width + d, FP32, n), FP32, n);
+    }
+}
+
+// Rotates `n_heads` heads of each of some rows; `tokens` (rows,), or 0: they are neighbours from `first` on.
+static void rotate_rows(const Pass *pass, const Layer *layer, char *x, int64_t stride, int64_t n_heads, int64_t rows,
+                        const int64_t *tokens, int64_t first) {
+  const Encoder *args = pass->args;
+  const int64_t half = args->width / args->n_heads / 2;
+  for (int64_t row = 0; layer->cos && row < rows; row++) {
+    const int64_t angle = args->position_ids[tokens ? tokens[row] : first + row] * half;
+    rotate_row(element(x, row * stride, args->kv_dtype), args->kv_dtype, n_heads, half, layer->cos + angle, layer->sin + angle);
+  }
 }
 
 // Attention of rows that lie in one sequence or in several: those up to ends[sequence], from `sequence` on.
-// Rows of `query` and `context` are counted from `begin`.
+// Rows of `query` and `context` are counted from `begin`; `tokens` are those of all rows, or 0: a row is a token.
 static void attend_rows(const Pass *pass, const Own *own, const Layer *layer, int64_t parity, const int32_t *ends,
-                        int64_t sequence, int64_t begin, int64_t end, const char *query, int64_t q_stride) {
+                        const int64_t *tokens, int64_t sequence, int64_t begin, int64_t end, const char *query,
+                        int64_t q_stride) {
   const Encoder *args = pass->args;
   const int64_t key_column = layer->query.panels ? 0 : args->width;
   Heads heads = {
       .q_stride = q_stride, .kv_stride = pass->qkv_stride, .output_stride = pass->width_stride,
       .n_heads = args->n_heads, .head_width = args->width / args->n_heads,
       .dtype = args->kv_dtype, .output_dtype = args->dtype,
-      .scale = args->attention_scale, .zero_point = layer->context_zero_point,
+      .scale = args->attention_scale, .zero_point = layer->context_zero_point, .window = layer->window,
   };
   configure_tiles(ROWS);
   for (int64_t row = begin; row < end; sequence++) {
@@ -186,6 +248,8 @@ static void attend_rows(const Pass *pass, const Own *own, const Layer *layer, in
     const int64_t start = args->cu_seqlens[sequence], at = start * pass->qkv_stride + key_column;
     heads.length = args->cu_seqlens[sequence + 1] - start;
     heads.n_queries = stop - row;
+    heads.positions = tokens ? tokens + row : 0;
+    heads.offset = tokens ? start : start - row;
     heads.query = element(query, (row - begin) * q_stride, args->kv_dtype);
     heads.key = element(pass->qkv[parity], at, args->kv_dtype);
     heads.value = element(pass->qkv[parity], at + args->width, args->kv_dtype);
@@ -206,18 +270,20 @@ static void compute_read_rows(const Pass *pass, const Own *own, const Layer *lay
   int64_t sequence = rows->sequence;
   for (int64_t begin = rows->read_begin; begin < rows->read_end; begin += TILE) {
     const int64_t end = min_of(begin + TILE, rows->read_end);
-    char *input = args->dtype == FP32 ? (char *)own->residual : own->input;
+    const int64_t *tokens = args->read_positions ? args->read_positions + begin : 0;
+    char *input = reads_residual(pass) ? (char *)own->residual : own->input;
     for (int64_t i = begin; i < end; i++) {
-      const int64_t token = args->read_positions ? args->read_positions[i] : i;
+      const int64_t token = tokens ? tokens[i - begin] : i;
       copy_row(own->residual + (i - begin) * width, pass->residual + token * width, width, FP32);
-      if (args->dtype == FP32) continue;
+      if (reads_residual(pass)) continue;
       void *to = element(input, (i - begin) * width, args->dtype);
       copy_row(to, element(pass->input, token * width, args->dtype), width, args->dtype);
     }
     project(pass, own, &layer->query, input, end - begin, own->query, width);
+    rotate_rows(pass, layer, own->query, width, args->n_heads, end - begin, tokens, begin);
     while (pass->read_ends[sequence] <= begin) sequence++;
-    attend_rows(pass, own, layer, parity, pass->read_ends, sequence, begin, end, own->query, width);
-    finish_layer(pass, own, layer, end - begin, own->residual, input, args->output + begin * args->width, args->width, 0);
+    attend_rows(pass, own, layer, parity, pass->read_ends, args->read_positions, sequence, begin, end, own->query, width);
+    finish_layer(pass, own, layer, 0, end - begin, own->residual, input, args->output + begin * args->width, args->width);
   }
 }
 
@@ -232,10 +298,13 @@ static void compute_rows(const Pass *pass, const Own *own, const Rows *rows) {
       const int64_t n = args->width - d, at = row * width + d;
       const vec y = load(x, d, FP32, n);
       store(pass->residual, at, y, FP32, n);
+      if (args->pre_norm) continue;
       if (args->dtype == BF16) store(pass->input, at, y, BF16, n);
       if (args->dtype == U8) store(pass->input, at, y * load(args->multiplier, d, FP32, n) + args->zero_point, U8, n);
     }
   }
+  const int64_t first = rows->begin * width;
+  if (args->pre_norm) enter_layer(pass, args->layers, pass->residual + first, n_rows, element(pass->input, first, args->dtype));
   for (int64_t index = 0; index < args->n_layers; index++) {
     const Layer *layer = args->layers + index;
     const int64_t parity = index % 2;  // others may still read the keys of the layer before
@@ -244,6 +313,7 @@ static void compute_rows(const Pass *pass, const Own *own, const Rows *rows) {
       void *input = element(pass->input, begin * width, args->dtype);
       void *output = element(pass->qkv[parity], begin * pass->qkv_stride, args->kv_dtype);
       project(pass, own, &layer->qkv, input, n, output, pass->qkv_stride);
+      rotate_rows(pass, layer, output, pass->qkv_stride, (layer->query.panels ? 1 : 2) * args->n_heads, n, 0, begin);
     }
     if (pass->divides_rows) pass->omp->barrier();
     if (layer->query.panels) {
@@ -255,10 +325,10 @@ static void compute_rows(const Pass *pass, const Own *own, const Rows *rows) {
       const int64_t n = min_of(tile, rows->end - begin);
       const char *query = element(pass->qkv[parity], begin * pass->qkv_stride, args->kv_dtype);
       while (args->cu_seqlens[sequence + 1] <= begin) sequence++;
-      attend_rows(pass, own, layer, parity, args->cu_seqlens + 1, sequence, begin, begin + n, query, pass->qkv_stride);
+      attend_rows(pass, own, layer, parity, args->cu_seqlens + 1, 0, sequence, begin, begin + n, query, pass->qkv_stride);
       float *residual = pass->residual + begin * width;
       char *input = element(pass->input, begin * width, args->dtype);
-      finish_layer(pass, own, layer, n, residual, input, residual, width, input);
+      finish_layer(pass, own, layer, layer + 1, n, residual, input, residual, width);
     }
   }
 }

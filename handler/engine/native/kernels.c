@@ -4,7 +4,6 @@
 // depends on that sequence alone, to the last bit: in a fixed order, whichever thread computes it.
 
 #include "encoder.h"
-#include "rotary.h"
 
 // --- the encoder ----------------------------------------------------------------------------------------------------
 
@@ -114,10 +113,22 @@ EXPORT void layer_norm_quantize(LayerNorm *args, const OpenMP *omp, int64_t thre
 
 // --- rotary positions -----------------------------------------------------------------------------------------------
 
+typedef struct {  // the same fields as _Rotation in kernels.py
+  void *x;                  // (rows, stride): heads side by side from the first column on
+  const float *cos, *sin;   // (rows, half)
+  int64_t stride, rows, n_heads, half;  // half: of the width of a head
+  int64_t dtype;
+  int64_t next;  // counter shared by the threads
+} Rotation;
+
 static void rotate_worker(void *arg) {
   Rotation *args = arg;
   for (int64_t row; (row = __atomic_fetch_add(&args->next, ROWS_PER_TASK, __ATOMIC_RELAXED)) < args->rows;)
-    for (const int64_t end = min_of(row + ROWS_PER_TASK, args->rows); row < end; row++) rotate_row(args, row);
+    for (const int64_t end = min_of(row + ROWS_PER_TASK, args->rows); row < end; row++) {
+      const int64_t angle = row * args->half;
+      void *x = element(args->x, row * args->stride, args->dtype);
+      rotate_row(x, args->dtype, args->n_heads, args->half, args->cos + angle, args->sin + angle);
+    }
 }
 
 EXPORT void rotate(Rotation *args, const OpenMP *omp, int64_t threads) {

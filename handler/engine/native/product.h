@@ -20,7 +20,7 @@ enum {
   MAX_GROUPS = 1024,  // that a panel is read of before the next block of rows: they stay in the second-level cache
 };
 
-enum activation { NONE, GELU, GELU_TANH, RELU };
+enum activation { NONE, GELU, GELU_TANH, RELU, SILU };
 
 typedef struct {  // the same fields as _Linear in kernels.py
   const vec *weight;          // (panels, groups up to whole LANES, PANEL) of 32 bits each
@@ -29,16 +29,22 @@ typedef struct {  // the same fields as _Linear in kernels.py
   int64_t groups, panels;
 } Linear;
 
+enum combine { REPLACE, ADD, MULTIPLY };  // what was there in FP32: nothing, the output itself, or factors
+
 typedef struct {
   const Linear *linear;
+  const Linear *gate;  // 0, or a linear layer whose activation the product is multiplied by
   const void *input;  // (rows, input_stride)
   void *output;       // (rows, output_stride), whole panels are written
   int64_t rows, input_stride, output_stride;  // elements
   enum dtype dtype, output_dtype;
   enum activation activation;
-  int add;                          // whether to add to the output, in FP32
+  enum combine combine;
+  int is_coarse;                    // whether an activation in FP32 may be computed as for BF16
+  int64_t panel_step;               // columns from panel to panel of the output
   float inv_scale, zero_point;      // of an output in U8: y * inv_scale + zero_point
   float *sums;                      // (rows, PANEL) of scratch memory
+  float *factors;                   // (rows, PANEL) of scratch memory for a gate
   char *tiles;                      // (rows, input_stride) of scratch memory for tiles.h
 } Product;
 
@@ -175,9 +181,27 @@ INLINE vec gelu_tanh(vec x) {  // x / (1 + exp(-2 u)), u = sqrt(2 / pi) * (x + 0
   return x * ((vec)((u < 0) & (ints)(small * sigmoid)) + (vec)((u >= 0) & (ints)sigmoid));
 }
 
-INLINE vec activate(vec x, enum activation activation, enum dtype output) {
+// x / (1 + exp(-x))
+INLINE vec silu(vec x) {
+  const vec small = exp2_vec(__builtin_elementwise_abs(x) * -1.44269504f), sigmoid = 1 / (small + 1);
+  return x * ((vec)((x < 0) & (ints)(small * sigmoid)) + (vec)((x >= 0) & (ints)sigmoid));
+}
+
+// The same with a relative error of 2e-4.
+INLINE vec silu_coarse(vec x) {
+  const vec y = exp2_coarse(__builtin_elementwise_min(x * -1.44269504f, (vec)126.0f)) + 1;
+#ifdef __AVX512F__
+  typedef float v16sf __attribute__((vector_size(64)));
+  return x * (vec)__builtin_ia32_rcp14ps512_mask((v16sf)y, (v16sf)y, (unsigned short)-1);
+#else
+  return x / y;
+#endif
+}
+
+INLINE vec activate(vec x, enum activation activation, int is_coarse) {
   switch (activation) {
-    case GELU: return output == FP32 ? gelu(x) : gelu_coarse(x);
+    case GELU: return is_coarse ? gelu_coarse(x) : gelu(x);
+    case SILU: return is_coarse ? silu_coarse(x) : silu(x);
     case GELU_TANH: return gelu_tanh(x);
     case RELU: return __builtin_elementwise_max(x, (vec)0);
     default: return x;
@@ -185,17 +209,18 @@ INLINE vec activate(vec x, enum activation activation, enum dtype output) {
 }
 
 // Rows [row, end), whose sums begin at `sums`.
-INLINE void finish_rows(const Product *args, int64_t panel, int64_t row, int64_t end, const float *sums, int is_u8, int add,
-                        enum activation activation, enum dtype output) {
+INLINE void finish_rows(const Product *args, int64_t panel, int64_t row, int64_t end, const float *sums, int is_u8,
+                        enum combine combine, enum activation activation, int is_coarse, enum dtype output) {
   const float *scale = args->linear->scale + panel * PANEL, *bias = args->linear->bias + panel * PANEL;
   for (; row < end; row++, sums += PANEL) {
 #pragma unroll
     for (int v = 0; v < BLOCK_VECS; v++) {
-      const int64_t column = v * LANES, at = row * args->output_stride + panel * PANEL + column;
+      const int64_t column = v * LANES, at = row * args->output_stride + panel * args->panel_step + column;
       vec y = *(const vec *)(sums + column);
       if (is_u8) y = __builtin_convertvector((ints)y, vec) * *(const vec *)(scale + column) + *(const vec *)(bias + column);
-      if (add) y += *(const vec *)((const float *)args->output + at);
-      y = activate(y, activation, output);
+      if (combine == ADD) y += *(const vec *)((const float *)args->output + at);
+      if (combine == MULTIPLY) y *= *(const vec *)(args->factors + row * PANEL + column);
+      y = activate(y, activation, is_coarse);
       if (output == U8) y = y * args->inv_scale + args->zero_point;
       store(args->output, at, y, output, LANES);
     }
@@ -205,13 +230,19 @@ INLINE void finish_rows(const Product *args, int64_t panel, int64_t row, int64_t
 INLINE void finish_as(int is_u8, const Product *args, int64_t panel, int64_t row, int64_t end, const float *sums) {
   const enum dtype output = args->output_dtype;
   const enum activation activation = args->activation;
-#define FINISH(add, activation, output) finish_rows(args, panel, row, end, sums, is_u8, add, activation, output)
-  if (args->add) FINISH(1, NONE, FP32);
-  else if (activation == NONE && output == FP32) FINISH(0, NONE, FP32);
-  else if (activation == NONE) FINISH(0, NONE, BF16);
-  else if (activation == GELU && output == U8) FINISH(0, GELU, U8);
-  else if (activation == GELU && output == BF16) FINISH(0, GELU, BF16);
-  else FINISH(0, activation, output);
+  const int is_coarse = args->is_coarse;
+#define FINISH(combine, activation, is_coarse, output) \
+  finish_rows(args, panel, row, end, sums, is_u8, combine, activation, is_coarse, output)
+  if (args->combine == ADD) FINISH(ADD, NONE, 0, FP32);
+  else if (args->combine == MULTIPLY && output == BF16) FINISH(MULTIPLY, NONE, 0, BF16);
+  else if (args->combine == MULTIPLY) FINISH(MULTIPLY, NONE, 0, output);
+  else if (activation == NONE && output == FP32) FINISH(REPLACE, NONE, 0, FP32);
+  else if (activation == NONE) FINISH(REPLACE, NONE, 0, BF16);
+  else if (activation == GELU && output == U8) FINISH(REPLACE, GELU, 1, U8);
+  else if (activation == GELU && output == BF16) FINISH(REPLACE, GELU, 1, BF16);
+  else if (activation == GELU && is_coarse) FINISH(REPLACE, GELU, 1, FP32);
+  else if (activation == SILU && is_coarse) FINISH(REPLACE, SILU, 1, FP32);
+  else FINISH(REPLACE, activation, is_coarse, output);
 #undef FINISH
 }
 
@@ -273,15 +304,26 @@ static void copy_into_tiles(const Product *args) { (void)args; }
 static void compute_panel_by_tiles(const Product *args, int64_t panel) { (void)args, (void)panel; }
 #endif
 
+INLINE void compute_panel(const Product *args, int64_t panel, int is_tiled) {
+  if (is_tiled) {
+    compute_panel_by_tiles(args, panel);
+    return;
+  }
+  multiply_panel(args, panel);
+  finish(args, panel, 0, args->rows, args->sums);
+}
+
 static void product(const Product *args) {
   const int is_tiled = HAS_TILES && args->dtype != FP32;
+  Product gate = *args, up = *args;
+  if (args->gate) {  // the activations of a panel stay in the cache until they are multiplied
+    gate.linear = args->gate;
+    gate.output = args->factors, gate.output_stride = PANEL, gate.panel_step = 0, gate.output_dtype = FP32;
+    up.combine = MULTIPLY, up.activation = NONE;
+  }
   if (is_tiled) configure_tiles(tile_rows_of(args->rows)), copy_into_tiles(args);
   for (int64_t panel = 0; panel < args->linear->panels; panel++) {
-    if (is_tiled) {
-      compute_panel_by_tiles(args, panel);
-      continue;
-    }
-    multiply_panel(args, panel);
-    finish(args, panel, 0, args->rows, args->sums);
+    if (args->gate) compute_panel(&gate, panel, is_tiled);
+    compute_panel(&up, panel, is_tiled);
   }
 }

@@ -4,24 +4,14 @@
 
 #include "vectors.h"
 
-typedef struct {  // the same fields as _Rotation in kernels.py
-  void *x;                  // (rows, stride): heads side by side from the first column on
-  const float *cos, *sin;   // (rows, half)
-  int64_t stride, rows, n_heads, half;  // half: of the width of a head
-  int64_t dtype;
-  int64_t next;  // counter shared by the threads
-} Rotation;
-
-static void rotate_row(const Rotation *args, int64_t row) {
-  const int64_t half = args->half;
-  for (int64_t head = 0; head < args->n_heads; head++) {
-    const int64_t first = row * args->stride + 2 * head * half, second = first + half;
+// One row: `x` holds heads of 2 * half channels side by side, cos and sin (half,) the angles of its position.
+static void rotate_row(void *x, enum dtype dtype, int64_t n_heads, int64_t half, const float *cos, const float *sin) {
+  for (int64_t first = 0; first < 2 * half * n_heads; first += 2 * half)
     for (int64_t d = 0; d < half; d += LANES) {
-      const int64_t n = half - d;
-      const vec cos = load(args->cos, row * half + d, FP32, n), sin = load(args->sin, row * half + d, FP32, n);
-      const vec x = load(args->x, first + d, args->dtype, n), y = load(args->x, second + d, args->dtype, n);
-      store(args->x, first + d, x * cos - y * sin, args->dtype, n);
-      store(args->x, second + d, y * cos + x * sin, args->dtype, n);
+      const int64_t n = half - d, second = first + half;
+      const vec c = load(cos, d, FP32, n), s = load(sin, d, FP32, n);
+      const vec a = load(x, first + d, dtype, n), b = load(x, second + d, dtype, n);
+      store(x, first + d, a * c - b * s, dtype, n);
+      store(x, second + d, b * c + a * s, dtype, n);
     }
-  }
 }

@@ -2,54 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from handler.batching import VarlenMetadata
 from handler.engine import kernels, native_encoder
 from handler.engine.encoder import PackedEncoder, packed_encoder_of
 from handler.engine.int8 import QuantParams, StoredLayer, StoredLinear, int8_encoder, quantize_rows
 from handler.engine.layer_weights import LayerWeights
 from handler.engine.packing import pack, unpack
 from tests.support.encodings import varlen_of
+from tests.support.layers import (
+    CPU,
+    DTYPES,
+    HEADS,
+    LENGTHS,
+    LEVELS,
+    WIDTH,
+    Config,
+    encode,
+    linear,
+    norm,
+    reads_of,
+    states_of,
+)
 from tests.support.samples import SetKernelLevels
 
-CPU = torch.device("cpu")
-WIDTH, HEADS, INNER, LAYERS = 96, 4, 203, 3  # an inner width of split channels, which no vector divides
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.uint8}
+INNER, LAYERS = 203, 3  # an inner width of split channels, which no vector divides
 PRECISIONS = [name for name, dtype in DTYPES.items() if native_encoder.supports(dtype, "gelu", WIDTH, HEADS)]
-FLAGS = torch.cpu.get_capabilities()
-LEVELS = [level for level, needs in kernels.LEVELS.items() if all(FLAGS.get(flag) for flag in needs)]
-LENGTHS = (3, 20, 300, 7, 50, 1, 64, 65, 130)  # longer than a tile and a chunk of native/encoder.h
-
-
-class Config:
-    """What an encoder reads of a config."""
-
-    num_attention_heads = HEADS
-
-    def __init__(self, activation: str) -> None:
-        self.hidden_act = activation
-
-
-def linear(n_in: int, n_out: int) -> nn.Linear:
-    """Return a linear module whose outputs are about as large as its inputs."""
-    module = nn.Linear(n_in, n_out)
-    nn.init.normal_(module.weight, std=n_in**-0.5)
-    nn.init.normal_(module.bias, std=0.2)
-    return module
-
-
-def norm() -> nn.LayerNorm:
-    """Return a layer norm with weights."""
-    module = nn.LayerNorm(WIDTH, eps=1e-5)
-    nn.init.normal_(module.weight, 1.0, 0.1)
-    nn.init.normal_(module.bias, std=0.1)
-    return module
 
 
 def random_layers(inner: int = INNER) -> list[LayerWeights]:
@@ -108,26 +90,6 @@ def make_encoder(precision: str, activation: str = "gelu") -> PackedEncoder:
     return encoder
 
 
-def states_of(varlen: VarlenMetadata) -> Tensor:
-    """Return random embeddings, the same ones for the same number of tokens."""
-    return torch.randn(1, sum(varlen.seq_lens), WIDTH, generator=torch.Generator().manual_seed(1))
-
-
-def encode(encoder: PackedEncoder, varlen: VarlenMetadata, states: Tensor) -> Tensor:
-    """Run an encoder."""
-    with torch.inference_mode():
-        return encoder.encode(states, varlen)
-
-
-def reads_of(which: str) -> Sequence[Sequence[int]] | None:
-    """Return the tokens that are read of each of LENGTHS."""
-    return {
-        "all": None,
-        "first": [[0] for _ in LENGTHS],
-        "several": [[length - 1, 0] if length > 1 else [0] for length in LENGTHS],
-    }[which]
-
-
 @pytest.mark.parametrize("which", ["all", "first", "several"])
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -184,7 +146,7 @@ def test_every_level_computes_the_same(level: str, kernel_levels: SetKernelLevel
     states = states_of(varlen)
     precisions = {"fp32": 2e-5} | {name: 0.3 for name in PRECISIONS if native_encoder.NEEDS[DTYPES[name]] in level}
     expected = {name: encode(make_encoder(name), varlen, states) for name in precisions}
-    kernel_levels({level: kernels.LEVELS[level]})
+    kernel_levels({level: LEVELS[level]})
     for name, tolerance in precisions.items():
         encoder = make_encoder(name)
         assert encoder.native is not None
@@ -194,7 +156,7 @@ def test_every_level_computes_the_same(level: str, kernel_levels: SetKernelLevel
 def test_who_computes_depends_on_the_processor(kernel_levels: SetKernelLevels) -> None:
     """Widths, activations and levels that do not fit are left to oneDNN."""
     assert native_encoder.supports(torch.float32, "gelu", WIDTH, HEADS)
-    assert not native_encoder.supports(torch.float32, "silu", WIDTH, HEADS)
+    assert not native_encoder.supports(torch.float32, "tanh", WIDTH, HEADS)
     assert not native_encoder.supports(torch.float32, "gelu", WIDTH, 5)
     assert not native_encoder.supports(torch.uint8, "gelu", 18, 9)
     kernel_levels({"x86_64_v3": kernels.LEVELS["x86_64_v3"]})
