@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from handler.batching import Batch, VarlenMetadata
 from handler.engine.varlen import running
 from handler.sequences import Encoding
-from handler.tasks import Output, Pooler, RaggedOutput
+from handler.tasks import Output, Pooler
 from handler.tokenization import first_position
 
 if TYPE_CHECKING:
@@ -72,7 +74,7 @@ class ModelRunner:
         model = self.model if pooler.forward_scope == "head" else self.model.base_model
         if batch.varlen is None:
             return model(**arguments, attention_mask=batch.attention_mask)
-        if takes(model, "position_ids"):
+        if takes_position_ids(type(model)):
             arguments["position_ids"] = batch.position_ids
         if self.pools_all_tokens and pooler.forward_scope == "head":
             arguments["attention_mask"] = mask_of(batch.varlen)  # for the head alone; it gets what `repad` returns
@@ -85,13 +87,16 @@ class ModelRunner:
         if pooler.forward_scope == "nothing":
             return [np.empty(0, np.float32)] * len(encodings)
         batch = self.build_batch(pooler, encodings)
-        return split(pooler.pool(self.call(pooler, batch), batch))
+        ragged = pooler.pool(self.call(pooler, batch), batch)
+        return split(ragged.values.float().cpu().numpy(), ragged.counts)
 
 
-def takes(model: Any, name: str) -> bool:
-    """Tell whether the forward of a model has an argument, by name or among any others."""
-    parameters = inspect.signature(model.forward).parameters
-    return name in parameters or any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+@cache
+def takes_position_ids(kind: Any) -> bool:
+    """Tell whether models of a class have the argument, by name or among any others."""
+    parameters = inspect.signature(kind.forward).parameters
+    is_open = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return is_open or "position_ids" in parameters
 
 
 def head_pools_all_tokens(model: Any) -> bool:
@@ -112,6 +117,14 @@ def repad(states: Tensor, varlen: VarlenMetadata) -> Tensor:
     return padded.masked_scatter(mask_of(varlen).bool().unsqueeze(-1), states)
 
 
-def split(ragged: RaggedOutput) -> list[Output]:
-    """Copy to the host in fp32, and return the output of each encoding."""
-    return np.split(ragged.values.float().cpu().numpy(), np.cumsum(ragged.counts)[:-1])
+def split(values: NDArray[Any], counts: Sequence[int]) -> list[Output]:
+    """Return the rows of every sequence, as views.
+
+    `np.split` takes 7 ms for 8,700 sequences and 60 microseconds for one, slices of one row 1 ms and 1 microsecond.
+
+    >>> [[rows.tolist() for rows in split(np.arange(3), counts)] for counts in ((1, 1, 1), (2, 1))]
+    [[[0], [1], [2]], [[0, 1], [2]]]
+    """
+    if all(count == 1 for count in counts):
+        return [values[index : index + 1] for index in range(len(counts))]
+    return np.split(values, np.cumsum(counts)[:-1])
