@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
-from starlette.applications import Starlette
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import Route
+from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from handler import openapi
 from handler.request_state import Response
 from handler.tracing import Tracing
 from server.compatible import Compatible, message_error, openai_error
-from server.errors import ApiError, invalid_key, json_response, method_not_allowed, route_not_found
+from server.errors import ApiError, invalid_key, json_response, method_not_allowed, queue_full, route_not_found
 from server.health import Health, open_inference_error
 from server.keys import Keys
 from server.management import ManagementRoutes
@@ -25,8 +25,9 @@ from server.predictions import Predictions
 from server.registry import ModelRegistry
 from server.settings import ServerSettings
 from server.tracing import TracedRoute
-from server.transport import Exchange, Handle, RouteHandler, WriteError
+from server.transport import Exchange, Handle, RouteHandler, WriteError, header
 
+PREDICTIONS = "/predictions/"
 OPEN_ROUTES = ("/v2/health/live", "/v2/health/ready", "/api-description")  # that need no key
 ERROR_WRITERS: Mapping[str, WriteError] = {  # of routes whose clients read another shape
     "/v1/models": openai_error,
@@ -70,6 +71,14 @@ class Parts:
         endpoint = self.endpoint(handle, write_error)
         return Route(path, TracedRoute(endpoint, path, self.tracing) if self.tracing else endpoint)
 
+    def allows(self, kind: str, scope: Scope) -> bool:
+        """Tell whether a request has the key that it needs on the port of a kind."""
+        path = scope["path"]
+        is_open = path in OPEN_ROUTES or (path == "/" and scope["method"] == "OPTIONS")
+        if self.keys is None or is_open or (kind == "management" and path == "/token"):
+            return True
+        return self.keys.allows(kind, header(scope, b"authorization"))
+
 
 class KeyGuard:
     """Lets a request pass to an application when it has the key of the port."""
@@ -81,16 +90,10 @@ class KeyGuard:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        allowed = scope["type"] != "http" or self._allows(Exchange(scope, receive, send))
-        refusal = self._refusals.get(scope.get("path", ""), self._refusal)
-        await (self._application if allowed else refusal)(scope, receive, send)
-
-    def _allows(self, exchange: Exchange) -> bool:
-        keys = self._parts.keys
-        is_open = exchange.path in OPEN_ROUTES or (exchange.method, exchange.path) == ("OPTIONS", "/")
-        if keys is None or is_open or (self._kind == "management" and exchange.path == "/token"):
-            return True
-        return keys.allows(self._kind, exchange.authorization)
+        if scope["type"] != "http" or self._parts.allows(self._kind, scope):
+            await self._application(scope, receive, send)
+        else:
+            await self._refusals.get(scope["path"], self._refusal)(scope, receive, send)
 
     async def _refuse(self, exchange: Exchange) -> Response:
         raise invalid_key()
@@ -142,6 +145,41 @@ def inference_application(parts: Parts) -> ASGIApp:
         route("/", describe),
     ]
     return _application(parts, routes, "inference")
+
+
+class EarlyRefusal:
+    """Refuses a prediction by its headers, before its body is read, while the queue of its model is full.
+
+    What it answers is what the route would answer later. It leaves to the routes whatever is not as simple.
+    """
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        # Spans and the headers of CORS are written around the routes.
+        self._is_off = parts.tracing is not None or bool(parts.settings.cors_origin)
+
+    def __call__(self, scope: Scope) -> Response | None:
+        """Return the response; None: the routes answer."""
+        path: str = scope["path"]
+        if self._is_off or scope["method"] != "POST" or not path.startswith(PREDICTIONS):
+            return None
+        name, _, rest = path.removeprefix(PREDICTIONS).partition("/")
+        try:
+            batcher = self._parts.models.get(name, rest.partition("/")[0] or None).batcher
+        except ApiError:
+            return None
+        if not batcher.is_full:
+            batcher.expect()
+            return None
+        if not self._parts.allows("inference", scope):
+            return None
+        self._parts.metrics.record("Requests5XX", 1, "Host")
+        return _refusal(batcher.retry_after_s)
+
+
+@cache
+def _refusal(retry_after_s: int) -> Response:
+    return queue_full(retry_after_s).to_response()
 
 
 def management_application(parts: Parts) -> ASGIApp:
@@ -218,10 +256,9 @@ def _application(parts: Parts, routes: list[Route], kind: str | None) -> ASGIApp
     async def unknown(_: Exchange) -> Response:
         raise route_not_found()
 
-    application = Starlette(routes=routes)
-    application.router.redirect_slashes = False
-    application.router.default = parts.endpoint(unknown)
-    guarded: ASGIApp = KeyGuard(application, kind, parts) if kind else application
+    # Not Starlette, whose layers around a router handle exceptions, which RouteHandler does.
+    router = Router(routes, redirect_slashes=False, default=parts.endpoint(unknown))
+    guarded: ASGIApp = KeyGuard(router, kind, parts) if kind else router
     settings = parts.settings
     if not settings.cors_origin:
         return guarded

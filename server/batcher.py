@@ -13,13 +13,13 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 
 from handler import tracing
 from handler.errors import Expired, Overloaded, RequestError, unexpected
 from handler.predictor import Predictor
 from handler.request_state import BatchContext, EncodingJob, Response
 from handler.tracing import RequestTrace
-from server.errors import overloaded
 
 MAX_WAIT_S = 1.0  # of a request that is admitted, at the throughput of the last batches
 SMOOTHING = 0.2  # weight of the newest batch in the throughput
@@ -84,18 +84,14 @@ class TokenQueue:
     def __init__(self, max_tokens: int) -> None:
         self.max_tokens = max_tokens
         self.waiting: list[Waiting] = []
-
-    @property
-    def tokens_ahead(self) -> int:
-        """The tokens that are computed before a small request that comes now: of each that waits, one batch at most.
-
-        Requests share the batches, so one of a thousand texts delays others by its share and not by all of it.
-        """
-        return sum(min(request.n_tokens, self.max_tokens) for request in self.waiting)
+        # Computed before a small request that comes now: of each that waits, one batch at most. Requests share the
+        # batches, so one of a thousand texts delays others by its share and not by all of it.
+        self.tokens_ahead = 0
 
     def put(self, request: Waiting) -> None:
         """Add a request."""
         self.waiting.append(request)
+        self.tokens_ahead += min(request.n_tokens, self.max_tokens)
 
     def take(self) -> Turn:
         """Remove the encodings of the next batch.
@@ -130,6 +126,7 @@ class TokenQueue:
                     room -= size
         finished = [request for request in self.waiting if not request.jobs]
         self.waiting = [request for request in self.waiting if request.jobs]
+        self.tokens_ahead = sum(min(request.n_tokens, self.max_tokens) for request in self.waiting)
         return Turn(jobs, list(parts), finished)
 
 
@@ -153,8 +150,10 @@ class Batcher:
         self.ready: asyncio.Future[Predictor] = self._loop.create_future()
         self._load, self._on_finished = load, on_finished
         self._queue = TokenQueue(0)
-        self._changed = threading.Condition()
-        self._closed = False
+        self._lock = threading.Lock()  # of the queue and what follows
+        self._closed = self._idle = False
+        self._n_expected = 0
+        self._wake: SimpleQueue[None] = SimpleQueue()  # half of the time that a threading.Condition takes
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self._thread.start()
 
@@ -168,10 +167,24 @@ class Batcher:
         """How long a request that comes now would wait."""
         return self._queue.tokens_ahead / self.tokens_per_s
 
-    def check_room(self) -> None:
-        """Raise the refusal of a request that would wait too long, before any work is done for it."""
-        if self.n_waiting >= self.max_requests or self.wait_s > MAX_WAIT_S:
-            raise overloaded("the queue is full: try again later", max(1, round(self.wait_s)))
+    @property
+    def is_full(self) -> bool:
+        """Whether a request that comes now would wait too long."""
+        return self.n_waiting + self._n_expected >= self.max_requests or self.wait_s > MAX_WAIT_S
+
+    @property
+    def retry_after_s(self) -> int:
+        """The seconds after which a request that is refused now should come again."""
+        return max(1, round(self.wait_s))
+
+    def expect(self) -> None:
+        """Count a request whose headers have come as one that waits, until the event loop has read all connections."""
+        if not self._n_expected:
+            self._loop.call_soon(self._expect_none)
+        self._n_expected += 1
+
+    def _expect_none(self) -> None:
+        self._n_expected = 0
 
     async def compute(self, batch: BatchContext, deadline_ms: float | None = None) -> Response:
         """Compute the encodings of one request; return what `on_finished` answers it with.
@@ -180,9 +193,9 @@ class Batcher:
         """
         request = Waiting(batch, self._loop.create_future(), deadline_ms, trace=tracing.current())
         request.begin("queue", request.arrived)
-        with self._changed:
+        with self._lock:
             self._queue.put(request)
-            self._changed.notify()
+            self._wake_up()
         try:
             return await request.done
         except asyncio.CancelledError:
@@ -191,9 +204,9 @@ class Batcher:
 
     def close(self) -> None:
         """Compute what waits, and then end the thread."""
-        with self._changed:
+        with self._lock:
             self._closed = True
-            self._changed.notify()
+            self._wake_up()
 
     def _run(self) -> None:
         try:
@@ -203,17 +216,28 @@ class Batcher:
             return
         self._queue.max_tokens = predictor.engine.max_batch_tokens
         self._call(_succeed, self.ready, predictor)
-        while True:
-            with self._changed:
-                while not self._queue.waiting and not self._closed:
-                    self._changed.wait()
-                if not self._queue.waiting:
-                    return
-                turn = self._queue.take()
+        while turn := self._next():
             self._compute(predictor, turn)
             for request in turn.finished:
                 request.begin("write")
             self._call(self._on_finished, [request for request in turn.finished if not request.left])
+
+    def _next(self) -> Turn | None:
+        """Wait for the next batch; None: there will be no more."""
+        while True:
+            with self._lock:
+                if self._queue.waiting:
+                    return self._queue.take()
+                if self._closed:
+                    return None
+                self._idle = True
+            self._wake.get()
+
+    def _wake_up(self) -> None:
+        """Let a thread that waits go on; its caller has the lock."""
+        if self._idle:
+            self._idle = False
+            self._wake.put(None)
 
     def _compute(self, predictor: Predictor, turn: Turn) -> None:
         if not turn.jobs:

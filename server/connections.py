@@ -8,18 +8,25 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Scope
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from handler.protocol import serialize_value
+from handler.request_state import Response
+from server.transport import NOTIFY_LEFT, headers_of
 
 MAX_HEAD_BYTES = 32_768  # of the request line and all headers
 HEAD_S = 30.0  # from the first byte of a request to the end of its headers, and for the first byte of a connection
 KEEP_ALIVE_S = 75  # of an idle connection: longer than a gateway keeps its own
+MAX_UNREAD_BYTES = 65_536  # of the body of a request that is refused by its headers
 STALLED_S = 30.0  # without progress, after which the system ends a connection whose client does not read
 VERSIONS = ("1.0", "1.1")
+FRAMING = (b"transfer-encoding", b"expect")  # headers of a body whose length is not known or that is not sent yet
 HOP_BY_HOP = (b"upgrade", b"http2-settings")  # what an upgrade consists of, apart from `connection`
 
 
@@ -31,6 +38,18 @@ class BoundedConnection(HttpToolsProtocol):
     _idle_timer: asyncio.TimerHandle | None = (
         None  # uvicorn's own ends with any byte, also with one that begins no head
     )
+    _is_refused = False  # by its headers: its body is not read
+
+    def __init__(self, *arguments: Any, refuse: Callable[[Scope], Response | None] | None = None, **named: Any) -> None:
+        """Make a connection.
+
+        Args:
+            refuse: returns the response to a request that is refused by its headers; its scope has method, path and
+                headers. None: the application answers.
+        """
+        super().__init__(*arguments, **named)
+        self._refuse_early = refuse
+        self._on_left: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Expect the first head."""
@@ -38,18 +57,21 @@ class BoundedConnection(HttpToolsProtocol):
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timer."""
+        """Forget the timers, and tell who computes for the client."""
         self._head_arrived()
         self._end_idling()
         super().connection_lost(exc)
+        if self._on_left is not None:
+            self._on_left()
 
     def on_message_begin(self) -> None:
         """Count a new head."""
-        self._head_bytes = 0
+        self._head_bytes, self._is_refused = 0, False
         self._end_idling()
         if self._head_timer is None:
             self._expect_head()
         super().on_message_begin()
+        self.scope["extensions"] = {NOTIFY_LEFT: {"notify": self._notify_left}}
 
     def on_response_complete(self) -> None:
         """Expect another request: line ends, or the rest of a body that was refused, are none."""
@@ -66,6 +88,9 @@ class BoundedConnection(HttpToolsProtocol):
         if self.parser.get_http_version() not in VERSIONS or self._is_ambiguous():
             self.send_400_response("")
             return
+        if response := self._early_refusal():
+            self._answer(response)
+            return
         super().on_headers_complete()
 
     def on_url(self, url: bytes) -> None:
@@ -80,12 +105,12 @@ class BoundedConnection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """Complete the request, unless it was refused or is parsed again."""
-        if not self.transport.is_closing() and not self.parser.should_upgrade():
+        if not self._is_refused and not self.transport.is_closing() and not self.parser.should_upgrade():
             super().on_message_complete()
 
     def on_body(self, body: bytes) -> None:
         """Hand a part of the body on, unless the request was refused."""
-        if not self.transport.is_closing():
+        if not self._is_refused and not self.transport.is_closing():
             super().on_body(body)
 
     def data_received(self, data: bytes) -> None:
@@ -106,6 +131,37 @@ class BoundedConnection(HttpToolsProtocol):
         """Refuse what is no HTTP, in the shape of every error."""
         if not self.transport.is_closing():
             self._refuse(400, b"Bad Request", "MalformedRequest", "no valid HTTP/1.1 request")
+
+    def _notify_left(self, call: Callable[[], None] | None) -> None:
+        """Let a function be called when the client of the request that runs leaves; None: no longer."""
+        self._on_left = call
+        self.flow.resume_reading()  # another request that came behind it paused that: the end would not be seen
+
+    def _early_refusal(self) -> Response | None:
+        """Return the response to a request whose body need not be read; only a short one is skipped."""
+        path, _, _ = self.url.partition(b"?")
+        is_next = self.cycle is None or self.cycle.response_complete  # no earlier one waits for its response
+        if self._refuse_early is None or not is_next or b"%" in path or self.parser.get_http_version() != "1.1":
+            return None
+        headers = dict(self.headers)
+        length = headers.get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > MAX_UNREAD_BYTES or any(name in headers for name in FRAMING):
+            return None
+        method, words = self.parser.get_method().decode("ascii"), path.decode("latin-1")
+        return self._refuse_early({"type": "http", "method": method, "path": words, "headers": self.headers})
+
+    def _answer(self, response: Response) -> None:
+        """Write a response, and skip the body of its request."""
+        self._is_refused = True
+        self.server_state.total_requests += 1
+        lines = [b"%b: %b\r\n" % header for header in headers_of(response)]
+        if is_last := not self.parser.should_keep_alive():
+            lines.append(b"connection: close\r\n")
+        self.transport.write(b"".join([STATUS_LINE[response.status], *lines, b"\r\n", response.content]))
+        if is_last:
+            self.transport.close()
+        else:
+            self._idle_timer = self.loop.call_later(KEEP_ALIVE_S, self._give_up)
 
     def _is_ambiguous(self) -> bool:
         """Tell whether another program could see another host, or another end of the body."""
@@ -173,14 +229,19 @@ def end_stalled(listening: socket.socket) -> None:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_S * 1000))
 
 
-def uvicorn_options() -> dict[str, Any]:
-    """Return the options of uvicorn that every port shares."""
+def uvicorn_options(refuse: Callable[[Scope], Response | None] | None = None) -> dict[str, Any]:
+    """Return the options of uvicorn for a port.
+
+    Args:
+        refuse: see `BoundedConnection`.
+    """
     return {
-        "http": BoundedConnection,
+        "http": partial(BoundedConnection, refuse=refuse),
         "ws": "none",
         "lifespan": "off",
         "log_config": None,
         "access_log": False,
+        "proxy_headers": False,
         "server_header": False,
         "date_header": False,
         "timeout_keep_alive": KEEP_ALIVE_S,

@@ -79,6 +79,11 @@ def overloaded(message: str, retry_after_s: int = 1) -> ApiError:
     return ApiError(503, "ServiceUnavailableException", message, {"retry-after": str(retry_after_s)})
 
 
+def queue_full(retry_after_s: int) -> ApiError:
+    """Return the error of a request that comes while the queue is full."""
+    return overloaded("the queue is full: try again later", retry_after_s)
+
+
 def body_timeout(seconds: float) -> ApiError:
     """Return the error of a body that does not come."""
     return ApiError(408, "RequestTimeout", f"the body did not come within {seconds:g} s", {"connection": "close"})

@@ -25,7 +25,13 @@ from handler.errors import ConfigError, StartupError
 from handler.predictor import Predictor
 from handler.tracing import Tracing
 from server import log
-from server.applications import Parts, inference_application, management_application, metrics_application
+from server.applications import (
+    EarlyRefusal,
+    Parts,
+    inference_application,
+    management_application,
+    metrics_application,
+)
 from server.connections import end_stalled, uvicorn_options
 from server.errors import ApiError
 from server.health import Health, ServerState
@@ -96,7 +102,8 @@ class Lifecycle:
             "management": management_application(parts),
             "metrics": metrics_application(parts),
         }
-        ports = {name: self._port(name, application) for name, application in applications.items()}
+        early = {"inference": EarlyRefusal(parts)}
+        ports = {name: self._port(name, each, early.get(name)) for name, each in applications.items()}
         loading = await self._register(models)
         serving = [loop.create_task(port.serve([self._sockets[name]])) for name, port in ports.items()]
         if loading:
@@ -112,8 +119,9 @@ class Lifecycle:
         (self.start.run_dir / KEY_FILE).unlink(missing_ok=True)
         return self._code or 0
 
-    def _port(self, name: str, application: ASGIApp) -> uvicorn.Server:
-        config = uvicorn.Config(application, timeout_graceful_shutdown=int(self.start.grace_s), **uvicorn_options())
+    def _port(self, name: str, application: ASGIApp, refuse: EarlyRefusal | None) -> uvicorn.Server:
+        options = uvicorn_options(refuse)
+        config = uvicorn.Config(application, timeout_graceful_shutdown=int(self.start.grace_s), **options)
         config.load()
         config.ssl = self._tls if self.settings.addresses[name].tls else None
         return _Port(config)
@@ -133,6 +141,7 @@ class Lifecycle:
     async def _until_stopped(self, models: ModelRegistry, inference: uvicorn.Server) -> None:
         while not self._n_signals and self._code is None:
             await asyncio.sleep(POLL_S)
+            self.metrics.add_up()
             if models.device_failed.is_set():
                 self._fail("the device failed: start again")
             if hung := [model.name for model in models if model.is_hung]:

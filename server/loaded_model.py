@@ -25,7 +25,7 @@ from handler.telemetry import reference_measurements
 from server import log
 from server.archives import UnpackedArchive
 from server.batcher import Batcher, Waiting
-from server.errors import overloaded
+from server.errors import overloaded, queue_full
 from server.explanations import Explanations
 from server.metrics import MetricsRegistry
 from server.settings import ServerSettings
@@ -130,8 +130,8 @@ class LoadedModel:
     async def answer(self, request: Request) -> Response:
         """Answer one request; raises ApiError when it is not accepted."""
         predictor = self.predictor
-        if not request.explain:
-            self.batcher.check_room()
+        if self.batcher.is_full and not request.explain:
+            raise queue_full(self.batcher.retry_after_s)
         trace = tracing.current()
         if trace:
             trace.note({"bert.model.name": self.name, "bert.model.version": self.version})

@@ -61,7 +61,7 @@ class ManagementRoutes:
 
     async def token(self, exchange: Exchange) -> Response:
         """Answer `GET /token?type=inference|management` with the API key: renew a key in the file."""
-        is_allowed = self.keys is not None and self.keys.allows("API", exchange.authorization)
+        is_allowed = self.keys is not None and self.keys.allows("API", exchange.headers.get("authorization", ""))
         if self.keys is None or not is_allowed or not self.keys.renew(exchange.query("type") or ""):
             message = "Token Authentication failed. Token either incorrect, expired, or not provided correctly"
             raise ApiError(400, "InvalidKeyException", message)

@@ -9,6 +9,7 @@ import math
 import socket
 import threading
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from handler.telemetry import Measurement
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, math.inf)
 KINDS = ("counter", "gauge", "histogram")
 HOST_LABELS = ("hostname", "Hostname")
+MAX_PENDING = 1_000  # records that wait; the next one adds all of them up
 MB, GB = 1 << 20, 1 << 30
 
 
@@ -66,7 +68,11 @@ class Series:
 
 
 class MetricsRegistry:
-    """The metrics that one file declares. Threads may share it."""
+    """The metrics that one file declares. Threads may share it.
+
+    An answer does not wait for its metrics: what is recorded is kept until `add_up`, which the server calls now and
+    then, and which reading the metrics calls.
+    """
 
     def __init__(self, config: Path | None = None) -> None:
         """Read the declarations; without a file there are no metrics.
@@ -77,6 +83,7 @@ class MetricsRegistry:
         self.hostname = socket.gethostname()
         self._series: dict[str, Series] = {}
         self._lock = threading.Lock()
+        self._pending: deque[Iterable[tuple[str, float, tuple[str, ...]]]] = deque()  # name, value, labels
         self._collectors: list[Callable[[], None]] = []
         if config is None:
             return
@@ -97,15 +104,24 @@ class MetricsRegistry:
 
     def record(self, name: str, value: float, *labels: str) -> None:
         """Add to a counter or a histogram, or set a gauge; nothing where the metric is not declared."""
-        series = self._series.get(name)
-        if series is not None:
-            with self._lock:
-                series.record(labels, value)
+        self._keep(((name, value, labels),))
 
     def record_all(self, model: str, measurements: Iterable[Measurement]) -> None:
-        """Record measurements of a model."""
-        for measurement in measurements:
-            self.record(measurement.name, measurement.value, model, *measurement.labels)
+        """Record measurements of a model; they are read later, once."""
+        self._keep((each.name, each.value, (model, *each.labels)) for each in measurements)
+
+    def add_up(self) -> None:
+        """Add what was recorded to the metrics; what is not declared is dropped."""
+        with self._lock:
+            for _ in range(len(self._pending)):
+                for name, value, labels in self._pending.popleft():
+                    if series := self._series.get(name):
+                        series.record(labels, value)
+
+    def _keep(self, records: Iterable[tuple[str, float, tuple[str, ...]]]) -> None:
+        self._pending.append(records)
+        if len(self._pending) > MAX_PENDING:
+            self.add_up()
 
     def collect_with(self, collector: Callable[[], None]) -> None:
         """Let a function set gauges each time before the metrics are read."""
@@ -115,6 +131,7 @@ class MetricsRegistry:
         """Return all metrics in Prometheus' text format."""
         for collector in self._collectors:
             collector()
+        self.add_up()
         with self._lock:
             lines = [line for series in self._series.values() for line in series.lines(self.hostname)]
         return "\n".join([*lines, ""])

@@ -18,6 +18,7 @@ from server.errors import ApiError, body_timeout, overloaded, too_large
 from server.metrics import MetricsRegistry
 
 BODY_S = 30.0  # within which a body must have come
+NOTIFY_LEFT = "bert.notify_left"  # extension of the scope: `notify` takes what is called when the client leaves
 RECEIVING_BYTES = 256 << 20  # of all bodies that have begun to arrive, together
 DISCARD_FACTOR = 4  # a body that is too long is read up to so many times the limit before it is refused
 UNCACHED = [
@@ -48,11 +49,6 @@ class Exchange:
     def headers(self) -> dict[str, str]:
         """The headers by lower-case name; of several of one name the last."""
         return {name.decode("latin-1"): value.decode("latin-1") for name, value in self.scope["headers"]}
-
-    @property
-    def authorization(self) -> str:
-        """The header that holds a key."""
-        return self.headers.get("authorization", "")
 
     def query(self, name: str) -> str | None:
         """Return a parameter of the query."""
@@ -127,17 +123,33 @@ class Exchange:
 
     async def while_connected(self, work: Awaitable[T]) -> T:
         """Wait for some work; cancel it and raise ClientLeft when the client leaves."""
-        task = asyncio.current_task()
-        watcher = asyncio.get_running_loop().create_task(self._wait_until_left())
-        watcher.add_done_callback(lambda done: None if done.cancelled() or task is None else task.cancel())
+        task, has_left = asyncio.current_task(), False
+
+        def leave() -> None:
+            nonlocal has_left
+            has_left = True
+            if task is not None:
+                task.cancel()
+
+        forget = self._notify_left(leave)
         try:
             return await work
         except asyncio.CancelledError:
-            if watcher.done() and not watcher.cancelled():
+            if has_left:
                 raise ClientLeft from None
             raise
         finally:
-            watcher.cancel()
+            forget()
+
+    def _notify_left(self, leave: Callable[[], None]) -> Callable[[], object]:
+        """Let a function be called when the client leaves; return what ends that."""
+        if extension := self.scope.get("extensions", {}).get(NOTIFY_LEFT):  # our connections: no task for each request
+            notify = extension["notify"]
+            notify(leave)
+            return lambda: notify(None)
+        watcher = asyncio.get_running_loop().create_task(self._wait_until_left())
+        watcher.add_done_callback(lambda done: None if done.cancelled() else leave())
+        return watcher.cancel
 
     async def _wait_until_left(self) -> None:
         while (await self._receive())["type"] != "http.disconnect":
@@ -145,16 +157,25 @@ class Exchange:
 
     async def respond(self, response: Response) -> None:
         """Send a response."""
-        headers = [
-            (b"content-type", b"application/json"),
-            (b"x-request-id", str(uuid.uuid4()).encode()),
-            (b"content-length", str(len(response.content)).encode()),
-            *UNCACHED,
-        ]
-        given = {name.encode("latin-1"): value.encode("latin-1") for name, value in response.headers.items()}
-        headers = [header for header in headers if header[0] not in given] + list(given.items())
-        await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await self._send({"type": "http.response.start", "status": response.status, "headers": headers_of(response)})
         await self._send({"type": "http.response.body", "body": response.content})
+
+
+def headers_of(response: Response) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a response: its own, and those that every response has."""
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"x-request-id", str(uuid.uuid4()).encode()),
+        (b"content-length", str(len(response.content)).encode()),
+        *UNCACHED,
+    ]
+    given = {name.encode("latin-1"): value.encode("latin-1") for name, value in response.headers.items()}
+    return [header for header in headers if header[0] not in given] + list(given.items())
+
+
+def header(scope: Scope, name: bytes) -> str:
+    """Return a header by its lower-case name; of several of one name the last; empty: there is none."""
+    return next((value.decode("latin-1") for word, value in reversed(scope["headers"]) if word == name), "")
 
 
 Handle = Callable[[Exchange], Awaitable[Response]]

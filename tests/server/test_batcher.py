@@ -15,7 +15,6 @@ from handler.protocol import Body, serialize_value
 from handler.request_state import BatchContext, Request, Response
 from server import batcher
 from server.batcher import Batcher, TokenQueue, Waiting
-from server.errors import ApiError
 from tests.support.samples import JSON_TYPE, ask, response_json
 
 
@@ -152,17 +151,21 @@ def test_a_full_queue_is_refused_at_once(predictor: Predictor) -> None:
     async def scenario() -> None:
         served = Served(predictor, max_requests=2)
         await served.batcher.ready
-        served.batcher.check_room()
-        served.batcher._queue.waiting = [Waiting(parsed(predictor, "a"), asyncio.Future()) for _ in range(2)]
-        with pytest.raises(ApiError) as full:
-            served.batcher.check_room()
-        assert (full.value.status, full.value.headers) == (503, {"retry-after": "1"})
-        served.batcher._queue.waiting.pop()
-        served.batcher.tokens_per_s = 0.6  # the text that waits has three
+        assert not served.batcher.is_full
+        for _ in range(2):
+            served.batcher._queue.put(Waiting(parsed(predictor, "a"), asyncio.Future()))
+        assert served.batcher.is_full
+        assert served.batcher.retry_after_s == 1
+        served.batcher.max_requests = 3
+        assert not served.batcher.is_full
+        served.batcher.expect()  # the headers of a third one have come
+        assert served.batcher.is_full
+        await asyncio.sleep(0)
+        assert not served.batcher.is_full
+        served.batcher.tokens_per_s = 1.2  # the texts that wait have three each
         assert served.batcher.wait_s > batcher.MAX_WAIT_S
-        with pytest.raises(ApiError) as late:
-            served.batcher.check_room()
-        assert late.value.headers == {"retry-after": "5"}
+        assert served.batcher.is_full
+        assert served.batcher.retry_after_s == 5
         served.batcher._queue.waiting.clear()
         served.batcher.close()
 

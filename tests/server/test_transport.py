@@ -6,10 +6,14 @@ import asyncio
 from typing import Any
 
 import pytest
+import uvicorn
+from starlette.types import Receive, Scope, Send
+from uvicorn.server import ServerState
 
 from server import transport
+from server.connections import BoundedConnection
 from server.errors import ApiError
-from server.transport import Exchange
+from server.transport import ClientLeft, Exchange
 
 LIMIT = 100
 
@@ -63,3 +67,61 @@ def test_all_bodies_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
         receive(b"a" * 30, b"b" * 30)
     assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "1"})
     assert Exchange._receiving == 0
+
+
+async def cancelled_work(events: list[str], exchange: Exchange) -> None:
+    """Work for a client until it leaves."""
+
+    async def work() -> None:
+        events.append("began")
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            events.append("cancelled")
+            raise
+
+    try:
+        await exchange.while_connected(work())
+    except ClientLeft:
+        events.append("left")
+
+
+def test_nothing_is_computed_for_a_client_that_left() -> None:
+    """On any ASGI server: it says so in a message."""
+    events: list[str] = []
+
+    async def disconnect() -> dict[str, Any]:
+        await asyncio.sleep(0.01)
+        return {"type": "http.disconnect"}
+
+    async def send(_: Any) -> None: ...
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    asyncio.run(cancelled_work(events, Exchange(scope, disconnect, send)))
+    assert events == ["began", "cancelled", "left"]
+
+
+def test_our_connections_tell_that_a_client_left() -> None:
+    """Without a task that waits for it, and with a request behind the one that is computed."""
+    events: list[str] = []
+
+    async def application(scope: Scope, receive: Receive, send: Send) -> None:
+        await cancelled_work(events, Exchange(scope, receive, send))
+
+    async def scenario() -> None:
+        config = uvicorn.Config(application, lifespan="off", log_config=None)
+        config.load()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: BoundedConnection(config, ServerState(), {}), "127.0.0.1", 0
+        )
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n" * 2)
+        while not events:
+            await asyncio.sleep(0.01)
+        writer.transport.abort()
+        while "left" not in events:
+            await asyncio.sleep(0.01)
+        server.close()
+
+    asyncio.run(asyncio.wait_for(scenario(), 10))
+    assert events == ["began", "cancelled", "left"]
