@@ -5,9 +5,10 @@ Every server runs all the time and is loaded in turn, by the same client. Answer
 
 from __future__ import annotations
 
+import contextlib
 import statistics
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ CONNECTIONS = (1, 16, 64)
 ROUNDS = 3
 CHECK_S = 3.0  # of the run whose answers are compared, at 64 connections: the server is warm after it
 OVERLOAD = 5  # times the rate at 64 connections
+OVERLOAD_CONNECTIONS = 1_000  # of wrk, each of which waits for its answer and pauses
+TRIAL_S = 2.0  # in which the time that the answers take is measured
+PROBES_PER_S = 40.0  # requests of this process during the overload by wrk: their answers and latencies are looked at
 BATCH = 32  # texts of LitServe's batches, and of the engine alone: TorchServe's batchSize
 FIGURES = ("texts_per_s", "p50_ms", "p99_ms")
 
@@ -79,6 +83,7 @@ def measure(
             row: dict[str, Any] = {"model": model.name, "mix": mix.name, "precision": precision, "client": client()}
             row |= _closed_loops(model, predictors[precision], contestants, mix.texts, seconds)
             if number == 0:
+                overload = overload_by_wrk if wrk.wrk_version() else overload_by_python
                 row["overload"] = [
                     overload(each, _capacity(row["servers"], each.name), mix.texts, seconds)
                     for each in contestants
@@ -151,7 +156,7 @@ def _capacity(rows: Sequence[dict[str, Any]], name: str) -> float:
     )
 
 
-def overload(contestant: Contestant, capacity: float, texts: Sequence[str], seconds: float) -> dict[str, Any]:
+def overload_by_python(contestant: Contestant, capacity: float, texts: Sequence[str], seconds: float) -> dict[str, Any]:
     """Send many times what the server can answer, at Poisson-distributed times, whatever it answers.
 
     Args:
@@ -161,6 +166,32 @@ def overload(contestant: Contestant, capacity: float, texts: Sequence[str], seco
         goodput (right answers within the time, per second, and as a share of the capacity), p99 of right answers and of
         refusals in milliseconds from sending, and how late the client itself was.
     """
+    with _open_loop(contestant, texts, OVERLOAD * capacity) as (load, accounting):
+        time.sleep(seconds)
+        sent = load.sent
+    in_time = sum(finished <= seconds for finished in load.finished_s["right"])
+    return _overload_row(contestant, capacity, sent / seconds, in_time / seconds, load, accounting)
+
+
+def overload_by_wrk(contestant: Contestant, capacity: float, texts: Sequence[str], seconds: float) -> dict[str, Any]:
+    """Send many times what the server can answer, by many connections of wrk, which takes little of the cores.
+
+    wrk tells no latency by status and compares no answer: a few requests of this process beside it do. Arguments and
+    result are those of `overload_by_python`.
+    """
+    endpoint, period_s = contestant.endpoint, OVERLOAD_CONNECTIONS / (OVERLOAD * capacity)
+    trial = wrk.load(endpoint, texts, OVERLOAD_CONNECTIONS, TRIAL_S, period_s)
+    answer_s = OVERLOAD_CONNECTIONS / max(1.0, trial["sent_per_s"]) - period_s
+    with _open_loop(contestant, texts, PROBES_PER_S) as (probe, accounting):
+        run = wrk.load(endpoint, texts, OVERLOAD_CONNECTIONS, seconds, max(0.0, period_s - answer_s))
+    goodput = run["texts_per_s"] + accounting.counts["right"] / probe.seconds
+    return _overload_row(contestant, capacity, run["sent_per_s"] + PROBES_PER_S, goodput, probe, accounting)
+
+
+@contextlib.contextmanager
+def _open_loop(
+    contestant: Contestant, texts: Sequence[str], rate: float
+) -> Iterator[tuple[LoadGenerator, RequestAccounting]]:
     accounting = RequestAccounting()
     messages = [contestant.endpoint.message([text]) for text in texts]
 
@@ -170,29 +201,33 @@ def overload(contestant: Contestant, capacity: float, texts: Sequence[str], seco
         accounting.add(outcomes)
         return next(iter(outcomes))
 
-    with LoadGenerator(
-        contestant.endpoint.host,
-        contestant.endpoint.port,
-        lambda number: messages[number % len(messages)],
-        record,
-        rate=OVERLOAD * capacity,
-    ) as load:
-        time.sleep(seconds)
-        sent = load.sent
-    in_time = sum(finished <= seconds for finished in load.finished_s["right"])
+    host, port = contestant.endpoint.host, contestant.endpoint.port
+    with LoadGenerator(host, port, lambda number: messages[number % len(messages)], record, rate=rate) as load:
+        yield load, accounting
+
+
+def _overload_row(
+    contestant: Contestant,
+    capacity: float,
+    rate: float,
+    goodput: float,
+    load: LoadGenerator,
+    accounting: RequestAccounting,
+) -> dict[str, Any]:
     row = {
         "name": contestant.name,
-        "rate": sent / seconds,
-        "times": sent / seconds / capacity,
-        "goodput": in_time / seconds,
-        "of_capacity": in_time / seconds / capacity,
+        "rate": rate,
+        "times": rate / capacity,
+        "goodput": goodput,
+        "of_capacity": goodput / capacity,
         "right_p99_ms": _p99_ms(load.response_s["right"]),
         "refused_p99_ms": _p99_ms(load.response_s["refused"]),
         "client_late_p99_ms": _p99_ms(load.late_s),
         "ledger": accounting.to_json(),
     }
     say(
-        f"http-peers overload {contestant.name}: {row['rate']:.0f}/s, goodput {row['of_capacity']:.0%}, {row['ledger']}"
+        f"http-peers overload {contestant.name}: {row['rate']:.0f}/s, goodput {row['of_capacity']:.0%}, p99 refused "
+        f"{row['refused_p99_ms'] or 0:.1f} ms, {row['ledger']}"
     )
     return row
 

@@ -1,6 +1,7 @@
 -- Sends the requests of a file in turn, and prints counts and quantiles as one line of JSON, for scripts/benchmark/wrk.py:
---   wrk -s wrk.lua ... URL -- FILE
--- FILE holds each request as its length in bytes, a line feed, and the bytes.
+--   wrk -s wrk.lua ... URL -- FILE [MILLISECONDS]
+-- FILE holds each request as its length in bytes, a line feed, and the bytes. MILLISECONDS: mean of the exponentially
+-- distributed pause of a connection before each request.
 
 local requests, next_one = {}, 0
 
@@ -11,6 +12,10 @@ function init(arguments)
     requests[#requests + 1] = file:read(length)
   end
   file:close()
+  local mean = tonumber(arguments[2])
+  if mean then
+    function delay() return math.floor(-mean * math.log(1 - math.random()) + 0.5) end
+  end
 end
 
 function request()

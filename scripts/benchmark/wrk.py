@@ -1,4 +1,4 @@
-"""Closed loops with `wrk`, where it is installed: a client in C takes less of the machine than this process does.
+"""Load by `wrk`, where it is installed: a client in C takes less of the machine than this process does.
 
 It counts answers by status and does not read them: whoever uses it checks answers before the run.
 """
@@ -32,12 +32,17 @@ def wrk_version() -> str:
     return match[1] if match else "of unknown version"
 
 
-def load(endpoint: Endpoint, texts: Sequence[str], connections: int, seconds: float) -> dict[str, Any]:
+def load(
+    endpoint: Endpoint, texts: Sequence[str], connections: int, seconds: float, pause_s: float | None = None
+) -> dict[str, Any]:
     """Let each connection send one text, and the next when the response is there.
 
+    Args:
+        pause_s: mean of the exponentially distributed pause of a connection before each request.
+
     Returns:
-        answers per second, p50 and p99 in milliseconds, and the numbers of requests that were refused (a status above
-        399) or had no answer.
+        answers per second, requests sent per second, p50 and p99 in milliseconds, and the numbers of requests that were
+        refused (a status above 399) or had no answer.
 
     Raises:
         ScriptError: wrk did not run.
@@ -49,6 +54,7 @@ def load(endpoint: Endpoint, texts: Sequence[str], connections: int, seconds: fl
         file.flush()
         command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", f"--timeout={TIMEOUT_S:.0f}s"]
         command += ["-s", str(SCRIPT), f"http://{endpoint.host}:{endpoint.port}", "--", file.name]
+        command += [] if pause_s is None else [f"{1e3 * pause_s:.3f}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if done.returncode or not lines:
@@ -56,5 +62,6 @@ def load(endpoint: Endpoint, texts: Sequence[str], connections: int, seconds: fl
     counts = json.loads(lines[-1])
     return {
         "texts_per_s": (counts["answers"] - counts["refused"]) / counts["seconds"],
+        "sent_per_s": counts["answers"] / counts["seconds"],
         **{name: counts[name] for name in ("p50_ms", "p99_ms", "refused", "failed")},
     }

@@ -22,7 +22,7 @@ from scripts.benchmark.http import Endpoint, LoadClient, LoadResponse
 from scripts.benchmark.load import LoadGenerator, closed_loop
 from scripts.benchmark.loadgen import SystemUnderTest
 from scripts.benchmark.servers import all_labels_body
-from scripts.benchmark.side_by_side import Contestant, overload
+from scripts.benchmark.side_by_side import Contestant, overload_by_python
 
 TEXTS = ["0.1", "0.2", "0.3"]
 EXPECTED = ExpectedScores([{"yes": float(text)} for text in TEXTS], 1e-6)
@@ -89,7 +89,7 @@ def test_an_open_loop_keeps_its_rate_and_the_number_of_each_request(endpoint: En
 def test_an_overload_counts_right_answers_and_refusals(endpoint: Endpoint) -> None:
     """At five times the capacity, whatever the server answers."""
     texts = [*TEXTS, "busy"]
-    row = overload(Contestant("server", True, endpoint, EXPECTED, 0), 50.0, texts, 0.4)
+    row = overload_by_python(Contestant("server", True, endpoint, EXPECTED, 0), 50.0, texts, 0.4)
     ledger = row["ledger"]
     assert ledger["sent"] == ledger["right"] + ledger["refused"] > 30
     assert ledger["refused"] == ledger["sent"] // 4
@@ -97,7 +97,7 @@ def test_an_overload_counts_right_answers_and_refusals(endpoint: Endpoint) -> No
     assert row["of_capacity"] == pytest.approx(row["goodput"] / 50)
     assert 0 < row["goodput"] <= ledger["right"] / 0.4
     assert 0 < row["refused_p99_ms"] < 400
-    nothing = overload(Contestant("server", True, endpoint, EXPECTED, 0), 50.0, ["busy"], 0.1)
+    nothing = overload_by_python(Contestant("server", True, endpoint, EXPECTED, 0), 50.0, ["busy"], 0.1)
     assert (nothing["goodput"], nothing["right_p99_ms"]) == (0, None)
 
 
