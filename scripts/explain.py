@@ -17,7 +17,7 @@ import json
 from pathlib import Path
 
 from handler.protocol import JSON
-from scripts.cli.console import run
+from scripts.cli.console import output_here, run
 from scripts.client import explanations
 from scripts.client.questions import add_sources
 from scripts.client.server import add_options
@@ -34,7 +34,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("words", nargs="*", metavar="MODEL TEXT", help="the model's name (not with --local), texts")
     parser.add_argument("--local", type=Path, metavar="PATH", help="a model folder or .mar, without a server")
     parser.add_argument("--version", help="of the model (default: the default version)")
-    parser.add_argument("--output", type=Path, default=Path("explanation.html"), metavar="FILE", help="the page")
+    page_help = "the page (default: explanation.html, in the temporary folder where this one cannot be written)"
+    parser.add_argument("--output", type=Path, default=output_here("explanation.html"), metavar="FILE", help=page_help)
     parser.add_argument("--target", help="what to explain: a label, or JSON (default: the answer)")
     parser.add_argument("--n-steps", type=int, metavar="N", help="points between baseline and text (default: 32)")
     parser.add_argument("--timeout", type=float, default=60, metavar="SECONDS", help="of one text (default: 60)")

@@ -5,7 +5,9 @@ Answers and tables go to standard output, everything else to standard error, so 
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -38,6 +40,14 @@ def run(main: Callable[[], int | None]) -> NoReturn:
 def say(message: str) -> None:
     """Print one line of progress to standard error."""
     print(message, file=sys.stderr, flush=True)
+
+
+def output_here(name: str) -> Path:
+    """Return where a command writes that was given no --output: this folder, or the temporary one.
+
+    An image's folder cannot be written by the user that its server runs as.
+    """
+    return Path(name) if os.access(".", os.W_OK) else Path(tempfile.gettempdir(), name)
 
 
 def progress() -> Progress:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from scripts.cli.console import output_here
 from scripts.cli.options import positive_int
 from scripts.client.server import add_options
 
@@ -58,7 +59,8 @@ def parse(description: str) -> argparse.Namespace:
     )
 
     result = parser.add_argument_group("result")
-    result.add_argument("--output", type=Path, default=Path("evaluation"), metavar="DIR", help="default: evaluation")
+    output_help = "default: evaluation, in the temporary folder where this one cannot be written"
+    result.add_argument("--output", type=Path, default=output_here("evaluation"), metavar="DIR", help=output_help)
     result.add_argument(
         "--gate", type=Path, metavar="FILE", help="limits that decide the exit code (docs/evaluation.md)"
     )
