@@ -74,7 +74,7 @@ class ModelRunner:
         model = self.model if pooler.forward_scope == "head" else self.model.base_model
         if batch.varlen is None:
             return model(**arguments, attention_mask=batch.attention_mask)
-        if takes_position_ids(type(model)):
+        if takes_position_ids(model.__class__):
             arguments["position_ids"] = batch.position_ids
         if self.pools_all_tokens and pooler.forward_scope == "head":
             arguments["attention_mask"] = mask_of(batch.varlen)  # for the head alone; it gets what `repad` returns
