@@ -12,6 +12,9 @@ from handler.protocol import JSON, ParsedBody
 from handler.request_state import ItemState, Request, RequestState
 from handler.tasks import Task, parameters
 
+# An operation of every model: its metadata of Open Inference v2, for which TorchServe has no route (deploy/gateway).
+METADATA = "metadata"
+
 
 class RequestParser:
     """Parses requests for the operations of one model."""
@@ -42,6 +45,9 @@ class RequestParser:
         if deadline_ms is not None and deadline_ms < time.time() * 1000:
             raise Expired("x-request-deadline-ms had passed when the work began")
         state.body = body = protocol.parse(state.request.body)
+        if body.operation == METADATA and not state.request.explain:
+            state.asks_metadata = True
+            return
         state.task = self._task(state.request, body)
         limit = state.task.config.max_texts
         if len(body.items) > limit:

@@ -68,6 +68,7 @@ class RequestState:
     body: ParsedBody | None = None
     items: list[ItemState] = field(default_factory=list)
     failure: RequestError | None = None  # of the request as a whole
+    asks_metadata: bool = False  # of the model; nothing is computed
 
     @property
     def error(self) -> RequestError | None:

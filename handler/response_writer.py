@@ -37,6 +37,12 @@ class ResponseWriter:
     def _serialize(self, state: RequestState, answers: list[JSON]) -> ResponseBody:
         if state.body is None:
             raise InternalError("no answer was computed")
+        if state.asks_metadata:
+            task, model = state.task, self.model
+            metadata = protocol.OPEN_INFERENCE.metadata(
+                model.name, [model.version], task.fields, task.answer_format, task.parameters
+            )
+            return ResponseBody(protocol.serialize_value(metadata))
         if state.request.explain:
             explanations = explain_answers(state, answers)
             body = protocol.serialize_explanations(state.body, answers, explanations, self.model)

@@ -72,14 +72,9 @@ class Health:
         """Answer `/v2/models/NAME[/versions/VERSION]`: the tensors of the main task."""
         model = self._model(exchange)
         task = model.predictor.task
+        versions = [version.version for version in self.models.versions(model.name)]
         return json_response(
-            {
-                "name": model.name,
-                "versions": [version.version for version in self.models.versions(model.name)],
-                "platform": "pytorch_bert",
-                "inputs": [{"name": name, "datatype": "BYTES", "shape": [-1]} for name in task.fields],
-                "outputs": OPEN_INFERENCE.describe_outputs(task.answer_format, task.parameters),
-            }
+            OPEN_INFERENCE.metadata(model.name, versions, task.fields, task.answer_format, task.parameters)
         )
 
     def _model(self, exchange: Exchange) -> LoadedModel:

@@ -175,6 +175,24 @@ class OpenInference(Codec):
     def serialize_error(self, error: RequestError) -> JSON:
         return {"error": str(error)}
 
+    @classmethod
+    def metadata(
+        cls,
+        name: str,
+        versions: Sequence[str],
+        fields: Sequence[str],
+        answer_format: AnswerFormat,
+        parameters: Collection[str],
+    ) -> JSON:
+        """Return the metadata of a model: a tensor for each field of an item, and those in which its task answers."""
+        return {
+            "name": name,
+            "versions": list(versions),
+            "platform": "pytorch_bert",
+            "inputs": [{"name": field, "datatype": "BYTES", "shape": [-1]} for field in fields],
+            "outputs": cls.describe_outputs(answer_format, parameters),
+        }
+
     @staticmethod
     def describe_outputs(answer_format: AnswerFormat, parameters: Collection[str]) -> list[JSON]:
         """Return the metadata of every tensor in which a task with these parameters may answer."""

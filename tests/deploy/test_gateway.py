@@ -102,7 +102,9 @@ def test_every_inference_route_is_forwarded(gateway: Gateway, toy: FakeServer, p
         ("GET", "/api-description", 404),
         ("GET", "/metrics", 404),
         ("GET", "/token?type=inference", 404),
-        ("GET", "/v2/models/toy", 404),
+        ("POST", "/v2/models/toy", 405),
+        ("GET", "/v2", 404),
+        ("GET", "/v2/models/toy/versions", 404),
         ("GET", "/v2/models/toy/infer", 405),
         ("POST", "/v2/models/toy/ready", 405),
         ("POST", "/v2/health/ready", 405),
@@ -111,6 +113,7 @@ def test_every_inference_route_is_forwarded(gateway: Gateway, toy: FakeServer, p
         ("POST", "/v1/models/toy:latest:predict", 404),
         ("GET", "/v2/health/ready?a", 404),
         ("GET", "/model-probe", 404),
+        ("GET", "/model-metadata", 404),
         ("GET", "/v1/models/toy", 404),
         ("POST", "/v2/models/toy/explain", 404),
         ("POST", "/predictions/", 404),
@@ -147,15 +150,15 @@ FURTHER_ROUTES = [
     ("GET", "/v1/models"),
     ("GET", "/v1/models/toy"),
     ("GET", "/v2"),
-    ("GET", "/v2/models/toy"),
-    ("GET", "/v2/models/toy/versions/1.0"),
 ]
+METADATA_ROUTES = [("GET", "/v2/models/toy"), ("GET", "/v2/models/toy/versions/1.0")]
 
 
 def test_further_routes_of_the_standalone_server_are_forwarded(tmp_path: Path) -> None:
     """With the server's key, in its own place; all that TorchServe has as before, nothing else, and no query."""
     with recording_gateway(tmp_path, kind="standalone") as (server, recorder):
-        for method, path in [*FURTHER_ROUTES, ("POST", "/predictions/toy"), ("POST", "/v1/models/toy:predict")]:
+        common = [("POST", "/predictions/toy"), ("POST", "/v1/models/toy:predict"), *METADATA_ROUTES]
+        for method, path in [*FURTHER_ROUTES, *common]:
             assert server.request(method, path, b"" if method == "GET" else b"{}").status == 200
             assert recorder.received[-1].startswith(f"{method} {path} HTTP/1.1\r\n".encode())
             assert b"Bearer theKey" in recorder.received[-1]
@@ -300,6 +303,22 @@ def test_a_model_is_ready_when_it_answers(gateway: Gateway, toy: FakeServer) -> 
     before = len(toy.requests)
     assert gateway.request("GET", "/v2/models/toy/ready", b"", Authorization=None).status == 401
     assert gateway.request("GET", "/v2/models/toy/ready", b"a").status == 413
+    assert len(toy.requests) == before
+
+
+def test_metadata_are_an_operation_of_the_model(gateway: Gateway, toy: FakeServer) -> None:
+    """With the body of the gateway alone; the answer is forwarded, errors too."""
+    body = {"inputs": "metadata", "parameters": {"operation": "metadata"}}
+    for path, forwarded in (("toy", "toy"), ("toy/versions/1.0", "toy/1.0")):
+        response = gateway.request("GET", f"/v2/models/{path}", b"", Content_Type=None)
+        method, target, sent = toy.requests[-1]
+        assert (response.status, method, target) == (200, "POST", f"/predictions/{forwarded}")
+        assert json.loads(sent) == body
+    response = gateway.request("GET", "/v2/models/nobody", b"", Content_Type=None)
+    assert (response.status, response.json["type"]) == (404, "ModelNotFoundException")
+    before = len(toy.requests)
+    assert gateway.request("GET", "/v2/models/toy", b"", Authorization=None).status == 401
+    assert gateway.request("GET", "/v2/models/toy", b"a").status == 413
     assert len(toy.requests) == before
 
 

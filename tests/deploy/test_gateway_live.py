@@ -45,7 +45,7 @@ def client(gateway: Gateway) -> Iterator[Any]:
 
 
 def test_tritonclient_works_unchanged(gateway: Gateway, client: Any) -> None:
-    """Liveness, readiness of server, model and version, and inference by default and by version."""
+    """Liveness, readiness of server, model and version, and metadata and inference by default and by version."""
     headers = {"Authorization": f"Bearer {gateway.key}"}
     text = tritonhttp.InferInput("text", [1], "BYTES")
     text.set_data_from_numpy(np.array(["Where is it?"], dtype=object))
@@ -56,11 +56,20 @@ def test_tritonclient_works_unchanged(gateway: Gateway, client: Any) -> None:
     assert not client.is_model_ready("tiny", "2.0", headers=headers)
     assert not client.is_model_ready("nobody", headers=headers)
     for version in ("", "1.0"):
+        metadata = client.get_model_metadata("tiny", version, headers=headers)
+        assert (metadata["name"], metadata["versions"]) == ("tiny", ["1.0"])
+        assert [tensor["name"] for tensor in metadata["inputs"]] == ["text", "text_pair"]
+        assert metadata["outputs"][:2] == [
+            {"name": "label", "datatype": "BYTES", "shape": [-1, -1]},
+            {"name": "score", "datatype": "FP32", "shape": [-1, -1]},
+        ]
         result = client.infer("tiny", [text], model_version=version, headers=headers)
         assert result.get_response()["model_version"] == "1.0"
         assert result.as_numpy("label").shape == (1, 4)
     with pytest.raises(InferenceServerException, match="404"):
         client.infer("tiny", [text], model_version="2.0", headers=headers)
+    with pytest.raises(InferenceServerException, match="404"):
+        client.get_model_metadata("tiny", "2.0", headers=headers)
 
 
 def test_a_java_that_hangs_fails_its_liveness_probe(mar: Path) -> None:

@@ -153,6 +153,19 @@ def test_a_passed_deadline_is_not_computed(predictor: Predictor) -> None:
     assert ask(predictor, "early", deadline_ms=now + 60_000)[0].status == 200
 
 
+def test_metadata_of_open_inference_are_an_operation(predictor: Predictor) -> None:
+    """Nothing is computed for them, and it explains nothing."""
+    body = {"inputs": "-", "parameters": {"operation": "metadata"}}
+    (response,) = ask(predictor, body)
+    metadata = response_json(response)
+    assert (response.status, metadata["name"]) == (200, predictor.model.name)
+    assert metadata["versions"] == [predictor.model.version]
+    assert [tensor["name"] for tensor in metadata["inputs"]] == ["text", "text_pair"]
+    assert {"name": "score", "datatype": "FP32", "shape": [-1, -1]} in metadata["outputs"]
+    assert "x-request-tokens" not in response.headers
+    assert ask(predictor, body, explain=True)[0].status == 404
+
+
 def test_an_unknown_operation_is_404(predictor: Predictor) -> None:
     """The message names what there is; a stray header on KServe's routes is ignored."""
     assert ask(predictor, "a", operation="predict")[0].status == 200
