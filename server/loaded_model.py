@@ -91,7 +91,8 @@ class LoadedModel:
         self.archive, self.metrics, self.at_startup = archive, metrics, at_startup
         self.name, self.version = archive.name, archive.version
         self.n_running = 0  # requests that were accepted and are not answered yet
-        self.began = time.time()
+        self.began = time.time()  # a time of day, for people
+        self._loading_since = time.monotonic()
         self.loading_s = 0.0
         frontend = archive.config.frontend
         self.queue_requests = frontend.jobQueueSize or settings.queue_requests
@@ -193,7 +194,7 @@ class LoadedModel:
 
     def _on_loaded(self, ready: asyncio.Future[Predictor]) -> None:
         error = None if ready.cancelled() else ready.exception()
-        self.loading_s = time.time() - self.began
+        self.loading_s = time.monotonic() - self._loading_since
         if isinstance(error, Exception):
             log.loading_failed(self.name, self.version, error)
         else:

@@ -17,6 +17,10 @@ process_faults  F1, F2 and L3 of the standalone server, whose worker is the serv
 versions    F4: versions of a model change under load
 access      F7: keys
 surroundings  F8, F9, F11: a full disk, a network that loses packets, a broken archive
+memory      F12: the memory of the server's control group ends
+clock       F13: the clock of the system jumps
+gateway_link  F14: a slow network with losses between gateway and server
+neighbours  L5: two models, one of them overloaded
 connections  F10: clients that send nothing, send slowly or do not read
 malformed   B1 and B3: bad requests among good ones, the same texts in other batches
 fuzz        B2: requests generated from the server's own OpenAPI document

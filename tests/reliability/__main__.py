@@ -22,7 +22,7 @@ from scripts.cli.console import ROOT, ScriptError, run, say, table
 from tests.reliability.result import ScenarioResult
 
 N_TEXTS = 4000  # with expected answers
-ALL = ("L1", "L2", "L3", "L4", "F1", "F2", "F3", "F4", "F5", "F6", "F7", "F8", "F9", "F10", "F11", "B1", "B2", "B3")
+ALL = (*(f"L{number}" for number in range(1, 6)), *(f"F{number}" for number in range(1, 15)), "B1", "B2", "B3")
 
 
 def main() -> int:

@@ -1,7 +1,7 @@
 """The account of a run's requests: sent = right + refused + failed, and none lost, wrong, swapped or duplicated.
 
 right       the expected answer, with the id that was sent
-refused     503 because the queue is full, which TorchServe says at once
+refused     503 because the queue is full, which TorchServe says at once, or 429 of the gateway
 failed      an error with a reason: a worker died, the handler had no time
 lost        no answer at all, or an error without a reason
 wrong       an answer that no request should get
@@ -18,8 +18,10 @@ from scripts.benchmark.accounting import OK, RequestAccounting
 from scripts.benchmark.http import LoadResponse
 from tests.reliability.oracle import Oracle
 
-UNAVAILABLE = 503
+UNAVAILABLE, TOO_MANY = 503, 429
 QUEUE_FULL = "ServiceUnavailableException"  # TorchServe's type of error
+LIMITED = "TooManyRequests"  # the gateway's
+IDS = ("x-client-request-id", "x-request-id")  # of the request: the server's header, and the gateway's
 OUTCOMES = ("right", "refused", "failed", "lost", "wrong", "swapped")
 
 
@@ -61,13 +63,13 @@ class RequestLedger(RequestAccounting):
             error = response.value
             if not isinstance(error, dict) or not error.get("message"):
                 return "lost"
-            is_full = response.status == UNAVAILABLE and error.get("type") == QUEUE_FULL
-            return "refused" if is_full else "failed"
+            is_refused = (response.status, error.get("type")) in ((UNAVAILABLE, QUEUE_FULL), (TOO_MANY, LIMITED))
+            return "refused" if is_refused else "failed"
         expected = self.oracle.versions.get(response.headers.get("x-model-hash", ""))
         if expected is None or not isinstance(response.value, list) or len(response.value) != 1:
             return "wrong"
         index, scores = self.oracle.index(number), response.value[0]
-        if response.headers.get("x-client-request-id") == str(number) and expected.matches(index, scores):
+        if str(number) in map(response.headers.get, IDS) and expected.matches(index, scores):
             return "right"
         others = (other for other in range(len(self.oracle.texts)) if other != index)
         return "swapped" if any(expected.matches(other, scores) for other in others) else "wrong"

@@ -17,10 +17,13 @@ class ScenarioLoad(LoadGenerator):
         rate: requests a second, at Poisson-distributed times.
         connections: connections that each send a request when the last one is answered.
         first: the number of the first request.
+        key: of the gateway where the target is one; the server's own by default.
     """
 
-    def __init__(self, target: Target, *, rate: float = 0.0, connections: int = 0, first: int = 0) -> None:
-        self.ledger, key = RequestLedger(target.oracle), target.live.key
+    def __init__(
+        self, target: Target, *, rate: float = 0.0, connections: int = 0, first: int = 0, key: str = ""
+    ) -> None:
+        self.ledger, key = RequestLedger(target.oracle), key or target.live.key
         requests: dict[int, tuple[bytes, bytes]] = {}  # by text: written once, so that the load takes less time
 
         def message(number: int) -> bytes:

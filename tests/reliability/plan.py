@@ -10,11 +10,15 @@ from handler.config import ModelConfig
 from scripts.cli.console import ROOT, say
 from tests.reliability import (
     access,
+    clock,
     connections,
     faults,
     fuzz,
+    gateway_link,
     load,
     malformed,
+    memory,
+    neighbours,
     process_faults,
     soak,
     surroundings,
@@ -130,6 +134,23 @@ class Suite:
         """F11."""
         yield surroundings.replaced_archive(self.server, GENTLE * self.capacity)
 
+    def overloaded_neighbour(self) -> Iterator[ScenarioResult]:
+        """L5."""
+        rate, seconds = ABOVE * self.capacity, self.seconds(60)
+        yield neighbours.overloaded(self.server, self.folders[1], settings(threads=1), rate, seconds)
+
+    def memory_exhausted(self) -> Iterator[ScenarioResult]:
+        """F12."""
+        yield memory.exhausted(self.server, self.times(10), GENTLE * self.capacity)
+
+    def clock_jumps(self) -> Iterator[ScenarioResult]:
+        """F13."""
+        yield clock.jumping(self.server, GENTLE * self.capacity, self.seconds(60))
+
+    def slow_link(self) -> Iterator[ScenarioResult]:
+        """F14."""
+        yield gateway_link.slow_link(self.server, GENTLE * self.capacity, self.seconds(60))
+
     def bad_input(self) -> Iterator[ScenarioResult]:
         """B1."""
         yield run_tests(
@@ -155,6 +176,7 @@ SCENARIOS: Mapping[str, Callable[[Suite], Iterator[ScenarioResult]]] = {
     "L1": Suite.below,
     "L2": Suite.above,
     "L3": Suite.burst,
+    "L5": Suite.overloaded_neighbour,
     "F1": Suite.killed,
     "F2": Suite.hung,
     "F3": Suite.drained,
@@ -166,6 +188,9 @@ SCENARIOS: Mapping[str, Callable[[Suite], Iterator[ScenarioResult]]] = {
     "F9": Suite.lossy_network,
     "F10": Suite.connections,
     "F11": Suite.replaced_archive,
+    "F12": Suite.memory_exhausted,
+    "F13": Suite.clock_jumps,
+    "F14": Suite.slow_link,
     "B1": Suite.bad_input,
     "B2": Suite.fuzzed,
     "B3": Suite.batch_invariance,

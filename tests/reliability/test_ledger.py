@@ -57,6 +57,7 @@ def error(status: int, kind: str) -> LoadResponse:
         (answer(0.2, 1), "swapped"),
         (LoadResponse(200, content=b"torn"), "wrong"),
         (error(503, "ServiceUnavailableException"), "refused"),
+        (error(429, "TooManyRequests"), "refused"),  # of the gateway
         (error(500, "InternalServerException"), "failed"),
         (error(503, "Overloaded"), "failed"),
         (LoadResponse(500, content=b""), "lost"),

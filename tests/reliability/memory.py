@@ -1,0 +1,171 @@
+"""F12: a server in a control group whose memory ends: the kernel kills its largest process, and others serve again.
+
+The group is made inside the one that this program is in, for as long as the scenario runs: it needs root on Linux with
+the memory controller of cgroup v1 or v2, and raises NotPermitted elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from scripts.benchmark.http import LoadResponse
+from scripts.benchmark.load import LoadGenerator
+from scripts.cli.console import say
+from scripts.client.connection import message
+from tests.reliability.load import ScenarioLoad
+from tests.reliability.result import ScenarioResult
+from tests.reliability.server import POLL_S, START_S, ScenarioServer
+from tests.reliability.surroundings import NotPermitted
+
+ROOM_MB = 48  # of the limit above what the loaded server uses
+LARGE = b'{"inputs":[' + b"{}," * 2_100_000 + b"{}]}"  # 6.3 MB, of which a parser makes some 150 MB; refused
+N_LARGE = 4  # of them at once
+KILLED_S = 30.0  # within which they must have reached the limit
+
+
+@dataclass(frozen=True)
+class MemoryGroup:
+    """A control group."""
+
+    folder: Path
+    is_v2: bool
+
+    def used_mb(self) -> float:
+        """Return what its processes hold and the kernel cannot take back: not the cached pages of files."""
+        names = ("anon", "shmem") if self.is_v2 else ("total_rss", "total_shmem")
+        stat = (self.folder / "memory.stat").read_text()
+        return sum(int(size) for name, size in re.findall(r"(?m)^(\w+) (\d+)$", stat) if name in names) / 1e6
+
+    def limit(self, megabytes: float) -> None:
+        """Set the limit."""
+        name = "memory.max" if self.is_v2 else "memory.limit_in_bytes"
+        (self.folder / name).write_text(str(int(megabytes * 1e6)))
+
+    def kills(self) -> int:
+        """Return how many processes the kernel killed because of the limit."""
+        text = (self.folder / ("memory.events" if self.is_v2 else "memory.oom_control")).read_text()
+        return int(re.findall(r"(?m)^oom_kill (\d+)$", text)[0])
+
+    @contextlib.contextmanager
+    def joined(self) -> Iterator[None]:
+        """Put this process into the group, so that what it starts is in it, and back at the end."""
+        before = self.folder.parent / "cgroup.procs"
+        (self.folder / "cgroup.procs").write_text(str(os.getpid()))
+        try:
+            yield
+        finally:
+            before.write_text(str(os.getpid()))
+
+
+@contextlib.contextmanager
+def memory_group() -> Iterator[MemoryGroup]:
+    """Make a control group inside the one of this process, and remove it when its processes have ended."""
+    paths = dict(re.findall(r"(?m)^\d+:([^:]*):(.*)$", Path("/proc/self/cgroup").read_text()))
+    is_v2 = "memory" not in paths
+    own = Path("/sys/fs/cgroup") / ("" if is_v2 else "memory") / paths["" if is_v2 else "memory"].lstrip("/")
+    group = MemoryGroup(own / f"reliability-{os.getpid()}", is_v2)
+    try:
+        if is_v2:
+            (own / "cgroup.subtree_control").write_text("+memory")
+        group.folder.mkdir()
+        group.limit(1e6)
+    except OSError as error:
+        raise NotPermitted(f"no control group can be made in {own}: {error.strerror}") from error
+    try:
+        yield group
+    finally:
+        _wait(lambda: not (group.folder / "cgroup.procs").read_text().strip())
+        group.folder.rmdir()
+
+
+def exhausted(server: ScenarioServer, repeats: int, rate: float) -> ScenarioResult:
+    """F12: large requests take the server to its limit: no answer is wrong or lost, and it serves again by itself."""
+    server.stop()
+    sent, counts = 0, dict.fromkeys(("right", "failed", "cut off"), 0)
+    away: list[float] = []
+    ended: list[int] = []
+    invariants: dict[str, bool] = {}
+    with memory_group() as group:
+        try:
+            for number in range(repeats):
+                with group.joined():
+                    server.up()
+                pid, kills = server.worker(), group.kills()
+                with ScenarioLoad(server.target, rate=rate, first=sent) as load:
+                    time.sleep(2)
+                    group.limit(group.used_mb() + ROOM_MB)
+                    _reach_limit(server, lambda kills=kills: group.kills() > kills)  # type: ignore[misc]
+                    began = time.monotonic()
+                    killed = group.kills() - kills
+                    if not server.is_standalone:
+                        server.wait_for_worker(instead_of=pid)
+                        away.append(time.monotonic() - began)
+                        time.sleep(2)
+                    load.end()
+                assert server.process
+                if server.is_standalone:
+                    ended.append(server.process.wait(START_S))
+                    with group.joined():
+                        server.up()  # as whatever runs it does
+                    away.append(time.monotonic() - began)
+                alive = server.process.poll() is None
+                ledger, sent = load.ledger, sent + load.sent
+                counts["right"] += ledger.counts["right"]
+                counts["failed"] += ledger.counts["failed"]
+                counts["cut off"] += ledger.counts["lost"]
+                held = ledger.invariants(load.sent) | {"a process was killed": killed > 0, "the entrypoint runs": alive}
+                invariants |= {
+                    f"time {number + 1}: {invariant}": False
+                    for invariant, holds in held.items()
+                    if not holds and not (server.is_standalone and invariant.endswith(" lost"))
+                }
+                group.limit(1e6)
+                say(f"F12: {number + 1} of {repeats}, killed {killed}, away {away[-1]:.1f} s; {dict(ledger.reasons)}")
+        finally:
+            group.limit(1e6)
+            server.stop()
+    way = "fails with a reason, and another worker is ready"
+    if server.is_standalone:
+        way = "its connection ends, the entrypoint ends with an error and is started again"
+    return ScenarioResult(
+        "F12",
+        f"{repeats} times a server {ROOM_MB} MB below the limit of its memory gets {N_LARGE} bodies that need more, at "
+        f"{rate:.3g} requests/s: each request is answered rightly or {way}, under the same limit",
+        {"sent": sent, **counts, "away s": max(away)},
+        {
+            **invariants,
+            "right, failed or cut off": sum(counts.values()) == sent,
+            "an error code": 0 not in ended,
+            "serves again in time": max(away) <= START_S,
+        },
+    )
+
+
+def _reach_limit(server: ScenarioServer, is_reached: Callable[[], bool]) -> None:
+    """Send large bodies until the kernel has killed a process."""
+    target = server.target
+    headers = {"Authorization": f"Bearer {server.live.key}", "Content-Type": "application/json"}
+    large = message("POST", f"/predictions/{target.model}", "127.0.0.1", LARGE, headers)
+
+    def record(_number: int, _response: LoadResponse) -> str:
+        return "large"
+
+    with LoadGenerator("127.0.0.1", server.live.ports["inference_address"], lambda _: large, record) as load:
+        deadline = time.monotonic() + KILLED_S
+        while not is_reached() and time.monotonic() < deadline:
+            load.send(N_LARGE)
+            until = time.monotonic() + 5
+            while not is_reached() and time.monotonic() < until:
+                time.sleep(POLL_S)
+
+
+def _wait(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + START_S
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(POLL_S)
