@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from importlib.metadata import distribution
+from typing import Any
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from tests.support.locks import LEVELS, LOCKS, REQUIREMENTS, UNLOCKED, name_of, packages
+from tests.support.locks import LEVELS, LISTS, LOCKS, REQUIREMENTS, UNLOCKED, listed, name_of, packages
 
 
 def entries(level: str) -> list[str]:
@@ -66,3 +68,28 @@ def test_a_lock_is_complete(level: str) -> None:
                 waiting.append(dependency)
     assert not missing
     assert len(seen) > 20
+
+
+def bom(level: str) -> Any:
+    """Return the CycloneDX list of a level."""
+    return json.loads((LISTS / f"{level}.cdx.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_the_list_for_scanners_is_that_of_the_lock(level: str) -> None:
+    """`python -m tests.support.locks --lists` writes it: every package in its version, as a package of PyPI."""
+    document = bom(level)
+    assert (document["bomFormat"], document["specVersion"]) == ("CycloneDX", "1.6")
+    named = {(part["name"], part["version"], part["purl"]) for part in document["components"]}
+    pinned = [re.split(r"==| ;", entry)[:2] for entry in listed(level)]
+    names = [(re.sub(r"\[.*", "", name), version.strip()) for name, version in pinned]
+    assert named == {(name, version, f"pkg:pypi/{name}@{version}") for name, version in names}
+    assert ("torch", "pkg:pypi/torch@2.13.0") in {(name, purl) for name, _, purl in named}
+
+
+def test_every_statement_is_about_a_listed_package() -> None:
+    """A scanner joins a statement with a package by its purl: one about another version is never used."""
+    statements = json.loads((LISTS / "standalone.openvex.json").read_text(encoding="utf-8"))["statements"]
+    listed_purls = {part["purl"] for part in bom("lean")["components"]}
+    unlisted = {part["@id"] for statement in statements for part in statement["products"]} - listed_purls
+    assert not unlisted

@@ -1,12 +1,15 @@
-"""Write requirements/locks: what images install, with hashes. `python -m tests.support.locks` needs a registry.
+"""Write requirements/locks: what images install, with hashes, and lists of it for scanners in deploy/security.
 
-It resolves every level for all Python versions and platforms at once, within requirements/constraints.txt.
+`python -m tests.support.locks` resolves every level for all Python versions and platforms at once, within
+requirements/constraints.txt; it needs a registry and `uv`. `python -m tests.support.locks --lists` writes the lists
+alone, with `cyclonedx-py` of cyclonedx-bom 7.5.0.
 """
 
 from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 from scripts.cli.console import ROOT
@@ -14,6 +17,7 @@ from scripts.cli.console import ROOT
 REQUIREMENTS = ROOT / "requirements"
 LOCKS = REQUIREMENTS / "locks"
 LEVELS = ("serve", "lean")
+LISTS = ROOT / "deploy" / "security"
 UNLOCKED = re.compile(r"torch|triton|nvidia-.*|cuda-.*")  # what differs between PyTorch's indexes
 HEAD = """\
 # requirements/{level}.txt and all that it needs, with the SHA-256 of every file that the registry has of each.
@@ -41,11 +45,27 @@ def compile_lock(level: str, uv: str = "uv") -> str:
     return HEAD.format(level=level) + "".join(kept)
 
 
+def listed(level: str) -> list[str]:
+    """Return what the list of a level has: every entry of its lock without hashes, and torch."""
+    entries = [entry.partition(" \\\n")[0] for entry in packages((LOCKS / f"{level}.txt").read_text(encoding="utf-8"))]
+    asked = (REQUIREMENTS / f"{level}.txt").read_text(encoding="utf-8")
+    return [*entries, *re.findall(r"(?m)^torch==\S+", asked)]
+
+
+def write_list(level: str, cyclonedx: str = "cyclonedx-py") -> None:
+    """Write the packages of a level as CycloneDX 1.6."""
+    command = [cyclonedx, "requirements", "--output-reproducible", "--spec-version", "1.6", "--of", "JSON"]
+    command += ["-o", str(LISTS / f"{level}.cdx.json"), "-"]
+    subprocess.run(command, input="\n".join(listed(level)), text=True, check=True)
+
+
 def main(folder: Path = LOCKS) -> None:
-    """Write the lock of every level."""
+    """Write the lock of every level, unless `--lists` asks for the lists alone, and the lists."""
     folder.mkdir(exist_ok=True)
     for level in LEVELS:
-        (folder / f"{level}.txt").write_text(compile_lock(level), encoding="utf-8")
+        if "--lists" not in sys.argv[1:]:
+            (folder / f"{level}.txt").write_text(compile_lock(level), encoding="utf-8")
+        write_list(level)
 
 
 if __name__ == "__main__":
