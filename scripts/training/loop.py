@@ -139,6 +139,9 @@ def make_trainer(
         preprocess_logits_for_metrics=task.reduce_logits,
     )
     trainer.remove_callback(transformers.PrinterCallback)
+    # Models take these arguments and ignore them; believing them multiplies the loss by the batches of a step, and
+    # by the processes (docs/surprises.md).
+    trainer.model_accepts_loss_kwargs = False
     return trainer
 
 
@@ -199,7 +202,7 @@ def arguments(settings: TrainingSettings, task: TrainingTask[Any], is_trial: boo
         lr_scheduler_type=SCHEDULERS[settings.scheduler],
         warmup_steps=settings.warmup_ratio,
         weight_decay=settings.weight_decay,
-        per_device_train_batch_size=settings.batch_size,
+        per_device_train_batch_size=settings.batch_size // settings.processes,
         gradient_accumulation_steps=settings.gradient_accumulation,
         per_device_eval_batch_size=task.eval_batch_factor * settings.batch_size,
         train_sampling_strategy="group_by_length",

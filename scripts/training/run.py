@@ -2,29 +2,35 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import time
 
 from scripts.cli import console
 from scripts.cli.console import ScriptError, say
-from scripts.training import class_weights, data_report, output, trackers
+from scripts.training import class_weights, data_report, output, processes, trackers
 from scripts.training.output import TrainingResult
+from scripts.training.processes import Processes
 from scripts.training.settings import TrainingSettings
 from scripts.training.splits import Splits, read
 
 
 def run(settings: TrainingSettings) -> None:
     """Read the data, train, save the best epoch and print its metrics."""
+    group = processes.join(settings)
+    with group.quiet():
+        train(settings, group)
+
+
+def train(settings: TrainingSettings, group: Processes) -> None:
+    """Train in one of several processes, or in the only one."""
     started = time.monotonic()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # each process would write the same folder
-        raise ScriptError(
-            "training runs in one process: start scripts/train.py itself, without torchrun or accelerate launch"
-        )
     trackers.check(settings)
     if settings.search and importlib.util.find_spec("optuna") is None:
         raise ScriptError("--search needs optuna: pip install -r requirements/search.txt")
-    output.check(settings)
+    if group.is_first:
+        output.check(settings)
     splits = read(settings)
     task = splits.task
     settings.choose_metric(task)
@@ -41,16 +47,19 @@ def run(settings: TrainingSettings) -> None:
 
     checkpoint = checkpoints.load(settings, task)
     loop.resolve_settings(settings, splits, checkpoint)
-    with output.locked(settings):
-        last_epoch = output.prepare(settings, splits, checkpoint)
+    group.connect(settings.on_cpu)
+    with output.locked(settings) if group.is_first else contextlib.nullcontext():
+        last_epoch = group.of_first(lambda: output.prepare(settings, splits, checkpoint))
         try:
             trials = search.search(settings, splits, checkpoint) if settings.search else None
-            with trackers.opened(settings, splits) as open_trackers:
+            with trackers.opened(settings, splits, group.is_first) as open_trackers:
                 result = loop.fit(settings, splits, checkpoint, last_epoch, open_trackers)
         except KeyboardInterrupt:
             say("interrupted; the same command with --resume goes on from the last finished epoch")
             raise
-        output.save(settings, splits, checkpoint, result, time.monotonic() - started, trials)
+        group.wait()  # until then others read checkpoints, which `save` deletes
+        if group.is_first:
+            output.save(settings, splits, checkpoint, result, time.monotonic() - started, trials)
     report(splits, result)
     say(f"saved in {settings.output}")
 

@@ -82,6 +82,7 @@ class TrainingSettings(argparse.Namespace):
     resume: bool
     overwrite: bool
     keep_checkpoints: bool
+    processes: int = 1  # that train together; one of the parameters where there are several
 
     @property
     def checkpoints(self) -> Path:
@@ -192,7 +193,7 @@ def parse(argv: Sequence[str] | None, description: str) -> TrainingSettings:
     add("--scheduler", choices=SCHEDULERS, default="linear", help="how the learning rate falls after the warm-up")
     add("--warmup-ratio", type=fraction, default=0.1, help="fraction of the steps in which the learning rate rises")
     add("--weight-decay", type=float, default=0.01, help="weight decay of AdamW")
-    add("--batch-size", type=count, default=32, help="texts in a batch")
+    add("--batch-size", type=count, default=32, help="texts in a batch, which several processes share")
     add(
         "--gradient-accumulation",
         type=count,

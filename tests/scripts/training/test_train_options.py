@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -119,12 +121,16 @@ def test_class_weights_without_classes(base: Path, tmp_path: Path) -> None:
 # --- steps ---------------------------------------------------------------------------------------------------------
 
 
-def test_accumulated_gradients_are_those_of_a_large_batch(base: Path, data: tuple[object, ...], tmp_path: Path) -> None:
-    """With class weights too: the mean is over the texts of the step, not over the means of its batches."""
-    options = (*data, "--epochs", 1, "--class-weights", "cat=3", "--learning-rate", 1e-3, "--scheduler", "cosine")
+@pytest.mark.parametrize("weights", [(), ("--class-weights", "cat=3")], ids=["plain", "weights"])
+def test_accumulated_gradients_are_those_of_a_large_batch(
+    base: Path, data: tuple[object, ...], tmp_path: Path, weights: tuple[str, ...]
+) -> None:
+    """The mean is over the texts of the step; with class weights too, where the batches' weights differ."""
+    options = (*data, "--epochs", 1, *weights, "--learning-rate", 1e-3, "--scheduler", "cosine")
     large = fit(base, tmp_path / "large", *options, "--batch-size", 16)
     small = fit(base, tmp_path / "small", *options, "--batch-size", 4, "--gradient-accumulation", 4)
     assert small["epochs"][0]["step"] == large["epochs"][0]["step"] == 3
+    assert small["epochs"][0]["loss"] == pytest.approx(large["epochs"][0]["loss"], rel=1e-2)
     expected, actual = (load_file(tmp_path / name / "model.safetensors") for name in ("large", "small"))
     assert all(torch.allclose(actual[name], tensor, atol=2e-4) for name, tensor in expected.items())
 
@@ -227,7 +233,48 @@ def test_a_tracker_that_fails_is_left_out(capsys: pytest.CaptureFixture[str]) ->
     assert Fine.logged == [(first, 6), ({"test/accuracy": 1.0}, 6)]
 
 
-def test_several_processes_are_refused(base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Started by torchrun: each process would write the same folder."""
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert "without torchrun" in refusal(base, tmp_path, "train.csv", "text,label\na cat,cat\n")
+# --- several processes ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(base: Path, data: tuple[object, ...], tmp_path: Path) -> None:
+    """As torchrun starts them: the same batches and loss as one process, said and written once."""
+    options = [*data, "--epochs", 6, "--learning-rate", 4e-3, "--batch-size", 8, "--precision", "fp32"]
+    alone = fit(base, tmp_path / "alone", *options)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, ROOT / "scripts" / "train.py", "--model", base, "--output", tmp_path / "both", *options]
+    done = subprocess.run([str(part) for part in command], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("loading the model") == done.stderr.count("epoch 6/6") == 1
+    assert done.stdout.count("validation (epoch") == 1
+    both = json.loads((tmp_path / "both" / "training.json").read_text())
+    assert both["parameters"] == {**alone["parameters"], "processes": 2}
+    assert {path.name for path in (tmp_path / "both").iterdir()} == {
+        path.name for path in (tmp_path / "alone").iterdir()
+    }
+    assert [epoch["step"] for epoch in both["epochs"]] == [epoch["step"] for epoch in alone["epochs"]]
+    first, expected = both["epochs"][0]["loss"], alone["epochs"][0]["loss"]
+    assert first == pytest.approx(expected, rel=0.3), "the loss is the mean over both processes, not their sum"
+    assert both["epochs"][-1]["loss"] < 0.8 * first
+
+
+@pytest.mark.parametrize(
+    ("environment", "options", "reason"),
+    [
+        ({"WORLD_SIZE": "2"}, (), "WORLD_SIZE=2 without RANK and LOCAL_RANK"),
+        ({"WORLD_SIZE": "two"}, (), "WORLD_SIZE and RANK must be numbers"),
+        ({"WORLD_SIZE": "3", "RANK": "0", "LOCAL_RANK": "0"}, (), "--batch-size 8: 3 processes share each batch"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0"}, ("--search", 2), "--search tries its settings in one"),
+    ],
+)
+def test_processes_that_cannot_train_together(
+    base: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    options: tuple[object, ...],
+    reason: str,
+) -> None:
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert refusal(base, tmp_path, "train.csv", "text,label\na cat,cat\n", *options).startswith(reason)
