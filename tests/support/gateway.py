@@ -37,6 +37,7 @@ GATEWAY_METRICS: dict[str, set[str]] = {
     "gateway_configuration_valid": set(),
     "gateway_server_available": {"server"},
 }
+START_S = 60  # of a start on a busy machine; nothing promises less
 MARKER = "xyzzyplugh"  # sent in texts, paths and headers; no log may contain it
 
 
@@ -179,17 +180,17 @@ def running(
         if wait:
             # `nginx -t` listens for a moment too, but writes no pid.
             pid = folder / "run" / "nginx.pid"
-            wait_until(lambda: listens(port) and pid.exists() and pid.read_text(), gateway)
+            wait_until(lambda: listens(port) and pid.exists() and pid.read_text(), gateway, START_S)
         yield gateway
     finally:
         process.terminate()
-        code = process.wait(15)
+        code = process.wait(START_S)
     assert code == 0 or not wait
 
 
-def wait_until(condition: Any, gateway: Gateway) -> None:
-    """Wait at most ten seconds for a condition."""
-    deadline = time.monotonic() + 10
+def wait_until(condition: Any, gateway: Gateway, seconds: float = 10) -> None:
+    """Wait for a condition, at most ten seconds or as many as are given."""
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, gateway.log()
         time.sleep(0.05)

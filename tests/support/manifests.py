@@ -10,7 +10,7 @@ import yaml
 
 def load(path: Path) -> Any:
     """Read one YAML file."""
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
 
 
 def merged(value: Any, patch: Any) -> Any:
