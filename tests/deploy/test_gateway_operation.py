@@ -95,8 +95,7 @@ def test_an_ingress_may_end_tls(tmp_path: Path) -> None:
 
 def test_an_unknown_kind_of_server_is_refused(tmp_path: Path) -> None:
     with running(tmp_path, 1, tmp_path / "none", wait=False, kind="triton") as server:
-        time.sleep(0.2)
-    assert "GATEWAY_SERVER is triton: torchserve or standalone" in server.log()
+        wait_until(lambda: "GATEWAY_SERVER is triton: torchserve or standalone" in server.log(), server)
 
 
 def test_without_a_server_it_is_503_with_retry_after(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.fake_server import INFERENCE_KEY, FakeServer
-from tests.support.gateway import CONFIG, KEY, OTHER, Gateway, recording_gateway, running
+from tests.support.gateway import CONFIG, KEY, OTHER, Gateway, recording_gateway, running, wait_until
 from tests.support.samples import JSON_TYPE, ROOT, read_settings
 
 
@@ -161,7 +161,7 @@ def test_a_full_queue_is_429_with_retry_after(gateway: Gateway, toy: FakeServer)
 
 def test_the_rate_limit_counts_per_client(tmp_path: Path) -> None:
     """The client above its rate gets 429, another client is served."""
-    changes = {"rate=200r/s": "rate=1r/s", "burst=100": "burst=4"}
+    changes = {"rate=200r/s": "rate=1r/m", "burst=100": "burst=4"}  # a minute: no speed of the machine matters
     with recording_gateway(tmp_path, changes=changes) as (server, _):
         responses = [server.request("POST", "/predictions/a") for _ in range(12)]
         assert replace(server, key=OTHER).request("POST", "/predictions/a").status == 200
@@ -174,7 +174,7 @@ def test_the_rate_limit_counts_per_client(tmp_path: Path) -> None:
 def test_requests_in_flight_are_limited(toy: FakeServer, tmp_path: Path) -> None:
     port = int(read_settings(toy.config)["inference_address"].rsplit(":", 1)[1])
     with running(tmp_path / "g", port, toy.run_dir / "key_file.json", {"of_client 128": "of_client 2"}) as server:
-        toy.delay = 1.0
+        toy.delay = 2.0
         try:
             with ThreadPoolExecutor(5) as pool:
                 futures = [pool.submit(server.request, "POST", "/predictions/toy") for _ in range(5)]
@@ -186,7 +186,8 @@ def test_requests_in_flight_are_limited(toy: FakeServer, tmp_path: Path) -> None
 
 def test_requests_without_a_valid_key_are_limited_by_address(tmp_path: Path) -> None:
     """With another answer beyond the limit, and without any effect on clients."""
-    with recording_gateway(tmp_path) as (server, recorder):
+    changes = {"zone=unknown:1m rate=5r/s": "zone=unknown:1m rate=1r/m"}
+    with recording_gateway(tmp_path, changes=changes) as (server, recorder):
         unknown = replace(server, key="3" * 64)
         statuses = [unknown.request("POST", "/predictions/a").status for _ in range(40)]
         assert set(statuses) == {401, 429}
@@ -214,11 +215,11 @@ def test_large_requests_are_limited_further(toy: FakeServer, tmp_path: Path) -> 
     changes = {"bulk_of_all 16": "bulk_of_all 1"}
     large, small = json.dumps("a" * 99_998).encode(), json.dumps("a" * 99_997).encode()
     with running(tmp_path / "g", port, toy.run_dir / "key_file.json", changes) as server:
-        toy.delay = 1.0
+        toy.delay, before = 1.5, len(toy.requests)
         try:
             with ThreadPoolExecutor(6) as pool:
                 chunked = pool.submit(server.send_raw, chunked_request("/predictions/toy", b'"a"'))
-                time.sleep(0.3)
+                wait_until(lambda: len(toy.requests) > before, server)
                 larges = [pool.submit(server.request, "POST", "/predictions/toy", large) for _ in range(2)]
                 smalls = [pool.submit(server.request, "POST", "/predictions/toy", small) for _ in range(3)]
                 assert [future.result().status for future in larges] == [429, 429]

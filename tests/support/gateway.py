@@ -178,9 +178,11 @@ def running(
     gateway = Gateway(port, folder, metrics_port)
     try:
         if wait:
-            # `nginx -t` listens for a moment too, but writes no pid.
+            # `nginx -t` listens for a moment too, but writes no pid; the workers come after the pid.
             pid = folder / "run" / "nginx.pid"
-            wait_until(lambda: listens(port) and pid.exists() and pid.read_text(), gateway, START_S)
+            wait_until(
+                lambda: listens(port) and pid.exists() and pid.read_text() and worker_pids(gateway), gateway, START_S
+            )
         yield gateway
     finally:
         process.terminate()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import transformers
 
 from handler.batching import Batch
 from handler.config import ServingConfig
-from handler.engine import Engine, device, int8
+from handler.engine import Engine, device, engine, int8
 from handler.engine.precision import choose, supported
 from handler.engine.transformers_attention import packed_attention
 from handler.errors import (
@@ -29,6 +28,7 @@ from handler.errors import (
 from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.sequences import Encoding
+from tests.support.clock import Clock
 from tests.support.encodings import logits_of, random_words
 from tests.support.families import FAMILIES, PADDED_FAMILIES, make_family, reference_logits
 from tests.support.samples import TEXTS, MakeModel, MakePredictor, ask, response_json
@@ -117,15 +117,17 @@ class FailingEngine(Engine):
     limit = 1_000
     failing_token = -1
     error: BaseException = RuntimeError("poison")
-    pause_s = 0.0
 
     def forward(self, pooler: Any, encodings: Any) -> Any:
         if any(self.failing_token in encoding.ids for encoding in encodings):
             raise self.error
         if len(encodings) > self.limit:
             raise torch.OutOfMemoryError("no memory")
-        time.sleep(self.pause_s)
+        self.pause()
         return super().forward(pooler, encodings)
+
+    def pause(self) -> None:
+        """Take no time."""
 
 
 @pytest.fixture
@@ -195,11 +197,13 @@ def test_weights_of_another_head_are_refused(make_model: MakeModel) -> None:
         load_predictor(folder, ServingConfig(task="text-classification"))
 
 
-def test_after_the_deadline_no_batch_is_started(failing: FailingEngine) -> None:
+def test_after_the_deadline_no_batch_is_started(failing: FailingEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Short texts are answered, long ones that would take too long are refused, and nothing fails."""
     failing.max_batch_tokens = 50
-    failing.pause_s = 0.2
-    results = failing.run(random_words(400, 5, 300, 6), deadline=time.monotonic() + 0.1)
+    clock = Clock()
+    monkeypatch.setattr(engine, "time", clock)
+    monkeypatch.setattr(failing, "pause", lambda: clock.sleep(0.2))
+    results = failing.run(random_words(400, 5, 300, 6), deadline=clock.monotonic() + 0.1)
     assert [isinstance(result, Overloaded) for result in results] == [True, False, True, False]
     assert all(isinstance(result, Overloaded) for result in failing.run(random_words(3, 4), deadline=0.0))
 

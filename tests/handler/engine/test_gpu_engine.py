@@ -5,7 +5,6 @@ tests/support/fake_gpu.py replaces what only a GPU has; tests/handler/engine/tes
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from handler.engine import Engine, engine_for, memory
+from handler.engine import Engine, cuda, engine_for, memory
 from handler.engine.cuda import CudaEngine
 from handler.errors import DeviceLost, InternalError, ModelMismatch, OutOfMemory, Overloaded
 from handler.predictor import Predictor
 from handler.sequences import Encoding
+from tests.support.clock import Clock
 from tests.support.encodings import logits_of
 from tests.support.fake_gpu import SEVERAL, FakeEvent, FakeGpuEngine, load_fake_gpu
 from tests.support.samples import TEXTS, ask, response_json
@@ -108,16 +108,17 @@ def test_a_failed_gpu_is_reported_to_every_row_without_an_output(
     assert {type(result) for result in engine.run(SEVERAL)} == {DeviceLost}
 
 
-def test_after_the_deadline_nothing_is_launched(engine: FakeGpuEngine) -> None:
+def test_after_the_deadline_nothing_is_launched(engine: FakeGpuEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Batches in flight are answered, the rest refused, in the order of the texts."""
-    launch, engine.max_batch_tokens = FakeGpuEngine.launch, 1
+    launch, clock, engine.max_batch_tokens = FakeGpuEngine.launch, Clock(), 1
+    monkeypatch.setattr(cuda, "time", clock)
 
     def slow(engine: FakeGpuEngine, pooler: Any, encodings: Any) -> Any:
-        time.sleep(0.2)
+        clock.sleep(0.2)
         return launch(engine, pooler, encodings)
 
     engine.launch = slow.__get__(engine)  # type: ignore[method-assign]
-    results = engine.run(SEVERAL, deadline=time.monotonic() + 0.3)
+    results = engine.run(SEVERAL, deadline=clock.monotonic() + 0.3)
     late = [isinstance(result, Overloaded) for result in results]
     assert late == [False, True, False, True, True, True, True]
 
