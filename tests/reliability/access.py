@@ -162,7 +162,7 @@ def server(expire_s: float, kind: str) -> Iterator[Live]:
     with tempfile.TemporaryDirectory(prefix="r-") as scratch:
         home = Path(scratch)
         (home / "store").mkdir()
-        config, ports = own_config(home)
+        config, ports = own_config(home, optimizes_java=True)
         text, changed = re.subn(
             r"(?m)^token_expiration_min=.*$", f"token_expiration_min={expire_s / 60:.6f}", config.read_text()
         )

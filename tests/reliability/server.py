@@ -170,7 +170,7 @@ def scenario_server(
     with tempfile.TemporaryDirectory(prefix="r-") as scratch:
         home = Path(scratch)
         (home / "store").mkdir()
-        config, ports = own_config(home)
+        config, ports = own_config(home, optimizes_java=True)
         mar = build(folder, MODEL, "1.0", settings, home / "store")
         oracle = Oracle.of(different_texts(n_texts), mar)
         server = ScenarioServer(Target(Live(home, config, home / "store", ports), MODEL, oracle), settings, kind)
