@@ -35,7 +35,7 @@ from tests.support.fake_server import FakeServer
 from tests.support.live import Live, own_config
 from tests.support.samples import BASE, HEADS, MODELS, ROOT, LoadMain, MakeModel, MakePredictor, SetKernelLevels
 
-LIVE = "tests/torchserve/"  # the tests of the server that the quickstart starts
+LIVE = "tests/torchserve/test_live_"  # the tests of the server that the quickstart starts
 MARKERS = ("server", "slow")
 
 os.environ["TS_DECODE_INPUT_REQUEST"] = "false"  # as TorchServe does with our config.properties
@@ -58,7 +58,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=deselected)
     outside = [item.nodeid for item in items if uses_live(item) and not item.nodeid.startswith(LIVE)]
     if outside:
-        raise pytest.UsageError(f"tests that use the fixture `live` belong in {LIVE}: {', '.join(outside)}")
+        raise pytest.UsageError(f"tests that use the fixture `live` belong in {LIVE}*.py: {', '.join(outside)}")
     ranks: dict[str, int] = {}
     for item in items:
         ranks[file_of(item.nodeid)] = min(rank(item), ranks.get(file_of(item.nodeid), len(MARKERS) + 1))

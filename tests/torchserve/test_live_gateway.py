@@ -8,10 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cohere
 import httpx
 import numpy as np
-import openai
 import pytest
 import tritonclient.http as tritonhttp
 
@@ -39,6 +37,8 @@ def trust(gateway: Gateway) -> ssl.SSLContext:
 
 def test_openai_through_the_gateway(gateway: Gateway, trust: ssl.SSLContext) -> None:
     """Embeddings in base64 and the models; no other key opens, and errors are the client's own."""
+    import openai  # not above: every process that collects the tests would import it, for more than a second
+
     url = f"https://localhost:{gateway.port}/v1"
     with openai.DefaultHttpxClient(verify=trust) as http:
         client = openai.OpenAI(api_key=gateway.key, base_url=url, http_client=http, max_retries=0)
@@ -55,6 +55,8 @@ def test_openai_through_the_gateway(gateway: Gateway, trust: ssl.SSLContext) -> 
 
 
 def test_cohere_through_the_gateway(gateway: Gateway, trust: ssl.SSLContext) -> None:
+    import cohere  # not above: every process that collects the tests would import it, for more than a second
+
     with httpx.Client(verify=trust) as http:
         client = cohere.ClientV2(gateway.key, base_url=f"https://localhost:{gateway.port}", httpx_client=http)
         answer = client.rerank(model="encoder", query=TEXTS[1], documents=TEXTS, top_n=1)

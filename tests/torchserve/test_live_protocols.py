@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import json
 import socket
+from typing import TYPE_CHECKING
 
-import cohere
 import numpy as np
-import openai
 import pytest
 import requests
 import tritonclient.http as triton
-from cohere.core.api_error import ApiError as CohereError
 
 from server.connections import STALLED_S
 from server.lifecycle import _bind
 from server.settings import Address
 from tests.support.live import Live
+
+if TYPE_CHECKING:  # every process that collects the tests would import it, for more than a second
+    import openai
 
 pytestmark = pytest.mark.server
 
@@ -26,6 +27,8 @@ TEXTS = ["Where is my parcel?", "The screen is cracked."]
 @pytest.fixture
 def client(standalone: Live) -> openai.OpenAI:
     """Return OpenAI's client with the server's key."""
+    import openai
+
     return openai.OpenAI(api_key=standalone.key, base_url=f"{standalone.url}/v1", max_retries=0)
 
 
@@ -44,6 +47,8 @@ def test_openai_embeddings(standalone: Live, client: openai.OpenAI) -> None:
 
 def test_openai_models_and_errors(standalone: Live, client: openai.OpenAI) -> None:
     """The list of models; an unknown model, a wrong input and a wrong key raise the client's own errors."""
+    import openai
+
     assert {"encoder", "tiny"} <= {model.id for model in client.models.list()}
     assert client.models.retrieve("encoder").id == "encoder"
     for ask in (client.models.retrieve, lambda model: client.embeddings.create(model=model, input="a")):
@@ -60,6 +65,9 @@ def test_openai_models_and_errors(standalone: Live, client: openai.OpenAI) -> No
 
 def test_cohere_rerank(standalone: Live) -> None:
     """In the order and with the scores of the model's own route; by similarity where the model is an encoder."""
+    import cohere
+    from cohere.core.api_error import ApiError as CohereError
+
     with cohere.ClientV2(standalone.key, base_url=standalone.url) as client:
         own = standalone.post("/predictions/reranker", json.dumps({"query": "Where is it?", "texts": TEXTS})).json()
         answer = client.rerank(model="reranker", query="Where is it?", documents=TEXTS)

@@ -30,6 +30,7 @@ from scripts.evaluation.output import model_index
 from scripts.package import main, parser, with_options
 from scripts.pretrained.options import ModelRequest
 from scripts.pretrained.source import open_model
+from tests.support.command import run_here
 from tests.support.samples import ROOT, TEXTS, ask, response_json
 
 
@@ -267,14 +268,14 @@ def test_a_folder_without_safetensors_is_refused(model_folder: Path, tmp_path: P
 @pytest.mark.slow
 def test_the_command_line(model_folder: Path, tmp_path: Path) -> None:
     """One command from a model folder to an archive; a mistake is one line on standard error."""
-    command = [sys.executable, str(ROOT / "scripts" / "package.py"), "--model", str(model_folder), "--name", "cli"]
-    done = subprocess.run(
-        [*command, "--model-store", str(tmp_path), "--batch-size", "4"], capture_output=True, text=True, check=True
-    )
+    options = ["--model", str(model_folder), "--name", "cli"]
+    done = run_here(main, *options, "--model-store", tmp_path, "--batch-size", "4")
+    assert done.returncode == 0
     assert f"packed {tmp_path / 'cli.mar'}" in done.stderr
     with zipfile.ZipFile(tmp_path / "cli.mar") as packed:
         assert yaml.safe_load(packed.read("model-config.yaml"))["batchSize"] == 4
-    wrong = subprocess.run([*command, "--overflow", "drop"], capture_output=True, text=True, check=False)
+    command = [sys.executable, str(ROOT / "scripts" / "package.py"), *options, "--overflow", "drop"]
+    wrong = subprocess.run(command, capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
     assert wrong.stderr == "error: handler.overflow is 'drop', accepted: truncate, window, refuse\n"
 

@@ -6,8 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+from scripts import explain
 from scripts.client.explanation_page import ExplainedScore, page
-from tests.support.explanations import PageReader, explain
+from tests.support.command import run_here
+from tests.support.explanations import PageReader
 
 ODD = 'The <script>alert(1)</script> & "screen" is\n black, it\'s 屏幕 👍'
 
@@ -51,10 +53,11 @@ def test_each_field_of_a_question_is_shown() -> None:
 def test_without_a_server(model_folder: Path, tmp_path: Path) -> None:
     """A model folder, questions from a file, any label."""
     (tmp_path / "q.jsonl").write_text(json.dumps({"text": ODD, "text_pair": "no"}) + "\n", encoding="utf-8")
-    done = explain("--local", model_folder, "--jsonl", "q.jsonl", "--target", "calm", cwd=tmp_path)
+    local = ("--local", model_folder)
+    done = run_here(explain.main, *local, "--jsonl", "q.jsonl", "--target", "calm", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert PageReader((tmp_path / "explanation.html").read_text(encoding="utf-8")).texts == [ODD, "no"]
     assert "calm" in done.stdout
-    wrong = explain("--local", model_folder, "text", "--target", "nobody", cwd=tmp_path)
+    wrong = run_here(explain.main, *local, "text", "--target", "nobody", cwd=tmp_path)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "target must be one of the labels: anger, joy, fear, calm" in wrong.stderr
