@@ -143,3 +143,14 @@ def test_a_position_that_has_no_angle_is_refused() -> None:
     varlen = varlen_of(max(LENGTHS) + 1)
     with pytest.raises(ValueError, match=f"position ids of the batch, all below {max(LENGTHS)}"):
         encode(make_encoder("NomicBERT", "fp32"), varlen, states_of(varlen))
+
+
+def test_gradients_come_through_operators() -> None:
+    """Explanations compute what is served."""
+    encoder, varlen = make_encoder("ModernBERT", "fp32"), varlen_of(*LENGTHS, reads=reads_of("several"))
+    states = states_of(varlen)
+    differentiable = states.clone().requires_grad_()
+    output = encoder.encode(differentiable, varlen)
+    (gradient,) = torch.autograd.grad(output.sum(), differentiable)
+    assert float((output.detach() - encode(encoder, varlen, states)).abs().max()) < 1e-3
+    assert bool(gradient.isfinite().all())
