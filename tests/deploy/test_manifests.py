@@ -385,3 +385,13 @@ def test_no_secret_is_in_the_repository() -> None:
             assert "PRIVATE KEY" not in path.read_text(encoding="utf-8")
     example = (DEPLOY / "gateway" / "clients.map.example").read_text(encoding="utf-8")
     assert all(line.startswith("#") for line in example.splitlines())
+
+
+def test_no_file_publishes_plain_http() -> None:
+    """Ray's proxies have no TLS; of compose only the gateway's port, by TLS, is for others than this machine."""
+    ray = load(DEPLOY / "ray" / "serve.yaml")
+    assert ray["http_options"]["host"] == "127.0.0.1"
+    for path in DEPLOY.glob("compose*.yaml"):
+        for service, settings in load(path)["services"].items():
+            for port in settings.get("ports", []):
+                assert port.startswith("127.0.0.1:") or (service, port.rpartition(":")[2]) == ("edge", "8443"), port
