@@ -46,12 +46,12 @@ def disk_full(server: ScenarioServer, folder: Path, settings: ModelConfig, rate:
                 (disk / "filler").unlink()
             accepted = server.live.script("models.py", "register", SECOND, check=False)
         server.stop()
-    output = " ".join((refused.stdout + refused.stderr).split())
+    output, then = (" ".join((done.stdout + done.stderr).split()) for done in (refused, accepted))
     ledger = load.ledger
     return ScenarioResult(
         "F8",
         f"the disks of archives and logs full at {rate:.3g} requests/s: all answered, registering says why it fails",
-        {**ledger.figures(load.sent), **load.times(), "said": output[-160:]},
+        {**ledger.figures(load.sent), **load.times(), "said": output[-160:], "then": then[-160:]},
         {
             **ledger.invariants(load.sent),
             f"{load.sent} answered": ledger.counts["right"] == load.sent,
