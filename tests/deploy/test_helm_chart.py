@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from typing import Any
 
@@ -11,7 +10,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.support.helm_chart import CHART, IMAGES, RELEASES, RENDERED, chart_hash, render
+from tests.support.helm_chart import CHART, IMAGES, RELEASES, RENDERED, chart_hash
 from tests.support.manifests import load, merged
 from tests.support.samples import ROOT
 
@@ -59,12 +58,6 @@ def comparable(value: Any) -> Any:
 def test_the_manifests_were_rendered_from_this_chart(name: str) -> None:
     (written,) = re.findall(r"^# SHA-256 of the chart: (\w+)$", TEXTS[name], re.MULTILINE)
     assert written == chart_hash(), "the chart changed: run python -m tests.support.helm_chart (requirements/helm.txt)"
-
-
-@pytest.mark.skipif(not importlib.util.find_spec("helm_python"), reason="needs Helm: requirements/helm.txt")
-@pytest.mark.parametrize("name", RELEASES)
-def test_helm_renders_the_same_manifests(name: str) -> None:
-    assert render(RELEASES[name]) == OBJECTS[name]
 
 
 @pytest.mark.parametrize(("name", "overlay"), [("torchserve", None), ("standalone", "lean"), ("gpu", "gpu")])
