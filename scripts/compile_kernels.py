@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Compile handler/engine/native/kernels.c for the processors that it is fast on, with the compiler in .venv (ziglang).
+"""Compile the code in C for the processors that it is fast on, with the compiler in .venv (ziglang).
 
-scripts/setup.sh does this. The results lie beside the source, are part of every archive that scripts/package.py builds
-from then on, and need no compiler there. What is compiled already is left as it is.
+scripts/setup.sh does this. The results lie beside their sources: those of handler/engine/native are part of every
+archive that scripts/package.py builds from then on and need no compiler there, those of scripts/training/native train.
+What is compiled already is left as it is.
 """
 
 from __future__ import annotations

@@ -53,7 +53,9 @@ class Library(NamedTuple):
     encoder_scratch: Callable[[int, int], int]  # bytes
 
 
-class _OpenMP(ctypes.Structure):
+class OpenMP(ctypes.Structure):
+    """Functions of OpenMP, as in native/encoder.h."""
+
     _fields_ = tuple((name, c_void_p) for name in ("parallel", "barrier", "thread", "threads"))
 
 
@@ -114,7 +116,7 @@ def library() -> Library | None:
 
 def _load(level: str, path: Path) -> Library | None:
     """Load compiled functions; None: the kernel of the system does not let this process use their instructions."""
-    shared, openmp = ctypes.CDLL(str(path)), _openmp()
+    shared, parallel = ctypes.CDLL(str(path)), openmp()
     shared.prepare.restype = c_int64
     if shared.prepare():
         return None
@@ -126,24 +128,29 @@ def _load(level: str, path: Path) -> Library | None:
     return Library(
         level=level,
         panel_width=shared.panel_width(),
-        attend=lambda args, threads: shared.attend_packed(args, ctypes.addressof(openmp), threads),
+        attend=lambda args, threads: shared.attend_packed(args, ctypes.addressof(parallel), threads),
         attention_scratch=shared.attend_packed_scratch,
-        layer_norm_quantize=lambda args, threads: shared.layer_norm_quantize(args, ctypes.addressof(openmp), threads),
-        rotate=lambda args, threads: shared.rotate(args, ctypes.addressof(openmp), threads),
-        encode=lambda args, threads: shared.encode(args, ctypes.addressof(openmp), threads),
+        layer_norm_quantize=lambda args, threads: shared.layer_norm_quantize(args, ctypes.addressof(parallel), threads),
+        rotate=lambda args, threads: shared.rotate(args, ctypes.addressof(parallel), threads),
+        encode=lambda args, threads: shared.encode(args, ctypes.addressof(parallel), threads),
         encoder_scratch=shared.encoder_scratch,
     )
 
 
-def path_of(level: str) -> Path:
-    """Return the path of the functions for a level, compiled from the sources as they are now and no others."""
+def path_of(level: str, source: Path | None = None) -> Path:
+    """Return the path of the functions for a level, compiled from the sources as they are now and no others.
+
+    Args:
+        source: another file in C, which may include the headers of the folder `native`.
+    """
     digest = hashlib.sha256()
-    for source in sorted([*SOURCE.parent.glob("*.c"), *SOURCE.parent.glob("*.h")]):
-        digest.update(source.read_bytes())
-    return SOURCE.with_name(f"kernels-{digest.hexdigest()[:8]}-{level}.so")
+    for folder in dict.fromkeys([SOURCE.parent, (source or SOURCE).parent]):
+        for file in sorted([*folder.glob("*.c"), *folder.glob("*.h")]):
+            digest.update(file.read_bytes())
+    return (source or SOURCE).with_name(f"kernels-{digest.hexdigest()[:8]}-{level}.so")
 
 
-def _openmp() -> _OpenMP:
+def openmp() -> OpenMP:
     """Return functions of the OpenMP that PyTorch has loaded, so that both share its threads."""
     maps = Path("/proc/self/maps").read_text(encoding="utf-8")
     path = re.search(r"/\S*lib(?:gomp|iomp5|omp)\b\S*\.so\S*", maps)
@@ -153,7 +160,7 @@ def _openmp() -> _OpenMP:
     functions = [getattr(ctypes.CDLL(path.group()), name, None) for name in names]
     if None in functions:
         raise OSError(f"{path.group()} lacks one of {', '.join(names)}")
-    return _OpenMP(*(ctypes.cast(function, c_void_p).value for function in functions if function))
+    return OpenMP(*(ctypes.cast(function, c_void_p).value for function in functions if function))
 
 
 class AttentionKernel:

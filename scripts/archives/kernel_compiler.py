@@ -1,4 +1,4 @@
-"""Compile handler/engine/native for the processors that it is fast on, with the compiler in .venv (ziglang)."""
+"""Compile the code in C for the processors that it is fast on, with the compiler in .venv (ziglang)."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 from handler.engine import kernels
 from scripts.cli.console import ScriptError, say
+from scripts.training import native
 
 OPTIONS = (
     *("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-strict-aliasing", "-mprefer-vector-width=512"),
@@ -18,19 +19,19 @@ OPTIONS = (
 
 
 def compile_all() -> None:
-    """Compile for every level of instructions what is not there yet; remove the results of another source."""
-    for level in kernels.LEVELS:
-        path = kernels.path_of(level)
-        if not path.is_file() or path.stat().st_mtime < Path(__file__).stat().st_mtime:  # OPTIONS may have changed
-            compile_for(level, path)
-            say(f"compiled {path.name}")
-    current = {kernels.path_of(level) for level in kernels.LEVELS}
-    for path in kernels.SOURCE.parent.glob("kernels-*.so"):
-        if path not in current:
-            path.unlink()
+    """Compile for every level of instructions what is not there yet; remove the results of other sources."""
+    for source, levels in ((kernels.SOURCE, kernels.LEVELS), (native.SOURCE, native.LEVELS)):
+        current = {kernels.path_of(level, source): level for level in levels}
+        for path, level in current.items():
+            if not path.is_file() or path.stat().st_mtime < Path(__file__).stat().st_mtime:  # OPTIONS may have changed
+                compile_for(level, path, source)
+                say(f"compiled {path.name}")
+        for path in source.parent.glob("kernels-*.so"):
+            if path not in current:
+                path.unlink()
 
 
-def compile_for(level: str, path: Path) -> None:
+def compile_for(level: str, path: Path, source: Path | None = None) -> None:
     """Compile for one level of instructions.
 
     Raises:
@@ -38,15 +39,16 @@ def compile_for(level: str, path: Path) -> None:
     """
     if importlib.util.find_spec("ziglang") is None:
         raise ScriptError("no compiler: pip install -r requirements/develop.txt")
+    source = source or kernels.SOURCE
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=".kernels-") as scratch:
         output = Path(scratch) / path.name
         command = [sys.executable, "-m", "ziglang", "cc", *OPTIONS, "-target", "x86_64-linux-gnu"]
         done = subprocess.run(
-            [*command, f"-mcpu={level}", "-o", str(output), str(kernels.SOURCE)],
+            [*command, f"-mcpu={level}", "-o", str(output), str(source)],
             capture_output=True,
             text=True,
             check=False,
         )
         if done.returncode:
-            raise ScriptError(f"{kernels.SOURCE.name} does not compile for {level}: {done.stderr.strip()[:500]}")
+            raise ScriptError(f"{source.name} does not compile for {level}: {done.stderr.strip()[:500]}")
         output.replace(path)

@@ -8,6 +8,9 @@ class_weights.py  how much the examples of each label count in the loss
 trackers.py       experiment trackers: TensorBoard, MLflow, Weights & Biases, Trackio
 curves.py         the curves of losses and metrics as a picture
 lora.py           LoRA: an adapter beside the layers instead of all weights
+compact.py        word embeddings of the training data's tokens alone, while training
+native.py         functions in C (native/): what training computes between products, products by tiles
+unpadded.py       the layers on unpadded batches, forwards and backwards
 checkpoint.py     the pretrained encoder with the head of the task
 output.py         the output folder: checkpoints, model, training.json
 loop.py           training and evaluation by transformers' Trainer

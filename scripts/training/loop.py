@@ -6,8 +6,10 @@ nothing but the Trainer's checkpoints.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -20,6 +22,7 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase, TrainerState, 
 
 from scripts.cli import console
 from scripts.cli.console import ScriptError, say
+from scripts.training import compact, unpadded
 from scripts.training.checkpoint import Checkpoint
 from scripts.training.class_weights import loss_function
 from scripts.training.output import TrainingResult
@@ -84,13 +87,26 @@ def fit(
     settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint, last_epoch: Path | None, trackers: Trackers
 ) -> TrainingResult:
     """Train, load the best epoch into the model, and evaluate it."""
+    task, data = splits.task, encode_data(settings, splits, checkpoint.tokenizer)
+    with accelerated(settings, checkpoint, data):
+        trainer = make_trainer(settings, task, checkpoint, data)
+        if settings.early_stopping:
+            trainer.add_callback(transformers.EarlyStoppingCallback(settings.early_stopping))
+        with console.progress() as bar:
+            trainer.add_callback(ProgressCallback(task, bar, trackers))
+            trainer.train(resume_from_checkpoint=None if last_epoch is None else str(last_epoch))
+        return evaluate(settings, splits, checkpoint, trainer, trackers)
+
+
+def evaluate(
+    settings: TrainingSettings,
+    splits: Splits,
+    checkpoint: Checkpoint,
+    trainer: SequentialEvalTrainer,
+    trackers: Trackers,
+) -> TrainingResult:
+    """Return the metrics of every epoch, of the best one, and on the test data."""
     task, tokenizer = splits.task, checkpoint.tokenizer
-    trainer = make_trainer(settings, task, checkpoint, encode_data(settings, splits, tokenizer))
-    if settings.early_stopping:
-        trainer.add_callback(transformers.EarlyStoppingCallback(settings.early_stopping))
-    with console.progress() as bar:
-        trainer.add_callback(ProgressCallback(task, bar, trackers))
-        trainer.train(resume_from_checkpoint=None if last_epoch is None else str(last_epoch))
     epochs = history(trainer.state, task)
     best = next((epoch for epoch in epochs if epoch["step"] == trainer.state.best_global_step), None)
     if best is None:  # NaN is never better than anything
@@ -103,6 +119,19 @@ def fit(
         test = {key: metrics[f"test_{key}"] for key in task.metrics}
         trackers.log({f"test/{key}": value for key, value in test.items()}, trainer.state.global_step)
     return TrainingResult(epochs, int(best["epoch"]), {key: best[key] for key in task.metrics}, test)
+
+
+@contextlib.contextmanager
+def accelerated(settings: TrainingSettings, checkpoint: Checkpoint, data: EncodedData) -> Iterator[None]:
+    """Compute what can be left out or computed faster on a CPU in another way until the end, to the same result."""
+    if not settings.on_cpu:
+        yield
+        return
+    model, tokenizer = checkpoint.model, checkpoint.tokenizer
+    tokens = {token for feature in data.train.features for token in feature["input_ids"]}
+    dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
+    with compact.vocabulary(model, tokens.union(tokenizer.all_special_ids)), unpadded.layers(model, dtype):
+        yield
 
 
 @dataclass(frozen=True)

@@ -89,12 +89,14 @@ def prepare(settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint) 
         "parameters": settings.parameters(),
         "data": {"train": splits.train.sha256, "validation": splits.validation.sha256},
         "model": checkpoint.sha256,
+        "checkpoints": {"format": 2},  # 2: the optimizer has the embeddings of the training data's tokens alone
     }
     record = settings.checkpoints / "run.json"
     if settings.resume and record.exists():
         before = json.loads(record.read_text())
         for part, values in identity.items():
-            changed = [key for key in before[part] | values if before[part].get(key) != values.get(key)]
+            earlier = before.get(part, {})
+            changed = [key for key in earlier | values if earlier.get(key) != values.get(key)]
             if changed:
                 raise ScriptError(f"{settings.output}: cannot resume, these {part} changed: {', '.join(changed)}")
     settings.checkpoints.mkdir(parents=True, exist_ok=True)

@@ -36,19 +36,10 @@ def search(settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint) -
     study = open_study(optuna, settings)
     initial = copy.deepcopy(checkpoint.model.state_dict())
     data = loop.encode_data(settings, splits, checkpoint.tokenizer)
-    n_trials, done = int(settings.search or 0), finished(study)
-    while len(done) < n_trials:
-        study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(done), multivariate=False)
-        trial = study.ask(space(optuna, settings))
-        checkpoint.model.load_state_dict(initial)
-        started = time.monotonic()
-        value = run_trial(optuna, changed(settings, trial.params), splits, checkpoint, data, trial)
-        state = optuna.trial.TrialState.PRUNED if value is None else optuna.trial.TrialState.COMPLETE
-        study.tell(trial, value, state=state)
-        done = finished(study)
-        reached = "stopped" if value is None else f"{settings.metric} {value:.4f}"
-        say(f"trial {len(done)}/{n_trials}  {reached}  {describe(trial.params)}  ({time.monotonic() - started:.0f} s)")
+    with loop.accelerated(settings, checkpoint, data):
+        run_trials(optuna, settings, splits, checkpoint, data, study, initial)
     checkpoint.model.load_state_dict(initial)
+    done = finished(study)
     complete = [trial for trial in done if trial.value is not None and trial.state.name == "COMPLETE"]
     if not complete:
         raise ScriptError(f"--search: none of {len(done)} trials reached its end: {loop.DIVERGED_HINT}")
@@ -61,6 +52,30 @@ def search(settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint) -
         {"settings": trial.params, "value": trial.value if trial in complete else None, "best": trial is best}
         for trial in done
     ]
+
+
+def run_trials(
+    optuna: Any,
+    settings: TrainingSettings,
+    splits: Splits,
+    checkpoint: Checkpoint,
+    data: loop.EncodedData,
+    study: Any,
+    initial: dict[str, Any],
+) -> None:
+    """Run the trials that are left, each from the weights `initial`."""
+    n_trials, done = int(settings.search or 0), finished(study)
+    while len(done) < n_trials:
+        study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(done), multivariate=False)
+        trial = study.ask(space(optuna, settings))
+        checkpoint.model.load_state_dict(initial)
+        started = time.monotonic()
+        value = run_trial(optuna, changed(settings, trial.params), splits, checkpoint, data, trial)
+        state = optuna.trial.TrialState.PRUNED if value is None else optuna.trial.TrialState.COMPLETE
+        study.tell(trial, value, state=state)
+        done = finished(study)
+        reached = "stopped" if value is None else f"{settings.metric} {value:.4f}"
+        say(f"trial {len(done)}/{n_trials}  {reached}  {describe(trial.params)}  ({time.monotonic() - started:.0f} s)")
 
 
 def open_study(optuna: Any, settings: TrainingSettings) -> Any:
