@@ -74,7 +74,7 @@ def calibrate_scores(predictor: Predictor, examples: ScoreExamples) -> ScoreCali
         if "coverage" in task.calibrated_parameters:
             truths = truths_of(answers)
             sets = score_fit.nonconformity(task.labels, calibrated, truths)
-            report["coverage"] = coverage_report(task.labels, calibrated, truths, answers)
+            report["coverage"] = coverage_report(task.labels, calibrated, truths)
         if examples.out_of_scope and answers.is_exclusive and "coverage" in task.calibrated_parameters:
             items = [example.item for example in file.items]
             inside = calibrated.max(-1)

@@ -1,6 +1,7 @@
 """Fit what makes scores probabilities: temperatures, Platt's lines, nonconformity. Pure numbers, no model.
 
-Everything that is reported of a fit is measured out of fold: each example by a function that was fitted on the others.
+Everything that is reported of a fit is measured on examples that it has not seen: scores by functions that were fitted
+on the other folds, label sets by all other examples.
 """
 
 from __future__ import annotations
@@ -167,25 +168,38 @@ def nonconformity(labels: Sequence[str], scores: Numbers, truths: NDArray[np.boo
 
 
 def observed_coverage(
-    labels: Sequence[str], scores: Numbers, truths: NDArray[np.bool_], folds: NDArray[np.intp], coverage: float
+    labels: Sequence[str], scores: Numbers, truths: NDArray[np.bool_], coverage: float
 ) -> tuple[dict[str, Covered], float]:
-    """Return, by label, how often label sets of held-out examples hold a right label, and the mean size of the sets.
+    """Return, by label, how often the label sets hold a right label, and the mean size of the sets as they are served.
+
+    Whether a right label is held is decided by the set that all other examples give. Folds would not do: with few
+    examples of a label, four fifths of them give another quantile, and so another coverage, than all of them.
 
     Args:
         labels: of the model; `scores`, `truths` as in `nonconformity`.
-        folds: of the examples: those of each fold are held against the sets that the others give.
         coverage: that was asked for.
     """
-    covered, sizes = np.zeros(scores.shape, dtype=bool), 0
-    for fold in range(N_FOLDS):
-        inside = folds == fold
-        sets = nonconformity(labels, scores[~inside], truths[~inside])
-        thresholds = np.array([sets.threshold(label, coverage) for label in labels])
-        chosen = 1 - scores[inside] <= thresholds
-        covered[inside] = chosen
-        sizes += int(chosen.sum())
-    by_label = {
-        label: Covered(int(truths[:, column].sum()), int(covered[truths[:, column], column].sum()))
-        for column, label in enumerate(labels)
-    }
-    return by_label, sizes / len(scores)
+    sets = nonconformity(labels, scores, truths)
+    pooled = np.array(sets.pooled)
+    pooled_thresholds = _thresholds_without(pooled, coverage)
+    by_label, n_chosen = {}, 0
+    for column, label in enumerate(labels):
+        n_chosen += int((1 - scores[:, column] <= sets.threshold(label, coverage)).sum())
+        own = np.array(sets.by_label[label])
+        thresholds = _thresholds_without(own, coverage)
+        largest = np.where(np.arange(len(own)) < len(own) - 1, own[-1:], own[-2:-1] if len(own) > 1 else 0.0)
+        shared = np.maximum(pooled_thresholds[np.searchsorted(pooled, own)], largest)
+        values = np.sort(1 - scores[truths[:, column], column])  # in the order of `own`, which are these rounded up
+        held = values <= np.where(np.isfinite(thresholds), thresholds, shared)
+        by_label[label] = Covered(len(own), int(held.sum()))
+    return by_label, n_chosen / len(scores)
+
+
+def _thresholds_without(ascending: Numbers, coverage: float) -> Numbers:
+    """Return, for each of n numbers, the ceil(n * coverage)-th smallest of the others; infinite where there is none."""
+    n = len(ascending)
+    rank = math.ceil(round(n * coverage, 9))
+    if rank > n - 1:
+        return np.full(n, np.inf)
+    thresholds: Numbers = np.where(np.arange(n) < rank, ascending[rank], ascending[rank - 1])
+    return thresholds

@@ -37,14 +37,11 @@ def truths_of(answers: ScoredAnswers) -> np.ndarray[tuple[int, ...], np.dtype[np
 
 
 def coverage_report(
-    labels: Sequence[str],
-    calibrated: Numbers,
-    truths: np.ndarray[tuple[int, ...], np.dtype[np.bool_]],
-    answers: ScoredAnswers,
+    labels: Sequence[str], calibrated: Numbers, truths: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 ) -> JSON:
     seen: dict[str, JSON] = {}
     for coverage in COVERAGES:
-        by_label, size = score_fit.observed_coverage(labels, calibrated, truths, answers.folds, coverage)
+        by_label, size = score_fit.observed_coverage(labels, calibrated, truths, coverage)
         n, n_covered = (sum(getattr(covered, name) for covered in by_label.values()) for name in ("n", "n_covered"))
         seen[f"{coverage:g}"] = {
             "overall": round(n_covered / n, 5) if n else None,
