@@ -69,6 +69,14 @@ def test_gaps_are_those_of_fairlearn() -> None:
     assert measured["equalized_odds_difference"]["value"] == pytest.approx(equalized_odds_difference(**features))
 
 
+def test_a_group_without_a_label_is_no_gap() -> None:
+    """A rate that one group has no examples for counts as 0 for fairlearn: the worst gap, without a mistake."""
+    targets, groups = np.array([0] * 10 + [1] * 10 + [0] * 10), np.array(["x"] * 20 + ["y"] * 10, dtype=object)
+    features = {"y_true": targets, "y_pred": targets, "sensitive_features": groups}
+    assert equalized_odds_difference(**features) == 1.0
+    assert fairness.label_gaps(targets, targets, groups, 2)["equalized_odds_difference"]["value"] == 0.0
+
+
 def test_a_planted_gap_is_beyond_chance_and_none_is_not() -> None:
     """Ninety against seventy of a hundred, and twice the same."""
     ninety, seventy = (np.array([1.0] * n + [0.0] * (100 - n)) for n in (90, 70))
