@@ -13,15 +13,15 @@ esac
 unset PYTHONDONTWRITEBYTECODE
 scripts/setup.sh
 
-# The types of a fresh checkout take one core a minute, the tests wait much of their time: they share it.
+# The types of a fresh checkout take one core a minute, the tests wait much of their time: the check takes what they leave.
 report=$(mktemp)
-scripts/check.sh > "$report" 2>&1 &
+nice -n 19 scripts/check.sh > "$report" 2>&1 &
 check=$!
 trap 'kill "$check" 2> /dev/null || true; rm -f "$report"' EXIT
 
-# More processes than cores, because much of the time is waiting for servers; idle threads must not take the cores of the
+# A process more than cores, because much of the time is waiting for servers; idle threads must not take the cores of the
 # others.
-processes=$(($(nproc) + 2))
+processes=$(($(nproc) + 1))
 [ "$processes" -le 4 ] || processes=4
 export OMP_WAIT_POLICY=PASSIVE
 code=0

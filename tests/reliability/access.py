@@ -120,12 +120,13 @@ def guarded(expire_s: float, *, standalone: bool = False) -> ScenarioResult:
                 accepted = port.accepts(header)
                 tried += port.n_routes
                 invariants |= {f"{name} passes: {way}": False for way in accepted}
-        for kind in EXPIRING:  # the refusals above had no other cause
-            invariants[f"the {kind} key opens"] = ports[kind].is_opened_by(keys[kind])
-        fresh = {kind: _renewed(live, kind, keys["API"]) for kind in EXPIRING}
-        for kind, key in fresh.items():
-            invariants[f"the new {kind} key opens"] = ports[kind].is_opened_by(key)
-            invariants[f"the {kind} key that was replaced does not"] = not ports[kind].accepts(f"Bearer {keys[kind]}")
+        fresh = {}
+        for kind in EXPIRING:  # each key is asked just after it was made: the refusals above had no other cause
+            replaced = _renewed(live, kind, keys["API"])
+            invariants[f"the {kind} key opens"] = ports[kind].is_opened_by(replaced)
+            fresh[kind] = _renewed(live, kind, keys["API"])
+            invariants[f"the {kind} key that was replaced does not"] = not ports[kind].accepts(f"Bearer {replaced}")
+            invariants[f"the new {kind} key opens"] = ports[kind].is_opened_by(fresh[kind])
         time.sleep(expire_s + 1)
         for kind, key in fresh.items():
             accepted = ports[kind].accepts(f"Bearer {key}")

@@ -33,4 +33,4 @@ def train_animals(folder: Path) -> None:
     """Write `model`, a tiny classifier of animals, and `train.csv`, the 120 sentences that it was trained on."""
     base = tiny(folder / "base", VOCABULARY)
     data = write(folder / "train.csv", labelled(120))
-    fit(base, folder / "model", "--train", data, "--epochs", 4)
+    fit(base, folder / "model", "--train", data, "--epochs", 8, "--metric", "loss")
