@@ -7,6 +7,7 @@ scripts/client/server.py knows where a server listens and where its keys are, sc
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import time
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ NO_ANSWER = "no answer about its health"
 BUSY = (500, 503)  # a worker died; the queue is full, or an unexpected failure
 # 507, where a worker was killed (as the kernel does when memory is short) or ends because its GPU failed.
 DIED = ("InternalServerException", "DeviceLost")
+NOT_UNPACKED = "Failed to save model"  # all that TorchServe says where a disk is full
 
 
 class ApiClient:
@@ -248,12 +250,27 @@ class Management(ApiClient):
         two stood still for the 19 seconds of a load, against 0.8 seconds of unpacking this way (November 2026).
         """
         before = {(model.name, model.version) for model in self.models()}
-        self.request("POST", "/models", parameters={"url": archive, "synchronous": "false", **settings}, timeout=300)
+        try:
+            self.request(
+                "POST", "/models", parameters={"url": archive, "synchronous": "false", **settings}, timeout=300
+            )
+        except Unavailable as error:
+            if NOT_UNPACKED not in str(error):
+                raise
+            raise Unavailable(self._no_room(archive)) from error
         after = {(model.name, model.version) for model in self.models() if model.archive == archive}
         new = sorted(after - before)  # somebody else may have registered another archive meanwhile
         if not new:
             raise Unavailable(f"{archive} was registered, but is gone again")
         return new[0]
+
+    def _no_room(self, archive: str) -> str:
+        folder = self.server.run_dir / "run"
+        free = shutil.disk_usage(folder if folder.is_dir() else self.server.run_dir).free
+        return (
+            f"the server could not unpack {archive}: {free / 1e6:,.1f} MB of space are free in {folder}; where that is "
+            "less than it needs, free some and register again"
+        )
 
     def scale(self, name: str, version: str | None, min_workers: int, max_workers: int) -> None:
         """Set the number of workers, without waiting for them."""

@@ -216,3 +216,17 @@ def test_requests_ignore_proxies_and_netrc(server: Server, tmp_path: Path, monke
 def test_examples_in_docstrings(name: str) -> None:
     """They run."""
     assert doctest.testmod(importlib.import_module(f"scripts.{name}")).failed == 0
+
+
+def test_an_archive_that_could_not_be_unpacked_names_the_space(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk TorchServe says only that it failed to save the model."""
+    request = Management.request
+
+    def full(self: Management, method: str, path: str, **options: object) -> object:
+        if method == "POST":
+            raise Unavailable("http://127.0.0.1:1 answered 500 InternalServerException: Failed to save model: big.mar")
+        return request(self, method, path, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Management, "request", full)
+    with pytest.raises(Unavailable, match=r"could not unpack big\.mar: [\d,.]+ MB of space are free in .*/run"):
+        Management(server).register("big.mar")
