@@ -85,6 +85,8 @@ def test_the_list_for_scanners_is_that_of_the_lock(level: str) -> None:
     names = [(re.sub(r"\[.*", "", name), version.strip()) for name, version in pinned]
     assert named == {(name, version, f"pkg:pypi/{name}@{version}") for name, version in names}
     assert ("torch", "pkg:pypi/torch@2.13.0") in {(name, purl) for name, _, purl in named}
+    parts = (*document["components"], *document["metadata"]["tools"]["components"])
+    assert not any("externalReferences" in part for part in parts)  # addresses of the index that was asked
 
 
 def test_every_statement_is_about_a_listed_package() -> None:

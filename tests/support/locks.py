@@ -7,6 +7,7 @@ alone, with `cyclonedx-py` of cyclonedx-bom 7.5.0.
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
@@ -53,10 +54,13 @@ def listed(level: str) -> list[str]:
 
 
 def write_list(level: str, cyclonedx: str = "cyclonedx-py") -> None:
-    """Write the packages of a level as CycloneDX 1.6."""
-    command = [cyclonedx, "requirements", "--output-reproducible", "--spec-version", "1.6", "--of", "JSON"]
-    command += ["-o", str(LISTS / f"{level}.cdx.json"), "-"]
-    subprocess.run(command, input="\n".join(listed(level)), text=True, check=True)
+    """Write the packages of a level as CycloneDX 1.6, named by purls alone: any index may give them."""
+    command = [cyclonedx, "requirements", "--output-reproducible", "--spec-version", "1.6", "--of", "JSON", "-"]
+    done = subprocess.run(command, input="\n".join(listed(level)), capture_output=True, text=True, check=True)
+    document = json.loads(done.stdout)
+    for part in (*document["components"], *document["metadata"].get("tools", {}).get("components", [])):
+        part.pop("externalReferences", None)
+    (LISTS / f"{level}.cdx.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
 
 
 def main(folder: Path = LOCKS) -> None:
