@@ -1,9 +1,9 @@
 """Read a file of settings as java.util.Properties.load does (Java 17 and 21), because TorchServe does.
 
 It differs from what a line `key=value` suggests: a blank at the end belongs to the value; `:` and a blank separate as
-`=` does; a backslash at the end of a line continues it; `\\uXXXX` is a character; `!` begins a comment as `#` does;
-bytes are ISO 8859-1, not UTF-8; a key without a value gets an empty one. One difference: a last line that is only a
-backslash, which sets an empty key in Java, is left out.
+`=` does; a backslash at the end of a line continues it; `\\u` and four digits are a character; `!` begins a comment as
+`#` does; bytes are ISO 8859-1, not UTF-8; a key without a value gets an empty one. One difference: a last line that is
+only a backslash, which sets an empty key in Java, is left out.
 """
 
 from __future__ import annotations

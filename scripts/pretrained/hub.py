@@ -161,10 +161,10 @@ def _chosen(name: str, listed: Iterable[str], folder: Path, *, pickles: bool) ->
             raise ScriptError(pickle_refusal(name, weights))
     if weights is None:
         others = other_weights_in(paths)
-        found = "it has no weights at all"
+        reason = "it has no weights at all"
         if others:
-            found = f"it has {', '.join(others[:3])}: {other_weights_advice(others[0])}"
-        raise ScriptError(f"{name}: no weights in safetensors (model.safetensors) and none in {PICKLE}; {found}")
+            reason = f"it has {', '.join(others[:3])}: {other_weights_advice(others[0])}"
+        raise ScriptError(f"{name}: no weights in safetensors (model.safetensors) and none in {PICKLE}; {reason}")
     chosen = [*settings_in(paths), weights]
     if weights.endswith(INDEX):
         parts = shards(folder / weights)

@@ -181,19 +181,19 @@ class UnpaddedRow:
     max_seqlen: int
     probabilities: tuple[float, float, float]  # of attention, attention output and output
     seed: int
-    n_places: int = 0
+    n_drawn: int = 0  # how many were made
 
     def dropouts(self) -> list[Dropout]:
         """Return the dropout of the next layer."""
-        places = range(self.n_places, self.n_places + len(self.probabilities))
-        self.n_places += len(self.probabilities)
-        return [Dropout(p, mix(self.seed, place)) for p, place in zip(self.probabilities, places, strict=True)]
+        first = self.n_drawn
+        self.n_drawn += len(self.probabilities)
+        return [Dropout(p, mix(self.seed, index)) for index, p in enumerate(self.probabilities, first)]
 
 
-def mix(seed: int, place: int) -> int:
-    """Return a number of 64 bits for a place of the model, as splitmix64 does."""
+def mix(seed: int, index: int) -> int:
+    """Return a number of 64 bits for a dropout of the model, as splitmix64 does."""
     mask = (1 << 64) - 1
-    x = (seed + (place + 1) * 0x9E3779B97F4A7C15) & mask
+    x = (seed + (index + 1) * 0x9E3779B97F4A7C15) & mask
     x = ((x ^ (x >> 30)) * 0xBF58476D1CE4E5B9) & mask
     x = ((x ^ (x >> 27)) * 0x94D049BB133111EB) & mask
     return x ^ (x >> 31)

@@ -22,8 +22,8 @@ OBJECTS = {name: [each for each in yaml.safe_load_all(text) if each] for name, t
 
 def of_kind(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:
     """Return the only object of a kind."""
-    (found,) = [each for each in objects if each["kind"] == kind]
-    return found
+    (manifest,) = [manifest for manifest in objects if manifest["kind"] == kind]
+    return manifest
 
 
 def kustomized(overlay: str | None) -> list[dict[str, Any]]:
@@ -64,14 +64,14 @@ def test_the_manifests_were_rendered_from_this_chart(name: str) -> None:
 def test_a_release_is_what_kustomize_makes(name: str, overlay: str | None) -> None:
     """Field by field: pods, service, autoscaler, disruption budget, network policy."""
     expected = {each["kind"]: comparable(each) for each in kustomized(overlay)}
-    found = {each["kind"]: comparable(each) for each in OBJECTS[name]}
-    del found["ConfigMap"]
-    service = found["Service"]["spec"]
+    rendered = {each["kind"]: comparable(each) for each in OBJECTS[name]}
+    del rendered["ConfigMap"]
+    service = rendered["Service"]["spec"]
     assert service.pop("type") == "ClusterIP"  # which is the default
-    for spec in (each["spec"] for each in found.values()):
+    for spec in (each["spec"] for each in rendered.values()):
         if "scaleTargetRef" in spec:
-            assert spec["scaleTargetRef"]["name"] == found["Deployment"]["metadata"]["name"]
-    assert found == expected
+            assert spec["scaleTargetRef"]["name"] == rendered["Deployment"]["metadata"]["name"]
+    assert rendered == expected
 
 
 def test_the_chart_has_the_gateways_files() -> None:

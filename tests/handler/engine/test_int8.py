@@ -46,7 +46,7 @@ EXAMPLE_TEXTS = [
 
 # Without VNNI or AMX oneDNN accumulates in 16 bits, which overflow: the numbers below would be wrong, and no worker
 # computes them. tests/handler/engine/test_engine.py tests on every machine that int8 is refused there.
-pytestmark = pytest.mark.skipif(not int8.supported(CPU), reason="this CPU would compute int8 wrongly, and refuses it")
+pytestmark = pytest.mark.skipif(not int8.supported(CPU), reason="refused on this CPU, which test_engine.py tests")
 
 
 def config(precision: Any) -> ModelConfig:

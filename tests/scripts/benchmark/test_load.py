@@ -101,7 +101,7 @@ def test_an_overload_counts_right_answers_and_refusals(endpoint: Endpoint) -> No
     assert (nothing["goodput"], nothing["right_p99_ms"]) == (0, None)
 
 
-@pytest.mark.skipif(not wrk.wrk_version(), reason="wrk is not installed")  # a system's package; optional
+@pytest.mark.skipif(not wrk.wrk_version(), reason="wrk is not installed")  # as for a user: Python then sends
 def test_wrk_sends_the_requests_of_this_package(endpoint: Endpoint) -> None:
     """Byte for byte: the server answers each, and refusals are counted apart."""
     row = wrk.load(endpoint, [*TEXTS, "busy"], 2, 1)

@@ -125,8 +125,8 @@ def test_refusals_name_the_cause(hub: FakeHub, repository: Path) -> None:
     (repository / "pytorch_model.bin").unlink()
     (repository / "tf_model.h5").write_bytes(b"")
     hub.repositories["org/fresh"] = repository
-    found = "it has model.fp16.safetensors, onnx/model.onnx, tf_model.h5: rename the variant to model.safetensors"
-    assert found in refusal("org/fresh")
+    reason = "it has model.fp16.safetensors, onnx/model.onnx, tf_model.h5: rename the variant to model.safetensors"
+    assert reason in refusal("org/fresh")
     hub.status = 503
     assert "and the cache holds no whole copy of it" in refusal("org/third")
 
