@@ -1,8 +1,8 @@
 """Records of the annotation tools Prodigy and Argilla, as the readers of this package and of scoring yield them.
 
 `db-out` of Prodigy writes JSON lines whose answer may be "reject" or "ignore": such a row has a text, but no label.
-`records.to_json` of Argilla 2 writes fields and the responses of every annotator apart. Label Studio has a module of
-its own, for its exports are read as a whole.
+`records.to_json` of Argilla 2 writes fields and the responses of every annotator apart. An export of Label Studio is
+one value that is read as a whole, by `label_studio`.
 """
 
 from __future__ import annotations
