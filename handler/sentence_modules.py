@@ -26,6 +26,9 @@ from handler.protocol import JSON
 MODULES_FILE = "modules.json"
 PROMPTS_FILE = "config_sentence_transformers.json"
 WEIGHTS_FILE = "model.safetensors"
+CLASSIFIER = (
+    "classifier"  # folder of a linear layer over embeddings: scripts/pretrained/setfit_head.py writes that of SetFit
+)
 
 PoolingMode: TypeAlias = Literal["cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
 POOLING_MODES: tuple[PoolingMode, ...] = ("cls", "max", "mean", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
@@ -74,6 +77,7 @@ class EmbeddingModules:
     similarity: Similarity = "cosine"
     max_length: int | None = None  # tokens of a text, special ones included
     lowercase: bool = False
+    classifier: tuple[Callable[[Tensor], Tensor], ...] = ()  # from embeddings to logits (n, labels); empty: none
 
     @property
     def default_prompt(self) -> str:
@@ -84,6 +88,12 @@ class EmbeddingModules:
     def project(self, pooled: Tensor) -> Tensor:
         """Apply what follows the pooling: (n, pooled width) -> (n, width)."""
         for layer in self.layers:
+            pooled = layer(pooled)
+        return pooled
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        """Apply what follows the pooling, then the classifier: (n, pooled width) -> (n, labels); has gradients."""
+        for layer in (*self.layers, *self.classifier):
             pooled = layer(pooled)
         return pooled
 
@@ -147,7 +157,16 @@ def read_sentence_modules(folder: Path, hidden_size: int) -> EmbeddingModules | 
             layers.append(layer)
     prompts, default, similarity = _prompts(settings)
     return EmbeddingModules(
-        pooling, include_prompt, tuple(layers), width, prompts, default, similarity, max_length, lowercase
+        pooling,
+        include_prompt,
+        tuple(layers),
+        width,
+        prompts,
+        default,
+        similarity,
+        max_length,
+        lowercase,
+        _classifier(folder / CLASSIFIER, width),
     )
 
 
@@ -156,7 +175,7 @@ def module_files(folder: Path) -> list[Path]:
     names = [MODULES_FILE, PROMPTS_FILE, *(path.name for path in folder.glob("sentence_*_config.json"))]
     paths = [Path(name) for name in names]
     if (folder / MODULES_FILE).is_file():
-        subfolders = [Path(str(entry.get("path", ""))) for entry in _read_modules(folder)]
+        subfolders = [*(Path(str(entry.get("path", ""))) for entry in _read_modules(folder)), Path(CLASSIFIER)]
         paths += [sub / name for sub in subfolders if sub.parts for name in ("config.json", WEIGHTS_FILE)]
     return [path for path in paths if (folder / path).is_file()]
 
@@ -304,6 +323,15 @@ def _layer(name: str, folder: Path, width: int) -> tuple[Callable[[Tensor], Tens
         shapes["residual.weight"] = (out, width)
     activation = _activation(options.get("activation_function", "torch.nn.modules.activation.Tanh"), folder.name)
     return Dense(_weights(folder, shapes), activation, residual=residual), out
+
+
+def _classifier(folder: Path, width: int) -> tuple[Callable[[Tensor], Tensor], ...]:
+    """Return the layers from an embedding to logits; none where a folder has no classifier."""
+    if not (folder / "config.json").is_file():
+        return ()
+    linear, _ = _layer("Dense", folder, width)
+    is_normalized = _read_object(folder / "config.json").get("normalize_embeddings")
+    return tuple(layer for layer in (normalize if is_normalized else None, linear) if layer is not None)
 
 
 def _activation(path: str, where: str) -> nn.Module:

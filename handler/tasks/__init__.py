@@ -14,6 +14,7 @@ from handler.tasks.base import Task
 from handler.tasks.feature_extraction import FeatureExtraction
 from handler.tasks.fill_mask import FillMask
 from handler.tasks.next_sentence import NextSentencePrediction
+from handler.tasks.pooled_classification import PooledClassification
 from handler.tasks.queries import AttributionTarget, Output, Pooler, Query, RaggedOutput, SequenceOutput
 from handler.tasks.question_answering import QuestionAnswering
 from handler.tasks.rerank import Rerank
@@ -69,6 +70,8 @@ def task_class_for(model: ModelFolder, config: ServingConfig) -> type[Task]:
         raise ConfigError(f"handler.task is {config.task}, accepted: {', '.join(TASKS)}")
     with_head = (task for task in TASKS.values() if task.auto_class_of(model.config))
     task_class = TASKS[config.task] if config.task else next(with_head, None)
+    if model.embedding.classifier and config.task in (None, PooledClassification.name):
+        task_class = PooledClassification
     if task_class is None:
         if model.missing_head:
             raise ModelMismatch(

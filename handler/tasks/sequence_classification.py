@@ -49,7 +49,7 @@ class SequenceClassification(SequenceTask):
     answer_format = AnswerFormat(nested=True, tensors="ranking")
     calibrated_parameters = ("raw", "min_confidence", "coverage")
     same_scores = ("rerank",)
-    self_test_items = (
+    self_test_items: tuple[JSON, ...] = (
         "The delivery came a day early and everything works.",
         "no",
         {"text": "It stopped charging after a week.", "text_pair": "The battery is broken."},
@@ -81,7 +81,7 @@ class SequenceClassification(SequenceTask):
         return Query((self.read_text_or_pair(value),), self.read_parameters(parameters), self.encoding_options)
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
-        function = query.parameters["function_to_apply"]
+        function, windows = query.parameters["function_to_apply"], self.read_logits(windows)
         scores = self.merge([window.values[0] for window in windows], function, windows)
         if self.is_calibrated(query, function):
             scores = self.calibrated(sigmoid(scores) if function == "none" else scores, query, function)
@@ -107,6 +107,15 @@ class SequenceClassification(SequenceTask):
             label, score = f"not {label}", 1 - score
         return [(label if len(self.labels) <= MAX_COUNTED_LABELS else None, score)]
 
+    def read_logits(self, windows: Sequence[SequenceOutput]) -> Sequence[SequenceOutput]:
+        """Return windows whose values are logits (1, labels), from what `pool` gave."""
+        return windows
+
+    def logits(self, output: ModelOutput, batch: Batch) -> Tensor:
+        """Return the logits (n, labels) of a batch of n sequences; has gradients."""
+        logits: Tensor = output["logits"]
+        return logits
+
     def merge(self, logits: list[Output], function: str, windows: Sequence[SequenceOutput]) -> Output:
         """Return the scores (labels,) of a text from the logits (labels,) of its windows.
 
@@ -131,7 +140,7 @@ class SequenceClassification(SequenceTask):
         self, query: Query, windows: Sequence[SequenceOutput], target: JSON
     ) -> list[AttributionTarget]:
         """Return the score of a label, by default the best one, in the window where it is highest."""
-        function = query.parameters["function_to_apply"]
+        function, windows = query.parameters["function_to_apply"], self.read_logits(windows)
         scores = np.stack([ACTIVATIONS[function](window.values[0]) for window in windows])
         if target is None:
             target = self.labels[int(self.merge([window.values[0] for window in windows], function, windows).argmax())]
@@ -139,8 +148,8 @@ class SequenceClassification(SequenceTask):
             raise InvalidInput(f"target must be one of the labels: {', '.join(self.labels)}")
         label = self.labels.index(target)
 
-        def score(output: ModelOutput, _: Batch) -> Tensor:
-            scored: Tensor = TORCH_ACTIVATIONS[function](output["logits"])[:, label]
+        def score(output: ModelOutput, batch: Batch) -> Tensor:
+            scored: Tensor = TORCH_ACTIVATIONS[function](self.logits(output, batch))[:, label]
             return scored
 
         return [AttributionTarget(target, int(scores[:, label].argmax()), score)]

@@ -28,7 +28,7 @@ from scripts.archives.model_card import model_card
 from scripts.archives.store import Archive, Store, ranking_bytes
 from scripts.cli.console import ROOT, ScriptError, say
 from scripts.client.settings import effective
-from scripts.pretrained.files import MODEL_FILES, SETFIT_CONFIG, other_weights_advice, other_weights_in
+from scripts.pretrained.files import MODEL_FILES, SETFIT_CONFIG, SETFIT_HEAD, other_weights_advice, other_weights_in
 from scripts.pretrained.provenance import Provenance
 
 # torch and transformers take seconds to import: functions import them, so that --help and mistakes are quick.
@@ -141,7 +141,7 @@ def staging() -> Iterator[Path]:
 
 def stage_files(stage: Path, model: Path, config: ModelConfig) -> None:
     """Put code, model and settings where `handler.archive` says; model files are linked, not copied."""
-    from handler.sentence_modules import module_files
+    from handler.sentence_modules import CLASSIFIER, module_files
     from handler.weight_files import weight_files
 
     if (model / "checkpoints" / "run.json").is_file() and not (model / "training.json").is_file():
@@ -166,10 +166,12 @@ def stage_files(stage: Path, model: Path, config: ModelConfig) -> None:
                 f"--model {model}: no model.safetensors; there is {others[0]}, which is not read: {advice}"
             )
         raise ScriptError(f"--model {model}: no model.safetensors; save the model again with save_pretrained")
-    if (model / SETFIT_CONFIG).is_file() and config.handler.task not in EMBEDDINGS:
+    has_classifier = (model / CLASSIFIER / "config.json").is_file()
+    if (model / SETFIT_CONFIG).is_file() and not has_classifier and config.handler.task not in EMBEDDINGS:
         raise ScriptError(
-            f"--model {model}: its classifier is that of SetFit in model_head.pkl, a pickle that is never read: train "
-            f"one with scripts/train.py, or serve its embeddings (--task {' or '.join(EMBEDDINGS)})"
+            f"--model {model}: its classifier is that of SetFit in {SETFIT_HEAD}, a pickle, which can run code when it "
+            "is read: the same command with --convert-pickle converts a logistic regression, reading its numbers "
+            f"only, or serve the embeddings (--task {' or '.join(EMBEDDINGS)})"
         )
     if '"auto_map"' in (model / "config.json").read_text("utf-8", "replace"):
         say(

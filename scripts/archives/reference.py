@@ -63,8 +63,10 @@ class Reference:
         self.model_config = read_config(self.folder)
         self.name = self.task.name
         # Eager: the attention that every architecture has, written out.
+        self.modules = ReferenceModules(self.folder)
+        is_pooled = self.name == "text-classification" and self.modules.classifier is not None
         self.model: Any = (
-            getattr(transformers, AUTO_CLASSES[self.name])
+            getattr(transformers, "AutoModel" if is_pooled else AUTO_CLASSES[self.name])
             .from_pretrained(
                 self.folder,
                 config=self.model_config,
@@ -79,7 +81,6 @@ class Reference:
         n_segments = getattr(self.model_config, "type_vocab_size", 0) or 0
         positions = max_positions(self.model)
         self.tokenizer = ReferenceTokenizer(self.folder, self.config, positions, n_segments)
-        self.modules = ReferenceModules(self.folder)
         self.strategy: Strategy = STRATEGIES.get(self.name, "longest_first")
 
     def texts(self, item: JSON, parameters: Mapping[str, JSON]) -> list[Pair]:
@@ -94,7 +95,8 @@ class Reference:
         if self.name == "feature-extraction":
             return [(self.modules.prompt + item, None)]
         if isinstance(item, str):
-            return [(item, None)]
+            prompt = self.modules.prompt if self.modules.classifier else ""
+            return [(prompt + item, None)]
         first, second = self.task.fields
         return [(item[first], item[second])]
 
@@ -132,7 +134,7 @@ class Reference:
 
     def _ranking(self, windows: list[list[Window]], parameters: Mapping[str, JSON]) -> JSON:
         """Return labels, or texts, by their scores."""
-        logits = [torch.cat([self.forward(window.encoding).logits for window in of_text]) for of_text in windows]
+        logits = [torch.cat([self._logits(window) for window in of_text]) for of_text in windows]
         key = "label"
         names: list[Any] = NEXT_SENTENCE if self.name == "next-sentence-prediction" else label_names(self.model_config)
         if self.name == "zero-shot-classification":
@@ -176,13 +178,24 @@ class Reference:
 
     def _embedding(self, windows: list[Window]) -> Tensor:
         """Return the vector of a text: the mean of those of its windows by their lengths, then the later modules."""
-        prompt = "" if self.modules.include_prompt else self.modules.prompt
-        n_excluded = self.tokenizer.prompt_length(prompt) if prompt else 0
-        pooled = [self.modules.pool(self.forward(window.encoding)[0][0], n_excluded) for window in windows]
+        pooled = [self._pooled(window) for window in windows]
         if len(pooled) == 1:
             return self.modules.project(pooled[0])
         lengths = torch.tensor([len(window.encoding) for window in windows], dtype=pooled[0].dtype)
         return self.modules.project((torch.stack(pooled) * lengths.unsqueeze(-1)).sum(0) / lengths.sum())
+
+    def _pooled(self, window: Window) -> Tensor:
+        """Return the vector (width,) of the pooled tokens of a sequence."""
+        prompt = "" if self.modules.include_prompt else self.modules.prompt
+        n_excluded = self.tokenizer.prompt_length(prompt) if prompt else 0
+        return self.modules.pool(self.forward(window.encoding)[0][0], n_excluded)
+
+    def _logits(self, window: Window) -> Tensor:
+        """Return the logits (1, labels) of a sequence: of the head, or of the classifier over its pooled tokens."""
+        if self.modules.classifier is None:
+            logits: Tensor = self.forward(window.encoding).logits
+            return logits
+        return self.modules.logits(self._pooled(window)).unsqueeze(0)
 
     def _decode(self, item: JSON, parameters: Mapping[str, JSON], windows: list[Window]) -> JSON:
         """Let the task make spans or words of the numbers of the tokens."""

@@ -46,6 +46,9 @@ class ReferenceModules:
         self.include_prompt = bool(pooling.get("include_prompt", True))
         later = [(name, folder / path) for path, name in paths.items() if name not in ("Transformer", "Pooling")]
         self.layers = [_layer(name, path) for name, path in later]
+        classifier = folder / "classifier" / "config.json"
+        self.classifier = _layer("Dense", classifier.parent) if classifier.is_file() else None
+        self.normalizes = bool(read_json(classifier).get("normalize_embeddings")) if classifier.is_file() else False
         self.prompt: str = (settings.get("prompts") or {}).get(settings.get("default_prompt_name"), "")
         self.similarity = SIMILARITIES[settings.get("similarity_fn_name") or "cosine"]
 
@@ -74,6 +77,14 @@ class ReferenceModules:
         for layer in self.layers:
             pooled = layer(pooled)
         return pooled
+
+    def logits(self, pooled: Tensor) -> Tensor:
+        """Apply the classifier of SetFit to one vector, after the layers behind the pooling."""
+        vector = self.project(pooled)
+        if self.normalizes:
+            vector = vector / vector.norm().clamp_min(1e-12)
+        logits: Tensor = self.classifier(vector) if self.classifier else vector
+        return logits
 
 
 def cross_encoder_activation(folder: Path, model_config: Mapping[str, Any], n_labels: int) -> nn.Module | None:

@@ -26,7 +26,7 @@ MODEL_FILES = (
     "*.model",
     "training.json",
 )
-SETFIT_CONFIG = "config_setfit.json"
+SETFIT_CONFIG, SETFIT_HEAD = "config_setfit.json", "model_head.pkl"
 MODULE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_*_config.json", SETFIT_CONFIG)
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS, PICKLED_ADAPTER = "adapter_model.safetensors", "adapter_model.bin"
@@ -128,6 +128,14 @@ def module_folders(modules: Path) -> list[str]:
     value = _read_json(modules) if modules.is_file() else []
     paths = [entry.get("path") for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
     return [path for path in paths if isinstance(path, str) and path]
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; raises ScriptError where it has none."""
+    value = _read_json(path)
+    if not isinstance(value, dict):
+        raise ScriptError(f"{path.name} does not hold an object")
+    return value
 
 
 def _read_json(path: Path) -> Any:

@@ -21,6 +21,7 @@ from scripts.pretrained.files import (
     INDEX,
     PICKLE,
     README,
+    SETFIT_HEAD,
     WEIGHTS,
     module_folders,
     other_weights_advice,
@@ -166,6 +167,8 @@ def _chosen(name: str, listed: Iterable[str], folder: Path, *, pickles: bool) ->
             reason = f"it has {', '.join(others[:3])}: {other_weights_advice(others[0])}"
         raise ScriptError(f"{name}: no weights in safetensors (model.safetensors) and none in {PICKLE}; {reason}")
     chosen = [*settings_in(paths), weights]
+    if pickles and SETFIT_HEAD in paths:
+        chosen.append(SETFIT_HEAD)
     if weights.endswith(INDEX):
         parts = shards(folder / weights)
         if missing := next((part for part in parts if part not in paths), None):

@@ -22,6 +22,7 @@ from scripts.pretrained.files import (
     MODEL_FILES,
     MODULE_FILES,
     PICKLE,
+    SETFIT_HEAD,
     WEIGHTS,
     module_folders,
     pickle_in,
@@ -74,6 +75,8 @@ def open_model(request: ModelRequest) -> Iterator[ModelSource]:
 def _open(request: ModelRequest, role: str, stack: ExitStack) -> ModelSource:
     found = _find(request, role, stack)
     readable = _convert_pickles(request, found, role, stack) if _is_pickled(found.folder) else found
+    if request.convert_pickle and (readable.folder / SETFIT_HEAD).is_file():
+        readable = _convert_setfit(readable, role, stack)
     if (readable.folder / ADAPTER_CONFIG).is_file():
         if role != "model":
             raise ScriptError(f"base model {request.model}: it is an adapter itself: merge it first")
@@ -154,6 +157,20 @@ def _convert_pickles(request: ModelRequest, found: ModelSource, role: str, stack
     provenance = found.provenance
     origins = provenance.origins or (Origin(role, None, digests),)
     step = f"{', '.join(digests)} converted to safetensors with torch {torch.__version__}"
+    return ModelSource(target, Provenance(origins, (*provenance.steps, step)), found.commit)
+
+
+def _convert_setfit(found: ModelSource, role: str, stack: ExitStack) -> ModelSource:
+    """Return a copy of a folder that SetFit saved, made of links, with its classifier as safetensors."""
+    from scripts.pretrained.setfit_head import convert_head
+
+    folder, target = found.folder, _temporary(stack, found.folder.name)
+    step = convert_head(folder, target)
+    files = [file.relative_to(folder) for file in folder.iterdir() if file.is_file() and file.name != SETFIT_HEAD]
+    _link(folder, files, target)
+    _link(folder, module_files(folder), target)
+    provenance = found.provenance
+    origins = provenance.origins or (Origin(role, None, {SETFIT_HEAD: sha256(folder / SETFIT_HEAD)}),)
     return ModelSource(target, Provenance(origins, (*provenance.steps, step)), found.commit)
 
 
