@@ -9,6 +9,7 @@ log            one JSON object a line, without a user's text
 metrics        counters, gauges, histograms in the names of metrics.yaml, and Prometheus' text format
 keys           key_file.json: who may ask which port
 batcher        token-budget batches: what waits is computed when the engine is free
+parent         a process that ends with the one that started it
 explanations   explanations, in a process of their own
 archives       an archive of the model store -> a folder, its name and version
 loaded_model   one version of a model: loads it, answers its requests

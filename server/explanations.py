@@ -1,13 +1,14 @@
 """Explanations, in a process of their own: predictions never wait for one.
 
 The process starts with the first explanation, loads the archive once more and runs at a low priority. One that dies is
-replaced.
+replaced; it ends with the server, also when that is killed.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -17,6 +18,7 @@ from handler.predictor import Predictor
 from handler.request_state import Request, Response
 from handler.telemetry import BatchReport
 from server.errors import overloaded
+from server.parent import end_with_parent
 
 MAX_WAITING = 16  # explanations that may wait or run
 NICENESS = 5  # below the predictions
@@ -56,6 +58,7 @@ _predictors: list[Predictor] = []  # of the process of the explanations: one
 
 
 def _start(load: Callable[[], Predictor]) -> None:
+    threading.Thread(target=end_with_parent, daemon=True).start()
     import captum.attr  # type: ignore[import-untyped]  # noqa: F401 - slow, and an explanation has a time limit
 
     _predictors.append(load())  # somebody waits for this
