@@ -20,6 +20,7 @@ from handler.errors import Expired, Overloaded, RequestError, unexpected
 from handler.predictor import Predictor
 from handler.request_state import BatchContext, EncodingJob, Response
 from handler.tracing import RequestTrace
+from server.errors import ApiError
 
 MAX_WAIT_S = 1.0  # of a request that is admitted, at the throughput of the last batches
 SMOOTHING = 0.2  # weight of the newest batch in the throughput
@@ -145,7 +146,8 @@ class Batcher:
         """
         self.max_requests = max_requests
         self.tokens_per_s = FIRST_TOKENS_PER_S
-        self.busy_since: float | None = None  # when the batch that computes now was begun
+        self._turn: Turn | None = None  # what the thread has taken and not answered yet
+        self._taken = time.monotonic()  # when the thread last took from the queue
         self._loop = asyncio.get_running_loop()
         self.ready: asyncio.Future[Predictor] = self._loop.create_future()
         self._load, self._on_finished = load, on_finished
@@ -161,6 +163,14 @@ class Batcher:
     def n_waiting(self) -> int:
         """The requests that wait, wholly or in part."""
         return len(self._queue.waiting)
+
+    @property
+    def silent_since(self) -> float | None:
+        """Since when the thread has neither answered what it took nor taken what waits; None: there is nothing."""
+        if self._turn:
+            return self._taken
+        oldest = next(iter(self._queue.waiting), None)
+        return max(oldest.arrived, self._taken) if oldest else None
 
     @property
     def wait_s(self) -> float:
@@ -202,6 +212,13 @@ class Batcher:
             request.left = True
             raise
 
+    def abandon(self, error: ApiError) -> None:
+        """Answer everything that waits or computes with an error: the thread will not."""
+        taken = (*self._turn.parts, *self._turn.finished) if self._turn else ()
+        for request in (*taken, *self._queue.waiting):
+            if not request.done.done():
+                request.done.set_exception(error)
+
     def close(self) -> None:
         """Compute what waits, and then end the thread."""
         with self._lock:
@@ -221,13 +238,16 @@ class Batcher:
             for request in turn.finished:
                 request.begin("write")
             self._call(self._on_finished, [request for request in turn.finished if not request.left])
+            self._turn = None
 
     def _next(self) -> Turn | None:
         """Wait for the next batch; None: there will be no more."""
         while True:
             with self._lock:
                 if self._queue.waiting:
-                    return self._queue.take()
+                    self._taken = time.monotonic()
+                    self._turn = self._queue.take()
+                    return self._turn
                 if self._closed:
                     return None
                 self._idle = True
@@ -242,7 +262,7 @@ class Batcher:
     def _compute(self, predictor: Predictor, turn: Turn) -> None:
         if not turn.jobs:
             return
-        began = self.busy_since = time.monotonic()
+        began = time.monotonic()
         traces = [request.trace for request in turn.parts if request.trace]
         for request in turn.parts:
             request.begin("compute", request.started)
@@ -253,7 +273,6 @@ class Batcher:
                 for request in turn.parts:
                     request.end(unexpected("computing", error))
         seconds = time.monotonic() - began
-        self.busy_since = None
         self._measure(turn.n_tokens, seconds)
         for request in turn.parts:
             request.batch.report.inference_s += seconds

@@ -18,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from handler.protocol import serialize_value
 from handler.request_state import Response
-from server.transport import NOTIFY_LEFT, headers_of
+from server.transport import NOTIFY_LEFT, Exchange, headers_of
 
 MAX_HEAD_BYTES = 32_768  # of the request line and all headers
 HEAD_S = 30.0  # from the first byte of a request to the end of its headers, and for the first byte of a connection
@@ -38,6 +38,7 @@ class BoundedConnection(HttpToolsProtocol):
     _idle_timer: asyncio.TimerHandle | None = (
         None  # uvicorn's own ends with any byte, also with one that begins no head
     )
+    _n_unread = 0  # bytes of responses that the client does not read, once they are more than a buffer
     _is_refused = False  # by its headers: its body is not read
 
     def __init__(self, *arguments: Any, refuse: Callable[[Scope], Response | None] | None = None, **named: Any) -> None:
@@ -60,9 +61,24 @@ class BoundedConnection(HttpToolsProtocol):
         """Forget the timers, and tell who computes for the client."""
         self._head_arrived()
         self._end_idling()
+        self._count_unread(0)
         super().connection_lost(exc)
         if self._on_left is not None:
             self._on_left()
+
+    def pause_writing(self) -> None:
+        """Count what the client does not read."""
+        super().pause_writing()
+        self._count_unread(self.transport.get_write_buffer_size())
+
+    def resume_writing(self) -> None:
+        """Count it no longer."""
+        super().resume_writing()
+        self._count_unread(0)
+
+    def _count_unread(self, n_bytes: int) -> None:
+        Exchange.unread += n_bytes - self._n_unread
+        self._n_unread = n_bytes
 
     def on_message_begin(self) -> None:
         """Count a new head."""

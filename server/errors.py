@@ -84,6 +84,15 @@ def queue_full(retry_after_s: int) -> ApiError:
     return overloaded("the queue is full: try again later", retry_after_s)
 
 
+def engine_failed(name: str) -> ApiError:
+    """Return the error of a request whose engine will not answer any more, because the server ends.
+
+    Without Retry-After, with which a gateway would hand it to the next server: it may be what the engine hangs on.
+    """
+    message = f'the engine of model "{name}" does not answer any more, and the server ends: try again later'
+    return ApiError(503, "InternalServerException", message)
+
+
 def body_timeout(seconds: float) -> ApiError:
     """Return the error of a body that does not come."""
     return ApiError(408, "RequestTimeout", f"the body did not come within {seconds:g} s", {"connection": "close"})

@@ -2,7 +2,8 @@
 
 SIGTERM makes the server unready at once. It goes on answering whatever comes until nothing has come for a moment or
 half of the grace has passed; then it listens no more, answers what it accepted, and ends with 0. A second signal ends
-it at once, with 143.
+it at once, with 143. When an engine hangs or its device has failed, all requests get an error, and it ends with 1:
+whatever runs it starts it again.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ from server.metrics import MetricsRegistry, record_machine
 from server.registry import ModelRegistry
 from server.settings import Address, ServerSettings
 
+ABANDON_S = 2.0  # for the errors that requests get when the engine does not answer any more
 QUIET_S = 1.5  # without a request, after which a draining server listens no more
 POLL_S = 0.1
 ENDED_BY_FAILURE, ENDED_BY_SECOND_SIGNAL = 1, 143
@@ -117,7 +119,10 @@ class Lifecycle:
         if self._tracing:
             await loop.run_in_executor(None, self._tracing.close)
         (self.start.run_dir / KEY_FILE).unlink(missing_ok=True)
-        return self._code or 0
+        if self._code is not None:
+            logging.shutdown()
+            os._exit(self._code)  # an end in order waits for threads, and one of them may hang
+        return 0
 
     def _port(self, name: str, application: ASGIApp, refuse: EarlyRefusal | None) -> uvicorn.Server:
         options = uvicorn_options(refuse)
@@ -148,7 +153,7 @@ class Lifecycle:
                 self._fail(f"no answer of {', '.join(hung)} within responseTimeout: start again")
         self.state.draining = True
         if self._code is not None:
-            await asyncio.sleep(POLL_S)  # for the answers of the last batch
+            await self._abandon(models)
             return
         end = time.monotonic() + self.start.grace_s / 2
         quiet_since, n_before = time.monotonic(), inference.server_state.total_requests
@@ -157,6 +162,16 @@ class Lifecycle:
             if n_requests != n_before or any(model.n_running for model in models):
                 quiet_since, n_before = time.monotonic(), n_requests
             await asyncio.sleep(POLL_S)
+
+    async def _abandon(self, models: ModelRegistry) -> None:
+        """Answer all requests with an error, and wait for a moment until that is written."""
+        end = time.monotonic() + ABANDON_S
+        await asyncio.sleep(POLL_S)  # for the answers of the last batch
+        for model in models:
+            model.abandon()
+        while time.monotonic() < end and any(model.n_running for model in models):
+            await asyncio.sleep(POLL_S)
+        await asyncio.sleep(POLL_S)  # for what is written last
 
     def _fail(self, reason: str) -> None:
         logger.error("%s", reason)

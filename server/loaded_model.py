@@ -8,6 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -25,7 +26,7 @@ from handler.telemetry import reference_measurements
 from server import log
 from server.archives import UnpackedArchive
 from server.batcher import Batcher, Waiting
-from server.errors import overloaded, queue_full
+from server.errors import engine_failed, overloaded, queue_full
 from server.explanations import Explanations
 from server.metrics import MetricsRegistry
 from server.settings import ServerSettings
@@ -34,7 +35,10 @@ INLINE_BYTES = 8_192  # a longer body is parsed and tokenised beside the event l
 INLINE_ITEMS = 128  # more answers are written beside the event loop
 MS_PER_S, US_PER_S = 1e3, 1e6
 
+N_READERS = 2  # long bodies that are parsed at once, each of which may take 24 times its size
+
 logger = logging.getLogger(__name__)
+_readers = ThreadPoolExecutor(N_READERS, "reader")
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,7 @@ class LoadedModel:
     ) -> None:
         self.archive, self.metrics, self.at_startup = archive, metrics, at_startup
         self.name, self.version = archive.name, archive.version
+        self._is_abandoned = False
         self.n_running = 0  # requests that were accepted and are not answered yet
         self.began = time.time()  # a time of day, for people
         self._loading_since = time.monotonic()
@@ -117,13 +122,15 @@ class LoadedModel:
 
     @property
     def is_hung(self) -> bool:
-        """Whether one batch computes for longer than `responseTimeout`."""
-        since = self.batcher.busy_since
+        """Whether the engine has taken and answered nothing for longer than `responseTimeout`, though requests wait."""
+        since = self.batcher.silent_since
         return since is not None and time.monotonic() - since > self.response_timeout_s
 
     @property
     def predictor(self) -> Predictor:
         """The loaded predictor; while there is none, requests are refused."""
+        if self._is_abandoned:
+            raise engine_failed(self.name)
         if not self.is_ready:
             raise overloaded(f'Model "{self.name}" version {self.version} is loading: try again later')
         return self.batcher.ready.result()
@@ -154,6 +161,11 @@ class LoadedModel:
             if trace and batch:
                 trace.note_outcome(batch.requests[0])
 
+    def abandon(self) -> None:
+        """Answer every request, those that come too, with an error: the engine does not answer any more."""
+        self._is_abandoned = True
+        self.batcher.abandon(engine_failed(self.name))
+
     async def close(self) -> None:
         """Answer what was accepted, then free the model."""
         while self.n_running:
@@ -166,7 +178,10 @@ class LoadedModel:
         """Parse and tokenise one request."""
         if len(request.body.content or b"") <= INLINE_BYTES:
             return predictor.preprocess([request])
-        return await asyncio.get_running_loop().run_in_executor(None, predictor.preprocess, [request])
+        batch = await asyncio.get_running_loop().run_in_executor(_readers, predictor.preprocess, [request])
+        if self.batcher.is_full and not request.explain:  # meanwhile
+            raise queue_full(self.batcher.retry_after_s)
+        return batch
 
     def _on_finished(self, finished: Sequence[Waiting]) -> None:
         """Write the answers of the requests that a batch completed."""

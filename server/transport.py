@@ -1,4 +1,4 @@
-"""ASGI messages <-> requests and responses. Bodies are bounded while they arrive, clients that leave are noticed."""
+"""ASGI messages <-> requests and responses. Bodies and unread responses are bounded, clients that leave are noticed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from server.metrics import MetricsRegistry
 
 BODY_S = 30.0  # within which a body must have come
 NOTIFY_LEFT = "bert.notify_left"  # extension of the scope: `notify` takes what is called when the client leaves
-RECEIVING_BYTES = 256 << 20  # of all bodies that have begun to arrive, together
+# Their products with what a body becomes fit into the memory of the deployments: tests/deploy/test_limits.py.
+HELD_BYTES = 32 << 20  # of all bodies together, each from its first part until its response
+UNREAD_BYTES = 160 << 20  # of all responses together that clients have not read yet
+UNCOUNTED_BYTES = 16_384  # of a body that comes in one part, or of a response
 DISCARD_FACTOR = 4  # a body that is too long is read up to so many times the limit before it is refused
 UNCACHED = [
     (b"pragma", b"no-cache"),
@@ -38,12 +41,14 @@ class ClientLeft(Exception):
 class Exchange:
     """One request, and its response."""
 
-    _receiving = 0  # bytes of all bodies that have begun to arrive
+    held = 0  # bytes of all bodies that have begun to arrive and are not answered yet
+    unread = 0  # bytes of all responses that wait for their clients to read
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope, self._receive, self._send = scope, receive, send
         self.method: str = scope["method"]
         self.path: str = scope["path"]
+        self._n_held = 0  # bytes of its own body
 
     @cached_property
     def headers(self) -> dict[str, str]:
@@ -56,7 +61,7 @@ class Exchange:
         return values[-1] if values else None
 
     async def body(self, limit: int) -> bytes:
-        """Receive the body; of one that is too long no more than `limit` bytes are kept.
+        """Receive the body; of one that is too long no more than `limit` bytes are kept. It counts until `release`.
 
         Raises:
             ApiError: it has more than `limit` bytes, it does not come, or the bodies of all clients are too many.
@@ -76,8 +81,9 @@ class Exchange:
         timer = asyncio.get_running_loop().call_later(BODY_S, give_up)  # a tenth of what wait_for costs
         try:
             return await self._received(limit)
-        except asyncio.CancelledError:
-            if is_late:
+        except BaseException as error:
+            self.release()
+            if isinstance(error, asyncio.CancelledError) and is_late:
                 raise body_timeout(BODY_S) from None
             raise
         finally:
@@ -86,33 +92,39 @@ class Exchange:
     async def _received(self, limit: int) -> bytes:
         content, more = await self._next_chunk()
         if not more and len(content) <= limit:
+            if len(content) > UNCOUNTED_BYTES:
+                self._hold(len(content))
             return content
         kept, n_bytes = bytearray(), len(content)
-        try:
-            self._keep(kept, content, limit)
-            while more and n_bytes <= DISCARD_FACTOR * limit:
-                chunk, more = await self._next_chunk()
-                n_bytes += len(chunk)
-                if n_bytes <= limit:
-                    self._keep(kept, chunk, limit)
-                else:  # the rest is read and forgotten: a sender that is cut off may miss the answer
-                    Exchange._receiving -= len(kept)
-                    kept.clear()
-            if n_bytes > limit:
-                raise too_large(limit)
-            return bytes(kept)
-        finally:
-            Exchange._receiving -= len(kept)
+        self._keep(kept, content, limit)
+        while more and n_bytes <= DISCARD_FACTOR * limit:
+            chunk, more = await self._next_chunk()
+            n_bytes += len(chunk)
+            if n_bytes <= limit:
+                self._keep(kept, chunk, limit)
+            else:  # the rest is read and forgotten: a sender that is cut off may miss the answer
+                self.release()
+                kept.clear()
+        if n_bytes > limit:
+            raise too_large(limit)
+        return bytes(kept)
 
-    @staticmethod
-    def _keep(kept: bytearray, chunk: bytes, limit: int) -> None:
-        """Keep a part of a body, unless the bodies of all clients together are too much for the memory."""
-        if len(chunk) > limit:
-            return
-        if Exchange._receiving + len(chunk) > RECEIVING_BYTES:
+    def _keep(self, kept: bytearray, chunk: bytes, limit: int) -> None:
+        if len(chunk) <= limit:
+            self._hold(len(chunk))
+            kept += chunk
+
+    def _hold(self, n_bytes: int) -> None:
+        """Count a part of the body, unless the bodies of all clients together are too much for the memory."""
+        if Exchange.held + n_bytes > HELD_BYTES:
             raise overloaded("too many large requests at once: try again later")
-        Exchange._receiving += len(chunk)
-        kept += chunk
+        Exchange.held += n_bytes
+        self._n_held += n_bytes
+
+    def release(self) -> None:
+        """Count the body no longer."""
+        Exchange.held -= self._n_held
+        self._n_held = 0
 
     async def _next_chunk(self) -> tuple[bytes, bool]:
         """Return a part of the body, and whether there is more."""
@@ -200,6 +212,8 @@ class RouteHandler:
         exchange = Exchange(scope, receive, send)
         try:
             response = await self._handle(exchange)
+            if len(response.content) > UNCOUNTED_BYTES and Exchange.unread + len(response.content) > UNREAD_BYTES:
+                raise overloaded("clients have not read too many answers yet: try again later")
         except ClientLeft:
             return
         except ApiError as error:
@@ -208,6 +222,8 @@ class RouteHandler:
             logger.error("unexpected %s in %s", type(error).__name__, getattr(self._handle, "__qualname__", "a route"))
             kind = type(error).__name__
             response = self._refuse(ApiError(503, "InternalError", f"unexpected {kind} in the server"))
+        finally:
+            exchange.release()
         self._metrics.record(f"Requests{response.status // 100}XX", 1, "Host")
         await exchange.respond(response)
 

@@ -9,6 +9,8 @@ import re
 
 import yaml
 
+from server.loaded_model import N_READERS
+from server.transport import HELD_BYTES, UNREAD_BYTES
 from tests.support.gateway import CONFIG
 from tests.support.samples import ROOT, read_settings
 
@@ -20,6 +22,12 @@ NGINX_PROCESS = 10 * MB
 JAVA_ITSELF = 250 * MB  # classes, threads, code; measured idle
 WORKER = 1 * GB  # PyTorch and libraries 0.5 GB, a BERT-base in fp32 0.44 GB
 BATCH = 512 * MB
+# The standalone server: 252 MB with a small model (docs/performance.md), a BERT-base in fp32 0.44 GB.
+STANDALONE = 768 * MB
+STANDALONE_BATCH = 256 * MB  # of 1,024 tokens, or of one text of 8,192
+# What a body becomes, measured with the largest, 2026-11-28: 154 MB of 6.3 MB while 2.1 million empty objects are
+# parsed; 73 MB of 6.5 MB while a thousand texts of 6,500 characters wait, encoded.
+PARSED, ENCODED = 24.5, 11.3
 
 SETTINGS = read_settings(ROOT / "config.properties")
 COMPOSE = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))["services"]
@@ -98,6 +106,23 @@ def test_what_java_may_hold_fits_into_its_memory() -> None:
     memory.add(POD_SPEC["containers"][0]["resources"]["limits"]["memory"])
     for limit in memory:
         assert java("-Xmx") + java("MaxDirectMemorySize") + JAVA_ITSELF + WORKER + BATCH < size(limit), limit
+
+
+def test_what_the_standalone_server_may_hold_fits_into_its_memory() -> None:
+    """Bodies that wait and are parsed, answers that nobody reads, a batch, and the process of the explanations."""
+    waiting = HELD_BYTES * ENCODED
+    parsing = N_READERS * LARGEST_BODY * PARSED
+    answers = UNREAD_BYTES + LARGEST_ANSWER  # the one that is written
+    needed = STANDALONE + STANDALONE_BATCH + WORKER + waiting + parsing + answers
+    lean = ROOT / "deploy" / "kubernetes" / "lean" / "kustomization.yaml"
+    kserve = ROOT / "deploy" / "kserve-lean" / "kustomization.yaml"
+    compose = ROOT / "deploy" / "compose.lean.yaml"
+    for file in (lean, kserve, compose):
+        text = file.read_text(encoding="utf-8")
+        (limit,) = re.findall(r"limits: \{memory: (\w+)\}|mem_limit: \$\{BERT_MEMORY:-(\w+)\}", text)
+        assert needed < size("".join(limit)), f"{needed / MB:.0f} MB of {file}"
+    assert HELD_BYTES > 4 * LARGEST_BODY
+    assert UNREAD_BYTES > LARGEST_ANSWER, "one of the largest is never refused"
 
 
 def test_the_gateway_admits_what_a_queue_takes() -> None:

@@ -15,6 +15,7 @@ from handler.protocol import Body, serialize_value
 from handler.request_state import BatchContext, Request, Response
 from server import batcher
 from server.batcher import Batcher, TokenQueue, Waiting
+from server.errors import ApiError, engine_failed
 from tests.support.samples import JSON_TYPE, ask, response_json
 
 
@@ -104,7 +105,8 @@ class Served:
         joined = BatchContext.join([request.batch for request in finished])
         self.batches.append(joined.report.n_texts)
         for request, response in zip(finished, self.predictor.postprocess(joined), strict=True):
-            request.done.set_result(response)
+            if not request.done.done():
+                request.done.set_result(response)
 
     async def ask(self, *texts: str) -> Response:
         """Answer one request."""
@@ -185,6 +187,38 @@ def test_a_failure_ends_its_batch_alone(predictor: Predictor, monkeypatch: pytes
         assert b"ZeroDivisionError" in failed.content
         assert (await served.ask("one")).status == 200
         served.batcher.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_engine_that_does_not_answer(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is silent while it computes, and while something waits that it does not take; who waits gets the error."""
+    release = threading.Event()
+
+    async def scenario() -> None:
+        served = Served(predictor)
+        await served.batcher.ready
+        assert served.batcher.silent_since is None
+        with monkeypatch.context() as patched:
+            patched.setattr(predictor, "compute", lambda _: release.wait(60))
+            began = time.monotonic()
+            taken = asyncio.ensure_future(served.ask("one"))
+            while served.batcher._turn is None:
+                await asyncio.sleep(0.01)
+            waiting = asyncio.ensure_future(served.ask("two"))
+            await asyncio.sleep(0)
+            since = served.batcher.silent_since
+            assert since is not None
+            assert since >= began
+            served.batcher.abandon(engine_failed("m"))
+            for error in await asyncio.gather(taken, waiting, return_exceptions=True):
+                assert isinstance(error, ApiError)
+                assert error.status == 503
+            release.set()
+            served.batcher.close()
+            served.batcher._thread.join(60)
+        served.batcher._queue.put(Waiting(parsed(predictor, "a"), asyncio.Future()))  # nothing takes it
+        assert (served.batcher.silent_since or 0) > since
 
     asyncio.run(scenario())
 

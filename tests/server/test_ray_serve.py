@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import pytest
 import yaml
 
 from handler.errors import ConfigError
+from server.batcher import Batcher
 from server.keys import SharedKeys
 from server.ray_serve import ARGUMENTS, Replica, application
 from tests.support.samples import ROOT
@@ -34,8 +36,10 @@ def write_key(file: Path, key: str) -> Path:
     return file
 
 
-def test_a_replica_answers_with_the_keys_of_the_operator(mar: Path, key_file: Path) -> None:
-    """Ready when its model has loaded; a request needs the key."""
+def test_a_replica_answers_with_the_keys_of_the_operator(
+    mar: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ready when its model has loaded; a request needs the key; not healthy when its engine hangs."""
 
     async def ask() -> list[int]:
         replica = Replica(str(ROOT / "config.properties"), str(mar.parent), [mar.name], str(key_file))
@@ -50,8 +54,7 @@ def test_a_replica_answers_with_the_keys_of_the_operator(mar: Path, key_file: Pa
                 (await client.post(path, content=b"x" * 6_553_501, headers=key)).status_code,
                 (await client.get("/v2/health/ready")).status_code,
             ]
-        (model,) = replica.models
-        model.batcher.busy_since = 0.0
+        monkeypatch.setattr(Batcher, "silent_since", -math.inf)
         with pytest.raises(RuntimeError, match="responseTimeout"):
             replica.check_health()
         await replica.close()

@@ -1,4 +1,4 @@
-"""Bodies: bounded in size and time while they arrive, each alone and all together."""
+"""Bodies and unread responses: bounded in size and time, each alone and all together."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
+from handler.request_state import Response
 from server import transport
 from server.connections import BoundedConnection
 from server.errors import ApiError
-from server.transport import ClientLeft, Exchange
+from server.metrics import MetricsRegistry
+from server.transport import ClientLeft, Exchange, RouteHandler
 
 LIMIT = 100
 
@@ -31,7 +33,11 @@ def receive(*chunks: bytes, headers: tuple[tuple[bytes, bytes], ...] = (), compl
     async def send(_: Any) -> None: ...
 
     scope = {"type": "http", "method": "POST", "path": "/", "headers": list(headers)}
-    return asyncio.run(Exchange(scope, next_message, send).body(LIMIT))
+    exchange = Exchange(scope, next_message, send)
+    try:
+        return asyncio.run(exchange.body(LIMIT))
+    finally:
+        exchange.release()
 
 
 def test_a_body_in_parts_is_put_together() -> None:
@@ -46,7 +52,7 @@ def test_a_long_body_is_refused(chunks: tuple[bytes, ...]) -> None:
     with pytest.raises(ApiError) as refused:
         receive(*chunks)
     assert refused.value.status == 413
-    assert Exchange._receiving == 0
+    assert Exchange.held == 0
 
 
 @pytest.mark.parametrize("chunks", [(), (b"a",)])
@@ -56,17 +62,77 @@ def test_a_body_that_does_not_come_is_given_up(chunks: tuple[bytes, ...], monkey
     with pytest.raises(ApiError) as refused:
         receive(*chunks, complete=False)
     assert refused.value.status == 408
-    assert Exchange._receiving == 0
+    assert Exchange.held == 0
 
 
 def test_all_bodies_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sizes times connections: what comes beyond is refused at once, whatever is in one packet is not."""
-    monkeypatch.setattr(transport, "RECEIVING_BYTES", 50)
+    """Sizes times requests: what comes beyond is refused at once, in any number of parts; short ones do not count."""
+    monkeypatch.setattr(transport, "HELD_BYTES", 50)
     assert receive(b"a" * 90) == b"a" * 90
-    with pytest.raises(ApiError) as refused:
-        receive(b"a" * 30, b"b" * 30)
-    assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "1"})
-    assert Exchange._receiving == 0
+    monkeypatch.setattr(transport, "UNCOUNTED_BYTES", 20)
+    for chunks in ((b"a" * 30, b"b" * 30), (b"a" * 51,)):
+        with pytest.raises(ApiError) as refused:
+            receive(*chunks)
+        assert (refused.value.status, refused.value.headers) == (503, {"retry-after": "1"})
+        assert Exchange.held == 0
+
+
+def test_a_body_counts_until_it_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is parsed, waits and is computed meanwhile."""
+    monkeypatch.setattr(transport, "UNCOUNTED_BYTES", 20)
+    held: list[int] = []
+
+    async def handle(exchange: Exchange) -> Response:
+        await exchange.body(LIMIT)
+        held.append(Exchange.held)
+        return Response(b"")
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": b"a" * 30}
+
+    async def send(_: Any) -> None: ...
+
+    scope = {"type": "http", "method": "POST", "path": "/", "headers": []}
+    asyncio.run(RouteHandler(handle, MetricsRegistry())(scope, receive, send))
+    assert (held, Exchange.held) == ([30], 0)
+
+
+def test_all_unread_responses_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a large response waits for its client, other large ones are refused, small ones are not."""
+    monkeypatch.setattr(transport, "UNREAD_BYTES", 15_000_000)
+    sizes = {"/large": 10_000_000, "/small": 100}  # of the first more than the system's buffers hold
+
+    async def handle(exchange: Exchange) -> Response:
+        return Response(b"a" * sizes[exchange.path])
+
+    async def ask(address: Any, path: str, *, read: bool = True) -> tuple[bytes, asyncio.StreamWriter]:
+        reader, writer = await asyncio.open_connection(*address, limit=1024)
+        writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        status = await reader.readexactly(12)
+        if read:
+            writer.close()
+        return status[-3:], writer
+
+    async def scenario() -> list[bytes]:
+        config = uvicorn.Config(RouteHandler(handle, MetricsRegistry()), lifespan="off", log_config=None)
+        config.load()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: BoundedConnection(config, ServerState(), {}), "127.0.0.1", 0
+        )
+        address = server.sockets[0].getsockname()
+        first, deaf = await ask(address, "/large", read=False)
+        assert Exchange.unread > 0
+        statuses = [first, *[(await ask(address, path))[0] for path in ("/large", "/small")]]
+        deaf.transport.abort()
+        while Exchange.unread:
+            await asyncio.sleep(0.01)
+        statuses.append((await ask(address, "/large"))[0])
+        while Exchange.unread:
+            await asyncio.sleep(0.01)
+        server.close()
+        return statuses
+
+    assert asyncio.run(asyncio.wait_for(scenario(), 30)) == [b"200", b"503", b"200", b"200"]
 
 
 async def cancelled_work(events: list[str], exchange: Exchange) -> None:
