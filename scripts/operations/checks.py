@@ -292,7 +292,7 @@ def process(inventory: Inventory) -> Findings:
         else:
             remedy = "stop what listens there, or name the folder of that server with --run-dir"
             yield Finding("error", f"something else listens on {ports}", remedy)
-    elif inventory.unready:
+    elif inventory.unready and (inventory.served or inventory.unreachable):  # a server without models is never ready
         yield Finding("error", f"the server is not ready: {inventory.unready}", "scripts/serve.sh logs tells why")
     elif inventory.unreachable:
         yield Finding(
