@@ -94,6 +94,7 @@ class Suite:
         """F2."""
         if self.server.is_standalone:
             yield process_faults.stopped_for(self.server, self.times(3), STOPPED_S)
+            yield process_faults.engine_stopped(self.server, self.times(3), MARGIN_S)
         else:
             yield faults.hung(self.server, self.times(3), MARGIN_S)
 
@@ -108,11 +109,16 @@ class Suite:
 
     def replicas(self) -> Iterator[ScenarioResult]:
         """F5."""
-        yield run_tests("F5", "two replicas restarted one after the other", "tests/deploy/test_rolling_restart.py")
+        kind, test = self.server.kind, "tests/deploy/test_rolling_restart.py"
+        rounds = str(self.times(5))
+        yield run_tests(
+            "F5", "two replicas restarted one after the other", test, SERVE_SERVER=kind, ROLLING_RESTARTS=rounds
+        )
 
     def broken_starts(self) -> Iterator[ScenarioResult]:
         """F6."""
-        yield run_tests("F6", "broken starts end with their reason", "tests/scripts/operations/test_serve.py")
+        test = "tests/scripts/operations/test_serve.py"
+        yield run_tests("F6", "broken starts end with their reason", test, SERVE_SERVER=self.server.kind)
 
     def keys(self) -> Iterator[ScenarioResult]:
         """F7."""

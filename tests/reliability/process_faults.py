@@ -1,4 +1,7 @@
-"""F1, F2 and L3 of the standalone server: its worker is the server itself, which whatever runs it starts again."""
+"""F1, F2 and L3 of the standalone server: its worker is the server itself, which whatever runs it starts again.
+
+Its engine is a thread: what stops it as a hang would is the system's means of debuggers (threads.py).
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,16 @@ import signal
 import time
 from array import array
 
+import requests
+
+from scripts.benchmark.accounting import OK
 from scripts.benchmark.statistics import quantile
 from scripts.cli.console import say
 from tests.reliability.load import ScenarioLoad
 from tests.reliability.result import ScenarioResult
-from tests.reliability.server import START_S, ScenarioServer, stopped
+from tests.reliability.server import POLL_S, START_S, ScenarioServer, stopped
 from tests.reliability.soak import OVERFLOW
+from tests.reliability.threads import helpers_stopped
 
 NOTICED_S = 1.0  # within which a client sees that its server died
 LAUNCH_S = 0.2  # until all requests of a burst are under way
@@ -80,6 +87,64 @@ def stopped_for(server: ScenarioServer, repeats: int, seconds: float) -> Scenari
             "the same process": server.worker() == pid,
         },
     )
+
+
+def engine_stopped(server: ScenarioServer, repeats: int, margin_s: float) -> ScenarioResult:
+    """F2: an engine that does not return: each request gets an error, the server ends, and another one serves."""
+    health_s, away, ended, sent, failed = [], [], [], 0, 0
+    statuses: set[int] = set()  # of the liveness probe
+    invariants: dict[str, bool] = {}
+    for number in range(repeats):
+        server.up()
+        assert server.process
+        with helpers_stopped(server.worker()), ScenarioLoad(server.target, first=sent) as load:
+            load.send(server.batch)
+            began = time.monotonic()
+            health_s.append(_until_unhealthy(server, statuses) - began)
+            ended.append(server.process.wait(server.hang_s + ENDED_S))
+        server.up()
+        away.append(time.monotonic() - began - server.hang_s)
+        sent, failed = sent + load.sent, failed + load.ledger.counts["failed"]
+        held = load.ledger.invariants(load.sent)
+        invariants |= {f"hang {number + 1}: {invariant}": False for invariant, holds in held.items() if not holds}
+        say(f"F2: {number + 1} of {repeats}; {dict(load.ledger.reasons)}")
+    return ScenarioResult(
+        "F2",
+        f"{repeats} times all threads but the event loop's are stopped, with {server.batch} requests under way: after "
+        f"{server.hang_s} s (responseTimeout) health says so or is gone, each request gets an error with its reason, "
+        "the entrypoint ends with an error, and a new one serves",
+        {
+            "sent": sent,
+            "failed": failed,
+            "unhealthy after s": max(health_s),
+            "health": sorted(statuses),
+            "away beyond that s": max(away),
+        },
+        {
+            **invariants,
+            "each got an error": failed == sent,
+            "healthy until then": min(health_s) >= server.hang_s,
+            "unhealthy in time": max(health_s) <= server.hang_s + margin_s,
+            "an error code": 0 not in ended,
+            "serves again in time": max(away) <= START_S,
+        },
+    )
+
+
+def _until_unhealthy(server: ScenarioServer, statuses: set[int]) -> float:
+    """Wait until the liveness probe fails; return when. Statuses are added; 0: there is no answer any more."""
+    url = f"http://127.0.0.1:{server.live.ports['metrics_address']}/v2/health/live"
+    deadline = time.monotonic() + server.hang_s + START_S
+    while time.monotonic() < deadline:
+        try:
+            status = requests.get(url, timeout=5).status_code
+        except requests.RequestException:
+            status = 0
+        statuses.add(status)
+        if status != OK:
+            break
+        time.sleep(POLL_S / 2)
+    return time.monotonic()
 
 
 def burst(server: ScenarioServer, repeats: int) -> ScenarioResult:

@@ -69,7 +69,7 @@ class ScenarioServer:
         self.target = target
         self.live = target.live
         self.is_standalone = kind == "standalone"
-        self._kind, self._is_running = kind, is_running
+        self.kind, self._is_running = kind, is_running
         self.settings = settings.frontend
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -93,7 +93,7 @@ class ScenarioServer:
         if not self._is_running and (self.process is None or self.process.poll() is not None):
             home = self.live.run_dir
             options = ["--config", str(self.live.config), "--run-dir", str(home), "--model-store", str(self.live.store)]
-            options += ["--server", self._kind]
+            options += ["--server", self.kind]
             (home / "logs").mkdir(exist_ok=True)
             with (home / "logs" / "entrypoint.log").open("ab") as log:
                 command = [str(ROOT / "scripts" / "serve.sh"), "run", *options, "--models", self.target.model]

@@ -19,6 +19,8 @@ from scripts.client.ports import with_free_ports
 from scripts.client.server import Server
 from tests.support.samples import JSON_TYPE, ROOT
 
+COUNTED_S = 60  # within which a metric must have counted, on a busy machine
+
 
 @dataclass(frozen=True)
 class Live:
@@ -115,7 +117,7 @@ class Live:
 
     def wait_for_metric(self, name: str, at_least: float, **labels: str) -> float:
         """Wait until a counter got there: TorchServe reads them from the worker's output, a moment later."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + COUNTED_S
         while (value := self.metric(name, **labels)) < at_least and time.monotonic() < deadline:
             time.sleep(0.1)
         return value
@@ -124,6 +126,11 @@ class Live:
 def activated() -> dict[str, str]:
     """Return the environment as `source .venv/bin/activate` makes it."""
     return {**os.environ, "PATH": f"{ROOT / '.venv' / 'bin'}:{os.environ['PATH']}"}
+
+
+def server_kind() -> str:
+    """Return the kind of server that scripts/serve.sh starts without --server: SERVE_SERVER in the environment."""
+    return os.environ.get("SERVE_SERVER", "torchserve")
 
 
 def own_config(folder: Path, *, optimizes_java: bool = False) -> tuple[Path, dict[str, int]]:

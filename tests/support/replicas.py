@@ -1,4 +1,7 @@
-"""Run several TorchServes behind one gateway, and clients that send requests while one of them restarts."""
+"""Run several servers behind one gateway, and clients that send requests while one of them restarts.
+
+SERVE_SERVER in the environment chooses the kind of server, as for scripts/serve.sh.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ from pathlib import Path
 
 from scripts.benchmark.accounting import ExpectedScores, RequestAccounting
 from tests.support.gateway import Gateway, running
-from tests.support.live import Live, activated, own_config
+from tests.support.live import Live, activated, own_config, server_kind
 from tests.support.samples import JSON_TYPE, ROOT
 
 TIMEOUT_S = 120  # of a start or a stop on a busy machine
@@ -27,7 +30,7 @@ TIMEOUT_S = 120  # of a start or a stop on a busy machine
 
 @dataclass
 class Replica:
-    """One TorchServe in the foreground, as in a container."""
+    """One server in the foreground, as in a container."""
 
     live: Live
     process: subprocess.Popen[bytes] | None = None
@@ -86,7 +89,7 @@ def replicas(folder: Path, store: Path, count: int = 2) -> Iterator[tuple[Gatewa
         for replica in started:
             replica.wait()
         first, *others = [(replica.live.ports["inference_address"], replica.key_file) for replica in started]
-        yield stack.enter_context(running(folder / "gateway", *first, others=others)), started
+        yield stack.enter_context(running(folder / "gateway", *first, others=others, kind=server_kind())), started
 
 
 @dataclass
