@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from handler.batching import VarlenMetadata
 from handler.engine.attention import Attention
-from handler.engine.families import Surroundings, activation_of, surroundings_of
+from handler.engine.families import Surroundings, activation_of, modules_beside_layers, surroundings_of
 from handler.engine.layer_attention import LayerAttention
 from handler.engine.layer_weights import LayerWeights, layer_weights_of
 from handler.engine.linear import LayerNorm, Linear, Order, norm_of
@@ -111,7 +111,7 @@ class Layer:
 
     @property
     def is_like_bert(self) -> bool:
-        """Whether it has nothing that the layers of BERT have not; other precisions and fused operators need that."""
+        """Whether it has nothing that the layers of BERT have not; fp8 and fused operators need that."""
         return type(self) is Layer and self.attention == LayerAttention() and "gate" not in self.linears
 
     def prepack(self, dtype: torch.dtype, device: torch.device, *, order: Order) -> None:
@@ -127,8 +127,7 @@ class Layer:
         """Whether the native encoder computes such a layer, before it is prepacked."""
         width = len(self.norms["output_norm"].weight)
         n_projected = self.linears["qkv"].n_out + (self.linears["query"].n_out if "query" in self.linears else 0)
-        has_bias = self.attention.bias is not None or self.attention.window == 0
-        return n_projected == 3 * width and not has_bias and ("query" in self.linears) == self.is_last
+        return n_projected == 3 * width and self.attention.can_be_native and ("query" in self.linears) == self.is_last
 
     def native(self) -> NativeLayer:
         """Return what the native encoder computes this layer from; it must have been prepacked in that order."""
@@ -154,19 +153,8 @@ class Layer:
 
     def attend(self, x: Any, residual: Any, attention: Attention) -> tuple[Any, Any]:
         """Return the context of what the attention reads, and the residual, of the tokens that are computed further."""
-        query = self.linears.get("query")
-        read_positions = attention.read_positions if self.is_last else None
-        if query is None:
-            context, is_selected = self.attention(attention, self.linears["qkv"](x)), False
-        else:
-            is_one_each = attention.one_each and not self.attention.needs_all_queries
-            is_selected = read_positions is not None and is_one_each
-            queried = x.index_select(0, read_positions) if is_selected else x
-            context = self.attention(attention, self.linears["qkv"](x), query(queried))
-        if read_positions is not None:
-            context = context if is_selected else context.index_select(0, read_positions)
-            residual = residual.index_select(0, read_positions)
-        return context, residual
+        qkv, query = self.linears["qkv"], self.linears.get("query")
+        return self.attention.attend(attention, x, residual, qkv, query, is_last=self.is_last)
 
     def expand(self, x: Any) -> Any:
         """Return the intermediate states of the feed-forward, (tokens, intermediate width)."""
@@ -205,6 +193,7 @@ class PackedEncoder(nn.Module):
         self.layers: list[Any] = list(layers)
         self.n_heads, self.dtype = n_heads, dtype
         self.surroundings = Surroundings()
+        self.shares_layers = False  # whether a layer is computed several times
         self.pad_rows = True  # to few different numbers of rows, on a CPU
         self.native: NativeEncoder | None = None  # computes all layers in one call, where it can
         self._observer: Observer | None = None
@@ -262,9 +251,20 @@ class PackedEncoder(nn.Module):
         """Convert the output of the last layer to fp32."""
         return x.float()  # type: ignore[no-any-return]
 
+    def surround(self, base: Any) -> None:
+        """Take over what the encoder of a base model has beside its layers, under the same names."""
+        self.surroundings = surroundings_of(base)
+        for name, module in modules_beside_layers(base).items():
+            self.add_module(name, module)
+
+    @property
+    def is_pre_norm(self) -> bool:
+        """Whether norms are computed of what the halves of a layer read, not of what they return."""
+        return isinstance(self.layers[0], PreNormLayer)
+
     @property
     def is_like_bert(self) -> bool:
-        """Whether it has nothing that the encoder of BERT has not: int8 and fp8 need that."""
+        """Whether it has nothing that the encoder of BERT has not: fp8 needs that."""
         return self.surroundings == Surroundings() and all(layer.is_like_bert for layer in self.layers)
 
     @contextlib.contextmanager
@@ -295,8 +295,7 @@ class PackedEncoder(nn.Module):
             layer.prepack(dtype, device, order=order)
         if order == "native":
             layers = [layer.native() for layer in self.layers]
-            pre_norm = isinstance(self.layers[0], PreNormLayer)
-            activation = self.layers[0].activation
+            activation, pre_norm = self.layers[0].activation, self.is_pre_norm
             self.native = NativeEncoder(layers, self.n_heads, dtype, dtype, activation, pre_norm=pre_norm)
 
     def _is_native(self, dtype: torch.dtype) -> bool:
@@ -325,13 +324,13 @@ def packed_encoder(model: PreTrainedModel) -> PackedEncoder | None:
     activation = activation_of(model.config)
     try:
         with torch.no_grad():
-            weights, surroundings = layer_weights_of(model.base_model), surroundings_of(model.base_model)
+            weights = layer_weights_of(model.base_model)
     except AttributeError:
         return None
     if not weights or activation is None or not all(layer.is_complete() for layer in weights):
         return None
     encoder = packed_encoder_of(weights, model.config)
-    encoder.surroundings = surroundings
+    encoder.surround(model.base_model)
     return encoder
 
 
@@ -344,4 +343,6 @@ def packed_encoder_of(weights: Sequence[LayerWeights], config: PretrainedConfig)
         if key not in made:
             made[key] = Layer.from_weights(layer, activation, is_last=index == last)
     layers = [made[id(layer), index == last] for index, layer in enumerate(weights)]
-    return PackedEncoder(layers, config.num_attention_heads, torch.float32)
+    encoder = PackedEncoder(layers, config.num_attention_heads, torch.float32)
+    encoder.shares_layers = len({id(layer) for layer in weights}) < len(weights)
+    return encoder

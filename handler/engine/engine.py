@@ -94,12 +94,17 @@ class Engine:
                 outputs = probe_outputs(self._runner, main, probe_of(model.config))
                 self.prepack(model.base_model.encoder, outputs, outputs)
             return
-        from handler.engine.selection import install, select  # and with it the models of transformers
+        from handler.engine.selection import (
+            add_repadding_hook,
+            install,
+            select,
+        )  # and with it the models of transformers
         from handler.engine.transformers_attention import PACKED
 
         del encoder  # its weights are released layer by layer when ours is prepacked
         if is_int8:  # compared with fp32 when it was packed, and by its golden answers at load
             model.set_attn_implementation(PACKED)
+            add_repadding_hook(model)
             return
         selection = select(self._runner, main, allow_packed=packed)
         self._runner.packed = selection.packed

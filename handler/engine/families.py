@@ -35,6 +35,10 @@ class PackedLayers(nn.Module):
         return states
 
 
+RELATIVE_POSITIONS = {  # attributes of the encoder: what the attention of all its layers knows of positions
+    "mpnet": "relative_attention_bias",
+    "roformer": "embed_positions",
+}
 SURROUNDINGS: dict[str, tuple[str | None, str | None]] = {  # attributes of the encoder: before and after its layers
     "albert": ("embedding_hidden_mapping_in", None),
     "rembert": ("embedding_hidden_mapping_in", None),
@@ -103,11 +107,12 @@ def encoder_of(base: nn.Module) -> nn.Module | None:
     return encoder
 
 
-def in_place_of(original: Any, encoder: nn.Module) -> nn.Module:
+def in_place_of(base: Any, encoder: nn.Module) -> nn.Module:
     """Return the module that takes the place of the one that holds the layers, so that `encoder` computes them."""
-    if not isinstance(original, nn.ModuleList):
+    if not isinstance(encoder_of(base), nn.ModuleList):
         return encoder
-    return nn.ModuleList([PackedLayers(encoder, getattr(original[0], "attention_type", None))])
+    types = getattr(base.config, "layer_types", None)
+    return nn.ModuleList([PackedLayers(encoder, types[0] if types else None)])
 
 
 def replace_encoder(base: nn.Module, encoder: nn.Module) -> None:
@@ -117,7 +122,7 @@ def replace_encoder(base: nn.Module, encoder: nn.Module) -> None:
     if encoder_of(base) is not held:
         held[0].encoder = encoder  # of PackedLayers
     else:
-        setattr(base, name, in_place_of(held, encoder))
+        setattr(base, name, in_place_of(base, encoder))
 
 
 def activation_of(config: PretrainedConfig) -> str | None:
@@ -131,3 +136,10 @@ def surroundings_of(base: Any) -> Surroundings:
     """Return what the module that holds the layers has beside them."""
     names = SURROUNDINGS.get(base.config.model_type, (None, None))
     return Surroundings(*(None if name is None else getattr(base.encoder, name) for name in names))
+
+
+def modules_beside_layers(base: Any) -> dict[str, nn.Module]:
+    """Return the modules with weights that the module of the layers has beside them, by their attributes."""
+    model_type = base.config.model_type
+    names = (*SURROUNDINGS.get(model_type, ()), RELATIVE_POSITIONS.get(model_type))
+    return {name: getattr(base.encoder, name) for name in names if name is not None}

@@ -19,6 +19,7 @@ from torch.nn import functional
 
 from handler.engine import int8, int8_file
 from handler.engine.encoder import PackedEncoder, packed_encoder_of
+from handler.engine.layer_attention import LayerAttention
 from handler.engine.layer_weights import BERT_LAYER, DISTILBERT_LAYER, LayerWeights
 from handler.engine.linear import ACTIVATIONS, LoadedLinear
 from handler.engine.varlen import current_varlen
@@ -244,7 +245,7 @@ def load(folder: Path, auto_class: str, config: PretrainedConfig, *, is_int8: bo
         path = folder / int8.FILE
         with int8_file.errors_as_mismatch(path):
             rest, stored = int8_file.read_tensors(path, config.num_hidden_layers)
-            weights, encoder = Weights(rest, family.prefix), int8_file.encoder_of_stored(stored, config, dtype)
+            weights, encoder = Weights(rest, family.prefix), _int8_encoder(stored, config, dtype)
             base, head = Base(Embeddings(weights, _eps(config)), encoder), _head(weights, family, suffix)
     else:
         try:
@@ -255,6 +256,10 @@ def load(folder: Path, auto_class: str, config: PretrainedConfig, *, is_int8: bo
             reason = " ".join(str(error).split())[:200]
             raise ModelMismatch(f"the weights cannot be loaded: {type(error).__name__} {reason}") from error
     return FusedModel(config, f"{family.class_prefix}{suffix}", base, head)
+
+
+def _int8_encoder(stored: int8.StoredEncoder, config: PretrainedConfig, dtype: torch.dtype) -> PackedEncoder:
+    return int8_file.encoder_of_stored(stored, [LayerAttention()] * len(stored.layers), config, dtype)
 
 
 def _head(weights: Weights, family: Family, suffix: str) -> nn.Module | None:

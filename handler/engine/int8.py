@@ -1,19 +1,20 @@
 """int8: weights -127..127 with a scale for each output, activations 0..255 with a scale for each quantization point.
 
 All scales are computed when the archive is built (scripts/archives/calibration.py) and never change, so the output for
-a text depends on no other text. Residuals stay in fp32; a layer norm writes quantized values beside them, for the next
-linear layer.
+a text depends on no other text. Residuals stay in fp32; a norm writes quantized values beside them, for the next linear
+layer.
 
 Two methods keep a few large values from taking the precision of all others. A channel with large values is divided by
 a factor of its own before it is quantized, and its weights are multiplied by it (SmoothQuant: Xiao et al. 2023). After
-the activation function all channels share one range; values above its top are moved to additional channels, which
+an activation function all channels share one range; values above its top are moved to additional channels, which
 have the same weights and start where the range ends: h = min(h, top) + min(max(h - top, 0), top) + ... (outlier channel
-splitting).
+splitting). With a gate the factors divide what the gate multiplies, and nothing is split.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -22,16 +23,18 @@ from torch import Tensor, nn
 from handler.engine.attention import Attention
 from handler.engine.encoder import READS, PackedEncoder
 from handler.engine.kernels import layer_norm_quantize, saturate_u8
+from handler.engine.layer_attention import LayerAttention
 from handler.engine.linear import ACTIVATIONS
 from handler.engine.native_encoder import NativeEncoder, NativeLayer, NativeNorm, PackedLinear
 from handler.engine.native_encoder import supports as native_supports
+from handler.engine.relative import DisentangledBias
 
 FILE = "int8.safetensors"  # in the model folder
 
 MAX_DEQUANTIZED_ROWS = 1024  # of an embedding that is loaded in fp32: it is read faster, and takes little memory
 
 POINTS = ("input", "context", "attention_output", "intermediate")  # activations that are quantized in a layer
-SMOOTHED = POINTS[:3]
+SMOOTHED = POINTS[:3]  # and the last one, in a layer with a gate
 
 
 class QuantParams(NamedTuple):
@@ -56,7 +59,7 @@ class LayerQuantParams(NamedTuple):
     """How the activations of one layer are quantized."""
 
     params: dict[str, QuantParams]  # of each of POINTS
-    smoothing: dict[str, Tensor]  # (width,) by which the channels of each of SMOOTHED are divided first
+    smoothing: dict[str, Tensor]  # (channels,) by which the channels of some points are divided first
     split_channels: Tensor  # (n,) int64: the intermediate channel that each additional channel continues
     split_starts: Tensor  # (n,) the value of its channel at which each additional channel starts
 
@@ -73,9 +76,9 @@ class StoredLayer(NamedTuple):
     """One layer, as the file holds it."""
 
     linears: dict[str, StoredLinear]  # by the keys of `READS`
-    norms: dict[str, tuple[Tensor, Tensor]]  # weight and bias of "attention_norm" and "output_norm"
+    norms: dict[str, tuple[Tensor, Tensor | None]]  # by the names of `Layer`: weight, and bias; None: an RMSNorm
     params: dict[str, QuantParams]  # of each of POINTS
-    smoothing: dict[str, Tensor]  # of each of SMOOTHED
+    smoothing: dict[str, Tensor]  # as of LayerQuantParams
 
     def output_units(self) -> dict[str, Tensor]:
         """Return what the outputs of a linear layer are divided by, where it is not 1.
@@ -84,7 +87,16 @@ class StoredLayer(NamedTuple):
         """
         context_unit = self.smoothing["context"] * self.params["context"].scale
         n_keys = len(self.linears["qkv"].bias) - len(context_unit)
-        return {"qkv": torch.cat([torch.ones(n_keys), context_unit])}
+        units = {"qkv": torch.cat([torch.ones(n_keys), context_unit])}
+        return units | ({"intermediate": self.smoothing["intermediate"]} if "gate" in self.linears else {})
+
+
+class StoredEncoder(NamedTuple):
+    """All layers, as the file holds them."""
+
+    layers: list[StoredLayer]
+    eps: float  # of all norms
+    pre_norm: bool  # whether norms are computed of what the halves of a layer read, not of what they return
 
 
 class Int8Linear:
@@ -103,9 +115,10 @@ class Int8Linear:
         self._bias = stored.bias / unit
         self._zero_points = torch.zeros(len(self._scale), dtype=torch.int64)
 
-    def __call__(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """Return (tokens, out) in floating point."""
-        return self._run(x, QuantParams(1.0, 0), dtype, "none", "")
+    def __call__(self, x: Tensor, dtype: torch.dtype, activation: str | None = None) -> Tensor:
+        """Return (tokens, out) in floating point, after an activation if there is one."""
+        name, algorithm = ACTIVATIONS[activation][:2] if activation else ("none", "")
+        return self._run(x, QuantParams(1.0, 0), dtype, name, algorithm)
 
     def with_activation(self, x: Tensor, activation: str, output_params: QuantParams) -> Tensor:
         """Apply an activation, and return quantized values (tokens, out)."""
@@ -141,68 +154,106 @@ class Quantize:
         return saturate_u8(torch.addcmul(torch.tensor(self.zero_point), x, self.multiplier))
 
 
-class LayerNormQuantize:
-    """A layer norm in fp32 that returns its output for the next residual, and quantized for the next linear layer."""
+class NormQuantize(NamedTuple):
+    """A norm in fp32 that returns its output, and the same quantized for the next linear layer."""
 
-    def __init__(self, weight: Tensor, bias: Tensor, eps: float, quantize: Quantize) -> None:
-        self._weight, self._bias, self._eps, self._quantize = weight, bias, eps, quantize
+    weight: Tensor
+    bias: Tensor | None  # None: an RMSNorm
+    eps: float
+    quantize: Quantize
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        multiplier, zero_point = self._quantize.multiplier, self._quantize.zero_point
-        return layer_norm_quantize(x, self._weight, self._bias, self._eps, multiplier, zero_point)
+        norm = self.native()
+        weights = norm.weight, norm.bias, norm.eps
+        return layer_norm_quantize(x, *weights, self.quantize.multiplier, norm.zero_point, is_rms=norm.is_rms)
+
+    def native(self) -> NativeNorm:
+        """Return it for the native encoder."""
+        bias = torch.zeros_like(self.weight) if self.bias is None else self.bias
+        multiplier, zero_point = self.quantize.multiplier, self.quantize.zero_point
+        return NativeNorm(self.weight, bias, self.eps, multiplier, zero_point, is_rms=self.bias is None)
 
 
 class Int8Layer:
     """One layer. Its states are a pair: (tokens, width) in fp32, and the same quantized."""
 
-    def __init__(self, stored: StoredLayer, activation: str, eps: float, quantize_output: Quantize) -> None:
-        """Prepack a stored layer; `quantize_output` quantizes its output for the layer that follows."""
-        params, linears = stored.params, stored.linears
-        self._activation = activation
+    def __init__(
+        self,
+        stored: StoredLayer,
+        norms: Mapping[str, NormQuantize],
+        activation: str,
+        attention: LayerAttention,
+        *,
+        is_last: bool,
+    ) -> None:
+        """Prepack a stored layer; arguments as of `Layer`."""
+        params, units = stored.params, stored.output_units()
+        self._linears = {
+            name: Int8Linear(linear, params[READS[name]], units.get(name)) for name, linear in stored.linears.items()
+        }
+        self._norms, self._activation, self._attention, self._is_last = norms, activation, attention, is_last
         self._context_zero_point = params["context"].zero_point + 0.5
+        self._quantize_input = Quantize(params["input"], stored.smoothing["input"])
         self._intermediate_params = params["intermediate"]
-        self._qkv = Int8Linear(linears["qkv"], params["input"], stored.output_units()["qkv"])
-        self._query = Int8Linear(linears["query"], params["input"]) if "query" in linears else None
-        self._attention_output = Int8Linear(linears["attention_output"], params["context"])
-        self._intermediate = Int8Linear(linears["intermediate"], params["attention_output"])
-        self._output = Int8Linear(linears["output"], params["intermediate"])
-        quantize = Quantize(params["attention_output"], stored.smoothing["attention_output"])
-        self._attention_norm = LayerNormQuantize(*stored.norms["attention_norm"], eps, quantize)
-        self._output_norm = LayerNormQuantize(*stored.norms["output_norm"], eps, quantize_output)
 
-    def __call__(self, x: tuple[Tensor, Tensor], attention: Attention) -> tuple[Tensor, Tensor]:
+    def __call__(self, x: Any, attention: Attention) -> Any:
         """Compute all tokens; in the last layer those that are read, from the keys and values of all."""
         residual, quantized = x
-        read_positions = attention.read_positions if self._query is not None else None
-        qkv, query = self._qkv(quantized, attention.dtype), None
-        if self._query is not None:
-            if read_positions is not None and attention.one_each:
-                queried = quantized.index_select(0, read_positions)
-            else:
-                queried = quantized
-            query = self._query(queried, attention.dtype)
-        context = attention(qkv, query, self._context_zero_point)
-        if read_positions is not None:
-            context = context if attention.one_each else context.index_select(0, read_positions)
-            residual = residual.index_select(0, read_positions)
-        residual, quantized = self._attention_norm(self._attention_output.add_to(context, residual))
-        intermediate = self._intermediate.with_activation(quantized, self._activation, self._intermediate_params)
-        return self._output_norm(self._output.add_to(intermediate, residual))
+        context, residual = self._attend(quantized, residual, attention)
+        residual = self._linears["attention_output"].add_to(context, residual)
+        residual, quantized = self._norms["attention_norm"](residual)
+        return self._norms["output_norm"](self._linears["output"].add_to(self._expand(quantized), residual))
+
+    def _attend(self, quantized: Tensor, residual: Tensor, attention: Attention) -> tuple[Tensor, Tensor]:
+        """Return the quantized context, and the residual, of the tokens that are computed further."""
+        linears = {name: partial(linear, dtype=attention.dtype) for name, linear in self._linears.items()}
+        options: dict[str, Any] = {"is_last": self._is_last, "zero_point": self._context_zero_point}
+        return self._attention.attend(attention, quantized, residual, linears["qkv"], linears.get("query"), **options)
+
+    def _expand(self, quantized: Tensor) -> Tensor:
+        """Return the quantized intermediate states of the feed-forward."""
+        intermediate, gate = self._linears["intermediate"], self._linears.get("gate")
+        if gate is None:
+            return intermediate.with_activation(quantized, self._activation, self._intermediate_params)
+        states = intermediate(quantized, torch.float32).mul_(gate(quantized, torch.float32, self._activation))
+        return Quantize(self._intermediate_params, torch.ones(()))(states)
+
+
+class Int8PreNormLayer(Int8Layer):
+    """A layer whose attention and feed-forward read the norm of what they add to. Its states are the residual."""
+
+    def __call__(self, x: Any, attention: Attention) -> Any:
+        """Compute as `Int8Layer`."""
+        norm = self._norms.get("attention_norm")
+        quantized = self._quantize_input(x) if norm is None else norm(x)[1]
+        context, residual = self._attend(quantized, x, attention)
+        residual = self._linears["attention_output"].add_to(context, residual)
+        _, quantized = self._norms["output_norm"](residual)
+        return self._linears["output"].add_to(self._expand(quantized), residual)
 
 
 class Int8Encoder(PackedEncoder):
     """Layers in int8."""
 
-    def __init__(self, layers: Sequence[Int8Layer], quantize: Quantize, n_heads: int, dtype: torch.dtype) -> None:
-        """Compose an encoder; `quantize` quantizes the embeddings, `dtype` is that of queries, keys and values."""
+    def __init__(
+        self, layers: Sequence[Int8Layer], quantize: Quantize | None, n_heads: int, dtype: torch.dtype
+    ) -> None:
+        """Compose an encoder.
+
+        Args:
+            quantize: quantizes the embeddings; None: the layers quantize what they read.
+            dtype: of queries, keys and values.
+        """
         super().__init__(layers, n_heads, dtype)
         self._quantize = quantize
 
-    def enter(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        return states.clone(), self._quantize(states)  # residuals are added to in place
+    def enter(self, states: Tensor) -> Any:
+        residual = states.clone()  # which is added to in place
+        return residual if self._quantize is None else (residual, self._quantize(states))
 
-    def leave(self, x: tuple[Tensor, Tensor]) -> Tensor:
-        return x[0]
+    def leave(self, x: Any) -> Tensor:
+        states: Tensor = x if self._quantize is None else x[0]
+        return states
 
 
 class Int8Embedding(nn.Module):
@@ -234,23 +285,50 @@ def embedding(weight: Tensor, scale: Tensor) -> nn.Module:
 
 
 def int8_encoder(
-    stored: Sequence[StoredLayer], activation: str, eps: float, n_heads: int, dtype: torch.dtype
+    stored: StoredEncoder, attentions: Sequence[LayerAttention], activation: str, n_heads: int, dtype: torch.dtype
 ) -> Int8Encoder:
-    """Build the encoder from its stored layers."""
-    quantizers = [Quantize(layer.params["input"], layer.smoothing["input"]) for layer in stored]
-    output_quantizers = [*quantizers[1:], quantizers[0]]  # no linear layer reads the output of the last one
-    pairs = list(zip(stored, output_quantizers, strict=True))
-    encoder = Int8Encoder([], quantizers[0], n_heads, dtype)
-    if native_supports(torch.uint8, activation, len(quantizers[0].multiplier), n_heads):
-        layers = [native_layer(layer, eps, quantize_output) for layer, quantize_output in pairs]
-        quantize = (quantizers[0].multiplier, quantizers[0].zero_point)
-        encoder.native = NativeEncoder(layers, n_heads, torch.uint8, dtype, activation, *quantize)
-    else:
-        encoder.layers = [Int8Layer(layer, activation, eps, quantize_output) for layer, quantize_output in pairs]
+    """Build the encoder from its stored layers and what the attention of each has beside them."""
+    if not all("attention_norm" in layer.norms for layer in stored.layers[1:]):
+        raise ValueError("a layer after the first one has no norm before its attention")
+    quantize = Quantize(stored.layers[0].params["input"], stored.layers[0].smoothing["input"])
+    norms = _norms_of(stored)
+    encoder = Int8Encoder([], None if stored.pre_norm else quantize, n_heads, dtype)
+    if _can_be_native(stored, attentions, activation, n_heads):
+        layers = [native_layer(*parts) for parts in zip(stored.layers, norms, attentions, strict=True)]
+        embeddings: Any = {"multiplier": quantize.multiplier, "zero_point": quantize.zero_point}
+        options: Any = embeddings | {"pre_norm": stored.pre_norm}
+        encoder.native = NativeEncoder(layers, n_heads, torch.uint8, dtype, activation, **options)
+        return encoder
+    kind, last = Int8PreNormLayer if stored.pre_norm else Int8Layer, len(attentions) - 1
+    for index, (layer, layer_norms, attention) in enumerate(zip(stored.layers, norms, attentions, strict=True)):
+        attention.prepack(dtype, torch.device("cpu"))
+        encoder.layers.append(kind(layer, layer_norms, activation, attention, is_last=index == last))
     return encoder
 
 
-def native_layer(stored: StoredLayer, eps: float, quantize_output: Quantize) -> NativeLayer:
+def _norms_of(stored: StoredEncoder) -> list[dict[str, NormQuantize]]:
+    """Return the norms of each layer, each of which quantizes for the linear layers that read it."""
+    inputs = [Quantize(layer.params["input"], layer.smoothing["input"]) for layer in stored.layers]
+    middles = [
+        Quantize(layer.params["attention_output"], layer.smoothing["attention_output"]) for layer in stored.layers
+    ]
+    firsts, seconds = (inputs, middles) if stored.pre_norm else (middles, [*inputs[1:], inputs[0]])  # the last: nothing
+    quantizers = {"attention_norm": firsts, "output_norm": seconds}
+    return [
+        {name: NormQuantize(*norm, stored.eps, quantizers[name][index]) for name, norm in layer.norms.items()}
+        for index, layer in enumerate(stored.layers)
+    ]
+
+
+def _can_be_native(stored: StoredEncoder, attentions: Sequence[LayerAttention], activation: str, n_heads: int) -> bool:
+    first = stored.layers[0]
+    width = len(first.smoothing["input"])
+    has_whole_heads = len(first.smoothing["context"]) == width
+    is_plain = all(attention.can_be_native for attention in attentions)
+    return has_whole_heads and is_plain and native_supports(torch.uint8, activation, width, n_heads)
+
+
+def native_layer(stored: StoredLayer, norms: Mapping[str, NormQuantize], attention: LayerAttention) -> NativeLayer:
     """Return a stored layer for the native encoder; see `Int8Layer`, which computes the same by operators."""
     params, units = stored.params, stored.output_units()
     linears = {}
@@ -258,18 +336,15 @@ def native_layer(stored: StoredLayer, eps: float, quantize_output: Quantize) -> 
         input_params, unit = params[READS[name]], units.get(name, torch.ones(()))
         scale, bias = linear.scale * input_params.scale / unit, linear.bias / unit
         linears[name] = PackedLinear.in_int8(linear.weight, scale, bias, input_params.zero_point)
-    quantize = Quantize(params["attention_output"], stored.smoothing["attention_output"])
-
-    def norm(name: str, quantize: Quantize) -> NativeNorm:
-        return NativeNorm(*stored.norms[name], eps, quantize.multiplier, quantize.zero_point)
-
     return NativeLayer(
         linears,
-        attention_norm=norm("attention_norm", quantize),
-        output_norm=norm("output_norm", quantize_output),
+        attention_norm=norms["attention_norm"].native() if "attention_norm" in norms else None,
+        output_norm=norms["output_norm"].native(),
         context_zero_point=params["context"].zero_point + 0.5,
         intermediate_inv_scale=1 / params["intermediate"].scale,
         intermediate_zero_point=params["intermediate"].zero_point + 0.5,
+        angles=None if attention.rotary is None else attention.rotary.table,
+        window=attention.window or 0,
     )
 
 
@@ -277,6 +352,19 @@ def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
     """Return rows of integers -127..127, and the scale of each row."""
     scale = (weight.abs().amax(1) / 127).clamp_(min=1e-12)
     return (weight / scale[:, None]).round_().to(torch.int8), scale
+
+
+def unsupported_reason(encoder: nn.Module) -> str:
+    """Return why a prepacked encoder cannot be quantized; an empty string where it can."""
+    if not isinstance(encoder, PackedEncoder):
+        return "its layers are none that this handler knows"
+    if encoder.shares_layers:
+        return "its layers share their weights, and each would need scales of its own"
+    if encoder.surroundings.before is not None:
+        return "its embeddings are projected to the width of its layers, whose int8 needs the same bits in any batch"
+    if any(isinstance(layer.attention.bias, DisentangledBias) for layer in encoder.layers):
+        return "its attention multiplies queries and keys with distances, which has no form in int8"
+    return ""
 
 
 def supported(device: torch.device) -> bool:

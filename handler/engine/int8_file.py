@@ -14,31 +14,36 @@ from torch import Tensor, nn
 
 from handler.engine.encoder import READS, Layer, PackedEncoder
 from handler.engine.families import activation_of, encoder_of, replace_encoder
+from handler.engine.family_attention import attentions_of
 from handler.engine.int8 import (
     MAX_DEQUANTIZED_ROWS,
     POINTS,
-    SMOOTHED,
     Int8Embedding,
     Int8Encoder,
     LayerQuantParams,
     QuantParams,
+    StoredEncoder,
     StoredLayer,
     StoredLinear,
     int8_encoder,
     quantize_rows,
 )
+from handler.engine.layer_attention import LayerAttention
+from handler.engine.linear import RMSNorm
 from handler.errors import ModelMismatch
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-FORMAT = "2"
+FORMAT = "3"
 MIN_INT8_ROWS = 256  # of an embedding that is stored in int8: words and positions, not segments
 
 # Names in the code -> names in a file of this format.
-LINEARS = {"query": "query", "qkv": "states", "attention_output": "output", "intermediate": "up", "output": "down"}
+LINEARS = {"qkv": "states", "attention_output": "output", "intermediate": "up", "output": "down"}
+OPTIONAL_LINEARS = {"query": "query", "gate": "gate"}  # queries apart in the last layer alone
 NORMS = {"attention_norm": "attention_norm", "output_norm": "norm"}
 SMOOTHING = {"input": "input", "context": "attended", "attention_output": "middle"}
+OPTIONAL_SMOOTHING = {"intermediate": "gated"}
 
 
 def write(path: Path, model: PreTrainedModel, params: Sequence[LayerQuantParams]) -> None:
@@ -51,7 +56,9 @@ def write(path: Path, model: PreTrainedModel, params: Sequence[LayerQuantParams]
         named = _quantized_layer(layer, layer_params)
         tensors |= {f"layers.{index}.{name}": tensor for name, tensor in named.items()}
     tensors |= {f"rest.{name}": tensor for name, tensor in _rest_of(model)}
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata={"format": FORMAT})
+    eps, norms = encoder.layers[0].norms["output_norm"].eps, "before" if encoder.is_pre_norm else "after"
+    metadata = {"format": FORMAT, "eps": repr(eps), "norms": norms}
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
 
 
 def read(
@@ -70,11 +77,14 @@ def read(
         rest, stored = read_tensors(path, config.num_hidden_layers)
         model = _without_layers(make, config)
         _load_rest(model, rest, config)
-        replace_encoder(model.base_model, encoder_of_stored(stored, config, dtype))
+        base = model.base_model
+        encoder = encoder_of_stored(stored, attentions_of(base, len(stored.layers)), config, dtype)
+        encoder.surround(base)
+        replace_encoder(base, encoder)
         return model
 
 
-def read_tensors(path: Path, n_layers: int) -> tuple[dict[str, Tensor], list[StoredLayer]]:
+def read_tensors(path: Path, n_layers: int) -> tuple[dict[str, Tensor], StoredEncoder]:
     """Read everything but the layers, and the layers.
 
     Raises:
@@ -82,17 +92,25 @@ def read_tensors(path: Path, n_layers: int) -> tuple[dict[str, Tensor], list[Sto
         KeyError: a tensor is missing.
     """
     with safe_open(path, framework="pt") as file:
-        if (file.metadata() or {}).get("format") != FORMAT:
+        metadata = file.metadata() or {}
+        if metadata.get("format") != FORMAT:
             raise ModelMismatch(f"{path.name} has another format than this handler reads: pack again")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    stored = [_stored_layer(_with_prefix(tensors, f"layers.{index}")) for index in range(n_layers)]
+    layers = [_stored_layer(_with_prefix(tensors, f"layers.{index}")) for index in range(n_layers)]
+    stored = StoredEncoder(layers, float(metadata["eps"]), metadata["norms"] == "before")
     return _with_prefix(tensors, "rest"), stored
 
 
-def encoder_of_stored(stored: Sequence[StoredLayer], config: PretrainedConfig, dtype: torch.dtype) -> Int8Encoder:
-    """Return the encoder of stored layers; `dtype` is that of queries, keys and values."""
-    activation, eps = activation_of(config) or "", getattr(config, "layer_norm_eps", 1e-12)
-    return int8_encoder(stored, activation, eps, config.num_attention_heads, dtype)
+def encoder_of_stored(
+    stored: StoredEncoder, attentions: Sequence[LayerAttention], config: PretrainedConfig, dtype: torch.dtype
+) -> Int8Encoder:
+    """Return the encoder of stored layers.
+
+    Args:
+        attentions: what the attention of each layer has beside queries, keys and values.
+        dtype: of queries, keys and values.
+    """
+    return int8_encoder(stored, attentions, activation_of(config) or "", config.num_attention_heads, dtype)
 
 
 @contextlib.contextmanager
@@ -111,7 +129,9 @@ def _quantized_layer(layer: Layer, layer_params: LayerQuantParams) -> dict[str, 
     """Return the tensors of one layer by their names in the file."""
     split, starts = layer_params.split_channels, layer_params.split_starts
     ranges = torch.tensor([layer_params.params[point] for point in POINTS], dtype=torch.float64)
-    named = {"ranges": ranges} | {f"smoothing.{SMOOTHING[point]}": layer_params.smoothing[point] for point in SMOOTHED}
+    smoothing_names = SMOOTHING | OPTIONAL_SMOOTHING
+    named = {f"smoothing.{smoothing_names[point]}": divisor for point, divisor in layer_params.smoothing.items()}
+    named["ranges"] = ranges
     for name, linear in layer.linears.items():
         weight, bias = linear.dense()
         if name == "intermediate":
@@ -121,16 +141,21 @@ def _quantized_layer(layer: Layer, layer_params: LayerQuantParams) -> dict[str, 
             weight = torch.cat([weight, weight[:, split]], 1)
         smoothing = layer_params.smoothing.get(READS[name])
         quantized, scale = quantize_rows(weight if smoothing is None else weight * smoothing)
-        prefix = LINEARS[name]
+        prefix = (LINEARS | OPTIONAL_LINEARS)[name]
         named |= {f"{prefix}.weight": quantized, f"{prefix}.scale": scale, f"{prefix}.bias": bias}
     for name, norm in layer.norms.items():
-        named |= {f"{NORMS[name]}.weight": norm.weight, f"{NORMS[name]}.bias": norm.bias}
+        named[f"{NORMS[name]}.weight"] = norm.weight
+        if not isinstance(norm, RMSNorm):
+            named[f"{NORMS[name]}.bias"] = norm.bias
     return named
 
 
 def _rest_of(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     """Yield what is not in the layers; large embeddings in int8, tied tensors once."""
-    embeddings = {f"{name}.weight" for name, module in model.named_modules() if isinstance(module, nn.Embedding)}
+    encoder: Any = encoder_of(model.base_model)
+    own = set(encoder.modules())
+    modules = [(name, module) for name, module in model.named_modules() if module not in own]
+    embeddings = {f"{name}.weight" for name, module in modules if isinstance(module, nn.Embedding)}
     seen: set[int] = set()
     for name, tensor in model.state_dict().items():
         if tensor.data_ptr() in seen:
@@ -191,11 +216,17 @@ def _stored_layer(tensors: Mapping[str, Tensor]) -> StoredLayer:
     }
     linears = {
         name: StoredLinear(tensors[f"{prefix}.weight"], tensors[f"{prefix}.scale"], tensors[f"{prefix}.bias"])
-        for name, prefix in LINEARS.items()
-        if name != "query" or f"{prefix}.weight" in tensors  # only the last layer has queries apart
+        for name, prefix in (LINEARS | OPTIONAL_LINEARS).items()
+        if name not in OPTIONAL_LINEARS or f"{prefix}.weight" in tensors
     }
-    norms = {name: (tensors[f"{prefix}.weight"], tensors[f"{prefix}.bias"]) for name, prefix in NORMS.items()}
+    norms = {
+        name: (tensors[f"{prefix}.weight"], tensors.get(f"{prefix}.bias"))
+        for name, prefix in NORMS.items()
+        if name != "attention_norm" or f"{prefix}.weight" in tensors  # the first layer of some families has none
+    }
     smoothing = {point: tensors[f"smoothing.{name}"] for point, name in SMOOTHING.items()}
+    if "gate" in linears:
+        smoothing |= {point: tensors[f"smoothing.{name}"] for point, name in OPTIONAL_SMOOTHING.items()}
     return StoredLayer(linears, norms, params, smoothing)
 
 

@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from handler.batching import VarlenMetadata
 
@@ -212,23 +213,25 @@ class AttentionKernel:
 
 
 def layer_norm_quantize(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, multiplier: Tensor, zero_point: float
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float, multiplier: Tensor, zero_point: float, *, is_rms: bool = False
 ) -> tuple[Tensor, Tensor]:
     """Normalize the rows of (rows, width) in fp32, and quantize them.
 
     Args:
         multiplier: (width,) requantization multipliers: 1 / scale of each channel.
         zero_point: plus 0.5, so that truncation rounds to the nearest.
+        is_rms: whether to normalize by the root of the mean square; the bias is zeros then.
 
     Returns:
         y = layer_norm(x) in fp32, and clamp(y * multiplier + zero_point, 0, 255) in uint8.
     """
     functions = library()
     if functions is None:
-        y = torch.nn.functional.layer_norm(x, x.shape[-1:], weight, bias, eps)
+        shape = x.shape[-1:]
+        y = functional.rms_norm(x, shape, weight, eps) if is_rms else functional.layer_norm(x, shape, weight, bias, eps)
         return y, saturate_u8(torch.addcmul(torch.tensor(zero_point), y, multiplier))
     output, quantized = torch.empty(x.shape), torch.empty(x.shape, dtype=torch.uint8)
-    norm = Norm(weight.data_ptr(), bias.data_ptr(), multiplier.data_ptr(), eps, zero_point)
+    norm = Norm(weight.data_ptr(), bias.data_ptr(), multiplier.data_ptr(), eps, zero_point, is_rms)
     args = _LayerNorm(norm, x.data_ptr(), output.data_ptr(), quantized.data_ptr(), *x.shape)
     threads = torch.get_num_threads() if x.numel() > SINGLE_THREAD_MAX_ELEMENTS else 1
     functions.layer_norm_quantize(ctypes.addressof(args), threads)

@@ -6,7 +6,9 @@ keys, and let most layers attend to near tokens only; MPNet and DeBERTa have a b
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -33,6 +35,11 @@ class LayerAttention:
         """Whether the position of a query must be known: then no query is computed without all others."""
         return self.window is not None or self.bias is not None
 
+    @property
+    def can_be_native(self) -> bool:
+        """Whether the native encoder computes it."""
+        return self.bias is None and self.window != 0
+
     def prepack(self, dtype: torch.dtype, device: torch.device) -> None:
         """Convert the weights to `dtype` on `device`; once."""
         if self.bias is not None:
@@ -53,6 +60,38 @@ class LayerAttention:
             q, k, v = attention.heads(qkv)
             return attention.finish(attend_window(q, k, v, attention.varlen, self.window), zero_point, len(qkv))
         return attention(qkv, query, zero_point)
+
+    def attend(
+        self,
+        attention: Attention,
+        x: Any,
+        residual: Any,
+        qkv: Callable[[Any], Tensor],
+        query: Callable[[Any], Tensor] | None,
+        *,
+        is_last: bool,
+        zero_point: float | None = None,
+    ) -> tuple[Tensor, Any]:
+        """Return the context of what a layer's attention reads, and the residual, of tokens that are computed further.
+
+        Args:
+            x: (tokens, width), as is `residual`: tensors, or states of a precision that can be indexed like them.
+            qkv: computes queries, keys and values of `x`, or keys and values.
+            query: computes the queries that `qkv` does not.
+            is_last: whether only tokens that are read are computed further.
+            zero_point: as of `Attention`.
+        """
+        read_positions = attention.read_positions if is_last else None
+        if query is None:
+            context, is_selected = self(attention, qkv(x), None, zero_point), False
+        else:
+            is_selected = read_positions is not None and attention.one_each and not self.needs_all_queries
+            queried = x.index_select(0, read_positions) if is_selected else x
+            context = self(attention, qkv(x), query(queried), zero_point)
+        if read_positions is not None:
+            context = context if is_selected else context.index_select(0, read_positions)
+            residual = residual.index_select(0, read_positions)
+        return context, residual
 
     def _rotated(
         self, rotary: Rotary, attention: Attention, qkv: Tensor, query: Tensor | None

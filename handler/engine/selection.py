@@ -167,7 +167,7 @@ def _packed_candidate(padded: ModelRunner, encoder: PackedEncoder | None) -> Mod
     original, theirs = padded.model, encoder_of(padded.model.base_model)
     shared: dict[int, Any] = {id(tensor): tensor for tensor in (*original.parameters(), *original.buffers())}
     if encoder is not None and theirs is not None:
-        shared[id(theirs)] = in_place_of(theirs, encoder)  # takes the place of the original in the copy
+        shared[id(theirs)] = in_place_of(original.base_model, encoder)  # takes the place of the original in the copy
     model = copy.deepcopy(original, shared)
     model.set_attn_implementation(PACKED)
     add_repadding_hook(model)

@@ -60,9 +60,8 @@ def quantize(folder: Path, config: ServingConfig, calibration: Calibration) -> C
     exact = load_predictor(folder, replace(config, precision="fp32"))
     calibration_set, evaluation_set = _split(calibration, exact.task)
     model = exact.engine.model
-    encoder = encoder_of(model.base_model)
-    if not isinstance(encoder, PackedEncoder) or not encoder.is_like_bert:
-        raise ScriptError(f"a {type(model).__name__} has no int8: pack it with --precision fp32 or bf16")
+    if reason := int8.unsupported_reason(encoder_of(model.base_model) or model):
+        raise ScriptError(f"a {type(model).__name__} has no int8: {reason}; pack it with --precision fp32 or bf16")
     say(f"calibrating on {len(calibration_set)} examples")
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same sums in the same order every time
@@ -96,7 +95,7 @@ def calibrate(predictor: Predictor, encodings: list[Encoding]) -> list[LayerQuan
         _set_bounds(layer, layer_observers)
     with encoder.observed_by(count):
         _run(predictor, encodings)
-    return [_layer_quant_params(layer_observers) for layer_observers in observers]
+    return [_layer_quant_params(*pair) for pair in zip(encoder.layers, observers, strict=True)]
 
 
 def _run(predictor: Predictor, encodings: list[Encoding]) -> None:
@@ -109,14 +108,16 @@ def _set_bounds(layer: Layer, observers: LayerObservers) -> None:
     weights = {name: linear.dense()[0] for name, linear in layer.linears.items()}
     for point, observer in observers.items():
         readers = [weight for name, weight in weights.items() if READS[name] == point]
-        if point in SMOOTHED:
+        splits = point == "intermediate" and "gate" not in layer.linears
+        if not splits:
             observer.smooth(torch.cat(readers))
-        observer.set_bounds(MAX_SPLIT_CHANNELS if point == "intermediate" else 0)
+        observer.set_bounds(MAX_SPLIT_CHANNELS if splits else 0)
 
 
-def _layer_quant_params(observers: LayerObservers) -> LayerQuantParams:
+def _layer_quant_params(layer: Layer, observers: LayerObservers) -> LayerQuantParams:
     params = {point: observer.calculate_qparams() for point, observer in observers.items()}
-    smoothing = {point: observers[point].divisor for point in SMOOTHED}
+    smoothed = POINTS if "gate" in layer.linears else SMOOTHED
+    smoothing = {point: observers[point].divisor for point in smoothed}
     return LayerQuantParams(params, smoothing, *observers["intermediate"].split_outliers(params["intermediate"]))
 
 

@@ -15,10 +15,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from handler.config import ModelConfig
-from handler.engine import int8
+from handler.engine import fp8, int8
 from handler.engine.encoder import PackedEncoder
 from handler.engine.families import encoder_of
-from handler.engine.fp8 import unsupported_reason
 from handler.engine.precision import supported
 from handler.engine.weights import load_weights, read_config
 from handler.loading import load_predictor
@@ -181,9 +180,9 @@ def served_facts(predictor: Predictor) -> dict[str, JSON]:
     path = "unpadded, by the kernels of this package" if is_ours else "unpadded, by the layers of transformers"
     cpu = torch.device("cpu")
     precisions = [f"{name} on this CPU" for name in supported(cpu)]
-    if is_ours:
+    if encoder is not None and is_ours and not int8.unsupported_reason(encoder):
         precisions.append(f"int8 with --calibration{'' if int8.supported(cpu) else ' (not on this CPU)'}")
-    if encoder is not None and not unsupported_reason(encoder):
+    if encoder is not None and not fp8.unsupported_reason(encoder):
         precisions.append("fp8 with --calibration on a GPU")
     return {
         "task": predictor.task.name,

@@ -33,6 +33,19 @@ LATER_FAMILIES: dict[str, dict[str, Any]] = {
     "MPNet": FAIRSEQ,
     "DebertaV2": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"], "share_att_key": True},
 }
+# Families with int8, beside those of BERT's own layers.
+LATER_INT8_FAMILIES: dict[str, dict[str, Any]] = {
+    **{name: settings for name, settings in LATER_FAMILIES.items() if name != "DebertaV2"},
+    "Gte": {},
+    "JinaEmbeddingsV3": FAIRSEQ,
+    "RoFormer": {},
+    "MegatronBert": {},
+}
+INT8_REFUSED = {  # families without int8 -> settings, and the reason
+    "Albert": (FAMILIES["Albert"], "its layers share their weights"),
+    "RemBert": ({"input_embedding_size": 24, "output_embedding_size": 24}, "its embeddings are projected"),
+    "DebertaV2": (LATER_FAMILIES["DebertaV2"], "multiplies queries and keys with distances"),
+}
 
 
 def make_family(name: str, settings: dict[str, Any], make_model: MakeModel) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,16 @@ from torch import Tensor, nn
 from handler.batching import VarlenMetadata
 from handler.engine import kernels
 from handler.engine.encoder import PackedEncoder
+from handler.engine.int8 import (
+    Int8Encoder,
+    QuantParams,
+    StoredEncoder,
+    StoredLayer,
+    StoredLinear,
+    int8_encoder,
+    quantize_rows,
+)
+from handler.engine.layer_weights import LayerWeights
 
 CPU = torch.device("cpu")
 WIDTH, HEADS = 96, 4
@@ -62,3 +73,44 @@ def reads_of(which: str) -> Sequence[Sequence[int]] | None:
         "first": [[0] for _ in LENGTHS],
         "several": [[length - 1, 0] if length > 1 else [0] for length in LENGTHS],
     }[which]
+
+
+def quantized(weights: Sequence[LayerWeights], activation: str, dtype: torch.dtype) -> Int8Encoder:
+    """Return an encoder in int8 of the weights of layers; `dtype` is that of queries, keys and values."""
+    last = len(weights) - 1
+    layers = [_stored_layer(layer, is_last=index == last) for index, layer in enumerate(weights)]
+    stored = StoredEncoder(layers, eps=1e-5, pre_norm=weights[0].pre_norm)
+    return int8_encoder(stored, [layer.attention for layer in weights], activation, HEADS, dtype)
+
+
+def _stored_layer(layer: LayerWeights, *, is_last: bool) -> StoredLayer:
+    """Quantize the weights of a layer; ranges that hold nearly all activations."""
+    qkv = (layer.key, layer.value) if is_last else (layer.query, layer.key, layer.value)
+    linears = {
+        **({"query": _stored_linear(layer.query)} if is_last else {}),
+        "qkv": _stored_linear(*qkv),
+        "attention_output": _stored_linear(layer.attention_output),
+        "intermediate": _stored_linear(layer.intermediate),
+        "output": _stored_linear(layer.output),
+    }
+    points = ("input", "context", "attention_output")
+    params = {name: QuantParams.from_range(-4.0, 4.0) for name in points}
+    params["intermediate"] = QuantParams.from_range(-0.17, 4.0)
+    smoothing = {name: torch.linspace(0.8, 1.2, WIDTH) for name in points}
+    if layer.gate is not None:
+        linears["gate"] = _stored_linear(layer.gate)
+        params["intermediate"] = QuantParams.from_range(-4.0, 4.0)
+        smoothing["intermediate"] = torch.linspace(0.8, 1.2, layer.gate.out_features)
+    modules: dict[str, Any] = {"attention_norm": layer.attention_norm, "output_norm": layer.output_norm}
+    norms = {name: _weight_and_bias(module) for name, module in modules.items() if module is not None}
+    return StoredLayer(linears, norms, params, smoothing)
+
+
+def _stored_linear(*modules: nn.Linear) -> StoredLinear:
+    weight, scale = quantize_rows(torch.cat([module.weight.detach() for module in modules]))
+    return StoredLinear(weight, scale, torch.cat([module.bias.detach() for module in modules]))
+
+
+def _weight_and_bias(module: Any) -> tuple[Tensor, Tensor | None]:
+    bias = getattr(module, "bias", None)
+    return module.weight.detach(), None if bias is None else bias.detach()

@@ -43,7 +43,7 @@ typedef struct {  // the same fields as _Encoder in kernels.py
   int64_t n_layers, width, intermediate_width, n_heads;
   int64_t pre_norm;
   int64_t dtype, kv_dtype, activation;  // dtype: of what linear layers read; kv_dtype: of queries, keys and values
-  const float *multiplier;              // (width,) of the embeddings in U8, with zero_point
+  const float *multiplier;              // (width,) of embeddings that linear layers read in U8, with zero_point
   float zero_point, attention_scale;
   // One pass:
   int64_t n_sequences, n_read, max_seqlen;
@@ -169,17 +169,23 @@ static void normalize(const Pass *pass, const Norm *norm, const float *x, int64_
   }
 }
 
-// What the linear layers of a layer read first, with `pre_norm`: the norm of the residual, or the residual.
-static void enter_layer(const Pass *pass, const Layer *layer, const float *residual, int64_t rows, char *input) {
-  if (layer->attention_norm.weight) {
-    normalize(pass, &layer->attention_norm, residual, rows, 0, 0, input);
-    return;
-  }
+// The embeddings as linear layers read them.
+static void convert_embeddings(const Pass *pass, const float *embeddings, int64_t rows, char *input) {
+  const Encoder *args = pass->args;
   for (int64_t row = 0; row < rows; row++)
-    for (int64_t d = 0; d < pass->args->width; d += LANES) {
-      const int64_t at = row * pass->width_stride + d, n = pass->args->width - d;
-      store(input, at, load(residual, at, FP32, n), pass->args->dtype, n);
+    for (int64_t d = 0; d < args->width; d += LANES) {
+      const int64_t at = row * pass->width_stride + d, n = args->width - d;
+      const vec x = load(embeddings, at, FP32, n);
+      if (args->dtype == U8) store(input, at, x * load(args->multiplier, d, FP32, n) + args->zero_point, U8, n);
+      else store(input, at, x, args->dtype, n);
     }
+}
+
+// What the linear layers of a layer read first, with `pre_norm`: the norm of the residual, or, only of the first layer, the
+// embeddings.
+static void enter_layer(const Pass *pass, const Layer *layer, const float *residual, int64_t rows, char *input) {
+  if (layer->attention_norm.weight) normalize(pass, &layer->attention_norm, residual, rows, 0, 0, input);
+  else convert_embeddings(pass, residual, rows, input);
 }
 
 static void feed_forward(const Pass *pass, const Own *own, const Layer *layer, int64_t rows, char *input, float *residual) {
@@ -295,16 +301,14 @@ static void compute_rows(const Pass *pass, const Own *own, const Rows *rows) {
   for (int64_t row = rows->begin; row < rows->end; row++) {
     const float *x = args->states + row * args->width;
     for (int64_t d = 0; d < args->width; d += LANES) {
-      const int64_t n = args->width - d, at = row * width + d;
-      const vec y = load(x, d, FP32, n);
-      store(pass->residual, at, y, FP32, n);
-      if (args->pre_norm) continue;
-      if (args->dtype == BF16) store(pass->input, at, y, BF16, n);
-      if (args->dtype == U8) store(pass->input, at, y * load(args->multiplier, d, FP32, n) + args->zero_point, U8, n);
+      const int64_t n = args->width - d;
+      store(pass->residual, row * width + d, load(x, d, FP32, n), FP32, n);
     }
   }
-  const int64_t first = rows->begin * width;
-  if (args->pre_norm) enter_layer(pass, args->layers, pass->residual + first, n_rows, element(pass->input, first, args->dtype));
+  const float *embeddings = pass->residual + rows->begin * width;
+  char *first = element(pass->input, rows->begin * width, args->dtype);
+  if (args->pre_norm) enter_layer(pass, args->layers, embeddings, n_rows, first);
+  else if (!reads_residual(pass)) convert_embeddings(pass, embeddings, n_rows, first);
   for (int64_t index = 0; index < args->n_layers; index++) {
     const Layer *layer = args->layers + index;
     const int64_t parity = index % 2;  // others may still read the keys of the layer before

@@ -235,6 +235,7 @@ INLINE void finish_as(int is_u8, const Product *args, int64_t panel, int64_t row
   finish_rows(args, panel, row, end, sums, is_u8, combine, activation, is_coarse, output)
   if (args->combine == ADD) FINISH(ADD, NONE, 0, FP32);
   else if (args->combine == MULTIPLY && output == BF16) FINISH(MULTIPLY, NONE, 0, BF16);
+  else if (args->combine == MULTIPLY && output == U8) FINISH(MULTIPLY, NONE, 0, U8);
   else if (args->combine == MULTIPLY) FINISH(MULTIPLY, NONE, 0, output);
   else if (activation == NONE && output == FP32) FINISH(REPLACE, NONE, 0, FP32);
   else if (activation == NONE) FINISH(REPLACE, NONE, 0, BF16);

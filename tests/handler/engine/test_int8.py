@@ -32,7 +32,13 @@ from scripts.readers.formats import TABLES
 from scripts.readers.tables import read
 from tests.support.animals import train_animals
 from tests.support.encodings import LENGTHS, ChosenStates, outputs_of, random_words
-from tests.support.families import FAMILIES, LATER_FAMILIES, OWN_ENCODER_FAMILIES, make_family
+from tests.support.families import (
+    FAMILIES,
+    INT8_REFUSED,
+    LATER_INT8_FAMILIES,
+    OWN_ENCODER_FAMILIES,
+    make_family,
+)
 from tests.support.samples import MODELS, MakeModel, ask, response_json
 from tests.support.training import write
 
@@ -218,13 +224,31 @@ def test_the_file_is_a_quarter(make_model: MakeModel, tmp_path: Path) -> None:
     assert sum(value.numel() for value in floats) < 0.05 * engine.model.config.vocab_size * 128
 
 
+@pytest.mark.parametrize("name", LATER_INT8_FAMILIES)
+def test_later_families_are_near_fp32_and_batch_invariant(name: str, make_model: MakeModel, tmp_path: Path) -> None:
+    """A gate has no bounds, as a GELU has them below, so what it multiplies is quantized in larger steps."""
+    folder = make_family(name, {**LATER_INT8_FAMILIES[name], "max_position_embeddings": 300}, make_model)
+    quantized = load_predictor(quantized_copy(folder, tmp_path / "int8"), ServingConfig(precision="int8")).engine
+    exact = load_predictor(folder).engine
+    sequences = random_words(*LENGTHS)
+    for pooler in (HiddenStates(), ChosenStates(0, 5)):
+        outputs = outputs_of(quantized, pooler, sequences)
+        for expected, output in zip(outputs_of(exact, pooler, sequences), outputs, strict=True):
+            assert np.linalg.norm(expected - output) < 0.1 * np.linalg.norm(expected)
+        for output, other in zip(outputs, outputs_of(quantized, pooler, sequences[::-1])[::-1], strict=True):
+            np.testing.assert_array_equal(output, other)
+        np.testing.assert_array_equal(outputs_of(quantized, pooler, sequences[1:2])[0], outputs[1])
+
+
 @pytest.mark.filterwarnings("ignore:.torch.jit.script:DeprecationWarning")  # DeBERTa's own module
-@pytest.mark.parametrize("family", ["Albert", *LATER_FAMILIES])
+@pytest.mark.parametrize("family", INT8_REFUSED)
 def test_a_family_without_int8_is_refused(family: str, make_model: MakeModel, tmp_path: Path) -> None:
-    """The message says how it can be packed."""
+    """The message says why, and how it can be packed."""
     data = write(tmp_path / "examples.csv", [{"text": text} for text in EXAMPLE_TEXTS])
-    folder = make_family(family, (FAMILIES | LATER_FAMILIES)[family], make_model)
-    with pytest.raises(ScriptError, match=rf"{family}ForSequenceClassification has no int8: pack it with"):
+    settings, reason = INT8_REFUSED[family]
+    folder = make_family(family, settings, make_model)
+    message = rf"{family}ForSequenceClassification has no int8: .*{reason}.*; pack it with --precision fp32 or bf16"
+    with pytest.raises(ScriptError, match=message):
         build(folder, "none", "1.0", config("int8"), tmp_path, Calibration(data))
 
 

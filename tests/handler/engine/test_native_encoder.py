@@ -6,11 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from handler.engine import kernels, native_encoder
 from handler.engine.encoder import PackedEncoder, packed_encoder_of
-from handler.engine.int8 import QuantParams, StoredLayer, StoredLinear, int8_encoder, quantize_rows
 from handler.engine.layer_weights import LayerWeights
 from handler.engine.packing import pack, unpack
 from tests.support.encodings import varlen_of
@@ -25,12 +23,13 @@ from tests.support.layers import (
     encode,
     linear,
     norm,
+    quantized,
     reads_of,
     states_of,
 )
 from tests.support.samples import SetKernelLevels
 
-INNER, LAYERS = 203, 3  # an inner width of split channels, which no vector divides
+INNER = 203  # an inner width of split channels, which no vector divides
 PRECISIONS = [name for name, dtype in DTYPES.items() if native_encoder.supports(dtype, "gelu", WIDTH, HEADS)]
 
 
@@ -51,39 +50,11 @@ def random_layers(inner: int = INNER) -> list[LayerWeights]:
     ]
 
 
-def stored_linear(*modules: nn.Linear) -> StoredLinear:
-    """Quantize the weights of a linear layer."""
-    weight, scale = quantize_rows(torch.cat([module.weight.detach() for module in modules]))
-    return StoredLinear(weight, scale, torch.cat([module.bias.detach() for module in modules]))
-
-
-def stored_layers() -> list[StoredLayer]:
-    """Quantize the random weights; ranges that hold nearly all activations."""
-    stored = []
-    for index, layer in enumerate(random_layers()):
-        is_last = index == LAYERS - 1
-        qkv = (layer.key, layer.value) if is_last else (layer.query, layer.key, layer.value)
-        linears = {
-            **({"query": stored_linear(layer.query)} if is_last else {}),
-            "qkv": stored_linear(*qkv),
-            "attention_output": stored_linear(layer.attention_output),
-            "intermediate": stored_linear(layer.intermediate),
-            "output": stored_linear(layer.output),
-        }
-        modules: dict[str, Any] = {"attention_norm": layer.attention_norm, "output_norm": layer.output_norm}
-        norms = {name: (module.weight.detach(), module.bias.detach()) for name, module in modules.items()}
-        params = {name: QuantParams.from_range(-4.0, 4.0) for name in ("input", "context", "attention_output")}
-        params["intermediate"] = QuantParams.from_range(-0.17, 4.0)
-        smoothing = {name: torch.ones(WIDTH) for name in ("input", "context", "attention_output")}
-        stored.append(StoredLayer(linears, norms, params, smoothing))
-    return stored
-
-
 def make_encoder(precision: str, activation: str = "gelu") -> PackedEncoder:
     """Make an encoder as this machine computes it."""
     if precision == "int8":
         dtype = torch.bfloat16 if "bf16" in PRECISIONS else torch.float32
-        return int8_encoder(stored_layers(), activation, 1e-5, HEADS, dtype)
+        return quantized(random_layers(), activation, dtype)
     inner = INNER + 1 if precision == "bf16" else INNER
     encoder = packed_encoder_of(random_layers(inner), Config(activation))  # type: ignore[arg-type]
     encoder.prepack(DTYPES[precision], CPU)
