@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -162,6 +162,57 @@ def _quantile(ascending: list[float], coverage: float) -> float:
 
 
 @dataclass(frozen=True)
+class AbstentionScore:
+    """The confidence that `min_confidence` is compared with, where it is another than the best calibrated score.
+
+    It is sigmoid(slope * x + intercept), for a text whose labels exclude each other, with x
+
+    * `raw`: the logit of the best score before calibration,
+    * `energy`: log(sum(exp(logits))), the negative energy of Liu et al. 2020, "Energy-based Out-of-distribution
+      Detection"; of a text in windows of the logits that `function_to_apply` none merges.
+
+    >>> AbstentionScore("raw", 2.0, 0.0)(np.array([0.7, 0.3]), np.array([1.0, 0.15])).round(4).item()
+    0.8448
+    """
+
+    kind: str  # of ABSTENTION_SCORES
+    slope: float  # above 0
+    intercept: float
+
+    def __call__(self, scores: ArrayLike, logits: ArrayLike) -> NDArray[np.float64]:
+        """Return the confidence (...,) of answers.
+
+        Args:
+            scores: (..., labels), before calibration.
+            logits: (..., labels), of the same answers.
+        """
+        line = self.slope * ABSTENTION_SCORES[self.kind](scores, logits) + self.intercept
+        confidence: NDArray[np.float64] = 1 / (1 + np.exp(-line))
+        return confidence
+
+    def to_json(self) -> dict[str, JSON]:
+        """Return the score as a JSON value, which `AbstentionScore(**value)` reads."""
+        return {"kind": self.kind, "slope": self.slope, "intercept": self.intercept}
+
+
+def _best_logit(scores: ArrayLike, _: ArrayLike) -> NDArray[np.float64]:
+    return logit(np.asarray(scores).max(-1))
+
+
+def _negative_energy(_: ArrayLike, logits: ArrayLike) -> NDArray[np.float64]:
+    numbers = np.asarray(logits, dtype=np.float64)
+    highest = numbers.max(-1)
+    energy: NDArray[np.float64] = highest + np.log(np.exp(numbers - highest[..., None]).sum(-1))
+    return energy
+
+
+ABSTENTION_SCORES: Mapping[str, Callable[[ArrayLike, ArrayLike], NDArray[np.float64]]] = {
+    "raw": _best_logit,
+    "energy": _negative_energy,
+}
+
+
+@dataclass(frozen=True)
 class Feature:
     """The histogram of one property of inputs or answers: numbers by the upper edges of bins, or names."""
 
@@ -214,6 +265,7 @@ class ScoreCalibration:
     label_sets: LabelSets | None = None
     reference: DriftReference | None = None
     report: Mapping[str, JSON] = field(default_factory=dict)  # for people: ECE before and after, coverage seen
+    abstention: AbstentionScore | None = None  # None: `min_confidence` is compared with calibrated scores
 
     @property
     def gain(self) -> float:
@@ -232,6 +284,7 @@ class ScoreCalibration:
                 LabelSets.from_scores([*sets], sets) if sets is not None else None,
                 DriftReference.from_json(reference) if reference is not None else None,
                 value["report"],
+                AbstentionScore(**value["abstention"]) if value.get("abstention") is not None else None,
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelMismatch(f"calibration.json cannot be read ({type(error).__name__}): pack again") from error
@@ -244,6 +297,7 @@ class ScoreCalibration:
             "nonconformity": None if self.label_sets is None else dict(self.label_sets.by_label),
             "reference": None if self.reference is None else self.reference.to_json(),
             "report": dict(self.report),
+            **({} if self.abstention is None else {"abstention": self.abstention.to_json()}),
         }
 
 

@@ -12,6 +12,7 @@ from handler.protocol import JSON
 def describe(predictor: Predictor) -> JSON:
     """Describe what is served: task, labels, limits, precision, calibration, hash, and an OpenAPI document."""
     task, engine = predictor.task, predictor.engine
+    abstention = predictor.calibration.abstention if predictor.calibration else None
     return {
         "name": predictor.model.name,
         "version": predictor.model.version,
@@ -34,6 +35,7 @@ def describe(predictor: Predictor) -> JSON:
         "operations": {word: task.name for word, task in predictor.operations.items()},
         "explained": predictor.explainable,
         "calibration": predictor.calibration.report.get("scores") if predictor.calibration else None,
+        "abstain_by": abstention.kind if abstention else None,
         "model_hash": predictor.model_hash,
         "openapi": openapi.document(predictor.operations, predictor.explainable, predictor.model, task.config),
     }

@@ -41,11 +41,13 @@ def main() -> None:
             options.calibration, options.evaluation, options.min_accuracy_ratio, options.label_column
         )
     scores = None
+    if options.abstain_by != "calibrated" and not options.out_of_scope:
+        raise ScriptError(f"--abstain-by {options.abstain_by} goes with --out-of-scope FILE")
     if options.calibrate_scores:
         from scripts.archives.score_calibration import ScoreExamples
 
         column = options.label_column if options.label_column != LABEL_COLUMN else None
-        scores = ScoreExamples(options.calibrate_scores, options.out_of_scope, column)
+        scores = ScoreExamples(options.calibrate_scores, options.out_of_scope, column, options.abstain_by)
     elif options.out_of_scope:
         raise ScriptError("--out-of-scope goes with --calibrate-scores FILE")
     evaluated = []
@@ -142,6 +144,13 @@ def parser() -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="texts that no label fits: reports how well the confidence tells them from the others",
+    )
+    confidence.add_argument(
+        "--abstain-by",
+        choices=("calibrated", "raw", "energy", "auto"),
+        default="calibrated",
+        help="with --out-of-scope: the confidence that min_confidence is compared with; auto takes the one that tells "
+        "such texts best (default: %(default)s)",
     )
     parser.add_argument(
         "--evaluated",

@@ -130,6 +130,7 @@ OUTPUTS = {  # tensors in which answers are written: datatype, and number of dim
     "label": ("BYTES", 2),
     "score": ("FP32", 2),
     "abstained": ("BOOL", 1),
+    "confidence": ("FP32", 1),
     "set": ("BYTES", 1),
     "embedding": ("FP32", 2),
     "answer": ("BYTES", 1),
@@ -259,6 +260,8 @@ def _judgement_tensors(answers: list[JSON]) -> list[dict[str, JSON]]:
     n, tensors = len(answers), []
     if all("abstained" in answer for answer in answers):
         tensors.append(_tensor("abstained", [n], [answer["abstained"] for answer in answers]))
+    if all("confidence" in answer for answer in answers):
+        tensors.append(_tensor("confidence", [n], [answer["confidence"] for answer in answers]))
     if all("set" in answer for answer in answers):
         tensors.append(_tensor("set", [n], [dumps(answer["set"]) for answer in answers]))
     return tensors

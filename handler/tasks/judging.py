@@ -24,6 +24,11 @@ CALIBRATED_PARAMETERS: dict[str, Parameter] = {
     "coverage": Share(below_one=True, description="probability with which the set of labels holds the right one"),
 }
 
+CONFIDENCE_SCHEMA: JSON = {
+    "type": "number",
+    "description": "that min_confidence is compared with: chosen when the model was packed, to tell texts out of scope",
+}
+
 
 class ScoreJudge:
     """The part of a task that serves calibrated scores, once `calibrate` was called, and judges answers by them."""
@@ -106,14 +111,19 @@ class ScoreJudge:
         least = query.parameters.get("min_confidence")
         return {} if least is None else {"abstained": bool(confidence < least)}
 
-    def abstain_from_labels(self, query: Query, ranking: list[JSON], scores: NDArray[Any]) -> JSON:
+    def abstain_from_labels(
+        self, query: Query, ranking: list[JSON], scores: NDArray[Any], confidence: float | None = None
+    ) -> JSON:
         """Return the ranking of labels that exclude each other; an object that holds it where it is to be judged.
 
         Args:
             ranking: the best labels with their scores.
             scores: (labels,), of all labels.
+            confidence: that decides on abstention and is said beside it; None: the best score decides.
         """
-        judged = self.abstains(query, float(scores.max()))
+        judged = self.abstains(query, float(scores.max()) if confidence is None else confidence)
+        if judged and confidence is not None:
+            judged["confidence"] = confidence
         coverage = query.parameters.get("coverage")
         if coverage is not None and self.calibration and self.calibration.label_sets:
             chosen = self.calibration.label_sets.choose(self.labels, scores.tolist(), coverage)
@@ -150,6 +160,7 @@ class ScoreJudge:
         judged = {
             "ranking": answer,
             "abstained": {"type": "boolean", "description": "whether it is less confident than min_confidence"},
+            **({"confidence": CONFIDENCE_SCHEMA} if self.calibration.abstention else {}),
             "set": {"type": "array", "items": {"type": "string"}, "description": "holds the right label in `coverage`"},
             "coverage": {"type": "number"},
         }

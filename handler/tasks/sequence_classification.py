@@ -82,15 +82,18 @@ class SequenceClassification(SequenceTask):
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         function, windows = query.parameters["function_to_apply"], self.read_logits(windows)
-        scores = self.merge([window.values[0] for window in windows], function, windows)
+        logits = [window.values[0] for window in windows]
+        scores, confidence = self.merge(logits, function, windows), None
         if self.is_calibrated(query, function):
+            if self.calibration and self.calibration.abstention and query.parameters.get("min_confidence") is not None:
+                confidence = float(self.calibration.abstention(scores, self.merge(logits, "none", windows)))
             scores = self.calibrated(sigmoid(scores) if function == "none" else scores, query, function)
         best = np.argsort(-scores, kind="stable")[: query.parameters["top_k"]]
         ranking = [
             {"label": self.labels[i], "score": score} for i, score in zip(best, scores[best].tolist(), strict=True)
         ]
         if not self.is_multi_label:
-            return self.abstain_from_labels(query, ranking, scores)
+            return self.abstain_from_labels(query, ranking, scores, confidence)
         return self.abstain_from_each(query, ranking, scores)
 
     @property

@@ -94,6 +94,19 @@ def fit_platt(scores: Numbers, targets: Numbers) -> Platt:
     return Platt((float(f"{line[0]:.6g}"),), (float(f"{line[1]:.6g}"),))
 
 
+def fit_line(values: Numbers, targets: Numbers) -> tuple[float, float]:
+    """Return slope and intercept of Platt's line over numbers of any scale.
+
+    Args:
+        values: (decisions,), higher where the decision is right more often.
+        targets: (decisions,), from 0 to 1: whether the decision is right.
+    """
+    mean, scale = float(values.mean()), float(values.std()) or 1.0
+    line = fit_platt(1 / (1 + np.exp(-(values - mean) / scale)), targets)
+    slope = line.slopes[0] / scale
+    return float(f"{slope:.6g}"), float(f"{line.intercepts[0] - slope * mean:.6g}")
+
+
 def is_informative(function: ScoreFunction) -> bool:
     """Return whether higher scores are better ones."""
     return not isinstance(function, Platt) or min(function.slopes) > MIN_SLOPE

@@ -13,6 +13,7 @@ from scripts.archives.score_fit import Numbers
 from scripts.archives.scored_answers import ScoredAnswers
 from scripts.evaluation.calibration import expected_calibration_error
 
+BY = {"calibrated": "the calibrated confidence", "raw": "the raw confidence", "energy": "the energy"}
 COVERAGES = (0.9, 0.95)  # that are held against held-out examples
 
 
@@ -73,10 +74,13 @@ def report_lines(calibration: ScoreCalibration) -> list[str]:
             f"{seen['mean_set_size']:.2f} labels a set"
         )
     if outside := report.get("out_of_scope"):
-        energy = f", of the energy {outside['auroc_energy']:.4f}" if "auroc_energy" in outside else ""
+        others = ""
+        if "auroc_energy" in outside:
+            others = f", of the raw one {outside['auroc_raw']:.4f}, of the energy {outside['auroc_energy']:.4f}"
         lines.append(
-            f"- out of scope ({outside['examples']} texts of {outside['name']}): AUROC of the confidence "
-            f"{outside['auroc']:.4f}{energy}; min_confidence {outside['min_confidence']:g} refuses "
+            f"- out of scope ({outside['examples']} texts of {outside['name']}): AUROC of the calibrated confidence "
+            f"{outside['auroc']:.4f}{others}; answers abstain by {BY[outside['abstain_by']]}, and min_confidence "
+            f"{outside['min_confidence']:g} refuses "
             f"{outside['refused_out_of_scope']:.1%} of them and {outside['refused_in_scope']:.1%} of the others"
         )
     return lines

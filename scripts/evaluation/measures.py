@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from scripts.evaluation.answering import Asker
 from scripts.evaluation.data import EvaluationData
 from scripts.evaluation.judging import JudgedExample
 from scripts.evaluation.statistics import auroc
-from scripts.evaluation.tasks.base import ModelQuestion, Outcome
+from scripts.evaluation.tasks.base import Located, ModelQuestion, Outcome
 from scripts.evaluation.tasks.classification import SingleLabelEvaluation
 
 MAX_MISTAKES = 200
@@ -98,19 +99,42 @@ def mistakes(judged: Sequence[JudgedExample]) -> list[JSON]:
 
 
 def out_of_scope(asker: Asker, data: EvaluationData, judged: Sequence[JudgedExample]) -> JSON:
-    """Return how well the highest score tells texts that no label fits from the others; None without such texts."""
+    """Return how well confidence tells texts that no label fits from the others; None without such texts.
+
+    It is the confidence that `min_confidence` is compared with, where the archive has one of its own, else the best
+    score.
+    """
     if not data.out_of_scope or not isinstance(data.task, SingleLabelEvaluation):
         return None
-    extra = asker.model.parameters_for(data.task.served_as)
-    questions = [question for item in data.out_of_scope for question in data.task.questions(item.example)]
-    asked = [ModelQuestion(question.item, {**question.parameters, **extra}) for question in questions]
-    answers = [answer for answer in asker.ask(asked, "texts out of scope") if not is_error(answer)]
-    outside = [float(data.task.scores_of(answer).max()) for answer in answers]
-    inside = [item.outcome.confidence for item in judged]
+    by = asker.model.description.get("abstain_by")
+    if by:
+        located = [item.located for item in judged]
+        inside, outside = (_confidences(asker, data, items) for items in (located, data.out_of_scope))
+    else:
+        inside = [item.outcome.confidence for item in judged]
+        answers = _answers(asker, data, data.out_of_scope, {})
+        outside = [float(data.task.scores_of(answer).max()) for answer in answers]
     area = auroc([*inside, *outside], [True] * len(inside) + [False] * len(outside))
     return area and {
         "texts": len(outside),
+        "abstain_by": by or "score",
         "auroc": area.to_json(),
         "mean_confidence": float(np.mean(outside)),
         "mean_confidence_in_scope": float(np.mean(inside)),
     }
+
+
+def _confidences(asker: Asker, data: EvaluationData, items: Sequence[Located[Any]]) -> list[float]:
+    """Return the confidence that answers say beside `abstained`."""
+    answers = _answers(asker, data, items, {"top_k": 1, "min_confidence": 0.5})
+    return [float(answer["confidence"]) for answer in answers]
+
+
+def _answers(
+    asker: Asker, data: EvaluationData, items: Sequence[Located[Any]], parameters: Mapping[str, JSON]
+) -> list[JSON]:
+    """Return the answers to examples with further parameters, without the errors."""
+    extra = {**asker.model.parameters_for(data.task.served_as), **parameters}
+    questions = [question for item in items for question in data.task.questions(item.example)]
+    asked = [ModelQuestion(question.item, {**question.parameters, **extra}) for question in questions]
+    return [answer for answer in asker.ask(asked, "texts out of scope") if not is_error(answer)]

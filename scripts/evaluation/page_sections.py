@@ -87,7 +87,8 @@ def calibration(report: Report) -> str:
         )
     scope = report.get("out_of_scope")
     if scope:
-        title = f"AUROC: does confidence tell {scope['texts']} texts out of scope"
+        by = "" if scope["abstain_by"] == "score" else f" (by {scope['abstain_by']}, as min_confidence)"
+        title = f"AUROC: does confidence{by} tell {scope['texts']} texts out of scope"
         rows.append(cells(title, number(scope["auroc"]["value"]), interval_text(scope["auroc"])))
     plots = (
         f"<figure>{reliability_diagram(measured['bins'])}<figcaption>Reliability: the black line is the accuracy of the answers of a confidence, "

@@ -86,6 +86,8 @@ def _ranking(question: JSON, answer: JSON) -> str:
     notes = []
     if judged.get("abstained"):
         notes.append('<p class="box note">abstained: less certain than min_confidence</p>')
+    if "confidence" in judged:
+        notes.append(f"<p>Confidence: {judged['confidence']:.3f}</p>")
     if "set" in judged:
         labels = ", ".join(map(str, judged["set"])) or "none"
         notes.append(f"<p>Holds the right label in {judged['coverage']:.0%}: <b>{escape(labels)}</b></p>")

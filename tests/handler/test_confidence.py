@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +13,20 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from handler import openapi
-from handler.confidence import DriftReference, Feature, LabelSets, Platt, ScoreCalibration, Temperature, logit
+from handler.confidence import (
+    AbstentionScore,
+    DriftReference,
+    Feature,
+    LabelSets,
+    Platt,
+    ScoreCalibration,
+    Temperature,
+    logit,
+)
+from handler.config import ServingConfig
+from handler.description import describe
 from handler.errors import ModelMismatch
+from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import Body, serialize_value
 from handler.request_state import Request
@@ -240,6 +255,35 @@ def test_every_protocol_says_it(classifier: Predictor) -> None:
         classifier, {"inputs": [tensor], "outputs": [{"name": "abstained"}], "parameters": {"min_confidence": 0.99}}
     )
     assert [output["name"] for output in response_json(alone)["outputs"]] == ["abstained"]
+
+
+@pytest.mark.parametrize("kind", ["raw", "energy"])
+def test_answers_abstain_by_the_confidence_that_was_chosen(kind: str, model_folder: Path) -> None:
+    """Of two windows that are merged; said as `confidence` in every protocol; the scores stay the calibrated ones."""
+    predictor = load_predictor(model_folder, ServingConfig(overflow="window", max_length=24, stride=2))
+    abstention = AbstentionScore(kind, 0.5, -0.25)
+    predictor.calibrate(ScoreCalibration("text-classification", {"softmax": Temperature(2.0)}, abstention=abstention))
+    text = "It stopped charging after a week and nobody answers my letters. " * 2
+    ((raw,), (logits,), (plain,)) = (
+        predictor.answer_items([text], {"top_k": None, **more})
+        for more in ({"raw": True}, {"function_to_apply": "none"}, {})
+    )
+    best, numbers = raw[0]["score"], np.array([ranked["score"] for ranked in logits])
+    x = math.log(best / (1 - best)) if kind == "raw" else math.log(np.exp(numbers).sum())
+    expected = 1 / (1 + math.exp(-(0.5 * x - 0.25)))
+    (judged,) = predictor.answer_items([text], {"top_k": None, "min_confidence": 0.4})
+    assert judged == {"ranking": plain, "abstained": expected < 0.4, "confidence": pytest.approx(expected, abs=1e-6)}
+    (above,) = predictor.answer_items([text], {"min_confidence": min(1.0, expected + 0.01)})
+    assert above["abstained"] is True
+    Draft202012Validator(predictor.task.schema()["answer"]).validate(judged)
+    tensor = {"name": "text", "shape": [1], "datatype": "BYTES", "data": [text]}
+    body = {"inputs": [tensor], "parameters": {"min_confidence": 0.4}}
+    outputs = {output["name"]: output for output in response_json(ask(predictor, body)[0])["outputs"]}
+    assert outputs["confidence"]["datatype"] == "FP32"
+    assert outputs["confidence"]["data"] == [pytest.approx(expected, abs=1e-6)]
+    assert describe(predictor)["abstain_by"] == kind
+    again = ScoreCalibration.from_json(json.loads(json.dumps(predictor.calibration.to_json())))  # type: ignore[union-attr]
+    assert again.abstention == abstention
 
 
 def test_an_error_beside_judged_answers_is_reported(classifier: Predictor) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar  # type: ignore[import-untyped]
 from sklearn.calibration import _SigmoidCalibration
+from sklearn.metrics import roc_auc_score
 
 from handler import archive
 from handler.confidence import Platt, Temperature, logit
@@ -310,6 +311,41 @@ def test_scores_that_say_nothing_are_refused(load_main: LoadMain, tmp_path: Path
     ]
     with pytest.raises(ScriptError, match=r"ranking\.jsonl: answers with higher scores are not right more often"):
         calibrate_scores(reranker, ScoreExamples(write(tmp_path / "ranking.jsonl", rows)))
+
+
+def test_answers_abstain_by_the_score_that_tells_best(model_folder: Path, classified: Path, tmp_path: Path) -> None:
+    """The line is that of scikit-learn, the AUROC that of the confidence as it is served, auto the best of three."""
+    predictor = load_predictor(model_folder, ServingConfig(overflow="window", max_length=12, stride=2))
+    outside = short_texts(60, seed=9, longest=4)
+    file = write(tmp_path / "outside.jsonl", [{"text": text} for text in outside])
+    rows = [json.loads(line) for line in classified.read_text().splitlines()]
+    inside, labels = [row["text"] for row in rows], predictor.task.labels
+    right = [answer[0]["label"] for answer in predictor.answer_items(inside, {"top_k": 1})]
+    targets = np.array([*(row["label"] == label for row, label in zip(rows, right, strict=True)), *[False] * 60])
+    areas = {}
+    for kind in ("raw", "energy"):
+        calibration = calibrate_scores(predictor, ScoreExamples(classified, file, None, kind))
+        report, score = calibration.report["out_of_scope"], calibration.abstention
+        assert score is not None
+        texts = [*inside, *outside]
+        if kind == "raw":
+            x = logit(ranking_scores(predictor, texts, labels, top_k=None, raw=True).max(-1))
+        else:
+            logits = ranking_scores(predictor, texts, labels, top_k=None, function_to_apply="none")
+            x = np.log(np.exp(logits).sum(-1))
+        line = _SigmoidCalibration().fit(x, targets.astype(int))
+        served = [answer["confidence"] for answer in predictor.answer_items(texts, {"min_confidence": 0.5})]
+        assert served == pytest.approx(line.predict(x), abs=2e-3)
+        areas[kind] = roc_auc_score([1] * len(inside) + [0] * len(outside), served)
+        assert report[f"auroc_{kind}"] == pytest.approx(areas[kind], abs=1e-4)
+        assert report["refused_in_scope"] == pytest.approx(0.05, abs=0.01)
+        refused = np.mean(np.array(served[len(inside) :]) < report["min_confidence"])
+        assert report["refused_out_of_scope"] == pytest.approx(refused, abs=1e-4)
+    areas["calibrated"] = report["auroc"]
+    chosen = calibrate_scores(predictor, ScoreExamples(classified, file, None, "auto"))
+    best = max(areas, key=lambda name: areas[name])
+    assert chosen.report["out_of_scope"]["abstain_by"] == best
+    assert (chosen.abstention.kind if chosen.abstention else "calibrated") == best
 
 
 def test_out_of_scope_needs_labels_that_exclude_each_other(load_main: LoadMain, tmp_path: Path) -> None:
