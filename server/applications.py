@@ -25,7 +25,7 @@ from server.predictions import Predictions
 from server.registry import ModelRegistry
 from server.settings import ServerSettings
 from server.tracing import TracedRoute
-from server.transport import Exchange, Handle, RouteHandler, WriteError, header
+from server.transport import Exchange, Handle, PreparedResponse, RouteHandler, WriteError, header
 
 PREDICTIONS = "/predictions/"
 OPEN_ROUTES = ("/v2/health/live", "/v2/health/ready", "/api-description")  # that need no key
@@ -158,7 +158,7 @@ class EarlyRefusal:
         # Spans and the headers of CORS are written around the routes.
         self._is_off = parts.tracing is not None or bool(parts.settings.cors_origin)
 
-    def __call__(self, scope: Scope) -> Response | None:
+    def __call__(self, scope: Scope) -> PreparedResponse | None:
         """Return the response; None: the routes answer."""
         path: str = scope["path"]
         if self._is_off or scope["method"] != "POST" or not path.startswith(PREDICTIONS):
@@ -178,8 +178,8 @@ class EarlyRefusal:
 
 
 @cache
-def _refusal(retry_after_s: int) -> Response:
-    return queue_full(retry_after_s).to_response()
+def _refusal(retry_after_s: int) -> PreparedResponse:
+    return PreparedResponse(queue_full(retry_after_s).to_response())
 
 
 def management_application(parts: Parts) -> ASGIApp:

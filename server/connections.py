@@ -7,6 +7,7 @@ as RFC 9110 allows and Java's HTTP client, which offers HTTP/2 with every first 
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -14,11 +15,10 @@ from typing import Any
 
 import httptools
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from handler.protocol import serialize_value
-from handler.request_state import Response
-from server.transport import NOTIFY_LEFT, Exchange, headers_of
+from server.transport import NOTIFY_LEFT, Exchange, PreparedResponse
 
 MAX_HEAD_BYTES = 32_768  # of the request line and all headers
 HEAD_S = 30.0  # from the first byte of a request to the end of its headers, and for the first byte of a connection
@@ -29,19 +29,22 @@ VERSIONS = ("1.0", "1.1")
 FRAMING = (b"transfer-encoding", b"expect")  # headers of a body whose length is not known or that is not sent yet
 HOP_BY_HOP = (b"upgrade", b"http2-settings")  # what an upgrade consists of, apart from `connection`
 
+Refuse = Callable[[Scope], "PreparedResponse | None"]
+
 
 class BoundedConnection(HttpToolsProtocol):
     """One connection; it ends when a head is too long or does not come."""
 
     _head_bytes = 0
-    _head_timer: asyncio.TimerHandle | None = None
-    _idle_timer: asyncio.TimerHandle | None = (
-        None  # uvicorn's own ends with any byte, also with one that begins no head
-    )
+    _deadline = math.inf  # of the head, or of the next request: uvicorn's own ends with any byte that begins no head
+    _in_head = False
+    _timer: asyncio.TimerHandle | None = None  # one for all requests: to set one costs more than to look at the time
     _n_unread = 0  # bytes of responses that the client does not read, once they are more than a buffer
     _is_refused = False  # by its headers: its body is not read
 
-    def __init__(self, *arguments: Any, refuse: Callable[[Scope], Response | None] | None = None, **named: Any) -> None:
+    def __init__(
+        self, *arguments: Any, refuse: Callable[[Scope], PreparedResponse | None] | None = None, **named: Any
+    ) -> None:
         """Make a connection.
 
         Args:
@@ -58,9 +61,10 @@ class BoundedConnection(HttpToolsProtocol):
         self._expect_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the timers, and tell who computes for the client."""
-        self._head_arrived()
-        self._end_idling()
+        """Forget the timer, and tell who computes for the client."""
+        self._deadline, self._in_head = math.inf, False
+        if self._timer is not None:
+            self._timer.cancel()
         self._count_unread(0)
         super().connection_lost(exc)
         if self._on_left is not None:
@@ -83,8 +87,7 @@ class BoundedConnection(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Count a new head."""
         self._head_bytes, self._is_refused = 0, False
-        self._end_idling()
-        if self._head_timer is None:
+        if not self._in_head:
             self._expect_head()
         super().on_message_begin()
         self.scope["extensions"] = {NOTIFY_LEFT: {"notify": self._notify_left}}
@@ -93,12 +96,11 @@ class BoundedConnection(HttpToolsProtocol):
         """Expect another request: line ends, or the rest of a body that was refused, are none."""
         super().on_response_complete()
         if self.cycle.response_complete and not self.transport.is_closing():  # no other one was sent already
-            self._end_idling()
-            self._idle_timer = self.loop.call_later(KEEP_ALIVE_S, self._give_up)
+            self._deadline = self.loop.time() + KEEP_ALIVE_S
 
     def on_headers_complete(self) -> None:
         """Hand the request on, unless its head was too long, its framing is ambiguous, or it is parsed again."""
-        self._head_arrived()
+        self._deadline, self._in_head = math.inf, False
         if self._count(0) or self.parser.should_upgrade():
             return
         if self.parser.get_http_version() not in VERSIONS or self._is_ambiguous():
@@ -140,7 +142,7 @@ class BoundedConnection(HttpToolsProtocol):
             self._ignore_upgrade(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self.send_400_response("")
-        if self._head_timer is not None:  # the parser keeps what it has of a header to itself until the next one
+        if self._in_head:  # the parser keeps what it has of a header to itself until the next one
             self._count(len(data))
 
     def send_400_response(self, msg: str) -> None:
@@ -153,7 +155,7 @@ class BoundedConnection(HttpToolsProtocol):
         self._on_left = call
         self.flow.resume_reading()  # another request that came behind it paused that: the end would not be seen
 
-    def _early_refusal(self) -> Response | None:
+    def _early_refusal(self) -> PreparedResponse | None:
         """Return the response to a request whose body need not be read; only a short one is skipped."""
         path, _, _ = self.url.partition(b"?")
         is_next = self.cycle is None or self.cycle.response_complete  # no earlier one waits for its response
@@ -166,18 +168,16 @@ class BoundedConnection(HttpToolsProtocol):
         method, words = self.parser.get_method().decode("ascii"), path.decode("latin-1")
         return self._refuse_early({"type": "http", "method": method, "path": words, "headers": self.headers})
 
-    def _answer(self, response: Response) -> None:
+    def _answer(self, response: PreparedResponse) -> None:
         """Write a response, and skip the body of its request."""
         self._is_refused = True
         self.server_state.total_requests += 1
-        lines = [b"%b: %b\r\n" % header for header in headers_of(response)]
-        if is_last := not self.parser.should_keep_alive():
-            lines.append(b"connection: close\r\n")
-        self.transport.write(b"".join([STATUS_LINE[response.status], *lines, b"\r\n", response.content]))
+        is_last = not self.parser.should_keep_alive()
+        self.transport.write(response.written(is_last=is_last))
         if is_last:
             self.transport.close()
         else:
-            self._idle_timer = self.loop.call_later(KEEP_ALIVE_S, self._give_up)
+            self._deadline = self.loop.time() + KEEP_ALIVE_S
 
     def _is_ambiguous(self) -> bool:
         """Tell whether another program could see another host, or another end of the body."""
@@ -221,22 +221,22 @@ class BoundedConnection(HttpToolsProtocol):
         self.transport.close()
 
     def _expect_head(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_S, self._give_up)
+        self._deadline, self._in_head = self.loop.time() + HEAD_S, True
+        if self._timer is None:
+            self._look_later()
 
-    def _head_arrived(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _look_later(self) -> None:
+        """Look at the deadline when it may have passed: no deadline that is set meanwhile can be earlier."""
+        soonest = self.loop.time() + min(HEAD_S, KEEP_ALIVE_S)
+        self._timer = self.loop.call_at(min(self._deadline, soonest), self._look)
 
-    def _end_idling(self) -> None:
-        if self._idle_timer is not None:
-            self._idle_timer.cancel()
-            self._idle_timer = None
-
-    def _give_up(self) -> None:
-        self._head_timer = None
-        if not self.transport.is_closing():
+    def _look(self) -> None:
+        if self.transport.is_closing():
+            return
+        if self.loop.time() >= self._deadline:
             self.transport.close()
+        else:
+            self._look_later()
 
 
 def end_stalled(listening: socket.socket) -> None:
@@ -245,7 +245,7 @@ def end_stalled(listening: socket.socket) -> None:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_S * 1000))
 
 
-def uvicorn_options(refuse: Callable[[Scope], Response | None] | None = None) -> dict[str, Any]:
+def uvicorn_options(refuse: Refuse | None = None) -> dict[str, Any]:
     """Return the options of uvicorn for a port.
 
     Args:

@@ -7,6 +7,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from functools import cached_property
+from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import parse_qs
 
@@ -24,6 +25,8 @@ HELD_BYTES = 32 << 20  # of all bodies together, each from its first part until 
 UNREAD_BYTES = 160 << 20  # of all responses together that clients have not read yet
 UNCOUNTED_BYTES = 16_384  # of a body that comes in one part, or of a response
 DISCARD_FACTOR = 4  # a body that is too long is read up to so many times the limit before it is refused
+REQUEST_ID = b"x-request-id"
+CLOSES = {False: b"", True: b"\r\nconnection: close"}
 UNCACHED = [
     (b"pragma", b"no-cache"),
     (b"cache-control", b"no-cache; no-store, must-revalidate, private"),
@@ -177,12 +180,30 @@ def headers_of(response: Response) -> list[tuple[bytes, bytes]]:
     """Return the headers of a response: its own, and those that every response has."""
     headers = [
         (b"content-type", b"application/json"),
-        (b"x-request-id", str(uuid.uuid4()).encode()),
+        (REQUEST_ID, str(uuid.uuid4()).encode()),
         (b"content-length", str(len(response.content)).encode()),
         *UNCACHED,
     ]
     given = {name.encode("latin-1"): value.encode("latin-1") for name, value in response.headers.items()}
     return [header for header in headers if header[0] not in given] + list(given.items())
+
+
+class PreparedResponse:
+    """A response that is the same each time, but for its id: its bytes are made once."""
+
+    def __init__(self, response: Response) -> None:
+        lines = [b"HTTP/1.1 %d %b" % (response.status, HTTPStatus(response.status).phrase.encode())]
+        lines += [b"%b: %b" % header for header in headers_of(response) if header[0] != REQUEST_ID]
+        self._head = b"\r\n".join([*lines, REQUEST_ID + b": "])
+        self._ends = {is_last: CLOSES[is_last] + b"\r\n\r\n" + response.content for is_last in CLOSES}
+
+    def written(self, *, is_last: bool) -> bytes:
+        """Return it with a new id.
+
+        Args:
+            is_last: whether the connection ends with it.
+        """
+        return self._head + str(uuid.uuid4()).encode() + self._ends[is_last]
 
 
 def header(scope: Scope, name: bytes) -> str:

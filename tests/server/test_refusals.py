@@ -11,16 +11,16 @@ import uvicorn
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
-from handler.request_state import Response
 from server.applications import EarlyRefusal, Parts
 from server.connections import MAX_UNREAD_BYTES, BoundedConnection
 from server.errors import model_not_found, queue_full
 from server.health import Health
 from server.metrics import MetricsRegistry
 from server.settings import ServerSettings
+from server.transport import PreparedResponse, headers_of
 from tests.support.samples import ROOT
 
-FULL = queue_full(2).to_response()
+FULL = PreparedResponse(queue_full(2).to_response())
 
 
 def head(*lines: str, method: str = "POST", length: int = 3) -> bytes:
@@ -42,7 +42,7 @@ def statuses(sent: bytes, *, n_refused: int = 100) -> list[bytes]:
     """Return the status of each answer to what is sent in one packet; the first requests are refused."""
     left = [n_refused]
 
-    def refuse(_: Scope) -> Response | None:
+    def refuse(_: Scope) -> PreparedResponse | None:
         left[0] -= 1
         return FULL if left[0] >= 0 else None
 
@@ -126,10 +126,16 @@ def refusal(
 def test_a_full_queue_is_said_as_the_route_says_it() -> None:
     """Status, body and Retry-After; it is counted among the responses."""
     response, metrics = refusal(Models(is_full=True))
-    assert response == FULL
-    assert response.headers == {"retry-after": "2"}
+    expected = queue_full(2).to_response()
+    head, _, content = response.written(is_last=False).partition(b"\r\n\r\n")
+    status, *lines = head.split(b"\r\n")
+    assert (status, content) == (b"HTTP/1.1 503 Service Unavailable", expected.content)
+    assert sorted(line.split(b": ")[0] for line in lines) == sorted(name for name, _ in headers_of(expected))
+    assert b"retry-after: 2" in lines
+    assert response.written(is_last=False) != response.written(is_last=False), "each has its own id"
+    assert b"\r\nconnection: close\r\n\r\n" in response.written(is_last=True)
     assert 'Requests5XX{Level="Host"' in metrics
-    assert refusal(Models(is_full=True), "/predictions/m/1.0/predict")[0] == FULL
+    assert refusal(Models(is_full=True), "/predictions/m/1.0/predict")[0] is response
 
 
 def test_what_the_route_must_say_is_left_to_it() -> None:
