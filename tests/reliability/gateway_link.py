@@ -31,24 +31,17 @@ def slow_link(server: ScenarioServer, rate: float, seconds: float, broken_s: flo
     """F14: each request through the gateway is answered once or refused once, and computed at most once."""
     server.up()
     model, port = {"ModelName": server.target.model}, server.live.ports["inference_address"]
-    with tempfile.TemporaryDirectory(prefix="gateway-") as folder, delayed(port, DELAY_S) as near:
-        key_file, kind = server.live.run_dir / "key_file.json", "standalone" if server.is_standalone else "torchserve"
-        with running(Path(folder) / "g", near, key_file, tls=False, kind=kind) as gateway:
-            through = Target(
-                replace(server.live, ports={**server.live.ports, "inference_address": gateway.port}),
-                server.target.model,
-                server.target.oracle,
-            )
-            before = server.live.steady_metric("bert_texts_total", **model)
-            with ScenarioLoad(through, rate=rate, key=gateway.key) as load:
-                with dropped(port, 0.01):
-                    time.sleep(seconds)
-                right = load.ledger.counts["right"]
-                with dropped(port, 1):
-                    time.sleep(broken_s)
-                    during = load.ledger.counts["right"] - right
+    with delayed(port, DELAY_S) as near, gateway_before(server, near) as (through, key):
+        before = server.live.steady_metric("bert_texts_total", **model)
+        with ScenarioLoad(through, rate=rate, key=key) as load:
+            with dropped(port, 0.01):
+                time.sleep(seconds)
+            right = load.ledger.counts["right"]
+            with dropped(port, 1):
                 time.sleep(broken_s)
-            computed = server.live.steady_metric("bert_texts_total", **model) - before
+                during = load.ledger.counts["right"] - right
+            time.sleep(broken_s)
+        computed = server.live.steady_metric("bert_texts_total", **model) - before
     ledger = load.ledger
     right = ledger.counts["right"]
     return ScenarioResult(
@@ -63,6 +56,18 @@ def slow_link(server: ScenarioServer, rate: float, seconds: float, broken_s: flo
             "the network was broken": during <= max(2, rate),
         },
     )
+
+
+@contextlib.contextmanager
+def gateway_before(server: ScenarioServer, port: int) -> Iterator[tuple[Target, str]]:
+    """Run the gateway before a server, which it finds at a port; yield the target that clients see, and their key."""
+    key_file = server.live.run_dir / "key_file.json"
+    with (
+        tempfile.TemporaryDirectory(prefix="gateway-") as folder,
+        running(Path(folder) / "g", port, key_file, tls=False, kind=server.kind) as gateway,
+    ):
+        live = replace(server.live, ports={**server.live.ports, "inference_address": gateway.port})
+        yield Target(live, server.target.model, server.target.oracle), gateway.key
 
 
 @contextlib.contextmanager

@@ -125,8 +125,13 @@ class Suite:
         yield access.guarded(expire_s=20, standalone=self.server.is_standalone)
 
     def connections(self) -> Iterator[ScenarioResult]:
-        """F10."""
-        yield connections.hostile(self.server, self.seconds(60), n_idle=1000, n_slow=100, n_deaf=self.times(20))
+        """F10: the standalone server as it is, and both behind the gateway."""
+        seconds, n_deaf = self.seconds(60), self.times(20)
+        if self.server.is_standalone:
+            yield connections.hostile(self.server, seconds, n_idle=1000, n_slow=100, n_deaf=n_deaf)
+        self.server.up()
+        with gateway_link.gateway_before(self.server, self.server.live.ports["inference_address"]) as gateway:
+            yield connections.hostile(self.server, seconds, n_idle=1000, n_slow=100, n_deaf=n_deaf, gateway=gateway)
 
     def disk_full(self) -> Iterator[ScenarioResult]:
         """F8."""
