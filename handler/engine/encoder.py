@@ -26,6 +26,7 @@ from handler.engine.layer_weights import LayerWeights, layer_weights_of
 from handler.engine.linear import LayerNorm, Linear, Order, norm_of
 from handler.engine.native_encoder import NativeEncoder, NativeLayer
 from handler.engine.native_encoder import supports as native_supports
+from handler.engine.relative import DisentangledBias
 from handler.engine.varlen import current_varlen
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Layer:
     @classmethod
     def from_weights(cls, weights: LayerWeights, activation: str, *, is_last: bool) -> Layer:
         """Make a layer that refers to the modules of transformers until it is prepacked."""
-        reads_apart = is_last and weights.attention.bias is None
+        reads_apart = is_last and not isinstance(weights.attention.bias, DisentangledBias)
         qkv = (weights.key, weights.value) if reads_apart else (weights.query, weights.key, weights.value)
         linears = {
             "qkv": Linear(*qkv),
@@ -131,13 +132,12 @@ class Layer:
 
     def native(self) -> NativeLayer:
         """Return what the native encoder computes this layer from; it must have been prepacked in that order."""
-        rotary, norms = self.attention.rotary, {name: norm.native() for name, norm in self.norms.items()}
+        norms = {name: norm.native() for name, norm in self.norms.items()}
         return NativeLayer(
             {name: linear.packed for name, linear in self.linears.items() if linear.packed is not None},
             norms.get("attention_norm"),
             norms["output_norm"],
-            angles=None if rotary is None else rotary.table,
-            window=self.attention.window or 0,
+            **self.attention.native(),
         )
 
     def __call__(self, x: Any, attention: Attention, observe: Callable[[str, Tensor], None] = ignore) -> Any:

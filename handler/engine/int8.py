@@ -343,8 +343,7 @@ def native_layer(stored: StoredLayer, norms: Mapping[str, NormQuantize], attenti
         context_zero_point=params["context"].zero_point + 0.5,
         intermediate_inv_scale=1 / params["intermediate"].scale,
         intermediate_zero_point=params["intermediate"].zero_point + 0.5,
-        angles=None if attention.rotary is None else attention.rotary.table,
-        window=attention.window or 0,
+        **attention.native(),
     )
 
 

@@ -16,7 +16,8 @@ from torch.nn import functional
 
 from handler.batching import VarlenMetadata
 from handler.engine.attention import Attention, attend_window
-from handler.engine.relative import Bias, Rotary, rotate
+from handler.engine.native_encoder import NativeBias
+from handler.engine.relative import Bias, DisentangledBias, DistanceBias, Rotary, rotate
 
 MAX_LENGTH_RATIO = 1.25  # of the longest to the shortest sequence of a group: so much of an attention may be padding
 SHORT = 16  # tokens: sequences up to this length share a group
@@ -38,7 +39,15 @@ class LayerAttention:
     @property
     def can_be_native(self) -> bool:
         """Whether the native encoder computes it."""
-        return self.bias is None and self.window != 0
+        return self.window != 0 and not isinstance(self.bias, DisentangledBias)
+
+    def native(self) -> dict[str, Any]:
+        """Return it as arguments of `NativeLayer`, in fp32."""
+        return {
+            "angles": None if self.rotary is None else self.rotary.table,
+            "window": self.window or 0,
+            "bias": NativeBias.of(self.bias.table) if isinstance(self.bias, DistanceBias) else None,
+        }
 
     def prepack(self, dtype: torch.dtype, device: torch.device) -> None:
         """Convert the weights to `dtype` on `device`; once."""

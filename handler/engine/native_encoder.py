@@ -27,6 +27,7 @@ ACTIVATIONS = {
     "relu": 3,
     "silu": 4,
 }  # values of `enum activation` in product.h
+LANES = 16  # that are read at once, see vectors.h
 # dtype of what linear layers read -> what a processor must have.
 NEEDS = {torch.float32: "", torch.bfloat16: "avx512bf16", torch.uint8: "avx512vnni"}
 
@@ -43,6 +44,7 @@ class _Layer(ctypes.Structure):
         *((name, _Linear) for name in ("query", "qkv", "attention_output", "intermediate", "output", "gate")),
         *((name, Norm) for name in ("attention_norm", "output_norm")),
         *(("cos", c_void_p), ("sin", c_void_p), ("window", c_int64)),
+        *(("bias", c_void_p), ("bias_stride", c_int64)),
         *((name, c_float) for name in ("context_zero_point", "intermediate_inv_scale", "intermediate_zero_point")),
     )
 
@@ -103,6 +105,25 @@ class NativeNorm(NamedTuple):
         return Norm(*addresses, self.eps, self.zero_point, self.is_rms)
 
 
+class NativeBias(NamedTuple):
+    """A bias on the logits of each head at each distance."""
+
+    table: Tensor  # (heads, 2 * longest - 1 + LANES) in base 2, from a key longest - 1 before its query on, then zeros
+    longest: int  # tokens of a sequence
+
+    @classmethod
+    def of(cls, table: Tensor) -> NativeBias:
+        """Convert biases (heads, 2 * longest - 1) on natural logits."""
+        return cls(
+            functional.pad(table.float() * math.log2(math.e), (0, LANES)).contiguous(), (table.shape[1] + 1) // 2
+        )
+
+    @property
+    def address(self) -> int:
+        """Of the bias of the first head at distance 0."""
+        return self.table[0, self.longest - 1].data_ptr()
+
+
 class NativeLayer(NamedTuple):
     """The parts of one layer."""
 
@@ -114,6 +135,7 @@ class NativeLayer(NamedTuple):
     intermediate_zero_point: float = 0.0
     angles: tuple[Tensor, Tensor] | None = None  # cos and sin (positions, head width / 2) of rotary positions
     window: int = 0  # a token attends to those at most so far away; 0: to all
+    bias: NativeBias | None = None
 
     def arguments(self) -> _Layer:
         linears = {name: linear.arguments() for name, linear in self.linears.items()}
@@ -125,6 +147,8 @@ class NativeLayer(NamedTuple):
             cos=_address(cos),
             sin=_address(sin),
             window=self.window,
+            bias=0 if self.bias is None else self.bias.address,
+            bias_stride=0 if self.bias is None else self.bias.table.shape[1],
             context_zero_point=self.context_zero_point,
             intermediate_inv_scale=self.intermediate_inv_scale,
             intermediate_zero_point=self.intermediate_zero_point,
@@ -159,6 +183,8 @@ class NativeEncoder:
         self._structures = (_Layer * len(layers))(*(layer.arguments() for layer in layers))
         tables = [layer.angles[0] for layer in layers if layer.angles is not None]
         self._n_positions = min((len(table) for table in tables), default=None)  # None: they do not rotate
+        biases = (layer.bias for layer in layers if layer.bias is not None)
+        self._longest = min((bias.longest for bias in biases), default=None)  # None: any sequence
         width = len(layers[0].output_norm.weight)
         self._args = _Encoder(
             layers=ctypes.addressof(self._structures),
@@ -190,6 +216,8 @@ class NativeEncoder:
             if positions is None or int(positions.max()) >= self._n_positions:
                 raise ValueError(f"rotary positions need the position ids of the batch, all below {self._n_positions}")
             args.position_ids = positions.data_ptr()
+        if self._longest is not None and varlen.max_seqlen > self._longest:
+            raise ValueError(f"a sequence of {varlen.max_seqlen} tokens: the bias of distances is for {self._longest}")
         threads = torch.get_num_threads()
         size = self._library.encoder_scratch(ctypes.addressof(args), threads)
         scratch = self._take_scratch(size)

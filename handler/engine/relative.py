@@ -74,10 +74,10 @@ class DistanceBias:
 
     def __init__(self, table: Tensor) -> None:
         """Keep the biases (heads, 2 * longest - 1): of keys from longest - 1 before a query to longest - 1 after it."""
-        self._table = table
+        self.table = self._table = table  # in fp32, and as it is added
 
     def prepack(self, dtype: torch.dtype, device: torch.device) -> None:
-        self._table = self._table.to(dtype=dtype, device=device)
+        self._table = self.table.to(dtype=dtype, device=device)
 
     def __call__(self, query: Tensor, key: Tensor) -> Tensor:
         length = query.shape[2]

@@ -46,6 +46,7 @@ typedef struct {  // heads of one sequence
   int64_t n_heads, head_width;
   enum dtype dtype, output_dtype;
   float scale, zero_point;  // scale of the logits in base 2; zero_point is added to the output
+  const float *bias;        // on the logits of a head, in base 2, of keys at distance 0; of those after it follow, 0: none
   int64_t window;           // a query attends to the tokens at most so far away; 0: to all
   const int64_t *positions; // (queries,) of the queries plus `offset`; 0: they are neighbours
   int64_t offset;           // with no positions: minus that of the first query
@@ -79,8 +80,9 @@ INLINE ints is_reached(const Heads *args, int64_t position, int64_t j) {
   return (key >= (int32_t)max_of(0, position - args->window)) & (key < (int32_t)min_of(args->length, position + args->window + 1));
 }
 
-// A logit of the attention, or one that no exponential reaches.
+// A logit of the attention with its bias, or one that no exponential reaches.
 INLINE vec mask_keys(const Heads *args, vec x, int64_t position, int64_t j) {
+  if (args->bias) x += *(const vec *)(args->bias + j - position);
   if (!args->window) return mask_tail(x, args->length - j, -1e30f);
   const ints reached = is_reached(args, position, j);
   return (vec)(((ints)x & reached) | ((ints)(vec)-1e30f & ~reached));

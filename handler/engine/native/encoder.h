@@ -28,6 +28,8 @@ typedef struct {  // the same fields as _Layer in kernels.py
   Norm attention_norm, output_norm;  // no weight: there is no such norm
   const float *cos, *sin;            // (positions, head width / 2); 0: positions do not rotate queries and keys
   int64_t window;                    // see Heads
+  const float *bias;                 // see Heads: of the first head
+  int64_t bias_stride;               // from head to head
   float context_zero_point, intermediate_inv_scale, intermediate_zero_point;
 } Layer;
 
@@ -260,7 +262,10 @@ static void attend_rows(const Pass *pass, const Own *own, const Layer *layer, in
     heads.key = element(pass->qkv[parity], at, args->kv_dtype);
     heads.value = element(pass->qkv[parity], at + args->width, args->kv_dtype);
     heads.output = element(own->context, (row - begin) * pass->width_stride, args->dtype);
-    for (int64_t head = 0; head < args->n_heads; head++) attend(&heads, head, own->attention);
+    for (int64_t head = 0; head < args->n_heads; head++) {
+      heads.bias = layer->bias ? layer->bias + head * layer->bias_stride : 0;
+      attend(&heads, head, own->attention);
+    }
     row = stop;
   }
 }

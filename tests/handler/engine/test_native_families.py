@@ -1,4 +1,4 @@
-"""Layers of later families in one call: rotary positions, windows, gates, norms before the halves, RMSNorm."""
+"""Layers of later families in one call: rotary positions, windows, biases, gates, norms before the halves, RMSNorm."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from handler.engine import native_encoder
 from handler.engine.encoder import PackedEncoder, packed_encoder_of
 from handler.engine.layer_attention import LayerAttention
 from handler.engine.layer_weights import LayerWeights
-from handler.engine.relative import Rotary
+from handler.engine.relative import DistanceBias, Rotary
 from tests.support.encodings import varlen_of
 from tests.support.layers import (
     CPU,
@@ -40,6 +40,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "NomicBERT": {"has_gate": True, "activation": "silu"},
     "Jina": {"activation": "gelu"},
     "Megatron-BERT": {"pre_norm": True, "has_rotary": False},
+    "MPNet": {"has_rotary": False, "has_bias": True},
 }
 
 
@@ -70,6 +71,7 @@ def make_encoder(family: str, precision: str) -> PackedEncoder:
     ]
     pre_norm, make_norm = options.get("pre_norm", False), rms_norm if options.get("rms") else norm
     angles = rotary() if options["has_rotary"] else None
+    bias = DistanceBias(torch.randn(HEADS, 2 * max(LENGTHS) - 1)) if options.get("has_bias") else None
     squares = ("query", "key", "value", "attention_output")
     layers = [
         LayerWeights(
@@ -80,7 +82,7 @@ def make_encoder(family: str, precision: str) -> PackedEncoder:
             output=linear(INNER, WIDTH),
             output_norm=make_norm(),
             pre_norm=pre_norm,
-            attention=LayerAttention(angles, window),
+            attention=LayerAttention(angles, window, bias),
         )
         for index, window in enumerate(options["windows"])
     ]
@@ -121,7 +123,7 @@ def test_it_computes_what_the_operators_compute(
 
 
 @pytest.mark.parametrize(("precision", "which"), cases("all", "several"))
-@pytest.mark.parametrize("family", ["ModernBERT", "EuroBERT", "NomicBERT"])
+@pytest.mark.parametrize("family", ["ModernBERT", "EuroBERT", "NomicBERT", "MPNet"])
 def test_a_sequence_has_the_same_bits_in_any_batch(family: str, precision: str, which: str) -> None:
     """Alone or among others, with chunks of sequences for each thread, or with their rows divided."""
     encoder, reads = make_encoder(family, precision), reads_of(which)
@@ -145,11 +147,13 @@ def test_a_sequence_has_the_same_bits_in_any_batch(family: str, precision: str, 
         torch.set_num_threads(threads)
 
 
-def test_a_position_that_has_no_angle_is_refused() -> None:
+def test_a_position_that_has_no_angle_or_bias_is_refused() -> None:
     """As PyTorch's operators refuse it."""
     varlen = varlen_of(max(LENGTHS) + 1)
     with pytest.raises(ValueError, match=f"position ids of the batch, all below {max(LENGTHS)}"):
         encode(make_encoder("NomicBERT", "fp32"), varlen, states_of(varlen))
+    with pytest.raises(ValueError, match=f"{max(LENGTHS) + 1} tokens: the bias of distances is for {max(LENGTHS)}"):
+        encode(make_encoder("MPNet", "fp32"), varlen, states_of(varlen))
 
 
 def test_gradients_come_through_operators() -> None:
