@@ -13,6 +13,8 @@ sentence_modules  the modules of a sentence-transformers folder
 weight_files      the files of a model's weights and the names of their tensors
 model_folder      what a model folder says beside weights and tokenizer
 tokenizer_files   the files of a tokenizer, checked
+alignment         where in a text each token comes from
+python_tokenizer  tokenizers that transformers has in Python alone, as fast ones
 tokenization      text -> encodings, never padded
 confidence        what scores are worth: calibration, label sets with a coverage, the reference for drift
 batching          the plan of batches, and the Batch that a model gets

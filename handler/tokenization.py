@@ -15,6 +15,7 @@ from tokenizers import Tokenizer as Backend
 from tokenizers import normalizers
 from tokenizers.models import Unigram
 
+from handler import python_tokenizer
 from handler.config import ServingConfig
 from handler.errors import ConfigError, InputTooLong, InvalidInput, ModelMismatch, RequestError
 from handler.sentence_modules import EmbeddingModules
@@ -53,16 +54,12 @@ class Tokenizer:
             embedding: what a sentence-transformers folder says of the length and the case of texts.
 
         Raises:
-            ModelMismatch: no fast tokenizer in the folder.
+            ModelMismatch: no tokenizer in the folder that can be used.
             ConfigError: `max_length` is more than the model can read.
         """
         loaded = load_tokenizer(folder)
-        if not loaded.is_fast:
-            raise ModelMismatch(
-                f"{type(loaded).__name__} has no fast version: save one (tokenizer.json) and pack again"
-            )
         tokenizer: Any = as_in_file(folder / "tokenizer.json", loaded)
-        check_vocabulary(folder, type(loaded).__name__, tokenizer.get_vocab().keys())
+        check_vocabulary(folder, python_tokenizer.name_of(loaded), tokenizer.get_vocab().keys())
         max_id = max(tokenizer.get_vocab().values(), default=0)
         if max_id >= model_config.vocab_size:
             raise ModelMismatch(
@@ -215,7 +212,7 @@ class Tokenizer:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    """Return a tokenizer as transformers makes it of the files of a folder; raises ModelMismatch with the reason."""
+    """Return a fast tokenizer as transformers makes it of a folder; raises ModelMismatch with the reason."""
     check_files(folder)
     from transformers import AutoTokenizer
 
@@ -225,14 +222,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         )
     except Exception as error:  # tokenizers and the classes of transformers raise bare ones too
         raise ModelMismatch(loading_problem(folder, error)) from error
-    return loaded
+    return loaded if loaded.is_fast else python_tokenizer.converted(loaded)
 
 
 def as_in_file(path: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
     """Return a tokenizer whose tokens are those of tokenizer.json, or of a sentencepiece model without that file.
 
     The tokenizer classes of transformers 5 take only the vocabulary from it and build the rest anew: a cased model is
-    lower-cased where tokenizer_config.json does not have `do_lower_case`.
+    lower-cased where tokenizer_config.json does not have `do_lower_case`. Tokenizers in Python do not read that file.
 
     Args:
         path: of tokenizer.json.
@@ -241,12 +238,16 @@ def as_in_file(path: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedToke
     Raises:
         ModelMismatch: the file cannot be read.
     """
-    if not path.is_file():
+    if not path.is_file() and python_tokenizer.has_jieba(tokenizer):
+        return python_tokenizer.with_jieba(tokenizer, tokenizer.backend_tokenizer)
+    if not path.is_file() or python_tokenizer.is_converted(tokenizer):
         return _with_character_map(path.parent, tokenizer)
     try:
         backend = Backend.from_file(str(path))
     except Exception as error:  # tokenizers raises no other class
         raise ModelMismatch(f"tokenizer.json cannot be read: {' '.join(str(error).split())[:200]}") from error
+    if python_tokenizer.has_jieba(tokenizer):
+        return python_tokenizer.with_jieba(tokenizer, backend)
     parts = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
     different = [part for part in parts if _state(backend, part) != _state(tokenizer.backend_tokenizer, part)]
     same_model = type(backend.model) is type(tokenizer.backend_tokenizer.model)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,11 @@ def loading_problem(folder: Path, error: Exception) -> str:
             "packed; the archive then holds tokenizer.json"
         )
     reason = " ".join(str(error).split())[:300] or type(error).__name__
+    if isinstance(error, ImportError):
+        return (
+            f"the tokenizer takes a package that is not installed: {reason}; install it where the model is packed and "
+            "where it is served (requirements/tokenizers.txt lists those that were tried)"
+        )
     return f"no tokenizer can be loaded from the model folder: {reason}; save it again with transformers"
 
 
@@ -105,6 +111,5 @@ def _keys(path: Path) -> set[str]:
 def _lines(path: Path) -> set[str]:
     if not path.is_file():
         return set()
-    return {
-        line.split("\t")[0] for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()
-    }
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return {re.sub(r" \d+$", "", line.split("\t")[0]) for line in lines if line.strip()}  # PhoBERT writes counts

@@ -189,10 +189,12 @@ def stage_files(stage: Path, model: Path, config: ModelConfig) -> None:
         (stage / archive.MODEL / path).parent.mkdir(exist_ok=True)
         (stage / archive.MODEL / path).symlink_to((model / path).resolve())
     if any(model.glob("*.model")) and not (model / "tokenizer.json").is_file():
+        from handler.python_tokenizer import is_converted
         from handler.tokenization import as_in_file, load_tokenizer
 
-        converted: Any = as_in_file(model / "tokenizer.json", load_tokenizer(model))
-        converted.backend_tokenizer.save(str(stage / archive.MODEL / "tokenizer.json"))  # no worker needs sentencepiece
+        tokenizer: Any = as_in_file(model / "tokenizer.json", load_tokenizer(model))
+        if not is_converted(tokenizer):  # no worker needs sentencepiece
+            tokenizer.backend_tokenizer.save(str(stage / archive.MODEL / "tokenizer.json"))
     (stage / archive.MODEL_CONFIG).write_text(config.to_yaml(), encoding="utf-8")
 
 

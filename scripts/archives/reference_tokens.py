@@ -9,11 +9,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, cast
 
 from tokenizers import Encoding, Tokenizer, normalizers
+from tokenizers.pre_tokenizers import PreTokenizer
 
 from handler.config import ServingConfig
+from scripts.cli.console import ScriptError
 
 Pair: TypeAlias = tuple[str, str | None]
 Strategy: TypeAlias = Literal["longest_first", "only_first", "only_second"]
@@ -40,11 +42,14 @@ class ReferenceTokenizer:
             n_segments: segment embeddings of the model.
         """
         self.settings = read_json(folder / "tokenizer_config.json")
-        self.backend = _backend(folder)
+        plain = _plain(folder)
+        self._in_python = None if plain.is_fast else plain
+        self.backend = _backend(folder, plain)
         self.backend.no_padding()
         self.backend.no_truncation()
         sentence = next((read_json(path) for path in sorted(folder.glob("sentence_*_config.json"))), {})
-        if sentence.get("do_lower_case"):
+        self._lowercases = bool(sentence.get("do_lower_case"))
+        if self._lowercases:
             own = self.backend.normalizer
             self.backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *([own] if own else [])])
         self.side = self.settings.get("truncation_side", "right")
@@ -115,7 +120,10 @@ class ReferenceTokenizer:
     def _joined(self, text: Pair, max_first: int | None) -> Encoding:
         """Return one sequence of the tokens of a text or pair."""
         if max_first is None:
-            return self.backend.encode(*text)
+            encoding = self.backend.encode(*text)
+            if self._in_python and self.backend.truncation is None and not self._lowercases:
+                _compare(self._in_python(*text)["input_ids"], encoding.ids)
+            return encoding
         first, second = self._parts(text, max_first)
         return self.backend.post_process(first, second)
 
@@ -128,13 +136,36 @@ class ReferenceTokenizer:
         return parts
 
 
-def _backend(folder: Path) -> Tokenizer:
-    if (folder / "tokenizer.json").is_file():
-        return Tokenizer.from_file(str(folder / "tokenizer.json"))
+def _compare(expected: list[int], ids: list[int]) -> None:
+    """Refuse a tokenizer in Python of which the library makes other tokens than its class."""
+    if expected != ids:
+        raise ScriptError(
+            "this tokenizer, which is in Python alone, makes other tokens in a server: it cannot be served"
+        )
+
+
+def _plain(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
-    loaded: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    backend = Tokenizer.from_str(loaded.backend_tokenizer.to_str())
+    return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+
+
+def _backend(folder: Path, plain: Any) -> Tokenizer:
+    """Return what reads tokens out of a folder, of which transformers makes the tokenizer `plain`."""
+    if not plain.is_fast:  # places of tokens are the handler's own, and `_joined` compares ids
+        from handler.python_tokenizer import converted
+
+        return cast(Any, converted(plain)).backend_tokenizer  # type: ignore[no-any-return]
+    file = folder / "tokenizer.json"
+    backend = Tokenizer.from_file(str(file)) if file.is_file() else plain.backend_tokenizer
+    if type(plain).__name__ == "RoFormerTokenizer":  # its split of words cannot be written to the file
+        from transformers.models.roformer.tokenization_utils import JiebaPreTokenizer
+
+        words: Any = JiebaPreTokenizer(backend.get_vocab())
+        backend.pre_tokenizer = PreTokenizer.custom(words)
+    if file.is_file() or type(plain).__name__ == "RoFormerTokenizer":
+        return backend
+    backend = Tokenizer.from_str(plain.backend_tokenizer.to_str())
     pieces = sorted(folder.glob("*.model"))
     if pieces and "charsmap" not in backend.to_str():  # the class of DeBERTa drops it
         from transformers.convert_slow_tokenizer import import_protobuf

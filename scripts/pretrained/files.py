@@ -23,6 +23,7 @@ MODEL_FILES = (
     "vocab.txt",
     "vocab.json",
     "merges.txt",
+    "bpe.codes",  # merges of BERTweet and PhoBERT
     "*.model",
     "training.json",
 )

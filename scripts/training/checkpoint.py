@@ -17,6 +17,7 @@ from handler.archive import sha256
 from handler.engine.checkpoint import require_complete
 from handler.engine.config_problems import load_config, unknown_value
 from handler.errors import ModelMismatch
+from handler.python_tokenizer import name_of
 from handler.tokenization import as_in_file, has_type_ids, load_tokenizer
 from handler.tokenizer_files import check_vocabulary
 from handler.weight_files import tensor_names
@@ -75,11 +76,10 @@ def read(settings: TrainingSettings, task: TrainingTask[Any], source: ModelSourc
             output_loading_info=True,
         )
         require_complete(model, report, needs_pooler=False, is_head_new=True)
-        if tokenizer.is_fast:  # as it will be served
-            tokenizer = as_in_file(folder / "tokenizer.json", tokenizer)
-        if tokenizer.is_fast and has_type_ids(tokenizer, config):
+        tokenizer = as_in_file(folder / "tokenizer.json", tokenizer)  # as it will be served
+        if has_type_ids(tokenizer, config):
             tokenizer.model_input_names = list(dict.fromkeys([*tokenizer.model_input_names, "token_type_ids"]))
-        check_vocabulary(folder, type(tokenizer).__name__, tokenizer.get_vocab().keys())
+        check_vocabulary(folder, name_of(tokenizer), tokenizer.get_vocab().keys())
     except KeyError as error:
         raise ScriptError(f"model {name}: {unknown_value(config, error)}") from None
     except (OSError, ValueError, ModelMismatch) as error:

@@ -135,9 +135,8 @@ def save(
     from scripts.training import lora  # imports torch
 
     output, tokenizer = settings.checkpoints / "finished", checkpoint.tokenizer
-    if hasattr(tokenizer, "backend_tokenizer"):  # the lengths of this training do not bind the server
-        tokenizer.backend_tokenizer.no_truncation()
-        tokenizer.backend_tokenizer.no_padding()
+    tokenizer.backend_tokenizer.no_truncation()  # the lengths of this training do not bind the server
+    tokenizer.backend_tokenizer.no_padding()
     if settings.peft:
         lora.save(checkpoint.model, output)
     else:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeAlias, TypeVar
 
-from scripts.cli.console import ScriptError
 from scripts.readers.formats import TABLES, Reader, Record
 from scripts.readers.tables import ColumnMapping, Table
 
@@ -183,12 +182,6 @@ def truncation_notes(features: Sequence[Feature], limits: TokenLimits, unit_name
     if not full:
         return []
     return [f"{full} of {len(features)} {unit_name} fill --max-length {limits.max_length}, the rest is cut"]
-
-
-def require_offsets(tokenizer: PreTrainedTokenizerBase) -> None:
-    """Refuse a tokenizer that does not return the character offsets of its tokens."""
-    if not tokenizer.is_fast:
-        raise ScriptError("this tokenizer cannot tell where its tokens are; a model with a tokenizer.json is needed")
 
 
 def balanced(counts: Mapping[str, int]) -> dict[str, float]:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scripts.cli.console import ScriptError
-from scripts.training.tasks.base import IGNORE_INDEX, Feature, TokenLimits, require_offsets, to_features
+from scripts.training.tasks.base import IGNORE_INDEX, Feature, TokenLimits, to_features
 
 if TYPE_CHECKING:
     import torch
@@ -58,7 +58,6 @@ class MaskingCollator:
 
 def with_mask_units(encoding: Any, tokenizer: PreTrainedTokenizerBase, *, whole_words: bool) -> list[Feature]:
     """Return features with `units`: a number for each token or word that is masked as one, -1 for the others."""
-    require_offsets(tokenizer)
     features = to_features(encoding)
     for number, feature in enumerate(features):
         numbers: dict[object, int] = {}

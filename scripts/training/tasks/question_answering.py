@@ -21,7 +21,6 @@ from scripts.training.tasks.base import (
     Examples,
     TokenLimits,
     TrainingTask,
-    require_offsets,
     to_features,
 )
 from scripts.training.tasks.squad import squad_metrics
@@ -118,7 +117,6 @@ class AnswerExtraction(TrainingTask[QuestionExample]):
         *,
         training: bool,
     ) -> EncodedExamples:
-        require_offsets(tokenizer)
         questions = [row.question for row in examples.rows]
         question_offsets = tokenizer(questions, add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         max_length = limits.max_question_length

@@ -26,7 +26,6 @@ from scripts.training.tasks.base import (
     TokenLimits,
     TrainingTask,
     balanced,
-    require_offsets,
     to_features,
     weighted_cross_entropy,
 )
@@ -100,7 +99,6 @@ class EntityRecognition(TrainingTask[TaggedText]):
     def encode(
         self, examples: Examples[TaggedText], tokenizer: PreTrainedTokenizerBase, limits: TokenLimits, *, training: bool
     ) -> EncodedExamples:
-        require_offsets(tokenizer)
         encoding = tokenizer(
             [row.text for row in examples.rows],
             truncation=True,
