@@ -59,7 +59,7 @@ class _Attention(ctypes.Structure):
     _fields_ = (
         *((name, c_void_p) for name in ("qkv", "bias", "context", "gradient", "to_qkv", "cu_seqlens", "scratch")),
         *((name, c_int64) for name in ("n_sequences", "n_heads", "head_width", "max_seqlen", "scratch_size", "dtype")),
-        *(("dropout", _Dropout), ("scale", c_float), ("next", c_int64), ("thread", c_int64)),
+        *(("one_query", c_int64), ("dropout", _Dropout), ("scale", c_float), ("next", c_int64), ("thread", c_int64)),
     )
 
 
@@ -275,18 +275,33 @@ class BiasActivation:
 class SequenceAttention:
     """Attention within the sequences of one row, with dropout of its probabilities, and its gradients."""
 
-    def __init__(self, bias: Tensor, n_heads: int, cu_seqlens: Tensor, max_seqlen: int, dropout: Dropout) -> None:
-        """Keep the biases (3 * width,) of queries, keys and values, and the boundaries (sequences + 1,) in int32."""
+    def __init__(
+        self,
+        bias: Tensor,
+        n_heads: int,
+        cu_seqlens: Tensor,
+        max_seqlen: int,
+        dropout: Dropout,
+        one_query_rows: int | None = None,
+    ) -> None:
+        """Keep the biases (3 * width,) of queries, keys and values, and the boundaries (sequences + 1,) in int32.
+
+        `one_query_rows`: only the first token of each sequence attends to the others, and the context has so many rows.
+        """
         self._bias, self._n_heads, self._cu_seqlens = bias, n_heads, cu_seqlens
         self._max_seqlen, self._dropout, self._n_tokens = max_seqlen, dropout, int(cu_seqlens[-1])
+        self._one_query_rows = one_query_rows
 
     def forward(self, qkv: Tensor) -> Tensor:
         """Return the context (rows, width) of queries, keys and values (rows, 3 * width) without their biases.
 
         Rows behind the last sequence are 0, as are their gradients.
         """
-        self._qkv, context = qkv, torch.empty(len(qkv), qkv.shape[1] // 3, dtype=qkv.dtype)
-        context[self._n_tokens :] = 0
+        n_rows, n_written = len(qkv), self._n_tokens
+        if self._one_query_rows is not None:
+            n_rows, n_written = self._one_query_rows, len(self._cu_seqlens) - 1
+        self._qkv, context = qkv, torch.empty(n_rows, qkv.shape[1] // 3, dtype=qkv.dtype)
+        context[n_written:] = 0
         args, scratch = self._arguments()
         args.context, args.scratch = context.data_ptr(), scratch.data_ptr()
         _library().call("attention", args, qkv.numel())
@@ -317,6 +332,7 @@ class SequenceAttention:
             max_seqlen=self._max_seqlen,
             scratch_size=size,
             dtype=DTYPES[self._qkv.dtype],
+            one_query=self._one_query_rows is not None,
             dropout=self._dropout.arguments(),
             scale=head_width**-0.5,
         )

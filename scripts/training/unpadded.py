@@ -46,6 +46,7 @@ FAMILIES = {
 LINEARS = ("query", "key", "value", "attention_output", "intermediate", "output")
 NORMS = ("attention_norm", "output_norm")
 N_PARAMETERS = 2 * (len(LINEARS) + len(NORMS))  # of a layer
+FIRST_TOKEN_HEADS = ("ForSequenceClassification", "ForNextSentencePrediction")  # which read no other token
 
 
 class Products:
@@ -125,27 +126,39 @@ class TiledProducts(Products):
 
 
 class LayerPass:
-    """One layer in one forward pass, and then backwards."""
+    """One layer in one forward pass, and then backwards; of all tokens, or of the first of each sequence.
+
+    The latter is for the last layer, where the head reads no others: they are keys and values there and nothing else.
+    """
 
     def __init__(
-        self, parameters: Sequence[Tensor], products: Products, encoder: UnpaddedEncoder, row: UnpaddedRow
+        self,
+        parameters: Sequence[Tensor],
+        products: Products,
+        encoder: UnpaddedEncoder,
+        row: UnpaddedRow,
+        first_only: bool = False,
     ) -> None:
         """Keep the parameters in the order of LINEARS and NORMS, weight and bias of each in turn."""
+        self._first = row.cu_seqlens[:-1] if first_only else None
+        first_rows = n_rows(row.n_sequences) if first_only else None
         biases = [bias.detach() for bias in parameters[1 : 2 * len(LINEARS) : 2]]
         attention_weight, attention_bias, output_weight, output_bias = parameters[-4:]
         eps, (attention, attention_output, output) = encoder.eps, row.dropouts()
         self._products = products
         self._attention = SequenceAttention(
-            torch.cat(biases[:3]), encoder.n_heads, row.cu_seqlens, row.max_seqlen, attention
+            torch.cat(biases[:3]), encoder.n_heads, row.cu_seqlens, row.max_seqlen, attention, first_rows
         )
         self._attention_norm = ResidualNorm(biases[3], attention_weight, attention_bias, eps, attention_output)
         self._activation = BiasActivation(biases[4], encoder.activation)
         self._output_norm = ResidualNorm(biases[5], output_weight, output_bias, eps, output)
 
     def forward(self, states: Tensor, rounded: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the hidden states (tokens, width) in fp32, and in the precision of the products."""
+        """Return the hidden states (tokens or sequences, width) in fp32, and in the precision of the products."""
         products, self._input = self._products, rounded
         self._context = self._attention.forward(products.output(0, rounded))
+        if self._first is not None:
+            states = _fill_up(states.index_select(0, self._first), len(self._context))
         states, self._middle = self._attention_norm.forward(products.output(1, self._context), states)
         self._activated = self._activation.forward(products.output(2, self._middle))
         return self._output_norm.forward(products.output(3, self._activated), states)
@@ -163,6 +176,9 @@ class LayerPass:
         attention_weight = products.to_weight(to_attention, self._context)
         to_qkv, qkv_bias = self._attention.backward(products.to_input(1, to_attention))
         qkv_weight = products.to_weight(to_qkv, self._input)
+        if self._first is not None:
+            of_first = gradient[: len(self._first)]
+            gradient = gradient.new_zeros(self._input.shape).index_copy_(0, self._first.long(), of_first)
         linears = [
             *zip(qkv_weight.chunk(3), qkv_bias.chunk(3), strict=True),
             (attention_weight, attention_bias),
@@ -177,11 +193,16 @@ class LayerPass:
 class UnpaddedRow:
     """The boundaries (sequences + 1,) of sequences in one row, and the dropout of one forward pass."""
 
-    cu_seqlens: Tensor
+    cu_seqlens: Tensor  # in int32
     max_seqlen: int
     probabilities: tuple[float, float, float]  # of attention, attention output and output
     seed: int
     n_drawn: int = 0  # how many were made
+
+    @property
+    def n_sequences(self) -> int:
+        """How many sequences there are."""
+        return len(self.cu_seqlens) - 1
 
     def dropouts(self) -> list[Dropout]:
         """Return the dropout of the next layer."""
@@ -200,14 +221,15 @@ def mix(seed: int, index: int) -> int:
 
 
 class Layers(torch.autograd.Function):
-    """All layers as one function: hidden states (tokens, width) in fp32 -> the same."""
+    """All layers as one function: hidden states (tokens, width) in fp32 -> the same, or of the first tokens alone."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, encoder: UnpaddedEncoder, row: UnpaddedRow, *parameters: Tensor) -> Tensor:
         passes, rounded = [], states.to(encoder.dtype)
         for index, products in enumerate(encoder.products):
-            own = parameters[index * N_PARAMETERS : (index + 1) * N_PARAMETERS]
-            layer = LayerPass([parameter.detach() for parameter in own], products, encoder, row)
+            own = [parameter.detach() for parameter in parameters[index * N_PARAMETERS : (index + 1) * N_PARAMETERS]]
+            first_only = encoder.first_only and index == len(encoder.products) - 1
+            layer = LayerPass(own, products, encoder, row, first_only)
             states, rounded = layer.forward(states, rounded)
             if any(ctx.needs_input_grad):
                 passes.append(layer)
@@ -227,9 +249,12 @@ class Layers(torch.autograd.Function):
 class UnpaddedEncoder:
     """Computes the layers of a model in place of its own module."""
 
-    def __init__(self, base: Any, layers: list[LayerWeights], family: LayerFamily, dtype: torch.dtype) -> None:
-        """Keep the layers of a base model; `dtype` of the products is fp32 or bf16."""
-        config = base.config
+    def __init__(self, model: Any, layers: list[LayerWeights], family: LayerFamily, dtype: torch.dtype) -> None:
+        """Keep the layers of a model with a head; `dtype` of the products is fp32 or bf16."""
+        base, config = model.base_model, model.config
+        # Whether no other hidden states are read than those of first tokens; the others are returned as 0.
+        self.first_only = type(model).__name__.endswith(FIRST_TOKEN_HEADS)
+        self._span_head = getattr(model, "qa_outputs", None)
         self.dtype, self.n_heads, self.activation = (
             dtype,
             config.num_attention_heads,
@@ -253,6 +278,8 @@ class UnpaddedEncoder:
             self._base.register_forward_pre_hook(self._read_mask, with_kwargs=True),
             register_optimizer_step_post_hook(self._note_step),
         ]
+        if self._span_head is not None:
+            hooks.append(self._span_head.register_forward_hook(self._leave_padding_out))
         self._module.forward = self
         try:
             yield
@@ -266,6 +293,14 @@ class UnpaddedEncoder:
 
     def _read_mask(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
+
+    def _leave_padding_out(self, module: nn.Module, args: tuple[Any, ...], logits: Tensor) -> Tensor:
+        """Return the logits (batch, length, 2) of starts and ends, with padding as no possible answer.
+
+        The softmax of the loss is over all positions. Transformers' layers compute something for padding, which learns to
+        be unlikely; 0 cannot.
+        """
+        return logits if self._mask is None else logits.masked_fill(~self._mask.bool()[..., None], -1e4)
 
     def __call__(self, hidden_states: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Return what the module of the model would: hidden states (batch, length, width), 0 where padding is."""
@@ -283,9 +318,10 @@ class UnpaddedEncoder:
         )
         states, n_tokens = hidden_states.reshape(-1, width).float(), len(positions)
         states = states.index_select(0, positions) if n_tokens < batch * length else states
-        states = torch.nn.functional.pad(states, (0, 0, 0, n_rows(n_tokens) - n_tokens))
-        states = Layers.apply(states, self, row, *self._parameters)[:n_tokens]  # type: ignore[no-untyped-call]
-        if n_tokens < batch * length:
+        states = Layers.apply(_fill_up(states, n_rows(n_tokens)), self, row, *self._parameters)  # type: ignore[no-untyped-call]
+        positions = positions[row.cu_seqlens[:-1]] if self.first_only else positions
+        states = states[: len(positions)]
+        if len(positions) < batch * length:
             states = states.new_zeros(batch * length, width).index_copy(0, positions, states)
         return BaseModelOutputWithPastAndCrossAttentions(last_hidden_state=states.view(batch, length, width))
 
@@ -305,6 +341,11 @@ def n_rows(n_tokens: int) -> int:
     """
     step = max(32, (1 << n_tokens.bit_length()) // 32)
     return -(-n_tokens // step) * step
+
+
+def _fill_up(x: Tensor, rows: int) -> Tensor:
+    """Return x (n, width) with rows of zeros behind it."""
+    return torch.nn.functional.pad(x, (0, 0, 0, rows - len(x))) if len(x) < rows else x
 
 
 def _activation(base: Any, family: LayerFamily) -> str:
@@ -329,7 +370,7 @@ def encoder_of(model: Any, dtype: torch.dtype) -> UnpaddedEncoder | None:
         widths |= {module.out_features for module in linears}
     if any(width % native.LANES for width in widths) or not all(p.requires_grad for p in base.parameters()):
         return None
-    return UnpaddedEncoder(base, layers, family, dtype)
+    return UnpaddedEncoder(model, layers, family, dtype)
 
 
 @contextlib.contextmanager

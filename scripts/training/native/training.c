@@ -226,12 +226,13 @@ EXPORT void activation_backward(Activation *args, const OpenMP *omp, int64_t thr
 typedef struct {  // the same fields as _Attention in native.py; head_width is a multiple of LANES
   const void *qkv;            // (tokens, 3 * n_heads * head_width) without biases
   const float *bias;          // (3 * n_heads * head_width,)
-  void *context;              // (tokens, n_heads * head_width)
+  void *context;              // (tokens, n_heads * head_width); with one_query (n_sequences, ...)
   const void *gradient;       // of context
   void *to_qkv;               // gradient of qkv
   const int32_t *cu_seqlens;  // (n_sequences + 1,) tokens
   float *scratch;             // (threads, scratch_size)
   int64_t n_sequences, n_heads, head_width, max_seqlen, scratch_size, dtype;
+  int64_t one_query;          // whether only the first token of each sequence attends to the others
   Dropout dropout;            // of probabilities
   float scale;                // of logits
   int64_t next, thread;
@@ -269,6 +270,7 @@ typedef struct {  // one head of one sequence in scratch memory: (padded, width)
   float *query, *key, *value, *key_transposed, *value_transposed, *gradient;
   float *probs, *dropped;  // (padded, padded): probabilities, and those that dropout keeps
   int64_t length, padded, width;
+  int64_t queries, at;     // how many tokens attend, and the row of the first one in `context`
 } Head;
 
 EXPORT int64_t attention_scratch(int64_t head_width, int64_t max_seqlen) {
@@ -276,19 +278,21 @@ EXPORT int64_t attention_scratch(int64_t head_width, int64_t max_seqlen) {
   return 6 * padded * head_width + 2 * padded * padded;
 }
 
-INLINE Head lay_out(const Attention *args, float *scratch, int64_t length) {
+INLINE Head lay_out(const Attention *args, float *scratch, int64_t sequence) {
+  const int64_t start = args->cu_seqlens[sequence], length = args->cu_seqlens[sequence + 1] - start;
   const int64_t padded = round_up(length), size = padded * args->head_width;
   return (Head){scratch, scratch + size, scratch + 2 * size, scratch + 3 * size, scratch + 4 * size, scratch + 5 * size,
-                scratch + 6 * size, scratch + 6 * size + padded * padded, length, padded, args->head_width};
+                scratch + 6 * size, scratch + 6 * size + padded * padded, length, padded, args->head_width,
+                args->one_query ? 1 : length, args->one_query ? sequence : start};
 }
 
-// Copies columns of the rows of one sequence to fp32, and adds a bias unless it is 0. Rows up to `padded` become 0.
-INLINE void copy_rows(const Head *head, const void *from, int64_t at, int64_t stride, const float *bias, float *to,
-                      enum dtype dtype) {
+// Copies columns of the first rows of one sequence to fp32, and adds a bias unless it is 0. Rows up to `padded` become 0.
+INLINE void copy_rows(const Head *head, int64_t rows, const void *from, int64_t at, int64_t stride, const float *bias,
+                      float *to, enum dtype dtype) {
   for (int64_t i = 0; i < head->padded; i++)
     for (int64_t d = 0; d < head->width; d += LANES) {
       vec x = 0;
-      if (i < head->length) x = load(from, at + i * stride + d, dtype, LANES) + (bias ? *(const vec *)(bias + d) : (vec)0);
+      if (i < rows) x = load(from, at + i * stride + d, dtype, LANES) + (bias ? *(const vec *)(bias + d) : (vec)0);
       *(vec *)(to + i * head->width + d) = x;
     }
 }
@@ -310,14 +314,14 @@ INLINE uint32_t place(const Attention *args, int64_t token, int64_t head) {  // 
 // Queries, keys, values and the probabilities of one head.
 INLINE void attend(const Attention *args, const Head *head, int64_t start, int64_t index, enum dtype dtype) {
   const int64_t width = args->n_heads * args->head_width, column = index * args->head_width, at = start * 3 * width + column;
-  copy_rows(head, args->qkv, at, 3 * width, args->bias + column, head->query, dtype);
-  copy_rows(head, args->qkv, at + width, 3 * width, args->bias + width + column, head->key, dtype);
-  copy_rows(head, args->qkv, at + 2 * width, 3 * width, args->bias + 2 * width + column, head->value, dtype);
+  copy_rows(head, head->queries, args->qkv, at, 3 * width, args->bias + column, head->query, dtype);
+  copy_rows(head, head->length, args->qkv, at + width, 3 * width, args->bias + width + column, head->key, dtype);
+  copy_rows(head, head->length, args->qkv, at + 2 * width, 3 * width, args->bias + 2 * width + column, head->value, dtype);
   transpose_rows(head, head->key, head->key_transposed);
-  multiply(head->length, head->padded, head->width, head->query, head->width, 1, head->key_transposed, head->padded,
+  multiply(head->queries, head->padded, head->width, head->query, head->width, 1, head->key_transposed, head->padded,
            head->probs, head->padded);
   const float scale = args->scale * 1.44269504f;
-  for (int64_t i = 0; i < head->length; i++) {
+  for (int64_t i = 0; i < head->queries; i++) {
     float *row = head->probs + i * head->padded, *dropped = head->dropped + i * head->padded;
     vec max = -1e30f, sum = 0;
     for (int64_t j = 0; j < head->padded; j += LANES) {
@@ -341,8 +345,9 @@ INLINE void attend(const Attention *args, const Head *head, int64_t start, int64
   }
 }
 
-INLINE void store_rows(const Head *head, const float *from, void *to, int64_t at, int64_t stride, enum dtype dtype) {
-  for (int64_t i = 0; i < head->length; i++)
+INLINE void store_rows(const Head *head, int64_t rows, const float *from, void *to, int64_t at, int64_t stride,
+                       enum dtype dtype) {
+  for (int64_t i = 0; i < rows; i++)
     for (int64_t d = 0; d < head->width; d += LANES)
       store(to, at + i * stride + d, *(const vec *)(from + i * head->width + d), dtype, LANES);
 }
@@ -350,24 +355,24 @@ INLINE void store_rows(const Head *head, const float *from, void *to, int64_t at
 INLINE void attention_head(const Attention *args, const Head *head, int64_t start, int64_t index, enum dtype dtype) {
   const int64_t width = args->n_heads * args->head_width;
   attend(args, head, start, index, dtype);
-  multiply(head->length, head->width, head->length, head->dropped, head->padded, 1, head->value, head->width, head->query,
+  multiply(head->queries, head->width, head->length, head->dropped, head->padded, 1, head->value, head->width, head->query,
            head->width);
-  store_rows(head, head->query, args->context, start * width + index * args->head_width, width, dtype);
+  store_rows(head, head->queries, head->query, args->context, head->at * width + index * args->head_width, width, dtype);
 }
 
 INLINE void attention_backward_head(const Attention *args, const Head *head, int64_t start, int64_t index,
                                     enum dtype dtype) {
   const int64_t width = args->n_heads * args->head_width, column = index * args->head_width, at = start * 3 * width + column;
-  const int64_t length = head->length, padded = head->padded;
+  const int64_t length = head->length, padded = head->padded, queries = head->queries;
   attend(args, head, start, index, dtype);
-  copy_rows(head, args->gradient, start * width + column, width, 0, head->gradient, dtype);
+  copy_rows(head, queries, args->gradient, head->at * width + column, width, 0, head->gradient, dtype);
   transpose_rows(head, head->value, head->value_transposed);
   float *result = head->value;  // which is read no more
-  multiply(length, head->width, length, head->dropped, 1, padded, head->gradient, head->width, result, head->width);
-  store_rows(head, result, args->to_qkv, at + 2 * width, 3 * width, dtype);
+  multiply(length, head->width, queries, head->dropped, 1, padded, head->gradient, head->width, result, head->width);
+  store_rows(head, length, result, args->to_qkv, at + 2 * width, 3 * width, dtype);
   float *gradients = head->dropped;  // of probabilities, then of logits
-  multiply(length, padded, head->width, head->gradient, head->width, 1, head->value_transposed, padded, gradients, padded);
-  for (int64_t i = 0; i < length; i++) {
+  multiply(queries, padded, head->width, head->gradient, head->width, 1, head->value_transposed, padded, gradients, padded);
+  for (int64_t i = 0; i < queries; i++) {
     float *row = gradients + i * padded;
     const float *probs = head->probs + i * padded;
     const uint32_t first = place(args, start + i, index);
@@ -381,10 +386,11 @@ INLINE void attention_backward_head(const Attention *args, const Head *head, int
     for (int64_t j = 0; j < padded; j += LANES)
       *(vec *)(row + j) = (*(const vec *)(row + j) - mean) * *(const vec *)(probs + j) * args->scale;
   }
-  multiply(length, head->width, length, gradients, padded, 1, head->key, head->width, result, head->width);
-  store_rows(head, result, args->to_qkv, at, 3 * width, dtype);
-  multiply(length, head->width, length, gradients, 1, padded, head->query, head->width, result, head->width);
-  store_rows(head, result, args->to_qkv, at + width, 3 * width, dtype);
+  multiply(length, head->width, queries, gradients, 1, padded, head->query, head->width, result, head->width);
+  store_rows(head, length, result, args->to_qkv, at + width, 3 * width, dtype);
+  multiply(queries, head->width, length, gradients, padded, 1, head->key, head->width, result, head->width);
+  for (int64_t i = queries * head->width; i < length * head->width; i += LANES) *(vec *)(result + i) = 0;
+  store_rows(head, length, result, args->to_qkv, at, 3 * width, dtype);
 }
 
 #define FOR_HEADS(function)                                                                                           \
@@ -392,7 +398,7 @@ INLINE void attention_backward_head(const Attention *args, const Head *head, int
   float *scratch = args->scratch + __atomic_fetch_add(&args->thread, 1, __ATOMIC_RELAXED) * args->scratch_size;       \
   for (int64_t task; TAKE(args->next, args->n_sequences * args->n_heads, task);) {                                    \
     const int64_t sequence = task / args->n_heads, index = task % args->n_heads, start = args->cu_seqlens[sequence];  \
-    const Head head = lay_out(args, scratch, args->cu_seqlens[sequence + 1] - start);                                 \
+    const Head head = lay_out(args, scratch, sequence);                                                               \
     if (args->dtype == BF16) function(args, &head, start, index, BF16);                                               \
     else function(args, &head, start, index, FP32);                                                                   \
   }

@@ -21,6 +21,7 @@ DROPOUTS = (
     "dropout",
     "attention_dropout",
     "seq_classif_dropout",
+    "qa_dropout",
 )
 
 FLAGS = torch.cpu.get_capabilities()
@@ -29,8 +30,19 @@ HAS_LEVEL = any(all(FLAGS.get(flag) for flag in needs) for needs in native.LEVEL
 pytestmark = pytest.mark.skipif(not HAS_LEVEL, reason="no kernels for this processor: transformers' layers train")
 
 
-def model_of(family: str, activation: str = "gelu", dropout: float = 0.0) -> Any:
-    """Return a random model for labels of tokens: two layers of width 64."""
+# The model of each problem, and the shape of its labels; the head of pretraining reads both kinds of states.
+HEADS = {
+    "TokenClassification": "tokens",
+    "SequenceClassification": "texts",
+    "QuestionAnswering": "spans",
+    "MaskedLM": "tokens",
+    "NextSentencePrediction": "texts",
+    "PreTraining": "both",
+}
+
+
+def model_of(family: str, activation: str = "gelu", dropout: float = 0.0, head: str = "TokenClassification") -> Any:
+    """Return a random model, for labels of tokens unless `head` says another: two layers of width 64."""
     names = {"dim": 64, "hidden_dim": 128, "n_layers": 2, "n_heads": 2, "activation": activation}
     if family != "distilbert":
         names = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -40,7 +52,7 @@ def model_of(family: str, activation: str = "gelu", dropout: float = 0.0) -> Any
         if hasattr(config, name):
             setattr(config, name, dropout)
     torch.manual_seed(0)
-    model = transformers.AutoModelForTokenClassification.from_config(config).train()  # type: ignore[no-untyped-call]
+    model = getattr(transformers, f"AutoModelFor{head}").from_config(config).train()
     for parameter in model.parameters():  # biases and norms start as 0 and 1, which would hide mistakes
         parameter.data += torch.randn_like(parameter) * 0.02
     return model
@@ -52,19 +64,30 @@ def batch_of(model: Any) -> dict[str, Tensor]:
     shape = (len(LENGTHS), max(LENGTHS))
     mask = (torch.arange(max(LENGTHS)) < torch.tensor(LENGTHS)[:, None]).long()
     tokens = torch.randint(5, 100, shape).where(mask.bool(), torch.tensor(model.config.pad_token_id))
-    labels = torch.randint(0, 2, shape).where(mask.bool(), torch.tensor(-100))
-    return {"input_ids": tokens, "attention_mask": mask, "labels": labels}
+    batch = {"input_ids": tokens, "attention_mask": mask}
+    of_tokens = torch.randint(0, 2, shape).where(mask.bool(), torch.tensor(-100))
+    of_texts = torch.tensor([0, 1, 1, 0, 1])
+    kind = next(kind for head, kind in HEADS.items() if type(model).__name__.endswith(f"For{head}"))
+    if kind == "spans":
+        ends = torch.tensor(LENGTHS) - 1
+        return batch | {"start_positions": ends // 2, "end_positions": ends}
+    if kind == "both":
+        return batch | {"labels": of_tokens, "next_sentence_label": of_texts}
+    return batch | {"labels": of_tokens if kind == "tokens" else of_texts}
 
 
 def pass_through(model: Any, bf16: bool = False) -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    """Return loss, logits of the tokens, and the gradients."""
+    """Return loss, logits (of tokens without padding) in one row, and the gradients."""
     model.zero_grad()
     batch = batch_of(model)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
         output = model(**batch)
     output.loss.backward()
     gradients = {name: weights.grad.clone() for name, weights in model.named_parameters() if weights.grad is not None}
-    return output.loss.detach(), output.logits.detach().float()[batch["attention_mask"].bool()], gradients
+    mask = batch["attention_mask"].bool()
+    logits = [logits.detach().float() for logits in output.to_tuple()[1:]]
+    rows = [part[mask] if part.shape[:2] == mask.shape else part for part in logits]
+    return output.loss.detach(), torch.cat([part.flatten() for part in rows]), gradients
 
 
 def encoder(model: Any, dtype: torch.dtype = torch.float32) -> unpadded.UnpaddedEncoder:
@@ -74,10 +97,17 @@ def encoder(model: Any, dtype: torch.dtype = torch.float32) -> unpadded.Unpadded
 
 
 @pytest.mark.parametrize(
-    ("family", "activation"), [*((family, "gelu") for family in FAMILIES), ("bert", "gelu_new"), ("bert", "relu")]
+    ("family", "head", "activation"),
+    [
+        *((family, "TokenClassification", "gelu") for family in FAMILIES),
+        *((family, "SequenceClassification", "gelu") for family in FAMILIES),
+        *(("bert", head, "gelu") for head in ("MaskedLM", "NextSentencePrediction", "PreTraining")),
+        *(("bert", "TokenClassification", activation) for activation in ("gelu_new", "relu")),
+    ],
 )
-def test_values_and_gradients_are_those_of_transformers(family: str, activation: str) -> None:
-    model = model_of(family, activation)
+def test_values_and_gradients_are_those_of_transformers(family: str, head: str, activation: str) -> None:
+    """Of every head that training knows; where it reads the first token alone, no other is computed."""
+    model = model_of(family, activation, head=head)
     loss, logits, gradients = pass_through(model)
     with encoder(model).in_place():
         packed_loss, packed_logits, packed_gradients = pass_through(model)
@@ -90,8 +120,27 @@ def test_values_and_gradients_are_those_of_transformers(family: str, activation:
     assert torch.equal(own_loss, loss)  # the model computes its layers itself again
 
 
-def test_bf16_is_as_near_to_fp32_as_autocast() -> None:
-    model = model_of("bert")
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_answers_are_trained_as_if_each_text_were_alone(family: str) -> None:
+    """In transformers' own batches padding is a possible answer, so that a text's loss depends on its neighbours."""
+    model = model_of(family, head="QuestionAnswering")
+    batch, losses = batch_of(model), []
+    for row, length in enumerate(LENGTHS):
+        spans = {name: batch[name][row : row + 1] for name in ("start_positions", "end_positions")}
+        losses.append(model(batch["input_ids"][row : row + 1, :length], **spans).loss)
+    model.zero_grad()
+    torch.stack(losses).mean().backward()
+    alone = {name: weights.grad.clone() for name, weights in model.named_parameters() if weights.grad is not None}
+    with encoder(model).in_place():
+        loss, _, gradients = pass_through(model)
+    torch.testing.assert_close(loss, torch.stack(losses).mean().detach(), rtol=1e-5, atol=1e-6)
+    for name, gradient in alone.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-3, atol=2e-6, msg=name)
+
+
+@pytest.mark.parametrize("head", ["TokenClassification", "SequenceClassification"])
+def test_bf16_is_as_near_to_fp32_as_autocast(head: str) -> None:
+    model = model_of("bert", head=head)
     _, exact_logits, exact = pass_through(model)
     _, logits, gradients = pass_through(model, bf16=True)
     with encoder(model, torch.bfloat16).in_place():
@@ -104,9 +153,10 @@ def test_bf16_is_as_near_to_fp32_as_autocast() -> None:
     assert distance(packed_gradients) < 1.5 * distance(gradients)
 
 
-def test_gradients_fit_the_dropout_of_the_forward_pass() -> None:
+@pytest.mark.parametrize("head", ["TokenClassification", "SequenceClassification"])
+def test_gradients_fit_the_dropout_of_the_forward_pass(head: str) -> None:
     """The loss changes along the gradient as the gradient says, with the same numbers dropped."""
-    model, step = model_of("bert", dropout=0.3), 1e-2
+    model, step = model_of("bert", dropout=0.3, head=head), 1e-2
     own = dict(model.bert.encoder.named_parameters())
     with encoder(model).in_place():  # batch_of seeds as well, so that the same is dropped in every pass
         _, _, gradients = pass_through(model)
