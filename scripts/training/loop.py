@@ -22,7 +22,7 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase, TrainerState, 
 
 from scripts.cli import console
 from scripts.cli.console import ScriptError, say
-from scripts.training import compact, unpadded
+from scripts.training import compact, native, optimizer, unpadded
 from scripts.training.checkpoint import Checkpoint
 from scripts.training.class_weights import loss_function
 from scripts.training.output import TrainingResult
@@ -127,6 +127,8 @@ def accelerated(settings: TrainingSettings, checkpoint: Checkpoint, data: Encode
     if not settings.on_cpu:
         yield
         return
+    if reason := native.why_missing():
+        say(f"training without the kernels in C, which takes twice as long: {reason}")
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
     tokens = {token for feature in data.train.features for token in feature["input_ids"]}
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
@@ -156,9 +158,12 @@ def make_trainer(
     is_trial: bool = False,
 ) -> SequentialEvalTrainer:
     """Return the Trainer of a model; that of a trial of a search saves nothing."""
+    args, has_kernels = arguments(settings, task, is_trial), optimizer.fits(checkpoint.model)
+    adamw = {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
+    adamw["packed"] = unpadded.packed_weights(checkpoint.model)
     trainer = SequentialEvalTrainer(
         model=checkpoint.model,
-        args=arguments(settings, task, is_trial),
+        args=args,
         train_dataset=cast("Any", data.train.features),
         eval_dataset=cast("Any", data.validation.features),
         processing_class=checkpoint.tokenizer,
@@ -166,7 +171,10 @@ def make_trainer(
         compute_metrics=data.validation.compute_metrics,
         compute_loss_func=loss_function(task, settings.class_weights),
         preprocess_logits_for_metrics=task.reduce_logits,
+        optimizer_cls_and_kwargs=(optimizer.ClippingAdamW, adamw) if has_kernels else None,
     )
+    if has_kernels:
+        optimizer.clip_in_step(trainer)
     trainer.remove_callback(transformers.PrinterCallback)
     # Models take these arguments and ignore them; believing them multiplies the loss by the batches of a step, and
     # by the processes (docs/surprises.md).

@@ -29,7 +29,7 @@ CHUNKS = 8  # of rows, whose sums are added in this order
 SIDE = 32  # sizes of products by tiles are multiples of it
 FUNCTIONS = (
     *("norm", "norm_backward", "activation", "activation_backward", "attention", "attention_backward"),
-    *("sum_columns", "pack", "product"),
+    *("sum_columns", "pack", "product", "squares", "adamw"),
 )
 ORDERS = {"along_rows": 0, "along_columns": 1, "left": 2}  # values of `enum order` in products.h
 
@@ -114,12 +114,28 @@ def library() -> TrainingLibrary | None:
     return None
 
 
+def why_missing() -> str | None:
+    """Return why `library` has no functions, and what to do; None where it has them, or the processor can have none."""
+    flags = torch.cpu.get_capabilities()
+    levels = [level for level, needs in LEVELS.items() if all(flags.get(flag) for flag in needs)]
+    if library() is not None or not levels:
+        return None
+    if not any(path_of(level, SOURCE).is_file() for level in levels):
+        return "they are not compiled: run scripts/compile_kernels.py (scripts/setup.sh does)"
+    return f"{SOURCE.parent} has them, but they cannot be loaded: is its file system mounted with noexec?"
+
+
 def _load(shared: ctypes.CDLL, parallel: ctypes.Structure) -> TrainingLibrary:
     functions = {name: getattr(shared, name) for name in FUNCTIONS}
     for function in functions.values():
         function.argtypes, function.restype = (c_void_p, c_void_p, c_int64), None
     shared.attention_scratch.argtypes, shared.attention_scratch.restype = (c_int64, c_int64), c_int64
     return TrainingLibrary(functions, shared.attention_scratch, parallel, bool(shared.has_tiles()))
+
+
+def call(name: str, args: ctypes.Structure, size: int) -> None:
+    """Call a function with the address of its arguments; one that computes few elements gets one thread."""
+    _library().call(name, args, size)
 
 
 def _library() -> TrainingLibrary:

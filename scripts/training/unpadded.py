@@ -24,6 +24,7 @@ from handler.engine.layer_weights import LayerWeights, layer_weights_of
 from handler.engine.native_encoder import ACTIVATIONS
 from scripts.training import native
 from scripts.training.native import BiasActivation, Dropout, ResidualNorm, SequenceAttention
+from scripts.training.optimizer import ClippingAdamW, PackedWeight
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,10 @@ class Products:
             self._versions = versions
             self._copy()
 
+    def packed(self) -> dict[Tensor, PackedWeight]:
+        """Return where weights are packed, for an optimizer that packs them anew."""
+        return {}
+
     def _allocate(self, dtype: torch.dtype) -> None:
         sizes = [[len(source) for source in group] for group in self.sources]
         widths = [group[0].shape[1] for group in self.sources]
@@ -107,13 +112,19 @@ class TiledProducts(Products):
             self._forward.append(torch.empty(blocks, steps, native.SIDE**2, dtype=dtype))
             self._backward.append(torch.empty(steps, blocks, native.SIDE**2, dtype=dtype))
 
-    def _copy(self) -> None:
+    def packed(self) -> dict[Tensor, PackedWeight]:
+        result: dict[Tensor, PackedWeight] = {}
         for group, forward, backward in zip(self.sources, self._forward, self._backward, strict=True):
             first = 0
             for source in group:
-                native.pack(source.detach(), "along_columns", forward, first_block=first)
-                native.pack(source.detach(), "along_rows", backward, first_step=first)
+                result[source] = PackedWeight(forward, backward, first)
                 first += len(source) // native.SIDE
+        return result
+
+    def _copy(self) -> None:
+        for source, (forward, backward, first) in self.packed().items():
+            native.pack(source.detach(), "along_columns", forward, first_block=first)
+            native.pack(source.detach(), "along_rows", backward, first_step=first)
 
     def output(self, index: int, x: Tensor) -> Tensor:
         return native.product(x, self._forward[index], x.dtype)
@@ -288,8 +299,14 @@ class UnpaddedEncoder:
             for hook in hooks:
                 hook.remove()
 
-    def _note_step(self, *_: Any) -> None:
-        self._is_stale = True
+    def packed(self) -> dict[Tensor, PackedWeight]:
+        """Return where the weights of all layers are packed."""
+        return {source: packed for products in self.products for source, packed in products.packed().items()}
+
+    def _note_step(self, optimizer: Any, *_: Any) -> None:
+        own = self.packed()
+        is_packed = isinstance(optimizer, ClippingAdamW) and bool(own) and own.keys() <= optimizer.packed.keys()
+        self._is_stale = self._is_stale or not is_packed
 
     def _read_mask(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._mask = kwargs.get("attention_mask", args[1] if len(args) > 1 else None)
@@ -379,3 +396,10 @@ def layers(model: Any, dtype: torch.dtype) -> Iterator[None]:
     encoder = encoder_of(model, dtype)
     with contextlib.nullcontext() if encoder is None else encoder.in_place():
         yield
+
+
+def packed_weights(model: Any) -> dict[Tensor, PackedWeight]:
+    """Return where the weights are packed while `layers` computes those of a model; empty where it does not."""
+    forwards = (module.__dict__.get("forward") for module in model.modules())
+    encoder = next((forward for forward in forwards if isinstance(forward, UnpaddedEncoder)), None)
+    return {} if encoder is None else encoder.packed()

@@ -4,7 +4,7 @@
 // Freestanding C for clang. Sums over rows are added chunk by chunk, so that no result depends on the number of threads.
 // Dropout keeps what a hash of its place and of two keys says: no mask is stored.
 
-#include "products.h"
+#include "adamw.h"
 
 enum activation { NONE, GELU, GELU_TANH, RELU };  // as ACTIVATIONS in handler/engine/native_encoder.py
 enum { CHUNKS = 8, BLOCK = 4 };  // parts of the rows that threads take; rows of a product that are computed at once
@@ -55,6 +55,11 @@ EXPORT void pack(Packing *args, const OpenMP *omp, int64_t threads) { args->next
 EXPORT void product(Product *args, const OpenMP *omp, int64_t threads) {
   args->next = 0, run(product_worker, args, omp, threads);
 }
+
+// --- optimizer ------------------------------------------------------------------------------------------------------
+
+EXPORT void squares(AdamW *args, const OpenMP *omp, int64_t threads) { args->next = 0, run(squares_worker, args, omp, threads); }
+EXPORT void adamw(AdamW *args, const OpenMP *omp, int64_t threads) { args->next = 0, run(adamw_worker, args, omp, threads); }
 
 // --- dropout, residual and layer norm -------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from functools import partial
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -260,3 +261,18 @@ def test_other_layers_stay_those_of_the_model() -> None:
         vocab_size=100, embedding_size=16, hidden_size=32, intermediate_size=64, num_attention_heads=2
     )
     assert encoder_of(transformers.AutoModelForTokenClassification.from_config(albert), torch.float32) is None  # type: ignore[no-untyped-call]
+
+
+def test_missing_kernels_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A training says why it is slow and what to do."""
+    assert native.why_missing() is None
+    monkeypatch.setattr(native, "SOURCE", tmp_path / "training.c")
+    (tmp_path / "training.c").touch()
+    native.library.cache_clear()
+    try:
+        assert "run scripts/compile_kernels.py" in str(native.why_missing())
+        level = next(level for level, needs in native.LEVELS.items() if all(FLAGS.get(flag) for flag in needs))
+        native.path_of(level, native.SOURCE).write_bytes(b"no library")
+        assert "cannot be loaded" in str(native.why_missing())
+    finally:
+        native.library.cache_clear()
