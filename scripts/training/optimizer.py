@@ -1,7 +1,7 @@
 """AdamW for training on a CPU: gradients are clipped and weights packed for the products of the layers in its one pass.
 
-The state is that of PyTorch's AdamW, and so are the results but for rounding. PyTorch's own needs a pass for the norm, one
-to scale all gradients and one for the update, and the layers read the weights again to pack them.
+The state is that of PyTorch's AdamW, and so are the results but for rounding. PyTorch's own needs a pass for the norm,
+one to scale all gradients and one for the update, and the layers read the weights again to pack them.
 """
 
 from __future__ import annotations
@@ -53,13 +53,13 @@ class ClippingAdamW(torch.optim.AdamW):
         self._scale = 1.0
 
     def clip(self, parameters: Iterable[Tensor], max_norm: float) -> Tensor:
-        """Return the norm of all gradients; the next step scales them down to `max_norm`, and leaves them as they are."""
+        """Return the norm of all gradients; the next step scales them down to `max_norm` where they are read."""
         with_gradient = [parameter for parameter in parameters if parameter.grad is not None]
         rows = (_Parameter * len(with_gradient))()
         sizes = [self._describe(row, parameter) for row, parameter in zip(rows, with_gradient, strict=True)]
         sums = (c_double * sum(sizes))()
         args = _AdamW(ctypes.addressof(rows), ctypes.addressof(sums), len(rows))
-        native.call("squares", args, native.SINGLE_THREAD_MAX_ELEMENTS * len(sums))
+        native.call("squares", args, CHUNK * len(sums))
         norm = sum(sums) ** 0.5
         self._scale = min(1.0, max_norm / (norm + 1e-6))
         return torch.tensor(norm)
@@ -79,8 +79,8 @@ class ClippingAdamW(torch.optim.AdamW):
     def _step_group(self, group: dict[str, Any]) -> None:
         parameters: list[Tensor] = []
         states: tuple[list[Tensor], ...] = ([], [], [], [], [])
-        self._init_group(group, parameters, *states)  # type: ignore[attr-defined]
-        gradients, means, mean_squares, _, steps = states
+        self._init_group(group, parameters, *states)  # type: ignore[no-untyped-call]
+        _, means, mean_squares, _, steps = states
         if not parameters:
             return
         torch._foreach_add_(steps, 1)
@@ -102,7 +102,7 @@ class ClippingAdamW(torch.optim.AdamW):
         row.gradient, row.n = parameter.grad.data_ptr(), parameter.numel()
         packed = self.packed.get(parameter)
         if packed is None:
-            return -(-row.n // CHUNK)
+            return -(-parameter.numel() // CHUNK)
         row.width, row.first = parameter.shape[1], packed.first
         row.forward, row.backward = packed.forward.data_ptr(), packed.backward.data_ptr()
         row.forward_steps, row.backward_steps = packed.forward.shape[1], packed.backward.shape[1]
@@ -112,7 +112,7 @@ class ClippingAdamW(torch.optim.AdamW):
 def clip_in_step(trainer: Any) -> None:
     """Let a Trainer with this optimizer clip gradients by it."""
 
-    def clip(parameters: Iterable[Tensor], max_norm: float, norm_type: float = 2) -> Tensor:
+    def clip(parameters: Iterable[Tensor], max_norm: float, *_: Any) -> Tensor:
         norm: Tensor = trainer.optimizer.optimizer.clip(parameters, max_norm)  # accelerate wraps the optimizer
         return norm
 

@@ -314,8 +314,8 @@ class UnpaddedEncoder:
     def _leave_padding_out(self, module: nn.Module, args: tuple[Any, ...], logits: Tensor) -> Tensor:
         """Return the logits (batch, length, 2) of starts and ends, with padding as no possible answer.
 
-        The softmax of the loss is over all positions. Transformers' layers compute something for padding, which learns to
-        be unlikely; 0 cannot.
+        The softmax of the loss is over all positions. Transformers' layers compute something for padding, which learns
+        to be unlikely; 0 cannot.
         """
         return logits if self._mask is None else logits.masked_fill(~self._mask.bool()[..., None], -1e4)
 

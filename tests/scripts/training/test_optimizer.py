@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from scripts.training import native, optimizer
 from scripts.training.optimizer import ClippingAdamW, PackedWeight
 
 pytestmark = pytest.mark.skipif(not optimizer.fits(nn.Linear(1, 1)), reason="no kernels for this processor")
-OPTIONS = {"lr": 1e-2, "weight_decay": 0.3, "betas": (0.8, 0.95), "eps": 1e-6}
+OPTIONS: dict[str, Any] = {"lr": 1e-2, "weight_decay": 0.3, "betas": (0.8, 0.95), "eps": 1e-6}
 SHAPES = ((64, 96), (5, 33000), (7,), (3, 3))  # packed, more than a chunk, less than a vector, without gradient
 
 
@@ -37,7 +38,7 @@ def train(adamw: torch.optim.AdamW, own: list[nn.Parameter], steps: range, max_n
 
 @pytest.mark.parametrize("max_norm", [1.0, 1e6])
 def test_it_does_what_pytorchs_does(max_norm: float) -> None:
-    """Also when it goes on from the state of PyTorch's, as a training does that an older version has begun."""
+    """Also when it goes on from the state of PyTorch's, and with gradients in another order in memory."""
     own, theirs = parameters(), parameters()
     ours, reference = ClippingAdamW(own, {}, **OPTIONS), torch.optim.AdamW(theirs, foreach=False, **OPTIONS)
     for steps in (range(4), range(4, 8)):
@@ -68,7 +69,9 @@ def test_weights_are_packed_as_for_the_products() -> None:
     """The second of three weights of one product: both others stay as they are."""
     weight, shape = parameters()[0], SHAPES[0]
     blocks, steps = 3 * shape[0] // native.SIDE, shape[1] // native.SIDE
-    forward, backward = (torch.full((*size, native.SIDE**2), 7.0).bfloat16() for size in ((blocks, steps), (steps, blocks)))
+    forward, backward = (
+        torch.full((*size, native.SIDE**2), 7.0).bfloat16() for size in ((blocks, steps), (steps, blocks))
+    )
     first = shape[0] // native.SIDE
     adamw = ClippingAdamW([weight], {weight: PackedWeight(forward, backward, first)}, **OPTIONS)
     expected = forward.clone(), backward.clone()

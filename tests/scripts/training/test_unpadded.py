@@ -12,6 +12,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from handler.engine.kernels import path_of
 from scripts.training import native, unpadded
 from scripts.training.unpadded import FAMILIES, Products, TiledProducts, encoder_of, mix
 
@@ -130,7 +131,7 @@ def test_answers_are_trained_as_if_each_text_were_alone(family: str) -> None:
         spans = {name: batch[name][row : row + 1] for name in ("start_positions", "end_positions")}
         losses.append(model(batch["input_ids"][row : row + 1, :length], **spans).loss)
     model.zero_grad()
-    torch.stack(losses).mean().backward()
+    torch.stack(losses).mean().backward()  # type: ignore[no-untyped-call]
     alone = {name: weights.grad.clone() for name, weights in model.named_parameters() if weights.grad is not None}
     with encoder(model).in_place():
         loss, _, gradients = pass_through(model)
@@ -272,7 +273,7 @@ def test_missing_kernels_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     try:
         assert "run scripts/compile_kernels.py" in str(native.why_missing())
         level = next(level for level, needs in native.LEVELS.items() if all(FLAGS.get(flag) for flag in needs))
-        native.path_of(level, native.SOURCE).write_bytes(b"no library")
+        path_of(level, native.SOURCE).write_bytes(b"no library")
         assert "cannot be loaded" in str(native.why_missing())
     finally:
         native.library.cache_clear()
