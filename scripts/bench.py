@@ -19,7 +19,7 @@ from pathlib import Path
 from scripts.cli.console import ROOT, run, say
 
 MIXES = ("short", "long", "mixed")
-PARTS = ("engine", "scaling", "peers", "offline", "server", "http-peers")
+PARTS = ("engine", "scaling", "peers", "offline", "server", "http-peers", "training")
 
 # Waiting threads must not spin, as in scripts/serve.sh; OpenMP reads this when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -80,7 +80,8 @@ def parser() -> argparse.ArgumentParser:
         "--against",
         type=Path,
         metavar="CHECKOUT",
-        help="only compare this build with another commit's, set up in its own folder: engine, answers, start, memory",
+        help="only compare this build with another commit's, set up in its own folder: engine, answers, start, memory "
+        "(--only engine) and training (--only training; models are then what is fine-tuned, by default models/base)",
     )
     parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: run/bench)")
     parser.add_argument("--render", type=Path, metavar="JSON", help="only write report and figures of these results")

@@ -26,6 +26,8 @@ side_by_side    part 6: servers side by side, in one run
 serving     parts 4 and 5: LoadGen's Offline and Server scenarios, against both servers of this package
 against     another commit's build beside this one
 against_worker  process of one build, independent of scripts/
+training    training by another commit's build beside this one
+training_worker process of one build that trains
 tables      tables of the report
 plots       figures of the report
 report      report as Markdown

@@ -69,14 +69,14 @@ class Build:
 
 
 class BuildProcess:
-    """A process of one build that has loaded a model."""
+    """A process of one build that runs the text of a program, which answers its job when it is ready."""
 
-    def __init__(self, build: Build, folder: Path, precision: str, threads: int, mixes: Sequence[Mix]) -> None:
+    def __init__(self, build: Build, program: Path, job: Mapping[str, Any]) -> None:
         self.build = build
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `close`
         began = time.perf_counter()
         self._process = subprocess.Popen(
-            [build.python, "-W", "ignore", "-c", WORKER.read_text(encoding="utf-8")],
+            [build.python, "-W", "ignore", "-c", program.read_text(encoding="utf-8")],
             cwd=build.root,
             env=build.environment,
             stdin=subprocess.PIPE,
@@ -84,8 +84,6 @@ class BuildProcess:
             stderr=self._errors,
             text=True,
         )
-        texts = {mix.name: list(mix.texts) for mix in mixes}
-        job = {"model": str(folder.resolve()), "precision": precision, "threads": threads, "mixes": texts}
         try:
             self.kernels = bool(self.ask(job)["kernels"])
         except BaseException:
@@ -170,7 +168,7 @@ def measure(
     folders = {build.name: build.model(model, precision, model.scratch) for build in builds}
 
     def start(build: Build) -> BuildProcess:
-        return BuildProcess(build, folders[build.name], precision, threads, mixes)
+        return BuildProcess(build, WORKER, job_of(folders[build.name], precision, threads, mixes))
 
     with workers(builds, start) as (this, that):
         kernels = {"this": this.kernels, "other": that.kernels}
@@ -181,6 +179,12 @@ def measure(
     start_rows = start_row(builds, start)
     say(f"against {model.name} {precision}: start {start_rows['ratio']:.2f} x {other.name}")
     return {**row, "start": start_rows}
+
+
+def job_of(folder: Path, precision: str, threads: int, mixes: Sequence[Mix]) -> dict[str, Any]:
+    """Return the job of against_worker.py."""
+    texts = {mix.name: list(mix.texts) for mix in mixes}
+    return {"model": str(folder.resolve()), "precision": precision, "threads": threads, "mixes": texts}
 
 
 def speed_row(this: BuildProcess, that: BuildProcess, name: str, mix: Mix, seconds: float) -> dict[str, Any]:

@@ -32,6 +32,7 @@ def render(results: Row, pictures: Sequence[str] = ()) -> str:
         section("Servers side by side", HTTP, tables.http_peers(results.get("http_peers", []))),
         section("Scaling", SCALING, tables.scaling(results.get("scaling", [])), drawn.get("scaling")),
         section("Against another build", AGAINST, tables.against(results.get("against", []))),
+        section("Training", TRAINING, tables.training(results.get("training", []))),
         left_out(results["about"].get("skipped", [])),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -56,6 +57,10 @@ connections at Poisson-distributed times, whatever the server answers; goodput c
 AGAINST = """Another commit's build beside this one, alternating in every round. *engine*: tokens to values; *answers*:
 texts to answers in one process, without HTTP; *start*: from a new process to its first answer, then its anonymous
 memory. The ratio says how many times faster this build is, the median of those of the rounds."""
+TRAINING = """scripts/train.py of both builds in processes of their own, which alternate after each epoch on the
+example intents; the first epoch does not count. *steps*: the epoch until its last step; *epoch*: with validation and a
+checkpoint. The ratio says how many times faster this build is, the median of those of the rounds. *Peak*: the most
+memory of the process."""
 SCALING = """One parameter is varied, the others keep their defaults."""
 
 

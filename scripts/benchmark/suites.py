@@ -12,7 +12,7 @@ import torch
 from handler.config import usable_cores
 from handler.engine.weights import has_float_weights
 from handler.predictor import Predictor
-from scripts.benchmark import accuracy, against, engine, machine, peers, scaling, serving
+from scripts.benchmark import accuracy, against, engine, machine, peers, scaling, serving, training
 from scripts.benchmark.models import BenchmarkModel, benchmark_models, default_names
 from scripts.benchmark.serving import Keep
 from scripts.benchmark.texts import Mix, mixes
@@ -28,6 +28,8 @@ def measure(arguments: argparse.Namespace, stack: ExitStack, keep: Keep) -> dict
     torch.set_num_threads(arguments.threads)
     results: dict[str, Any] = {"about": machine.about(device) | {"skipped": []}}
     skipped: list[str] = results["about"]["skipped"]
+    if arguments.only == ("training",) and not arguments.against:
+        raise ScriptError("--only training compares two builds: name the other one by --against")
     if arguments.against:
         return compare_builds(arguments, device, stack, results, keep)
     names = arguments.models or default_names()
@@ -66,6 +68,27 @@ def compare_builds(
     if device.type != "cpu":
         raise ScriptError("--against compares on the CPU: leave out --device")
     other = against.checkout(arguments.against)
+    if "training" in arguments.only:
+        for folder in training.models(arguments.models):
+            row = training.measure(folder, other, arguments.threads, arguments.seconds)
+            results.setdefault("training", []).append(row)
+            keep(results)
+    if set(arguments.only) - {"training"}:
+        compare_answers(arguments, device, other, stack, results, keep)
+    results["about"]["load_after"] = machine.load()
+    keep(results)
+    return results
+
+
+def compare_answers(
+    arguments: argparse.Namespace,
+    device: torch.device,
+    other: against.Build,
+    stack: ExitStack,
+    results: dict[str, Any],
+    keep: Keep,
+) -> None:
+    """Measure the engine, answers, the start and memory of both builds."""
     for model in benchmark_models(arguments.models or default_names(), stack):
         results.setdefault("models", []).append({"name": model.name, "random": model.is_random, **vars(model.shape)})
         mixes_of_model = mixes(arguments.lengths_from, model.count, arguments.mixes)
@@ -77,9 +100,6 @@ def compare_builds(
                 continue
             results.setdefault("against", []).append(row)
             keep(results)
-    results["about"]["load_after"] = machine.load()
-    keep(results)
-    return results
 
 
 def compare(

@@ -239,6 +239,23 @@ def against(rows: Sequence[Row]) -> str:
     return "\n\n".join(filter(None, (*missing, speed, start)))
 
 
+def training(rows: Sequence[Row]) -> str:
+    """Return texts a second and peak memory of training by both builds."""
+    return table(
+        ["model", "other", "measured", "this, texts/s", "other, texts/s", "times the other", "peak MB", "of the other"],
+        [
+            [
+                *(row["model"], row["other"], name),
+                *(number(row["texts"] / row[name][build]["median"]) for build in ("this", "other")),
+                ratio(row[name]),
+                *(number(row["peak_mb"][build]) for build in ("this", "other")),
+            ]
+            for row in rows
+            for name in ("steps", "epoch")
+        ],
+    )
+
+
 def scaling(rows: Sequence[Row]) -> str:
     """Return one small table for each parameter that was varied."""
     sections = []
