@@ -23,6 +23,7 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase, TrainerState, 
 from scripts.cli import console
 from scripts.cli.console import ScriptError, say
 from scripts.training import compact, native, optimizer, unpadded
+from scripts.training.allocator import kept_memory
 from scripts.training.checkpoint import Checkpoint
 from scripts.training.class_weights import loss_function
 from scripts.training.output import TrainingResult
@@ -132,7 +133,8 @@ def accelerated(settings: TrainingSettings, checkpoint: Checkpoint, data: Encode
     model, tokenizer = checkpoint.model, checkpoint.tokenizer
     tokens = {token for feature in data.train.features for token in feature["input_ids"]}
     dtype = torch.bfloat16 if settings.precision == "bf16" else torch.float32
-    with compact.vocabulary(model, tokens.union(tokenizer.all_special_ids)), unpadded.layers(model, dtype):
+    vocabulary = compact.vocabulary(model, tokens.union(tokenizer.all_special_ids))
+    with kept_memory(), vocabulary, unpadded.layers(model, dtype):
         yield
 
 
