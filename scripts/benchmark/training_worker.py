@@ -39,9 +39,8 @@ def main() -> None:
 
     callbacks: list[Any] = transformers.trainer.DEFAULT_CALLBACKS
     callbacks.append(EpochCallback)
-    from scripts.train import main as train
-
-    train([*job["arguments"], "--epochs", str(MAX_EPOCHS)])
+    command = importlib.import_module("scripts.train")  # of the other build
+    command.main([*job["arguments"], "--epochs", str(MAX_EPOCHS)])
 
 
 class EpochClock:
