@@ -65,7 +65,12 @@ def parse_arguments() -> argparse.Namespace:
     options.add_argument("--version", help="default: the default version")
 
     options = add("register", register)
-    options.add_argument("archive", metavar="NAME[.mar]", help="an archive of the model store")
+    options.add_argument(
+        "archive",
+        metavar="NAME[.mar]",
+        help="an archive of the model store, or a version of MLflow's model registry that is put there first: "
+        "models:/NAME/VERSION, models:/NAME@ALIAS (server: MLFLOW_TRACKING_URI)",
+    )
     options.add_argument("--initial-workers", type=int, metavar="N", help="default: minWorkers of the archive")
     options.add_argument("--batch-size", type=int, metavar="N", help="default: batchSize of the archive")
     options.add_argument("--max-batch-delay", type=int, metavar="MS", help="default: maxBatchDelay of the archive")

@@ -1,15 +1,17 @@
 #!/usr/bin/env python3
-"""Push a model's folder, or an archive, with its card to the hub of Hugging Face.
+"""Push a model's folder, or an archive, with its card to the hub of Hugging Face or to a model registry of MLflow.
 
   scripts/publish.py models/mine --to ORG/NAME --dry-run
   scripts/publish.py models/mine --to ORG/NAME --evaluated report/model-index.yaml
   scripts/publish.py model_store/mine.mar --to ORG/NAME --revision v1.2
+  scripts/publish.py model_store/mine.mar --to models:/mine --alias champion
 
 Pushed are config, tokenizer, weights in safetensors, training.json, training.png and the card; of an archive the .mar,
 its OpenAPI document and its card. The card is the folder's README.md or is written from training.json, and its metadata
 (task, base model, library, model-index with the metrics) are filled in. Checkpoints, optimizer states, data and all
 other files stay here and are listed; a file that holds what looks like a secret key is refused. A new repository is
-private unless --public is said. HF_TOKEN and HF_ENDPOINT count as for huggingface_hub.
+private unless --public is said. HF_TOKEN and HF_ENDPOINT count as for huggingface_hub. models:/NAME is a registered
+model of MLflow, at the server of MLFLOW_TRACKING_URI: each push is a new version, with the card as its description.
 """
 
 from __future__ import annotations
@@ -26,6 +28,10 @@ def main() -> None:
     options = parser().parse_args()
     from scripts.archives import publication
     from scripts.archives.model_card import read_model_index
+    from scripts.pretrained import mlflow_registry
+
+    is_registry = options.to.startswith(mlflow_registry.SCHEME)
+    check_target(options, is_registry=is_registry)
 
     evaluated = read_model_index(options.evaluated) if options.evaluated else []
     if options.source.is_file():
@@ -44,6 +50,9 @@ def main() -> None:
         print(files.card)
         say("--dry-run: nothing was sent")
         return
+    if is_registry:
+        say(f"pushed: {mlflow_registry.push(files.files, options.to, files.card, options.alias)}")
+        return
     address = publication.push(
         files,
         options.to,
@@ -55,12 +64,25 @@ def main() -> None:
     say(f"pushed: {address}")
 
 
+def check_target(options: argparse.Namespace, *, is_registry: bool) -> None:
+    """Raise ScriptError for an option that the target does not have."""
+    of_hub = {name: getattr(options, name) for name in ("revision", "create_pr", "public", "message")}
+    if is_registry and any(of_hub.values()):
+        name = next(name for name, value in of_hub.items() if value)
+        raise ScriptError(f"--{name.replace('_', '-')} is for the hub, and {options.to} is a model registry of MLflow")
+    if options.alias and not is_registry:
+        raise ScriptError("--alias is for a model registry of MLflow (--to models:/NAME)")
+
+
 def parser() -> argparse.ArgumentParser:
     """Return the parser of this script's command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
     add("source", type=Path, metavar="FOLDER|ARCHIVE", help="a model's folder, or a .mar")
-    add("--to", required=True, metavar="ORG/NAME", help="the repository")
+    add(
+        "--to", required=True, metavar="ORG/NAME|models:/NAME", help="the repository, or the registered model of MLflow"
+    )
+    add("--alias", metavar="NAME", help="of MLflow, for the new version, e.g. champion")
     add("--revision", metavar="BRANCH", help="branch to push to, made where it is missing (default: main)")
     add("--create-pr", action="store_true", help="open a pull request instead of changing the branch")
     add("--public", action="store_true", help="make a new repository public; an existing one stays as it is")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 
+from scripts.archives.registered import fetch_archive, is_registered
 from scripts.archives.signing import PUBLIC_KEY, check_signatures
 from scripts.archives.store import Store
 from scripts.cli.console import ScriptError, say
@@ -60,6 +61,8 @@ def register(context: CommandContext) -> None:
     """Register an archive of the model store and wait until it is ready; one that fails is unregistered again."""
     arguments, management = context.arguments, context.management
     archive = arguments.archive if arguments.archive.endswith(".mar") else f"{arguments.archive}.mar"
+    if is_registered(arguments.archive):
+        archive = fetch_archive(arguments.archive, Store.of(context.server)).file.name
     failure_log = FailureLog.from_now(context.server)
     if os.environ.get(PUBLIC_KEY):
         check_signatures(Store.of(context.server), [archive])

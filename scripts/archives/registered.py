@@ -1,0 +1,38 @@
+"""Put an archive from a model registry of MLflow into a model store."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+from scripts.archives.store import Archive, Store
+from scripts.cli.console import ScriptError, say
+from scripts.pretrained import mlflow_registry
+
+
+def is_registered(word: str) -> bool:
+    """Return whether a word names a version of a registered model: models:/NAME/VERSION or models:/NAME@ALIAS."""
+    return word.startswith(mlflow_registry.SCHEME)
+
+
+def fetch_archive(uri: str, store: Store) -> Archive:
+    """Fetch the archive of a version into a model store, in which another version of its name is kept.
+
+    Raises:
+        ScriptError: no such version, one without an archive, or a file that is not what was packed.
+    """
+    with tempfile.TemporaryDirectory(prefix="registered-") as folder:
+        fetched = mlflow_registry.fetch(uri, Path(folder))
+        files = sorted(fetched.folder.glob("*.mar"))
+        if len(files) != 1:
+            raise ScriptError(
+                f"{uri}: {len(files)} archives in it, one is registered: scripts/publish.py pushes an archive, and "
+                f"scripts/package.py --model {uri} makes one of a model's folder"
+            )
+        found = Archive.read(files[0])
+        damage = found.damage() or (f"its name is {found.name}" if found.name != files[0].stem else "")
+        if damage:
+            raise ScriptError(f"{uri}: {files[0].name}: {damage}: push it again")
+        store.put(found)
+        say(f"{fetched.uri}: {found.name} {found.version} is in the model store")
+        return Archive.read(store.current(found.name))
