@@ -148,7 +148,7 @@ def load_model(config: ScorerConfig) -> Predictor:
         raise ScriptError(f"{config.model} is another model on this node than where the run was started")
     device = place(0 if config.gpu else None, ServingConfig(threads=config.threads), 1)
     with ExitStack() as unpacked:
-        return load(Path(config.model), unpacked, device, **config.settings)
+        return load(Path(config.model), unpacked, device, serving=True, **config.settings)
 
 
 def reason(error: Exception) -> str:

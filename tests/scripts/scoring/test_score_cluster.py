@@ -27,7 +27,8 @@ SECRET = "xyzzyplugh"  # is in texts, and must never be in a log
 CLUSTER = """
 import sys
 from ray.cluster_utils import Cluster
-cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20})
+head = {"include_dashboard": False, "include_log_monitor": False, "no_monitor": True}  # what nobody looks at here
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "object_store_memory": 100 << 20, **head})
 cluster.add_node(num_cpus=1, object_store_memory=100 << 20)
 print(cluster.address, cluster.head_node.get_logs_dir_path(), flush=True)
 sys.stdin.read()
