@@ -59,8 +59,9 @@ class Tokenizer:
         """
         loaded = load_tokenizer(folder)
         tokenizer: Any = as_in_file(folder / "tokenizer.json", loaded)
-        check_vocabulary(folder, python_tokenizer.name_of(loaded), tokenizer.get_vocab().keys())
-        max_id = max(tokenizer.get_vocab().values(), default=0)
+        vocabulary = tokenizer.get_vocab()
+        check_vocabulary(folder, python_tokenizer.name_of(loaded), vocabulary.keys())
+        max_id = max(vocabulary.values(), default=0)
         if max_id >= model_config.vocab_size:
             raise ModelMismatch(
                 f"the tokenizer has a token {max_id}, the model only embeddings for {model_config.vocab_size}: take "
