@@ -361,7 +361,7 @@ def test_the_length_of_a_sentence_transformers_folder_counts(make_model: MakeMod
 def test_a_cross_encoder_is_obeyed_or_refused(make_model: MakeModel, tmp_path: Path) -> None:
     """Its length, and what it lists beside a Transformer."""
     plain = make_model(labels=("LABEL_0",), problem_type=None)
-    CrossEncoder(str(plain), device="cpu").save_pretrained(str(tmp_path / "saved"))
+    CrossEncoder(str(plain), device="cpu").save_pretrained(str(tmp_path / "saved"), create_model_card=False)
     folder = tmp_path / "saved"
     changed("sentence_bert_config.json", max_seq_length=24)(folder)
     expected = CrossEncoder(str(folder), device="cpu").predict([("a query", "a long text " * 30)])

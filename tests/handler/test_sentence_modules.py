@@ -57,7 +57,7 @@ def save(encoder: Path, tmp_path: Path) -> Save:
         pool = modules.Pooling(WIDTH, pooling_mode=pooling, include_prompt=include_prompt)
         torch.manual_seed(1)
         model = SentenceTransformer(modules=[transformer, pool, *(make() for make in later)], device="cpu", **options)
-        model.save(str(tmp_path / "saved"))
+        model.save(str(tmp_path / "saved"), create_model_card=False)
         return tmp_path / "saved", model
 
     return run
@@ -258,7 +258,7 @@ def test_a_cross_encoder_ranks_as_the_library(
 ) -> None:
     """One label: the activation of the folder, by default the sigmoid."""
     library = CrossEncoder(str(cross_encoders[1]), max_length=40, device="cpu", activation_fn=activation)
-    library.save_pretrained(str(tmp_path / "saved"))
+    library.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
     expected = library.predict([(TEXTS[0], text) for text in TEXTS[1:]])
     predictor = load_predictor(tmp_path / "saved", ServingConfig(task="rerank"))
     (ranked,) = predictor.answer_items([{"query": TEXTS[0], "texts": TEXTS[1:]}])
@@ -273,7 +273,7 @@ def test_a_cross_encoder_of_several_labels_scores_as_the_library(
 ) -> None:
     """Several labels: by default the logits themselves, where a plain classifier has the softmax."""
     library = CrossEncoder(str(cross_encoders[3]), device="cpu", activation_fn=activation)
-    library.save_pretrained(str(tmp_path / "saved"))
+    library.save_pretrained(str(tmp_path / "saved"), create_model_card=False)
     pairs = [(TEXTS[0], text) for text in TEXTS[1:4]]
     expected = library.predict(pairs)
     predictor = load_predictor(tmp_path / "saved", ServingConfig(top_k=3))

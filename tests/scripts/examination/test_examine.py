@@ -121,7 +121,7 @@ def test_what_is_called_packable_packs(make_model: MakeModel, tmp_path: Path) ->
     sentences = SentenceTransformer(
         modules=[encoder, modules.Pooling(32, "cls"), modules.Normalize()], prompts={"query": "q: "}, device="cpu"
     )
-    sentences.save(str(tmp_path / "sentences"))
+    sentences.save(str(tmp_path / "sentences"), create_model_card=False)
     found = {}
     for folder in (entities, reranker, tmp_path / "sentences"):
         examination = examine_model(ModelRequest(str(folder)), ModelConfig())

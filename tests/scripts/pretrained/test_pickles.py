@@ -187,7 +187,7 @@ def test_a_pickled_module_of_sentence_transformers(make_model: MakeModel, tmp_pa
     dense = modules.Dense(32, 16)
     model = SentenceTransformer(modules=[encoder, modules.Pooling(32), dense], device="cpu")
     folder = tmp_path / "sentences"
-    model.save(str(folder))
+    model.save(str(folder), create_model_card=False)
     torch.save(load_file(folder / "2_Dense" / "model.safetensors"), folder / "2_Dense" / "pytorch_model.bin")
     (folder / "2_Dense" / "model.safetensors").unlink()
     assert "2_Dense: its weights are pickled" in refusal(folder)
