@@ -55,10 +55,10 @@ def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(base: Path, animals: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An uninterrupted training of five epochs, with its checkpoints."""
+    """An uninterrupted training of eight epochs, with its checkpoints."""
     output = tmp_path_factory.mktemp("trained") / "animals"
     data = ("--train", animals / "train.csv", "--validation", animals / "validation.csv")
-    fit(base, output, *data, "--test", animals / "test.csv", "--epochs", 5, "--keep-checkpoints")
+    fit(base, output, *data, "--test", animals / "test.csv", "--epochs", 8, "--keep-checkpoints")
     return output
 
 
@@ -83,14 +83,14 @@ def test_single_label_learns_and_says_what_it_is(trained: Path, animals: Path, b
     assert record["data"]["train"]["sha256"] == hashlib.sha256((animals / "train.csv").read_bytes()).hexdigest()
     assert record["data"]["train"]["labels"] == {"bird": 32, "cat": 32, "dog": 32}
     assert record["data"]["validation"]["rows"] == 30
-    assert len(record["epochs"]) == 5
+    assert len(record["epochs"]) == 8
     assert record["parameters"]["learning_rate"] == 4e-3
     assert record["versions"]["transformers"] == transformers.__version__
     rows = labelled(30, 2)
     predicted = [config["id2label"][str(index)] for index in answers(trained, [row["text"] for row in rows]).argmax(-1)]
     accuracy = np.mean([label == row["label"] for label, row in zip(predicted, rows, strict=True)])
     assert accuracy == pytest.approx(record["test"]["accuracy"])
-    assert accuracy > 0.5  # a third is chance; eight seeds reached 0.6 to 0.97 with any way of computing the layers
+    assert accuracy > 0.9  # eight seeds reach it; a third is chance
 
 
 def test_the_best_epoch_is_kept(trained: Path) -> None:
@@ -116,7 +116,7 @@ def test_the_folder_can_be_packed_as_it_is(base: Path, animals: Path, tmp_path: 
 
 
 def test_the_same_seed_gives_the_same_model(trained: Path, base: Path, animals: Path, tmp_path: Path) -> None:
-    data = ("--train", animals / "train.csv", "--validation", animals / "validation.csv", "--epochs", 5)
+    data = ("--train", animals / "train.csv", "--validation", animals / "validation.csv", "--epochs", 8)
     fit(base, tmp_path / "same", *data)
     fit(base, tmp_path / "other", *data, "--seed", 1)
     assert weights(tmp_path / "same") == weights(trained)
@@ -130,14 +130,14 @@ def test_resuming_after_the_last_epoch_gives_the_same_model(
     shutil.copytree(trained / "checkpoints", output / "checkpoints")
     for state in output.glob("checkpoints/checkpoint-*/trainer_state.json"):  # as if the folder had moved
         state.write_text(state.read_text().replace(str(trained), "/nowhere"))
-    data = ("--train", animals / "train.csv", "--validation", animals / "validation.csv", "--epochs", 5)
+    data = ("--train", animals / "train.csv", "--validation", animals / "validation.csv", "--epochs", 8)
     fit(base, output, *data, "--resume")
     assert weights(output) == weights(trained)
 
 
 def test_an_interrupted_training_goes_on(trained: Path, base: Path, animals: Path, tmp_path: Path) -> None:
     output = tmp_path / "interrupted"
-    data = ("--train", animals / "train.csv", "--validation", animals / "validation.csv", "--epochs", 5)
+    data = ("--train", animals / "train.csv", "--validation", animals / "validation.csv", "--epochs", 8)
     fit_interrupted(base, output, *data)
     assert not (output / "training.json").exists()
     with pytest.raises(ScriptError, match="--resume goes on, --overwrite starts anew"):
@@ -146,7 +146,7 @@ def test_an_interrupted_training_goes_on(trained: Path, base: Path, animals: Pat
         fit(base, output, *data, "--resume", "--seed", 7)
     (output / "checkpoints" / "checkpoint-999").mkdir()  # a checkpoint that was cut short
     record = fit(base, output, *data, "--resume")
-    assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3, 4, 5]
+    assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert weights(output) == weights(trained)
     with pytest.raises(ScriptError, match="this training is finished"):
         fit(base, output, *data, "--resume")
