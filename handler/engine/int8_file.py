@@ -56,8 +56,10 @@ def write(path: Path, model: PreTrainedModel, params: Sequence[LayerQuantParams]
         named = _quantized_layer(layer, layer_params)
         tensors |= {f"layers.{index}.{name}": tensor for name, tensor in named.items()}
     tensors |= {f"rest.{name}": tensor for name, tensor in _rest_of(model)}
-    eps, norms = encoder.layers[0].norms["output_norm"].eps, "before" if encoder.is_pre_norm else "after"
-    metadata = {"format": FORMAT, "eps": repr(eps), "norms": norms}
+    eps = encoder.layers[0].norms["output_norm"].eps
+    tensors["encoder.eps"] = torch.tensor(eps, dtype=torch.float64)
+    tensors["encoder.is_pre_norm"] = torch.tensor(encoder.is_pre_norm)
+    metadata = {"format": FORMAT}  # one alone: safetensors writes several in another order each time
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)
 
 
@@ -97,7 +99,7 @@ def read_tensors(path: Path, n_layers: int) -> tuple[dict[str, Tensor], StoredEn
             raise ModelMismatch(f"{path.name} has another format than this handler reads: pack again")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     layers = [_stored_layer(_with_prefix(tensors, f"layers.{index}")) for index in range(n_layers)]
-    stored = StoredEncoder(layers, float(metadata["eps"]), metadata["norms"] == "before")
+    stored = StoredEncoder(layers, float(tensors["encoder.eps"]), bool(tensors["encoder.is_pre_norm"]))
     return _with_prefix(tensors, "rest"), stored
 
 
