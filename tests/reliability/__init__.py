@@ -12,11 +12,12 @@ accounting  the account of requests: each is right, refused or failed, none is l
 server      the server of the scenarios, as a container runs it
 load        the benchmark's load generator with a ledger of its requests
 soak        L1 to L4: load below capacity, above it, in a burst, for an hour
+surroundings  F8, F9, F11: a full disk, a network that loses packets, a broken archive
+threads     every thread of a process but one stopped and let go on
 faults      F1 to F3: killed workers, hung workers, a server that is stopped
 process_faults  F1, F2 and L3 of the standalone server, whose worker is the server itself
 versions    F4: versions of a model change under load
 access      F7: keys
-surroundings  F8, F9, F11: a full disk, a network that loses packets, a broken archive
 memory      F12: the memory of the server's control group ends
 clock       F13: the clock of the system jumps
 gateway_link  F14: a slow network with losses between gateway and server
@@ -25,5 +26,6 @@ connections  F10: clients that send nothing, send slowly or do not read
 malformed   B1 and B3: bad requests among good ones, the same texts in other batches
 fuzz        B2: requests generated from the server's own OpenAPI document
 external    scenarios that tests outside this folder cover: F5, F6, and the parts of B1 and B2 without a server
+ray_cluster  deploy/ray on two nodes, of which one is killed under load
 plan        the long form: what each scenario runs
 """
