@@ -56,21 +56,27 @@ class Nodes:
 
 
 @pytest.fixture
-def two_nodes() -> Iterator[Nodes]:
+def two_nodes(tmp_path: Path) -> Iterator[Nodes]:
     """Run a cluster of two nodes with one core each."""
     environment = {**activated(), "RAY_USAGE_STATS_ENABLED": "0"}
-    with subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-c", CLUSTER],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        env=environment,
-    ) as process:
+    said = tmp_path / "cluster.log"
+    with (
+        said.open("w") as errors,
+        subprocess.Popen(
+            [sys.executable, "-W", "ignore", "-c", CLUSTER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
+        ) as process,
+    ):
         assert process.stdout
         assert process.stdin
         try:
-            address, logs = process.stdout.readline().split()
+            started = process.stdout.readline()
+            assert started, said.read_text()
+            address, logs = started.split()
             yield Nodes(address, Path(logs), psutil.Process(process.pid))
         finally:
             process.stdin.close()
