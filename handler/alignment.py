@@ -34,25 +34,25 @@ def align(text: str, tokens: Sequence[str | None], mark: str = "") -> list[Align
     >>> [text[span.start:span.end] for text in ["Bücher x!"] for span in align(text, ["buch", "##er", None, "!"], "##")]
     ['Büch', 'er', 'x', '!']
     """
-    keys, places = _keys(text)
-    places.append(len(text))
+    keys, indices = _keys(text)
+    indices.append(len(text))
     spans: list[AlignedToken] = []
     waiting: list[int] = []  # how many tokens the words have whose characters are not known yet
     position = 0  # in keys
     for parts in _words(tokens, mark):
         lengths = [len(_keys(part or "")[0]) for part in parts]
         key = "".join(_keys(part or "")[0] for part in parts)
-        found = _find(text, keys, places, key, position, far=bool(waiting))
-        if found < 0:
+        match = _find(text, keys, indices, key, position, far=bool(waiting))
+        if match < 0:
             waiting.append(len(parts))
             continue
-        spans += _shared(text, waiting, spans[-1].end if spans else 0, places[found])
+        spans += _shared(text, waiting, spans[-1].end if spans else 0, indices[match])
         waiting = []
         for number, length in enumerate(lengths):
-            start = places[found]
-            found += length
-            spans.append(AlignedToken(start, _after(places, found, text) if length else start, number == 0))
-        position = found
+            start = indices[match]
+            match += length
+            spans.append(AlignedToken(start, _after(indices, match, text) if length else start, number == 0))
+        position = match
     return spans + _shared(text, waiting, spans[-1].end if spans else 0, len(text))
 
 
@@ -82,36 +82,36 @@ def _words(tokens: Sequence[str | None], mark: str) -> Iterator[list[str | None]
         yield word
 
 
-def _find(text: str, keys: str, places: Sequence[int], key: str, position: int, *, far: bool) -> int:
+def _find(text: str, keys: str, indices: Sequence[int], key: str, position: int, *, far: bool) -> int:
     """Return where a word is in keys from a position on, -1 if it is not near, or `far` behind unknown words."""
     end = position + len(key) + (FAR if far else NEAR)
-    found = keys.find(key, position, end) if key else -1
-    while found > position and (_joins(text, places[found]) or _joins(text, places[found + len(key) - 1] + 1)):
-        found = keys.find(key, found + 1, end)
-    return found
+    match = keys.find(key, position, end) if key else -1
+    while match > position and (_joins(text, indices[match]) or _joins(text, indices[match + len(key) - 1] + 1)):
+        match = keys.find(key, match + 1, end)
+    return match
 
 
-def _joins(text: str, place: int) -> bool:
-    """Return whether Latin letters or digits stand on both sides of a place."""
-    around = text[place - 1 : place + 1] if place > 0 else ""
+def _joins(text: str, index: int) -> bool:
+    """Return whether Latin letters or digits stand on both sides of an index."""
+    around = text[index - 1 : index + 1] if index > 0 else ""
     return len(around) == 2 and around.isalnum() and around.isascii()
 
 
 def _keys(text: str) -> tuple[str, list[int]]:
     """Return the characters of a text that count in a comparison, and where each comes from."""
-    keys, places = [], []
-    for place, character in enumerate(text):
+    keys, indices = [], []
+    for index, character in enumerate(text):
         for part in unicodedata.normalize("NFKD", character.casefold()):
             if not part.isspace() and unicodedata.category(part) != "Mn":
                 keys.append(part)
-                places.append(place)
-    return "".join(keys), places
+                indices.append(index)
+    return "".join(keys), indices
 
 
-def _after(places: Sequence[int], key_end: int, text: str) -> int:
+def _after(indices: Sequence[int], key_end: int, text: str) -> int:
     """Return where the characters of keys end, with the marks that follow them."""
-    end = places[key_end - 1] + 1
-    while end < places[key_end] and unicodedata.category(text[end]) == "Mn":
+    end = indices[key_end - 1] + 1
+    while end < indices[key_end] and unicodedata.category(text[end]) == "Mn":
         end += 1
     return end
 

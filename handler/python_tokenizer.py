@@ -122,8 +122,8 @@ class _Word:
 
     def in_library(self, text: str) -> list[Token]:
         """Return the tokens in the form of the library, which counts bytes of the word."""
-        places = [(span.start, max(span.start, span.end)) for _, _, span in self.tokens]
-        offsets = [(_bytes(text[self.start : start]), _bytes(text[self.start : end])) for start, end in places]
+        ranges = [(span.start, max(span.start, span.end)) for _, _, span in self.tokens]
+        offsets = [(_bytes(text[self.start : start]), _bytes(text[self.start : end])) for start, end in ranges]
         return [Token(number, name, offset) for (number, name, _), offset in zip(self.tokens, offsets, strict=True)]
 
 
