@@ -29,10 +29,10 @@ def fetch_archive(uri: str, store: Store) -> Archive:
                 f"{uri}: {len(files)} archives in it, one is registered: scripts/publish.py pushes an archive, and "
                 f"scripts/package.py --model {uri} makes one of a model's folder"
             )
-        found = Archive.read(files[0])
-        damage = found.damage() or (f"its name is {found.name}" if found.name != files[0].stem else "")
+        archive = Archive.read(files[0])
+        damage = archive.damage() or (f"its name is {archive.name}" if archive.name != files[0].stem else "")
         if damage:
             raise ScriptError(f"{uri}: {files[0].name}: {damage}: push it again")
-        store.put(found)
-        say(f"{fetched.uri}: {found.name} {found.version} is in the model store")
-        return Archive.read(store.current(found.name))
+        store.put(archive)
+        say(f"{fetched.uri}: {archive.name} {archive.version} is in the model store")
+        return Archive.read(store.current(archive.name))

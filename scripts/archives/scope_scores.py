@@ -24,7 +24,7 @@ KEPT_IN_SCOPE = 0.95  # by the suggested min_confidence
 
 @dataclass(frozen=True)
 class ScopeScores:
-    """The scores by which texts of the calibration file and texts out of scope might be told.
+    """The scores by which texts of the calibration file and texts out of scope might be told apart.
 
     inside: (examples,) and outside: (texts,) by the name of the score; higher in scope. is_right: (examples,), 0 or 1.
     folds: (examples,).

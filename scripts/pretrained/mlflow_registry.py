@@ -48,17 +48,17 @@ def fetch(uri: str, target: Path) -> RegistryVersion:
         from mlflow.artifacts import download_artifacts
 
         name, version = match["name"], match["version"]
-        found = (
+        registered = (
             client.get_model_version(name, version)
             if version
             else client.get_model_version_by_alias(name, match["alias"])
         )
-        resolved = f"{SCHEME}{name}/{found.version}"
+        resolved = f"{SCHEME}{name}/{registered.version}"
         say(f"{resolved}: fetching")
         folder = download_artifacts(
-            artifact_uri=client.get_model_version_download_uri(name, found.version), dst_path=str(target)
+            artifact_uri=client.get_model_version_download_uri(name, registered.version), dst_path=str(target)
         )
-        return RegistryVersion(resolved, Path(folder), found.run_id or "")
+        return RegistryVersion(resolved, Path(folder), registered.run_id or "")
 
 
 def push(files: Mapping[str, Path | bytes], uri: str, description: str, alias: str | None) -> str:

@@ -74,8 +74,8 @@ def open_model(request: ModelRequest) -> Iterator[ModelSource]:
 
 
 def _open(request: ModelRequest, role: str, stack: ExitStack) -> ModelSource:
-    found = _find(request, role, stack)
-    readable = _convert_pickles(request, found, role, stack) if _is_pickled(found.folder) else found
+    original = _find(request, role, stack)
+    readable = _convert_pickles(request, original, role, stack) if _is_pickled(original.folder) else original
     if request.convert_pickle and (readable.folder / SETFIT_HEAD).is_file():
         readable = _convert_setfit(readable, role, stack)
     if (readable.folder / ADAPTER_CONFIG).is_file():
@@ -156,9 +156,9 @@ def _module_folders(folder: Path) -> list[Path]:
     return [folder / path for path in module_folders(folder / MODULES_FILE)]
 
 
-def _convert_pickles(request: ModelRequest, found: ModelSource, role: str, stack: ExitStack) -> ModelSource:
+def _convert_pickles(request: ModelRequest, original: ModelSource, role: str, stack: ExitStack) -> ModelSource:
     """Return a copy of a folder, made of links, with its pickled weights as safetensors."""
-    folder, target = found.folder, _temporary(stack, found.folder.name)
+    folder, target = original.folder, _temporary(stack, original.folder.name)
     pickled = {path: name for path in (folder, *_module_folders(folder)) if (name := _pickle_alone(path))}
     first = next(iter(pickled))
     where = request.model if first == folder else f"{request.model}, {first.relative_to(folder)}"
@@ -176,24 +176,24 @@ def _convert_pickles(request: ModelRequest, found: ModelSource, role: str, stack
         digests.update({str(inner / file): sha256(source / file) for file in read})
     import torch
 
-    provenance = found.provenance
+    provenance = original.provenance
     origins = provenance.origins or (Origin(role, None, digests),)
     step = f"{', '.join(digests)} converted to safetensors with torch {torch.__version__}"
-    return ModelSource(target, Provenance(origins, (*provenance.steps, step)), found.commit)
+    return ModelSource(target, Provenance(origins, (*provenance.steps, step)), original.commit)
 
 
-def _convert_setfit(found: ModelSource, role: str, stack: ExitStack) -> ModelSource:
+def _convert_setfit(original: ModelSource, role: str, stack: ExitStack) -> ModelSource:
     """Return a copy of a folder that SetFit saved, made of links, with its classifier as safetensors."""
     from scripts.pretrained.setfit_head import convert_head
 
-    folder, target = found.folder, _temporary(stack, found.folder.name)
+    folder, target = original.folder, _temporary(stack, original.folder.name)
     step = convert_head(folder, target)
     files = [file.relative_to(folder) for file in folder.iterdir() if file.is_file() and file.name != SETFIT_HEAD]
     _link(folder, files, target)
     _link(folder, module_files(folder), target)
-    provenance = found.provenance
+    provenance = original.provenance
     origins = provenance.origins or (Origin(role, None, {SETFIT_HEAD: sha256(folder / SETFIT_HEAD)}),)
-    return ModelSource(target, Provenance(origins, (*provenance.steps, step)), found.commit)
+    return ModelSource(target, Provenance(origins, (*provenance.steps, step)), original.commit)
 
 
 def _name_labels(source: ModelSource, names: list[str], stack: ExitStack) -> ModelSource:
