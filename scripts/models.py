@@ -68,8 +68,8 @@ def parse_arguments() -> argparse.Namespace:
     options.add_argument(
         "archive",
         metavar="NAME[.mar]",
-        help="an archive of the model store, or a version of MLflow's model registry that is put there first: "
-        "models:/NAME/VERSION, models:/NAME@ALIAS (server: MLFLOW_TRACKING_URI)",
+        help="an archive of the model store, or one of a registry that is put there first: models:/NAME/VERSION, "
+        "models:/NAME@ALIAS (server: MLFLOW_TRACKING_URI), oci://HOST/REPOSITORY:TAG or ...@sha256:DIGEST",
     )
     options.add_argument("--initial-workers", type=int, metavar="N", help="default: minWorkers of the archive")
     options.add_argument("--batch-size", type=int, metavar="N", help="default: batchSize of the archive")

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""Push a model's folder, or an archive, with its card to the hub of Hugging Face or to a model registry of MLflow.
+"""Push a model's folder, or an archive, with its card to the hub of Hugging Face, MLflow or an OCI registry.
 
   scripts/publish.py models/mine --to ORG/NAME --dry-run
   scripts/publish.py models/mine --to ORG/NAME --evaluated report/model-index.yaml
   scripts/publish.py model_store/mine.mar --to ORG/NAME --revision v1.2
   scripts/publish.py model_store/mine.mar --to models:/mine --alias champion
+  scripts/publish.py model_store/mine.mar --to oci://registry.example.com/team/mine:1.0
 
 Pushed are config, tokenizer, weights in safetensors, training.json, training.png and the card; of an archive the .mar,
 its OpenAPI document and its card. The card is the folder's README.md or is written from training.json, and its metadata
@@ -12,6 +13,7 @@ its OpenAPI document and its card. The card is the folder's README.md or is writ
 other files stay here and are listed; a file that holds what looks like a secret key is refused. A new repository is
 private unless --public is said. HF_TOKEN and HF_ENDPOINT count as for huggingface_hub. models:/NAME is a registered
 model of MLflow, at the server of MLFLOW_TRACKING_URI: each push is a new version, with the card as its description.
+oci://HOST/REPOSITORY:TAG is an artifact of an OCI registry, of one layer a file, as ORAS pulls it; the tag moves to it.
 """
 
 from __future__ import annotations
@@ -28,16 +30,16 @@ def main() -> None:
     options = parser().parse_args()
     from scripts.archives import publication
     from scripts.archives.model_card import read_model_index
-    from scripts.pretrained import mlflow_registry
+    from scripts.pretrained import mlflow_registry, oci_registry
 
-    is_registry = options.to.startswith(mlflow_registry.SCHEME)
-    check_target(options, is_registry=is_registry)
+    is_mlflow, is_oci = (options.to.startswith(module.SCHEME) for module in (mlflow_registry, oci_registry))
+    check_target(options, is_mlflow=is_mlflow, is_oci=is_oci)
 
     evaluated = read_model_index(options.evaluated) if options.evaluated else []
     if options.source.is_file():
         files = publication.of_archive(options.source, evaluated)
     elif options.source.is_dir():
-        name = options.to.rpartition("/")[2]
+        name = options.to.rpartition("/")[2].partition(":")[0]
         files = publication.of_folder(options.source, name, options.base_model, evaluated)
     else:
         raise ScriptError(f"{options.source}: no such folder or archive")
@@ -50,7 +52,10 @@ def main() -> None:
         print(files.card)
         say("--dry-run: nothing was sent")
         return
-    if is_registry:
+    if is_oci:
+        say(f"pushed: {oci_registry.push(files.files, options.to)}")
+        return
+    if is_mlflow:
         say(f"pushed: {mlflow_registry.push(files.files, options.to, files.card, options.alias)}")
         return
     address = publication.push(
@@ -64,13 +69,14 @@ def main() -> None:
     say(f"pushed: {address}")
 
 
-def check_target(options: argparse.Namespace, *, is_registry: bool) -> None:
+def check_target(options: argparse.Namespace, *, is_mlflow: bool, is_oci: bool) -> None:
     """Raise ScriptError for an option that the target does not have."""
     of_hub = {name: getattr(options, name) for name in ("revision", "create_pr", "public", "message")}
-    if is_registry and any(of_hub.values()):
+    if (is_mlflow or is_oci) and any(of_hub.values()):
         name = next(name for name, value in of_hub.items() if value)
-        raise ScriptError(f"--{name.replace('_', '-')} is for the hub, and {options.to} is a model registry of MLflow")
-    if options.alias and not is_registry:
+        kind = "a model registry of MLflow" if is_mlflow else "an OCI registry"
+        raise ScriptError(f"--{name.replace('_', '-')} is for the hub, and {options.to} is {kind}")
+    if options.alias and not is_mlflow:
         raise ScriptError("--alias is for a model registry of MLflow (--to models:/NAME)")
 
 
@@ -80,7 +86,10 @@ def parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("source", type=Path, metavar="FOLDER|ARCHIVE", help="a model's folder, or a .mar")
     add(
-        "--to", required=True, metavar="ORG/NAME|models:/NAME", help="the repository, or the registered model of MLflow"
+        "--to",
+        required=True,
+        metavar="ORG/NAME|models:/NAME|oci://HOST/REPOSITORY:TAG",
+        help="the repository of the hub, the registered model of MLflow, or the artifact of an OCI registry",
     )
     add("--alias", metavar="NAME", help="of MLflow, for the new version, e.g. champion")
     add("--revision", metavar="BRANCH", help="branch to push to, made where it is missing (default: main)")

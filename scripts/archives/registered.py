@@ -1,4 +1,4 @@
-"""Put an archive from a model registry of MLflow into a model store."""
+"""Put an archive from a registry of models into a model store."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from pathlib import Path
 
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ScriptError, say
-from scripts.pretrained import mlflow_registry
+from scripts.pretrained import registries
 
 
 def is_registered(word: str) -> bool:
-    """Return whether a word names a version of a registered model: models:/NAME/VERSION or models:/NAME@ALIAS."""
-    return word.startswith(mlflow_registry.SCHEME)
+    """Return whether a word is an address in a registry, not an archive of the model store."""
+    return registries.is_registered(word)
 
 
 def fetch_archive(uri: str, store: Store) -> Archive:
@@ -22,7 +22,7 @@ def fetch_archive(uri: str, store: Store) -> Archive:
         ScriptError: no such version, one without an archive, or a file that is not what was packed.
     """
     with tempfile.TemporaryDirectory(prefix="registered-") as folder:
-        fetched = mlflow_registry.fetch(uri, Path(folder))
+        fetched = registries.fetch(uri, Path(folder))
         files = sorted(fetched.folder.glob("*.mar"))
         if len(files) != 1:
             raise ScriptError(

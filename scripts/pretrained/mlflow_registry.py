@@ -12,11 +12,11 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scripts.cli.console import ScriptError, say
+from scripts.pretrained.provenance import RegistryVersion
 
 SCHEME = "models:/"
 MODEL = re.compile(r"models:/(?P<name>[^/@:]+)")
@@ -24,15 +24,6 @@ VERSION = re.compile(MODEL.pattern + r"(/(?P<version>[0-9]+)|@(?P<alias>[^/@:]+)
 EXPERIMENT = "bert-on-torchserve"  # unless MLFLOW_EXPERIMENT_NAME says another
 ARTIFACTS = "model"  # folder of the files in the artifacts of a run
 MAX_DESCRIPTION = 5000  # characters, of the servers' databases
-
-
-@dataclass(frozen=True)
-class RegistryVersion:
-    """A fetched version of a registered model."""
-
-    uri: str  # models:/NAME/VERSION, also where an alias was given
-    folder: Path
-    run_id: str
 
 
 def fetch(uri: str, target: Path) -> RegistryVersion:
@@ -58,7 +49,7 @@ def fetch(uri: str, target: Path) -> RegistryVersion:
         folder = download_artifacts(
             artifact_uri=client.get_model_version_download_uri(name, registered.version), dst_path=str(target)
         )
-        return RegistryVersion(resolved, Path(folder), registered.run_id or "")
+        return RegistryVersion(resolved, Path(folder), f"{resolved}, run {registered.run_id or ''}")
 
 
 def push(files: Mapping[str, Path | bytes], uri: str, description: str, alias: str | None) -> str:

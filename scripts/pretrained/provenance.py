@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from handler.protocol import JSON
 
@@ -57,3 +58,12 @@ class Provenance:
             lines.append(f"- {origin.role}: {where}{asked}{licensed}")
             lines += [f"  - {path}: SHA-256 {digest}" for path, digest in sorted(origin.files.items())]
         return [*lines, *(f"- {step}" for step in self.steps), ""]
+
+
+@dataclass(frozen=True)
+class RegistryVersion:
+    """A version that was fetched from a registry of models."""
+
+    uri: str  # with the version or the digest, also where an alias or a tag was given
+    folder: Path
+    provenance: str  # the address, and what the registry says of it

@@ -16,7 +16,7 @@ from handler.engine import int8
 from handler.errors import ServingError
 from handler.sentence_modules import MODULES_FILE, module_files
 from scripts.cli.console import ScriptError
-from scripts.pretrained import mlflow_registry
+from scripts.pretrained import registries
 from scripts.pretrained.files import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -88,7 +88,7 @@ def _open(request: ModelRequest, role: str, stack: ExitStack) -> ModelSource:
 def _find(request: ModelRequest, role: str, stack: ExitStack) -> ModelSource:
     """Return the folder of a model as it was named, or the files that are read of its repository on the hub."""
     word, folder = request.model, Path(request.model).expanduser()
-    if word.startswith(mlflow_registry.SCHEME):
+    if registries.is_registered(word):
         return _fetch_version(request, role, stack)
     if folder.is_dir():
         if request.revision is not None:
@@ -119,11 +119,11 @@ def _find(request: ModelRequest, role: str, stack: ExitStack) -> ModelSource:
 
 
 def _fetch_version(request: ModelRequest, role: str, stack: ExitStack) -> ModelSource:
-    """Return the files of a version in a model registry of MLflow."""
+    """Return the files of a version in a registry."""
     word = request.model
     if request.revision is not None:
-        raise ScriptError(f"{role} {word}: --revision is for an id of the hub: models:/NAME/VERSION says the version")
-    fetched = mlflow_registry.fetch(word, _temporary(stack, "version"))
+        raise ScriptError(f"{role} {word}: --revision is for an id of the hub: the address says the version")
+    fetched = registries.fetch(word, _temporary(stack, "version"))
     names = {file.name for file in fetched.folder.iterdir()}
     if archive := next((name for name in sorted(names) if name.endswith(".mar")), None):
         raise ScriptError(f"{role} {word}: it is an archive, {archive}: scripts/models.py register {word} serves it")
@@ -134,7 +134,7 @@ def _fetch_version(request: ModelRequest, role: str, stack: ExitStack) -> ModelS
         )
     files = {str(path.relative_to(fetched.folder)): path for path in fetched.folder.rglob("*") if path.is_file()}
     origin = Origin(role, None, {name: sha256(path) for name, path in sorted(files.items())})
-    return ModelSource(fetched.folder, Provenance((origin,), (f"fetched from {fetched.uri}, run {fetched.run_id}",)))
+    return ModelSource(fetched.folder, Provenance((origin,), (f"fetched from {fetched.provenance}",)))
 
 
 def _setup_hint(word: str) -> str:
