@@ -11,7 +11,8 @@ usage() {
   cat << 'EOF2'
 Usage: scripts/serve.sh start|stop|status|logs|run [options]
 
-  start    start in the background, wait until the server (and --models) answers
+  start    start in the background, wait until the server (and --models) answers; 2 when one runs already that lacks
+           a model of --models, or is another one than --server names
   run      the same in the foreground, logging to standard output (for containers): SIGTERM or Ctrl-C lets
            queued and running requests finish (exit code 0), a second one stops at once (143); when the server ends
            by itself, with its code; when one of --models does not become ready, with the reason and 1
@@ -48,6 +49,7 @@ config=$root/config.properties
 store=$root/model_store
 run_dir=${SERVE_RUN_DIR:-$root}
 kind=${SERVE_SERVER:-torchserve}
+named_kind=${SERVE_SERVER:-}
 models=()
 loads=() # of `models`, as TorchServe wants them: FILE or NAME=FILE
 grace=30
@@ -61,7 +63,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --config) config=$(absolute "${2:?--config needs a file}"); shift 2 ;;
     --model-store) store=$(absolute "${2:?--model-store needs a folder}"); shift 2 ;;
-    --server) kind=${2:?--server needs a name}; shift 2 ;;
+    --server) kind=${2:?--server needs a name}; named_kind=$kind; shift 2 ;;
     --run-dir) run_dir=${2:?--run-dir needs a folder}; shift 2 ;;
     --grace) grace=${2:?--grace needs seconds}; shift 2 ;;
     --models)
@@ -121,13 +123,9 @@ addresses() {
 
 # --- Start ---------------------------------------------------------------------------------------------------------
 
-# Start a server in the background, in the run folder, writing to descriptor 4; its pid goes to $server and the pid file.
-launch() {
-  local host port name model archive
-  read_settings
-  while read -r name host port; do
-    ! listening "$host" "$port" || die "port $port is in use ($name): stop what listens there, or change $config"
-  done < <(addresses)
+# Find the archives of --models in the model store: NAME=FILE or FILE each, in $loads.
+find_archives() {
+  local model archive
   [ -d "$store" ] || die "no model store at $store"
   for model in ${models[@]+"${models[@]}"}; do
     if [ "$model" = all ]; then
@@ -140,6 +138,16 @@ launch() {
     [ -e "$store/$archive" ] || die "no $archive in $store; scripts/package.py makes one"
     loads+=("${model%%=*}=$archive")
   done
+}
+
+# Start a server in the background, in the run folder, writing to descriptor 4; its pid goes to $server and the pid file.
+launch() {
+  local host port name
+  read_settings
+  while read -r name host port; do
+    ! listening "$host" "$port" || die "port $port is in use ($name): stop what listens there, or change $config"
+  done < <(addresses)
+  find_archives
   [ "$kind" = standalone ] || find_torchserve
   if [ -n "${ARCHIVE_PUBLIC_KEY:-}" ] && [ ${#loads[@]} -gt 0 ]; then
     models_py verify --model-store "$store" "${loads[@]#*=}" >&2 || die "not started: see above"
@@ -195,10 +203,23 @@ launch_standalone() {
     --model-store "$store" ${loads[@]+--models "${loads[@]}"} < /dev/null >&4 2>&4 &
 }
 
+# End with an error where the running server $1 is another one than --server names, or lacks one of --models.
+has_what_was_named() {
+  local running=standalone
+  ! is_torchserve "$1" || running=torchserve
+  [ -z "$named_kind" ] || [ "$named_kind" = "$running" ] ||
+    die "the running server is $running, not $named_kind: scripts/serve.sh stop first"
+  if [ ${#models[@]} -gt 0 ]; then
+    find_archives
+    loaded 0 >&2 || die "not every one of --models is ready: scripts/models.py register NAME adds one to the running server"
+  fi
+}
+
 start() {
   local pid begin code=0
   if pid=$(server_pid); then
     say "already running (pid $pid)"
+    has_what_was_named "$pid"
     return
   fi
   mkdir -p "$run_dir/logs"

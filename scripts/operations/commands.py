@@ -37,7 +37,12 @@ def status(context: CommandContext) -> int:
     missing = set(arguments.models) - {model.name for model in models}
     missing |= set(arguments.archives) - {model.archive for model in models}
     for name in sorted(missing):
-        say(f"{name} could not be registered: {failure_log.of_archive(name) or 'see the log of the server'}")
+        reason = failure_log.of_archive(name)
+        say(
+            f"{name} could not be registered: {reason}"
+            if reason
+            else f"{name} is not registered: scripts/models.py register adds it; if it was, see the log of the server"
+        )
     if arguments.models or arguments.archives:
         selected = {*arguments.models, *arguments.archives}
         models = [model for model in models if selected & {model.name, model.archive}]

@@ -96,6 +96,13 @@ def test_status_is_1_when_a_wanted_model_is_missing(run: Run, fake_server: FakeS
     assert "nope could not be registered: Failed to parse" in err
 
 
+def test_status_of_a_model_that_nobody_registered(run: Run) -> None:
+    """There is no failure to look for."""
+    code, _, err = run("status", "toy", "nope")
+    assert code == 1
+    assert "nope is not registered: scripts/models.py register adds it" in err
+
+
 def test_status_of_archives(run: Run, fake_server: FakeServer) -> None:
     """By the name of the file: what is in it may be called otherwise."""
     assert run("status", "--archives", "toy.mar")[0] == 0

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -239,6 +240,42 @@ def changed(mar: Path, name: str, store: Path, file: str, content: bytes | None)
                 packed = packed.replace(b'"tiny"', f'"{name}"'.encode())
             if entry != file or content is not None:
                 target.writestr(entry, content or packed if entry == file else packed)
+
+
+@pytest.mark.server
+def test_a_start_beside_a_running_server_says_what_it_lacks(mar: Path) -> None:
+    """What was named is served, or the command fails: it named a model that the running server never loaded."""
+    with tempfile.TemporaryDirectory(prefix="again-") as folder:
+        (store := Path(folder) / "store").mkdir()
+        for name in ("tiny", "other"):
+            shutil.copy(mar, store / f"{name}.mar")
+        own, _ = own_config(Path(folder))
+        options = ["--config", str(own), "--run-dir", folder]
+
+        def serve(command: str, *words: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [str(ROOT / "scripts" / "serve.sh"), command, *options, *words],
+                capture_output=True,
+                text=True,
+                check=False,
+                env=activated(),
+            )
+
+        start = ("start", "--server", "standalone", "--model-store", str(store))
+        try:
+            assert serve(*start, "--models", "tiny").returncode == 0
+            for words in ([], ["--models", "tiny"]):
+                again = serve(*start, *words)
+                assert (again.returncode, "already running" in again.stderr) == (0, True)
+            lacking = serve(*start, "--models", "tiny", "other")
+            assert lacking.returncode == 2
+            assert "other.mar is not registered: scripts/models.py register adds it" in lacking.stderr
+            assert "not every one of --models is ready" in lacking.stderr
+            another = serve("start", "--server", "torchserve")
+            assert another.returncode == 2
+            assert "the running server is standalone, not torchserve: scripts/serve.sh stop first" in another.stderr
+        finally:
+            serve("stop")
 
 
 @pytest.mark.server
