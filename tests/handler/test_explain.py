@@ -245,7 +245,12 @@ def sums(explanation: Any) -> float:
 def tagger(make_model: MakeModel) -> Predictor:
     """Return a model that sees entities of random places."""
     labels = ("O", "B-PER", "I-PER", "B-LOC", "I-LOC")
-    folder = make_model(architecture=transformers.BertForTokenClassification, labels=labels, initializer_range=0.4)
+    folder = make_model(
+        architecture=transformers.BertForTokenClassification,
+        labels=labels,
+        initializer_range=0.4,
+        whole_vocabulary=True,
+    )
     return load_predictor(folder)
 
 

@@ -60,7 +60,7 @@ def base_backend(**parts: Any) -> Backend:
 @pytest.mark.parametrize("tokenizer_class", ["BertTokenizerFast", None])
 def test_tokens_are_those_of_the_file(make_model: MakeModel, part: str, tokenizer_class: str | None) -> None:
     """transformers rebuilds BERT's tokenizer from the vocabulary, lower-casing what tokenizer.json does not."""
-    folder = make_model()
+    folder = make_model(whole_vocabulary=True)
     config = {"tokenizer_class": tokenizer_class} if tokenizer_class else {}
     special = {"unk_token": "[UNK]", "pad_token": "[PAD]", "mask_token": "[MASK]"}
     backend = write_tokenizer(folder, base_backend(**PARTS[part]), **config, **special)
@@ -77,7 +77,7 @@ def test_tokens_are_those_of_the_file(make_model: MakeModel, part: str, tokenize
 
 def test_the_vocabulary_is_that_of_the_file(make_model: MakeModel) -> None:
     """transformers adds <s> and </s> to a tokenizer that it takes for RoBERTa's, and puts them around every text."""
-    folder = make_model()
+    folder = make_model(whole_vocabulary=True)
     write_tokenizer(folder, base_backend(), tokenizer_class="MPNetTokenizer")
     assert len(AutoTokenizer.from_pretrained(folder)) > 30522
     tokenizer = Tokenizer(folder, AutoConfig.from_pretrained(folder), ServingConfig())
@@ -111,7 +111,7 @@ def test_albert_gets_its_segments(make_model: MakeModel) -> None:
 
 def test_a_list_of_inputs_in_the_folder_counts(make_model: MakeModel) -> None:
     """A model that was trained without segments says so in tokenizer_config.json; one with fewer is refused."""
-    folder = make_model()
+    folder = make_model(whole_vocabulary=True)
     generic: Any = PreTrainedTokenizerFast
     names = ["input_ids", "attention_mask"]
     generic(tokenizer_object=base_backend(), pad_token="[PAD]", model_input_names=names).save_pretrained(folder)

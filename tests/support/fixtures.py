@@ -1,11 +1,12 @@
 """Fixtures of all tests: models small enough to be made anew for every run, and predictors over them.
 
 The weights are random but seeded, and larger than BERT's initial ones, so that different texts get clearly different
-scores. The tokenizer is that of the pretrained base model, which scripts/setup.sh fetches.
+scores. The tokenizer is that of the pretrained base model, which scripts/setup.sh fetches, with fewer words.
 """
 
 from __future__ import annotations
 
+import gc
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -32,25 +33,43 @@ from scripts.archives.build import build
 from tests.support.fake_server import FakeServer
 from tests.support.live import Live, own_config
 from tests.support.samples import BASE, HEADS, MODELS, ROOT, LoadMain, MakeModel, MakePredictor, SetKernelLevels
+from tests.support.tokenizers import keep_frequent_words
+
+
+@pytest.fixture(scope="module", autouse=True)
+def frozen_modules() -> None:
+    """Keep what lives before a file's tests, a million objects of imported modules, out of garbage collections.
+
+    transformers' Trainer and the loading of a predictor collect: 0.3 s each time otherwise (2026-11-28).
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
-    """Return a maker of model folders: `make_model(problem_type, labels, **config)`."""
-    tokenizer_files = tmp_path_factory.mktemp("tokenizer")
+    """Return a maker of model folders: `make_model(problem_type, labels, **config)`.
+
+    With `whole_vocabulary=True` the tokenizer has every word of the base model's, for windows that cut no word.
+    """
+    folders = {whole: tmp_path_factory.mktemp("tokenizer") for whole in (True, False)}
     tokenizer = AutoTokenizer.from_pretrained(BASE, local_files_only=True)
-    tokenizer.save_pretrained(tokenizer_files)
+    for folder in folders.values():
+        tokenizer.save_pretrained(folder)
+    n_tokens = {True: len(tokenizer), False: keep_frequent_words(folders[False] / "tokenizer.json")}
 
     def make(
         problem_type: Any = "single_label_classification",
         labels: tuple[str, ...] = ("anger", "joy", "fear", "calm"),
         architecture: type[PreTrainedModel] = BertForSequenceClassification,
         config_class: type[PretrainedConfig] = BertConfig,
+        *,
+        whole_vocabulary: bool = False,
         **settings: Any,
     ) -> Path:
         folder = tmp_path_factory.mktemp("model")
         small = {
-            "vocab_size": len(tokenizer),
+            "vocab_size": n_tokens[whole_vocabulary],
             "hidden_size": 32,
             "num_hidden_layers": 2,
             "num_attention_heads": 4,
@@ -65,7 +84,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
         )
         torch.manual_seed(7)
         architecture(config).save_pretrained(folder)
-        shutil.copytree(tokenizer_files, folder, dirs_exist_ok=True)
+        shutil.copytree(folders[whole_vocabulary], folder, dirs_exist_ok=True)
         return folder
 
     return make

@@ -46,13 +46,13 @@ MARKS = ("Mn", "Mc", "Me", "Cf")
 @pytest.fixture(scope="module")
 def folder(make_model: MakeModel) -> Path:
     """Return a random model."""
-    return make_model(None, ("start", "end"), architecture=BertForQuestionAnswering)
+    return make_model(None, ("start", "end"), architecture=BertForQuestionAnswering, whole_vocabulary=True)
 
 
 @pytest.fixture(scope="module")
 def knowing(make_model: MakeModel) -> Path:
     """Return a model that sees every token alone: each answer begins with a zebra and ends with a river."""
-    folder = make_model(None, ("start", "end"), architecture=BertForQuestionAnswering)
+    folder = make_model(None, ("start", "end"), architecture=BertForQuestionAnswering, whole_vocabulary=True)
     model = AutoModelForQuestionAnswering.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     with torch.no_grad():

@@ -66,7 +66,7 @@ def test_the_operators_top_k_is_the_default(pair: tuple[Predictor, Any]) -> None
                 "type_vocab_size": 1,
             },
         ),
-        (generic_tokenizer, {}),
+        (generic_tokenizer, {"whole_vocabulary": True}),
     ],
     ids=["byte-level BPE", "generic class"],
 )

@@ -54,7 +54,8 @@ def folder(make_model: MakeModel) -> Path:
 @pytest.fixture(scope="module")
 def near_sighted(make_model: MakeModel) -> Path:
     """Return a model that heeds what is beside a token so little that windows agree, not to the last digit."""
-    return blinker(make_model(problem_type=None, labels=IOB, architecture=BertForTokenClassification), 0.01)
+    folder = make_model(None, IOB, BertForTokenClassification, whole_vocabulary=True)
+    return blinker(folder, 0.01)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from transformers import AutoTokenizer
 from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.protocol import loads
-from tests.support.samples import BASE, TEXTS, MakeModel, MakePredictor, ask, response_json
+from tests.support.samples import TEXTS, MakeModel, MakePredictor, ask, response_json
 from tests.support.tokenizers import byte_level_tokenizer
 
 
@@ -32,9 +33,9 @@ def expected_of(reference: Any, text: str, pair: str | None = None) -> dict[str,
     }
 
 
-def test_tokens_equal_transformers(predictor: Predictor) -> None:
+def test_tokens_equal_transformers(predictor: Predictor, model_folder: Path) -> None:
     """Texts and pairs of every script, and such as are cut; no model is run."""
-    reference = AutoTokenizer.from_pretrained(BASE, model_max_length=512)
+    reference = AutoTokenizer.from_pretrained(model_folder, model_max_length=512)
     pairs = [{"text": one, "text_pair": other} for one, other in zip(TEXTS, TEXTS[::-1], strict=True)]
     (reply,) = ask(predictor, [*TEXTS, *pairs], operation="tokenize")
     expected = [expected_of(reference, text) for text in TEXTS]

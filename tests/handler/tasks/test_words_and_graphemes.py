@@ -51,7 +51,7 @@ CASES: list[tuple[str, list[tuple[str, str]]]] = [
 @pytest.fixture(scope="module", params=TOKENIZERS)
 def taggers(request: pytest.FixtureRequest, make_model: MakeModel) -> tuple[str, Predictor]:
     """Return the name of a kind of tokenizer, and a model of entities that has it."""
-    folder = make_model(None, LABELS, BertForTokenClassification)
+    folder = make_model(None, LABELS, BertForTokenClassification, whole_vocabulary=True)
     TOKENIZERS[request.param]().save_pretrained(folder)
     return request.param, load_predictor(folder)
 
@@ -124,7 +124,7 @@ def readers(make_model: MakeModel) -> dict[str, Predictor]:
     """Return a model that answers questions, with each kind of tokenizer."""
     predictors = {}
     for name, make_tokenizer in TOKENIZERS.items():
-        folder = make_model(None, ("start", "end"), BertForQuestionAnswering)
+        folder = make_model(None, ("start", "end"), BertForQuestionAnswering, whole_vocabulary=True)
         make_tokenizer().save_pretrained(folder)
         predictors[name] = load_predictor(folder)
     return predictors

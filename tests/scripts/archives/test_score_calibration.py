@@ -350,7 +350,7 @@ def test_answers_abstain_by_the_score_that_tells_best(model_folder: Path, classi
 
 def test_out_of_scope_needs_labels_that_exclude_each_other(load_main: LoadMain, tmp_path: Path) -> None:
     reranker = load_main("rerank")
-    rows = [{"query": text, "text": "no", "label": number % 2} for number, text in enumerate(short_texts(40))]
+    rows = [{"query": text, "text": "no", "label": 1 - number % 2} for number, text in enumerate(short_texts(40))]
     file = write(tmp_path / "ranking.jsonl", rows)
     with pytest.raises(ScriptError, match="--out-of-scope is for models with labels that exclude"):
         calibrate_scores(reranker, ScoreExamples(file, file))
