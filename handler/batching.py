@@ -76,6 +76,17 @@ class VarlenMetadata:
     read_positions: Tensor | None = None  # (tokens read,) int64, on the device: positions in the row; None: all
     position_ids: Tensor | None = None  # (tokens,) int64, on the device: of every token in its sequence
 
+    def token_bounds(self) -> tuple[Tensor, Tensor]:
+        """Return where the sequence of each token starts and ends in the row: (tokens,) int32 each, on the device.
+
+        >>> VarlenMetadata((1, 2), torch.tensor([0, 1, 3], dtype=torch.int32), 2).token_bounds()
+        (tensor([0, 1, 1], dtype=torch.int32), tensor([1, 3, 3], dtype=torch.int32))
+        """
+        ends = self.cu_seqlens
+        rows = torch.arange(sum(self.seq_lens), dtype=ends.dtype, device=ends.device)
+        after = torch.searchsorted(ends, rows, right=True)  # empty sequences are passed over
+        return ends[after - 1], ends[after]
+
     def equal_length_runs(self) -> list[tuple[int, int, int]]:
         """Return (start, count, length) of each run of neighbours of equal length.
 

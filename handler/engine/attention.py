@@ -17,15 +17,23 @@ from handler.engine.kernels import DTYPES, AttentionKernel, library, saturate_u8
 
 T = TypeVar("T")
 
+TileKernel = Callable[..., Tensor]  # as `attend_tiles` in handler.engine.tile_attention
 MIN_BLOCK = 64  # queries that attend to a window together
 
 
 class Attention:
     """Attention within the sequences of one packed row, shared by all layers of one forward pass."""
 
-    def __init__(self, varlen: VarlenMetadata, n_heads: int, dtype: torch.dtype) -> None:
-        """Keep the boundaries; `dtype` is that of queries, keys and values."""
-        self.varlen, self.n_heads, self.dtype = varlen, n_heads, dtype
+    def __init__(
+        self, varlen: VarlenMetadata, n_heads: int, dtype: torch.dtype, tile_kernel: TileKernel | None = None
+    ) -> None:
+        """Keep the boundaries.
+
+        Args:
+            dtype: that of queries, keys and values.
+            tile_kernel: computes all tokens of a row on a GPU, see `handler.engine.tile_attention`.
+        """
+        self.varlen, self.n_heads, self.dtype, self.tile_kernel = varlen, n_heads, dtype, tile_kernel
         self.read_positions = varlen.read_positions
         # A task reads one token of a sequence at least.
         self.one_each = varlen.read_positions is not None and len(varlen.read_positions) == len(varlen.seq_lens)
@@ -44,6 +52,8 @@ class Attention:
         Returns:
             (tokens, width), or (sequences, width) as `query`.
         """
+        if query is None and zero_point is None and not _needs_gradients(qkv) and self.tile_kernel is not None:
+            return self.attend_tiles(qkv)
         key, value = qkv.chunk(3 if query is None else 2, -1)[-2:]
         one_query = query is not None and self.one_each
         query = qkv[:, : key.shape[1]] if query is None else query
@@ -55,6 +65,13 @@ class Attention:
         tokens = sum(self.varlen.seq_lens)
         n_queries = len(self.varlen.seq_lens) if one_query else tokens
         return self.finish(attend(q[:n_queries], k[:tokens], v[:tokens], self.varlen), zero_point, len(q))
+
+    def attend_tiles(self, qkv: Tensor, fp8_inverse: float | None = None) -> Tensor:
+        """Attend by the tile kernel, which must be there; arguments as of `attend_tiles` in tile_attention.py."""
+        if self.tile_kernel is None:
+            raise ValueError("no tile kernel")
+        bounds = self.once("token_bounds", self.varlen, self.varlen.token_bounds)
+        return self.tile_kernel(qkv, *bounds, self.n_heads, fp8_inverse)
 
     def heads(self, qkv: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return queries, keys and values of the tokens, without padding: (tokens, heads, head width) each."""
@@ -84,8 +101,11 @@ class Attention:
         return result
 
     def _has_kernel_for(self, query: Tensor) -> bool:
-        needs_gradients = torch.is_grad_enabled() and query.requires_grad
-        return not query.is_cuda and not needs_gradients and query.dtype in DTYPES and library() is not None
+        return not query.is_cuda and not _needs_gradients(query) and query.dtype in DTYPES and library() is not None
+
+
+def _needs_gradients(states: Tensor) -> bool:
+    return torch.is_grad_enabled() and states.requires_grad
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, varlen: VarlenMetadata, scaling: float | None = None) -> Tensor:

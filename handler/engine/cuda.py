@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.engine import DeviceUsage, Engine, fp8, fusion, memory
-from handler.engine.attention import has_kernel
-from handler.engine.cuda_graphs import BUCKETS, Graph, bucket_for, recorder
+from handler.engine.attention import TileKernel, has_kernel
+from handler.engine.cuda_graphs import BUCKETS, MAX_TOKENS_WITHOUT_TILES, Bucket, Graph, bucket_for, recorder
 from handler.engine.encoder import PackedEncoder
 from handler.engine.families import encoder_of
 from handler.engine.isolation import Results
@@ -70,17 +70,21 @@ class CudaEngine(Engine):
         self.graphs: dict[tuple[Any, ...], Graph] = {}  # by forward scope, tokens read of a sequence, and bucket
         self._longest = 0  # tokens of a sequence that a graph takes
         self._busy_s = 0.0
+        # PyTorch ends the process where pinned memory is released after the device failed: then none is any more.
+        self._pinned = torch.empty(0)  # outputs of the last launch
+        self._lost: list[InFlightBatch | None] = []
         exact_products()
         super().__init__(model, main, config, device, **options)
 
     def warm_up(self, max_length: int) -> None:
-        """Run every kind of batch, measure the token budget unless the operator set it, and record graphs."""
+        """Run every kind of batch, record graphs, and measure the token budget unless the operator set it."""
         configured = self._config.max_batch_tokens
         self.max_batch_tokens = configured or memory.BUDGETS[0]
         super().warm_up(max_length)
-        self.max_batch_tokens = configured or self.measure_budget(max_length)
+        bytes_per_token = 0.0 if configured else self.bytes_per_token(max_length)  # before graphs hide it
         if self._config.compile == "auto" and self.packed and has_kernel(self.device, self.precision.dtype):
             self.record_graphs(max_length)
+        self.max_batch_tokens = configured or self.measure_budget(max_length, bytes_per_token)
         torch.cuda.empty_cache()
         # Memory of the device and pinned memory are allocated again here, not by the first requests.
         n_sequences = max(1, self.max_batch_tokens // max_length)
@@ -120,8 +124,8 @@ class CudaEngine(Engine):
             return InFlightBatch(torch.empty(0), [0] * len(encodings), start, self.record_event())
         batch, output = self._replay(pooler, encodings) or self._call(pooler, encodings)
         ragged = pooler.pool(output, batch)
-        values = ragged.values.float().to("cpu", non_blocking=True)  # into pinned memory
-        return InFlightBatch(values, ragged.counts, start, self.record_event())
+        self._pinned = ragged.values.float().to("cpu", non_blocking=True)
+        return InFlightBatch(self._pinned, ragged.counts, start, self.record_event())
 
     def record_event(self) -> torch.cuda.Event:
         """Return an event after everything queued so far."""
@@ -143,6 +147,7 @@ class CudaEngine(Engine):
         try:
             return self.attempt(pooler, encodings) if in_flight is None else list(self._wait(in_flight))
         except torch.AcceleratorError:
+            self._lost.append(in_flight)
             return [self.mark_device_failed()] * len(encodings)
 
     def _wait(self, in_flight: InFlightBatch) -> list[Output]:
@@ -177,6 +182,8 @@ class CudaEngine(Engine):
         self.convert(encoder, outputs, reference)
         probe = probe_of(self.model.config)
         converted = encoder_of(self.model.base_model)
+        if self._config.compile == "auto" and isinstance(converted, PackedEncoder):
+            converted.tile_kernel = self.tile_kernel(converted.n_heads)
         with fp8.checked(converted) if isinstance(converted, fp8.Fp8Encoder) else contextlib.nullcontext():
             states = torch.from_numpy(np.concatenate(self.forward(HiddenStates(), probe)))
         expected = torch.from_numpy(np.concatenate(reference[: len(probe)]))
@@ -189,7 +196,7 @@ class CudaEngine(Engine):
         if self.precision is FP8:
             if isinstance(encoder, PackedEncoder):
                 encoder.prepack(torch.float32, self.device)
-            if reason := fp8.unsupported_reason(encoder):
+            if reason := fp8.unsupported_reason(self.model):
                 raise ConfigError(f"handler.precision is fp8, which {type(self.model).__name__} has not: {reason}")
             self.quantize_to_fp8(fuse=fuse)
             return
@@ -201,9 +208,22 @@ class CudaEngine(Engine):
                 encoder.layers = [fusion.fused_layer(layer, *ops) for layer in encoder.layers]
             encoder.layers = [fusion.gelu_layer(layer, self.precision.dtype) for layer in encoder.layers]
 
-    def measure_budget(self, max_length: int) -> int:
+    def tile_kernel(self, n_heads: int) -> TileKernel | None:
+        """Return the attention over tiles, compared with plain attention; None where it does not work."""
+        if not has_kernel(self.device, self.precision.dtype):
+            return None
+        try:
+            from handler.engine import tile_attention  # imports Triton
+
+            tile_attention.check(n_heads, self.model.config.hidden_size, self.precision.dtype, self.device)
+        except Exception as error:  # noqa: BLE001 - no compiler, no driver, a bug in either: PyTorch's always works
+            reason = f"{type(error).__name__} {' '.join(str(error).split())[:200]}"
+            logger.warning("attention gives every sequence tiles of its own, which is slower: %s", reason)
+            return None
+        return tile_attention.attend_tiles
+
+    def measure_budget(self, max_length: int, bytes_per_token: float) -> int:
         """Time the token budgets that fit into the free memory, and choose one."""
-        bytes_per_token = max(self._bytes_per_token(length) for length in (8, max_length))
         torch.cuda.empty_cache()
         free, _ = torch.cuda.mem_get_info(self.device)
         sample = random_encodings(self.model.config, [min(length, max_length) for length in BUDGET_SAMPLE])
@@ -212,6 +232,10 @@ class CudaEngine(Engine):
             self.max_batch_tokens = budget
             speeds[budget] = sum(map(len, sample)) / min(self._seconds(sample) for _ in "12")
         return memory.smallest_near_best(speeds)
+
+    def bytes_per_token(self, max_length: int) -> float:
+        """Return the memory per token that a forward pass needs, of short sequences or of the longest ones."""
+        return max(self._bytes_per_token(length) for length in (8, max_length))
 
     def _bytes_per_token(self, length: int) -> float:
         """Return the memory per token that a forward pass of sequences of one length needs."""
@@ -235,7 +259,7 @@ class CudaEngine(Engine):
             return
         call, record, graphs = partial(self.call, self.main), recorder(), {}
         try:
-            for bucket in reversed(BUCKETS):
+            for bucket in reversed(self._buckets()):
                 if -(-bucket.tokens // max_length) + 3 > bucket.sequences:  # three sequences, and filling
                     continue
                 positions = self._runner.first_position, self.model.config.pad_token_id
@@ -256,10 +280,23 @@ class CudaEngine(Engine):
             reason = f"{type(error).__name__} {' '.join(str(error).split())[:200]}"
             logger.warning("small batches are not replayed as graphs, which is slower: %s", reason)
 
+    def _buckets(self) -> list[Bucket]:
+        """Return the buckets up to the first one that holds every batch that is planned."""
+        encoder = encoder_of(self.model.base_model)
+        has_tiles = isinstance(encoder, PackedEncoder) and encoder.tile_kernel is not None
+        largest = BUCKETS[-1].tokens if has_tiles else MAX_TOKENS_WITHOUT_TILES
+        enough = min(largest, self._config.max_batch_tokens or largest)
+        return [
+            bucket
+            for bucket, smaller in zip(BUCKETS, (Bucket(0, 0), *BUCKETS), strict=False)
+            if smaller.tokens < enough
+        ]
+
 
 def exact_products() -> None:
-    """Let cuBLAS neither round fp32 to TF32 nor partial sums to 16 bits, whatever an image has set."""
+    """Let cuBLAS and cuDNN neither round fp32 to TF32 nor partial sums to 16 bits, whatever an image has set."""
     products = torch.backends.cuda.matmul
+    torch.backends.cudnn.allow_tf32 = False  # of convolutions: True by default
     products.allow_tf32 = products.allow_bf16_reduced_precision_reduction = False
     products.allow_fp16_reduced_precision_reduction = False
 

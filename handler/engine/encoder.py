@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from handler.batching import VarlenMetadata
-from handler.engine.attention import Attention
+from handler.engine.attention import Attention, TileKernel
 from handler.engine.families import Surroundings, activation_of, modules_beside_layers, surroundings_of
 from handler.engine.layer_attention import LayerAttention
 from handler.engine.layer_weights import LayerWeights, layer_weights_of
@@ -195,6 +195,7 @@ class PackedEncoder(nn.Module):
         self.surroundings = Surroundings()
         self.shares_layers = False  # whether a layer is computed several times
         self.pad_rows = True  # to few different numbers of rows, on a CPU
+        self.tile_kernel: TileKernel | None = None  # of the attention, on a GPU
         self.native: NativeEncoder | None = None  # computes all layers in one call, where it can
         self._observer: Observer | None = None
 
@@ -228,7 +229,7 @@ class PackedEncoder(nn.Module):
             computed = self.native(states, varlen)
             computed = computed if after is None else after(computed)
             return computed.unsqueeze(0 if varlen.read_positions is None else 1)
-        attention = Attention(varlen, self.n_heads, self.dtype)
+        attention = Attention(varlen, self.n_heads, self.dtype, self.tile_kernel)
         n_read = len(states) if varlen.read_positions is None else len(varlen.read_positions)
         if self.pad_rows and self._observer is None and not states.is_cuda:
             states = functional.pad(states, (0, 0, 0, padded_row_count(len(states)) - len(states)))

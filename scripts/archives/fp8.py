@@ -10,7 +10,6 @@ from pathlib import Path
 
 from handler.config import ServingConfig
 from handler.engine import fp8
-from handler.engine.families import encoder_of
 from handler.loading import load_predictor
 from handler.predictor import Predictor
 from scripts.archives.calibration import Calibration
@@ -38,6 +37,6 @@ def evaluate(folder: Path, config: ServingConfig, calibration: Calibration) -> t
 def quantize(predictor: Predictor) -> None:
     """Quantize a predictor in fp32 on a CPU to fp8; raises ScriptError for a family without fp8."""
     model = predictor.engine.model
-    if reason := fp8.unsupported_reason(encoder_of(model.base_model) or model):
+    if reason := fp8.unsupported_reason(model):
         raise ScriptError(f"a {type(model).__name__} has no fp8 ({reason}): pack it with --precision bf16")
     predictor.engine.quantize_to_fp8()

@@ -89,10 +89,15 @@ def undone(engine: Any) -> dict[str, Variant]:
     choices: dict[str, Variant] = {}
     if getattr(engine, "graphs", None):
         choices["no graphs"] = partial(replaced, engine, "graphs", {})
-    layers = getattr(engine.model.base_model.encoder, "layers", [])
+    encoder = engine.model.base_model.encoder
+    layers = getattr(encoder, "layers", [])
+    if getattr(encoder, "tile_kernel", None) is not None:
+        choices["attention by sequences"] = partial(replaced, encoder, "tile_kernel", None)
     if any(isinstance(layer.linears["intermediate"], fusion.GeluLinear) for layer in layers):
         choices["GELU after the product"] = partial(replaced, fusion.GeluLinear, "__call__", Linear.__call__)
     linears = [linear for layer in layers for linear in layer.linears.values() if isinstance(linear, fp8.Fp8Linear)]
+    if any(linear.activated for linear in linears):
+        choices["GELU after the product"] = partial(apart, linears)
     if linears:
         choices["exact sums in fp8"] = partial(exact_sums, linears)
     return choices
@@ -107,6 +112,19 @@ def replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
         yield
     finally:
         setattr(owner, name, before)
+
+
+@contextlib.contextmanager
+def apart(linears: list[fp8.Fp8Linear]) -> Iterator[None]:
+    """Let PyTorch multiply, and a kernel of its own apply the activation."""
+    activated = [linear.activated for linear in linears]
+    for linear in linears:
+        linear.activated = None
+    try:
+        yield
+    finally:
+        for linear, product in zip(linears, activated, strict=True):
+            linear.activated = product
 
 
 @contextlib.contextmanager

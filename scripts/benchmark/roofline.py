@@ -63,11 +63,13 @@ def _product(tokens: int, k: int, n: int, dtype: torch.dtype, device: torch.devi
 
 
 def _fp8_product(tokens: int, k: int, n: int, device: torch.device) -> Callable[[], Tensor]:
-    """Return e4m3 x e4m3 -> bf16 with a scale for each row and each column."""
-    rows = fp8.Float8Tensor(*fp8.quantize(torch.randn(tokens, k, device=device)))
-    weights, scale = fp8.quantize(torch.randn(n, k, device=device))
-    columns, bias = scale.t().contiguous(), torch.zeros(n, device=device, dtype=torch.bfloat16)
-    return lambda: fp8.scaled_matmul(rows, weights.t(), columns, bias)
+    """Return e4m3 x e4m3 -> bf16 with a scale for each tensor."""
+    scale = torch.tensor(0.01, device=device)
+    values, linear = (
+        fp8.quantize(torch.randn(tokens, k, device=device), scale),
+        fp8.Fp8Linear.of(torch.randn(n, k, device=device), scale),
+    )
+    return lambda: linear(values)
 
 
 def _int8_product(tokens: int, k: int, n: int) -> Callable[[], Tensor]:

@@ -182,7 +182,7 @@ def served_facts(predictor: Predictor) -> dict[str, JSON]:
     precisions = [f"{name} on this CPU" for name in supported(cpu)]
     if encoder is not None and is_ours and not int8.unsupported_reason(encoder):
         precisions.append(f"int8 with --calibration{'' if int8.supported(cpu) else ' (not on this CPU)'}")
-    if encoder is not None and not fp8.unsupported_reason(encoder):
+    if encoder is not None and not fp8.unsupported_reason(engine.model):
         precisions.append("fp8 with --calibration on a GPU")
     return {
         "task": predictor.task.name,

@@ -5,6 +5,7 @@ tests/support/fake_gpu.py replaces what only a GPU has; tests/handler/engine/tes
 
 from __future__ import annotations
 
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,18 @@ def test_a_failed_gpu_is_reported_to_every_row_without_an_output(
 
         monkeypatch.setattr(FakeEvent, "synchronize", synchronize)
         engine.max_batch_tokens = 1
+    launched: list[weakref.ref[Any]] = []
+    launch = engine.launch
+
+    def remember(pooler: Any, encodings: Any) -> Any:
+        in_flight = launch(pooler, encodings)
+        launched.append(weakref.ref(in_flight))
+        return in_flight
+
+    monkeypatch.setattr(engine, "launch", remember)
     results = engine.run(SEVERAL)
+    assert launched[0]() is None
+    assert (launched[-1]() is not None) == (where == "wait"), "its pinned memory must not be released any more"
     assert isinstance(results[5], DeviceLost)
     assert isinstance(results[0], np.ndarray)
     assert engine.device_failed
@@ -144,7 +156,7 @@ def test_the_budget_fits_into_the_free_memory(
         return 1.0 if engine.max_batch_tokens >= 8192 else 2.0
 
     monkeypatch.setattr(engine, "_seconds", seconds)
-    assert engine.measure_budget(100) == min(8192, fits)
+    assert engine.measure_budget(100, engine.bytes_per_token(100)) == min(8192, fits)
     assert max(measured) == fits
     assert set(measured) == {budget for budget in memory.BUDGETS if budget <= fits}
 
