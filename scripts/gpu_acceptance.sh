@@ -11,8 +11,9 @@ Usage: scripts/gpu_acceptance.sh [--output DIR] [--seconds N] [--device DEVICE] 
 Runs in this order, so that a failure of one step loses nothing of the others:
 
   smoke      a tiny model on the GPU answers as on the CPU, in every precision of the GPU (half a minute)
-  tests      tests/handler/engine/test_cuda.py
+  tests      tests/handler/engine/test_cuda.py and test_cuda_products.py
   benchmark  scripts/bench_gpu.py with the time that is left
+  pieces     every piece of a layer of bert-large: products, steps between them, attention, launches
   profile    one batch of bert-large in each precision: every kernel with its time, and the variants of the engine
 
 The log of each step, JSON results and summary.txt are in --output (default: $OUT, or run/gpu-acceptance); the summary
@@ -29,7 +30,7 @@ END
 output=${OUT:-run/gpu-acceptance}
 seconds=330
 device=cuda:0
-only=smoke,tests,benchmark,profile
+only=smoke,tests,benchmark,pieces,profile
 while [ $# -gt 0 ]; do
   case $1 in
     --output) output=${2:?--output needs a folder}; shift 2 ;;
@@ -75,11 +76,12 @@ step() {
 export OMP_WAIT_POLICY=PASSIVE
 
 step smoke 25 "$python" -m scripts.benchmark.gpu_smoke --device "$device" --output "$output/smoke.json"
-# A warning of a compiler is no failure of an answer. Models are loaded some 45 times: six processes where they can be had.
+# A warning of a compiler is no failure of an answer. Models are loaded some 45 times: ten processes where they can be had.
 parallel=()
-"$python" -c 'import xdist' 2> /dev/null && parallel=(-n 6 --dist worksteal)
-step tests 40 "$python" -m pytest tests/handler/engine/test_cuda.py -q -W default -p no:cacheprovider --durations=5 "${parallel[@]+"${parallel[@]}"}"
+"$python" -c 'import xdist' 2> /dev/null && parallel=(-n 10 --dist worksteal)
+step tests 40 "$python" -m pytest tests/handler/engine/test_cuda.py tests/handler/engine/test_cuda_products.py -q -W default -p no:cacheprovider --durations=5 "${parallel[@]+"${parallel[@]}"}"
 step benchmark 75 "$python" -m scripts.bench_gpu --device "$device" --minutes MINUTES --output "$output/benchmark"
+step pieces 60 "$python" -m scripts.benchmark.gpu_pieces --device "$device" --output "$output/pieces.json"
 step profile 95 "$python" -m scripts.benchmark.gpu_profile --device "$device" --output "$output/profile.json"
 
 echo

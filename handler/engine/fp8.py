@@ -191,13 +191,13 @@ class Fp8Linear(Linear):
         self.activated: Callable[[Tensor], Tensor] | None = None  # multiplies, applies GELU and quantizes at once
 
     @classmethod
-    def of(cls, weight: Tensor, input_scale: Tensor) -> Fp8Linear:
-        """Quantize a weight (out, in), without a bias."""
+    def of(cls, weight: Tensor, input_scale: Tensor, output_scale: Tensor | None = None) -> Fp8Linear:
+        """Quantize a weight (out, in), without a bias; scales as of the constructor."""
         module = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
         module.weight = nn.Parameter(weight, requires_grad=False)
         linear = Linear(module)
         linear.prepack(torch.float32, order="rows")
-        return cls(linear, FusedOps(), input_scale)
+        return cls(linear, FusedOps(), input_scale, output_scale)
 
     def __call__(
         self, x: Any, activation: str | None = None, residual: Tensor | None = None, factor: Tensor | None = None

@@ -20,7 +20,7 @@ import torch
 from handler.engine import fp8, fusion
 from handler.engine.linear import Linear
 from handler.engine.probe import random_encodings
-from scripts.benchmark.gpu import MODELS, SHORT, SQUAD, GpuModel, kernels
+from scripts.benchmark.gpu import MODELS, GpuModel, kernels, mixes
 from scripts.benchmark.measure import Run, interleave
 
 SECONDS = 4.0  # of one comparison
@@ -42,7 +42,8 @@ def main() -> int:
             results["kernels"] = kernels(model)
             keep(results, arguments.output)
     for row in results["variants"]:
-        print(f"{row['precision']:5} {row['lengths']:6} {row['variant']:24} {row['ratio']:.3f} of the time as served")
+        speed = f"{row['texts_per_s']:7.0f} texts/s, {row['ratio']:.3f} of the time as served"
+        print(f"{row['precision']:5} {row['lengths']:6} {row['variant']:24} {speed}")
     for row in results.get("kernels", []):
         print(row["name"], {kind: round(seconds / row["busy_s"], 3) for kind, seconds in row["kinds"].items()})
     return 0
@@ -58,8 +59,7 @@ def variants(model: GpuModel) -> list[dict[str, Any]]:
     rows = []
     for precision, predictor in model.predictors.items():
         engine: Any = predictor.engine
-        for lengths in ("squad", "short"):
-            drawn = SQUAD.draw(engine.max_batch_tokens) if lengths == "squad" else SHORT.draw(1000)
+        for lengths, drawn in mixes().items():
             encodings = random_encodings(model.config, drawn)
             runs: dict[str, Run] = {"as served": partial(engine.run, encodings)}
             runs |= {name: partial(within, undo, runs["as served"]) for name, undo in undone(engine).items()}
@@ -71,6 +71,7 @@ def variants(model: GpuModel) -> list[dict[str, Any]]:
                     "lengths": lengths,
                     "variant": name,
                     "ratio": timings[name].median / served,
+                    "texts_per_s": len(encodings) / timings[name].median,
                     "times": timings[name].to_json(),
                 }
                 for name in runs

@@ -21,7 +21,7 @@ from torch import nn
 from handler.engine import memory
 from handler.protocol import loads
 from scripts import bench_gpu
-from scripts.benchmark import gpu, gpu_profile, gpu_report, gpu_smoke, gpu_workers, roofline, synthetic
+from scripts.benchmark import gpu, gpu_pieces, gpu_profile, gpu_report, gpu_smoke, gpu_workers, roofline, synthetic
 from tests.support.samples import ROOT
 
 CPU = torch.device("cpu")
@@ -137,9 +137,40 @@ def test_variants_are_timed_against_the_engine_as_served(tmp_path: Path, monkeyp
     engine.max_batch_tokens, engine.graphs = 300, {"any": None}
     rows = gpu_profile.variants(model)
     assert {row["variant"] for row in rows} == {"as served", "no graphs"}
-    assert {row["lengths"] for row in rows} == {"squad", "short"}
-    assert all(row["ratio"] > 0 for row in rows)
+    assert {row["lengths"] for row in rows} == {"squad", "short", "mixed"}
+    assert all(row["ratio"] > 0 and row["texts_per_s"] > 0 for row in rows)
     assert engine.graphs == {"any": None}
+
+
+@pytest.mark.usefixtures("tiny")
+def test_every_piece_of_a_layer_is_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What this device lacks is reported by name, and hides no other; the rates are of the model's own shapes."""
+
+    def once(run: Any, *_: object) -> float:
+        run()
+        return 1e-6
+
+    for name in ("gpu_seconds", "host_seconds", "sustained"):
+        monkeypatch.setattr(gpu_pieces, name, once)
+    for name, value in {"CUBE": 64, "ROWS": (64, 128)}.items():
+        monkeypatch.setattr(gpu_pieces, name, value)
+    output = tmp_path / "pieces.json"
+    model = next(iter(gpu.MODELS))
+    monkeypatch.setattr(sys, "argv", ["pieces", "--device", "cpu", "--model", model, "--output", str(output)])
+    assert gpu_pieces.main() == 0
+    rows = {row["name"]: row for row in json.loads(output.read_text())}
+    assert {row["part"] for row in rows.values()} == set(gpu_pieces.PARTS)
+    width = gpu.MODELS[model][1]
+    square = rows[f"64 x {width} x {width} bf16"]
+    assert square["tflops"] == pytest.approx(2 * 64 * width**2 / 1e6)
+    failed = {name for name, row in rows.items() if "failed" in row}
+    assert "squad by tiles, bf16" in failed  # Triton needs a GPU
+    assert f"64 x {width} x {4 * width} fp8 by tensor, GELU, to fp8" in failed
+    assert not failed & {"bf16 square", "64 norm, fp8", "launch product"}
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in rows)
 
 
 def test_a_step_that_fails_loses_nothing_of_the_others(tmp_path: Path) -> None:
