@@ -43,6 +43,22 @@ def test_the_engine_is_chosen_by_the_device() -> None:
 # --- pipeline ------------------------------------------------------------------------------------------------------
 
 
+def test_no_product_is_rounded_to_tf32(model_folder: Path, predictor: Predictor) -> None:
+    """Neither of matrices nor of convolutions, whatever an image has set; nor are partial sums rounded to 16 bits."""
+    products = torch.backends.cuda.matmul
+    names = "allow_tf32", "allow_bf16_reduced_precision_reduction", "allow_fp16_reduced_precision_reduction"
+    switches: list[tuple[Any, str]] = [(torch.backends.cudnn, "allow_tf32"), *((products, name) for name in names)]
+    before = [getattr(*switch) for switch in switches]
+    try:
+        for owner, name in switches:
+            setattr(owner, name, True)
+        load_fake_gpu(model_folder, predictor, compile="never")
+        assert not any(getattr(*switch) for switch in switches)
+    finally:
+        for (owner, name), value in zip(switches, before, strict=True):
+            setattr(owner, name, value)
+
+
 def test_a_batch_is_launched_before_the_previous_one_is_waited_for(engine: FakeGpuEngine, predictor: Predictor) -> None:
     """The order of launches and waits, and the outputs of the plain engine in the order of the texts."""
     logits = logits_of(engine.run(SEVERAL))
