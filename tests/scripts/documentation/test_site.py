@@ -88,6 +88,16 @@ def test_the_commands_of_a_tutorial_exist(page: Path) -> None:
             assert (ROOT / file).is_file()
 
 
+@pytest.mark.parametrize("page", TUTORIALS, ids=name_of)
+def test_tutorials_can_be_run_one_after_the_other(page: Path) -> None:
+    """Each activates the environment before its first Python, and stops the server that it started."""
+    blocks = re.findall(r"(?ms)^```(bash|python)\n(.*?)^```$", page.read_text(encoding="utf-8"))
+    activated_at = next(n for n, (_, text) in enumerate(blocks) if "source .venv/bin/activate" in text)
+    assert "python" not in [language for language, _ in blocks[:activated_at]]
+    verbs = [rest.split()[0] for words, rest in commands(page) if words == ("serve.sh",)]
+    assert verbs == ["start", "stop"]
+
+
 def test_the_reference_of_settings() -> None:
     """Every field of the settings of a model, with its default."""
     for (file, name), kind in zip(SETTINGS.values(), (ServingConfig, ModelConfig), strict=True):
