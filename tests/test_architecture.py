@@ -158,7 +158,9 @@ def test_serving_code_never_prints_or_asserts(path: Path) -> None:
 
 @pytest.mark.parametrize("path", HANDLER_MODULES, ids=relative)
 def test_examples_in_docstrings_are_true(path: Path) -> None:
-    """Examples in docstrings run."""
+    """Examples in docstrings run; those of a GPU's kernels where Triton is."""
+    if "import triton" in path.read_text(encoding="utf-8"):
+        pytest.importorskip("triton", reason="the module is imported on a GPU alone")
     name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
     assert doctest.testmod(importlib.import_module(name)).failed == 0
 
