@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,10 @@ MARKERS = ("server", "slow")
 DRIVERS = ("/proc/driver/nvidia", "/dev/dxg")  # of an NVIDIA GPU; without one PyTorch, a second's import, sees none
 
 os.environ["TS_DECODE_INPUT_REQUEST"] = "false"  # as TorchServe does with our config.properties
+
+# Until the first test: imports and the collection of 6,000 tests create a million objects that stay. Every process of
+# the tests saves 1.5 of its first 11 CPU seconds (2026-11-28). The fixture `frozen_modules` enables it.
+gc.disable()
 
 
 def pytest_report_header() -> str:
@@ -86,6 +91,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     is_worker = hasattr(config, "workerinput")
     if not is_worker and config.getoption("dist", "no") != "no" and not config.getoption("collectonly"):
+        gc.enable()
         return
     config.pluginmanager.import_plugin("tests.support.fixtures")
     if is_worker:

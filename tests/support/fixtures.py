@@ -44,6 +44,7 @@ def frozen_modules() -> None:
     """
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(scope="session")
