@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import argparse
 
-from scripts.archives.kernel_compiler import compile_all
 from scripts.cli.console import run
 
 
 def main() -> None:
     """Compile for every level of instructions."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    from scripts.archives.kernel_compiler import compile_all
+
     compile_all()
 
 

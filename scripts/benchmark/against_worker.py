@@ -7,6 +7,7 @@ writes one line of JSON for each to standard output.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import sys
@@ -35,6 +36,8 @@ def main() -> None:
     """Load, say ready, and run commands until standard input ends."""
     job = json.loads(sys.stdin.readline())
     importlib.import_module("handler.bert_handler")  # what a worker of TorchServe imports
+    with contextlib.suppress(ImportError):  # not in commits before 2026-11
+        importlib.import_module("handler.engine.lean_import").import_transformers(with_models=True)
     import torch
 
     config = importlib.import_module("handler.config").ServingConfig(precision=job["precision"])
