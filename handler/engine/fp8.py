@@ -306,7 +306,7 @@ class Fp8Encoder(PackedEncoder):
             for linear in linears:
                 linear.fuse_gelu()
             linears[0].activated(example.to(E4M3))
-        except (RuntimeError, OSError) as error:
+        except (RuntimeError, ValueError, OSError) as error:
             for linear in linears:
                 linear.activated = None
             logger.warning("GELU in fp8 is not within the product, which is slower: %s", " ".join(str(error).split()))
