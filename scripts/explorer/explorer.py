@@ -79,12 +79,15 @@ class Explorer:
         """Return the server of an address.
 
         Raises:
-            ScriptError: an address or a key is malformed, or other servers are not allowed here.
+            ScriptError: an address or a key is malformed or without the inference address, or other servers are not
+                allowed here.
         """
-        if not address.inference.strip():
+        if not any(map(str.strip, vars(address).values())):
             return self.default
         if not self.others:
             raise ScriptError("this playground asks the server that it was started for, and no other one")
+        if not address.inference.strip():
+            raise ScriptError("the inference address of the other server is missing: type it, or empty all four fields")
         keys = {"inference": address.inference_key.strip(), "management": address.management_key.strip()}
         given = {port: key for port, key in keys.items() if key}
         return Server.at(address.inference.strip(), address.management.strip() or None, given)

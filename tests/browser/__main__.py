@@ -133,6 +133,9 @@ def failures(page: Page, output: Path, name: str) -> None:
     page.get_by_label("As JSON").fill("")
     page.get_by_text("Parameters", exact=True).click()
     page.get_by_text("Another server").click()
+    page.wait_for_timeout(
+        500
+    )  # Gradio lays the fields out when they are shown first, and empties what was typed before
     address = page.get_by_label("Inference address")
     address.fill("http://127.0.0.1:9")
     page.get_by_label("Management address").fill("http://127.0.0.1:9")

@@ -183,6 +183,9 @@ def test_another_server(explorer: Explorer) -> None:
     alone = OtherServer(inference, "", INFERENCE_KEY)
     assert "type the name" in explorer.look(alone).status
     assert "HI" in explorer.ask(alone, Typed("toy", operation="classify", first="hi")).answers
+    for partly in (OtherServer("", management), OtherServer(" ", "", INFERENCE_KEY), OtherServer(management_key="no")):
+        assert "inference address of the other server is missing" in explorer.look(partly).status
+        assert "is missing" in explorer.ask(partly, Typed("toy", first="hi")).answers
     fixed = Explorer(explorer.default, explorer.report, others=False)
     assert "no other one" in fixed.look(keyed).status
     assert "no other one" in fixed.ask(keyed, Typed("toy", first="hi")).answers
