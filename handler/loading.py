@@ -78,6 +78,8 @@ def load_predictor(
         packed=packed,
         fused=fused,
     )
+    if serving and is_archive:
+        engine.share_weights(folder)
     engine.warm_up(tokenizer.max_length)
     model_hash = manifest.model_hash if manifest else ""
     model_id = ModelId(name, version)

@@ -236,6 +236,12 @@ class Engine:
             eight_tokens = Encoding([token] * 8, [0] * 8)
             self.threads.calibrate(lambda n_tokens: self.forward(self.main, [eight_tokens] * (n_tokens // 8)))
 
+    def share_weights(self, folder: Path) -> None:
+        """Share the weights of the layers with other processes by a file of a folder, where the layers can."""
+        encoder = encoder_of(self.model.base_model)
+        if isinstance(encoder, PackedEncoder) and encoder.native is not None:
+            encoder.native.share(folder)
+
     def device_usage(self) -> DeviceUsage | None:
         """Return how the device was used since the previous call; None: this device does not measure it."""
         return None

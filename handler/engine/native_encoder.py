@@ -10,6 +10,7 @@ import ctypes
 import math
 from collections.abc import Sequence
 from ctypes import c_float, c_int64, c_void_p
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,7 @@ from torch.nn import functional
 from handler.batching import VarlenMetadata
 from handler.engine.kernels import DTYPES, Library, Norm, library
 from handler.engine.packing import group_size, pack
+from handler.engine.shared_weights import share
 
 ACTIVATIONS = {
     "gelu": 1,
@@ -178,16 +180,13 @@ class NativeEncoder:
             multiplier: (width,) that quantizes the embeddings, with `zero_point`.
             pre_norm: whether norms are computed of what the halves of a layer read, not of what they return.
         """
-        self._library = _library()
-        self._layers, self._multiplier = list(layers), multiplier  # which must live as long as their addresses
-        self._structures = (_Layer * len(layers))(*(layer.arguments() for layer in layers))
+        self._library, self._multiplier = _library(), multiplier  # which must live as long as its address
         tables = [layer.angles[0] for layer in layers if layer.angles is not None]
         self._n_positions = min((len(table) for table in tables), default=None)  # None: they do not rotate
         biases = (layer.bias for layer in layers if layer.bias is not None)
         self._longest = min((bias.longest for bias in biases), default=None)  # None: any sequence
         width = len(layers[0].output_norm.weight)
         self._args = _Encoder(
-            layers=ctypes.addressof(self._structures),
             n_layers=len(layers),
             width=width,
             intermediate_width=max(layer.linears["intermediate"].n_out for layer in layers),
@@ -201,6 +200,19 @@ class NativeEncoder:
             attention_scale=(width // n_heads) ** -0.5 * math.log2(math.e),
         )
         self._scratch: list[Tensor] = []  # memory that no pass uses now
+        self._layers = list(layers)  # which must live as long as their addresses
+        self._take_addresses()
+
+    def share(self, folder: Path) -> None:
+        """Move the weights to a file of a folder, which other processes share; see `shared_weights`."""
+        weights = [linear.weight for layer in self._layers for linear in layer.linears.values()]
+        dtype = str(weights[0].dtype).removeprefix("torch.")
+        share(list(dict.fromkeys(weights)), folder / f"{self._library.level}-{dtype}.weights")
+        self._take_addresses()
+
+    def _take_addresses(self) -> None:
+        self._structures = (_Layer * len(self._layers))(*(layer.arguments() for layer in self._layers))
+        self._args.layers = ctypes.addressof(self._structures)
 
     def __call__(self, states: Tensor, varlen: VarlenMetadata) -> Tensor:
         """Compute the hidden states (tokens read, width) of embeddings (tokens, width)."""

@@ -1,0 +1,154 @@
+"""Weights in a file that all workers map: the same bits, whatever it held before, and without it where it cannot be."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from handler import archive
+from handler.config import ModelConfig, ServingConfig
+from handler.engine import kernels, shared_weights
+from handler.engine.families import encoder_of
+from handler.engine.shared_weights import share
+from handler.loading import load_predictor
+from handler.predictor import Predictor
+from scripts.archives.build import build
+from tests.support.encodings import LENGTHS, logits_of, random_words
+from tests.support.samples import ROOT, MakeModel
+
+
+def tensors() -> list[torch.Tensor]:
+    """Return weights of several types and shapes."""
+    torch.manual_seed(0)
+    return [torch.randn(3, 5), torch.randint(-127, 127, (7, 11), dtype=torch.int8), torch.randn(64).bfloat16()]
+
+
+def is_mapped(tensor: torch.Tensor, path: Path) -> bool:
+    """Tell whether a tensor lies in the pages of a file, at a cache line."""
+    for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
+        span, *_, name = line.split(maxsplit=5)
+        start, end = (int(address, 16) for address in span.split("-"))
+        if start <= tensor.data_ptr() < end:
+            return name == str(path) and tensor.data_ptr() % 64 == 0
+    raise AssertionError("an address without memory")
+
+
+def assert_equal(weights: list[torch.Tensor]) -> None:
+    """Compare with `tensors`."""
+    for tensor, expected in zip(weights, tensors(), strict=True):
+        assert tensor.dtype == expected.dtype
+        assert torch.equal(tensor, expected)
+
+
+@pytest.mark.parametrize("before", ["nothing", "the same", "other weights", "half of them", "garbage of that size"])
+def test_every_process_maps_the_same_weights(before: str, tmp_path: Path) -> None:
+    """What the file holds is compared, and replaced as a whole where it is something else."""
+    path = tmp_path / "a.weights"
+    first = tensors()
+    if before != "nothing":
+        share(tensors(), path)
+        inode, size = path.stat().st_ino, path.stat().st_size
+    if before == "other weights":
+        first[1][3, 3] += 1
+        share(first, path)
+        first = tensors()
+    elif before == "half of them":
+        path.write_bytes(path.read_bytes()[: size // 2])
+    elif before == "garbage of that size":
+        path.write_bytes(b"x" * size)
+    share(first, path)
+    assert_equal(first)
+    assert all(is_mapped(tensor, path) for tensor in first)
+    assert [file.name for file in tmp_path.iterdir()] == ["a.weights"]
+    if before == "the same":
+        assert path.stat().st_ino == inode
+    second = tensors()
+    share(second, path)
+    assert all(is_mapped(tensor, path) for tensor in second)
+
+
+def test_a_file_that_is_replaced_changes_no_worker(tmp_path: Path) -> None:
+    """A worker of another model in the same folder writes its own file; the first one keeps its pages."""
+    path, first = tmp_path / "a.weights", tensors()
+    share(first, path)
+    share([tensor + 1 for tensor in tensors()], path)
+    assert_equal(first)
+
+
+@pytest.mark.parametrize("fault", ["no folder", "full"])
+def test_without_a_file_each_has_its_own(
+    fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a line in the log; what was begun is removed."""
+    caplog.set_level("INFO", shared_weights.logger.name)
+    folder = tmp_path / "missing" if fault == "no folder" else tmp_path
+    if fault == "full":
+        written = memoryview
+
+        def full(values: Any) -> Any:
+            if values.nbytes == 77:
+                raise OSError(28, "No space left on device")
+            return written(values)
+
+        monkeypatch.setattr(shared_weights, "memoryview", full, raising=False)
+    weights = tensors()
+    share(weights, folder / "a.weights")
+    assert_equal(weights)
+    assert not list(tmp_path.iterdir())
+    reason = "No such file" if fault == "no folder" else "No space left"
+    assert [reason in message for message in caplog.messages] == [True]
+
+
+@pytest.fixture(scope="module")
+def unpacked(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return an archive as a worker finds it."""
+    folder = tmp_path_factory.mktemp("shared")
+    config = ModelConfig(handler=ServingConfig(precision="fp32"))
+    mar = build(make_model(), "shared", "1.0", config, folder)
+    with zipfile.ZipFile(mar) as file:
+        file.extractall(folder / "unpacked")
+    return folder / "unpacked"
+
+
+def weights_of(predictor: Predictor) -> list[torch.Tensor]:
+    """Return the packed weights of all layers."""
+    native = encoder_of(predictor.engine.model.base_model).native  # type: ignore[union-attr]
+    assert native is not None
+    return [linear.weight for layer in native._layers for linear in layer.linears.values()]  # type: ignore[operator,union-attr]
+
+
+LOAD = """
+import json, sys
+from pathlib import Path
+from handler.config import ServingConfig
+from handler.loading import load_predictor
+predictor = load_predictor(Path(sys.argv[1]), ServingConfig(precision="fp32"), serving=True)
+print(json.dumps([predictor.answer_items(["Where is my parcel?"]), open("/proc/self/maps").read().count(".weights")]))
+"""
+
+
+def test_workers_of_an_archive_share_their_weights(unpacked: Path) -> None:
+    """Two that start at the same time, and one that explains or evaluates and so writes nothing."""
+    assert kernels.library() is not None
+    plain = load_predictor(unpacked, ServingConfig(precision="fp32"))
+    assert not list(unpacked.glob("*.weights"))
+    command = [sys.executable, "-c", LOAD, str(unpacked)]
+    workers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in "12"]
+    outputs = [json.loads(worker.communicate(timeout=120)[0]) for worker in workers]
+    expected = json.loads(json.dumps(plain.answer_items(["Where is my parcel?"])))
+    assert [answers for answers, _ in outputs] == [expected] * 2
+    assert all(n_mapped for _, n_mapped in outputs)
+    (path,) = unpacked.glob("*.weights")
+    archive.verify(unpacked)
+    serving = load_predictor(unpacked, ServingConfig(precision="fp32"), serving=True)
+    assert all(is_mapped(weight, path) for weight in weights_of(serving))
+    assert not any(is_mapped(weight, path) for weight in weights_of(plain))
+    sequences = random_words(*LENGTHS)
+    assert (logits_of(serving.engine.run(sequences)) == logits_of(plain.engine.run(sequences))).all()
