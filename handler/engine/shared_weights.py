@@ -1,7 +1,7 @@
 """Weights that all workers of an archive share: the first one writes them to a file, and every worker maps it.
 
-Weights are laid out for the processor when a worker starts, so each would hold its own in anonymous memory. Mapped pages
-are those of the page cache: the system has them once, and may drop and read them again.
+Weights are laid out for the processor when a worker starts, so each would hold its own in anonymous memory. Mapped
+pages are those of the page cache: the system has them once, and may drop and read them again.
 """
 
 from __future__ import annotations
