@@ -30,7 +30,8 @@ CPU = torch.device("cpu")
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shrink everything; the compiler, which takes longer than all the rest, compiles nothing."""
-    monkeypatch.setattr(gpu, "MODELS", {"tiny": (2, 64)})
+    for module in (gpu, gpu_pieces):
+        monkeypatch.setattr(module, "MODELS", {"tiny": (2, 64)})
     monkeypatch.setattr(gpu, "COMPILED_PEER", ("tiny",))
     monkeypatch.setattr(gpu, "TOKENS", 1500)
     monkeypatch.setattr(gpu, "SECONDS", 0.0)
