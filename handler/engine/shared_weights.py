@@ -37,7 +37,7 @@ def share(tensors: Sequence[Tensor], path: Path) -> None:
         logger.info("workers do not share their weights: %s %s", type(error).__name__, error.strerror)
         return
     for tensor, view in zip(tensors, views or (), strict=views is not None):
-        tensor.set_(view)
+        tensor.data = view
 
 
 def _mapped(tensors: Sequence[Tensor], path: Path) -> list[Tensor] | None:
@@ -63,7 +63,7 @@ def _write(tensors: Sequence[Tensor], path: Path) -> None:
         with os.fdopen(descriptor, "wb") as file:
             for tensor, start in zip(tensors, starts, strict=True):
                 file.seek(start)
-                file.write(memoryview(_bytes_of(tensor).numpy()))
+                file.write(_bytes_of(tensor).numpy().data)
             file.truncate(size)
         Path(temporary).replace(path)
     except BaseException:

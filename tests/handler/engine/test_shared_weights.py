@@ -7,7 +7,6 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -90,14 +89,14 @@ def test_without_a_file_each_has_its_own(
     caplog.set_level("INFO", shared_weights.logger.name)
     folder = tmp_path / "missing" if fault == "no folder" else tmp_path
     if fault == "full":
-        written = memoryview
+        bytes_of = shared_weights._bytes_of
 
-        def full(values: Any) -> Any:
-            if values.nbytes == 77:
+        def full(tensor: torch.Tensor) -> torch.Tensor:
+            if tensor.nbytes == 77:
                 raise OSError(28, "No space left on device")
-            return written(values)
+            return bytes_of(tensor)
 
-        monkeypatch.setattr(shared_weights, "memoryview", full, raising=False)
+        monkeypatch.setattr(shared_weights, "_bytes_of", full)
     weights = tensors()
     share(weights, folder / "a.weights")
     assert_equal(weights)
@@ -121,7 +120,7 @@ def weights_of(predictor: Predictor) -> list[torch.Tensor]:
     """Return the packed weights of all layers."""
     native = encoder_of(predictor.engine.model.base_model).native  # type: ignore[union-attr]
     assert native is not None
-    return [linear.weight for layer in native._layers for linear in layer.linears.values()]  # type: ignore[operator,union-attr]
+    return [linear.weight for layer in native._layers for linear in layer.linears.values()]  # type: ignore[union-attr]
 
 
 LOAD = """
