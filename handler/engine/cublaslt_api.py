@@ -17,23 +17,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-E4M3 = torch.float8_e4m3fn
 WORKSPACE_BYTES = 32 << 20  # what NVIDIA advises for Hopper
 
 SUCCESS = 0  # cublasStatus_t
 CUDA_R_32F, CUDA_R_16BF, CUDA_R_8F_E4M3 = 0, 14, 28  # cudaDataType_t
 COMPUTE_32F = 68  # cublasComputeType_t
 OP_N, OP_T = 0, 1  # cublasOperation_t
-EPILOGUE_BIAS, EPILOGUE_GELU_BIAS = 4, 36  # cublasLtEpilogue_t
-SCALE_OUTER_VEC_32F = 3  # cublasLtMatmulMatrixScale_t: a number for each row of x, and for each row of the weight
+EPILOGUE_GELU_BIAS = 36  # cublasLtEpilogue_t
 # cublasLtMatmulDescAttributes_t
 TRANSA, TRANSB, EPILOGUE, BIAS_POINTER = 3, 4, 7, 8
 A_SCALE_POINTER, B_SCALE_POINTER, D_SCALE_POINTER = 17, 18, 20
-FAST_ACCUM, BIAS_DATA_TYPE, A_SCALE_MODE, B_SCALE_MODE = 25, 26, 31, 32
+FAST_ACCUM, BIAS_DATA_TYPE = 25, 26
 # cublasLtMatmulPreferenceAttributes_t
 MAX_WORKSPACE, MIN_ALIGNMENT_A, MIN_ALIGNMENT_B = 1, 5, 6
 
-DATA_TYPES = {torch.bfloat16: CUDA_R_16BF, E4M3: CUDA_R_8F_E4M3}  # of an output
 SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cublasLtCreate": (c_void_p,),
     "cublasLtMatmulDescCreate": (c_void_p, c_int, c_int),
@@ -109,12 +106,7 @@ class CublasContext:
     def check(self, status: int, action: str) -> None:
         """Raise CublasError with the name of a status that is no success."""
         if status != SUCCESS:
-            raise CublasError(f"cuBLASLt cannot {action}: {self.status_name(status)}")
-
-    def status_name(self, status: int) -> str:
-        """Return the name of a status."""
-        name: bytes = self.shared.cublasLtGetStatusName(status)
-        return name.decode()
+            raise CublasError(f"cuBLASLt cannot {action}: {self.shared.cublasLtGetStatusName(status).decode()}")
 
     def guard(self) -> contextlib.AbstractContextManager[Any]:
         """Make the GPU the current one of this thread, which cuBLASLt computes on."""

@@ -223,11 +223,11 @@ class Fp8Linear(Linear):
         Raises:
             RuntimeError: there is no such product here.
         """
-        from handler.engine.cublaslt import Fp8Product  # of no use without a GPU
+        from handler.engine.cublaslt import GeluProduct  # of no use without a GPU
 
         if self.output_scale is None:
             raise ValueError("no scale of the output")
-        product = Fp8Product(self.values, self.weight_scale, self.bias, out_dtype=E4M3, gelu=True)
+        product = GeluProduct(self.values, self.weight_scale, self.bias)
         inverse = 1 / self.output_scale
         self.activated = lambda values: product(values, self.input_scale, inverse)
 

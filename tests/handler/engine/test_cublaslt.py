@@ -11,14 +11,14 @@ import pytest
 import torch
 
 from handler.engine import cublaslt, cublaslt_api
-from handler.engine.cublaslt import E4M3, Fp8Product
+from handler.engine.cublaslt import E4M3, GeluProduct
 from handler.engine.cublaslt_api import CublasContext, CublasError, HeuristicResult
 
 CPU = torch.device("cpu")
 STREAM = 77
 NAMES = {1: b"CUBLAS_STATUS_NOT_INITIALIZED", 7: b"CUBLAS_STATUS_INVALID_VALUE", 15: b"CUBLAS_STATUS_NOT_SUPPORTED"}
 # Bytes that the library of cuBLAS 13.1.0 accepts, by attribute
-ATTRIBUTE_BYTES = {3: 4, 4: 4, 7: 4, 8: 8, 17: 8, 18: 8, 20: 8, 25: 1, 26: 4, 31: 4, 32: 4}
+ATTRIBUTE_BYTES = {3: 4, 4: 4, 7: 4, 8: 8, 17: 8, 18: 8, 20: 8, 25: 1, 26: 4}
 PREFERENCE_BYTES = {1: 8, 5: 4, 6: 4}
 
 
@@ -31,7 +31,7 @@ class FakeCublasLt:
         self.sets: list[tuple[int, int]] = []
         self.products: list[dict[str, Any]] = []
         self.heuristics = 0
-        self.states = (0, 0, 15, 0)
+        self.state, self.count = 0, 1  # what the heuristic says of its algorithm
         self.status = self.heuristic_status = 0
         self._next = 1000
 
@@ -91,14 +91,13 @@ class FakeCublasLt:
     def fake_MatmulAlgoGetHeuristic(self, handle: int, *arguments: Any) -> int:  # noqa: N802
         operation, a, b, c, d, preference, wanted, results, count = arguments
         assert self.alive[handle] == ("handle",)
-        assert wanted == 8
-        assert len(results._obj) == 8
+        assert wanted == 1
+        assert ctypes.sizeof(results._obj) == ctypes.sizeof(HeuristicResult)
         self.heuristics += 1
         self.seen = dict(self.attributes[operation]), [self.alive[x] for x in (a, b, c, d)], self.attributes[preference]
-        for index, state in enumerate(self.states):
-            results._obj[index].state = state
-            results._obj[index].algorithm[0] = 100 + index
-        count._obj.value = len(self.states)
+        results._obj.state = self.state
+        results._obj.algorithm[0] = 100
+        count._obj.value = self.count
         return self.heuristic_status
 
     def fake_Matmul(self, handle: int, operation: int, *arguments: Any) -> int:  # noqa: N802
@@ -142,10 +141,9 @@ def aligned(*shape: int, offset: int = 0) -> torch.Tensor:
     return memory[start : start + size].view(E4M3).view(shape)
 
 
-def product(out_dtype: torch.dtype = torch.bfloat16, *, row_scales: bool = False, gelu: bool = False) -> Fp8Product:
+def product() -> GeluProduct:
     """Return a product of a weight (32, 64)."""
-    scale, bias = torch.ones(32 if row_scales else 1), torch.zeros(32, dtype=torch.bfloat16)
-    return Fp8Product(aligned(32, 64), scale, bias, out_dtype=out_dtype, gelu=gelu, row_scales=row_scales)
+    return GeluProduct(aligned(32, 64), torch.ones(1), torch.zeros(32, dtype=torch.bfloat16))
 
 
 def test_structures_and_constants_are_those_of_the_header() -> None:
@@ -155,53 +153,35 @@ def test_structures_and_constants_are_those_of_the_header() -> None:
     assert offsets == [0, 64, 72, 76, 80]
     api = cublaslt_api
     assert (api.CUDA_R_32F, api.CUDA_R_16BF, api.CUDA_R_8F_E4M3, api.COMPUTE_32F) == (0, 14, 28, 68)
-    assert (api.OP_N, api.OP_T, api.EPILOGUE_BIAS, api.EPILOGUE_GELU_BIAS, api.SCALE_OUTER_VEC_32F) == (0, 1, 4, 36, 3)
+    assert (api.OP_N, api.OP_T, api.EPILOGUE_GELU_BIAS) == (0, 1, 36)
     assert (api.TRANSA, api.TRANSB, api.EPILOGUE, api.BIAS_POINTER) == (3, 4, 7, 8)
     assert (api.A_SCALE_POINTER, api.B_SCALE_POINTER, api.D_SCALE_POINTER) == (17, 18, 20)
-    assert (api.FAST_ACCUM, api.BIAS_DATA_TYPE, api.A_SCALE_MODE, api.B_SCALE_MODE) == (25, 26, 31, 32)
+    assert (api.FAST_ACCUM, api.BIAS_DATA_TYPE) == (25, 26)
     assert (api.MAX_WORKSPACE, api.MIN_ALIGNMENT_A, api.MIN_ALIGNMENT_B) == (1, 5, 6)
 
 
-@pytest.mark.parametrize(
-    ("out_dtype", "gelu", "row_scales"),
-    [
-        (torch.bfloat16, False, False),
-        (torch.bfloat16, True, False),
-        (E4M3, True, False),
-        (E4M3, False, False),
-        (torch.bfloat16, False, True),
-        (torch.bfloat16, True, True),
-    ],
-)
-def test_a_product_is_what_the_library_is_called_with(
-    fake: FakeCublasLt, out_dtype: torch.dtype, gelu: bool, row_scales: bool
-) -> None:
+def test_a_product_is_what_the_library_is_called_with(fake: FakeCublasLt) -> None:
     """Every attribute, layout, pointer and size."""
-    multiply, x = product(out_dtype, gelu=gelu, row_scales=row_scales), aligned(5, 64)
-    x_scale, out_scale = torch.ones(5 if row_scales else 1), torch.ones(()) if out_dtype is E4M3 else None
-    y = multiply(x, x_scale, out_scale, algorithm=2)
-    assert (y.shape, y.dtype) == ((5, 32), out_dtype)
+    multiply, x, x_scale, out_scale = product(), aligned(5, 64), torch.ones(1), torch.ones(())
+    y = multiply(x, x_scale, out_scale)
+    assert (y.shape, y.dtype) == ((5, 32), E4M3)
     (call,) = fake.products
-    eight = {20: out_scale.data_ptr()} if out_scale is not None else {}
     expected = {
         3: 1,
         4: 0,
-        7: 36 if gelu else 4,
+        7: 36,
         8: multiply._bias.data_ptr(),
         17: multiply._weight_scale.data_ptr(),
         18: x_scale.data_ptr(),
+        20: out_scale.data_ptr(),
         25: 1,
         26: 14,
-        **eight,
-        **({31: 3, 32: 3} if row_scales else {}),
     }
     assert call["attributes"] == expected
-    kind = 28 if out_dtype is E4M3 else 14
-    layouts = [(28, 64, 32, 64), (28, 64, 5, 64), (14, 32, 5, 32), (kind, 32, 5, 32)]
+    layouts = [(28, 64, 32, 64), (28, 64, 5, 64), (14, 32, 5, 32), (28, 32, 5, 32)]
     assert call["layouts"] == [("layout", *layout) for layout in layouts]
-    c_pointer = 0 if out_dtype is E4M3 else y.data_ptr()
-    assert call["pointers"] == (multiply._weight.data_ptr(), x.data_ptr(), c_pointer, y.data_ptr())
-    assert call["algorithm"] == 103  # the third of those whose state is a success
+    assert call["pointers"] == (multiply._weight.data_ptr(), x.data_ptr(), 0, y.data_ptr())
+    assert call["algorithm"] == 100
     workspace = multiply._context._workspaces[STREAM]
     assert call["rest"] == [workspace.data_ptr(), 32 << 20, STREAM]
     assert workspace.numel() == 32 << 20
@@ -214,31 +194,30 @@ def test_a_product_is_what_the_library_is_called_with(
 
 def test_a_plan_is_made_once_for_a_number_of_rows(fake: FakeCublasLt) -> None:
     """A second call sets only pointers that have changed."""
-    multiply, x, scales = product(E4M3), aligned(5, 64), torch.ones(4)
-    multiply(x, scales[0])
+    multiply, x, scales = product(), aligned(5, 64), torch.ones(4)
+    multiply(x, scales[0], scales[3])
     n_sets = len(fake.sets)
-    multiply(x, scales[0])
+    multiply(x, scales[0], scales[3])
     assert len(fake.sets) == n_sets
     multiply(x, scales[1], scales[2])
     assert [attribute for _, attribute in fake.sets[n_sets:]] == [18, 20]
-    multiply(x, scales[1])
+    multiply(x, scales[1], scales[3])
     assert [attribute for _, attribute in fake.sets[n_sets:]] == [18, 20, 20]
-    assert fake.products[-1]["attributes"][20] == multiply._one.data_ptr()
-    assert multiply.algorithms(5) == 3
+    assert fake.products[-1]["attributes"][20] == scales[3].data_ptr()
     assert fake.heuristics == 1
-    multiply(aligned(6, 64), scales[0])
+    multiply(aligned(6, 64), scales[0], scales[3])
     assert fake.heuristics == 2
 
 
 def test_rows_that_are_less_aligned_have_a_plan_of_their_own(fake: FakeCublasLt) -> None:
     """Or an algorithm would be used that cannot read them."""
     multiply, scale = product(), torch.ones(())
-    multiply(aligned(5, 64), scale)
-    multiply(aligned(5, 64, offset=64), scale)
+    multiply(aligned(5, 64), scale, scale)
+    multiply(aligned(5, 64, offset=64), scale, scale)
     assert fake.heuristics == 2
     assert fake.seen[2] == {1: 32 << 20, 5: 256, 6: 16}
     with pytest.raises(ValueError, match="memory of x must begin at a multiple of 16 bytes"):
-        multiply(aligned(5, 64, offset=8), scale)
+        multiply(aligned(5, 64, offset=8), scale, scale)
 
 
 def test_the_plan_least_recently_used_is_destroyed(fake: FakeCublasLt, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -246,10 +225,10 @@ def test_the_plan_least_recently_used_is_destroyed(fake: FakeCublasLt, monkeypat
     monkeypatch.setattr(cublaslt, "MAX_PLANS", 2)
     multiply, scale, handles = product(), torch.ones(()), len(fake.alive)
     for n_rows in (1, 2):
-        multiply(aligned(n_rows, 64), scale)
+        multiply(aligned(n_rows, 64), scale, scale)
     assert len(fake.alive) == handles + 2 * 6  # an operation, four layouts, a preference
-    multiply(aligned(1, 64), scale)
-    multiply(aligned(3, 64), scale)
+    multiply(aligned(1, 64), scale, scale)
+    multiply(aligned(3, 64), scale, scale)
     assert [n_rows for n_rows, _ in multiply._plans] == [1, 3]
     assert len(fake.alive) == handles + 2 * 6
     del multiply
@@ -258,55 +237,54 @@ def test_the_plan_least_recently_used_is_destroyed(fake: FakeCublasLt, monkeypat
 
 
 def test_what_the_library_refuses_is_an_error_that_says_what(fake: FakeCublasLt) -> None:
-    """Rows, shape, options and the status; nothing is left over, and the next call works."""
-    multiply, x, scale, handles = product(gelu=True), aligned(5, 64), torch.ones(()), len(fake.alive)
-    text = (
-        r"no algorithm for 5 rows and a weight \(32, 64\) .* one scale, bias and GELU, to torch.bfloat16: .*SUPPORTED"
-    )
-    fake.heuristic_status = 15
-    with pytest.raises(CublasError, match=text):
-        multiply(x, scale)
-    gc.collect()
-    assert len(fake.alive) == handles
-    fake.heuristic_status, fake.status = 0, 7
-    with pytest.raises(CublasError, match=r"multiply 5 rows .* by algorithm 1: CUBLAS_STATUS_INVALID_VALUE"):
-        multiply(x, scale, algorithm=1)
+    """Rows, shape, function and the status; nothing is left over, and the next call works."""
+    multiply, x, scale, handles = product(), aligned(5, 64), torch.ones(()), len(fake.alive)
+    what = r"5 rows and a weight \(32, 64\) in E4M3 with bias and GELU, to E4M3"
+    for fault, text in (
+        ({"heuristic_status": 15}, f"cannot find an algorithm for {what}: CUBLAS_STATUS_NOT_SUPPORTED"),
+        ({"state": 15}, f"cannot find an algorithm for {what}: CUBLAS_STATUS_NOT_SUPPORTED"),
+        ({"count": 0}, f"has no algorithm for {what}"),
+    ):
+        healthy = {name: getattr(fake, name) for name in fault}
+        vars(fake).update(fault)
+        with pytest.raises(CublasError, match=text):
+            multiply(x, scale, scale)
+        vars(fake).update(healthy)
+        gc.collect()
+        assert len(fake.alive) == handles
+    fake.status = 7
+    with pytest.raises(CublasError, match=f"cannot multiply {what}: CUBLAS_STATUS_INVALID_VALUE"):
+        multiply(x, scale, scale)
     fake.status = 0
-    assert multiply(x, scale).shape == (5, 32)
-    with pytest.raises(ValueError, match="algorithm must be from 0 to 2, not 3"):
-        multiply(x, scale, algorithm=3)
+    assert multiply(x, scale, scale).shape == (5, 32)
 
 
 def test_no_rows_need_no_call(fake: FakeCublasLt) -> None:
-    """With scales of either kind."""
-    assert product(E4M3)(aligned(0, 64), torch.ones(())).shape == (0, 32)
-    assert product(row_scales=True)(aligned(0, 64), torch.ones(0)).shape == (0, 32)
+    """Their output has no rows either."""
+    assert product()(aligned(0, 64), torch.ones(()), torch.ones(())).shape == (0, 32)
     assert fake.heuristics == len(fake.products) == 0
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("x", "x_scale", "message"),
     [
-        ((torch.zeros(5, 64), torch.ones(())), "x must be contiguous torch.float8_e4m3fn"),
-        ((aligned(5, 32), torch.ones(())), r"x must be \(tokens, 64\)"),
-        ((aligned(64), torch.ones(())), r"x must be \(tokens, 64\)"),
-        ((aligned(64, 5).t(), torch.ones(())), "not contiguous"),
-        ((aligned(5, 64), torch.ones(5)), "x_scale must be contiguous torch.float32 of 1 elements"),
-        ((aligned(5, 64), torch.ones((), dtype=torch.float64)), "x_scale must be"),
-        ((aligned(5, 64), torch.ones((), device="meta")), "x_scale must be .* on cpu; it is .* on meta"),
-        ((aligned(5, 64), torch.ones(()), torch.ones(())), "out_scale is for an output in float8_e4m3fn"),
+        (torch.zeros(5, 64), torch.ones(()), "x must be contiguous torch.float8_e4m3fn"),
+        (aligned(5, 32), torch.ones(()), r"x must be \(tokens, 64\)"),
+        (aligned(64), torch.ones(()), r"x must be \(tokens, 64\)"),
+        (aligned(64, 5).t(), torch.ones(()), "not contiguous"),
+        (aligned(5, 64), torch.ones(5), "x_scale must be contiguous torch.float32 of 1 elements"),
+        (aligned(5, 64), torch.ones((), dtype=torch.float64), "x_scale must be"),
+        (aligned(5, 64), torch.ones((), device="meta"), "x_scale must be .* on cpu; it is .* on meta"),
     ],
 )
-def test_arguments_of_a_call_are_checked(fake: FakeCublasLt, arguments: tuple[Any, ...], message: str) -> None:
+def test_arguments_of_a_call_are_checked(
+    fake: FakeCublasLt, x: torch.Tensor, x_scale: torch.Tensor, message: str
+) -> None:
     """Before anything is called."""
     with pytest.raises(ValueError, match=message):
-        product()(*arguments)
+        product()(x, x_scale, torch.ones(()))
     with pytest.raises(ValueError, match="out_scale must be"):
-        product(E4M3)(aligned(5, 64), torch.ones(()), torch.ones(2))
-    with pytest.raises(ValueError, match=r"x_scale must be contiguous torch.float32 of 5 elements"):
-        product(row_scales=True)(aligned(5, 64), torch.ones(()))
-    with pytest.raises(ValueError, match="n_rows must be at least 1"):
-        product().algorithms(0)
+        product()(aligned(5, 64), torch.ones(()), torch.ones(2))
     assert not fake.products
 
 
@@ -314,20 +292,18 @@ def test_arguments_of_a_call_are_checked(fake: FakeCublasLt, arguments: tuple[An
 def test_a_weight_is_checked() -> None:
     """Shape, types, numbers of scales and the device."""
     weight, scale, bias = aligned(32, 64), torch.ones(()), torch.zeros(32, dtype=torch.bfloat16)
-    bf16: Any = {"out_dtype": torch.bfloat16}
-    for arguments, options, message in (
-        ((aligned(32, 40), scale, bias), bf16, "both multiples of 16"),
-        ((weight.view(-1), scale, bias), bf16, "both multiples of 16"),
-        ((weight.float(), scale, bias), bf16, "weight must be contiguous torch.float8_e4m3fn"),
-        ((aligned(64, 32).t(), scale, bias), bf16, "weight must be contiguous"),
-        ((weight, torch.ones(32), bias), bf16, "weight_scale must be"),
-        ((weight, scale, bias), {**bf16, "row_scales": True}, "weight_scale must be .* 32 elements"),
-        ((weight, scale, bias.float()), bf16, "bias must be contiguous torch.bfloat16 of 32"),
-        ((weight, scale, bias[:16]), bf16, "bias must be"),
-        ((weight, scale, bias), {"out_dtype": torch.float16}, "out_dtype must be"),
+    for arguments, message in (
+        ((aligned(32, 40), scale, bias), "both multiples of 16"),
+        ((weight.view(-1), scale, bias), "both multiples of 16"),
+        ((weight.float(), scale, bias), "weight must be contiguous torch.float8_e4m3fn"),
+        ((aligned(64, 32).t(), scale, bias), "weight must be contiguous"),
+        ((aligned(32, 64, offset=8), scale, bias), "memory of weight must begin at a multiple of 16 bytes"),
+        ((weight, torch.ones(32), bias), "weight_scale must be"),
+        ((weight, scale, bias.float()), "bias must be contiguous torch.bfloat16 of 32"),
+        ((weight, scale, bias[:16]), "bias must be"),
     ):
         with pytest.raises(ValueError, match=message):
-            Fp8Product(*arguments, **options)
+            GeluProduct(*arguments)
 
 
 def test_a_weight_on_a_cpu_is_refused() -> None:
