@@ -34,8 +34,11 @@ pytestmark = pytest.mark.cuda
 
 GPU = torch.device("cuda", 0)
 CPU = torch.device("cpu")
-# Of a hidden state's length, and of a score: how far a precision on a GPU may lie from fp32 on a CPU.
-TOLERANCES = {"fp32": (1e-4, 1e-4), "fp16": (5e-3, 1e-2), "bf16": (3e-2, 5e-2), "fp8": (1e-1, 1e-1)}
+# Of a hidden state's length, and of a score: how far a precision on a GPU may lie from fp32 on a CPU. The random weights of
+# these tests are large: in fp8 the same numbers multiplied on a CPU lie up to 0.134 and on an H200 0.127 from fp32.
+TOLERANCES = {"fp32": (1e-4, 1e-4), "fp16": (5e-3, 1e-2), "bf16": (3e-2, 5e-2), "fp8": (2e-1, 2e-1)}
+COMPOSITION = {"fp32": 5e-5, "fp16": 5e-3, "bf16": 2.5e-2, "fp8": 5e-2}  # of a score, between batches
+FP8_RTOL = 0.1  # of a hidden state's length: two orders of sums in fp8; 0.072 between an H200 and a CPU
 
 
 def precisions() -> list[str]:
@@ -96,7 +99,7 @@ def test_hidden_states_are_those_of_fp32(gpu: Predictor, predictor: Predictor) -
 @pytest.mark.parametrize("budget", [300, 4000])
 def test_batch_composition_does_not_change_an_answer(gpu: Predictor, budget: int) -> None:
     """The same scores alone, in any batch and at any index, whether by a graph or not."""
-    engine, tolerance = gpu.engine, TOLERANCES[gpu.engine.precision.name][1] / 2
+    engine, tolerance = gpu.engine, COMPOSITION[gpu.engine.precision.name]
     before, engine.max_batch_tokens = engine.max_batch_tokens, budget
     try:
         alone = [response_json(response) for text in TEXTS for response in ask(gpu, text)]
@@ -232,7 +235,7 @@ def test_fp8_equals_what_the_cpu_computed_when_it_was_packed(model_folder: Path)
     outputs = outputs_of(on_gpu(model_folder, "fp8").engine, HiddenStates(), random_words(*LENGTHS))
     expected = outputs_of(on_cpu.engine, HiddenStates(), random_words(*LENGTHS))
     for output, reference in zip(outputs, expected, strict=True):
-        assert np.linalg.norm(output - reference) <= 0.05 * np.linalg.norm(reference)
+        assert np.linalg.norm(output - reference) <= FP8_RTOL * np.linalg.norm(reference)
 
 
 # --- what goes wrong -----------------------------------------------------------------------------------------------
