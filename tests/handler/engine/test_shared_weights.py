@@ -151,3 +151,29 @@ def test_workers_of_an_archive_share_their_weights(unpacked: Path) -> None:
     assert not any(is_mapped(weight, path) for weight in weights_of(plain))
     sequences = random_words(*LENGTHS)
     assert (logits_of(serving.engine.run(sequences)) == logits_of(plain.engine.run(sequences))).all()
+
+
+COLLECT = """
+import gc, sys, weakref
+from pathlib import Path
+from handler.config import ServingConfig
+from handler.loading import load_predictor
+for _ in "12":
+    predictor = load_predictor(Path(sys.argv[1]), ServingConfig(precision="fp32"), serving=True)
+    print(len(gc.get_objects()), gc.get_freeze_count())
+references = [weakref.ref(each) for each in (predictor, predictor.engine, predictor.engine.model)]
+del predictor
+print(*(reference() is None for reference in references))
+"""
+
+
+def test_a_collection_of_garbage_visits_nothing_that_stays(unpacked: Path) -> None:
+    """Neither after the first model nor after the next; a model that is dropped is freed at once."""
+    command = [sys.executable, "-c", COLLECT, str(unpacked)]
+    lines = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120
+    ).stdout.splitlines()
+    for line in lines[:2]:
+        visited, frozen = map(int, line.split())
+        assert visited < 1000 < 50_000 < frozen
+    assert lines[2] == "True True True"
