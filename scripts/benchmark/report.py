@@ -30,6 +30,7 @@ def render(results: Row, pictures: Sequence[str] = ()) -> str:
             drawn.get("latency"),
         ),
         section("Servers side by side", HTTP, tables.http_peers(results.get("http_peers", []))),
+        section("Where the time of a request goes", TIME, tables.request_time(results.get("http_peers", []))),
         section("Scaling", SCALING, tables.scaling(results.get("scaling", [])), drawn.get("scaling")),
         section("Against another build", AGAINST, tables.against(results.get("against", []))),
         section("Training", TRAINING, tables.training(results.get("training", []))),
@@ -54,6 +55,9 @@ HTTP = """One text a request from so many connections, each of which sends the n
 archive on each server, all of them running, loaded in turn by one client. Figures are medians of three rounds. Memory
 is that of all processes of a server, Java included, with shared pages counted once. Overload: five times the rate at 64
 connections at Poisson-distributed times, whatever the server answers; goodput counts right answers within the run."""
+TIME = """Of the loads above. A request takes the connections over the rate, in the mean; the server's own counters say
+how long it waited in the queue, and how long its batch was tokenized and computed. The rest is the client, the sockets,
+TorchServe's frontend and its talk with the worker. CPU is that of all processes of a server over its requests."""
 AGAINST = """Another commit's build beside this one, alternating in every round. *engine*: tokens to values; *answers*:
 texts to answers in one process, without HTTP; *start*: from a new process to its first answer, then its anonymous
 memory. The ratio says how many times faster this build is, the median of those of the rounds."""

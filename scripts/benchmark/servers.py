@@ -21,6 +21,7 @@ from scripts.cli.console import ROOT, ScriptError
 from scripts.client.http import Inference
 from scripts.client.ports import free_ports, with_free_ports
 from scripts.client.server import Server
+from scripts.client.settings import effective
 
 START_S = 120.0  # within which LitServe must answer
 KINDS = ("torchserve", "standalone")  # as serve.sh --server names them
@@ -31,6 +32,7 @@ class PackageServer:
     """A server of this package that runs."""
 
     endpoints: Mapping[str, Endpoint]  # by the names of the archives
+    metrics_url: str
     pid: int  # of its first process: Java, or the standalone server
 
 
@@ -65,7 +67,8 @@ def package_server(kind: str, *archives: Path) -> Iterator[PackageServer]:
                 )
                 for mar in archives
             }
-            yield PackageServer(endpoints, int((home / "run" / "pid").read_text()))
+            metrics_url = f"{effective(config)['metrics_address'].value}/metrics"
+            yield PackageServer(endpoints, metrics_url, int((home / "run" / "pid").read_text()))
         finally:
             serve("stop", *where, check=False)
 

@@ -9,7 +9,7 @@ import contextlib
 import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from scripts.benchmark.accounting import ExpectedScores, RequestAccounting
 from scripts.benchmark.http import Endpoint, LoadResponse
 from scripts.benchmark.load import LoadGenerator, closed_loop
 from scripts.benchmark.models import BenchmarkModel
+from scripts.benchmark.request_time import RequestTime
 from scripts.benchmark.servers import KINDS, litserve, package_server
 from scripts.benchmark.statistics import Timings, quantile
 from scripts.benchmark.texts import Mix
@@ -47,6 +48,7 @@ class Contestant:
     endpoint: Endpoint
     expected: ExpectedScores
     pid: int
+    metrics_url: str = ""  # of a server of this package
 
 
 def client() -> str:
@@ -76,7 +78,9 @@ def measure(
             for kind in KINDS:
                 server = stack.enter_context(package_server(kind, archive))
                 endpoint = server.endpoints[archive.stem]
-                contestants.append(Contestant(kind, True, endpoint, expected[precision], server.pid))
+                contestants.append(
+                    Contestant(kind, True, endpoint, expected[precision], server.pid, server.metrics_url)
+                )
             if precision == "fp32" and not machine.missing("litserve"):
                 endpoint, pid = stack.enter_context(litserve(model.model_folder, threads, BATCH))
                 contestants.append(Contestant("LitServe, pipeline", False, endpoint, expected[precision], pid))
@@ -105,13 +109,16 @@ def _closed_loops(
     for each in contestants:
         closed_loop(each.endpoint, texts, each.expected, ledgers[each.name], CONNECTIONS[-1], CHECK_S)
     runs: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    times = {(each.name, count): RequestTime(count) for each in contestants if each.ours for count in CONNECTIONS}
     engine_s, engine_one_s = [], []
     for _ in range(ROUNDS):
         engine_s.append(_engine_s(model, predictor, texts, BATCH))
         engine_one_s.append(_engine_s(model, predictor, texts, 1))
         for connections in CONNECTIONS:
             for each in contestants:
-                run = _load(each, texts, connections, seconds / ROUNDS)
+                spent = times.get((each.name, connections))
+                with nullcontext() if spent is None else spent.observe(each.metrics_url, each.pid):
+                    run = _load(each, texts, connections, seconds / ROUNDS)
                 runs.setdefault((each.name, connections), []).append(run)
     engine_rate = 1 / statistics.median(engine_s)
     rows = []
@@ -128,6 +135,8 @@ def _closed_loops(
             row |= {figure: statistics.median(run[figure] for run in of_rounds) for figure in FIGURES}
             row |= {"unanswered": sum(run["refused"] + run["failed"] for run in of_rounds)}
             row |= {"of_engine": row["texts_per_s"] / engine_rate, "memory_mb": memory}
+            if (each.name, connections) in times:
+                row["request_time"] = times[each.name, connections].row()
             rows.append(row | {"ledger": ledgers[each.name].to_json()})
             figures = f"{row['texts_per_s']:.1f} texts/s, p50 {row['p50_ms']:.2f} ms, p99 {row['p99_ms']:.1f} ms"
             say(f"http-peers {model.name}: {each.name} at {connections}: {figures}, {memory:.0f} MB")

@@ -204,6 +204,31 @@ def http_peers(rows: Sequence[Row]) -> str:
     return "\n\n".join(filter(None, (side_by_side, "\n".join(f"* {line}" for line in alone), overload)))
 
 
+def request_time(rows: Sequence[Row]) -> str:
+    """Return where the time of a request went on each server."""
+    return table(
+        [
+            *("model", "server", "connections", "a request", "queue", "tokenize", "inference", "the rest"),
+            *("requests a batch", "CPU of a request: client, frontend, worker", "cores idle"),
+        ],
+        [
+            [
+                *(f"{row['model']} {row['precision']}", name_of(server), server["connections"]),
+                *(
+                    f"{spent[name]:.2f} ms"
+                    for name in ("total_ms", "queue_ms", "tokenize_ms", "inference_ms", "rest_ms")
+                ),
+                f"{spent['requests_a_batch']:.1f}",
+                ", ".join(f"{spent['cpu_ms'][name]:.2f} ms" for name in ("client", "frontend", "worker")),
+                f"{spent['idle']:.0%}",
+            ]
+            for row in rows
+            for server in row["servers"]
+            if (spent := server.get("request_time"))
+        ],
+    )
+
+
 def milliseconds(value: float | None) -> str:
     """Format milliseconds; a dash where there are none."""
     return "-" if value is None else f"{value:.1f} ms"

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil  # type: ignore[import-untyped]
 import pytest
 import requests
 
@@ -19,6 +20,7 @@ from handler.config import ModelConfig, usable_cores
 from scripts.archives.build import build
 from scripts.archives.score_calibration import ScoreExamples
 from scripts.archives.store import Store
+from scripts.benchmark.request_time import RequestTime
 from tests.reliability.versions import rolled
 from tests.support.explanations import PageReader, explain
 from tests.support.gateway import GATEWAY_METRICS, running
@@ -235,3 +237,28 @@ def test_the_report_of_what_is_served(live: Live, tmp_path: Path) -> None:
     assert "answers: those are not asked again" in refused.stderr
     assert "FAILED: metrics.nll" in refused.stderr
     assert all("parcel" not in file.read_text() for file in output.iterdir())
+
+
+def test_the_time_of_a_request_is_accounted_for(each_server: Live) -> None:
+    """The parts that the server counts make up less than the whole; Java is the frontend of TorchServe alone."""
+    spent = RequestTime(connections=1)
+    url = f"http://127.0.0.1:{each_server.ports['metrics_address']}/metrics"
+    pid = int((each_server.run_dir / "run" / "pid").read_text())
+    each_server.post("/predictions/tiny", json.dumps({"inputs": "warm"}))
+    each_server.steady_metric("ts_inference_requests_total")
+    for _ in "12":  # two loads at the same number of connections
+        with spent.observe(url, pid):
+            for number in range(10):
+                body = json.dumps({"inputs": f"where is parcel {number}?"})
+                assert each_server.post("/predictions/tiny", body).status_code == 200
+    row = spent.row()
+    assert row["requests"] == 20
+    assert row["requests_a_batch"] == 1
+    parts = [row[f"{name}_ms"] for name in ("queue", "tokenize", "inference", "rest")]
+    assert min(parts) > 0
+    assert sum(parts) == pytest.approx(row["total_ms"])
+    is_torchserve = "java" in psutil.Process(pid).name()
+    assert (row["cpu_ms"]["frontend"] > 0) == is_torchserve
+    assert row["cpu_ms"]["worker"] > row["inference_ms"] / 100
+    assert row["cpu_ms"]["client"] > 0
+    assert row["idle"] < 1

@@ -23,6 +23,7 @@ from scripts.benchmark.accounting import OUTCOMES, ExpectedScores
 from scripts.benchmark.flops import EncoderShape, padded_tokens
 from scripts.benchmark.measure import interleave, peak_memory
 from scripts.benchmark.models import benchmark_model
+from scripts.benchmark.request_time import RequestTime
 from scripts.benchmark.statistics import Timings
 from scripts.cli.console import ScriptError
 from scripts.client.ports import PORTS, with_free_ports
@@ -60,6 +61,10 @@ def results() -> dict[str, Any]:
     http = {"model": "m", "server": "standalone", "mix": "short", "precision": "fp32", "ledger": COUNTS}
     peer = {"name": "LitServe", "ours": False, "connections": 64, "texts_per_s": 9.0, "p50_ms": 1, "p99_ms": 2}
     peer |= {"of_engine": 0.1, "memory_mb": 1234.5, "unanswered": 0, "ledger": COUNTS}
+    spent = RequestTime(connections=2, seconds=1.0)
+    spent.counters |= {"requests": 4, "batches": 2, "queue_us": 4e5, "tokenize_s": 0.02, "inference_s": 0.1}
+    spent.cpu_s |= {"client": 0.1, "frontend": 0.0, "worker": 0.2}
+    ours = peer | {"name": "standalone", "ours": True, "request_time": spent.row()}
     overload = {"name": "standalone", "rate": 500.0, "times": 5.0, "goodput": 95.0, "of_capacity": 0.95}
     overload |= {"right_p99_ms": 900.0, "refused_p99_ms": None, "client_late_p99_ms": 1.0, "ledger": COUNTS}
     return {
@@ -107,7 +112,7 @@ def results() -> dict[str, Any]:
                 "client": "wrk 4.1.0",
                 "engine_texts_per_s": 90.0,
                 "engine_alone_ms": 6.0,
-                "servers": [peer],
+                "servers": [peer, ours],
                 "overload": [overload],
             }
         ],
@@ -269,6 +274,7 @@ def test_a_report_of_every_part() -> None:
         "| m | standalone | fp32 | 80/s | 5.0 ms | 7.0 ms | 200.0 ms | no |",
         "| m fp32 | LitServe | 64 | 9 | 10% | 1.00 ms | 2.0 ms | 1,234 MB | 0 | 9 = 7 + 1 + 1, wrong 0 |",
         "* m fp32: engine alone 6.00 ms for one text, 90 texts/s in batches of 32; client: wrk 4.1.0",
+        "| 64 | 500.00 ms | 100.00 ms | 10.00 ms | 50.00 ms | 340.00 ms | 2.0 | 25.00 ms, 0.00 ms, 50.00 ms |",
         "| m fp32 | **standalone** | 500/s (5.0 times the rate at 64) | 95/s (95%) | 900.0 ms | - | 1.0 ms |",
         "| 1,000 | 5,000 | 3.0 ms | 200.0 | 12 MB |",
         *("![Engine against the roofline](roofline.png)", "## Left out", "* x is skipped: y"),
