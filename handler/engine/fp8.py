@@ -221,7 +221,7 @@ class Fp8Linear(Linear):
         """Let cuBLASLt apply GELU, in its tanh form, and quantize within the product.
 
         Raises:
-            RuntimeError: there is no such product here.
+            RuntimeError, ValueError: there is no such product here.
         """
         from handler.engine.cublaslt import GeluProduct  # of no use without a GPU
 
