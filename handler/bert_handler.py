@@ -71,6 +71,7 @@ class BertHandler:
             timeout_s=config.frontend.deadline_s,
             max_response_bytes=max_response_size(),
             serving=True,
+            shared=True,
         )
         calibration = self.predictor.calibration
         if calibration and calibration.reference:

@@ -40,6 +40,7 @@ def load_predictor(
     timeout_s: float = math.inf,
     max_response_bytes: int | None = None,
     serving: bool = False,
+    shared: bool = False,
 ) -> Predictor:
     """Load a model folder, or an unpacked archive, which must be what was packed.
 
@@ -49,6 +50,7 @@ def load_predictor(
         timeout_s: seconds for one batch; computation that has not begun by then is refused as Overloaded.
         max_response_bytes: of one answer; a longer one is refused as AnswerTooLong.
         serving: whether this process only serves: it then imports no more of transformers than this archive needs.
+        shared: whether a server owns the folder; its processes share the weights by a file that is written into it.
 
     Raises:
         ModelMismatch: not a model folder, or an archive that changed.
@@ -78,7 +80,7 @@ def load_predictor(
         packed=packed,
         fused=fused,
     )
-    if serving and is_archive:
+    if shared and is_archive:
         engine.share_weights(folder)
     engine.warm_up(tokenizer.max_length)
     model_hash = manifest.model_hash if manifest else ""

@@ -60,6 +60,7 @@ class ArchiveLoader:
             timeout_s=config.frontend.deadline_s,
             max_response_bytes=self.max_response_bytes,
             serving=True,
+            shared=True,
         )
 
     @property

@@ -6,9 +6,11 @@ pages are those of the page cache: the system has them once, and may drop and re
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +21,7 @@ from torch import Tensor
 
 logger = logging.getLogger(__name__)
 
+SPARE = 1.2  # of the size of the file, must be free before it is written
 ALIGNMENT = 64  # bytes: a cache line, which the kernels read at once
 
 
@@ -33,8 +36,9 @@ def share(tensors: Sequence[Tensor], path: Path) -> None:
             if views is None:
                 _write(tensors, path)
                 views = _mapped(tensors, path)
-    except OSError as error:  # a file system that is full, or for reading alone
-        logger.info("workers do not share their weights: %s %s", type(error).__name__, error.strerror)
+    # A file system that is full, or for reading alone; PyTorch cannot open the file of another user, or not map it.
+    except (OSError, RuntimeError) as error:
+        logger.info("workers do not share their weights: %s", " ".join(str(error).split()))
         return
     for tensor, view in zip(tensors, views or (), strict=views is not None):
         tensor.data = view
@@ -58,7 +62,12 @@ def _mapped(tensors: Sequence[Tensor], path: Path) -> list[Tensor] | None:
 def _write(tensors: Sequence[Tensor], path: Path) -> None:
     """Write a new file in the place of the old one, which other workers may still have mapped."""
     *starts, size = _starts(tensors)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
+    prefix = f".{path.name}-"
+    for left in path.parent.glob(f"{prefix}*"):  # by a worker that was killed: the others wait for the lock
+        left.unlink(missing_ok=True)
+    if (free := shutil.disk_usage(path.parent).free) < size * SPARE:  # logs and archives of others need some too
+        raise OSError(errno.ENOSPC, f"{size >> 20} MB of weights, and {free >> 20} MB are free", str(path.parent))
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix)
     try:
         with os.fdopen(descriptor, "wb") as file:
             for tensor, start in zip(tensors, starts, strict=True):

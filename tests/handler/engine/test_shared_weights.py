@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -21,6 +22,13 @@ from handler.predictor import Predictor
 from scripts.archives.build import build
 from tests.support.encodings import LENGTHS, logits_of, random_words
 from tests.support.samples import ROOT, MakeModel
+
+REASONS = {
+    "no folder": "No such file",
+    "full": "No space left",
+    "too little space": "0 MB of weights, and 0 MB are free",
+    "another user's": "Permission denied",
+}
 
 
 def tensors() -> list[torch.Tensor]:
@@ -81,7 +89,15 @@ def test_a_file_that_is_replaced_changes_no_worker(tmp_path: Path) -> None:
     assert_equal(first)
 
 
-@pytest.mark.parametrize("fault", ["no folder", "full"])
+def test_what_a_killed_worker_has_left_is_removed(tmp_path: Path) -> None:
+    """Or a worker that is killed again and again while it writes would fill the disk."""
+    for left in (".a.weights-0123abcd", ".b.weights-0123abcd"):
+        (tmp_path / left).write_bytes(b"half")
+    share(tensors(), tmp_path / "a.weights")
+    assert {file.name for file in tmp_path.iterdir()} == {"a.weights", ".b.weights-0123abcd"}
+
+
+@pytest.mark.parametrize("fault", REASONS)
 def test_without_a_file_each_has_its_own(
     fault: str, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -97,12 +113,19 @@ def test_without_a_file_each_has_its_own(
             return bytes_of(tensor)
 
         monkeypatch.setattr(shared_weights, "_bytes_of", full)
+    elif fault == "too little space":
+        monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=300))
+    elif fault == "another user's":  # or more than may be mapped; errors of PyTorch are no OSErrors
+
+        def from_file(*_: object, **__: object) -> torch.Tensor:
+            raise RuntimeError("unable to open file <a.weights> in read-only mode: Permission denied (13)")
+
+        monkeypatch.setattr(torch, "from_file", from_file)
     weights = tensors()
     share(weights, folder / "a.weights")
     assert_equal(weights)
-    assert not list(tmp_path.iterdir())
-    reason = "No such file" if fault == "no folder" else "No space left"
-    assert [reason in message for message in caplog.messages] == [True]
+    assert [file.name for file in tmp_path.iterdir()] == (["a.weights"] if fault == "another user's" else [])
+    assert [REASONS[fault] in message for message in caplog.messages] == [True]
 
 
 @pytest.fixture(scope="module")
@@ -128,15 +151,15 @@ import json, sys
 from pathlib import Path
 from handler.config import ServingConfig
 from handler.loading import load_predictor
-predictor = load_predictor(Path(sys.argv[1]), ServingConfig(precision="fp32"), serving=True)
+predictor = load_predictor(Path(sys.argv[1]), ServingConfig(precision="fp32"), serving=True, shared=True)
 print(json.dumps([predictor.answer_items(["Where is my parcel?"]), open("/proc/self/maps").read().count(".weights")]))
 """
 
 
 def test_workers_of_an_archive_share_their_weights(unpacked: Path) -> None:
-    """Two that start at the same time, and one that explains or evaluates and so writes nothing."""
+    """Two that start at the same time; what evaluates or scores a folder of somebody else writes nothing into it."""
     assert kernels.library() is not None
-    plain = load_predictor(unpacked, ServingConfig(precision="fp32"))
+    plain = load_predictor(unpacked, ServingConfig(precision="fp32"), serving=True)
     assert not list(unpacked.glob("*.weights"))
     command = [sys.executable, "-c", LOAD, str(unpacked)]
     workers = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in "12"]
@@ -146,7 +169,7 @@ def test_workers_of_an_archive_share_their_weights(unpacked: Path) -> None:
     assert all(n_mapped for _, n_mapped in outputs)
     (path,) = unpacked.glob("*.weights")
     archive.verify(unpacked)
-    serving = load_predictor(unpacked, ServingConfig(precision="fp32"), serving=True)
+    serving = load_predictor(unpacked, ServingConfig(precision="fp32"), serving=True, shared=True)
     assert all(is_mapped(weight, path) for weight in weights_of(serving))
     assert not any(is_mapped(weight, path) for weight in weights_of(plain))
     sequences = random_words(*LENGTHS)
