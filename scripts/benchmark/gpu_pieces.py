@@ -249,8 +249,12 @@ def main() -> int:
     parser.add_argument("--only", default=",".join(PARTS), metavar="PART,...", help=f"of {', '.join(PARTS)}")
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
+    parts = arguments.only.split(",")
+    if unknown := sorted(set(parts) - set(PARTS)):
+        parser.error(f"--only: there is no {', '.join(unknown)}, but {', '.join(PARTS)}")
+    arguments.output.parent.mkdir(parents=True, exist_ok=True)  # before minutes of measuring
     pieces, rows = Pieces(arguments.model, arguments.device), []
-    for part in arguments.only.split(","):
+    for part in parts:
         for row in measure(pieces, part):
             rows.append(row)
             print(line(row), flush=True)

@@ -198,3 +198,13 @@ def test_a_step_that_fails_loses_nothing_of_the_others(tmp_path: Path) -> None:
 def test_examples_in_docstrings(module: Any) -> None:
     """They run."""
     assert doctest.testmod(module).failed == 0
+
+
+def test_a_piece_that_there_is_not_is_refused_before_measuring(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Minutes of a GPU are lost otherwise."""
+    monkeypatch.setattr("sys.argv", ["gpu_pieces", "--only", "steps,nope", "--output", str(tmp_path / "pieces.json")])
+    with pytest.raises(SystemExit):
+        gpu_pieces.main()
+    assert "--only: there is no nope, but ceilings" in capsys.readouterr().err
