@@ -290,7 +290,7 @@ class Fp8Encoder(PackedEncoder):
         """
         super().__init__([], encoder.n_heads, torch.bfloat16)
         self.surroundings = encoder.surroundings
-        self._ops, self._input_scale = ops, rows.bound() / E4M3_MAX
+        self._ops, self._input_scale = ops, (rows.bound() / E4M3_MAX).clamp(min=1e-12)  # as `scales_of`: no 0 / 0
         while encoder.layers:
             layer = encoder.layers.pop(0)
             self.layers.append(Fp8Layer.of(layer, ops, rows))
