@@ -108,6 +108,24 @@ def test_activations_stay_within_the_scales_of_their_layer(make_model: MakeModel
     assert max(seen) > 0.05
 
 
+@pytest.mark.parametrize("norm", ["embeddings.LayerNorm", "attention.output.LayerNorm", "0.output.LayerNorm"])
+def test_a_norm_that_returns_only_zeros_makes_no_nan(norm: str, make_model: MakeModel) -> None:
+    """Wherever it is: the largest number of what a layer reads is then 0."""
+    folder = make_model()
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    changed = [parameter for name, parameter in model.named_parameters() if f"{norm}." in name]
+    assert changed
+    for parameter in changed:
+        torch.nn.init.zeros_(parameter)
+    model.save_pretrained(folder)
+    exact, quantized = load_predictor(folder), load_predictor(folder)
+    quantize(quantized)
+    sequences = random_words(3, 20, 7)
+    outputs, expected = (outputs_of(each.engine, HiddenStates(), sequences) for each in (quantized, exact))
+    for output, reference in zip(outputs, expected, strict=True):
+        assert np.linalg.norm(output - reference) <= 0.1 * np.linalg.norm(reference)
+
+
 def test_a_linear_layer_multiplies_the_quantized_numbers() -> None:
     """Whichever form the states have; with an activation the output is quantized again."""
     exact = torch.nn.Linear(64, 32)
