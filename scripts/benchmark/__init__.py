@@ -12,8 +12,9 @@ models      models to measure: a folder, an archive, or a BERT with random weigh
 roofline    the speed of matrix products of the model's own shapes on this machine
 engine      part 1: the engine alone, as a fraction of the roofline
 scaling     part 2: time and memory against work, threads, token budget, batch and workers
-exported    the same weights as ONNX and OpenVINO models
+exported    the same weights as models of ONNX, OpenVINO, CTranslate2 and torchao
 peers       part 3: other implementations on the same texts and weights
+libraries   the peers that are installed
 accuracy    cost of lower precision
 accounting  account of the requests of a load run: sent = right + refused + failed, and none wrong
 http        HTTP client of load runs

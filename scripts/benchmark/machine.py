@@ -26,16 +26,21 @@ INSTRUCTIONS = ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "am
 PEERS = {
     "onnxruntime": ("onnxruntime", "onnx"),
     "openvino": ("openvino", "nncf"),
+    "ctranslate2": ("ctranslate2",),
+    "fastembed": ("fastembed", "onnxruntime", "onnx"),
+    "torchao": ("torchao",),
     "litserve": ("litserve",),
     "loadgen": ("mlcommons-loadgen",),
     "plots": ("matplotlib",),
 }
 HOW = "pip install -r requirements/bench.txt -c requirements/constraints.txt"
+# fastembed 0.9.1 requires huggingface-hub below 2, and constraints.txt pins 2.4: it works with that all the same.
+HOW_ELSE = {"fastembed": f"{HOW}, then pip install --no-deps -r requirements/fastembed.txt"}
 
 
 def about(device: torch.device) -> dict[str, Any]:
     """Describe the machine, the versions and the command."""
-    peers = [package for packages in PEERS.values() for package in packages]
+    peers = list(dict.fromkeys(package for packages in PEERS.values() for package in packages))
     return {
         "date": datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
         "command": shlex.join(["scripts/" + Path(sys.argv[0]).name, *sys.argv[1:]]),
@@ -84,7 +89,7 @@ def version(package: str) -> str | None:
 def missing(peer: str) -> str:
     """Return which packages of a peer are missing and how to install them; empty where none is."""
     lacking = [package for package in PEERS[peer] if version(package) is None]
-    return f"{peer} is skipped: {' and '.join(lacking)} not installed; {HOW}" if lacking else ""
+    return f"{peer} is skipped: {' and '.join(lacking)} not installed; {HOW_ELSE.get(peer, HOW)}" if lacking else ""
 
 
 def commit(root: Path = ROOT) -> str:

@@ -12,7 +12,7 @@ import torch
 from handler.config import usable_cores
 from handler.engine.weights import has_float_weights
 from handler.predictor import Predictor
-from scripts.benchmark import accuracy, against, engine, machine, peers, scaling, serving, training
+from scripts.benchmark import accuracy, against, engine, libraries, machine, peers, scaling, serving, training
 from scripts.benchmark.models import BenchmarkModel, benchmark_models, default_names
 from scripts.benchmark.serving import Keep
 from scripts.benchmark.texts import Mix, mixes
@@ -112,7 +112,7 @@ def compare(
     keep: Keep,
 ) -> None:
     """Measure the peers on every distribution of lengths, and accuracy where labels mean something."""
-    installed, reasons = peers.installed_peers(model, loaded, device)
+    installed, reasons = libraries.installed_peers(model, loaded, device)
     results["about"]["skipped"] += [reason for reason in reasons if reason not in results["about"]["skipped"]]
     for mix in mixes:
         rows = peers.measure(model, installed, mix, device, arguments.seconds)

@@ -175,7 +175,7 @@ def test_one_slow_run_does_not_end_the_search_for_a_size() -> None:
         return np.zeros(1, np.intp)
 
     mix = texts.Mix("short", tuple("abcdefgh"), (3,) * 8)
-    assert peers.best_size(peers.Peer("peer", label), mix, CPU) == 8
+    assert peers.best_setting(peers.Peer("peer", label), mix, CPU) == peers.Setting(8)
 
 
 def test_memory_is_seen() -> None:
@@ -305,13 +305,15 @@ def test_an_unknown_part_is_refused() -> None:
 
 def test_who_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """With what to install, and how."""
-    assert set(machine.PEERS) == {"onnxruntime", "openvino", "litserve", "loadgen", "plots"}
-    files = ("bench.txt", "train.txt")  # training draws as well
+    libraries = {"onnxruntime", "openvino", "ctranslate2", "fastembed", "torchao"}
+    assert set(machine.PEERS) == libraries | {"litserve", "loadgen", "plots"}
+    files = ("bench.txt", "fastembed.txt", "train.txt")  # training draws as well
     requirements = "".join((ROOT / "requirements" / name).read_text(encoding="utf-8") for name in files)
     assert all(f"\n{package}==" in requirements for packages in machine.PEERS.values() for package in packages)
     monkeypatch.setattr(machine, "version", {"onnx": "1"}.get)
     assert machine.missing("onnxruntime") == f"onnxruntime is skipped: onnxruntime not installed; {machine.HOW}"
     assert "requirements/bench.txt" in machine.missing("loadgen")
+    assert machine.missing("fastembed").endswith("pip install --no-deps -r requirements/fastembed.txt")
     monkeypatch.setattr(machine, "version", lambda _: "1")
     assert machine.missing("openvino") == ""
 
