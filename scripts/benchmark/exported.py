@@ -149,7 +149,7 @@ def ctranslate2_precisions() -> list[str]:
 def ctranslate2_encoder(folder: Path, precision: str, threads: int, streams: int = 1) -> Any:
     """Open an encoder of CTranslate2 with a number of threads, which the streams share.
 
-    Its wheel and PyTorch's share one OpenMP library: opening a model sets the threads of PyTorch, too.
+    Where torch was imported first, opening a model sets the threads of PyTorch, too.
     """
     make = importlib.import_module("ctranslate2").Encoder
     of_torch = torch.get_num_threads()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -144,10 +145,11 @@ def torchao(model: BenchmarkModel, tokenizer: PeerTokenizer, threads: int) -> li
         ("torchao static int8, compiled", partial(exported.to_torchao_static_int8, calibration=calibration(tokenizer))),
     ):
         say(f"peers {model.name}: compiling {name}")
-        label = partial(tokenizer.label_in_streams, partial(_tensors, build(model.model_folder)), pool)
-        for size in (4, 1):  # inductor compiles anew for one text; an error of the compiler is one of this peer
-            label(["first", "second"] * 2, size)
-        peers.append(Peer(name, label))
+        run = partial(_tensors, build(model.model_folder))
+        with _threads(1):  # in this thread: inductor's settings are those of a thread, and freezing is one
+            for size in (4, 1):  # it compiles anew for one text; an error of the compiler is one of this peer
+                tokenizer.label(run, ["first", "second"] * 2, size)
+        peers.append(Peer(name, partial(tokenizer.label_in_streams, run, pool)))
     return peers
 
 
@@ -169,6 +171,17 @@ def _onnx(model: BenchmarkModel) -> dict[str, Path]:
         exported.to_onnx(model.model_folder, fp32)
         exported.to_dynamic_int8(fp32, int8)
     return {"fp32": fp32, "dynamic int8": int8}
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[None]:
+    """Set the number of threads of PyTorch meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _first_line(error: Exception) -> str:

@@ -43,7 +43,7 @@ class Peer:
 
 
 @dataclass(frozen=True)
-class Setting:
+class BatchSetting:
     """How a peer runs fastest."""
 
     size: int  # texts of a micro-batch
@@ -128,13 +128,13 @@ def measure(
     }
 
 
-def run_of(peer: Peer, setting: Setting, mix: Mix) -> Callable[[], Labels]:
+def run_of(peer: Peer, setting: BatchSetting, mix: Mix) -> Callable[[], Labels]:
     """Return what labels the texts of a mix with a setting."""
     label = peer.streams if setting.streams and peer.streams else peer.label
     return partial(label, mix.texts[: peer.max_texts], setting.size)
 
 
-def describe(peer: Peer, setting: Setting, mix: Mix) -> str:
+def describe(peer: Peer, setting: BatchSetting, mix: Mix) -> str:
     """Describe how a peer was run."""
     if peer.ours:
         return "its own plan"
@@ -143,7 +143,7 @@ def describe(peer: Peer, setting: Setting, mix: Mix) -> str:
     return f"{setting.size} texts" + (" a stream" if setting.streams else "") + scaled
 
 
-def best_setting(peer: Peer, mix: Mix, device: torch.device) -> Setting:
+def best_setting(peer: Peer, mix: Mix, device: torch.device) -> BatchSetting:
     """Return the setting with the fastest single run: all run once, those near the best three times.
 
     The minimum, not the median: a disturbance only makes a run slower. All sizes: a search that stopped at the first
@@ -153,10 +153,12 @@ def best_setting(peer: Peer, mix: Mix, device: torch.device) -> Setting:
     """
     n_texts = len(mix.texts[: peer.max_texts])
     if peer.ours:
-        return Setting(n_texts)
+        return BatchSetting(n_texts)
     ways = (False, True) if peer.streams else (False,)
     sizes = sorted({min(size, n_texts) for size in GRID})
-    runs = {setting: run_of(peer, setting, mix) for setting in (Setting(size, way) for way in ways for size in sizes)}
+    runs = {
+        setting: run_of(peer, setting, mix) for setting in (BatchSetting(size, way) for way in ways for size in sizes)
+    }
     times = {setting: timed(run, device) for setting, run in runs.items()}
     for _ in "23":
         best = min(times.values())

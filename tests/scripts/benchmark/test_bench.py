@@ -175,7 +175,7 @@ def test_one_slow_run_does_not_end_the_search_for_a_size() -> None:
         return np.zeros(1, np.intp)
 
     mix = texts.Mix("short", tuple("abcdefgh"), (3,) * 8)
-    assert peers.best_setting(peers.Peer("peer", label), mix, CPU) == peers.Setting(8)
+    assert peers.best_setting(peers.Peer("peer", label), mix, CPU) == peers.BatchSetting(8)
 
 
 def test_memory_is_seen() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,9 +16,9 @@ import pytest
 import torch
 import transformers
 
-from scripts.benchmark import libraries, machine, peers, texts
+from scripts.benchmark import exported, libraries, machine, peers, texts
 from scripts.benchmark.models import BenchmarkModel, benchmark_model
-from scripts.benchmark.peers import Labels, Peer, PeerTokenizer, Setting
+from scripts.benchmark.peers import BatchSetting, Labels, Peer, PeerTokenizer
 
 CPU = torch.device("cpu")
 TEXTS = ("what is the weather like", "book a table for two", "yes", "set an alarm for seven o'clock tomorrow", "no")
@@ -223,6 +224,31 @@ def test_a_library_that_fails_is_left_out(model: BenchmarkModel, monkeypatch: py
     assert libraries.installed_peers(model, {}, torch.device("meta"))[1] == []
 
 
+def test_torchao_is_compiled_where_its_setting_counts(model: BenchmarkModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this thread with one thread, both for one text and for more, before a pool runs it; threads are as before."""
+    calls: list[tuple[bool, int, int]] = []
+
+    def build(_: Path, **calibration: Any) -> Any:
+        def run(input_ids: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+            here = threading.current_thread() is threading.main_thread()
+            calls.append((here, torch.get_num_threads(), len(input_ids)))
+            return torch.nn.functional.one_hot(input_ids[:, 1] % 3, 3)
+
+        assert all(len(arrays["input_ids"]) == 1 for arrays in calibration.get("calibration", []))
+        return run
+
+    monkeypatch.setattr(exported, "to_torchao_dynamic_int8", build)
+    monkeypatch.setattr(exported, "to_torchao_static_int8", build)
+    torch.set_num_threads(2)
+    built = libraries.torchao(model, PeerTokenizer(model), 2)
+    assert [peer.name for peer in built] == ["torchao dynamic int8, compiled", "torchao static int8, compiled"]
+    assert torch.get_num_threads() == 2
+    assert set(calls) == {(True, 1, 4), (True, 1, 1)}
+    calls.clear()
+    assert len(built[0].label(TEXTS, 2)) == len(TEXTS)
+    assert {call[:2] for call in calls} == {(False, 1)}
+
+
 def test_streams_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """The faster of both ways counts, at its own size, and the report says which it was."""
     cost = {("one", 1): 4.0, ("one", 2): 3.0, ("one", 4): 2.0, ("streams", 1): 3.0, ("streams", 2): 1.0}
@@ -233,10 +259,10 @@ def test_streams_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(peers, "timed", lambda run, _: run())
     peer = Peer("peer", labeler("one"), streams=labeler("streams"))
-    assert peers.best_setting(peer, mix, CPU) == Setting(2, streams=True)
-    assert peers.describe(peer, Setting(2, streams=True), mix) == "2 texts a stream"
-    assert peers.best_setting(Peer("peer", labeler("one")), mix, CPU) == Setting(4)
-    assert peers.run_of(peer, Setting(2, streams=True), mix)() == 1.0
+    assert peers.best_setting(peer, mix, CPU) == BatchSetting(2, streams=True)
+    assert peers.describe(peer, BatchSetting(2, streams=True), mix) == "2 texts a stream"
+    assert peers.best_setting(Peer("peer", labeler("one")), mix, CPU) == BatchSetting(4)
+    assert peers.run_of(peer, BatchSetting(2, streams=True), mix)() == 1.0
 
 
 @pytest.mark.filterwarnings("default::DeprecationWarning", "default::UserWarning")  # of inductor
