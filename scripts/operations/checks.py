@@ -29,6 +29,7 @@ from server.settings import refused
 Level = Literal["error", "warning", "note"]
 LOOPBACK = ("127.", "localhost", "::1")
 JAVA = ("17", "21")  # that TorchServe 0.12 was tried with
+DISK_RATIO = 2.2  # of the archives: unpacked, and the weights that their workers share
 SOCKET_PATH = 88  # characters of run/temp: a worker's socket in it has at most 107
 
 
@@ -252,7 +253,7 @@ def resources(inventory: Inventory) -> Findings:
     if inventory.served:
         return
     size = sum(info.size for info in inventory.archives)
-    if inventory.free_disk < 1.2 * size:
+    if inventory.free_disk < DISK_RATIO * size:
         problem = (
             f"{inventory.free_disk / 1e9:.1f} GB of disk are free, archives of {size / 1e9:.1f} GB will be unpacked"
         )
