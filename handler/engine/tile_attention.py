@@ -19,7 +19,7 @@ from torch import Tensor
 
 from handler.batching import VarlenMetadata
 from handler.engine.attention import attend
-from handler.engine.fp8 import E4M3_MAX
+from handler.engine.fp8_scales import E4M3_MAX
 from handler.engine.fusion import rows_allclose
 
 HEAD_WIDTHS = (16, 32, 64, 128)
@@ -45,14 +45,15 @@ def _attend_keys(  # type: ignore[no-untyped-def]  # Triton takes no other annot
     """Attend to the keys of some columns; with MASKED, each row to those of its own sequence alone."""
     largest, total, context = state
     dims = tl.arange(0, HEAD)
-    places = columns.to(tl.int64) * (3 * WIDTH)
-    key_places, value_places = keys + places[None, :] + dims[:, None], keys + WIDTH + places[:, None] + dims[None, :]
+    starts = columns.to(tl.int64) * (3 * WIDTH)
+    key_pointers = keys + starts[None, :] + dims[:, None]
+    value_pointers = keys + WIDTH + starts[:, None] + dims[None, :]
     if MASKED:
         is_key = columns < last_key
-        key = tl.load(key_places, mask=is_key[None, :], other=0.0)
-        value = tl.load(value_places, mask=is_key[:, None], other=0.0)
+        key = tl.load(key_pointers, mask=is_key[None, :], other=0.0)
+        value = tl.load(value_pointers, mask=is_key[:, None], other=0.0)
     else:
-        key, value = tl.load(key_places), tl.load(value_places)
+        key, value = tl.load(key_pointers), tl.load(value_pointers)
     logits = tl.dot(query, key)
     if MASKED:
         is_own = (columns[None, :] >= start[:, None]) & (columns[None, :] < end[:, None])
@@ -114,8 +115,8 @@ def _attend(  # type: ignore[no-untyped-def]
     context = context / total[:, None]
     if QUANTIZE:
         context = tl.minimum(tl.maximum(context * inverse, -448.0), 448.0)
-    place = output + offsets * WIDTH + head * HEAD + dims[None, :]
-    tl.store(place, context.to(output.dtype.element_ty), mask=is_row[:, None])
+    target = output + offsets * WIDTH + head * HEAD + dims[None, :]
+    tl.store(target, context.to(output.dtype.element_ty), mask=is_row[:, None])
 
 
 def attend_tiles(qkv: Tensor, starts: Tensor, ends: Tensor, n_heads: int, fp8_inverse: float | None = None) -> Tensor:

@@ -114,11 +114,17 @@ def imported(name: str) -> Iterator[Any]:
     """Import a module of kernels over this Triton, which nothing else sees; afterwards the module is forgotten."""
     triton: Any = types.ModuleType("triton")
     triton.jit, triton.language = jit, language()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delitem(sys.modules, name, raising=False)
-        with patch.context() as during_import:
-            during_import.setitem(sys.modules, "triton", triton)
-            during_import.setitem(sys.modules, "triton.language", triton.language)
-            module = importlib.import_module(name)
-        patch.setitem(sys.modules, name, module)
+    before = sys.modules.pop(name, None)  # over Triton itself
+    with pytest.MonkeyPatch.context() as during_import:
+        during_import.setitem(sys.modules, "triton", triton)
+        during_import.setitem(sys.modules, "triton.language", triton.language)
+        module = importlib.import_module(name)
+    package, _, attribute = name.rpartition(".")
+    try:
         yield module
+    finally:
+        del sys.modules[name]
+        delattr(sys.modules[package], attribute)  # which an import sets, and `from package import module` takes
+        if before is not None:
+            sys.modules[name] = before
+            setattr(sys.modules[package], attribute, before)

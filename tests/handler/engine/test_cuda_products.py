@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from handler.engine.cublaslt import E4M3, GeluProduct
-from handler.engine.fp8 import E4M3_MAX, quantize
+from handler.engine.fp8 import quantize
+from handler.engine.fp8_scales import E4M3_MAX
 
 pytestmark = pytest.mark.cuda
 

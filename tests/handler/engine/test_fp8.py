@@ -19,7 +19,8 @@ from handler.config import ModelConfig, ServingConfig
 from handler.engine import attention, cuda, fp8
 from handler.engine.cuda import CudaEngine
 from handler.engine.families import encoder_of
-from handler.engine.fp8 import E4M3_MAX, Fp8Encoder, Fp8Linear, Fp8States, FusedOps, NormalizedRows
+from handler.engine.fp8 import Fp8Encoder, Fp8Linear, Fp8States, FusedOps
+from handler.engine.fp8_scales import E4M3, E4M3_MAX, NormalizedRows, embedding_rows, scales_of
 from handler.engine.linear import LayerNorm, Linear
 from handler.engine.precision import FP8, choose, supported
 from handler.engine.probe import HiddenStates
@@ -89,11 +90,11 @@ def test_activations_stay_within_the_scales_of_their_layer(make_model: MakeModel
     """Of every layer and point, for outliers as well: nothing is clipped."""
     predictor = load_predictor(make_model(initializer_range=0.5))
     encoder: Any = encoder_of(predictor.engine.model.base_model)
-    rows = fp8.embedding_rows(predictor.engine.model.base_model)
+    rows = embedding_rows(predictor.engine.model.base_model)
     assert rows is not None
     scales = []
     for layer in encoder.layers:
-        scales.append(fp8.scales_of(layer, rows)._asdict())
+        scales.append(scales_of(layer, rows)._asdict())
         rows = NormalizedRows.of(layer.norms["output_norm"])
     seen: list[float] = []
 
@@ -142,7 +143,7 @@ def test_a_linear_layer_multiplies_the_quantized_numbers() -> None:
     for form in (x, values, Fp8States(x, values)):
         torch.testing.assert_close(fp8_linear(form).float(), expected, atol=2e-2, rtol=1e-2)
     activated = fp8_linear(x, "gelu")
-    assert activated.dtype == fp8.E4M3
+    assert activated.dtype == E4M3
     gelu = torch.nn.functional.gelu(expected)
     torch.testing.assert_close(activated.float() * scale, gelu, atol=3e-2, rtol=7e-2)
 
@@ -162,12 +163,12 @@ def test_the_kernel_gets_the_layout_it_needs(monkeypatch: pytest.MonkeyPatch) ->
             setattr(linear, name, on_gpu(getattr(linear, name)))
         monkeypatch.setattr(fp8, "ones", lambda n, _: on_gpu(torch.ones(n, 1)))
         for n in (2, 7):
-            product = fp8.scaled_matmul(on_gpu(torch.empty(n, 64, dtype=fp8.E4M3)), linear)
+            product = fp8.scaled_matmul(on_gpu(torch.empty(n, 64, dtype=E4M3)), linear)
             assert (product.shape, product.dtype, product.device.type) == ((n, 32), torch.bfloat16, "cuda")
         assert linear.bias.dtype == torch.bfloat16
-        linear.values = on_gpu(torch.empty(64, 32, dtype=fp8.E4M3)).t()
+        linear.values = on_gpu(torch.empty(64, 32, dtype=E4M3)).t()
         with pytest.raises(RuntimeError, match="mat2 must be col_major"):
-            fp8.scaled_matmul(on_gpu(torch.empty(7, 64, dtype=fp8.E4M3)), linear)
+            fp8.scaled_matmul(on_gpu(torch.empty(7, 64, dtype=E4M3)), linear)
 
 
 @pytest.mark.parametrize("name", OWN_ENCODER_FAMILIES)

@@ -13,7 +13,7 @@ from handler.batching import VarlenMetadata
 from handler.engine import attention, cuda, encoder
 from handler.engine.attention import attend
 from handler.engine.cuda_graphs import BUCKETS
-from handler.engine.fp8 import E4M3, E4M3_MAX
+from handler.engine.fp8_scales import E4M3, E4M3_MAX
 from handler.loading import load_predictor
 from tests.support.encodings import LENGTHS, logits_of, random_words
 from tests.support.fake_gpu import fake_varlen_attn, load_fake_gpu
