@@ -43,7 +43,8 @@ SIGNATURES: dict[str, tuple[Any, ...]] = {
     "cublasLtMatmulPreferenceDestroy": (c_void_p,),
     # handle, operation, layouts of A, B, C and D, preference, results wanted, results, number of results
     "cublasLtMatmulAlgoGetHeuristic": (*(c_void_p,) * 7, c_int, c_void_p, c_void_p),
-    # handle, operation, alpha, A, its layout, B, its, beta, C, its, D, its, algorithm, workspace, its bytes, stream
+    # handle, operation, alpha, A and layout, B and layout, beta, C and layout, D and layout, algorithm, workspace and
+    # size, stream
     "cublasLtMatmul": (*(c_void_p,) * 14, c_size_t, c_void_p),
 }
 ALPHA, BETA = c_float(1), c_float(0)  # on the host, as the default pointer mode wants them

@@ -40,8 +40,9 @@ def share(tensors: Sequence[Tensor], path: Path) -> None:
     except (OSError, RuntimeError) as error:
         logger.info("workers do not share their weights: %s", " ".join(str(error).split()))
         return
-    for tensor, view in zip(tensors, views or (), strict=views is not None):
-        tensor.data = view
+    if views is not None:
+        for tensor, view in zip(tensors, views, strict=True):
+            tensor.data = view
 
 
 def _mapped(tensors: Sequence[Tensor], path: Path) -> list[Tensor] | None:

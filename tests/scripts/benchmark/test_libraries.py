@@ -270,7 +270,7 @@ def test_streams_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_answers_agree_with_fp32(library: str, model: BenchmarkModel) -> None:
     """All of the library's own where it is installed: fp32 says the same, int8 nearly the same."""
     if reason := machine.missing(library):
-        pytest.skip(reason)
+        pytest.skip(reason)  # optional, as for a user: the tests above hold what the benchmark does with a library
     torch.set_num_threads(2)
     batch = texts.short_texts(texts.read_texts(texts.SOURCES[2]), 40)
     built = libraries.LIBRARIES[library](model, PeerTokenizer(model), 2)
