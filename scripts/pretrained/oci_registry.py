@@ -1,19 +1,15 @@
-# mypy: disable-error-code="import-untyped,import-not-found"
 """A registry of OCI artifacts as a place of models: files are pushed to oci://HOST/REPOSITORY:TAG, and fetched from it.
 
 Each file is a layer with its path as title, as ORAS lays files out: `oras pull` and `skopeo copy` read what is pushed
-here, and what `oras push` wrote is read here. oras signs in, with the credentials of ~/.docker/config.json (or of the
-folder DOCKER_CONFIG). Every byte that comes back is compared with its digest, which oras leaves out.
+here, and what `oras push` wrote is read here. Every byte that comes back is compared with its digest.
 """
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import json
-import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path, PurePosixPath
@@ -23,6 +19,7 @@ from urllib.parse import urljoin, urlsplit
 from handler.archive import sha256
 from scripts.cli.console import ScriptError, say
 from scripts.pretrained.provenance import RegistryVersion
+from scripts.pretrained.registry_session import RegistrySession, refusal
 
 if TYPE_CHECKING:
     import requests
@@ -43,66 +40,50 @@ CHUNK = 1 << 20
 
 
 class Repository:
-    """One repository of a registry, with the client that signs in to it."""
+    """The blobs and manifests of one repository of a registry."""
 
-    def __init__(self, address: re.Match[str]) -> None:
-        from oras.container import Container
-        from oras.provider import Registry
-
-        self.host, self.name = address["host"], address["repository"]
-        scheme = "http" if is_loopback(self.host) else "https"
-        self.url = f"{scheme}://{self.host}/v2/{self.name}"
-        import requests
-
-        challenge = requests.get(f"{scheme}://{self.host}/v2/", timeout=30).headers.get("WWW-Authenticate", "")
-        self.is_basic = challenge.lower().startswith("basic")
-        self.registry = Registry(
-            self.host, insecure=scheme == "http", auth_backend="basic" if self.is_basic else "token"
-        )
-        self.auth: Any = self.registry.auth
-        self.auth.load_configs(Container(self.name, registry=self.host))
-        if (own := credentials(self.host)) is not None:
-            self.auth.set_basic_auth(*own)
-        if self.is_basic and not getattr(self.auth, "_basic_auth", None):
-            raise ScriptError(f"{SCHEME}{self.host} asks who you are: {self.sign_in()}")
-
-    def sign_in(self) -> str:
-        """Return how to write the credentials that are read."""
-        return f"docker login {self.host} (or oras login, skopeo login --authfile ~/.docker/config.json)"
+    def __init__(self, address: re.Match[str], actions: str) -> None:
+        self.session = RegistrySession(address["host"], address["repository"], actions)
+        self.name = f"{SCHEME}{address['host']}/{address['repository']}"
+        self.url = self.session.url
 
     def ask(self, method: str, url: str, **options: Any) -> requests.Response:
-        """Send one request, signed in; raises ScriptError for an answer that is no success, but 404 of HEAD."""
-        from oras.provider import Registry
-
-        # A token is for what was asked with it and ends after minutes; oras would send the first one for ever. A body
-        # that is read as it goes cannot be sent twice, so it takes the token of the request before, or the password.
-        is_streamed, is_own = not isinstance(options.get("data", b""), bytes), urlsplit(url).netloc == self.host
-        if not (is_streamed and is_own):
-            self.auth.token = None
-        headers = {**options.pop("headers", {}), **(self.auth.get_auth_header() if self.is_basic and is_own else {})}
-        # Below its retries, which wait two minutes where nothing answers.
-        send = Registry.do_request.__wrapped__
-        try:
-            answer: requests.Response = send(self.registry, url, method, headers=headers, **options)
-        except ValueError:
-            raise ScriptError(f"{SCHEME}{self.host} refused: {self.sign_in()}") from None
-        if answer.ok or (method == "HEAD" and answer.status_code == 404):
+        """Send one request; raises ScriptError for an answer that is no success."""
+        answer = self.session.ask(method, url, **options)
+        if answer.status_code < 300:
             return answer
-        hint = f": {self.sign_in()}" if answer.status_code in (401, 403) else ""
-        raise ScriptError(f"{SCHEME}{self.host}/{self.name}: {refusal(answer)}{hint}")
+        if answer.is_redirect:
+            raise ScriptError(f"{self.name}: the registry sends clients to {answer.headers['Location'][:200]}: name it")
+        hint = f": {self.session.login_hint()}" if answer.status_code in (401, 403) else ""
+        raise ScriptError(f"{self.name}: {refusal(answer)}{hint}")
 
     def has(self, digest: str) -> bool:
-        """Return whether the registry holds a blob already."""
-        return self.ask("HEAD", f"{self.url}/blobs/{digest}").ok
+        """Return whether the registry says that it holds a blob, itself or where a redirect leads.
+
+        Some refuse to say (public.ecr.aws answers 401): then the blob is sent, and the upload says what is wrong.
+        """
+        answer = self.session.ask("HEAD", f"{self.url}/blobs/{digest}")
+        return answer.ok  # as 3xx is
 
     def upload(self, digest: str, content: Path | bytes) -> None:
         """Send a blob in one piece, read from the disk as it goes."""
         started = self.ask("POST", f"{self.url}/blobs/uploads/")
-        location = urljoin(started.url, started.headers["Location"])
+        if not (location := self.upload_location(started)):
+            raise ScriptError(f"{self.name}: the registry does not say where to send a file")
         target = f"{location}{'&' if '?' in location else '?'}digest={digest}"
         headers = {"Content-Type": "application/octet-stream"}
         with BytesIO(content) if isinstance(content, bytes) else content.open("rb") as reader:
-            self.ask("PUT", target, data=reader, headers=headers)
+            self.ask("PUT", target, body=reader, headers=headers)
+
+    def upload_location(self, started: requests.Response) -> str:
+        """Return the address for a file; one that lost TLS behind a proxy is mended, so that no credentials do."""
+        location = started.headers.get("Location", "")
+        if not location:
+            return ""
+        url, root = urlsplit(urljoin(started.url, location)), urlsplit(self.session.root)
+        if url.hostname == root.hostname and url.scheme != root.scheme:
+            url = url._replace(scheme=root.scheme, netloc=root.netloc)
+        return url.geturl()
 
     def download(self, digest: str, size: int, target: Path) -> None:
         """Write a blob into a file; raises ScriptError if it is not the one of the digest."""
@@ -115,7 +96,7 @@ class Repository:
                     break
                 file.write(piece)
         if left != 0 or f"sha256:{hashed.hexdigest()}" != digest:
-            raise ScriptError(f"{SCHEME}{self.host}/{self.name}: {target.name} is not what was pushed ({digest})")
+            raise ScriptError(f"{self.name}: {target.name} is not what was pushed ({digest})")
 
 
 def fetch(uri: str, target: Path) -> RegistryVersion:
@@ -128,8 +109,8 @@ def fetch(uri: str, target: Path) -> RegistryVersion:
     reference = address["digest"] or address["tag"]
     if reference is None:
         raise ScriptError(f"{uri}: give oci://HOST/REPOSITORY:TAG or oci://HOST/REPOSITORY@sha256:DIGEST")
-    with _client(uri):
-        repository = Repository(address)
+    with _transfer(uri):
+        repository = Repository(address, "pull")
         answer = repository.ask("GET", f"{repository.url}/manifests/{reference}", headers={"Accept": MANIFEST})
         digest = f"sha256:{hashlib.sha256(answer.content).hexdigest()}"
         if digest != (address["digest"] or answer.headers.get("Docker-Content-Digest", digest)):
@@ -170,14 +151,14 @@ def push(files: Mapping[str, Path | bytes], uri: str) -> str:
         "layers": layers,
     }
     text = json.dumps(manifest).encode()
-    with _client(uri):
-        repository = Repository(address)
+    with _transfer(uri):
+        repository = Repository(address, "pull,push")
         blobs = {layer["digest"]: files[layer["annotations"][TITLE]] for layer in layers}
         for digest, content in {config["digest"]: NO_CONFIG, **blobs}.items():
             if not repository.has(digest):
                 repository.upload(digest, content)
         url = f"{repository.url}/manifests/{address['tag']}"
-        repository.ask("PUT", url, data=text, headers={"Content-Type": MANIFEST})
+        repository.ask("PUT", url, body=text, headers={"Content-Type": MANIFEST})
     return f"{uri}@sha256:{hashlib.sha256(text).hexdigest()}"
 
 
@@ -213,39 +194,6 @@ def media_type(path: str) -> str:
     return MEDIA_TYPES.get(PurePosixPath(path).suffix, "application/octet-stream")
 
 
-def is_loopback(host: str) -> bool:
-    """Return whether a registry is on this machine, where no TLS is expected, as by docker and oras.
-
-    >>> is_loopback("localhost:5000"), is_loopback("127.0.0.1:5000"), is_loopback("registry:5000")
-    (True, True, False)
-    """
-    name = host.rpartition(":")[0] or host
-    return name in ("localhost", "[::1]") or name.startswith("127.")
-
-
-def credentials(host: str) -> tuple[str, str] | None:
-    """Return user and password of a registry by config.json in the folder DOCKER_CONFIG, which oras does not read."""
-    folder = os.environ.get("DOCKER_CONFIG")
-    if not folder:
-        return None
-    try:
-        entry = json.loads((Path(folder) / "config.json").read_text(encoding="utf-8"))["auths"][host]["auth"]
-        user, _, password = base64.b64decode(entry).decode().partition(":")
-    except (OSError, KeyError, TypeError, ValueError):
-        return None
-    return user, password
-
-
-def refusal(answer: requests.Response) -> str:
-    """Return status and reason of a registry's answer, in its own words where it has some."""
-    try:
-        errors: Iterable[Mapping[str, Any]] = answer.json()["errors"]
-        words = "; ".join(str(error.get("message") or error.get("code")) for error in errors)
-    except (KeyError, TypeError, ValueError, AttributeError):
-        words = answer.reason
-    return f"the registry refused ({answer.status_code}): {words[:300]}"
-
-
 def _address(uri: str) -> re.Match[str]:
     match = ADDRESS.fullmatch(uri)
     if match is None:
@@ -261,12 +209,8 @@ def _descriptor(media: str, content: Path | bytes) -> dict[str, Any]:
 
 
 @contextmanager
-def _client(uri: str) -> Iterator[None]:
-    """Turn errors of the transfer, and a missing client, into one line."""
-    try:
-        import oras.provider  # noqa: F401
-    except ImportError:
-        raise ScriptError(f"{uri} needs the client of registries: pip install -r requirements/oci.txt") from None
+def _transfer(uri: str) -> Iterator[None]:
+    """Turn errors of the transfer into one line."""
     try:
         yield
     except OSError as error:  # those of requests, too
