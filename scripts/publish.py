@@ -56,7 +56,7 @@ def main() -> None:
         say(f"pushed: {oci_registry.push(files.files, options.to)}")
         return
     if is_mlflow:
-        say(f"pushed: {mlflow_registry.push(files.files, options.to, files.card, options.alias)}")
+        say(f"pushed: {mlflow_registry.push(files.files, options.to, files.description, options.alias)}")
         return
     address = publication.push(
         files,

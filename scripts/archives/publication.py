@@ -44,6 +44,7 @@ KEYS = re.compile(  # of the hub, clouds and code hosts, and private keys
     rb"hf_[A-Za-z0-9]{30,}|AKIA[0-9A-Z]{16}|gh[pousr]_[A-Za-z0-9]{36}|sk-[A-Za-z0-9_-]{40,}"
     rb"|-----BEGIN [A-Z ]*PRIVATE KEY"
 )
+FRONT_MATTER = re.compile(r"\A---\n.*?^---$", re.DOTALL | re.MULTILINE)
 TEXTS = (".json", ".txt", ".md", ".yaml")
 
 
@@ -59,6 +60,11 @@ class Publication:
         """The text of README.md."""
         content = self.files[README]
         return content.decode() if isinstance(content, bytes) else content.read_text(encoding="utf-8")
+
+    @property
+    def description(self) -> str:
+        """The text of README.md without its metadata, for pages that show Markdown alone."""
+        return FRONT_MATTER.sub("", self.card).lstrip()
 
     def size(self, path: str) -> int:
         """Return the bytes of one file."""

@@ -8,12 +8,13 @@ left out, with a message.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import importlib.util
 import json
 import netrc
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -73,7 +74,7 @@ def opened(settings: TrainingSettings, splits: Splits, is_main: bool = True) -> 
             try:
                 with contextlib.redirect_stdout(sys.stderr):
                     trackers.runs[name] = start(name, settings)
-                    trackers.runs[name].store_init_configuration(run_settings(settings, splits))
+                    store_settings(trackers.runs[name], run_settings(settings, splits), metric_names(splits))
             except Exception as error:
                 raise ScriptError(f"--report-to {name}: it cannot start a run: {first_line(error)}") from error
         yield trackers
@@ -103,6 +104,26 @@ def start(name: str, settings: TrainingSettings) -> Any:
         run = tracking.TrackioTracker(os.environ.get("TRACKIO_PROJECT", settings.project), name=run_name)
     run.start()
     return run
+
+
+def store_settings(run: Any, values: dict[str, str | float], metrics: Sequence[str]) -> None:
+    """Log what decides the result.
+
+    accelerate would write TensorBoard's as a run of its own that has no metrics: the table of settings had none either.
+    """
+    if run.name != "tensorboard":
+        run.store_init_configuration(values)
+        return
+    summaries = importlib.import_module(type(run.writer).__module__)  # of PyTorch, or tensorboardX
+    for summary in summaries.hparams(values, dict.fromkeys(metrics, 0.0)):
+        run.writer.file_writer.add_summary(summary)
+    run.writer.flush()
+
+
+def metric_names(splits: Splits) -> list[str]:
+    """Return the names of what will be logged, but for the epoch."""
+    tested = [f"test/{key}" for key in splits.task.metrics] if splits.test is not None else []
+    return [*(f"validation/{key}" for key in splits.task.metrics), *tested, "validation/loss", "train/loss"]
 
 
 def wandb_options(run_name: str) -> dict[str, Any]:

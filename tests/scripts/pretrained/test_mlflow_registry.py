@@ -67,6 +67,10 @@ def test_folders_and_archives_come_back_as_they_were(
         archive = build(source.folder, "mine", "1.0", ModelConfig(), tmp_path, provenance=source.provenance)
     done = run_here(publish, archive, "--to", "models:/mine", "--alias", "champion")
     assert "pushed: models:/mine/2" in done.stderr
+    from mlflow import MlflowClient
+
+    for version in "12":  # MLflow's page shows Markdown: metadata before it would be headings and lists
+        assert MlflowClient().get_model_version("mine", version).description.startswith("# mine")
     (tmp_path / "store").mkdir()
     fetched = fetch_archive("models:/mine@champion", Store(tmp_path / "store"))
     assert fetched.file == tmp_path / "store" / "mine.mar"

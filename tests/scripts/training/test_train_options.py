@@ -175,6 +175,7 @@ def test_tensorboard_gets_settings_and_metrics_and_no_text(
     base: Path, data: tuple[object, ...], tmp_path: Path
 ) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+    from tensorboard.plugins.hparams import metadata
 
     output = tmp_path / "out"
     record = fit(base, output, *data, "--test", data[3], "--epochs", 2, "--report-to", "tensorboard")
@@ -187,6 +188,11 @@ def test_tensorboard_gets_settings_and_metrics_and_no_text(
     ):
         assert events[tag] == pytest.approx([epoch[key] for epoch in record["epochs"]])
     assert events["test/accuracy"] == pytest.approx([record["test"]["accuracy"]])
+    content = accumulator.SummaryMetadata(metadata.EXPERIMENT_TAG).plugin_data.content
+    table = metadata.parse_experiment_plugin_data(content)
+    assert {info.name.tag for info in table.metric_infos} == set(events) - {"epoch"}, "the table lacks metrics"
+    assert "learning_rate" in {info.name for info in table.hparam_infos}
+    assert not [path for path in (output / "runs").iterdir() if path.is_dir()], "a run without metrics beside it"
     written = b"".join(path.read_bytes() for path in (output / "runs").rglob("*") if path.is_file())
     assert b"gradient_accumulation" in written
     assert not [row["text"] for row in labelled(48) if str(row["text"]).encode() in written]
