@@ -16,9 +16,9 @@ import sys
 from contextlib import ExitStack
 from pathlib import Path
 
+from scripts.benchmark.texts import MIXES
 from scripts.cli.console import ROOT, run, say
 
-MIXES = ("short", "long", "mixed")
 PARTS = ("engine", "scaling", "peers", "offline", "server", "http-peers", "training")
 
 # Waiting threads must not spin, as in scripts/serve.sh; OpenMP reads this when torch is imported.
@@ -59,7 +59,13 @@ def parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help="folders, .mar archives or random:[FAMILY:]LAYERSxWIDTH (default: models/intents and random:12x768)",
     )
-    parser.add_argument("--mixes", type=words, default=MIXES, metavar="NAME,...", help=f"of {', '.join(MIXES)} texts")
+    parser.add_argument(
+        "--mixes",
+        type=words,
+        default=MIXES,
+        metavar="NAME,...",
+        help=f"of one, few, {', '.join(MIXES)} (default: {','.join(MIXES)})",
+    )
     parser.add_argument("--lengths-from", type=Path, metavar="CSV", help="texts of this file instead of the examples'")
     parser.add_argument(
         "--precisions", type=words, metavar="NAME,...", help="default: all that the machine and the model support"

@@ -15,8 +15,9 @@ from scripts.readers.formats import read_csv, records
 Count = Callable[[Sequence[str]], list[int]]  # tokens of each text, special tokens included
 
 SOURCES = tuple(ROOT / "examples" / "intents" / name for name in ("train.csv", "validation.csv", "test.csv"))
+MIXES = ("short", "long", "mixed")  # that are measured by default; "one" and "few" are short ones, too
 LONG = 160  # mean tokens of a long text
-SHORT_TEXTS, LONG_TEXTS = 32, 8  # of one measurement
+FEW_TEXTS, SHORT_TEXTS, LONG_TEXTS = 3, 32, 8  # of one measurement
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def read_texts(*paths: Path, column: str = "text") -> list[str]:
     return [text for text in texts if text]
 
 
-def mixes(source: Path | None, count: Count, names: Sequence[str] = ("short", "long", "mixed")) -> list[Mix]:
+def mixes(source: Path | None, count: Count, names: Sequence[str] = MIXES) -> list[Mix]:
     """Return the distributions with these names, from the examples, or the one of a file."""
     if source is not None:
         texts = read_texts(source)
@@ -53,6 +54,8 @@ def mixes(source: Path | None, count: Count, names: Sequence[str] = ("short", "l
         return [_mix(source.stem, random.Random(0).sample(texts, SHORT_TEXTS), count)]  # noqa: S311 - reproducible
     texts = read_texts(*SOURCES)
     kinds = {
+        "one": lambda: short_texts(texts, 1),
+        "few": lambda: short_texts(texts, FEW_TEXTS),
         "short": lambda: short_texts(texts, SHORT_TEXTS),
         "long": lambda: long_texts(texts, LONG_TEXTS, count),
         "mixed": lambda: short_texts(texts, 24) + long_texts(texts, 4, count),

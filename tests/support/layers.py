@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,7 @@ from handler.engine.int8 import (
     quantize_rows,
 )
 from handler.engine.layer_weights import LayerWeights
+from tests.support.encodings import varlen_of
 
 CPU = torch.device("cpu")
 WIDTH, HEADS = 96, 4
@@ -58,6 +59,14 @@ def norm() -> nn.LayerNorm:
 def states_of(varlen: VarlenMetadata) -> Tensor:
     """Return random embeddings, the same ones for the same number of tokens."""
     return torch.randn(1, sum(varlen.seq_lens), WIDTH, generator=torch.Generator().manual_seed(1))
+
+
+def small_passes() -> Iterator[tuple[VarlenMetadata, Tensor]]:
+    """Yield passes of few tokens, of which all or some are read, with their embeddings."""
+    for lengths in ((7,), (1, 2, 3, 4), (18, 18, 18), (50, 18), (40, 30, 25)):
+        for reads in (None, [[0]] * len(lengths), [[length - 1, 0] for length in lengths]):
+            varlen = varlen_of(*lengths, reads=reads)
+            yield varlen, states_of(varlen)
 
 
 def encode(encoder: PackedEncoder, varlen: VarlenMetadata, states: Tensor) -> Tensor:

@@ -5,7 +5,8 @@
 //
 // A thread takes whole sequences, a chunk at a time, through all layers: it waits for no other thread. Where a few long
 // sequences are most of a batch, the threads divide its rows instead, and wait for each other once a layer, between keys
-// and values, which attention reads of all rows, and the rest, which each row computes alone.
+// and values, which attention reads of all rows, and the rest, which each row computes alone. A pass of few tokens is
+// computed by all threads together: reading the weights takes most of its time, and each of them reads a part.
 
 #pragma once
 
@@ -18,6 +19,8 @@ enum {
   MAX_CHUNK = 256,  // tokens of a chunk, unless one sequence has more: weights are read once for each chunk
   MIN_CHUNK = 64,   // below, weights are read too often
   CHUNKS_PER_THREAD = 2,
+  SHARED_ROWS = 16,  // for each thread, up to which they compute one sequence together instead of dividing its rows
+  LAYER_STEPS = 13,  // of a layer at most, and one for each sequence
   TILE = HAS_TILES ? 256 : 128,  // rows between two linear layers: their activations stay in the second-level cache
 };
 
@@ -65,14 +68,16 @@ typedef struct {  // what all threads of a pass read
   char *input;  // (tokens, width_stride) as linear layers read it; in FP32 the residual itself, unless `pre_norm`
   char *qkv[2];                                           // (tokens, qkv_stride), of even and of odd layers
   int32_t *read_ends, *chunk_ends;                        // positions read, and sequences, up to the end of each
+  Step *steps;                                            // of a pass that the threads compute together
   char *own;                                              // memory of the first thread
   int64_t own_size, n_chunks, next;
-  int divides_rows;
+  int divides_rows, is_shared;  // is_shared: the threads compute together
 } Pass;
 
 typedef struct {  // memory of one thread; rows: TILE
   float *residual, *sums, *factors, *attention;  // (rows, width_stride), (rows, PANEL) twice, see attention_scratch
   char *input, *context, *query, *intermediate, *tiles;  // tiles: see Product
+  Team *team;  // 0: this thread computes alone
 } Own;
 
 typedef struct {  // rows that a thread computes: [begin, end), which begin in `sequence`, and of those read
@@ -92,7 +97,7 @@ INLINE int64_t whole_panels(int64_t width) { return (width + PANEL - 1) / PANEL 
 static Own own_memory(const Pass *pass, char *memory, int64_t *size) {
   const Encoder *args = pass->args;
   char *at = memory;
-  Own own;
+  Own own = {.team = 0};
   own.residual = (float *)take(&at, TILE * pass->width_stride * 4);
   own.sums = (float *)take(&at, TILE * PANEL * 4);
   own.factors = (float *)take(&at, TILE * PANEL * 4);
@@ -119,6 +124,7 @@ static int64_t lay_out(Pass *pass, const Encoder *args, int64_t tokens, int64_t 
   for (int i = 0; i < 2; i++) pass->qkv[i] = take(&at, tokens * pass->qkv_stride * size_of(args->kv_dtype));
   pass->read_ends = (int32_t *)take(&at, args->n_sequences * 4);
   pass->chunk_ends = (int32_t *)take(&at, args->n_sequences * 4);
+  pass->steps = (Step *)take(&at, args->n_layers * (LAYER_STEPS + args->n_sequences) * (int64_t)sizeof(Step));
   pass->own = at;
   own_memory(pass, at, &pass->own_size);
   return at - args->scratch + threads * pass->own_size;
@@ -139,6 +145,7 @@ INLINE Product product_of(const Pass *pass, const Own *own, const Linear *linear
       .sums = own->sums,
       .factors = own->factors,
       .tiles = own->tiles,
+      .team = own->team,
   };
 }
 
@@ -162,19 +169,19 @@ static void add_product(const Pass *pass, const Own *own, const Linear *linear, 
 INLINE int reads_residual(const Pass *pass) { return pass->input == (char *)pass->residual; }
 
 // x normalized, into `output` in FP32 (0: nowhere) and into `next` as linear layers read it.
-static void normalize(const Pass *pass, const Norm *norm, const float *x, int64_t rows, float *output,
+static void normalize(const Pass *pass, const Own *own, const Norm *norm, const float *x, int64_t rows, float *output,
                       int64_t output_stride, char *next) {
   const enum dtype dtype = pass->args->dtype;
-  for (int64_t row = 0; row < rows; row++) {
+  EACH_ROW(row, rows, own->team) {
     void *to = next && !reads_residual(pass) ? element(next, row * pass->width_stride, dtype) : 0;
     layer_norm(norm, pass->args->width, x + row * pass->width_stride, output ? output + row * output_stride : 0, to, dtype);
   }
 }
 
 // The embeddings as linear layers read them.
-static void convert_embeddings(const Pass *pass, const float *embeddings, int64_t rows, char *input) {
+static void convert_embeddings(const Pass *pass, const Own *own, const float *embeddings, int64_t rows, char *input) {
   const Encoder *args = pass->args;
-  for (int64_t row = 0; row < rows; row++)
+  EACH_ROW(row, rows, own->team)
     for (int64_t d = 0; d < args->width; d += LANES) {
       const int64_t at = row * pass->width_stride + d, n = args->width - d;
       const vec x = load(embeddings, at, FP32, n);
@@ -185,9 +192,10 @@ static void convert_embeddings(const Pass *pass, const float *embeddings, int64_
 
 // What the linear layers of a layer read first, with `pre_norm`: the norm of the residual, or, only of the first layer, the
 // embeddings.
-static void enter_layer(const Pass *pass, const Layer *layer, const float *residual, int64_t rows, char *input) {
-  if (layer->attention_norm.weight) normalize(pass, &layer->attention_norm, residual, rows, 0, 0, input);
-  else convert_embeddings(pass, residual, rows, input);
+static void enter_layer(const Pass *pass, const Own *own, const Layer *layer, const float *residual, int64_t rows,
+                        char *input) {
+  if (layer->attention_norm.weight) normalize(pass, own, &layer->attention_norm, residual, rows, 0, 0, input);
+  else convert_embeddings(pass, own, residual, rows, input);
 }
 
 static void feed_forward(const Pass *pass, const Own *own, const Layer *layer, int64_t rows, char *input, float *residual) {
@@ -207,18 +215,18 @@ static void finish_layer(const Pass *pass, const Own *own, const Layer *layer, c
   const int64_t width = pass->width_stride;
   add_product(pass, own, &layer->attention_output, own->context, width, rows, residual);
   if (!pass->args->pre_norm) {
-    normalize(pass, &layer->attention_norm, residual, rows, residual, width, input);
+    normalize(pass, own, &layer->attention_norm, residual, rows, residual, width, input);
     feed_forward(pass, own, layer, rows, input, residual);
-    normalize(pass, &layer->output_norm, residual, rows, output, output_stride, next ? input : 0);
+    normalize(pass, own, &layer->output_norm, residual, rows, output, output_stride, next ? input : 0);
     return;
   }
-  normalize(pass, &layer->output_norm, residual, rows, 0, 0, input);
+  normalize(pass, own, &layer->output_norm, residual, rows, 0, 0, input);
   feed_forward(pass, own, layer, rows, input, residual);
   if (next) {
-    enter_layer(pass, next, residual, rows, input);
+    enter_layer(pass, own, next, residual, rows, input);
     return;
   }
-  for (int64_t row = 0; row < rows; row++)
+  EACH_ROW(row, rows, own->team)
     for (int64_t d = 0; d < pass->args->width; d += LANES) {
       const int64_t n = pass->args->width - d;
       store(output, row * output_stride + d, load(residual, row * width + d, FP32, n), FP32, n);
@@ -226,11 +234,12 @@ static void finish_layer(const Pass *pass, const Own *own, const Layer *layer, c
 }
 
 // Rotates `n_heads` heads of each of some rows; `tokens` (rows,), or 0: they are neighbours from `first` on.
-static void rotate_rows(const Pass *pass, const Layer *layer, char *x, int64_t stride, int64_t n_heads, int64_t rows,
+static void rotate_rows(const Pass *pass, const Own *own, const Layer *layer, char *x, int64_t stride, int64_t n_heads, int64_t rows,
                         const int64_t *tokens, int64_t first) {
   const Encoder *args = pass->args;
   const int64_t half = args->width / args->n_heads / 2;
-  for (int64_t row = 0; layer->cos && row < rows; row++) {
+  if (!layer->cos) return;
+  EACH_ROW(row, rows, own->team) {
     const int64_t angle = args->position_ids[tokens ? tokens[row] : first + row] * half;
     rotate_row(element(x, row * stride, args->kv_dtype), args->kv_dtype, n_heads, half, layer->cos + angle, layer->sin + angle);
   }
@@ -262,7 +271,7 @@ static void attend_rows(const Pass *pass, const Own *own, const Layer *layer, in
     heads.key = element(pass->qkv[parity], at, args->kv_dtype);
     heads.value = element(pass->qkv[parity], at + args->width, args->kv_dtype);
     heads.output = element(own->context, (row - begin) * pass->width_stride, args->dtype);
-    for (int64_t head = 0; head < args->n_heads; head++) {
+    EACH(head, args->n_heads, own->team) {
       heads.bias = layer->bias ? layer->bias + head * layer->bias_stride : 0;
       attend(&heads, head, own->attention);
     }
@@ -283,15 +292,15 @@ static void compute_read_rows(const Pass *pass, const Own *own, const Layer *lay
     const int64_t end = min_of(begin + TILE, rows->read_end);
     const int64_t *tokens = args->read_positions ? args->read_positions + begin : 0;
     char *input = reads_residual(pass) ? (char *)own->residual : own->input;
-    for (int64_t i = begin; i < end; i++) {
-      const int64_t token = tokens ? tokens[i - begin] : i;
-      copy_row(own->residual + (i - begin) * width, pass->residual + token * width, width, FP32);
+    EACH_ROW(i, end - begin, own->team) {
+      const int64_t token = tokens ? tokens[i] : begin + i;
+      copy_row(own->residual + i * width, pass->residual + token * width, width, FP32);
       if (reads_residual(pass)) continue;
-      void *to = element(input, (i - begin) * width, args->dtype);
+      void *to = element(input, i * width, args->dtype);
       copy_row(to, element(pass->input, token * width, args->dtype), width, args->dtype);
     }
     project(pass, own, &layer->query, input, end - begin, own->query, width);
-    rotate_rows(pass, layer, own->query, width, args->n_heads, end - begin, tokens, begin);
+    rotate_rows(pass, own, layer, own->query, width, args->n_heads, end - begin, tokens, begin);
     while (pass->read_ends[sequence] <= begin) sequence++;
     attend_rows(pass, own, layer, parity, pass->read_ends, args->read_positions, sequence, begin, end, own->query, width);
     finish_layer(pass, own, layer, 0, end - begin, own->residual, input, args->output + begin * args->width, args->width);
@@ -303,17 +312,17 @@ static void compute_rows(const Pass *pass, const Own *own, const Rows *rows) {
   const int64_t width = pass->width_stride;
   const int64_t n_rows = rows->end - rows->begin, n_tiles = (n_rows + TILE - 1) / TILE;
   const int64_t tile = n_tiles ? (n_rows + n_tiles - 1) / n_tiles : 0;  // of nearly equal size
-  for (int64_t row = rows->begin; row < rows->end; row++) {
-    const float *x = args->states + row * args->width;
+  float *embeddings = pass->residual + rows->begin * width;
+  EACH_ROW(row, n_rows, own->team) {
+    const float *x = args->states + (rows->begin + row) * args->width;
     for (int64_t d = 0; d < args->width; d += LANES) {
       const int64_t n = args->width - d;
-      store(pass->residual, row * width + d, load(x, d, FP32, n), FP32, n);
+      store(embeddings, row * width + d, load(x, d, FP32, n), FP32, n);
     }
   }
-  const float *embeddings = pass->residual + rows->begin * width;
   char *first = element(pass->input, rows->begin * width, args->dtype);
-  if (args->pre_norm) enter_layer(pass, args->layers, embeddings, n_rows, first);
-  else if (!reads_residual(pass)) convert_embeddings(pass, embeddings, n_rows, first);
+  if (args->pre_norm) enter_layer(pass, own, args->layers, embeddings, n_rows, first);
+  else if (!reads_residual(pass)) convert_embeddings(pass, own, embeddings, n_rows, first);
   for (int64_t index = 0; index < args->n_layers; index++) {
     const Layer *layer = args->layers + index;
     const int64_t parity = index % 2;  // others may still read the keys of the layer before
@@ -322,7 +331,7 @@ static void compute_rows(const Pass *pass, const Own *own, const Rows *rows) {
       void *input = element(pass->input, begin * width, args->dtype);
       void *output = element(pass->qkv[parity], begin * pass->qkv_stride, args->kv_dtype);
       project(pass, own, &layer->qkv, input, n, output, pass->qkv_stride);
-      rotate_rows(pass, layer, output, pass->qkv_stride, (layer->query.panels ? 1 : 2) * args->n_heads, n, 0, begin);
+      rotate_rows(pass, own, layer, output, pass->qkv_stride, (layer->query.panels ? 1 : 2) * args->n_heads, n, 0, begin);
     }
     if (pass->divides_rows) pass->omp->barrier();
     if (layer->query.panels) {
@@ -359,6 +368,18 @@ static void compute_share(Pass *pass, const Own *own, int64_t thread, int64_t th
   compute_rows(pass, own, &rows);
 }
 
+// All rows, with the other threads: in the memory of the first of them, but for what each computes its parts in.
+static void compute_together(Pass *pass, const Own *own) {
+  const Encoder *args = pass->args;
+  int64_t size;
+  Team team = {pass->steps};
+  Own shared = own_memory(pass, pass->own, &size);
+  shared.sums = own->sums, shared.factors = own->factors, shared.attention = own->attention, shared.tiles = own->tiles;
+  shared.team = &team;
+  const Rows rows = {.end = tokens_of(args), .read_end = args->n_read};
+  compute_rows(pass, &shared, &rows);
+}
+
 static void compute_chunks(Pass *pass, const Own *own) {
   const Encoder *args = pass->args;
   for (int64_t chunk; (chunk = __atomic_fetch_add(&pass->next, 1, __ATOMIC_RELAXED)) < pass->n_chunks;) {
@@ -379,7 +400,8 @@ static void compute_worker(void *arg) {
   const int64_t thread = pass->omp ? pass->omp->thread() : 0, threads = pass->omp ? pass->omp->threads() : 1;
   int64_t size;
   const Own own = own_memory(pass, pass->own + thread * pass->own_size, &size);
-  if (pass->divides_rows) compute_share(pass, &own, thread, threads);
+  if (pass->is_shared) compute_together(pass, &own);
+  else if (pass->divides_rows) compute_share(pass, &own, thread, threads);
   else compute_chunks(pass, &own);
   release_tiles();
 }
@@ -395,12 +417,17 @@ static void plan(Pass *pass, int64_t threads) {
     pass->read_ends[i] = (int32_t)read;
   }
   const int64_t chunk = max_of(MIN_CHUNK, min_of(MAX_CHUNK, tokens / (threads * CHUNKS_PER_THREAD)));
-  int64_t first = 0;
+  int64_t first = 0, largest = 0;
   pass->n_chunks = pass->next = 0;
   for (int64_t i = 1; i <= args->n_sequences; i++) {
     if (i < args->n_sequences && args->cu_seqlens[i + 1] - args->cu_seqlens[first] <= chunk) continue;
+    largest = max_of(largest, args->cu_seqlens[i] - args->cu_seqlens[first]);
     pass->chunk_ends[pass->n_chunks++] = (int32_t)i;
     first = i;
   }
-  pass->divides_rows = threads > 1 && args->max_seqlen * threads > tokens + tokens / 4;
+  const int64_t share = threads > 1 ? (tokens + tokens / 4) / threads : tokens;  // of a thread that has little more to do
+  pass->divides_rows = args->max_seqlen > share && tokens > threads * SHARED_ROWS;
+  pass->is_shared = largest > share && !pass->divides_rows && tokens <= TILE;
+  const int64_t n_steps = pass->is_shared ? args->n_layers * (LAYER_STEPS + args->n_sequences) : 0;
+  for (int64_t i = 0; i < n_steps; i++) pass->steps[i] = (Step){0};
 }

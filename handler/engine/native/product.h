@@ -7,6 +7,7 @@
 
 #pragma once
 
+#include "team.h"
 #include "tiles.h"
 
 #ifdef __AVX512F__
@@ -46,6 +47,7 @@ typedef struct {
   float *sums;                      // (rows, PANEL) of scratch memory
   float *factors;                   // (rows, PANEL) of scratch memory for a gate
   char *tiles;                      // (rows, input_stride) of scratch memory for tiles.h
+  Team *team;                       // with which panels are shared; 0: this thread computes all
 } Product;
 
 // --- multiplication -------------------------------------------------------------------------------------------------
@@ -323,7 +325,7 @@ static void product(const Product *args) {
     up.combine = MULTIPLY, up.activation = NONE;
   }
   if (is_tiled) configure_tiles(tile_rows_of(args->rows)), copy_into_tiles(args);
-  for (int64_t panel = 0; panel < args->linear->panels; panel++) {
+  EACH(panel, args->linear->panels, args->team) {
     if (args->gate) compute_panel(&gate, panel, is_tiled);
     compute_panel(&up, panel, is_tiled);
   }

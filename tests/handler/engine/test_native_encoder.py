@@ -25,6 +25,7 @@ from tests.support.layers import (
     norm,
     quantized,
     reads_of,
+    small_passes,
     states_of,
 )
 from tests.support.samples import SetKernelLevels
@@ -106,6 +107,22 @@ def test_a_sequence_has_the_same_bits_in_any_batch(precision: str, which: str) -
             twice = varlen_of(*LENGTHS, *LENGTHS, reads=None if reads is None else [*reads, *reads])
             doubled = encode(encoder, twice, states.repeat(1, 2, 1)).flatten(0, 1)
             assert torch.equal(doubled, torch.cat([*alone, *alone]))
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_threads_compute_a_small_pass_together(precision: str) -> None:
+    """Whoever computes which part, and also with more threads than cores: the bits of one thread."""
+    encoder, threads = make_encoder(precision), torch.get_num_threads()
+    try:
+        for varlen, states in small_passes():
+            torch.set_num_threads(1)
+            alone = encode(encoder, varlen, states)
+            for n in (2, 3, 8):
+                torch.set_num_threads(n)
+                for _ in range(10):
+                    assert torch.equal(encode(encoder, varlen, states), alone)
     finally:
         torch.set_num_threads(threads)
 

@@ -27,6 +27,7 @@ from tests.support.layers import (
     norm,
     quantized,
     reads_of,
+    small_passes,
     states_of,
 )
 from tests.support.samples import SetKernelLevels
@@ -143,6 +144,23 @@ def test_a_sequence_has_the_same_bits_in_any_batch(family: str, precision: str, 
         for n in (1, 2):
             torch.set_num_threads(n)
             assert torch.equal(encode(encoder, varlen, states).flatten(0, 1), torch.cat(alone))
+    finally:
+        torch.set_num_threads(threads)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_threads_compute_a_small_pass_together(family: str, precision: str) -> None:
+    """Whoever computes which part, and also with more threads than cores: the bits of one thread."""
+    encoder, threads = make_encoder(family, precision), torch.get_num_threads()
+    try:
+        for varlen, states in small_passes():
+            torch.set_num_threads(1)
+            alone = encode(encoder, varlen, states)
+            for n in (2, 3, 8):
+                torch.set_num_threads(n)
+                for _ in range(3):
+                    assert torch.equal(encode(encoder, varlen, states), alone)
     finally:
         torch.set_num_threads(threads)
 
