@@ -14,7 +14,9 @@ from torch import Tensor, nn
 
 from handler.engine.kernels import path_of
 from scripts.training import native, unpadded
-from scripts.training.unpadded import FAMILIES, Products, TiledProducts, encoder_of, mix
+from scripts.training.layer_products import LINEARS, Products, TiledProducts
+from scripts.training.unpadded import FAMILIES, encoder_of
+from scripts.training.unpadded_layers import mix
 
 LENGTHS = (37, 3, 17, 1, 16)
 DROPOUTS = (
@@ -215,7 +217,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
 def test_products_by_tiles_are_those_of_pytorch(rows: int, n_in: int, n_out: int) -> None:
     """Forwards, backwards and for the weights, of which the first product has three."""
     torch.manual_seed(3)
-    layer = Namespace(**{name: nn.Linear(n_in, n_out) for name in unpadded.LINEARS})
+    layer = Namespace(**{name: nn.Linear(n_in, n_out) for name in LINEARS})
     plain, tiled = (kind(cast("Any", layer), torch.bfloat16) for kind in (Products, TiledProducts))
     x, gradient = (torch.randn(rows, width).bfloat16() for width in (n_in, 3 * n_out))
     for products in (plain, tiled):
