@@ -3,7 +3,7 @@
 
 Writes results.json (machine, versions, command, every single time), report.md and figures into --output. Everything
 that is compared is interleaved in one process or against servers that this script starts, so that a busy machine slows
-all alike; docs/performance.md says how to read it.
+all alike; docs/benchmarks.md says how to read it.
 """
 
 from __future__ import annotations
