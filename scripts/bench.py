@@ -9,17 +9,17 @@ all alike; docs/benchmarks.md says how to read it.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 
 from scripts.benchmark.texts import MIXES
 from scripts.cli.console import ROOT, run, say
+from scripts.cli.options import names_of, natural_float, path_name, positive_float, positive_int, torch_device
 
 PARTS = ("engine", "scaling", "peers", "offline", "server", "http-peers", "training")
+PRECISIONS = ("fp32", "bf16", "fp16", "int8", "fp8")
 
 # Waiting threads must not spin, as in scripts/serve.sh; OpenMP reads this when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -29,9 +29,10 @@ def main() -> int:
     """Measure the parts of --only and write the results."""
     arguments = parser().parse_args()
     from scripts.benchmark import report
+    from scripts.benchmark.tables import read_results
 
     if arguments.render:
-        results = json.loads(arguments.render.read_text(encoding="utf-8"))
+        results = read_results(arguments.render, "about")
         report.write(results, arguments.output or arguments.render.parent)
         return 0
     arguments.output = arguments.output or ROOT / "run" / "bench"
@@ -61,51 +62,60 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--mixes",
-        type=words,
+        type=mixes,
         default=MIXES,
         metavar="NAME,...",
         help=f"of one, few, {', '.join(MIXES)} (default: {','.join(MIXES)})",
     )
-    parser.add_argument("--lengths-from", type=Path, metavar="CSV", help="texts of this file instead of the examples'")
     parser.add_argument(
-        "--precisions", type=words, metavar="NAME,...", help="default: all that the machine and the model support"
+        "--lengths-from", type=path_name, metavar="CSV", help="texts of this file instead of the examples'"
+    )
+    parser.add_argument(
+        "--precisions", type=precisions, metavar="NAME,...", help="default: all that the machine and the model support"
     )
     parser.add_argument(
         "--padded", action="store_true", help="measure the modules of transformers on padded batches beside the engine"
     )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
-    parser.add_argument("--threads", type=int, metavar="N", help="of PyTorch and of the peers (default: the cores)")
-    parser.add_argument("--seconds", type=float, default=10, metavar="S", help="of one comparison (default: 10)")
+    parser.add_argument("--device", type=torch_device, default="cpu", help="cpu or cuda (default: %(default)s)")
+    parser.add_argument(
+        "--threads", type=positive_int, metavar="N", help="of PyTorch and of the peers (default: the cores)"
+    )
+    parser.add_argument(
+        "--seconds", type=natural_float, default=10, metavar="S", help="of one comparison (default: 10)"
+    )
     parser.add_argument(
         "--p99-ms",
-        type=float,
+        type=positive_float,
         metavar="MS",
         help="latency bound of the Server scenario (default: 15 times one text alone)",
     )
     parser.add_argument(
         "--against",
-        type=Path,
+        type=path_name,
         metavar="CHECKOUT",
         help="only compare this build with another commit's, set up in its own folder: engine, answers, start, memory "
         "(--only engine) and training (--only training; models are then what is fine-tuned, by default models/base)",
     )
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: run/bench)")
-    parser.add_argument("--render", type=Path, metavar="JSON", help="only write report and figures of these results")
+    parser.add_argument("--output", type=path_name, metavar="DIR", help="where to write (default: run/bench)")
+    parser.add_argument(
+        "--render", type=path_name, metavar="JSON", help="only write report and figures of these results"
+    )
     return parser
 
 
 def parts(word: str) -> tuple[str, ...]:
     """Read a comma-separated list of parts."""
-    names = words(word)
-    for name in names:
-        if name not in PARTS:
-            raise argparse.ArgumentTypeError(f"{name} is no part; there are {', '.join(PARTS)}")
-    return names
+    return names_of(word, PARTS, "part")
 
 
-def words(word: str) -> tuple[str, ...]:
-    """Read a comma-separated list of words."""
-    return tuple(name.strip() for name in word.split(",") if name.strip())
+def mixes(word: str) -> tuple[str, ...]:
+    """Read a comma-separated list of distributions of lengths."""
+    return names_of(word, ("one", "few", *MIXES), "distribution of lengths")
+
+
+def precisions(word: str) -> tuple[str, ...]:
+    """Read a comma-separated list of precisions."""
+    return names_of(word, PRECISIONS, "precision")
 
 
 if __name__ == "__main__":

@@ -8,19 +8,20 @@ report.md into --output and ends in --minutes. Run it from the repository: pytho
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 from pathlib import Path
 
 from scripts.benchmark import gpu_report, gpu_suite
 from scripts.benchmark.gpu_suite import PARTS
+from scripts.benchmark.tables import read_results
+from scripts.cli.console import run
+from scripts.cli.options import device_name, names_of, path_name, positive_float
 
 
 def main() -> int:
     """Measure the parts of --only and write the results."""
     arguments = parser().parse_args()
     if arguments.render:
-        results = json.loads(arguments.render.read_text(encoding="utf-8"))
+        results = read_results(arguments.render, "models")
         gpu_report.write(results, arguments.output or arguments.render.parent)
         return 0
     output = arguments.output or Path("run") / "bench-gpu"
@@ -36,21 +37,19 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of this script's command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", type=parts, default=PARTS, metavar="PART,...", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--minutes", type=float, default=7.5, metavar="M", help="of all (default: %(default)s)")
-    parser.add_argument("--device", default="cuda:0", help="default: %(default)s")
-    parser.add_argument("--output", type=Path, metavar="DIR", help="where to write (default: run/bench-gpu)")
-    parser.add_argument("--render", type=Path, metavar="JSON", help="only write the report of these results")
+    parser.add_argument(
+        "--minutes", type=positive_float, default=7.5, metavar="M", help="of all (default: %(default)s)"
+    )
+    parser.add_argument("--device", type=device_name, default="cuda:0", help="default: %(default)s")
+    parser.add_argument("--output", type=path_name, metavar="DIR", help="where to write (default: run/bench-gpu)")
+    parser.add_argument("--render", type=path_name, metavar="JSON", help="only write the report of these results")
     return parser
 
 
 def parts(word: str) -> tuple[str, ...]:
     """Read a comma-separated list of parts."""
-    names = tuple(name.strip() for name in word.split(",") if name.strip())
-    for name in names:
-        if name not in PARTS:
-            raise argparse.ArgumentTypeError(f"{name} is no part; there are {', '.join(PARTS)}")
-    return names
+    return names_of(word, PARTS, "part")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -12,14 +12,15 @@ from __future__ import annotations
 import argparse
 
 from scripts.cli.console import run
+from scripts.cli.options import http_address
 from scripts.operations import dashboard
 
 
 def main() -> int:
     """Check all of them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("prometheus", metavar="URL", help="of a Prometheus that scrapes the server")
-    return dashboard.check(parser.parse_args().prometheus.rstrip("/"))
+    parser.add_argument("prometheus", type=http_address, metavar="URL", help="of a Prometheus that scrapes the server")
+    return dashboard.check(parser.parse_args().prometheus)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import argparse
 from pathlib import Path
 
 from scripts.cli.console import run
+from scripts.cli.options import path_name
 from scripts.documentation.build import build
 
 
@@ -26,7 +27,7 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--output", type=Path, default=Path("site"), metavar="DIR", help="default: site")
+    parser.add_argument("--output", type=path_name, default=Path("site"), metavar="DIR", help="default: site")
     return parser.parse_args()
 
 

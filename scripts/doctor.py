@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from scripts.archives.store import Store
 from scripts.cli.console import run
+from scripts.cli.options import path_name
 from scripts.client.server import Server, add_options
 from scripts.operations.checks import run_checks
 from scripts.operations.inventory import KINDS, collect
@@ -42,7 +42,7 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model-store", type=Path, metavar="DIR", help="default: that of the running server")
+    parser.add_argument("--model-store", type=path_name, metavar="DIR", help="default: that of the running server")
     parser.add_argument(
         "--server",
         choices=KINDS,

@@ -21,6 +21,7 @@ from pathlib import Path
 
 from handler.config import ModelConfig
 from scripts.cli.console import ROOT, run
+from scripts.cli.options import path_name
 from scripts.pretrained.options import ModelRequest, add_labels, add_options
 
 
@@ -54,7 +55,11 @@ def parser() -> argparse.ArgumentParser:
     add_labels(parser)
     parser.add_argument("--task", help="by default what the model's config.json says")
     parser.add_argument(
-        "--config", type=Path, default=ROOT / "model-config.yaml", metavar="FILE", help="settings to examine it with"
+        "--config",
+        type=path_name,
+        default=ROOT / "model-config.yaml",
+        metavar="FILE",
+        help="settings to examine it with",
     )
     parser.add_argument("--json", action="store_true", help="print everything as JSON")
     return parser

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 from handler.protocol import JSON
 from scripts.cli.console import output_here, run
+from scripts.cli.options import path_name, positive_int, seconds
 from scripts.client import explanations
 from scripts.client.questions import add_sources
 from scripts.client.server import add_options
@@ -32,13 +32,17 @@ def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("words", nargs="*", metavar="MODEL TEXT", help="the model's name (not with --local), texts")
-    parser.add_argument("--local", type=Path, metavar="PATH", help="a model folder or .mar, without a server")
+    parser.add_argument("--local", type=path_name, metavar="PATH", help="a model folder or .mar, without a server")
     parser.add_argument("--version", help="of the model (default: the default version)")
     page_help = "the page (default: explanation.html, in the temporary folder where this one cannot be written)"
-    parser.add_argument("--output", type=Path, default=output_here("explanation.html"), metavar="FILE", help=page_help)
+    parser.add_argument(
+        "--output", type=path_name, default=output_here("explanation.html"), metavar="FILE", help=page_help
+    )
     parser.add_argument("--target", help="what to explain: a label, or JSON (default: the answer)")
-    parser.add_argument("--n-steps", type=int, metavar="N", help="points between baseline and text (default: 32)")
-    parser.add_argument("--timeout", type=float, default=60, metavar="SECONDS", help="of one text (default: 60)")
+    parser.add_argument(
+        "--n-steps", type=positive_int, metavar="N", help="points between baseline and text (default: 32)"
+    )
+    parser.add_argument("--timeout", type=seconds, default=60, metavar="SECONDS", help="of one text (default: 60)")
     add_sources(parser)
     add_options(parser)
     arguments = parser.parse_intermixed_args()

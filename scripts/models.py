@@ -7,9 +7,9 @@ A model counts as ready when all its workers have loaded it and one real predict
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from scripts.cli.console import ROOT, run
+from scripts.cli.options import natural_int, path_name, positive_int, seconds
 from scripts.client.http import Management
 from scripts.client.questions import add_sources
 from scripts.client.server import Server, add_options
@@ -57,7 +57,7 @@ def parse_arguments() -> argparse.Namespace:
     options.add_argument("--archives", nargs="+", default=[], metavar="FILE", help="the same, by archives of the store")
     options.add_argument("--wait", action="store_true", help="wait while models load")
     options.add_argument(
-        "--log-from", type=int, default=0, metavar="BYTE", help="look for reasons in the log from here on"
+        "--log-from", type=natural_int, default=0, metavar="BYTE", help="look for reasons in the log from here on"
     )
 
     options = add("describe", describe)
@@ -71,18 +71,20 @@ def parse_arguments() -> argparse.Namespace:
         help="an archive of the model store, or one of a registry that is put there first: models:/NAME/VERSION, "
         "models:/NAME@ALIAS (server: MLFLOW_TRACKING_URI), oci://HOST/REPOSITORY:TAG or ...@sha256:DIGEST",
     )
-    options.add_argument("--initial-workers", type=int, metavar="N", help="default: minWorkers of the archive")
-    options.add_argument("--batch-size", type=int, metavar="N", help="default: batchSize of the archive")
-    options.add_argument("--max-batch-delay", type=int, metavar="MS", help="default: maxBatchDelay of the archive")
+    options.add_argument("--initial-workers", type=positive_int, metavar="N", help="default: minWorkers of the archive")
+    options.add_argument("--batch-size", type=positive_int, metavar="N", help="default: batchSize of the archive")
+    options.add_argument(
+        "--max-batch-delay", type=positive_int, metavar="MS", help="default: maxBatchDelay of the archive"
+    )
 
     options = add("verify", verify)
     options.add_argument("archives", nargs="+", metavar="FILE", help="archives of the model store")
-    options.add_argument("--model-store", type=Path, default=ROOT / "model_store", metavar="DIR")
+    options.add_argument("--model-store", type=path_name, default=ROOT / "model_store", metavar="DIR")
 
     options = add("scale", scale)
     options.add_argument("name", metavar="NAME")
-    options.add_argument("--min", type=int, required=True, metavar="N", help="workers to run")
-    options.add_argument("--max", type=int, metavar="N", help="default: as --min")
+    options.add_argument("--min", type=natural_int, required=True, metavar="N", help="workers to run")
+    options.add_argument("--max", type=natural_int, metavar="N", help="default: as --min")
     options.add_argument("--version", help="default: the default version")
 
     options = add("default", set_default)
@@ -96,9 +98,13 @@ def parse_arguments() -> argparse.Namespace:
     options = add("promote", promote)
     options.add_argument("name", metavar="NAME")
     options.add_argument("--version", required=True, help="that shall serve")
-    options.add_argument("--archive", type=Path, metavar="FILE", help="that holds it (default: NAME.mar of the store)")
+    options.add_argument(
+        "--archive", type=path_name, metavar="FILE", help="that holds it (default: NAME.mar of the store)"
+    )
     add_rollout_options(options)
-    options.add_argument("--gate", type=Path, metavar="FILE", help="limits of an evaluation, see docs/evaluation.md")
+    options.add_argument(
+        "--gate", type=path_name, metavar="FILE", help="limits of an evaluation, see docs/evaluation.md"
+    )
     add_evaluation_options(options)
 
     options = add("rollback", rollback)
@@ -115,7 +121,9 @@ def parse_arguments() -> argparse.Namespace:
     add_evaluation_options(options)
 
     options = add("idle", idle)
-    options.add_argument("--within", type=float, default=30, metavar="SECONDS", help="give up after this (default: 30)")
+    options.add_argument(
+        "--within", type=seconds, default=30, metavar="SECONDS", help="give up after this (default: 30)"
+    )
     return parser.parse_args()
 
 

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields, replace
-from pathlib import Path
 
 from handler import archive
 from handler.config import ModelConfig, ServingConfig
 from scripts.archives.build import build
 from scripts.cli.console import ROOT, ScriptError, run, say
+from scripts.cli.options import path_name, ratio
 from scripts.pretrained.options import ModelRequest, add_labels, add_options
 
 LABEL_COLUMN = "label"
@@ -86,13 +86,19 @@ def parser() -> argparse.ArgumentParser:
     add_labels(parser)
     parser.add_argument("--name", required=True, help="name of the model on the server and of the archive")
     parser.add_argument("--version", default="1.0", help="version on the server (default: %(default)s)")
-    parser.add_argument("--model-store", type=Path, default=ROOT / "model_store", metavar="DIR", help="where to write")
     parser.add_argument(
-        "--config", type=Path, default=ROOT / "model-config.yaml", metavar="FILE", help="settings that options override"
+        "--model-store", type=path_name, default=ROOT / "model_store", metavar="DIR", help="where to write"
+    )
+    parser.add_argument(
+        "--config",
+        type=path_name,
+        default=ROOT / "model-config.yaml",
+        metavar="FILE",
+        help="settings that options override",
     )
     parser.add_argument(
         "--sign",
-        type=Path,
+        type=path_name,
         metavar="KEY.pem",
         help="sign the archive with this elliptic private key: NAME@VERSION.sig (SECURITY.md#signed-archives)",
     )
@@ -120,28 +126,31 @@ def parser() -> argparse.ArgumentParser:
         "int8 (with --precision int8 the only weights, with auto beside those in fp32) and fp8, which is compared alone"
     )
     integers.add_argument(
-        "--calibration", type=Path, metavar="FILE", help="examples (.csv, .tsv, .jsonl), the best with labels"
+        "--calibration", type=path_name, metavar="FILE", help="examples (.csv, .tsv, .jsonl), the best with labels"
     )
     integers.add_argument(
-        "--evaluation", type=Path, metavar="FILE", help="examples to compare on (default: every second for calibration)"
+        "--evaluation",
+        type=path_name,
+        metavar="FILE",
+        help="examples to compare on (default: every second for calibration)",
     )
     integers.add_argument("--label-column", default=LABEL_COLUMN, metavar="NAME", help="of all files (default: label)")
     integers.add_argument(
-        "--min-accuracy-ratio", type=float, default=0.99, metavar="R", help="to fp32 (default: %(default)s)"
+        "--min-accuracy-ratio", type=ratio, default=0.99, metavar="R", help="to fp32 (default: %(default)s)"
     )
     confidence = parser.add_argument_group(
         "scores that are probabilities (without these options scores are those of transformers)"
     )
     confidence.add_argument(
         "--calibrate-scores",
-        type=Path,
+        type=path_name,
         metavar="FILE",
         help="labelled examples that the model has not seen, as train.py reads them: served scores become "
         "probabilities of being right, and requests may say min_confidence, coverage and raw",
     )
     confidence.add_argument(
         "--out-of-scope",
-        type=Path,
+        type=path_name,
         metavar="FILE",
         help="texts that no label fits: reports how well the confidence tells them from the others",
     )
@@ -154,7 +163,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--evaluated",
-        type=Path,
+        type=path_name,
         metavar="FILE",
         help="model-index.yaml of scripts/evaluate.py: its metrics, with intervals, go into the model card's metadata",
     )

@@ -15,9 +15,9 @@ Only this machine reaches it, unless --host says otherwise. It needs requirement
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from scripts.cli.console import ROOT, run
+from scripts.cli.options import path_name, port
 from scripts.client.server import Server, add_options
 from scripts.explorer.explorer import Explorer
 from scripts.explorer.serving import is_loopback, serve
@@ -33,11 +33,11 @@ def main() -> None:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--port", type=int, default=7860, help="of the page (default: 7860)")
+    parser.add_argument("--port", type=port, default=7860, help="of the page (default: 7860)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: 127.0.0.1, this machine)")
     parser.add_argument(
         "--report",
-        type=Path,
+        type=path_name,
         default=ROOT / "evaluation" / "report.html",
         metavar="FILE",
         help="of scripts/evaluate.py, to show beside the model (default: evaluation/report.html)",

@@ -14,10 +14,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from pathlib import Path
 
 from scripts.cli.console import run
-from scripts.cli.options import json_object, positive_int
+from scripts.cli.options import json_object, path_name, positive_int, seconds
 from scripts.client import bulk
 from scripts.client.questions import add_sources
 from scripts.client.server import add_options
@@ -38,16 +37,16 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "words", nargs="*", metavar="MODEL TEXT", help="the model's name (not with --local), then texts"
     )
-    parser.add_argument("--local", type=Path, metavar="PATH", help="a model folder or .mar, without a server")
+    parser.add_argument("--local", type=path_name, metavar="PATH", help="a model folder or .mar, without a server")
     parser.add_argument("--version", help="of the model (default: the default version)")
 
     add_sources(parser)
 
     answers = parser.add_argument_group("answers")
-    answers.add_argument("--output", type=Path, metavar="FILE", help="where they go (default: standard output)")
+    answers.add_argument("--output", type=path_name, metavar="FILE", help="where they go (default: standard output)")
     answers.add_argument("--with-text", action="store_true", help="repeat the text beside its answer")
     answers.add_argument("--table", action="store_true", help="print a table of text, best label and score instead")
-    answers.add_argument("--top-k", type=int, metavar="N", help="labels an answer (default: the model's)")
+    answers.add_argument("--top-k", type=positive_int, metavar="N", help="labels an answer (default: the model's)")
     answers.add_argument("--operation", metavar="WORD", help="another use of the model, e.g. embed or tokenize")
     answers.add_argument("--parameters", type=json_object, default={}, metavar="JSON", help="of the task, as an object")
 
@@ -55,7 +54,7 @@ def parse_arguments() -> argparse.Namespace:
     speed.add_argument("--texts-per-request", type=positive_int, default=32, metavar="N", help="default: 32")
     speed.add_argument("--concurrency", type=positive_int, default=4, metavar="N", help="in flight (default: 4)")
     speed.add_argument("--tries", type=positive_int, default=6, metavar="N", help="of one request (default: 6)")
-    speed.add_argument("--timeout", type=float, default=60, metavar="SECONDS", help="of one try (default: 60)")
+    speed.add_argument("--timeout", type=seconds, default=60, metavar="SECONDS", help="of one try (default: 60)")
     add_options(parser)
 
     arguments = parser.parse_intermixed_args()

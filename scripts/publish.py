@@ -19,10 +19,10 @@ oci://HOST/REPOSITORY:TAG is an artifact of an OCI registry, of one layer a file
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from scripts.cli import console
 from scripts.cli.console import ScriptError, run, say
+from scripts.cli.options import path_name
 
 
 def main() -> None:
@@ -84,7 +84,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of this script's command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("source", type=Path, metavar="FOLDER|ARCHIVE", help="a model's folder, or a .mar")
+    add("source", type=path_name, metavar="FOLDER|ARCHIVE", help="a model's folder, or a .mar")
     add(
         "--to",
         required=True,
@@ -96,7 +96,7 @@ def parser() -> argparse.ArgumentParser:
     add("--create-pr", action="store_true", help="open a pull request instead of changing the branch")
     add("--public", action="store_true", help="make a new repository public; an existing one stays as it is")
     add("--base-model", metavar="ORG/NAME", help="of an adapter, where it was trained on a local folder")
-    add("--evaluated", type=Path, metavar="FILE", help="model-index.yaml of scripts/evaluate.py, for the card")
+    add("--evaluated", type=path_name, metavar="FILE", help="model-index.yaml of scripts/evaluate.py, for the card")
     add("--message", metavar="TEXT", help="of the commit (default: Publish NAME)")
     add("--dry-run", action="store_true", help="print what would be pushed, and the card; send nothing")
     return parser

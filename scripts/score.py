@@ -15,10 +15,9 @@ Exits with 0 when every row got its answer, with 1 when some got an error, with 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from scripts.cli.console import run, say
-from scripts.cli.options import json_object, positive_int
+from scripts.cli.options import json_object, natural_float, path_name, positive_int
 from scripts.scoring import cluster
 from scripts.scoring.corpus import sources
 from scripts.scoring.ids import typed_ids
@@ -34,7 +33,7 @@ def main() -> int:
     arguments = parse_arguments()
     cluster.import_ray()
     columns = CorpusColumns(arguments.column, arguments.pair_column, arguments.id)
-    files = sources(arguments.inputs, columns)
+    files = sources(arguments.inputs, columns, arguments.output)
     say(f"counting the rows of {len(files)} files")
     model = {"sha256": fingerprint(arguments.model)}
     settings = {name: getattr(arguments, name) for name in ("precision", "max_batch_tokens")}
@@ -71,9 +70,9 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("inputs", nargs="+", type=Path, metavar="FILE", help="or a folder of files")
-    parser.add_argument("--model", type=Path, required=True, metavar="PATH", help="a .mar or a model folder")
-    parser.add_argument("--output", type=Path, required=True, metavar="FOLDER", help="where the parts go")
+    parser.add_argument("inputs", nargs="+", type=path_name, metavar="FILE", help="or a folder of files")
+    parser.add_argument("--model", type=path_name, required=True, metavar="PATH", help="a .mar or a model folder")
+    parser.add_argument("--output", type=path_name, required=True, metavar="FOLDER", help="where the parts go")
     parser.add_argument("--format", choices=OUTPUTS, default="parquet", help="of the parts (default: parquet)")
 
     rows = parser.add_argument_group("rows")
@@ -82,7 +81,7 @@ def parse_arguments() -> argparse.Namespace:
     rows.add_argument("--id", metavar="NAME", help="a column that goes into the output as `id`")
 
     answers = parser.add_argument_group("answers")
-    answers.add_argument("--top-k", type=int, metavar="N", help="labels an answer (default: the model's)")
+    answers.add_argument("--top-k", type=positive_int, metavar="N", help="labels an answer (default: the model's)")
     answers.add_argument("--operation", metavar="WORD", help="another use of the model, e.g. embed")
     answers.add_argument("--parameters", type=json_object, default={}, metavar="JSON", help="of the task, as an object")
     answers.add_argument("--precision", metavar="WORD", help="instead of the model's own setting")
@@ -96,7 +95,9 @@ def parse_arguments() -> argparse.Namespace:
         metavar="N",
         help="cores of a worker (default: of the smallest node, at most 8)",
     )
-    speed.add_argument("--gpus", type=float, default=0, metavar="X", help="of a worker, e.g. 1 or 0.5 (default: 0)")
+    speed.add_argument(
+        "--gpus", type=natural_float, default=0, metavar="X", help="of a worker, e.g. 1 or 0.5 (default: 0)"
+    )
     speed.add_argument(
         "--rows-per-batch",
         type=positive_int,

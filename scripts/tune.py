@@ -13,9 +13,10 @@ import os
 import signal
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 
 from scripts.cli.console import run, say
+from scripts.cli.files import check_output, write_whole
+from scripts.cli.options import path_name, positive_float, seconds
 
 # Waiting threads must not spin, as in scripts/serve.sh; OpenMP reads this when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -24,6 +25,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 def main() -> None:
     """Measure, decide, write, and check where --check is given."""
     arguments = parser().parse_args()
+    check_output(arguments.output, arguments.texts)
     import torch
 
     from handler.config import ModelConfig, usable_cores
@@ -47,7 +49,7 @@ def main() -> None:
         ]
         if arguments.check:
             head.append(capacity.check(model, decision, texts, arguments.p99_ms, arguments.seconds))
-        arguments.output.write_text(tuning.to_yaml(decision, head), encoding="utf-8")
+        write_whole(arguments.output, tuning.to_yaml(decision, head))
         ModelConfig.read(arguments.output)  # package.py must be able to read it
     for line in head:
         say(line)
@@ -58,16 +60,20 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of this script's command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", metavar="MODEL", help="a model folder, a .mar archive or random:LAYERSxWIDTH")
-    parser.add_argument("--texts", type=Path, metavar="CSV", help="a sample of real texts (default: the examples')")
     parser.add_argument(
-        "--p99-ms", type=float, required=True, metavar="MS", help="target: 99 of 100 answers within this"
+        "--texts", type=path_name, metavar="CSV", help="a sample of real texts (default: the examples')"
+    )
+    parser.add_argument(
+        "--p99-ms", type=positive_float, required=True, metavar="MS", help="target: 99 of 100 answers within this"
     )
     parser.add_argument("--precision", help="fp32, bf16, ... (default: what the archive or model-config.yaml says)")
-    parser.add_argument("--seconds", type=float, default=8, metavar="S", help="of one measurement (default: 8)")
+    parser.add_argument("--seconds", type=seconds, default=8, metavar="S", help="of one measurement (default: 8)")
     parser.add_argument(
         "--check", action="store_true", help="send 0.8 of the expected rate to a live server and report its p99"
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the model-config.yaml to write")
+    parser.add_argument(
+        "--output", type=path_name, required=True, metavar="FILE", help="the model-config.yaml to write"
+    )
     return parser
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import uvloop
 
 from scripts.cli.console import run
+from scripts.cli.options import natural_float, path_name
 from server import log
 from server.lifecycle import Lifecycle, Start
 
@@ -41,12 +42,12 @@ def main() -> int:
 def parse_arguments() -> argparse.Namespace:
     """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m server", description="Serve .mar archives without Java.")
-    parser.add_argument("--config", type=Path, default=Path("config.properties"), help="the server's settings")
-    parser.add_argument("--model-store", type=Path, default=Path("model_store"), help="where the archives are")
-    parser.add_argument("--run-dir", type=Path, default=Path(), help="gets key_file.json and logs/")
-    parser.add_argument("--temp", type=Path, default=Path("run/temp"), help="gets the unpacked archives")
+    parser.add_argument("--config", type=path_name, default=Path("config.properties"), help="the server's settings")
+    parser.add_argument("--model-store", type=path_name, default=Path("model_store"), help="where the archives are")
+    parser.add_argument("--run-dir", type=path_name, default=Path(), help="gets key_file.json and logs/")
+    parser.add_argument("--temp", type=path_name, default=Path("run/temp"), help="gets the unpacked archives")
     parser.add_argument("--models", nargs="*", default=[], metavar="[NAME=]FILE", help="archives to load at the start")
-    parser.add_argument("--grace", type=float, default=30, metavar="SECONDS", help="for requests after SIGTERM")
+    parser.add_argument("--grace", type=natural_float, default=30, metavar="SECONDS", help="for requests after SIGTERM")
     return parser.parse_args()
 
 

@@ -10,11 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -27,6 +25,9 @@ from handler.engine.attention import varlen_attn
 from scripts.benchmark.flops import EncoderShape
 from scripts.benchmark.gpu import MODELS, mixes
 from scripts.benchmark.measure import Run
+from scripts.cli import console
+from scripts.cli.files import check_output, write_whole
+from scripts.cli.options import names_of, path_name, torch_device
 
 BF16 = torch.bfloat16
 ROWS = (8192, 16384, 32768)
@@ -240,27 +241,29 @@ def line(row: Row) -> str:
     return f"{row['name']:44} {row['us']:9.1f} us{rate}"
 
 
+def parts(word: str) -> tuple[str, ...]:
+    """Read a comma-separated list of parts."""
+    return names_of(word, PARTS, "part")
+
+
 @torch.inference_mode()
 def main() -> int:
     """Measure the parts and write them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", type=torch.device, default=torch.device("cuda:0"))
+    parser.add_argument("--device", type=torch_device, default="cuda:0")
     parser.add_argument("--model", choices=MODELS, default="bert-large", help="default: %(default)s")
-    parser.add_argument("--only", default=",".join(PARTS), metavar="PART,...", help=f"of {', '.join(PARTS)}")
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--only", type=parts, default=PARTS, metavar="PART,...", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("--output", type=path_name, required=True, metavar="FILE")
     arguments = parser.parse_args()
-    parts = arguments.only.split(",")
-    if unknown := sorted(set(parts) - set(PARTS)):
-        parser.error(f"--only: there is no {', '.join(unknown)}, but {', '.join(PARTS)}")
-    arguments.output.parent.mkdir(parents=True, exist_ok=True)  # before minutes of measuring
+    check_output(arguments.output)  # before minutes of measuring
     pieces, rows = Pieces(arguments.model, arguments.device), []
-    for part in parts:
+    for part in arguments.only:
         for row in measure(pieces, part):
             rows.append(row)
             print(line(row), flush=True)
-        arguments.output.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        write_whole(arguments.output, json.dumps(rows, indent=1) + "\n")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    console.run(main)

@@ -8,20 +8,20 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from handler.engine import fp8, fusion
 from handler.engine.linear import Linear
 from handler.engine.probe import random_encodings
 from scripts.benchmark.gpu import MODELS, GpuModel, kernels, mixes
 from scripts.benchmark.measure import Run, interleave
+from scripts.cli.console import run
+from scripts.cli.files import check_output, write_whole
+from scripts.cli.options import path_name, torch_device
 
 SECONDS = 4.0  # of one comparison
 Variant = Callable[[], contextlib.AbstractContextManager[Any]]
@@ -30,10 +30,11 @@ Variant = Callable[[], contextlib.AbstractContextManager[Any]]
 def main() -> int:
     """Profile each precision and time the variants."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", type=torch.device, default=torch.device("cuda:0"))
+    parser.add_argument("--device", type=torch_device, default="cuda:0")
     parser.add_argument("--model", choices=MODELS, default="bert-large")
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--output", type=path_name, required=True, metavar="FILE")
     arguments = parser.parse_args()
+    check_output(arguments.output)  # before minutes of measuring
     with tempfile.TemporaryDirectory(prefix="profile-") as scratch:
         model = GpuModel(*MODELS[arguments.model], arguments.device, Path(scratch), compile_peer=False)
         results: dict[str, Any] = {"model": arguments.model, "variants": variants(model)}
@@ -51,7 +52,7 @@ def main() -> int:
 
 def keep(results: dict[str, Any], path: Path) -> None:
     """Write what is known so far: the process may be stopped."""
-    path.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(results, indent=1) + "\n")
 
 
 def variants(model: GpuModel) -> list[dict[str, Any]]:
@@ -141,4 +142,4 @@ def exact_sums(linears: list[fp8.Fp8Linear]) -> Iterator[None]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

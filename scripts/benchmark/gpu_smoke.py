@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -24,6 +23,9 @@ from handler.loading import load_predictor
 from scripts.benchmark.gpu import engine_facts
 from scripts.benchmark.gpu_suite import about
 from scripts.benchmark.synthetic import random_classifier, word_tokenizer
+from scripts.cli.console import run
+from scripts.cli.files import check_output, write_whole
+from scripts.cli.options import path_name, torch_device
 
 LENGTHS = (3, 20, 8, 50, 120, 1, 64, 65)
 # Of the largest logit, with random weights: more is not rounding.
@@ -33,11 +35,12 @@ TOLERANCES = {"fp32": 1e-3, "fp16": 0.02, "bf16": 0.1, "fp8": 0.4}
 def main() -> int:
     """Answer in every precision of the device; return 1 where one fails or differs from fp32 on a CPU."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--device", type=torch.device, default=torch.device("cuda:0"))
-    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--device", type=torch_device, default="cuda:0")
+    parser.add_argument("--output", type=path_name, required=True, metavar="FILE")
     arguments = parser.parse_args()
+    check_output(arguments.output)
     results: dict[str, Any] = {"about": about(arguments.device), "precisions": measure(arguments.device)}
-    arguments.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_whole(arguments.output, json.dumps(results, indent=1) + "\n")
     for fact in results["about"].items():
         print(*fact, sep=": ")
     for name, row in results["precisions"].items():
@@ -68,4 +71,4 @@ def measure(device: torch.device) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -65,7 +65,7 @@ def _measure(name: str, until: float, device_name: str, path: Path) -> None:
     import torch
 
     device = torch.device(device_name)
-    if device.type != "cuda" or not torch.cuda.is_available():
+    if device.type != "cuda" or (device.index or 0) >= torch.cuda.device_count():
         sys.exit(f"error: no GPU to measure: PyTorch {torch.__version__} sees none as {device_name}")
     torch.cuda.set_device(device)
     description = about(device)

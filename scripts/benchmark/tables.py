@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
+
+from scripts.cli.console import ScriptError
 
 Row = dict[str, Any]
 
@@ -16,6 +20,21 @@ SCALES = {
     "threads": ("threads", "of one worker"),
     "workers": ("workers", "processes that share the cores, each with its own copy of the model"),
 }
+
+
+def read_results(path: Path, part: str) -> Row:
+    """Read results.json of an earlier run, which has that part.
+
+    Raises:
+        ScriptError: another file.
+    """
+    try:
+        results = json.loads(path.read_bytes())
+    except ValueError:
+        results = None
+    if not isinstance(results, dict) or part not in results:
+        raise ScriptError(f"{path} holds no results: give the results.json that this script wrote")
+    return results
 
 
 def engine(rows: Sequence[Row]) -> str:

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 
 from handler.protocol import JSON
 from scripts.cli.console import progress, say, table
+from scripts.cli.files import check_output, write_whole
 from scripts.client.backends import load
 from scripts.client.explanation_page import ExplainedScore, page
 from scripts.client.http import Inference
@@ -19,6 +20,7 @@ Explainer = Callable[[JSON], JSON]  # a question to the explanation of its answe
 
 def explain(arguments: argparse.Namespace) -> None:
     """Explain every question that the arguments of scripts/explain.py name; print a table and write the page."""
+    check_output(arguments.output, arguments.csv, arguments.jsonl)
     with ExitStack() as stack:
         explainer = local_explainer(arguments, stack) if arguments.local else server_explainer(arguments)
         questions, total = read_questions(arguments)
@@ -29,7 +31,7 @@ def explain(arguments: argparse.Namespace) -> None:
             explained += explained_scores(question, explainer(question))
             bar.update(task, advance=1)
     table(["label", "score", "words that count most"], list(map(table_row, explained)))
-    arguments.output.write_text(page(arguments.model or arguments.local.name, explained), encoding="utf-8")
+    write_whole(arguments.output, page(arguments.model or arguments.local.name, explained))
     say(f"written: {arguments.output}")
 
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from handler.protocol import JSON
 from scripts.cli.console import ScriptError, say
+from scripts.cli.options import path_name
 from scripts.readers.formats import (
     OTHER_FORMATS,
     TABLES,
@@ -44,8 +45,8 @@ ANSWERS = {"label", "labels", "answers", "answer", "tags", "entities", "id", "ti
 def add_sources(parser: argparse.ArgumentParser) -> None:
     """Add the options that name the source of the questions."""
     source = parser.add_argument_group("texts (default: one a line from standard input)")
-    source.add_argument("--csv", type=Path, metavar="FILE", help="a table: .parquet, .tsv, else commas")
-    source.add_argument("--jsonl", type=Path, metavar="FILE", help="a JSON object a line, or a list in a .json")
+    source.add_argument("--csv", type=path_name, metavar="FILE", help="a table: .parquet, .tsv, else commas")
+    source.add_argument("--jsonl", type=path_name, metavar="FILE", help="a JSON object a line, or a list in a .json")
     source.add_argument(
         "--column", metavar="NAME", help="of the text (default: text; a file without it holds whole questions)"
     )

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scripts.cli.console import ROOT, ScriptError
+from scripts.cli.options import path_name
 from scripts.client.settings import ADDRESS, DEFAULT_PORTS, effective, is_true
 
 
@@ -130,11 +131,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that name a server."""
     group = parser.add_argument_group("server")
     group.add_argument(
-        "--config", type=Path, metavar="FILE", default=ROOT / "config.properties", help="the server's settings"
+        "--config", type=path_name, metavar="FILE", default=ROOT / "config.properties", help="the server's settings"
     )
     group.add_argument(
         "--run-dir",
-        type=Path,
+        type=path_name,
         metavar="DIR",
         default=Path(os.environ.get("SERVE_RUN_DIR", ROOT)),
         help="the folder it works in, with key_file.json and logs/ (default: SERVE_RUN_DIR, or the repository)",

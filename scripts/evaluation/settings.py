@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from scripts.cli.console import output_here
-from scripts.cli.options import positive_int
+from scripts.cli.options import natural_int, path_name, positive_int, seconds
 from scripts.client.server import add_options
 
 SPLIT = "test"
@@ -34,25 +34,27 @@ def parse(description: str) -> argparse.Namespace:
         usage="%(prog)s MODEL --data FILE [options]\n       %(prog)s --local PATH --data FILE [options]",
     )
     parser.add_argument("model", nargs="?", metavar="MODEL", help="the model's name (not with --local)")
-    parser.add_argument("--local", type=Path, metavar="PATH", help="a model folder or .mar, without a server")
+    parser.add_argument("--local", type=path_name, metavar="PATH", help="a model folder or .mar, without a server")
     parser.add_argument("--version", help="of the model (default: the default version)")
     add_data_options(parser)
 
     looks = parser.add_argument_group("what is looked at")
     looks.add_argument(
-        "--train", type=Path, metavar="FILE", help="what it was trained on: leakage, membership inference"
+        "--train", type=path_name, metavar="FILE", help="what it was trained on: leakage, membership inference"
     )
     looks.add_argument(
         "--groups", action="append", default=[], metavar="COLUMN", help="fairness between its groups; again for more"
     )
-    looks.add_argument("--terms", type=Path, metavar="FILE", help="fairness: a line of terms to swap, e.g. he, she")
+    looks.add_argument(
+        "--terms", type=path_name, metavar="FILE", help="fairness: a line of terms to swap, e.g. he, she"
+    )
     looks.add_argument("--against", metavar="WHAT", help="another version, NAME/VERSION, or a path, to compare with")
     looks.add_argument(
         "--no-robustness", action="store_true", help="leave out the perturbations, most of the time of a run"
     )
     looks.add_argument(
         "--explain",
-        type=int,
+        type=natural_int,
         default=20,
         metavar="N",
         help="texts whose explanations are tested (default: 20; 0: none)",
@@ -60,9 +62,9 @@ def parse(description: str) -> argparse.Namespace:
 
     result = parser.add_argument_group("result")
     output_help = "default: evaluation, in the temporary folder where this one cannot be written"
-    result.add_argument("--output", type=Path, default=output_here("evaluation"), metavar="DIR", help=output_help)
+    result.add_argument("--output", type=path_name, default=output_here("evaluation"), metavar="DIR", help=output_help)
     result.add_argument(
-        "--gate", type=Path, metavar="FILE", help="limits that decide the exit code (docs/evaluation.md)"
+        "--gate", type=path_name, metavar="FILE", help="limits that decide the exit code (docs/evaluation.md)"
     )
     result.add_argument("--with-text", action="store_true", help="show the texts of the listed rows in report.html")
 
@@ -79,7 +81,7 @@ def parse(description: str) -> argparse.Namespace:
 def add_data_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that name the examples and their columns, as scripts/train.py has them."""
     data = parser.add_argument_group("data")
-    data.add_argument("--data", type=Path, metavar="FILE", help="labelled examples that the model has not seen")
+    data.add_argument("--data", type=path_name, metavar="FILE", help="labelled examples that the model has not seen")
     data.add_argument("--dataset", metavar="NAME", help="instead of a file: a dataset of the hub or of a folder")
     data.add_argument("--dataset-config", metavar="NAME", help="its configuration")
     data.add_argument("--split", default=SPLIT, metavar="NAME", help=f"its split (default: {SPLIT})")
@@ -96,7 +98,9 @@ def add_data_options(parser: argparse.ArgumentParser) -> None:
     data.add_argument(
         "--limit", type=positive_int, metavar="N", help="a sample of so many examples, always the same one"
     )
-    data.add_argument("--seed", type=int, default=0, help="of samples, perturbations and resampling (default: 0)")
+    data.add_argument(
+        "--seed", type=natural_int, default=0, help="of samples, perturbations and resampling (default: 0)"
+    )
 
 
 def add_request_options(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +109,7 @@ def add_request_options(parser: argparse.ArgumentParser) -> None:
     speed.add_argument("--texts-per-request", type=positive_int, default=64, metavar="N", help="default: 64")
     speed.add_argument("--concurrency", type=positive_int, default=4, metavar="N", help="in flight (default: 4)")
     speed.add_argument("--tries", type=positive_int, default=6, metavar="N", help="of one request (default: 6)")
-    speed.add_argument("--timeout", type=float, default=120, metavar="SECONDS", help="of one try (default: 120)")
+    speed.add_argument("--timeout", type=seconds, default=120, metavar="SECONDS", help="of one try (default: 120)")
 
 
 def defaults(**chosen: object) -> argparse.Namespace:

@@ -7,7 +7,7 @@ import urllib.parse
 import urllib.request
 
 from handler.protocol import JSON
-from scripts.cli.console import ROOT
+from scripts.cli.console import ROOT, ScriptError
 
 DASHBOARD = ROOT / "deploy" / "grafana" / "dashboard.json"
 
@@ -35,5 +35,8 @@ def values(prometheus: str, query: str) -> list[JSON]:
     """Return the values of a query that are numbers."""
     url = f"{prometheus}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
     with urllib.request.urlopen(url, timeout=10) as response:  # noqa: S310 - the address is the operator's
-        series = json.load(response)["data"]["result"]
+        try:
+            series = json.load(response)["data"]["result"]
+        except (ValueError, KeyError, TypeError):
+            raise ScriptError(f"{prometheus} is no Prometheus: its answer to a query is another") from None
     return [sample["value"][1] for sample in series if sample["value"][1] != "NaN"]

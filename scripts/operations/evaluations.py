@@ -15,7 +15,7 @@ from pathlib import Path
 
 from handler.protocol import JSON
 from scripts.cli.console import ScriptError, say, table
-from scripts.cli.options import positive_int
+from scripts.cli.options import path_name, positive_int
 from scripts.evaluation.settings import PROBLEMS, defaults
 from scripts.operations.context import CommandContext
 
@@ -26,13 +26,13 @@ MAX_SLICES = 5  # printed
 def add_evaluation_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that name labelled examples, and where the report goes."""
     group = parser.add_argument_group("evaluation on labelled examples, as by scripts/evaluate.py")
-    group.add_argument("--data", type=Path, metavar="FILE", help="labelled examples that the model has not seen")
+    group.add_argument("--data", type=path_name, metavar="FILE", help="labelled examples that the model has not seen")
     group.add_argument("--problem", choices=["auto", *PROBLEMS], default="auto", help="default: what the model is for")
     group.add_argument("--text-column", metavar="COLUMN")
     group.add_argument("--label-column", metavar="COLUMN")
     group.add_argument("--limit", type=positive_int, metavar="N", help="a sample of so many examples")
     group.add_argument(
-        "--evaluation-output", type=Path, metavar="DIR", help="of the report (default: evaluation/NAME-VERSION)"
+        "--evaluation-output", type=path_name, metavar="DIR", help="of the report (default: evaluation/NAME-VERSION)"
     )
 
 

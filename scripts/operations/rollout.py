@@ -16,6 +16,7 @@ from pathlib import Path
 from scripts.archives.signing import check_signature
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ScriptError, say
+from scripts.cli.options import path_name, positive_int, seconds
 from scripts.client.http import Management
 from scripts.client.server import Refused, ServerError
 from scripts.operations.context import CommandContext, print_models
@@ -161,11 +162,15 @@ def previous(store: Store, name: str, serving: str) -> str:
 
 def add_rollout_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that promote and rollback share."""
-    parser.add_argument("--workers", type=int, metavar="N", help="default: minWorkers of the archive")
+    parser.add_argument("--workers", type=positive_int, metavar="N", help="default: minWorkers of the archive")
     parser.add_argument(
-        "--within", type=float, default=120, metavar="SECONDS", help="for the old version to answer all (default: 120)"
+        "--within",
+        type=seconds,
+        default=120,
+        metavar="SECONDS",
+        help="for the old version to answer all (default: 120)",
     )
-    parser.add_argument("--model-store", type=Path, metavar="DIR", help="default: that of the running server")
+    parser.add_argument("--model-store", type=path_name, metavar="DIR", help="default: that of the running server")
 
 
 def promote(context: CommandContext) -> int:

@@ -11,13 +11,19 @@ from scripts.scoring.formats import FORMATS, FileFormat
 from scripts.scoring.rows import CorpusColumns, CorpusPart, SourceFile
 
 
-def sources(inputs: Sequence[Path], columns: CorpusColumns) -> tuple[SourceFile, ...]:
-    """Return the files to score, those of a folder in the order of their names."""
+def sources(inputs: Sequence[Path], columns: CorpusColumns, output: Path | None = None) -> tuple[SourceFile, ...]:
+    """Return the files to score, those of a folder in the order of their names.
+
+    Args:
+        output: the folder of the answers, which may lie in one of the inputs and is no part of it.
+    """
     files: dict[str, SourceFile] = {}
     for entry in inputs:
         inside = [entry]
         if entry.is_dir():
             inside = sorted(file for file in entry.rglob("*") if file.suffix.lower() in FORMATS)
+            if output is not None and output.resolve() != entry.resolve():
+                inside = [file for file in inside if not file.resolve().is_relative_to(output.resolve())]
         if not inside:
             raise ScriptError(f"no file in {entry} ends in one of {', '.join(FORMATS)}")
         for file in inside:

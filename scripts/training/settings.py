@@ -6,12 +6,12 @@ Defaults that depend on the data, the model or the machine are set later, by `re
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from scripts.cli.console import ScriptError
+from scripts.cli.options import fraction, natural_float, natural_int, path_name, positive_float, positive_int
 from scripts.pretrained.options import add_options
 from scripts.readers.tables import ColumnMapping
 from scripts.training.tasks import TRAINING_TASKS
@@ -164,7 +164,7 @@ def parse(argv: Sequence[str] | None, description: str) -> TrainingSettings:
     add = parser.add_argument
     add("--model", default=DEFAULT_MODEL, metavar="DIR|ID", help="the pretrained model: a local folder or a hub id")
     add_options(parser)
-    add("--output", type=Path, required=True, metavar="DIR", help="folder of the fine-tuned model")
+    add("--output", type=path_name, required=True, metavar="DIR", help="folder of the fine-tuned model")
     group = parser.add_argument_group("data")
     add = group.add_argument
     add("--train", metavar="FILE", help="training data; with --dataset, the name of a split")
@@ -186,17 +186,17 @@ def parse(argv: Sequence[str] | None, description: str) -> TrainingSettings:
     default_rate = "default: 5e-5 * 768 / width of the model, with --peft ten times as much"
     add(
         "--epochs",
-        type=count,
+        type=positive_int,
         help="passes over the data (default: about 50,000 texts in all, 3 to 20 times)",
     )
-    add("--learning-rate", type=positive, help=f"highest learning rate ({default_rate})")
+    add("--learning-rate", type=positive_float, help=f"highest learning rate ({default_rate})")
     add("--scheduler", choices=SCHEDULERS, default="linear", help="how the learning rate falls after the warm-up")
     add("--warmup-ratio", type=fraction, default=0.1, help="fraction of the steps in which the learning rate rises")
-    add("--weight-decay", type=float, default=0.01, help="weight decay of AdamW")
-    add("--batch-size", type=count, default=32, help="texts in a batch, which several processes share")
+    add("--weight-decay", type=natural_float, default=0.01, help="weight decay of AdamW")
+    add("--batch-size", type=positive_int, default=32, help="texts in a batch, which several processes share")
     add(
         "--gradient-accumulation",
-        type=count,
+        type=positive_int,
         default=1,
         metavar="N",
         help="batches in a step: their gradients are added up, for large steps in little memory",
@@ -207,32 +207,44 @@ def parse(argv: Sequence[str] | None, description: str) -> TrainingSettings:
         help="single, multi, entailment, entities: how much the examples of each label count in the loss; balanced: by "
         "the rarity of the label; labels that are not named count 1; FILE: a JSON object of them",
     )
-    add("--max-length", type=count, help=f"tokens of a text or window ({lengths_of()}; at most what the model takes)")
-    add("--doc-stride", type=count, help="answers: tokens that neighbouring windows share (default: 128)")
-    add("--max-question-length", type=count, help="answers: tokens of a question, the rest is cut (default: 64)")
-    add("--max-answer-length", type=count, help="answers: tokens of the longest answer (default: 30)")
+    add(
+        "--max-length",
+        type=positive_int,
+        help=f"tokens of a text or window ({lengths_of()}; at most what the model takes)",
+    )
+    add("--doc-stride", type=positive_int, help="answers: tokens that neighbouring windows share (default: 128)")
+    add("--max-question-length", type=positive_int, help="answers: tokens of a question, the rest is cut (default: 64)")
+    add("--max-answer-length", type=positive_int, help="answers: tokens of the longest answer (default: 30)")
     add("--whole-words", action="store_true", help="masked-words, pretraining: mask all tokens of a word together")
     add("--metric", metavar="NAME", help="the validation metric that chooses the best epoch, or loss (by the task)")
-    add("--early-stopping", "--patience", type=count, metavar="N", help="stop after N epochs without a better one")
+    add(
+        "--early-stopping",
+        "--patience",
+        type=positive_int,
+        metavar="N",
+        help="stop after N epochs without a better one",
+    )
     add(
         "--precision",
         choices=["auto", "fp32", "bf16", "fp16"],
         default="auto",
         help="auto: mixed precision where the hardware has it",
     )
-    add("--seed", type=int, default=0, help="same seed, same machine: same model")
+    add("--seed", type=natural_int, default=0, help="same seed, same machine: same model")
     group = parser.add_argument_group("adapter")
     add = group.add_argument
     add("--peft", choices=["lora"], help="train small matrices and the head instead of all weights (needs peft)")
-    add("--lora-rank", type=count, default=16, metavar="R", help="width of the matrices")
-    add("--lora-alpha", type=count, metavar="ALPHA", help="their product counts ALPHA / R times (default: 2 * R)")
+    add("--lora-rank", type=positive_int, default=16, metavar="R", help="width of the matrices")
+    add(
+        "--lora-alpha", type=positive_int, metavar="ALPHA", help="their product counts ALPHA / R times (default: 2 * R)"
+    )
     add("--lora-dropout", type=fraction, default=0.05, metavar="FRACTION", help="dropout before them")
     add("--lora-targets", metavar="A,B", help="linear modules of the layers, e.g. query,value (default: all of them)")
     group = parser.add_argument_group("search")
     add = group.add_argument
     add(
         "--search",
-        type=count,
+        type=positive_int,
         metavar="N",
         help="first try N settings on the validation data, then train with the best",
     )
@@ -290,20 +302,6 @@ def lengths_of() -> str:
     return "; ".join([f"default: {default}", *others])
 
 
-def count(value: str) -> int:
-    """Parse an integer of at least 1."""
-    if (number := int(value)) < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
-
-
-def positive(value: str) -> float:
-    """Parse a number above 0."""
-    if not 0 < (number := float(value)) < math.inf:
-        raise argparse.ArgumentTypeError("must be above 0")
-    return number
-
-
 def option_name(name: str) -> str:
     """Return the option of a setting without its hyphens in front.
 
@@ -328,10 +326,3 @@ def tracker_names(value: str) -> list[str]:
     if unknown := [name for name in names if name not in TRACKERS]:
         raise argparse.ArgumentTypeError(f"{unknown[0]} is none of {', '.join(TRACKERS)}")
     return names
-
-
-def fraction(value: str) -> float:
-    """Parse a number from 0 to below 1."""
-    if not 0 <= (number := float(value)) < 1:
-        raise argparse.ArgumentTypeError("must be between 0 and 1")
-    return number

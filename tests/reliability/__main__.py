@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.cli.console import ROOT, ScriptError, run, say, table
+from scripts.cli.options import names_of, path_name, positive_float, positive_int
 from tests.reliability.result import ScenarioResult
 
 N_TEXTS = 4000  # with expected answers
@@ -50,24 +51,23 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--server", choices=("torchserve", "standalone"), default="torchserve", help="(default: torchserve)"
     )
-    parser.add_argument("--scale", type=float, default=1, help="of all repeats and times but the soak (default: 1)")
-    parser.add_argument("--soak-minutes", type=float, default=60, metavar="M", help="of L4 (default: 60)")
     parser.add_argument(
-        "--model", type=Path, metavar="DIR", help="to serve (default: models/intents, else a random one)"
+        "--scale", type=positive_float, default=1, help="of all repeats and times but the soak (default: 1)"
     )
-    parser.add_argument("--threads", type=int, metavar="N", help="of the worker (default: the cores)")
+    parser.add_argument("--soak-minutes", type=positive_float, default=60, metavar="M", help="of L4 (default: 60)")
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", default=ROOT / "run" / "reliability", help="default: run/reliability"
+        "--model", type=path_name, metavar="DIR", help="to serve (default: models/intents, else a random one)"
+    )
+    parser.add_argument("--threads", type=positive_int, metavar="N", help="of the worker (default: the cores)")
+    parser.add_argument(
+        "--output", type=path_name, metavar="DIR", default=ROOT / "run" / "reliability", help="default: run/reliability"
     )
     return parser
 
 
 def scenarios(word: str) -> tuple[str, ...]:
     """Read a comma-separated list of scenarios."""
-    names = tuple(name.strip().upper() for name in word.split(",") if name.strip())
-    if unknown := [name for name in names if name not in ALL]:
-        raise argparse.ArgumentTypeError(f"{', '.join(unknown)} is no scenario; there are {', '.join(ALL)}")
-    return names
+    return names_of(word.upper(), ALL, "scenario")
 
 
 def run_scenarios(arguments: argparse.Namespace, about: dict[str, Any]) -> Iterator[ScenarioResult]:

@@ -35,6 +35,7 @@ import requests
 
 from scripts.benchmark.accounting import OK
 from scripts.cli.console import ROOT, ScriptError, run, say
+from scripts.cli.options import natural_int, path_name
 from scripts.client.ports import free_ports
 from tests.reliability.oracle import Oracle, different_texts
 
@@ -68,8 +69,10 @@ def parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--kills", type=int, default=2, metavar="N", help="replicas that are killed (default: 2)")
-    parser.add_argument("--model-store", type=Path, default=ROOT / "model_store", metavar="DIR")
+    parser.add_argument(
+        "--kills", type=natural_int, default=2, metavar="N", help="replicas that are killed (default: 2)"
+    )
+    parser.add_argument("--model-store", type=path_name, default=ROOT / "model_store", metavar="DIR")
     parser.add_argument("--archive", default="intents.mar", metavar="FILE", help="of the store (default: intents.mar)")
     return parser
 

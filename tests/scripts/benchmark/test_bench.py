@@ -18,7 +18,7 @@ import torch
 from transformers import AutoConfig, AutoModel, BertConfig
 
 from scripts import bench
-from scripts.benchmark import engine, machine, peers, report, roofline, texts
+from scripts.benchmark import engine, machine, peers, report, roofline, tables, texts
 from scripts.benchmark.accounting import OUTCOMES, ExpectedScores
 from scripts.benchmark.flops import EncoderShape, padded_tokens
 from scripts.benchmark.measure import interleave, peak_memory
@@ -301,6 +301,17 @@ def test_an_unknown_part_is_refused() -> None:
     assert bench.parts("engine, peers") == ("engine", "peers")
     with pytest.raises(ArgumentTypeError, match="speed is no part"):
         bench.parts("speed")
+
+
+def test_results_of_another_program_are_refused(tmp_path: Path) -> None:
+    """--render reads what this script wrote."""
+    path = tmp_path / "results.json"
+    for content in ("{nope", "[]", "{}", "\ufeff"):
+        path.write_text(content, encoding="utf-8")
+        with pytest.raises(ScriptError, match=r"results\.json holds no results"):
+            tables.read_results(path, "about")
+    path.write_text('{"about": {}}', encoding="utf-8")
+    assert tables.read_results(path, "about") == {"about": {}}
 
 
 def test_who_is_not_installed_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -207,4 +207,4 @@ def test_a_piece_that_there_is_not_is_refused_before_measuring(
     monkeypatch.setattr("sys.argv", ["gpu_pieces", "--only", "steps,nope", "--output", str(tmp_path / "pieces.json")])
     with pytest.raises(SystemExit):
         gpu_pieces.main()
-    assert "--only: there is no nope, but ceilings" in capsys.readouterr().err
+    assert "nope is no part; there are ceilings" in capsys.readouterr().err

@@ -58,6 +58,10 @@ def test_without_a_server(model_folder: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert PageReader((tmp_path / "explanation.html").read_text(encoding="utf-8")).texts == [ODD, "no"]
     assert "calm" in done.stdout
+    before = (tmp_path / "q.jsonl").read_bytes()
+    same = run_here(explain.main, *local, "--jsonl", "q.jsonl", "--output", "q.jsonl", cwd=tmp_path)
+    assert (same.returncode, (tmp_path / "q.jsonl").read_bytes()) == (2, before)
+    assert "q.jsonl is read, and would be overwritten" in same.stderr
     wrong = run_here(explain.main, *local, "text", "--target", "nobody", cwd=tmp_path)
     assert (wrong.returncode, wrong.stderr.count("\n")) == (2, 1)
     assert "target must be one of the labels: anger, joy, fear, calm" in wrong.stderr

@@ -171,6 +171,19 @@ def test_a_folder_is_searched(tmp_path: Path) -> None:
         sources([tmp_path / "empty"], CorpusColumns())
 
 
+def test_answers_in_the_folder_of_the_corpus_are_no_part_of_it(tmp_path: Path) -> None:
+    """Or the run that goes on would find other files than the one that began."""
+    (tmp_path / "a.csv").write_text("text\nhello\n", encoding="utf-8")
+    output = tmp_path / "answers"
+    begun = sources([tmp_path], CorpusColumns(), output)
+    output.mkdir()
+    (output / "part-000000.jsonl").write_text("{}\n", encoding="utf-8")
+    (output / "_plan.json").write_text("{}", encoding="utf-8")
+    assert [source.name for source in begun] == [str(tmp_path / "a.csv")]
+    assert sources([tmp_path], CorpusColumns(), output) == begun
+    assert len(sources([output], CorpusColumns(), tmp_path / "others")) == 2
+
+
 # --- what is written -----------------------------------------------------------------------------------------------
 
 
