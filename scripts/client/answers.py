@@ -78,19 +78,20 @@ def resume(path: Path) -> int:
     Raises:
         ScriptError: the file holds something else.
     """
-    if not path.exists():
+    if not path.is_file():  # nor is there anything to read in /dev/stdout
         return 0
     n_answers = n_bytes = 0
     with path.open("r+b") as file:
         for line in file:
+            begin = b'{"index": %d, ' % n_answers
+            if not line.endswith(b"\n") and line[: len(begin)] == begin[: len(line)]:
+                break
             try:
-                index = json.loads(line)["index"] if line.endswith(b"\n") else None
+                index = json.loads(line if line.endswith(b"\n") else b"[]")["index"]
             except (ValueError, KeyError, TypeError):
                 raise ScriptError(
                     f"line {n_answers + 1} of {path} is no answer of this script: choose another --output"
                 ) from None
-            if index is None:
-                break
             if index != n_answers:
                 raise ScriptError(
                     f"line {n_answers + 1} of {path} is not the answer to text {n_answers}: choose another --output"

@@ -40,7 +40,7 @@ class AnswerCache:
             whole = 0
             with path.open("rb") as file:
                 for line in file:
-                    if not line.endswith(b"\n"):  # cut short by an interruption
+                    if not line.endswith(b"\n") and line[:2] == b'["'[: len(line)]:  # cut short by an interruption
                         break
                     try:
                         key, answer = json.loads(line)

@@ -126,7 +126,7 @@ def test_whole_questions(run: Run, tmp_path: Path, fake_server: FakeServer) -> N
     options = ("--operation", "answer", "--parameters", '{"max_answer_len": 3}', "--top-k", "2")
     assert label(run("toy", "--jsonl", path, *options)[1][0]) == "AB"
     assert fake_server.parameters == {"on_error": "report", "operation": "answer", "max_answer_len": 3, "top_k": 2}
-    for wrong in ("7", "[]", "{"):
+    for wrong in ("7", "[]", "{", '{"top_k": NaN}', '{"top_k": 1e400}'):
         with pytest.raises(SystemExit):
             run("toy", "a", "--parameters", wrong)
 
@@ -217,10 +217,20 @@ def test_an_interrupted_run_keeps_what_it_had(run: Run, fake_server: FakeServer,
     assert [label(json.loads(line)) for line in output.read_bytes().splitlines()] == list(map(str, range(12)))
 
 
+def test_a_device_is_an_output_from_which_nothing_is_read(run: Run) -> None:
+    """Or /dev/full, which never ends, would be read for ever as answers of an earlier run."""
+    assert run("toy", "one", "--output", "/dev/null")[0] == 0
+    with pytest.raises(OSError, match="No space left"):
+        run("toy", "one", "--output", "/dev/full")
+
+
 @pytest.mark.parametrize(
     ("content", "complaint"),
     [
         ("hello\n", "line 1 of .* is no answer"),
+        ("hello", "line 1 of .* is no answer"),  # and no line cut short either
+        ('{"index": 0}', "line 1 of .* is no answer"),
+        ('{"index": 0, "answer": 1}\n{"index": 10', "line 2 of .* is no answer"),
         ('{"index": 0}\n[]\n', "line 2 of .* is no answer"),
         ('{"index": 1}\n', "line 1 of .* is not the answer to text 0"),
         ('{"index": 0}\n{"index": 1}\n{"index": 2}\n', "has 3 answers, but there are only 2 texts"),
