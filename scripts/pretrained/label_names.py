@@ -12,6 +12,14 @@ from handler.labels import CLASSIFIERS
 from scripts.cli.console import ScriptError, say
 
 
+def is_file(value: str) -> bool:
+    """Tell whether names are those in a file; a long list of them is longer than a path can be."""
+    try:
+        return Path(value).is_file()
+    except OSError:
+        return False
+
+
 def read_names(value: str) -> list[str]:
     """Return the names that an option gives, between commas, or one a line in the file that it names.
 
@@ -19,8 +27,12 @@ def read_names(value: str) -> list[str]:
     ['joy', 'calm']
     """
     where, names = "--labels", value.split(",")
-    if Path(value).is_file():
-        where, names = f"--labels {value}", Path(value).read_text(encoding="utf-8-sig").splitlines()
+    if is_file(value):
+        where = f"--labels {value}"
+        try:
+            names = Path(value).read_text(encoding="utf-8-sig").splitlines()
+        except UnicodeDecodeError as error:
+            raise ScriptError(f"{where}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     names = [name.strip() for name in names]
     if names[-1:] == [""]:
         names.pop()

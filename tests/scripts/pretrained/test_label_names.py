@@ -51,9 +51,13 @@ def test_names_that_are_there_are_renamed_aloud(make_model: MakeModel, capsys: p
     assert "config.json names the labels a, b, --labels renames them" in capsys.readouterr().err
 
 
-def test_what_is_refused(unnamed: Path, make_model: MakeModel) -> None:
+def test_what_is_refused(unnamed: Path, make_model: MakeModel, tmp_path: Path) -> None:
     assert refusal(unnamed, "no,yes") == "--labels names 2 labels, the model has 3"
     assert refusal(unnamed, "a,,b") == "--labels: label 1 has no name"
     assert refusal(unnamed, "a,b,a") == "--labels: a is there twice"
     assert refusal(unnamed, "") == "--labels: no name"
+    many = ",".join(f"label {number}" for number in range(1000))  # longer than the name of a file can be
+    assert refusal(unnamed, many) == "--labels names 1000 labels, the model has 3"
+    (tmp_path / "labels.txt").write_bytes("größe\n".encode("latin-1"))
+    assert "labels.txt: byte 2 is not UTF-8" in refusal(unnamed, str(tmp_path / "labels.txt"))
     assert "is for a model that classifies" in refusal(make_model(architecture=BertModel), "no,yes")
