@@ -26,6 +26,11 @@ WindowMerge = Literal["mean", "max", "weighted"]
 
 DEADLINE_FRACTION = 0.7  # of responseTimeout, after which TorchServe kills the worker; leaves time for a forward pass
 DEFAULT_RESPONSE_TIMEOUT_S = 120  # TorchServe's
+MOST_OF_JAVA = 2**31 - 1  # TorchServe reads 32 bits
+MOST = {  # of settings with which a worker would end for lack of memory or of threads before it answers
+    "max_batch_tokens": 1 << 20,
+    "threads": 1024,
+}
 
 
 @dataclass(frozen=True)
@@ -157,6 +162,8 @@ def _validate(section: Frontend | ServingConfig, prefix: str) -> None:
             raise ConfigError(f"{name} is {value!r}, accepted: {names}")
         if isinstance(value, int) and value < 1:
             raise ConfigError(f"{name} is {value}, accepted: 1 or more")
+        if isinstance(value, int) and value > (most := MOST.get(setting.name, MOST_OF_JAVA)):
+            raise ConfigError(f"{name} is {value}, accepted: at most {most}")
 
 
 def _accepted(hint: object) -> list[object]:
