@@ -23,6 +23,7 @@ compatible     other protocols of the inference port: OpenAI, Cohere, Jina
 management     the management port: what is registered, and changes of it
 applications   the three ports as ASGI applications
 connections    HTTP connections with limits of time and size
+own_folder     a temporary folder, which the next process removes where this one is killed
 ray_serve      the inference port as a deployment of Ray Serve
 lifecycle      start, drain, stop
 __main__       the command line

@@ -6,7 +6,6 @@ Ray Serve routes, starts and replaces replicas; what a replica answers, refuses 
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from server.health import Health
 from server.keys import SharedKeys
 from server.loaded_model import import_for
 from server.metrics import MetricsRegistry
+from server.own_folder import OwnFolder
 from server.registry import ModelRegistry
 from server.settings import ServerSettings
 
@@ -38,10 +38,10 @@ class Replica:
         settings = ServerSettings.read(Path(config), Path())
         if settings.authorized and key_file is None:
             raise ConfigError("key_file is missing: a file of keys, or disable_token_authorization=true in config")
-        self._temp = tempfile.TemporaryDirectory(prefix="replica-")
+        self._temp = OwnFolder("replica-")
         self._files = models
         metrics = MetricsRegistry()
-        self.models = ModelRegistry(Path(model_store), Path(self._temp.name), settings, metrics)
+        self.models = ModelRegistry(Path(model_store), self._temp.path, settings, metrics)
         self.health = Health(self.models)
         keys = SharedKeys(Path(key_file)) if settings.authorized and key_file else None
         self._parts = Parts(settings, self.models, metrics, self.health, keys, Tracing.from_environment())
@@ -57,7 +57,7 @@ class Replica:
         """Answer what was accepted, then free the models and their folders."""
         for model in list(self.models):
             await model.close()
-        self._temp.cleanup()
+        self._temp.remove()
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
         """Return what answers, for Ray Serve."""
