@@ -20,6 +20,9 @@ import yaml
 
 from handler.errors import ConfigError
 
+MAX_YAML_CHARACTERS = 65_536
+MAX_YAML_DEPTH = 10
+
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8", "fp8"]
 Overflow = Literal["truncate", "window", "refuse"]
 WindowMerge = Literal["mean", "max", "weighted"]
@@ -113,9 +116,25 @@ class ModelConfig:
             ConfigError: not YAML, or a setting that TorchServe or the handler would ignore.
         """
         try:
-            settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path.name} cannot be read: {' '.join(str(error).split())}") from error
+        return cls.from_yaml(text, path.name)
+
+    @classmethod
+    def from_yaml(cls, text: str, name: str = "model-config.yaml") -> ModelConfig:
+        """Read and validate the text of a file.
+
+        Raises:
+            ConfigError: as `read`; also for what takes more memory than its size says: aliases, nesting, a long file.
+        """
+        if len(text) > MAX_YAML_CHARACTERS:
+            raise ConfigError(f"{name} has more than {MAX_YAML_CHARACTERS} characters")
+        try:
+            _refuse_expansion(text, name)
+            settings = yaml.safe_load(text)
+        except (ValueError, yaml.YAMLError) as error:  # ValueError: no such date, a number of thousands of digits
+            raise ConfigError(f"{name} cannot be read: {' '.join(str(error).split())}") from error
         return cls.from_mapping(settings)
 
     @classmethod
@@ -137,6 +156,17 @@ class ModelConfig:
         handler = {key: value for key, value in asdict(self.handler).items() if value is not None}
         text: str = yaml.safe_dump({**frontend, "handler": handler}, sort_keys=False)
         return text
+
+
+def _refuse_expansion(text: str, name: str) -> None:
+    """Raise for aliases, by which a few lines become billions of values, and for deep nesting."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise ConfigError(f"{name} has the alias *{event.anchor}: write the value itself")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_YAML_DEPTH:
+            raise ConfigError(f"{name} is nested more than {MAX_YAML_DEPTH} deep")
 
 
 def _names(section: type) -> list[str]:

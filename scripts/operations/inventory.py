@@ -18,9 +18,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import psutil  # type: ignore[import-untyped]
-import yaml
 from packaging.markers import Marker
 
+from handler.archive import MODEL_CONFIG
 from handler.config import ModelConfig, usable_cores
 from handler.errors import ConfigError
 from handler.protocol import JSON
@@ -160,13 +160,11 @@ def _archive_info(file: Path) -> ArchiveInfo:
         damage = archive.damage()
         if damage:
             return ArchiveInfo(file, size, archive, problem=damage)
-        config = ModelConfig.from_mapping(yaml.safe_load(archive.settings()))
+        config = ModelConfig.from_yaml(archive.text(MODEL_CONFIG))
         labels = tuple(archive.labels()) if archive.manifest.get("task") == "text-classification" else ()
         return ArchiveInfo(file, size, archive, config, weight_bytes=archive.weight_bytes(), labels=labels)
     except (ScriptError, ConfigError) as error:
         return ArchiveInfo(file, size, problem=str(error))
-    except (KeyError, ValueError, yaml.YAMLError) as error:
-        return ArchiveInfo(file, size, problem=f"its model-config.yaml cannot be read ({type(error).__name__})")
 
 
 def _versions(of_kind: str) -> dict[str, tuple[str, str]]:

@@ -59,6 +59,31 @@ def test_a_file_that_is_no_yaml_is_refused(tmp_path: Path) -> None:
         ModelConfig.read(tmp_path / "absent.yaml")
 
 
+NESTED = "batchSize:\n  - &a0 [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"  - &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 10)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (NESTED, r"has the alias \*a0: write the value itself"),  # 9 ** 10 values
+        ("batchSize: &a [*a]", "has the alias"),
+        (f"batchSize: {'[' * 20_000}", "nested more than 10 deep"),
+        (f"batchSize: {'1' * 5000}", "cannot be read: .*digits"),
+        ("batchSize: 2001-99-99", "cannot be read: month must be"),
+        (f"batchSize: {'a' * 70_000}", "has more than 65536 characters"),
+        ("batchSize: !!python/object/apply:os.system [exit]", "could not determine a constructor"),
+    ],
+    ids=["billions of values", "itself", "nesting", "digits", "date", "long", "code"],
+)
+def test_a_file_of_another_makes_no_work(tmp_path: Path, text: str, message: str) -> None:
+    """An archive may come from anywhere; each of these fails at once."""
+    (tmp_path / "model-config.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        ModelConfig.read(tmp_path / "model-config.yaml")
+
+
 def test_writing_is_the_inverse_of_reading(tmp_path: Path) -> None:
     """What is packed says the same as what was read."""
     config = ModelConfig.read(ROOT / "model-config.yaml")
