@@ -3,6 +3,7 @@
 Reading order, which is also the order in which the modules may import one another:
 
 errors            every error, and who has to act
+paths             whether a path that a file names stays in its folder
 config            settings of an operator, frozen and validated
 labels            the names of labels in config.json, consistent or refused
 protocol/         bytes <-> JSON values: strict JSON, and codecs

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from handler import protocol
 from handler.errors import MalformedBody, ModelMismatch
+from handler.paths import stays_inside
 from handler.protocol import JSON
 
 MODULES_FILE = "modules.json"
@@ -212,6 +213,8 @@ def _read_modules(folder: Path) -> Sequence[Mapping[str, JSON]]:
     modules = _read_json(folder / MODULES_FILE)
     if not isinstance(modules, list) or not all(isinstance(entry, dict) and "type" in entry for entry in modules):
         raise ModelMismatch(f"{MODULES_FILE} must hold a list of modules, each with a type and a path")
+    if outside := next((entry for entry in modules if not stays_inside(entry.get("path", ""))), None):
+        raise ModelMismatch(f"{MODULES_FILE}: the path {str(outside['path'])[:100]!r} leaves the model's folder")
     return modules
 
 

@@ -32,9 +32,12 @@ def weight_files(folder: Path) -> list[Path]:
         return [single] if single.is_file() else []
     try:
         shards: dict[str, str] = loads(index.read_text(encoding="utf-8"))["weight_map"]
-        files = [folder / name for name in sorted(set(shards.values()))]
+        names = sorted(set(shards.values()))
+        files = [folder / name for name in names]
     except (RequestError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelMismatch(f"{INDEX} has no weight_map that can be read: copy it again") from error
+    if outside := next((name for name in names if Path(name).name != name), None):
+        raise ModelMismatch(f"{INDEX} names {outside[:100]!r}, which is no file beside it: copy it again")
     for file in files:
         if not file.is_file():
             raise ModelMismatch(f"{INDEX} names {file.name}, which is not there: copy it from where the model comes")

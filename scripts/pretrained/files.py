@@ -9,6 +9,7 @@ from typing import Any
 
 from handler import protocol
 from handler.errors import MalformedBody
+from handler.paths import stays_inside
 from scripts.cli.console import ScriptError
 
 # Everything a tokenizer or a model is saved as, and nothing else: no pickles, no checkpoints of a trainer.
@@ -128,7 +129,7 @@ def module_folders(modules: Path) -> list[str]:
     """Return the folders that modules.json names; its refusals are those of the reader of the handler."""
     value = _read_json(modules) if modules.is_file() else []
     paths = [entry.get("path") for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
-    return [path for path in paths if isinstance(path, str) and path]
+    return [path for path in paths if path and stays_inside(path)]
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -69,6 +69,13 @@ def shards_without_an_index(folder: Path) -> None:
     (folder / "model.safetensors.index.json").write_text("{}")
 
 
+def shards_elsewhere(folder: Path) -> None:
+    """Let the index name a file outside of the folder."""
+    shards(folder)
+    index = {"weight_map": {"a": "../other/model.safetensors"}}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 def renamed(prefix: str) -> Change:
     """Return a function that puts a prefix before the name of every tensor."""
 
@@ -205,6 +212,7 @@ FILES: dict[str, tuple[Change, str]] = {
     ),
     "an empty file": (written("model.safetensors", b""), "was not copied to its end"),
     "a shard that is missing": (shards, r"names model-00002-of-00002\.safetensors, which is not there"),
+    "a shard elsewhere": (shards_elsewhere, r"names '\.\./other/model\.safetensors', which is no file beside it"),
     "an index that is none": (shards_without_an_index, "has no weight_map"),
     "a tokenizer of Git LFS": (written("tokenizer.json", LFS), r"tokenizer\.json is a pointer of Git LFS"),
     "half a tokenizer": (written("tokenizer.json", b'{"version": '), r"tokenizer\.json cannot be read: it is not JSON"),

@@ -227,6 +227,8 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda f: changed(f / "sentence_bert_config.json", transformer_task="fill-mask"),
         "transformer_task is fill-mask",
     ),
+    "a module elsewhere": (lambda f: listed(f, 1, path="../other"), "the path '../other' leaves the model's folder"),
+    "a module anywhere": (lambda f: listed(f, 2, path="/etc"), "the path '/etc' leaves the model's folder"),
     "not JSON": (lambda f: (f / "modules.json").write_text("["), "modules.json cannot be read"),
 }
 
