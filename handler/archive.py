@@ -21,6 +21,8 @@ with its hash, and no other file may exist in the folders from which code or wei
 from __future__ import annotations
 
 import hashlib
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -28,6 +30,7 @@ from typing import IO
 from handler import protocol
 from handler.confidence import ScoreCalibration
 from handler.errors import MalformedBody, ModelMismatch
+from handler.paths import stays_inside
 from handler.protocol import JSON
 
 MODEL = "model"
@@ -41,6 +44,9 @@ PROVENANCE = "provenance.json"
 OPENAPI = "openapi.json"
 MODEL_CONFIG = "model-config.yaml"
 FORMAT = 1
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")  # of a model: it becomes a part of routes and of file names
+VERSION = re.compile(r"[A-Za-z0-9_.+-]{1,64}")  # the same; scripts/package.py makes numbers and dots
+MAX_TEXT_BYTES = 64 << 20  # of a file that is read as a whole
 
 
 @dataclass(frozen=True)
@@ -82,8 +88,11 @@ def read_manifest(folder: Path) -> Manifest:
     value = _read(folder / MANIFEST)
     if value.get("format") != FORMAT:
         raise ModelMismatch(f"{MANIFEST} has format {value.get('format')}, this handler reads {FORMAT}: pack again")
-    if not isinstance(value.get("files", {}), dict):
+    files = value.get("files", {})
+    if not isinstance(files, dict):
         raise ModelMismatch(f"{MANIFEST} has no table of files: pack again")
+    if outside := next((path for path in files if not stays_inside(path)), None):
+        raise ModelMismatch(f"{MANIFEST} names {outside[:100]!r}, which is not in the archive: pack again")
     try:
         return Manifest(value["files"], value["name"], value["version"], value["task"])
     except KeyError as error:
@@ -102,12 +111,17 @@ def verify(folder: Path) -> Manifest:
             raise ModelMismatch(f"{path} is missing from the archive: pack again")
         if sha256(folder / path) != digest:
             raise ModelMismatch(f"{path} is not the file that was packed (SHA-256 differs): pack again")
-    unlisted = [path for path in _listed(folder) if path not in manifest.files]
-    # The root is on the import path too: a module there would be imported instead of the library of its name.
-    added = [path for path in unlisted if path.startswith((f"{MODEL}/", f"{CODE}/")) or path.endswith((".py", ".so"))]
-    if added:
-        raise ModelMismatch(f"{added[0]} was not in the archive when it was packed: pack again")
+    if extra := added(_listed(folder), manifest.files):
+        raise ModelMismatch(f"{extra} was not in the archive when it was packed: pack again")
     return manifest
+
+
+def added(paths: Iterable[str], files: Mapping[str, str]) -> str | None:
+    """Return the first of some paths from which code or weights would be read and that a manifest does not list."""
+    unlisted = (path for path in paths if path not in files)
+    # The root is on the import path too: a module there would be imported instead of the library of its name.
+    code = (".py", ".pyc", ".so")
+    return next((path for path in unlisted if path.startswith((f"{MODEL}/", f"{CODE}/")) or path.endswith(code)), None)
 
 
 def golden_name(precision: str) -> str:
@@ -188,6 +202,8 @@ def _write(path: Path, value: JSON) -> None:
 
 def _read(path: Path) -> JSON:
     try:
+        if path.stat().st_size > MAX_TEXT_BYTES:
+            raise ModelMismatch(f"{path.name} has more than {MAX_TEXT_BYTES >> 20} MB: pack again")
         value = protocol.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, MalformedBody) as error:
         raise ModelMismatch(f"{path.name} cannot be read ({type(error).__name__}): pack again") from error

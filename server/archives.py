@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import lzma
-import re
 import shutil
-import tarfile
 import tempfile
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from handler.archive import MAX_TEXT_BYTES, MODEL_CONFIG, NAME, VERSION
 from handler.config import ModelConfig
 from handler.errors import MalformedBody, ModelMismatch
 from handler.protocol import loads
+from scripts.client.unpacking import extract
 from server.errors import ApiError, bad_request
 
 MANIFEST = "MAR-INF/MANIFEST.json"
-MODEL_CONFIG = "model-config.yaml"
-MAX_RATIO = 100  # of unpacked to packed bytes: packed archives are stored, and weights hardly shrink
-MB = 1 << 20
-DAMAGED = (zlib.error, lzma.LZMAError, RuntimeError, ValueError)  # what the readers of broken or encrypted zips raise
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")  # as scripts/package.py allows and the gateway forwards
-VERSION = re.compile(r"[A-Za-z0-9_.+-]{1,64}")
 
 
 @dataclass(frozen=True)
@@ -60,7 +51,7 @@ def unpack(store: Path, file: str, temp: Path, name: str | None = None) -> Unpac
     except OSError as error:
         raise ModelMismatch(f"{file} cannot be unpacked in {temp}: {error.strerror}") from error
     try:
-        _extract(path, folder)
+        extract(path, folder)
         model = _manifest(folder, file)
         config = ModelConfig.read(folder / MODEL_CONFIG) if (folder / MODEL_CONFIG).is_file() else ModelConfig()
     except BaseException:
@@ -82,52 +73,10 @@ def _in_store(store: Path, file: str) -> Path:
     return path
 
 
-def _extract(path: Path, folder: Path) -> None:
-    room = _Room(path, folder)
-    try:
-        if path.is_dir():
-            room.take(sum(file.stat().st_size for file in path.rglob("*") if file.is_file()))
-            shutil.copytree(path, folder, dirs_exist_ok=True)
-        elif tarfile.is_tarfile(path):
-            with tarfile.open(path) as archive:
-                for member in archive:  # sizes first: a compressed stream may be longer than any disk
-                    room.take(member.size)
-                archive.extractall(folder, filter="data")
-        else:
-            with zipfile.ZipFile(path) as archive:
-                room.take(sum(entry.file_size for entry in archive.infolist()))
-                archive.extractall(folder)  # noqa: S202 - a zip's members stay in the folder, and become plain files
-    except ModelMismatch:
-        raise
-    except OSError as error:
-        raise ModelMismatch(f"{path.name} cannot be unpacked in {folder.parent}: {error.strerror or error}") from error
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, *DAMAGED) as error:
-        raise ModelMismatch(f"{path.name} is no whole archive, perhaps cut short: pack or copy it again") from error
-
-
-class _Room:
-    """What an archive may unpack to: what fits on the disk, and no multiple that weights never have."""
-
-    def __init__(self, path: Path, folder: Path) -> None:
-        self._path, self._folder = path, folder
-        self._taken = 0
-        self._free = shutil.disk_usage(folder).free
-        self._most = None if path.is_dir() else MAX_RATIO * path.stat().st_size
-
-    def take(self, n_bytes: int) -> None:
-        """Count what will be written; raise ModelMismatch when that is too much."""
-        self._taken += n_bytes
-        if self._most is not None and self._taken > self._most:
-            raise ModelMismatch(f"{self._path.name} unpacks to more than {MAX_RATIO} times its size: pack it again")
-        if self._taken > self._free:
-            free = f"{self._free / MB:.0f} MB are free"
-            raise ModelMismatch(
-                f"{self._path.name} needs {self._taken / MB:.0f} MB in {self._folder.parent}, where {free}"
-            )
-
-
 def _manifest(folder: Path, file: str) -> dict[str, str]:
     try:
+        if (folder / MANIFEST).stat().st_size > MAX_TEXT_BYTES:
+            raise ModelMismatch(f"{file}: {MANIFEST} has more than {MAX_TEXT_BYTES >> 20} MB: pack it again")
         model = loads((folder / MANIFEST).read_text(encoding="utf-8"))["model"]
         named = {key: str(model[key]) for key in ("modelName", "modelVersion") if key in model or key == "modelName"}
     except (OSError, UnicodeDecodeError, MalformedBody, KeyError, TypeError) as error:

@@ -65,8 +65,8 @@ def build(
         ScriptError: a name that TorchServe cannot take, or no packable model in the folder.
         StartupError: what would also keep a worker from becoming ready.
     """
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise ScriptError(f"--name {name}: use letters, digits, '_', '-' and '.'")
+    if not archive.NAME.fullmatch(name):
+        raise ScriptError(f"--name {name}: use at most 128 letters, digits, '_', '-' and '.'")
     if not re.fullmatch(r"[0-9]+(\.[0-9]+)*", version):
         raise ScriptError(f"--version {version}: use numbers and dots, e.g. 1.0")
     precision = config.handler.precision

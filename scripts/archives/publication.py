@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import re
 import sys
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -77,13 +76,11 @@ def of_archive(file: Path, evaluated: Sequence[EvalResult]) -> Publication:
     opened = Archive.read(file)
     if damage := opened.damage():
         raise ScriptError(f"{file}: {damage}: pack it again")
-    with zipfile.ZipFile(file) as contents:
-        card = contents.read(archive.CARD).decode()
-        document = contents.read(archive.OPENAPI)
+    card, document = (opened.text(path).encode() for path in (archive.CARD, archive.OPENAPI))
     if evaluated:
         raise ScriptError("--evaluated is for a folder: an archive gets metrics when scripts/package.py packs it")
     name = f"{opened.name}.mar"
-    return checked(Publication({name: file, f"{opened.name}.openapi.json": document, README: card.encode()}))
+    return checked(Publication({name: file, f"{opened.name}.openapi.json": document, README: card}))
 
 
 def of_folder(folder: Path, name: str, base_model: str | None, evaluated: Sequence[EvalResult]) -> Publication:

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from handler import archive
 from handler.protocol import JSON
 from scripts.cli.console import ROOT, ScriptError
 from scripts.client.server import Server
+from scripts.client.unpacking import BROKEN, MAX_RATIO
 
 KEPT = ".kept"
 RANKED_LABEL_BYTES = 44  # {"label":,"score":0.12345678901234567e-05},
@@ -46,46 +48,57 @@ class Archive:
         if not file.is_file():
             raise ScriptError(f"no archive at {file}: scripts/package.py makes one")
         try:
-            with zipfile.ZipFile(file) as opened:
-                model = json.loads(opened.read(TORCHSERVE_MANIFEST))["model"]
-                manifest = json.loads(opened.read(archive.MANIFEST))
-            return cls(file, str(model["modelName"]), str(model["modelVersion"]), dict(manifest))
-        except zipfile.BadZipFile as error:
-            raise ScriptError(f"{file} is no whole archive, perhaps cut short: pack or copy it again") from error
+            with _opened(file) as opened:
+                model = _json(opened, TORCHSERVE_MANIFEST)["model"]
+                manifest = _json(opened, archive.MANIFEST)
+            name, version = str(model["modelName"]), str(model["modelVersion"])
+            read = cls(file, name, version, dict(manifest))
         except (KeyError, TypeError, ValueError) as error:
             raise ScriptError(f"{file} has no manifest that can be read: pack it with scripts/package.py") from error
+        if not archive.NAME.fullmatch(name) or not archive.VERSION.fullmatch(version):
+            raise ScriptError(f"{file}: its manifest has a name or version that no route can have: pack it again")
+        return read
 
     @property
     def hash(self) -> str:
         """The first digits of the hash of the model's files, as in the header x-model-hash."""
         return str(self.manifest.get("model_hash", ""))[:16]
 
-    def settings(self) -> str:
-        """Return its model-config.yaml."""
-        with zipfile.ZipFile(self.file) as opened:
-            return opened.read(archive.MODEL_CONFIG).decode()
+    def text(self, path: str) -> str:
+        """Return a file of text; raises ScriptError where there is none."""
+        with self._reading(path) as opened:
+            return _text(opened, path)
+
+    def json(self, path: str) -> JSON:
+        """Return the content of a file of JSON; raises ScriptError where there is none."""
+        with self._reading(path) as opened:
+            return _json(opened, path)
 
     def labels(self) -> list[str]:
         """Return the labels of its model's config."""
-        with zipfile.ZipFile(self.file) as opened:
-            path = f"{archive.MODEL}/config.json"
-            config = json.loads(opened.read(path)) if path in opened.namelist() else {}
+        config = self.json(f"{archive.MODEL}/config.json")
         id2label = config.get("id2label") if isinstance(config, dict) else None
         return list(map(str, id2label.values())) if isinstance(id2label, dict) else []
 
     def weight_bytes(self) -> int:
         """Return the size of its weights."""
-        with zipfile.ZipFile(self.file) as opened:
+        with _opened(self.file) as opened:
             return sum(entry.file_size for entry in opened.infolist() if entry.filename.endswith(".safetensors"))
 
     def damage(self) -> str:
-        """Return which file is not the one that was packed, or nothing; reads all of it."""
+        """Return what differs from what was packed, or nothing; reads all of it."""
         files = self.manifest.get("files")
         if not isinstance(files, dict):
             return f"{archive.MANIFEST} has no table of files"
         try:
             with zipfile.ZipFile(self.file) as opened:
-                names = set(opened.namelist())
+                names = opened.namelist()
+                if doubled := next((path for path, n in Counter(names).items() if n > 1), None):
+                    return f"{doubled} is in it twice"
+                if path := archive.added(names, files):
+                    return f"{path} was added after it was packed"
+                if sum(entry.file_size for entry in opened.infolist()) > MAX_RATIO * self.file.stat().st_size:
+                    return f"it unpacks to more than {MAX_RATIO} times its size"
                 for path, digest in files.items():
                     if path not in names:
                         return f"{path} is missing"
@@ -93,9 +106,18 @@ class Archive:
                         actual = archive.sha256_of_stream(reader)
                     if actual != digest:
                         return f"{path} is not the file that was packed (SHA-256 differs)"
-        except (zipfile.BadZipFile, OSError, EOFError) as error:
+        except (*BROKEN, OSError) as error:
             return f"it cannot be read to its end ({type(error).__name__})"
         return ""
+
+    @contextmanager
+    def _reading(self, path: str) -> Iterator[zipfile.ZipFile]:
+        """Open the archive to read one member; raises ScriptError where that is missing or no text."""
+        try:
+            with _opened(self.file) as opened:
+                yield opened
+        except (KeyError, ValueError) as error:
+            raise ScriptError(f"{self.file}: {path} cannot be read ({type(error).__name__}): pack it again") from error
 
 
 def ranking_bytes(labels: Sequence[str], max_texts: int) -> int:
@@ -147,10 +169,9 @@ class Store:
         if target.is_file() and target.samefile(new.file):
             return
         self.keep(new.name, new.version)
-        with zipfile.ZipFile(new.file) as opened:
-            document = opened.read(archive.OPENAPI)
+        document = new.text(archive.OPENAPI)
         _link(new.file, target, shared=new.file.is_relative_to(self.folder))
-        (self.folder / f"{new.name}.openapi.json").write_bytes(document)
+        (self.folder / f"{new.name}.openapi.json").write_bytes(document.encode())
 
     def keep_only(self, name: str, version: str) -> None:
         """Delete every kept archive but that of one version."""
@@ -170,6 +191,33 @@ class Store:
             yield link.name
         finally:
             link.unlink(missing_ok=True)
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[zipfile.ZipFile]:
+    """Open an archive; raises ScriptError for what is no whole one."""
+    try:
+        with zipfile.ZipFile(file) as opened:
+            yield opened
+    except BROKEN as error:
+        if isinstance(error, ValueError):  # of the content of a member: the caller knows what it should be
+            raise
+        raise ScriptError(f"{file} is no whole archive, perhaps cut short: pack or copy it again") from error
+
+
+def _text(opened: zipfile.ZipFile, path: str) -> str:
+    """Return a member that holds text; raises ScriptError for a longer one than any is, before it is unpacked."""
+    if opened.getinfo(path).file_size > archive.MAX_TEXT_BYTES:
+        raise ScriptError(f"{path} has more than {archive.MAX_TEXT_BYTES >> 20} MB: pack it again")
+    return opened.read(path).decode()
+
+
+def _json(opened: zipfile.ZipFile, path: str) -> JSON:
+    """Return a member that holds JSON; raises ValueError for one that does not, or is nested too deep."""
+    try:
+        return json.loads(_text(opened, path))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deep") from error
 
 
 def _link(file: Path, target: Path, *, shared: bool = True) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-import zipfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -30,6 +29,7 @@ from scripts.benchmark.flops import EncoderShape
 from scripts.benchmark.synthetic import random_classifier, word_tokenizer
 from scripts.benchmark.texts import SOURCES
 from scripts.cli.console import ROOT, ScriptError
+from scripts.client.unpacking import extract
 
 DEFAULTS = ("models/intents", "random:12x768")
 
@@ -171,11 +171,8 @@ def base_tokenizer() -> PreTrainedTokenizerBase:
 def unpack(mar: Path, folder: Path) -> Path:
     """Unpack an archive, unless the folder is there already."""
     if not folder.is_dir():
-        try:
-            with zipfile.ZipFile(mar) as packed:
-                packed.extractall(folder)
-        except zipfile.BadZipFile:
-            raise ScriptError(f"{mar} is no archive, or a broken one") from None
+        folder.mkdir()
+        extract(mar, folder)
     return folder
 
 

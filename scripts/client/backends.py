@@ -9,7 +9,6 @@ import argparse
 import random
 import tempfile
 import threading
-import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
@@ -20,6 +19,7 @@ from handler.protocol import JSON
 from scripts.cli.console import ScriptError
 from scripts.client.http import Inference
 from scripts.client.server import NotRunning, Refused, Server, Unavailable, UnknownModel
+from scripts.client.unpacking import extract
 
 if TYPE_CHECKING:
     import torch
@@ -107,13 +107,9 @@ def load(
     from handler.loading import load_predictor
 
     if folder.is_file():
-        unpacked = stack.enter_context(tempfile.TemporaryDirectory())
-        try:
-            with zipfile.ZipFile(folder) as archive:
-                archive.extractall(unpacked)
-        except zipfile.BadZipFile:
-            raise ScriptError(f"{folder} is no archive, or a broken one") from None
-        folder = Path(unpacked)
+        unpacked = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        extract(folder, unpacked)
+        folder = unpacked
     elif not folder.is_dir():
         raise ScriptError(f"no model at {folder}")
     file = folder / "model-config.yaml"

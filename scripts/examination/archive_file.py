@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import zipfile
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -23,30 +21,27 @@ def examine_archive(file: Path) -> Examination:
     read = examination.attempt(Archive.read, file)
     if read is None:
         return examination
+    damage = read.damage()
     examination.sections["archive"] = {
         "name": read.name,
         "version": read.version,
         "task": read.manifest.get("task"),
-        "labels": read.labels(),
+        "labels": [] if damage else read.labels(),
         "megabytes": round(file.stat().st_size / 1e6, 1),
         "model_hash": read.hash,
     }
-    if damage := read.damage():
+    if damage:
         examination.refuse(ValueError(f"{damage}: pack again"))
         return examination
-    with zipfile.ZipFile(file) as opened:
-        names = set(opened.namelist())
-        examination.sections["settings"] = {
-            "model-config.yaml": opened.read(archive.MODEL_CONFIG).decode().splitlines()
-        }
-        if archive.PROVENANCE in names:
-            examination.sections["provenance"] = dict(json.loads(opened.read(archive.PROVENANCE)))
-        else:
-            examination.note("it does not say where its model comes from: it was packed before archives did")
-        goldens = [name for name in (archive.GOLDEN, *archive.GOLDEN_BY_PRECISION.values()) if name in names]
-        tests = {name: len(json.loads(opened.read(name))["items"]) for name in goldens}
-        calibration = calibration_facts(opened.read(archive.CARD).decode())
-    if calibration:
+    names = read.manifest["files"]
+    examination.sections["settings"] = {archive.MODEL_CONFIG: read.text(archive.MODEL_CONFIG).splitlines()}
+    if archive.PROVENANCE in names:
+        examination.sections["provenance"] = dict(read.json(archive.PROVENANCE))
+    else:
+        examination.note("it does not say where its model comes from: it was packed before archives did")
+    goldens = [name for name in (archive.GOLDEN, *archive.GOLDEN_BY_PRECISION.values()) if name in names]
+    tests = {name: len(read.json(name)["items"]) for name in goldens}
+    if calibration := calibration_facts(read.text(archive.CARD)):
         examination.sections["calibration"] = calibration
     with examination.noting_warnings(), ExitStack() as stack:
         predictor = examination.attempt(load, file, stack)

@@ -191,6 +191,17 @@ WRONG: dict[str, tuple[Callable[[Path], None], type[StartupError], str]] = {
         ModelMismatch,
         "yaml.py was not in the archive",
     ),
+    "compiled code added at the root": (add("yaml.pyc"), ModelMismatch, "yaml.pyc was not in the archive"),
+    "manifest that names a file outside": (
+        edit_json("manifest.json", lambda old: {**old, "files": {**old["files"], "../../etc/passwd": "0"}}),
+        ModelMismatch,
+        "names '../../etc/passwd', which is not in the archive",
+    ),
+    "manifest that fills the memory": (
+        lambda folder: os.truncate(folder / "manifest.json", archive.MAX_TEXT_BYTES + 1),
+        ModelMismatch,
+        "manifest.json has more than 64 MB",
+    ),
     "manifest is no JSON": (edit("manifest.json", lambda old: old[:-5]), ModelMismatch, "manifest.json cannot be read"),
     "manifest is empty": (edit("manifest.json", lambda _: b""), ModelMismatch, "manifest.json cannot be read"),
     "manifest is a list": (edit("manifest.json", lambda _: b"[]"), ModelMismatch, "does not hold an object"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -246,6 +247,7 @@ def test_answers_larger_than_the_server_sends(diagnose: Diagnose, tmp_path: Path
     with zipfile.ZipFile(file) as packed:
         entries = {name: packed.read(name) for name in packed.namelist()}
     manifest = json.loads(entries["manifest.json"]) | {"task": "text-classification"}
+    manifest["files"]["model/config.json"] = hashlib.sha256(config.encode()).hexdigest()
     with zipfile.ZipFile(file, "w") as packed:
         for name, content in (entries | {"manifest.json": json.dumps(manifest), "model/config.json": config}).items():
             packed.writestr(name, content)
