@@ -5,10 +5,11 @@ Three random keys: `inference` and `management` open their ports, `API` renews o
 
 from __future__ import annotations
 
-import contextlib
 import datetime
 import hmac
 import json
+import logging
+import re
 import secrets
 import time
 from collections.abc import Mapping
@@ -21,7 +22,10 @@ from handler.errors import ConfigError
 KEY_FILE = "key_file.json"
 KEY_BYTES = 24
 EXPIRING = ("management", "inference")
-KEY_FORM = '{"inference": {"key": "..."}}'
+KEY_FORM = '{"inference": {"key": "..."}}, with 32 to 128 letters, digits and . _ ~ + / - ='
+SHARED_KEY = re.compile(r"[A-Za-z0-9._~+/-]{32,128}=*")  # as the gateway's: an empty key would open to everybody
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -106,12 +110,18 @@ class SharedKeys:
         """
         self._file, self._changed_ns = file, 0
         self._keys: dict[str, Key] = {}
+        self._problem = ""  # that was logged last
         self._read()
 
     def allows(self, kind: str, authorization: str) -> bool:
         """Tell whether a header opens a port. A file that cannot be read any more leaves the keys as they were."""
-        with contextlib.suppress(ConfigError):
+        try:
             self._read()
+            self._problem = ""
+        except ConfigError as error:  # each request would say so
+            if str(error) != self._problem:
+                self._problem = str(error)
+                logger.error("%s; the key before stays in force", error)
         return kind in self._keys and self._keys[kind].opens(authorization)
 
     def renew(self, kind: str) -> bool:
@@ -122,8 +132,9 @@ class SharedKeys:
         try:
             changed_ns = self._file.stat().st_mtime_ns
             if changed_ns != self._changed_ns:
-                entries = json.loads(self._file.read_text(encoding="utf-8"))
-                self._keys = {"inference": Key.of(entries["inference"])}
-                self._changed_ns = changed_ns
+                key = Key.of(json.loads(self._file.read_text(encoding="utf-8"))["inference"])
+                if not SHARED_KEY.fullmatch(key.text):
+                    raise ValueError("no key")
+                self._keys, self._changed_ns = {"inference": key}, changed_ns
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(f"{self._file} holds no keys ({type(error).__name__}): {KEY_FORM}") from error

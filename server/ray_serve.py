@@ -36,7 +36,7 @@ class Replica:
             ConfigError: a setting that cannot be obeyed, or keys that cannot be read.
         """
         settings = ServerSettings.read(Path(config), Path())
-        if settings.authorized and key_file is None:
+        if settings.authorized and not key_file:
             raise ConfigError("key_file is missing: a file of keys, or disable_token_authorization=true in config")
         self._temp = OwnFolder("replica-")
         self._files = models

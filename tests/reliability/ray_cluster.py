@@ -40,7 +40,7 @@ from scripts.client.ports import free_ports
 from tests.reliability.oracle import Oracle, different_texts
 
 FILE = ROOT / "deploy" / "ray" / "serve.yaml"
-KEY = "a-key-of-this-trial"
+KEY = "a-key-of-this-trial-for-a-cluster-of-two-nodes"
 N_NODES = 2  # of one core each, so that each has one replica
 N_TEXTS = 1000
 N_CLIENTS = 4
