@@ -21,11 +21,18 @@ from handler.protocol import serialize_value
 from server.transport import NOTIFY_LEFT, Exchange, PreparedResponse
 
 MAX_HEAD_BYTES = 32_768  # of the request line and all headers
+HEADER_ENDS = 4  # bytes of `: ` and the line end
 HEAD_S = 30.0  # from the first byte of a request to the end of its headers, and for the first byte of a connection
 KEEP_ALIVE_S = 75  # of an idle connection: longer than a gateway keeps its own
 MAX_UNREAD_BYTES = 65_536  # of the body of a request that is refused by its headers
 STALLED_S = 30.0  # without progress, after which the system ends a connection whose client does not read
 VERSIONS = ("1.0", "1.1")
+SINGLE = (
+    b"host",
+    b"authorization",
+    b"content-type",
+    b"content-encoding",
+)  # one program reads the first, another the last
 FRAMING = (b"transfer-encoding", b"expect")  # headers of a body whose length is not known or that is not sent yet
 HOP_BY_HOP = (b"upgrade", b"http2-settings")  # what an upgrade consists of, apart from `connection`
 
@@ -117,8 +124,8 @@ class BoundedConnection(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Count a header, or a trailer."""
-        self._count(len(name) + len(value))
+        """Count a header, or a trailer, with what stands between and behind."""
+        self._count(len(name) + len(value) + HEADER_ENDS)
         super().on_header(name, value)
 
     def on_message_complete(self) -> None:
@@ -180,10 +187,12 @@ class BoundedConnection(HttpToolsProtocol):
             self._deadline = self.loop.time() + KEEP_ALIVE_S
 
     def _is_ambiguous(self) -> bool:
-        """Tell whether another program could see another host, or another end of the body."""
+        """Tell whether another program could see another host, key or type, or another end of the body."""
         names = [name for name, _ in self.headers]
+        if any(names.count(name) > 1 for name in SINGLE):
+            return True
         is_old = self.parser.get_http_version() == "1.0"
-        return names.count(b"host") > 1 or (is_old and b"transfer-encoding" in names)
+        return b"transfer-encoding" in names if is_old else b"host" not in names
 
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Read the request as if it did not ask for another protocol: the parser would leave its body out.

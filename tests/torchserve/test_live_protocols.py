@@ -155,13 +155,16 @@ CHUNKS = '5\r\n["a"]\r\n0\r\n\r\n'
         (f"{PREDICT}\nX-A: b\rContent-Length: 3\nContent-Length: 5", '["a"]'),
         (f"{PREDICT}\nX-A: b\n c\nContent-Length: 5", '["a"]'),
         (f"{PREDICT}\nHost: b\nContent-Length: 5", '["a"]'),
+        (f"{PREDICT}\nContent-Length: 5".replace("Host: a\n", ""), '["a"]'),
+        (f"{PREDICT}\nAuthorization: Bearer other\nContent-Length: 5", '["a"]'),
+        (f"{PREDICT}\nContent-Type: text/plain\nContent-Length: 5", '["a"]'),
         (f"{PREDICT}\nTransfer-Encoding: chunked".replace("1.1", "1.0"), CHUNKS),
         (f"{PREDICT}\nContent-Length: 5".replace("1.1", "2.0"), '["a"]'),
         ("CONNECT a:80 HTTP/1.1\nHost: a", ""),
     ],
 )
 def test_what_two_programs_may_read_differently_is_refused(standalone: Live, head: str, body: str) -> None:
-    """Framing, hosts and versions: one answer, and the end of the connection."""
+    """Framing, hosts, keys, types and versions: one answer, and the end of the connection."""
     answer = raw(standalone, head, body)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert answer.count(b"content-length: ") == 1
@@ -183,6 +186,11 @@ def test_a_header_without_an_end_is_refused(standalone: Live) -> None:
     with socket.create_connection(("127.0.0.1", standalone.ports["inference_address"]), timeout=20) as connection:
         connection.sendall(b"GET /ping HTTP/1.1\r\nX-A: " + b"a" * 40_000)
         assert connection.recv(65536).startswith(b"HTTP/1.1 431 ")
+
+
+def test_many_short_headers_are_too_long(standalone: Live) -> None:
+    """Their ends count too."""
+    assert raw(standalone, PREDICT + "\na:" * 9_000 + "\nContent-Length: 5").startswith(b"HTTP/1.1 431 ")
 
 
 def test_a_client_that_does_not_read_is_let_go() -> None:
