@@ -14,7 +14,7 @@ from handler.errors import MalformedBody
 from handler.protocol import JSON, Body, json_type, loads, serialize_value
 from handler.request_state import Request, Response
 from server.errors import ApiError, json_response
-from server.loaded_model import LoadedModel
+from server.loaded_model import LoadedModel, read_body
 from server.openai_tokens import VARIABLE, OpenAITokens
 from server.registry import ModelRegistry
 from server.transport import Exchange
@@ -119,7 +119,7 @@ class Compatible:
             raise ApiError(405, "invalid_request_error", "send POST")
         content = await exchange.body(self.max_request_bytes)
         try:
-            fields = loads(content.decode("utf-8"))
+            fields = await read_body(_parse, content)
         except (UnicodeDecodeError, MalformedBody) as error:
             raise _invalid(str(error) if isinstance(error, MalformedBody) else "body is not UTF-8") from None
         if not isinstance(fields, dict):
@@ -161,6 +161,10 @@ def texts_of(value: JSON, tokens: OpenAITokens | None = None) -> list[JSON]:
         return [tokens.decode(ids) for ids in texts]
     except KeyError as error:
         raise _invalid(f"input has the token id {error.args[0]}, which {tokens.name} has not: send strings") from None
+
+
+def _parse(content: bytes) -> JSON:
+    return loads(content.decode("utf-8"))
 
 
 def _are(values: JSON, kind: type) -> bool:

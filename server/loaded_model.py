@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 
@@ -39,6 +41,15 @@ N_READERS = 2  # long bodies that are parsed at once, each of which may take 24 
 
 logger = logging.getLogger(__name__)
 _readers = ThreadPoolExecutor(N_READERS, "reader")
+
+T = TypeVar("T")
+
+
+async def read_body(read: Callable[..., T], content: bytes, *arguments: Any) -> T:
+    """Read a body; a long one beside the event loop, which answers others meanwhile."""
+    if len(content) <= INLINE_BYTES:
+        return read(content, *arguments)
+    return await asyncio.get_running_loop().run_in_executor(_readers, partial(read, content, *arguments))
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from handler.http_headers import is_form, request_from
 from handler.request_state import Request, Response
 from server.errors import bad_request, route_not_found
 from server.forms import data_field
+from server.loaded_model import read_body
 from server.metrics import MetricsRegistry
 from server.registry import ModelRegistry
 from server.transport import Exchange
@@ -83,16 +84,18 @@ class Predictions:
         began = time.monotonic()
         model = self.models.get(name, version)
         content = await exchange.body(self.max_request_bytes)
-        request = self._request(exchange, content, operation, explain=explain, kserve=kserve)
+        request = await self._request(exchange, content, operation, explain=explain, kserve=kserve)
         response = await exchange.while_connected(model.answer(request))
         labels = (name, "default" if version is None else version)
         self.metrics.record("ts_inference_requests_total", 1, *labels)
         self.metrics.record("ts_inference_latency_microseconds", (time.monotonic() - began) * US_PER_S, *labels)
         return response
 
-    def _request(self, exchange: Exchange, content: bytes, operation: str, *, explain: bool, kserve: bool) -> Request:
+    async def _request(
+        self, exchange: Exchange, content: bytes, operation: str, *, explain: bool, kserve: bool
+    ) -> Request:
         body: bytes | None = content
         content_type = exchange.headers.get("content-type", "")
         if is_form(content_type):
-            body, content_type = data_field(content, content_type)
+            body, content_type = await read_body(data_field, content, content_type)
         return request_from(body, content_type, exchange.headers, operation=operation, explain=explain, kserve=kserve)

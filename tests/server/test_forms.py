@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import pytest
 
 from server.errors import ApiError
 from server.forms import data_field
+from server.loaded_model import INLINE_BYTES, read_body
 
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data; boundary=x"
@@ -52,3 +56,14 @@ def test_a_broken_form_has_no_field(content: bytes) -> None:
     """No exception, and no part that did not come to its end."""
     assert data_field(content, MULTIPART)[0] is None
     assert data_field(part(b"a") + b"--x--\r\n", "multipart/form-data")[0] is None
+
+
+@pytest.mark.parametrize(("length", "inline"), [(INLINE_BYTES, True), (INLINE_BYTES + 1, False)])
+def test_a_long_body_is_read_beside_the_event_loop(length: int, inline: bool) -> None:
+    """A form of 6 MB may have 100,000 parts, whose parsing takes a second."""
+
+    def thread(_: bytes) -> str:
+        return threading.current_thread().name
+
+    own = threading.current_thread().name
+    assert (asyncio.run(read_body(thread, bytes(length))) == own) == inline
