@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from handler.config import ModelConfig
 from scripts.archives.build import build
+from tests.reliability.gateway_link import gateway_before
 from tests.reliability.load import ScenarioLoad
 from tests.reliability.oracle import Oracle, different_texts
 from tests.reliability.result import ScenarioResult
 from tests.reliability.server import ScenarioServer, Target
+from tests.support.gateway import OTHER
 
 QUIET = "quiet"  # the model beside the one that is overloaded
 N_TEXTS = 1000
@@ -26,33 +30,42 @@ def overloaded(
     seconds: float,
     *,
     slack_ms: float = 0.0,
+    gateway: bool = False,
 ) -> ScenarioResult:
     """L5: while one model gets `rate` requests a second, all requests to another one are answered, in the usual time.
 
     Args:
         folder: the model that is registered beside the server's own.
         slack_ms: by which answers may take longer than SLOWER times the usual time.
+        gateway: whether both models are asked through the gateway, whose limits are those of a client: two of them.
     """
     server.up()
     mar = build(folder, QUIET, "1.0", settings, server.live.store)
     quiet = Target(server.live, QUIET, Oracle.of(different_texts(N_TEXTS), mar))
     server.live.script("models.py", "register", QUIET)
+    target, key, other_key = server.target, "", ""
     try:
-        with ScenarioLoad(quiet, rate=RATE) as alone:
-            time.sleep(seconds / 2)
-        with ScenarioLoad(server.target, rate=rate) as load:
-            time.sleep(1)  # until its queue is full
-            with ScenarioLoad(quiet, rate=RATE, first=alone.sent) as beside:
-                time.sleep(seconds)
-                beside.end()
-            load.end()
+        with contextlib.ExitStack() as stack:
+            if gateway:
+                address = server.live.ports["inference_address"]
+                target, key = stack.enter_context(gateway_before(server, address))
+                quiet, other_key = replace(quiet, live=target.live), OTHER
+            with ScenarioLoad(quiet, rate=RATE, key=other_key) as alone:
+                time.sleep(seconds / 2)
+            with ScenarioLoad(target, rate=rate, key=key) as load:
+                time.sleep(1)  # until its queue is full
+                with ScenarioLoad(quiet, rate=RATE, first=alone.sent, key=other_key) as beside:
+                    time.sleep(seconds)
+                    beside.end()
+                load.end()
     finally:
         server.live.script("models.py", "unregister", QUIET)
     alone_ms, p99_ms = alone.times()["p99 ms"], beside.times()["p99 ms"]
     return ScenarioResult(
         "L5",
-        f"one model gets {rate:.3g} requests/s for {seconds:.0f} s, another {RATE:g}: those are all answered, with a "
-        f"p99 of at most {SLOWER:g} times that without the first",
+        f"one model gets {rate:.3g} requests/s for {seconds:.0f} s, another {RATE:g}"
+        f"{', from two clients of the gateway' if gateway else ''}: those are all answered, with a p99 of at most "
+        f"{SLOWER:g} times that without the first",
         {
             **load.ledger.figures(load.sent),
             "sent to the other": beside.sent,

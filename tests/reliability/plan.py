@@ -146,9 +146,12 @@ class Suite:
         yield surroundings.replaced_archive(self.server, GENTLE * self.capacity)
 
     def overloaded_neighbour(self) -> Iterator[ScenarioResult]:
-        """L5."""
+        """L5: the server as it is, and behind the gateway."""
         rate, seconds = ABOVE * self.capacity, self.seconds(60)
-        yield neighbours.overloaded(self.server, self.folders[1], settings(threads=1), rate, seconds)
+        for gateway in (False, True):
+            yield neighbours.overloaded(
+                self.server, self.folders[1], settings(threads=1), rate, seconds, gateway=gateway
+            )
 
     def memory_exhausted(self) -> Iterator[ScenarioResult]:
         """F12."""

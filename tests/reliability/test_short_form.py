@@ -2,7 +2,7 @@
 
 What other tests cover is not repeated: F4 (tests/scripts/operations/test_rollout.py), F5
 (tests/deploy/test_rolling_restart.py), F6 (tests/scripts/operations/test_serve.py).
-The standalone server is asked by tests/torchserve/test_live_standalone.py.
+The standalone server is asked by tests/torchserve/test_live_standalone.py; its engine that hangs is here, for it ends.
 Nothing here depends on the speed of the machine.
 """
 
@@ -14,10 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability import access, faults, fuzz, malformed, soak
+from tests.reliability import access, faults, fuzz, malformed, process_faults, soak
 from tests.reliability.plan import settings
 from tests.reliability.result import ScenarioResult
 from tests.reliability.server import ScenarioServer, scenario_server
+from tests.reliability.surroundings import NotPermitted
 
 pytestmark = pytest.mark.server
 
@@ -77,6 +78,17 @@ def test_a_hung_worker(server: ScenarioServer) -> None:
 def test_a_server_that_is_stopped(server: ScenarioServer) -> None:
     """F3; the server is gone afterwards."""
     check(faults.drained(server, repeats=1, rate=60))
+
+
+def test_a_hung_engine(model_folder: Path) -> None:
+    """F2 of the standalone server, whose engine is a thread: each request gets a 503 and its reason, and it ends."""
+    config = settings(threads=1)
+    config = replace(config, frontend=replace(config.frontend, responseTimeout=6))
+    with scenario_server(model_folder, config, 200, "standalone") as server:
+        try:
+            check(process_faults.engine_stopped(server, repeats=1, margin_s=MARGIN_S))
+        except NotPermitted as error:  # a container may forbid what debuggers do
+            pytest.skip(str(error))
 
 
 def test_keys() -> None:
