@@ -13,6 +13,7 @@ same bytes.
 from __future__ import annotations
 
 import argparse
+import datetime
 from dataclasses import fields, replace
 
 from handler import archive
@@ -23,12 +24,20 @@ from scripts.cli.options import path_name, ratio
 from scripts.pretrained.options import ModelRequest, add_labels, add_options
 
 LABEL_COLUMN = "label"
+FILES = (
+    "calibration",
+    "evaluation",
+    "calibrate_scores",
+    "out_of_scope",
+    "evaluated",
+)  # options that name a file to read
 
 
 def main() -> None:
     """Read the command line and build one archive."""
     options = parser().parse_args()
-    for name in ("calibration", "evaluation", "calibrate_scores", "out_of_scope", "evaluated", "sign"):
+    began = datetime.datetime.now(datetime.timezone.utc)
+    for name in (*FILES, "sign"):
         file = getattr(options, name)
         if file is not None and not file.is_file():
             raise ScriptError(f"--{name.replace('_', '-')} {file}: no such file")
@@ -70,9 +79,11 @@ def main() -> None:
             evaluated,
         )
     if options.sign:
+        from scripts.archives.attestation import Packing, attest
         from scripts.archives.signing import sign
 
-        say(f"signed: {sign(built, options.sign)}")
+        inputs = {name.replace("_", "-"): file for name in FILES if (file := getattr(options, name))}
+        say(f"signed: {sign(built, options.sign)}, {attest(built, options.sign, Packing(began, inputs))}")
     say(f"packed {built} ({built.stat().st_size / 1e6:.0f} MB, SHA-256 {archive.sha256(built)})")
 
 
@@ -100,7 +111,8 @@ def parser() -> argparse.ArgumentParser:
         "--sign",
         type=path_name,
         metavar="KEY.pem",
-        help="sign the archive with this elliptic private key: NAME@VERSION.sig (SECURITY.md#signed-archives)",
+        help="sign the archive and its provenance with this elliptic private key: NAME@VERSION.sig and "
+        "NAME@VERSION.intoto.jsonl (SECURITY.md#signed-archives)",
     )
     frontend = parser.add_argument_group("TorchServe's settings (default: what the config file says)")
     frontend.add_argument("--workers", type=int, help="workers to start with, and at most")

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 
+from scripts.archives.attestation import attestation_file, check_attestation
 from scripts.archives.registered import fetch_archive, is_registered
 from scripts.archives.signing import PUBLIC_KEY, check_signatures
-from scripts.archives.store import Store
+from scripts.archives.store import Archive, Store
 from scripts.cli.console import ScriptError, say
 from scripts.client.server import NotRunning, Refused, UnknownModel
 from scripts.operations.context import CommandContext, print_models
@@ -94,11 +96,16 @@ def register(context: CommandContext) -> None:
 
 
 def verify(context: CommandContext) -> None:
-    """Check that archives of a model store are those that were signed; no server is needed."""
-    if not os.environ.get(PUBLIC_KEY):
+    """Check that archives of a model store are those that were signed, and their provenance; no server is needed."""
+    key, arguments = os.environ.get(PUBLIC_KEY), context.arguments
+    if not key:
         raise ScriptError(f"{PUBLIC_KEY} names no public key")
-    check_signatures(Store(context.arguments.model_store), context.arguments.archives)
-    say(f"signed: {', '.join(context.arguments.archives)}")
+    check_signatures(Store(arguments.model_store), arguments.archives)
+    for file in arguments.archives:
+        archive = Archive.read(arguments.model_store / file)
+        if arguments.provenance or attestation_file(archive).is_file():
+            say(f"{file}: {check_attestation(archive, Path(key))}")
+    say(f"signed: {', '.join(arguments.archives)}")
 
 
 def scale(context: CommandContext) -> None:

@@ -6,25 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from scripts.archives.signing import PUBLIC_KEY, check_signature, check_signatures, sign
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ScriptError
-
-
-def key_pair(folder: Path, name: str) -> tuple[Path, Path]:
-    """Write a new key pair in PEM; return the private and the public file."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    private, public = folder / f"{name}.pem", folder / f"{name}.pub"
-    plain = serialization.NoEncryption()
-    private.write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.TraditionalOpenSSL, plain)
-    )
-    subject = serialization.PublicFormat.SubjectPublicKeyInfo
-    public.write_bytes(key.public_key().public_bytes(serialization.Encoding.PEM, subject))
-    return private, public
+from tests.support.key_pairs import key_pair
 
 
 @pytest.fixture
