@@ -257,6 +257,25 @@ def test_a_folder_is_refused_in_one_line(model_folder: Path, tmp_path: Path, cas
     assert "\n" not in str(refusal.value)
 
 
+@pytest.mark.parametrize("model_type", ["bert", "evil"])
+def test_code_of_a_repository_is_never_run(model_folder: Path, tmp_path: Path, model_type: str) -> None:
+    """Classes of its own for config, model and tokenizer: the library's compute, or the folder is refused by name."""
+    folder, marker = Path(shutil.copytree(model_folder, tmp_path / "changed")), tmp_path / "ran"
+    (folder / "evil.py").write_text(f"open({str(marker)!r}, 'w')\n")
+    classes = {f"Auto{name}": "evil.Evil" for name in ("Config", "Model", "ModelForSequenceClassification")}
+    changed("config.json", auto_map=classes, model_type=model_type, trust_remote_code=True)(folder)
+    changed("tokenizer_config.json", auto_map={"AutoTokenizer": ["evil.Evil", None]}, trust_remote_code=True)(folder)
+    if model_type == "bert":
+        load_predictor(folder)
+        (tmp_path / "stage").mkdir()
+        stage_files(tmp_path / "stage", folder, ModelConfig())
+        assert not (tmp_path / "stage" / "model" / "evil.py").exists()
+    else:
+        with pytest.raises(ModelMismatch, match="its code comes with it, and is not run"):
+            load_predictor(folder)
+    assert not marker.exists()
+
+
 def test_known_leftovers_are_no_fault(model_folder: Path, tmp_path: Path) -> None:
     """Buffers of earlier versions, and the heads that an architecture has for other tasks."""
     folder = Path(shutil.copytree(model_folder, tmp_path / "changed"))
