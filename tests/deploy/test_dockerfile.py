@@ -197,5 +197,15 @@ def test_no_document_publishes_plain_http(path: Path) -> None:
             assert ports.startswith("127.0.0.1:") or ports.endswith(":8443"), ports
 
 
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_build_that_is_documented_names_its_base(path: Path) -> None:
+    """By digest, or says that it has none: the build refuses others."""
+    text = path.read_text(encoding="utf-8").replace("\\\n", " ")
+    for line in re.findall(r"^.*(?:docker|buildah) (?:buildx )?(?:build|bud) .* -t .*$", text, re.MULTILINE):
+        assert re.search(r"BASE_IMAGE=\S|PINNED=no| \.\.\. |`docker build --target", line), line
+    for base in re.findall(r"BASE_IMAGE=(\S+)", text):
+        assert re.match(r"\.\.\.|\$|python:[\w.-]+@sha256:|python:[\w.-]+$|`", base), base
+
+
 def test_no_address_of_a_registry_is_built_in() -> None:
     assert set(re.findall(r"\w+://\S+", TEXT)) == {environment()[name] for name in environment() if "ADDRESS" in name}
