@@ -25,6 +25,7 @@ from handler.engine.families import encoder_of
 from handler.engine.fused_model import FusedModel
 from handler.engine.int8 import Int8Encoder
 from handler.engine.isolation import FailureIsolation, Results
+from handler.engine.native_encoder import NativeEncoder
 from handler.engine.precision import FP8, Precision, choose
 from handler.engine.probe import outputs_allclose, probe_of, probe_outputs
 from handler.engine.runner import ModelRunner
@@ -232,15 +233,14 @@ class Engine:
                     f"{self.architecture} does not run with handler.precision {self.precision.name} and "
                     f"handler.max_batch_tokens {self.max_batch_tokens}: {' '.join(str(error).split())[:200]}"
                 ) from error
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and self._native() is None:
             eight_tokens = Encoding([token] * 8, [0] * 8)
             self.threads.calibrate(lambda n_tokens: self.forward(self.main, [eight_tokens] * (n_tokens // 8)))
 
     def share_weights(self, folder: Path) -> None:
         """Share the weights of the layers with other processes by a file of a folder, where the layers can."""
-        encoder = encoder_of(self.model.base_model)
-        if isinstance(encoder, PackedEncoder) and encoder.native is not None:
-            encoder.native.share(folder)
+        if native := self._native():
+            native.share(folder)
 
     def device_usage(self) -> DeviceUsage | None:
         """Return how the device was used since the previous call; None: this device does not measure it."""
@@ -270,6 +270,11 @@ class Engine:
         """Quantize a prepacked encoder; see `fp8.unsupported_reason` for those that cannot be."""
         fp8.install(self.model, fuse=fuse)
         self.precision = FP8
+
+    def _native(self) -> NativeEncoder | None:
+        """Return what computes all layers in one call, with threads that it chooses; None: operators do."""
+        encoder = encoder_of(self.model.base_model)
+        return encoder.native if isinstance(encoder, PackedEncoder) else None
 
     def _plan(self, encodings: Sequence[Encoding], poolers: Sequence[Pooler]) -> list[tuple[Pooler, list[list[int]]]]:
         """Plan forward passes, short ones first; a row is the indices of all encodings equal to each other."""

@@ -30,6 +30,8 @@ ACTIVATIONS = {
     "silu": 4,
 }  # values of `enum activation` in product.h
 LANES = 16  # that are read at once, see vectors.h
+# Products of numbers in a pass, up to which it is done before other threads have woken up.
+SINGLE_THREAD_PRODUCTS = 32_000_000
 # dtype of what linear layers read -> what a processor must have.
 NEEDS = {torch.float32: "", torch.bfloat16: "avx512bf16", torch.uint8: "avx512vnni"}
 
@@ -199,6 +201,8 @@ class NativeEncoder:
             zero_point=zero_point,
             attention_scale=(width // n_heads) ** -0.5 * math.log2(math.e),
         )
+        weights = [linear.weight for layer in layers for linear in layer.linears.values()]
+        self.single_thread_tokens = SINGLE_THREAD_PRODUCTS // sum(weight.numel() for weight in weights)
         self._scratch: list[Tensor] = []  # memory that no pass uses now
         self._layers = list(layers)  # which must live as long as their addresses
         self._take_addresses()
@@ -230,7 +234,7 @@ class NativeEncoder:
             args.position_ids = positions.data_ptr()
         if self._longest is not None and varlen.max_seqlen > self._longest:
             raise ValueError(f"a sequence of {varlen.max_seqlen} tokens: the bias of distances is for {self._longest}")
-        threads = torch.get_num_threads()
+        threads = 1 if len(states) <= self.single_thread_tokens else torch.get_num_threads()
         size = self._library.encoder_scratch(ctypes.addressof(args), threads)
         scratch = self._take_scratch(size)
         args.scratch = -(-scratch.data_ptr() // 64) * 64  # aligned to a cache line

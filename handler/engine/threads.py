@@ -1,4 +1,4 @@
-"""How many threads a forward pass on a CPU uses: one for few tokens, done before other threads have woken up."""
+"""How many threads a forward pass by operators on a CPU uses: one for few tokens, done before others have woken up."""
 
 from __future__ import annotations
 

@@ -61,6 +61,13 @@ def states_of(varlen: VarlenMetadata) -> Tensor:
     return torch.randn(1, sum(varlen.seq_lens), WIDTH, generator=torch.Generator().manual_seed(1))
 
 
+def with_all_threads(encoder: PackedEncoder) -> PackedEncoder:
+    """Let a native encoder compute few tokens by all threads, too."""
+    assert encoder.native is not None
+    encoder.native.single_thread_tokens = 0
+    return encoder
+
+
 def small_passes() -> Iterator[tuple[VarlenMetadata, Tensor]]:
     """Yield passes of few tokens, of which all or some are read, with their embeddings."""
     for lengths in ((7,), (1, 2, 3, 4), (18, 18, 18), (50, 18), (40, 30, 25)):

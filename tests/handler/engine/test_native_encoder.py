@@ -27,6 +27,7 @@ from tests.support.layers import (
     reads_of,
     small_passes,
     states_of,
+    with_all_threads,
 )
 from tests.support.samples import SetKernelLevels
 
@@ -87,7 +88,7 @@ def test_it_computes_what_the_operators_compute(
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_sequence_has_the_same_bits_in_any_batch(precision: str, which: str) -> None:
     """Alone or among others, with one thread, with chunks of sequences for two, or with their rows divided."""
-    encoder, reads = make_encoder(precision), reads_of(which)
+    encoder, reads = with_all_threads(make_encoder(precision)), reads_of(which)
     varlen = varlen_of(*LENGTHS, reads=reads)
     states, threads = states_of(varlen), torch.get_num_threads()
     alone = []
@@ -114,7 +115,7 @@ def test_a_sequence_has_the_same_bits_in_any_batch(precision: str, which: str) -
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_threads_compute_a_small_pass_together(precision: str) -> None:
     """Whoever computes which part, and also with more threads than cores: the bits of one thread."""
-    encoder, threads = make_encoder(precision), torch.get_num_threads()
+    encoder, threads = with_all_threads(make_encoder(precision)), torch.get_num_threads()
     try:
         for varlen, states in small_passes():
             torch.set_num_threads(1)

@@ -29,6 +29,7 @@ from tests.support.layers import (
     reads_of,
     small_passes,
     states_of,
+    with_all_threads,
 )
 from tests.support.samples import SetKernelLevels
 
@@ -127,7 +128,7 @@ def test_it_computes_what_the_operators_compute(
 @pytest.mark.parametrize("family", ["ModernBERT", "EuroBERT", "NomicBERT", "MPNet"])
 def test_a_sequence_has_the_same_bits_in_any_batch(family: str, precision: str, which: str) -> None:
     """Alone or among others, with chunks of sequences for each thread, or with their rows divided."""
-    encoder, reads = make_encoder(family, precision), reads_of(which)
+    encoder, reads = with_all_threads(make_encoder(family, precision)), reads_of(which)
     varlen = varlen_of(*LENGTHS, reads=reads)
     states, threads = states_of(varlen), torch.get_num_threads()
     alone = []
@@ -152,7 +153,7 @@ def test_a_sequence_has_the_same_bits_in_any_batch(family: str, precision: str, 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_threads_compute_a_small_pass_together(family: str, precision: str) -> None:
     """Whoever computes which part, and also with more threads than cores: the bits of one thread."""
-    encoder, threads = make_encoder(family, precision), torch.get_num_threads()
+    encoder, threads = with_all_threads(make_encoder(family, precision)), torch.get_num_threads()
     try:
         for varlen, states in small_passes():
             torch.set_num_threads(1)

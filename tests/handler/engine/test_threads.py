@@ -8,8 +8,10 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from handler.engine.encoder import PackedEncoder
+from handler.engine.families import encoder_of
 from handler.engine.threads import CANDIDATES, Threads
-from tests.support.samples import MakePredictor
+from tests.support.samples import MakePredictor, SetKernelLevels
 
 
 @pytest.fixture(autouse=True)
@@ -50,8 +52,9 @@ def test_the_limit_is_where_all_threads_become_faster(limit: int) -> None:
     assert max(measured) == min(2 * max(limit, 8), CANDIDATES[-1])
 
 
-def test_a_warm_engine_answers_the_same(make_predictor: MakePredictor) -> None:
-    """Answers do not depend on the number of threads, which is restored."""
+def test_a_warm_engine_answers_the_same(make_predictor: MakePredictor, kernel_levels: SetKernelLevels) -> None:
+    """Answers of operators do not depend on the number of threads, which is restored."""
+    kernel_levels({})
     predictor = make_predictor()
     texts = ["a text", "another text " * 30]
     before = predictor.answer_items(texts)
@@ -60,3 +63,20 @@ def test_a_warm_engine_answers_the_same(make_predictor: MakePredictor) -> None:
     predictor.engine.threads.single_thread_max_tokens = 16
     assert predictor.answer_items(texts) == before
     assert torch.get_num_threads() == 2
+
+
+def test_native_code_chooses_by_the_work_of_a_pass(
+    make_predictor: MakePredictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small model has one thread for many tokens; nothing is measured, which depends on what else runs."""
+    predictor = make_predictor()
+    encoder = encoder_of(predictor.engine.model.base_model)
+    assert isinstance(encoder, PackedEncoder)
+    assert encoder.native is not None
+    native = encoder.native
+    used: list[int] = []
+    monkeypatch.setattr(native, "_library", native._library._replace(encode=lambda _, threads: used.append(threads)))
+    native.single_thread_tokens = 10
+    predictor.engine.warm_up(64)
+    assert predictor.engine.threads.single_thread_max_tokens == 0
+    assert used == [1, 2, 2]  # of 2, 64 and as many tokens as fit
