@@ -5,8 +5,9 @@ Only numbers are reported, never a text. A finding is not always a fault; --stri
 
 from __future__ import annotations
 
+import unicodedata
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import regex  # type: ignore[import-untyped]
@@ -17,6 +18,8 @@ from scripts.training.tasks.base import Examples, TrainingTask
 
 MAX_LABELS = 12  # in a line; more are summed up
 FEW_EXAMPLES = 5  # of a label, below which it is a finding
+NUMBER = regex.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
+INVISIBLE = regex.compile(r"\p{Cf}")
 VISIBLE = regex.compile(r"[^\p{Cc}\p{Cf}\p{Cn}\p{Cs}\p{Z}\p{M}]")
 
 
@@ -49,6 +52,8 @@ def findings(splits: Splits) -> Iterator[str]:
     task, train = splits.task, splits.train
     if task.problem_type and (rare := [n for n in task.label_counts(train).values() if n < FEW_EXAMPLES]):
         yield f"{len(rare)} labels have fewer than {FEW_EXAMPLES} {task.unit_name} in {train.name}"
+    for names in look_alikes(task.label_counts(train)):
+        yield f"the labels {' and '.join(map(ascii, names))} of {train.name} look alike, and are different labels"
     parts = {"train": train, "validation": splits.validation, "test": splits.test}
     examples_by_texts: dict[tuple[str, ...], list[Any]] = defaultdict(list)
     for example in train.rows:
@@ -65,6 +70,19 @@ def findings(splits: Splits) -> Iterator[str]:
         if name != "train" and (n := sum(task.texts(example) in examples_by_texts for example in examples.rows)):
             yield f"{n} of {len(examples)} {task.unit_name} of {name} are also in train"
         yield from content_findings(name, examples, task)
+
+
+def look_alikes(labels: Iterable[str]) -> list[list[str]]:
+    """Return the labels that a person hardly tells apart: by case, blanks, Unicode forms or ends of numbers.
+
+    >>> look_alikes(["joy", "Joy", "fear", "1", "1.0"])
+    [['joy', 'Joy'], ['1', '1.0']]
+    """
+    groups: dict[str | float, list[str]] = defaultdict(list)
+    for label in labels:
+        key = " ".join(INVISIBLE.sub("", unicodedata.normalize("NFKC", label)).casefold().split())
+        groups[float(key) if NUMBER.fullmatch(key) else key].append(label)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def content_findings(name: str, examples: Examples[Any], task: TrainingTask[Any]) -> Iterator[str]:

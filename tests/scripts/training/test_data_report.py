@@ -65,6 +65,21 @@ def test_clean_data_has_no_findings(tmp_path: Path) -> None:
     data_report.report(splits, strict=True)
 
 
+def test_labels_that_look_alike_are_named(tmp_path: Path) -> None:
+    """They stay labels of their own; nobody would see it in a list of their counts."""
+    pairs = [("refund", "Refund"), ("a b", "a\u00a0b"), ("caf\u00e9", "cafe\u0301"), ("x", "x\u200b"), ("7", "007")]
+    pairs += [("stra\u00dfe", "strasse"), ("1e3", "1.50"), ("C", "C++")]  # the last two are told apart
+    labels = [label for pair in pairs for label in pair]
+    rows = [row(f"{label} {number}", label) for label in labels for number in range(5)]
+    splits = splits_of(tmp_path, rows, [row("one", "x")], [row("two", "x")])
+    found = list(data_report.findings(splits))
+    assert len(found) == 6
+    assert all(finding.endswith("of train.jsonl look alike, and are different labels") for finding in found)
+    assert any(
+        r"'caf\xe9' and 'cafe\u0301'" in finding or r"'cafe\u0301' and 'caf\xe9'" in finding for finding in found
+    )
+
+
 def test_every_task_has_texts(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("ann@example.org\none\n\ntwo\nthree\n")
     for problem, n in {"masked-words": 1, "next-sentence": 1}.items():
