@@ -16,7 +16,7 @@ from contextlib import ExitStack
 
 from scripts.cli.console import run, say
 from scripts.cli.files import check_output, write_whole
-from scripts.cli.options import path_name, positive_float, seconds
+from scripts.cli.options import natural_float, path_name, positive_float
 
 # Waiting threads must not spin, as in scripts/serve.sh; OpenMP reads this when torch is imported.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -67,7 +67,7 @@ def parser() -> argparse.ArgumentParser:
         "--p99-ms", type=positive_float, required=True, metavar="MS", help="target: 99 of 100 answers within this"
     )
     parser.add_argument("--precision", help="fp32, bf16, ... (default: what the archive or model-config.yaml says)")
-    parser.add_argument("--seconds", type=seconds, default=8, metavar="S", help="of one measurement (default: 8)")
+    parser.add_argument("--seconds", type=natural_float, default=8, metavar="S", help="of one measurement (default: 8)")
     parser.add_argument(
         "--check", action="store_true", help="send 0.8 of the expected rate to a live server and report its p99"
     )
