@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 
 from scripts.cli.console import ROOT, run
-from scripts.cli.options import natural_int, path_name, positive_int, seconds
+from scripts.cli.options import natural_float, natural_int, path_name, positive_int
 from scripts.client.http import Management
 from scripts.client.questions import add_sources
 from scripts.client.server import Server, add_options
@@ -123,7 +123,7 @@ def parse_arguments() -> argparse.Namespace:
 
     options = add("idle", idle)
     options.add_argument(
-        "--within", type=seconds, default=30, metavar="SECONDS", help="give up after this (default: 30)"
+        "--within", type=natural_float, default=30, metavar="SECONDS", help="give up after this (default: 30)"
     )
     return parser.parse_args()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from scripts.archives.signing import check_signature
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ScriptError, say
-from scripts.cli.options import path_name, positive_int, seconds
+from scripts.cli.options import natural_float, path_name, positive_int
 from scripts.client.http import Management
 from scripts.client.server import Refused, ServerError
 from scripts.operations.context import CommandContext, print_models
@@ -165,7 +165,7 @@ def add_rollout_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=positive_int, metavar="N", help="default: minWorkers of the archive")
     parser.add_argument(
         "--within",
-        type=seconds,
+        type=natural_float,
         default=120,
         metavar="SECONDS",
         help="for the old version to answer all (default: 120)",
