@@ -21,6 +21,12 @@ WRAPPERS = {  # how every tensor of a model begins that is saved within another 
 LFS_POINTER = b"version https://git-lfs"
 
 
+def is_pointer(file: Path) -> bool:
+    """Tell whether a file is what Git LFS leaves in the place of a large one; of that only the begin is read."""
+    with file.open("rb") as opened:
+        return opened.read(len(LFS_POINTER)) == LFS_POINTER
+
+
 def weight_files(folder: Path) -> list[Path]:
     """Return the files of weights in floating point that transformers reads: one, or those that an index names.
 

@@ -53,6 +53,7 @@ def load_config(folder: Path) -> PretrainedConfig:
     require_obeyed(content, config)
     config.return_dict = True  # outputs are read by name; what else a folder asks for is not read
     config.output_hidden_states = config.output_attentions = False
+    config._attn_implementation = None  # how attention was computed where the model comes from; not what it computes
     return config
 
 
@@ -114,6 +115,8 @@ def require_obeyed(content: Mapping[str, JSON], config: PretrainedConfig) -> Non
             f"config.json has {_field(content, 'chunk_size_feed_forward')}, which needs texts of a multiple of so many "
             "tokens: write 0, which changes no answer"
         )
+    if content.get("add_cross_attention") and not content.get("is_decoder"):
+        raise ModelMismatch("config.json has add_cross_attention true, which an encoder has not: write false")
     for field, computed in REMOVED_FIELDS.items():
         if content.get(field) not in computed and field not in getattr(type(config), "__dataclass_fields__", {}):
             raise ModelMismatch(

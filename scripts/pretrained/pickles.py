@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from handler import protocol
+from handler.weight_files import is_pointer
 from scripts.cli.console import ScriptError, say
 from scripts.pretrained.files import ADAPTER_WEIGHTS, INDEX, PICKLED_ADAPTER, WEIGHTS, shards
 
@@ -70,7 +71,7 @@ def read_tensors(file: Path) -> Mapping[str, Tensor]:
     Raises:
         ScriptError: it holds anything else, is cut short, or is no pickle of PyTorch.
     """
-    if file.read_bytes()[:22].startswith(b"version https://git-lf"):
+    if is_pointer(file):
         raise ScriptError(f"{file.name} is a pointer of Git LFS: run `git lfs pull` where the model comes from")
     try:
         with warnings.catch_warnings():  # of the protocol of the pickle

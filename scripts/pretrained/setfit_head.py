@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from handler.sentence_modules import CLASSIFIER, WEIGHTS_FILE
+from handler.weight_files import is_pointer
 from scripts.cli.console import ScriptError, say
 from scripts.pretrained.files import SETFIT_CONFIG, SETFIT_HEAD, read_object
 
@@ -163,7 +164,7 @@ def _unpickle(file: Path) -> Any:
                 raise _refusal(f"{module}.{name}")
             return known[f"{module}.{name}"]
 
-    if file.read_bytes()[:22].startswith(b"version https://git-lf"):
+    if is_pointer(file):
         raise ScriptError(f"{file.name} is a pointer of Git LFS: run `git lfs pull` where the model comes from")
     try:
         with file.open("rb") as opened:

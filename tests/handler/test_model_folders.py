@@ -162,6 +162,10 @@ CONFIGS: dict[str, tuple[Change, str]] = {
         changed("config.json", chunk_size_feed_forward=3),
         "chunk_size_feed_forward 3, .*: write 0, which changes no answer",
     ),
+    "cross-attention": (
+        changed("config.json", add_cross_attention=True),
+        "add_cross_attention true, which an encoder has not: write false",
+    ),
     "a list": (written("config.json", b"[]"), r"config\.json holds no JSON object"),
     "NaN for a number": (
         lambda folder: written("config.json", b'{"layer_norm_eps": NaN, ' + read_bytes(folder)[1:])(folder),
@@ -420,6 +424,8 @@ def test_norms_of_the_first_berts_and_outputs_without_names(make_model: MakeMode
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     changed("config.json", return_dict=False, output_hidden_states=True, output_attentions=True)(folder)
     expected = load_predictor(model_folder).answer_items(["Where is it?"])
+    assert load_predictor(folder).answer_items(["Where is it?"]) == expected
+    changed("config.json", output_attentions=False, _attn_implementation="flash_attention_2")(folder)
     assert load_predictor(folder).answer_items(["Where is it?"]) == expected
     packed = build(folder, "old", "1.0", ModelConfig(), tmp_path)  # compares the worker's model with the reference
     assert packed.is_file()
