@@ -2,7 +2,7 @@
 # Surprise: with class_balance= the LabelModel of snorkel labels the rows that no labelling function voted for: all get
 #   the most frequent class, and predict() promises to abstain. Without class_balance= they are -1, as
 #   MajorityLabelVoter says.
-# Versions: snorkel 0.10.0.
+# Versions: snorkel 0.10.0, torch 2.13.0.
 # Users: drop these rows before predicting (filter_unlabeled_dataframe); they are most of a corpus, and a model that is
 #   trained on them learns to answer the most frequent class.
 # Source: a row without votes has the class balance as its probabilities, and only a tie is an abstention.
@@ -10,7 +10,7 @@ set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "${PYTHON:-python3}" -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet 'snorkel==0.10.0' 'numpy<2.5' 'setuptools<81'
+"$work/venv/bin/pip" install --quiet 'snorkel==0.10.0' 'torch==2.13.0' 'numpy==2.4.6' 'setuptools==80.10.2'
 cd "$work"
 HF_HUB_OFFLINE=1 HF_HOME="$work/hf" venv/bin/python - <<'PYTHON'
 import logging

@@ -8,7 +8,7 @@ set -euo pipefail
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "${PYTHON:-python3}" -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet 'tensorboard==2.21.0' 'setuptools<81'
+"$work/venv/bin/pip" install --quiet 'tensorboard==2.21.0' 'setuptools==80.10.2'
 cd "$work"
 HF_HUB_OFFLINE=1 HF_HOME="$work/hf" venv/bin/python - <<'PYTHON'
 from importlib.metadata import version
