@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from handler.errors import ModelMismatch
 from scripts import predict
 from scripts.cli.console import ROOT, ScriptError
 from scripts.client import backends
@@ -272,10 +273,10 @@ def test_a_local_model_answers_without_a_server(make_model: Any, fake_server: Fa
     assert not fake_server.requests
 
 
-@pytest.mark.parametrize(("path", "complaint"), [("nothing", "no model at"), ("README.md", "is no archive")])
+@pytest.mark.parametrize(("path", "complaint"), [("nothing", "no model at"), ("README.md", "is no whole archive")])
 def test_a_local_model_that_is_none(run: Run, path: str, complaint: str) -> None:
     """A wrong path is an error of one line."""
-    with pytest.raises(ScriptError, match=complaint):
+    with pytest.raises((ScriptError, ModelMismatch), match=complaint):
         run("--local", ROOT / path, "hello")
 
 
