@@ -3,7 +3,7 @@
 Serves a model by TorchServe or the standalone server on its own ports and in its own folder, runs load and faults
 against it, and prints the table of scenarios with their figures; results.json in --output has all of them. Exit code 1:
 an invariant is violated.
-Everything together takes two hours, half of them the soak (L4); it needs a machine that does nothing else.
+Everything together takes three hours, one of them the soak (L4); it needs a machine that does nothing else.
 """
 
 from __future__ import annotations

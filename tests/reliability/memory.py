@@ -54,15 +54,9 @@ class MemoryGroup:
         text = (self.folder / ("memory.events" if self.is_v2 else "memory.oom_control")).read_text()
         return int(re.findall(r"(?m)^oom_kill (\d+)$", text)[0])
 
-    @contextlib.contextmanager
-    def joined(self) -> Iterator[None]:
-        """Put this process into the group, so that what it starts is in it, and back at the end."""
-        before = self.folder.parent / "cgroup.procs"
-        (self.folder / "cgroup.procs").write_text(str(os.getpid()))
-        try:
-            yield
-        finally:
-            before.write_text(str(os.getpid()))
+    def starter(self) -> list[str]:
+        """Return the command that starts another one in this group, and not whoever starts it: it could be killed."""
+        return ["sh", "-c", 'echo $$ > "$0" && exec "$@"', str(self.folder / "cgroup.procs")]
 
 
 @contextlib.contextmanager
@@ -97,8 +91,7 @@ def exhausted(server: ScenarioServer, repeats: int, rate: float) -> ScenarioResu
     with memory_group() as group:
         try:
             for number in range(repeats):
-                with group.joined():
-                    server.up()
+                server.up(group.starter())
                 pid, kills = server.worker(), group.kills()
                 with ScenarioLoad(server.target, rate=rate, first=sent) as load:
                     time.sleep(2)
@@ -113,8 +106,7 @@ def exhausted(server: ScenarioServer, repeats: int, rate: float) -> ScenarioResu
                     load.end()
                 if code is not None:
                     ended.append(code)
-                    with group.joined():
-                        server.up()  # as whatever runs it does
+                    server.up(group.starter())  # as whatever runs it does
                     away.append(time.monotonic() - began)
                 assert server.process
                 alive = server.process.poll() is None

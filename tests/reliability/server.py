@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,15 +88,19 @@ class ScenarioServer:
         """Seconds after which a worker counts as hung."""
         return self.settings.responseTimeout or 120
 
-    def up(self) -> None:
-        """Start the server, unless it runs, and wait until the model answers."""
+    def up(self, starter: Sequence[str] = ()) -> None:
+        """Start the server, unless it runs, and wait until the model answers.
+
+        Args:
+            starter: a command that starts the one behind it.
+        """
         if not self._is_running and (self.process is None or self.process.poll() is not None):
             home = self.live.run_dir
             options = ["--config", str(self.live.config), "--run-dir", str(home), "--model-store", str(self.live.store)]
             options += ["--server", self.kind]
             (home / "logs").mkdir(exist_ok=True)
             with (home / "logs" / "entrypoint.log").open("ab") as log:
-                command = [str(ROOT / "scripts" / "serve.sh"), "run", *options, "--models", self.target.model]
+                command = [*starter, str(ROOT / "scripts" / "serve.sh"), "run", *options, "--models", self.target.model]
                 self.process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
             self._wait_for_server(self.process)
         self.wait_for_worker()
