@@ -119,7 +119,7 @@ class Compatible:
             raise ApiError(405, "invalid_request_error", "send POST")
         content = await exchange.body(self.max_request_bytes)
         try:
-            fields = await read_body(_parse, content)
+            fields = await read_body(content, _parse, content)
         except (UnicodeDecodeError, MalformedBody) as error:
             raise _invalid(str(error) if isinstance(error, MalformedBody) else "body is not UTF-8") from None
         if not isinstance(fields, dict):

@@ -45,11 +45,11 @@ _readers = ThreadPoolExecutor(N_READERS, "reader")
 T = TypeVar("T")
 
 
-async def read_body(read: Callable[..., T], content: bytes, *arguments: Any) -> T:
-    """Read a body; a long one beside the event loop, which answers others meanwhile."""
+async def read_body(content: bytes, read: Callable[..., T], *arguments: Any) -> T:
+    """Call what reads a body; of a long one beside the event loop, which answers others meanwhile."""
     if len(content) <= INLINE_BYTES:
-        return read(content, *arguments)
-    return await asyncio.get_running_loop().run_in_executor(_readers, partial(read, content, *arguments))
+        return read(*arguments)
+    return await asyncio.get_running_loop().run_in_executor(_readers, partial(read, *arguments))
 
 
 @dataclass(frozen=True)
@@ -188,10 +188,9 @@ class LoadedModel:
 
     async def _read(self, predictor: Predictor, request: Request) -> BatchContext:
         """Parse and tokenise one request."""
-        if len(request.body.content or b"") <= INLINE_BYTES:
-            return predictor.preprocess([request])
-        batch = await asyncio.get_running_loop().run_in_executor(_readers, predictor.preprocess, [request])
-        if self.batcher.is_full and not request.explain:  # meanwhile
+        content = request.body.content or b""
+        batch = await read_body(content, predictor.preprocess, [request])
+        if len(content) > INLINE_BYTES and self.batcher.is_full and not request.explain:  # meanwhile
             raise queue_full(self.batcher.retry_after_s)
         return batch
 

@@ -97,5 +97,5 @@ class Predictions:
         body: bytes | None = content
         content_type = exchange.headers.get("content-type", "")
         if is_form(content_type):
-            body, content_type = await read_body(data_field, content, content_type)
+            body, content_type = await read_body(content, data_field, content, content_type)
         return request_from(body, content_type, exchange.headers, operation=operation, explain=explain, kserve=kserve)

@@ -65,5 +65,5 @@ def test_a_long_body_is_read_beside_the_event_loop(length: int, inline: bool) ->
     def thread(_: bytes) -> str:
         return threading.current_thread().name
 
-    own = threading.current_thread().name
-    assert (asyncio.run(read_body(thread, bytes(length))) == own) == inline
+    own, content = threading.current_thread().name, bytes(length)
+    assert (asyncio.run(read_body(content, thread, content)) == own) == inline
