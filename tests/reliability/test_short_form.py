@@ -87,8 +87,8 @@ def test_a_hung_engine(model_folder: Path) -> None:
     with scenario_server(model_folder, config, 200, "standalone") as server:
         try:
             check(process_faults.engine_stopped(server, repeats=1, margin_s=MARGIN_S))
-        except NotPermitted as error:  # a container may forbid what debuggers do
-            pytest.skip(str(error))
+        except NotPermitted as error:
+            pytest.skip(str(error))  # a container may forbid what debuggers do
 
 
 def test_keys() -> None:

@@ -76,6 +76,21 @@ def small_passes() -> Iterator[tuple[VarlenMetadata, Tensor]]:
             yield varlen, states_of(varlen)
 
 
+def check_small_passes(encoder: PackedEncoder, repeats: int) -> None:
+    """Compare small passes of several threads, also of more than there are cores, with those of one: the same bits."""
+    encoder, threads = with_all_threads(encoder), torch.get_num_threads()
+    try:
+        for varlen, states in small_passes():
+            torch.set_num_threads(1)
+            alone = encode(encoder, varlen, states)
+            for n in (2, 3, 8):
+                torch.set_num_threads(n)
+                for _ in range(repeats):
+                    assert torch.equal(encode(encoder, varlen, states), alone)
+    finally:
+        torch.set_num_threads(threads)
+
+
 def encode(encoder: PackedEncoder, varlen: VarlenMetadata, states: Tensor) -> Tensor:
     """Run an encoder."""
     with torch.inference_mode():

@@ -20,12 +20,12 @@ from tests.support.layers import (
     LEVELS,
     WIDTH,
     Config,
+    check_small_passes,
     encode,
     linear,
     norm,
     quantized,
     reads_of,
-    small_passes,
     states_of,
     with_all_threads,
 )
@@ -114,18 +114,8 @@ def test_a_sequence_has_the_same_bits_in_any_batch(precision: str, which: str) -
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_threads_compute_a_small_pass_together(precision: str) -> None:
-    """Whoever computes which part, and also with more threads than cores: the bits of one thread."""
-    encoder, threads = with_all_threads(make_encoder(precision)), torch.get_num_threads()
-    try:
-        for varlen, states in small_passes():
-            torch.set_num_threads(1)
-            alone = encode(encoder, varlen, states)
-            for n in (2, 3, 8):
-                torch.set_num_threads(n)
-                for _ in range(10):
-                    assert torch.equal(encode(encoder, varlen, states), alone)
-    finally:
-        torch.set_num_threads(threads)
+    """Whoever computes which part."""
+    check_small_passes(make_encoder(precision), repeats=10)
 
 
 @pytest.mark.parametrize("level", LEVELS)

@@ -22,12 +22,12 @@ from tests.support.layers import (
     LEVELS,
     WIDTH,
     Config,
+    check_small_passes,
     encode,
     linear,
     norm,
     quantized,
     reads_of,
-    small_passes,
     states_of,
     with_all_threads,
 )
@@ -152,18 +152,8 @@ def test_a_sequence_has_the_same_bits_in_any_batch(family: str, precision: str, 
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_threads_compute_a_small_pass_together(family: str, precision: str) -> None:
-    """Whoever computes which part, and also with more threads than cores: the bits of one thread."""
-    encoder, threads = with_all_threads(make_encoder(family, precision)), torch.get_num_threads()
-    try:
-        for varlen, states in small_passes():
-            torch.set_num_threads(1)
-            alone = encode(encoder, varlen, states)
-            for n in (2, 3, 8):
-                torch.set_num_threads(n)
-                for _ in range(3):
-                    assert torch.equal(encode(encoder, varlen, states), alone)
-    finally:
-        torch.set_num_threads(threads)
+    """Whoever computes which part."""
+    check_small_passes(make_encoder(family, precision), repeats=3)
 
 
 def test_a_position_that_has_no_angle_or_bias_is_refused() -> None:

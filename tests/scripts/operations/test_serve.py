@@ -26,6 +26,7 @@ from scripts.client.ports import PORTS, free_ports
 from tests.support.live import activated, own_config, server_kind
 
 Serve = Callable[..., "subprocess.CompletedProcess[str]"]
+# With SERVE_SERVER=standalone the same tests run against the other server, which has no Java and no workers.
 of_torchserve = pytest.mark.skipif(server_kind() != "torchserve", reason="about Java, or workers of TorchServe")
 
 

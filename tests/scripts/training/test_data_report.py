@@ -35,8 +35,8 @@ def test_findings_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     odd += [row(f"{SECRET} ann@example.org or +49 30 1234567"), row(f"{SECRET} 4111 1111 1111 1111")]
     odd += [row(f"{SECRET} GB82 WEST 1234 5698 7654 32 PLEASE")]
     splits = splits_of(tmp_path, clean + odd, [row(f"{SECRET} 3", "b"), row("new")], [row("other")])
-    found = list(data_report.findings(splits))
-    assert found == [
+    reported = list(data_report.findings(splits))
+    assert reported == [
         "1 labels have fewer than 5 texts in train.jsonl",
         "2 texts repeat others of train.jsonl, and 1 have different labels",
         "1 texts of train have a text without any visible character",
@@ -48,7 +48,7 @@ def test_findings_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ]
     data_report.report(splits, strict=False)
     lines = capsys.readouterr().err.splitlines()
-    assert lines == ["data: train.jsonl: a 16, b 10, c 1", *(f"data: {finding}" for finding in found)]
+    assert lines == ["data: train.jsonl: a 16, b 10, c 1", *(f"data: {finding}" for finding in reported)]
     with pytest.raises(
         ScriptError, match=r"--strict: 1 labels .*; 1 of 2 texts of validation are also in train: correct"
     ):
@@ -72,11 +72,11 @@ def test_labels_that_look_alike_are_named(tmp_path: Path) -> None:
     labels = [label for pair in pairs for label in pair]
     rows = [row(f"{label} {number}", label) for label in labels for number in range(5)]
     splits = splits_of(tmp_path, rows, [row("one", "x")], [row("two", "x")])
-    found = list(data_report.findings(splits))
-    assert len(found) == 6
-    assert all(finding.endswith("of train.jsonl look alike, and are different labels") for finding in found)
+    reported = list(data_report.findings(splits))
+    assert len(reported) == 6
+    assert all(finding.endswith("of train.jsonl look alike, and are different labels") for finding in reported)
     assert any(
-        r"'caf\xe9' and 'cafe\u0301'" in finding or r"'cafe\u0301' and 'caf\xe9'" in finding for finding in found
+        r"'caf\xe9' and 'cafe\u0301'" in finding or r"'cafe\u0301' and 'caf\xe9'" in finding for finding in reported
     )
 
 
@@ -85,9 +85,9 @@ def test_every_task_has_texts(tmp_path: Path) -> None:
     for problem, n in {"masked-words": 1, "next-sentence": 1}.items():
         options = ["--train", str(tmp_path / "a.txt"), "--validation", str(tmp_path / "a.txt"), "--problem", problem]
         splits = read(parse([*options, "--output", str(tmp_path / "out")], ""))
-        found = list(data_report.findings(splits))
-        assert any(finding.startswith(f"{n} ") and "e-mail" in finding for finding in found)
-        assert any("of validation are also in train" in finding for finding in found)
+        reported = list(data_report.findings(splits))
+        assert any(finding.startswith(f"{n} ") and "e-mail" in finding for finding in reported)
+        assert any("of validation are also in train" in finding for finding in reported)
     question = {"question": "who?", "context": "ann@example.org", "answers": {"text": ["ann"], "answer_start": [0]}}
     tagged = {"tokens": ["ann@example.org"], "tags": ["B-MAIL"]}
     for line in (question, tagged):

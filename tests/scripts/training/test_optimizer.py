@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from scripts.training import native, optimizer
 from scripts.training.optimizer import ClippingAdamW, PackedWeight
 
+# Elsewhere PyTorch's AdamW trains, which the tests of training run with.
 pytestmark = pytest.mark.skipif(not optimizer.fits(nn.Linear(1, 1)), reason="no kernels for this processor")
 OPTIONS: dict[str, Any] = {"lr": 1e-2, "weight_decay": 0.3, "betas": (0.8, 0.95), "eps": 1e-6}
 SHAPES = ((64, 96), (5, 33000), (7,), (3, 3))  # packed, more than a chunk, less than a vector, without gradient
@@ -64,6 +65,7 @@ def test_the_number_of_threads_changes_no_bit() -> None:
         assert all(torch.equal(one, other) for one, other in zip(results[0], result, strict=True))
 
 
+# Elsewhere weights are not packed.
 @pytest.mark.skipif(not (library := native.library()) or not library.has_tiles, reason="weights are packed for AMX")
 def test_weights_are_packed_as_for_the_products() -> None:
     """The second of three weights of one product: both others stay as they are."""
