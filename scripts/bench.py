@@ -8,6 +8,8 @@ all alike; docs/benchmarks.md says how to read it.
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import argparse
 import os
 import signal
@@ -15,7 +17,7 @@ import sys
 from contextlib import ExitStack
 
 from scripts.benchmark.texts import MIXES
-from scripts.cli.console import ROOT, run, say
+from scripts.cli.console import ROOT, say
 from scripts.cli.options import names_of, natural_float, path_name, positive_float, positive_int, torch_device
 
 PARTS = ("engine", "scaling", "peers", "offline", "server", "http-peers", "training")

@@ -7,13 +7,14 @@ report.md into --output and ends in --minutes. Run it from the repository: pytho
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import argparse
 from pathlib import Path
 
 from scripts.benchmark import gpu_report, gpu_suite
 from scripts.benchmark.gpu_suite import PARTS
 from scripts.benchmark.tables import read_results
-from scripts.cli.console import run
 from scripts.cli.options import device_name, names_of, path_name, positive_float
 
 

@@ -9,9 +9,10 @@ under every kind of question for five minutes: predictions, explanations, texts 
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import argparse
 
-from scripts.cli.console import run
 from scripts.cli.options import http_address
 from scripts.operations import dashboard
 

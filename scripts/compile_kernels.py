@@ -8,9 +8,9 @@ What is compiled already is left as it is.
 
 from __future__ import annotations
 
-import argparse
+from scripts.cli.command import run
 
-from scripts.cli.console import run
+import argparse
 
 
 def main() -> None:

@@ -11,10 +11,11 @@ requirements/docs.txt and model_store/intents.openapi.json, which scripts/quicks
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import argparse
 from pathlib import Path
 
-from scripts.cli.console import run
 from scripts.cli.options import path_name
 from scripts.documentation.build import build
 

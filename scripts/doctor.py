@@ -11,11 +11,12 @@ Exits with 0 when nothing is wrong, with 1 on warnings, with 2 on errors.
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import argparse
 import json
 
 from scripts.archives.store import Store
-from scripts.cli.console import run
 from scripts.cli.options import path_name
 from scripts.client.server import Server, add_options
 from scripts.operations.checks import run_checks

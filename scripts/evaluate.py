@@ -15,7 +15,8 @@ Exits with 0, with 1 where --gate is not kept, with 2 when the evaluation could 
 
 from __future__ import annotations
 
-from scripts.cli import console
+from scripts.cli.command import run
+
 from scripts.evaluation.settings import parse
 
 
@@ -29,4 +30,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    run(main)

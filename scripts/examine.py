@@ -14,13 +14,15 @@ Exits with 0 where nothing hinders packing or serving, else with 1.
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import argparse
 import json
 from dataclasses import replace
 from pathlib import Path
 
 from handler.config import ModelConfig
-from scripts.cli.console import ROOT, run
+from scripts.cli.console import ROOT
 from scripts.cli.options import path_name
 from scripts.pretrained.options import ModelRequest, add_labels, add_options
 

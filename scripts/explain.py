@@ -12,11 +12,13 @@ questions of any task, e.g. {"question": ..., "context": ...}. Standard output g
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import argparse
 import json
 
 from handler.protocol import JSON
-from scripts.cli.console import output_here, run
+from scripts.cli.console import output_here
 from scripts.cli.options import path_name, positive_int, seconds
 from scripts.client import explanations
 from scripts.client.questions import add_sources

@@ -6,9 +6,11 @@ A model counts as ready when all its workers have loaded it and one real predict
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import argparse
 
-from scripts.cli.console import ROOT, run
+from scripts.cli.console import ROOT
 from scripts.cli.options import natural_float, natural_int, path_name, positive_int
 from scripts.client.http import Management
 from scripts.client.questions import add_sources

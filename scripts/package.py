@@ -12,6 +12,8 @@ same bytes.
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import argparse
 import datetime
 from dataclasses import fields, replace
@@ -19,7 +21,7 @@ from dataclasses import fields, replace
 from handler import archive
 from handler.config import ModelConfig, ServingConfig
 from scripts.archives.build import build
-from scripts.cli.console import ROOT, ScriptError, run, say
+from scripts.cli.console import ROOT, ScriptError, say
 from scripts.cli.options import path_name, ratio
 from scripts.pretrained.options import ModelRequest, add_labels, add_options
 

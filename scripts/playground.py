@@ -14,9 +14,11 @@ Only this machine reaches it, unless --host says otherwise. It needs requirement
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import argparse
 
-from scripts.cli.console import ROOT, run
+from scripts.cli.console import ROOT
 from scripts.cli.options import path_name, port
 from scripts.client.server import Server, add_options
 from scripts.explorer.explorer import Explorer

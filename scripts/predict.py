@@ -11,11 +11,10 @@ Exits with 0 when every text got its answer, with 1 when some got an error, with
 
 from __future__ import annotations
 
-import argparse
-import os
-import sys
+from scripts.cli.command import run
 
-from scripts.cli.console import run
+import argparse
+
 from scripts.cli.options import json_object, path_name, positive_int, seconds
 from scripts.client import bulk
 from scripts.client.questions import add_sources
@@ -68,14 +67,5 @@ def parse_arguments() -> argparse.Namespace:
     return arguments
 
 
-def main_until_reader_leaves() -> int:
-    """Run `main`; end without an error when the reader of the answers closes the pipe, as `head` does."""
-    try:
-        return main()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # drops what is still buffered
-        return 0
-
-
 if __name__ == "__main__":
-    run(main_until_reader_leaves)
+    run(main)

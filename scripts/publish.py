@@ -18,10 +18,12 @@ oci://HOST/REPOSITORY:TAG is an artifact of an OCI registry, of one layer a file
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import argparse
 
 from scripts.cli import console
-from scripts.cli.console import ScriptError, run, say
+from scripts.cli.console import ScriptError, say
 from scripts.cli.options import path_name
 
 

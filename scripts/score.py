@@ -14,9 +14,11 @@ Exits with 0 when every row got its answer, with 1 when some got an error, with 
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import argparse
 
-from scripts.cli.console import run, say
+from scripts.cli.console import say
 from scripts.cli.options import json_object, natural_float, path_name, positive_int
 from scripts.scoring import cluster
 from scripts.scoring.corpus import sources

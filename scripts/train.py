@@ -29,17 +29,18 @@ from the last finished epoch, to the same result.
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 from collections.abc import Sequence
 
-from scripts.cli import console
-from scripts.training.run import run
+from scripts.training.run import run as train
 from scripts.training.settings import parse
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Fine-tune from a command line."""
-    run(parse(argv, __doc__ or ""))
+    train(parse(argv, __doc__ or ""))
 
 
 if __name__ == "__main__":
-    console.run(main)
+    run(main)

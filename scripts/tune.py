@@ -8,13 +8,15 @@ model-config.yaml with the reason of every setting, for scripts/package.py --con
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import argparse
 import os
 import signal
 import sys
 from contextlib import ExitStack
 
-from scripts.cli.console import run, say
+from scripts.cli.console import say
 from scripts.cli.files import check_output, write_whole
 from scripts.cli.options import natural_float, path_name, positive_float
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import argparse
 import os
 import sys
@@ -9,7 +11,6 @@ from pathlib import Path
 
 import uvloop
 
-from scripts.cli.console import run
 from scripts.cli.options import natural_float, path_name
 from server import log
 from server.lifecycle import Lifecycle, Start

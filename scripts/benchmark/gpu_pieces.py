@@ -7,6 +7,8 @@ piece is measured.
 
 from __future__ import annotations
 
+from scripts.cli.command import run as run_command
+
 import argparse
 import json
 import statistics
@@ -25,7 +27,6 @@ from handler.engine.attention import varlen_attn
 from scripts.benchmark.flops import EncoderShape
 from scripts.benchmark.gpu import MODELS, mixes
 from scripts.benchmark.measure import Run
-from scripts.cli import console
 from scripts.cli.files import check_output, write_whole
 from scripts.cli.options import names_of, path_name, torch_device
 
@@ -266,4 +267,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    console.run(main)
+    run_command(main)

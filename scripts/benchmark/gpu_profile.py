@@ -5,6 +5,8 @@ python -m scripts.benchmark.gpu_profile --device cuda:0 --output profile.json; s
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import argparse
 import contextlib
 import json
@@ -19,7 +21,6 @@ from handler.engine.linear import Linear
 from handler.engine.probe import random_encodings
 from scripts.benchmark.gpu import MODELS, GpuModel, kernels, mixes
 from scripts.benchmark.measure import Run, interleave
-from scripts.cli.console import run
 from scripts.cli.files import check_output, write_whole
 from scripts.cli.options import path_name, torch_device
 

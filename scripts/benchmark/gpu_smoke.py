@@ -5,6 +5,8 @@ python -m scripts.benchmark.gpu_smoke --device cuda:0 --output smoke.json; see s
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import argparse
 import json
 import tempfile
@@ -23,7 +25,6 @@ from handler.loading import load_predictor
 from scripts.benchmark.gpu import engine_facts
 from scripts.benchmark.gpu_suite import about
 from scripts.benchmark.synthetic import random_classifier, word_tokenizer
-from scripts.cli.console import run
 from scripts.cli.files import check_output, write_whole
 from scripts.cli.options import path_name, torch_device
 

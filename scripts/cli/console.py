@@ -8,33 +8,18 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
-
-from handler.errors import ServingError
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 class ScriptError(Exception):
     """Something a person can mend; the message says how."""
-
-
-def run(main: Callable[[], int | None]) -> NoReturn:
-    """Run a script's `main`; turn an expected failure into one line and exit code 2, Ctrl-C into 130."""
-    try:
-        code = main()
-    except KeyboardInterrupt:
-        code = 130
-    except (ScriptError, ServingError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = 2
-    sys.exit(code or 0)
 
 
 def say(message: str) -> None:

@@ -5,6 +5,8 @@ TorchServe ignores a key that it does not know without a message; here it is rep
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import difflib
 import os
 import re
@@ -14,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from handler import properties
-from scripts.cli.console import ScriptError, run, say
+from scripts.cli.console import ScriptError, say
 from scripts.client.ports import PORTS
 
 KEYS = frozenset(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import sys
 import time
 from collections.abc import Iterable
 
 import psutil  # type: ignore[import-untyped]
 
-from scripts.cli.console import run, say
+from scripts.cli.console import say
 
 ENDED, TIMEOUT = 1, 3  # exit codes; 2 is an error of the command itself
 

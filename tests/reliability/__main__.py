@@ -8,6 +8,8 @@ Everything together takes three hours, one of them the soak (L4); it needs a mac
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import argparse
 import json
 import shlex
@@ -18,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from scripts.cli.console import ROOT, ScriptError, run, say, table
+from scripts.cli.console import ROOT, ScriptError, say, table
 from scripts.cli.options import names_of, path_name, positive_float, positive_int
 from tests.reliability.result import ScenarioResult
 

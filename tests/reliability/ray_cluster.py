@@ -11,6 +11,8 @@ is violated.
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import argparse
 import contextlib
 import http.client
@@ -34,7 +36,7 @@ import psutil  # type: ignore[import-untyped]
 import requests
 
 from scripts.benchmark.accounting import OK
-from scripts.cli.console import ROOT, ScriptError, run, say
+from scripts.cli.console import ROOT, ScriptError, say
 from scripts.cli.options import natural_int, path_name
 from scripts.client.ports import free_ports
 from tests.reliability.oracle import Oracle, different_texts

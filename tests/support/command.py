@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from scripts.cli.command import run
+
 import io
 import subprocess
 import sys
@@ -11,8 +13,6 @@ from pathlib import Path
 
 import pytest
 import torch
-
-from scripts.cli import console
 
 
 def run_here(
@@ -27,7 +27,7 @@ def run_here(
             patch.chdir(cwd)
         try:
             with pytest.raises(SystemExit) as ended:
-                console.run(main)
+                run(main)
         finally:
             torch.set_num_threads(threads)
     return subprocess.CompletedProcess(words, int(ended.value.code or 0), output.getvalue(), errors.getvalue())
