@@ -14,6 +14,7 @@ from handler.tasks import Task, parameters
 
 # An operation of every model: its metadata of Open Inference v2, for which TorchServe has no route (deploy/gateway).
 METADATA = "metadata"
+MAX_CHARACTERS_FACTOR = 20  # characters of all texts and pairs of a request, as a multiple of max_characters
 
 
 class RequestParser:
@@ -52,10 +53,18 @@ class RequestParser:
         limit = state.task.config.max_texts
         if len(body.items) > limit:
             raise InputTooLong(f"{len(body.items)} texts in one request, accepted: at most {limit}")
-        state.items = [_parse_item(state, body, item) for item in body.items]
-        n_texts = sum(len(item.query.texts) for item in state.items if item.query)
-        if n_texts > limit:
-            raise InputTooLong(f"{n_texts} texts or pairs to compute for one request, accepted: at most {limit}")
+        most = max(MAX_CHARACTERS_FACTOR * state.task.config.max_characters, len(state.request.body.content or b""))
+        n_texts = n_characters = 0
+        for value in body.items:  # the limits stop it: a short body can stand for a million pairs
+            item = _parse_item(state, body, value)
+            state.items.append(item)
+            texts = item.query.texts if item.query else ()
+            n_texts += len(texts)
+            n_characters += sum(len(text) + len(pair or "") for text, pair in texts)
+            if n_texts > limit:
+                raise InputTooLong(f"more than {limit} texts or pairs to compute for one request: send fewer at once")
+            if n_characters > most:
+                raise InputTooLong(f"the pairs of one request have more than {most} characters: send fewer at once")
 
     def _task(self, request: Request, body: ParsedBody) -> Task:
         # TorchServe sets no url_path on KServe's routes: one that names no operation is a header of the client's own.

@@ -10,6 +10,8 @@ from handler.request_state import ItemState, RequestState, Response
 from handler.tasks import Task
 from handler.telemetry import BatchReport
 
+MAX_REPEATED = 16_000_000  # characters of texts that the answers to one request repeat
+
 
 class ResponseWriter:
     """Writes the responses of one model."""
@@ -60,9 +62,19 @@ class ResponseWriter:
 
 def decode(state: RequestState) -> list[JSON]:
     """Return the answer of every item; where one has an error, an object that holds it."""
-    if state.error:
-        return []
-    return [_decode_item(state.task, item) for item in state.items]
+    answers: list[JSON] = []
+    n_repeated = 0
+    for item in [] if state.error else state.items:
+        answer = _decode_item(state.task, item)
+        answers.append(answer)
+        n_repeated += 0 if item.error else state.task.n_repeated(answer)
+        if n_repeated > MAX_REPEATED:  # a text of 100 kB can stand in 200 answers
+            state.failure = AnswerTooLong(
+                f"the answers repeat more than {MAX_REPEATED} characters of the texts: send fewer texts at once, "
+                "or ask for a smaller top_k"
+            )
+            return []
+    return answers
 
 
 def explain_answers(state: RequestState, answers: list[JSON]) -> list[JSON]:

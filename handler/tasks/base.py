@@ -94,6 +94,10 @@ class Task(Pooler, ItemReader, ScoreJudge):
         """Return the label of an answer with the highest score, and that score, for the metrics of label drift."""
         return None
 
+    def n_repeated(self, answer: JSON) -> int:
+        """Return the characters of an answer that repeat its text, for the limit of a request."""
+        return 0
+
     def answers_match(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
         """Return whether two answers to one item are equal up to `tolerance` on every number."""
         return values_allclose(expected, answer, tolerance)

@@ -126,6 +126,10 @@ class FillMask(Task):
         ]
         return answers if len(positions) > 1 else answers[0]
 
+    def n_repeated(self, answer: JSON) -> int:
+        rankings = answer if answer and isinstance(answer[0], list) else [answer]
+        return sum(len(item["sequence"]) for ranking in rankings for item in ranking)
+
     def answers_match(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
         """Compare by token: tokens of nearly one score may change places, or replace one another at the end.
 

@@ -82,7 +82,8 @@ class ZeroShotClassification(SequenceTask):
         labels = self.read_texts(labels, "candidate_labels")
         if len(labels) > self.config.max_texts:
             raise InputTooLong(f"candidate_labels are {len(labels)}, accepted: at most {self.config.max_texts}")
-        self.limit_pairs(len(labels) * (len(text) + len(template)) + sum(map(len, labels)))
+        n_repeats = template.count(PLACEHOLDER)  # each may hold a label of any length
+        self.limit_pairs(len(labels) * (len(text) + len(template)) + n_repeats * sum(map(len, labels)))
         # Not str.format, which would evaluate a template such as {0.__class__}.
         pairs = tuple((text, template.replace(PLACEHOLDER, label)) for label in labels)
         return Query(pairs, {**values, "candidate_labels": labels}, self.encoding_options)

@@ -203,6 +203,14 @@ def test_bad_questions(bert: tuple[Predictor, Any], value: Any, status: int, mes
     assert re.search(message, response_json(bad)["message"])
 
 
+def test_answers_do_not_repeat_a_text_without_end(bert: tuple[Predictor, Any]) -> None:
+    """A word that the vocabulary does not have, of any length, stands in each of a hundred answers to each text."""
+    text = "[MASK] " + "x" * 90_000
+    bad, good = ask(bert[0], *({"inputs": [text] * n, "parameters": {"top_k": 100}} for n in (2, 1)))
+    assert (bad.status, good.status) == (413, 200)
+    assert re.search("repeat more than 16000000 characters", response_json(bad)["message"])
+
+
 def test_two_answers_agree_by_token(bert: tuple[Predictor, Any]) -> None:
     """Tokens of nearly one score may change places or miss the cut; no other difference is let through."""
     agree = bert[0].task.answers_match

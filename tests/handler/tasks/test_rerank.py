@@ -122,7 +122,7 @@ def test_every_dialect_asks(reranker: Predictor) -> None:
         ({"query": "a", "texts": ["b", ""]}, 422, r"texts\[1\] is empty"),
         ({"query": " ", "texts": ["b"]}, 422, "query is empty"),
         ({"query": "a", "texts": ["b"], "documents": []}, 422, "unknown field, accepted: query, texts"),
-        ({"query": "a", "texts": ["b"] * 1001}, 413, "1001 texts or pairs"),
+        ({"query": "a", "texts": ["b"] * 1001}, 413, "more than 1000 texts or pairs"),
         ({"query": "a" * 50_000, "texts": ["b"] * 30}, 413, "accepted: at most 1000000"),
         ({"query": "a", "texts": ["b"], "parameters": {"top_k": 0}}, 422, "top_k must be a whole number of 1 or more"),
     ],

@@ -67,7 +67,7 @@ def test_every_dialect_asks(comparer: Predictor, predictor: Predictor) -> None:
         ({"source_sentence": "a"}, 422, "sentences must be a list of strings, got null"),
         ({"source_sentence": "a", "sentences": ["b", 7]}, 422, r"sentences\[1\] must be a string, got a number"),
         ({"source_sentence": "", "sentences": ["b"]}, 422, "source_sentence is empty"),
-        ({"source_sentence": "a", "sentences": ["b"] * 1000}, 413, "1001 texts or pairs"),
+        ({"source_sentence": "a", "sentences": ["b"] * 1000}, 413, "more than 1000 texts or pairs"),
         ({"inputs": QUESTION, "parameters": {"pooling": "max"}}, 422, "pooling must be one of mean, cls"),
     ],
     ids=lambda value: str(value)[:40],
