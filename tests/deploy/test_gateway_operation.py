@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+import resource
 import socket
 import ssl
 import time
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.request import urlopen
 
 import pytest
 
@@ -81,6 +84,54 @@ def test_behind_a_load_balancer_the_client_has_its_own_address(tmp_path: Path) -
         assert line["address"] == "203.0.113.9"
         with pytest.raises(OSError):  # noqa: PT011 - closed or reset, in the handshake
             server.request("GET", "/ping", b"")
+
+
+def test_all_addresses_of_a_network_of_ipv6_have_one_limit(tmp_path: Path) -> None:
+    """A host has 2^64 of them. Another network has its own, and so has each address of IPv4 in IPv6 notation."""
+    (tmp_path / "key_file.json").write_text('{"inference": {"key": "theKey"}}')
+    options: Any = {"listen_options": " proxy_protocol", "wait": False, "tls": False}
+    with running(tmp_path / "g", 1, tmp_path / "key_file.json", **options) as server:
+        pid = server.folder / "run" / "nginx.pid"
+        wait_until(lambda: listens(server.port) and pid.exists() and pid.read_text(), server, START_S)
+
+        def refusals(form: str) -> int:
+            """Send sixty pings, each from an address of its own; return how many were too many."""
+            n_refused = 0
+            for number in range(60):
+                with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+                    connection.sendall(f"PROXY TCP6 {form.format(number)} ::1 1234 8443\r\n".encode())
+                    connection.sendall(b"GET /ping HTTP/1.1\r\nHost: a\r\n\r\n")
+                    n_refused += connection.recv(100).startswith(b"HTTP/1.1 429")
+            return n_refused
+
+        assert refusals("2001:db8::{:x}") > 0
+        assert refusals("2001:db8:1:{:x}::1") == 0
+        assert refusals("::ffff:203.0.113.{}") == 0
+
+
+def test_probes_and_clients_share_no_limit(tmp_path: Path) -> None:
+    """Whoever comes by way of a node of Kubernetes has its address, as its probes have: see readinessProbe."""
+    with recording_gateway(tmp_path) as (server, _):
+        with pytest.raises(AssertionError):  # noqa: PT012 - until one is refused
+            for _ in range(200):
+                assert server.request("GET", "/ping", b"").status == 200
+        for _ in range(60):
+            with urlopen(f"http://127.0.0.1:{server.metrics_port}/ping", timeout=10) as response:
+                assert response.status == 200
+
+
+def test_connections_do_not_end_at_the_descriptors_of_a_shell(tmp_path: Path) -> None:
+    """1,024 for many; each connection needs three, and the limits of nginx.conf count connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+        try:
+            server, _ = stack.enter_context(recording_gateway(tmp_path))
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(150):
+            stack.enter_context(server.connect())
+        assert server.request("POST", "/predictions/a").status == 200
 
 
 def test_an_ingress_may_end_tls(tmp_path: Path) -> None:

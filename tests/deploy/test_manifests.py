@@ -238,8 +238,12 @@ def test_a_pod_is_ready_when_a_model_answers_and_drains(container: dict[str, Any
 
 
 def test_the_sidecar_is_ready_when_it_would_forward() -> None:
-    """By /ping over TLS, which the gateway answers from the state of TorchServe."""
-    assert SIDECAR["readinessProbe"]["httpGet"] == {"path": "/ping", "port": "https", "scheme": "HTTPS"}
+    """By /ping, answered from the state of TorchServe, on a port whose limits clients cannot use up."""
+    ports = {port["name"]: port["containerPort"] for port in SIDECAR["ports"]}
+    (metrics,) = [entry["value"] for entry in SIDECAR["env"] if entry["name"] == "GATEWAY_METRICS"]
+    assert SIDECAR["readinessProbe"]["httpGet"] == {"path": "/ping", "port": "gateway-metrics"}
+    assert ports["gateway-metrics"] == int(metrics)
+    assert RUNTIME["containers"][1]["readinessProbe"]["httpGet"] == {"path": "/ping", "port": int(metrics)}
 
 
 def test_the_grace_period_covers_a_drain() -> None:
