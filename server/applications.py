@@ -163,6 +163,8 @@ class EarlyRefusal:
         path: str = scope["path"]
         if self._is_off or scope["method"] != "POST" or not path.startswith(PREDICTIONS):
             return None
+        if not self._parts.allows("inference", scope):  # a stranger's request is none that will wait
+            return None
         name, _, rest = path.removeprefix(PREDICTIONS).partition("/")
         try:
             batcher = self._parts.models.get(name, rest.partition("/")[0] or None).batcher
@@ -170,8 +172,6 @@ class EarlyRefusal:
             return None
         if not batcher.is_full:
             batcher.expect()
-            return None
-        if not self._parts.allows("inference", scope):
             return None
         self._parts.metrics.record("Requests5XX", 1, "Host")
         return _refusal(batcher.retry_after_s)

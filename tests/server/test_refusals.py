@@ -154,3 +154,5 @@ def test_a_request_that_may_come_is_expected() -> None:
     models = Models(is_full=False)
     assert refusal(models)[0] is None
     assert models.expected == 1
+    assert refusal(models, key="wrong")[0] is None
+    assert models.expected == 1, "strangers take no room"
