@@ -149,8 +149,10 @@ launch() {
   done < <(addresses)
   find_archives
   [ "$kind" = standalone ] || find_torchserve
-  if [ -n "${ARCHIVE_PUBLIC_KEY:-}" ] && [ ${#loads[@]} -gt 0 ]; then
-    models_py verify --model-store "$store" "${loads[@]#*=}" >&2 || die "not started: see above"
+  if [ -n "${ARCHIVE_PUBLIC_KEY:-}" ]; then
+    name=$(printf '%s\n' "$settings" | sed -n 's/^loads ..*/&/p')
+    [ -z "$name" ] || die "not started: with ARCHIVE_PUBLIC_KEY archives are named by --models, not by ${name#loads }"
+    [ ${#loads[@]} -eq 0 ] || models_py verify --model-store "$store" "${loads[@]#*=}" >&2 || die "not started: see above"
   fi
 
   umask 077 # key_file.json is secret from its first byte

@@ -82,6 +82,7 @@ DEFAULTS = {
     "default_response_timeout": "120",
     "default_startup_timeout": "120",
 }
+LOADS = ("load_models", "models", "model_snapshot")
 DEFAULT = "TorchServe's default"
 
 
@@ -209,7 +210,8 @@ def suggestion(key: str) -> str:
 
 
 def main() -> int:
-    """Print what scripts/serve.sh needs of a settings file: a line `KEY HOST PORT` each address, then `vmargs ...`.
+    """Print what scripts/serve.sh needs of a settings file: a line `KEY HOST PORT` each address, then `vmargs ...`, and
+    `loads ...` with the settings by which TorchServe itself would choose archives.
 
     Exits with 2 when there is a key that TorchServe would ignore or a value that it cannot use.
     """
@@ -227,6 +229,7 @@ def main() -> int:
         host, port = address_of(settings, key)
         print(key, "127.0.0.1" if host in ("0.0.0.0", "::") else host, port)  # noqa: S104 - not bound, replaced
     print("vmargs", settings["vmargs"].value if "vmargs" in settings else "")
+    print("loads", *(f"{key} ({settings[key].origin})" for key in LOADS if key in settings and settings[key].value))
     return 0
 
 

@@ -23,6 +23,7 @@ import pytest
 
 from scripts.cli.console import ROOT
 from scripts.client.ports import PORTS, free_ports
+from tests.support.key_pairs import key_pair
 from tests.support.live import activated, own_config, server_kind
 
 Serve = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -103,6 +104,19 @@ def test_a_misspelt_setting_is_not_ignored(serve: Serve, config: Path) -> None:
         done = serve(command)
         assert done.returncode == 2
         assert "unknown setting job_queue_sise: did you mean job_queue_size?" in done.stderr
+
+
+def test_no_unsigned_archive_is_started(serve: Serve, config: Path, tmp_path: Path, mar: Path) -> None:
+    """Neither one of --models nor one that TorchServe would load by its own settings or variables."""
+    key = {"ARCHIVE_PUBLIC_KEY": str(key_pair(tmp_path, "mine")[1])}
+    for command in ("start", "run"):
+        done = serve(command, "--model-store", mar.parent, "--models", mar.stem, **key)
+        assert (done.returncode, "is not signed" in done.stderr, "not started" in done.stderr) == (2, True, True)
+        config.write_text(config.read_text() + "enable_envvars_config=true\n")
+        done = serve(command, "--model-store", mar.parent, TS_LOAD_MODELS="all", **key)
+        assert done.returncode == 2
+        assert "are named by --models, not by load_models (TS_LOAD_MODELS)" in done.stderr
+    assert not list((tmp_path / "w").glob("key_file.json"))
 
 
 @pytest.mark.parametrize(
