@@ -361,6 +361,18 @@ def test_abstentions_are_counted(classifier: Predictor) -> None:
     assert ("bert_judged_answers_total",) not in measurements(classifier, TEXTS[0])
 
 
+@pytest.mark.parametrize(("n_labels", "is_counted"), [(100, True), (101, False)])
+def test_many_labels_are_not_counted(make_model: MakeModel, n_labels: int, is_counted: bool) -> None:
+    """Each is a time series: no metric names them where they are more than a hundred, nor does the reference."""
+    predictor = load_predictor(make_model(labels=tuple(f"label {number}" for number in range(n_labels))))
+    assert any(name == "bert_labels_total" for name, *_ in measurements(predictor, TEXTS[0])) == is_counted
+    reference = DriftReference({}, 100, 0.8)
+    predictor.calibrate(ScoreCalibration("text-classification", FUNCTIONS["text-classification"], None, reference))
+    (answer,) = map(response_json, ask(predictor, TEXTS[0]))
+    ((label, _),) = predictor.task.judgements(predictor.task.parse(TEXTS[0], {}), answer)
+    assert (label is not None) == is_counted
+
+
 @pytest.fixture
 def observed(load_main: LoadMain) -> Predictor:
     """Return a calibrated classifier with a reference."""
