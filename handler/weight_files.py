@@ -18,6 +18,10 @@ WRAPPERS = {  # how every tensor of a model begins that is saved within another 
     r"_orig_mod\.": "torch.compile",
     r"model\.(\w+\.)?(embeddings|encoder|transformer|pooler|classifier|qa_outputs|lm_head|cls)\.": "a Lightning module",
 }
+HEADS = re.compile(  # how tensors begin that are of no encoder; `pooler` and `decoder` are of some
+    r"(classifier|pre_classifier|qa_\w+|cls|lm_head|predictions|generator_(predictions|lm_head)|vocab_\w+|head|score|"
+    r"sop_classifier|discriminator_predictions|pred_layer|sequence_summary)\."
+)
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -87,13 +91,18 @@ def holds_a_head(names: Collection[str]) -> bool:
     """Return whether the tensors of a checkpoint are more than those of an encoder.
 
     A model with a head names the tensors of its encoder with a prefix (`bert.embeddings...`), an encoder that is saved
-    alone does not (`embeddings...`), whatever `architectures` in its config.json says.
+    alone does not (`embeddings...`), whatever `architectures` in its config.json says. Tools that write tensors one by
+    one leave out the prefix of a model with a head too, which transformers adds again.
 
     >>> holds_a_head(["embeddings.word_embeddings.weight", "pooler.dense.bias"])
     False
     >>> holds_a_head(["bert.embeddings.word_embeddings.weight", "classifier.bias"])
     True
+    >>> holds_a_head(["embeddings.word_embeddings.weight", "classifier.bias"])
+    True
     """
+    if any(map(HEADS.match, names)):
+        return True
     embeddings = [name for name in names if "embeddings." in name]
     prefixes = {name.partition(".")[0] for name in embeddings if not name.startswith("embeddings.")}
     if len(prefixes) != 1 or any(name.startswith("embeddings.") for name in embeddings):

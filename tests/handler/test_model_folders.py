@@ -15,7 +15,19 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder
 from tokenizers import Tokenizer as Backend
-from transformers import AutoModel, BertModel, MPNetConfig, MPNetForMaskedLM, MPNetModel, RobertaTokenizer
+from transformers import (
+    AutoModel,
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    MPNetConfig,
+    MPNetForMaskedLM,
+    MPNetModel,
+    RobertaTokenizer,
+)
 
 from handler.config import ModelConfig, ServingConfig
 from handler.engine.checkpoint import known_names
@@ -316,6 +328,28 @@ def test_an_encoder_that_names_a_head(make_model: MakeModel) -> None:
     assert holds_a_head(tensor_names(whole))
     assert not holds_a_head(tensor_names(folder))
     assert ModelFolder.read(whole, read_config(whole)).missing_head is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config_class"),
+    [
+        (BertForSequenceClassification, BertConfig),
+        (BertForTokenClassification, BertConfig),
+        (DistilBertForSequenceClassification, DistilBertConfig),
+    ],
+)
+def test_a_head_beside_an_encoder_without_its_prefix(
+    make_model: MakeModel, tmp_path: Path, architecture: Any, config_class: Any
+) -> None:
+    """As tools write that save tensors one by one: the head is served, as by transformers, in an archive too."""
+    model_folder = make_model(architecture=architecture, config_class=config_class, whole_vocabulary=True)
+    folder, prefix = Path(shutil.copytree(model_folder, tmp_path / "bare")), f"{architecture.base_model_prefix}."
+    tensors = load_file(folder / "model.safetensors")
+    save_file({name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
+    expected = load_predictor(model_folder).answer_items(["Where is it?"])
+    assert load_predictor(folder).answer_items(["Where is it?"]) == expected
+    packed = build(folder, "bare", "1.0", ModelConfig(), tmp_path)  # compares the worker's model with the reference
+    assert packed.is_file()
 
 
 def test_weights_beside_those_that_count(model_folder: Path, tmp_path: Path) -> None:
