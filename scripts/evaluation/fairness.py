@@ -24,7 +24,7 @@ from scripts.evaluation.judging import JudgedExample, judge
 from scripts.evaluation.slices import MIN_SUPPORT
 from scripts.evaluation.statistics import N_RESAMPLES, adjusted, mean_interval, wilson
 from scripts.evaluation.tasks.base import EvaluationTask, Located, TextEdit
-from scripts.readers.formats import decode_lines
+from scripts.readers.formats import row_lines
 from scripts.readers.tables import label_name
 
 MAX_ROWS = 20  # rows named for a swap
@@ -129,7 +129,7 @@ def spread(rates: Sequence[NDArray[np.bool_]]) -> float:
 def read_terms(path: Path) -> list[list[str]]:
     """Return the lines of a file of terms, each with terms that stand for one another, between commas."""
     with path.open("rb") as file:
-        lines = [line.strip() for line in decode_lines(str(path), file)]
+        lines = [line.strip() for line in row_lines(str(path), file)]
     groups = [[term.strip() for term in line.split(",") if term.strip()] for line in lines if line and line[0] != "#"]
     if not groups or any(len(set(map(str.lower, group))) < 2 for group in groups):
         raise ScriptError(f"{path}: each line needs two different terms or more, between commas: he, she")

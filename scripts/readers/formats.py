@@ -12,9 +12,11 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -28,7 +30,7 @@ Reader: TypeAlias = Callable[[str, BinaryIO], Iterator[tuple[int, Record]]]
 MAX_CELL_CHARS = 2**31 - 1  # the csv module refuses cells above 131,072 characters otherwise
 
 
-def decode_lines(name: str, file: BinaryIO) -> Iterator[str]:
+def decode_lines(name: str, file: Iterable[bytes]) -> Iterator[str]:
     """Yield the lines of a UTF-8 stream, each with its line end; a byte-order mark is dropped.
 
     Only "\\n" ends a line: U+2028 and other separators of Unicode belong to the text.
@@ -36,11 +38,41 @@ def decode_lines(name: str, file: BinaryIO) -> Iterator[str]:
     offset = 0
     for number, line in enumerate(file, start=1):
         try:
-            yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             byte = offset + error.start
             raise ScriptError(f"{name} line {number}: byte {byte} is not UTF-8; save the file as UTF-8") from None
+        if number == 1:
+            refuse_utf16(name, line)
+        yield text
         offset += len(line)
+
+
+def row_lines(name: str, file: BinaryIO) -> Iterator[str]:
+    """Yield the lines of a format in which a line is a row, as `decode_lines` does.
+
+    Raises ScriptError for a stream that has no such lines.
+    """
+    first = file.readline()
+    require_line_ends(name, first)
+    yield from decode_lines(name, chain([first], file) if first else ())
+
+
+def require_line_ends(name: str, first: bytes) -> None:
+    """Raise ScriptError where the first line shows that all rows would be one.
+
+    Args:
+        first: all bytes up to the first "\\n".
+    """
+    if b"\r" in first.strip(b"\r\n") and not first.endswith(b"\n"):
+        raise ScriptError(f"{name}: its lines end in a carriage return alone: save it with line feeds (\\n)")
+
+
+def refuse_utf16(name: str, first: bytes) -> None:
+    """Raise ScriptError for the first line of a file in UTF-16 without a mark, which is UTF-8 with a NUL a letter."""
+    n_zeros = first.count(b"\0")
+    if n_zeros and n_zeros * 3 >= len(first):
+        raise ScriptError(f"{name}: every second byte is 0, as in UTF-16: save the file as UTF-8")
 
 
 def read_csv(name: str, file: BinaryIO, delimiter: str = ",") -> Iterator[tuple[int, Record]]:
@@ -106,7 +138,7 @@ def read_tsv(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
     which the rules of CSV would take for the start of a cell that swallows the following lines.
     """
     header: list[str] | None = None
-    for row, line in enumerate(decode_lines(name, file), start=1):
+    for row, line in enumerate(row_lines(name, file), start=1):
         if header is None:
             header = unique_header(name, tsv_cells(line))
         elif line.rstrip("\r\n"):
@@ -135,7 +167,7 @@ def unquote(cell: str) -> str:
 
 def read_jsonl(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
     """Yield the objects of a file with one JSON object a line."""
-    for row, line in enumerate(decode_lines(name, file), start=1):
+    for row, line in enumerate(row_lines(name, file), start=1):
         if not line.strip():
             continue
         try:
@@ -203,7 +235,7 @@ def annotated(name: str, row: int, record: Record) -> Record:
 
 def read_lines(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
     """Yield the lines of a plain text as records with one field, `text`; a blank line has an empty text."""
-    for row, line in enumerate(decode_lines(name, file), start=1):
+    for row, line in enumerate(row_lines(name, file), start=1):
         yield row, {"text": line.strip()}
 
 
@@ -216,9 +248,12 @@ def read_parquet(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
         raise ScriptError("Parquet files need pyarrow: pip install -r requirements/score.txt") from None
     try:
         with pyarrow.parquet.ParquetFile(file) as opened:
-            names = class_names(opened.schema_arrow.metadata or {})
+            names = class_names(name, opened.schema_arrow.metadata or {})
             for row, record in enumerate(record for batch in opened.iter_batches() for record in batch.to_pylist()):
-                decoded = {column: decode(record.get(column)) for column, decode in names.items()}
+                try:
+                    decoded = {column: decode(record.get(column)) for column, decode in names.items()}
+                except UnknownClass as error:
+                    raise ScriptError(f"{name} row {row}: {error}") from None
                 yield row, {column: text_of(name, row, cell) for column, cell in {**record, **decoded}.items()}
     except pyarrow.ArrowException:
         raise ScriptError(f"{name} is no Parquet file, or a broken one") from None
@@ -234,12 +269,21 @@ def text_of(name: str, row: int, cell: object) -> object:
         raise ScriptError(f"{name} row {row}: a cell holds bytes that are not UTF-8") from None
 
 
-def class_names(metadata: Mapping[bytes, bytes]) -> dict[str, Callable[[Any], object]]:
+class UnknownClass(ValueError):
+    """A cell is neither a class that the schema names nor the number of one."""
+
+
+def class_names(name: str, metadata: Mapping[bytes, bytes]) -> dict[str, Callable[[Any], object]]:
     """Return a function from class numbers to names for each column whose Parquet schema names its classes.
 
     The datasets library writes that schema; a negative number is a withheld label.
     """
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    try:
+        features = dict(json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {}))
+    except (ValueError, TypeError, AttributeError):
+        raise ScriptError(
+            f"{name}: what its schema says of the datasets library cannot be read: write it again"
+        ) from None
     decoders: dict[str, Callable[[Any], object]] = {}
     for column, feature in features.items():
         names = feature.get("names") if isinstance(feature, dict) else None
@@ -253,10 +297,24 @@ def class_names(metadata: Mapping[bytes, bytes]) -> dict[str, Callable[[Any], ob
 
 
 def class_name(names: Sequence[str], cell: Any) -> object:
-    """Return the name of a class number, or of each number of a list; a negative number is a withheld label."""
+    """Return the name of a class number, or of each number of a list; a negative number is a withheld label.
+
+    A name stays as it is: other programs than the datasets library write names beside its schema, and numbers with a
+    fraction where a cell of the column is empty.
+
+    >>> class_name(["no", "yes"], [1, 0.0, "yes", -1, None])
+    ['yes', 'no', 'yes', None, None]
+    """
     if isinstance(cell, list):
         return [class_name(names, number) for number in cell]
-    return names[cell] if cell is not None and cell >= 0 else None
+    if cell is None or cell in names or (isinstance(cell, float) and math.isnan(cell)):
+        return cell
+    if not isinstance(cell, (int, float)) or cell != int(cell) or cell >= len(names):
+        raise UnknownClass(
+            f"the label is not one of the {len(names)} classes that its schema names, or a number from 0 to "
+            f"{len(names) - 1}"
+        )
+    return names[int(cell)] if cell >= 0 else None
 
 
 TABLES: dict[str, Reader] = {
@@ -299,9 +357,11 @@ def records(path: Path, reader: Reader) -> Iterator[tuple[int, Record]]:
 def delimited_header(path: Path) -> list[str]:
     """Return the column names of a .tsv file, or of any other file read as CSV; an empty file has none."""
     with path.open("rb") as file:
-        lines = decode_lines(str(path), file)
         try:
-            cells = (tsv_cells(line) for line in lines) if path.suffix.lower() == ".tsv" else csv_cells(lines)
+            if path.suffix.lower() == ".tsv":
+                cells = map(tsv_cells, row_lines(str(path), file))
+            else:
+                cells = csv_cells(decode_lines(str(path), file))
             return unique_header(str(path), next(cells, []))
         except csv.Error as error:
             raise ScriptError(f"{path} row 1: {error}") from None
@@ -319,7 +379,7 @@ def unique_header(name: str, header: list[str]) -> list[str]:
             f"{name}: the header has one column, {header[0]!r}: separate the cells by commas, or by tabs in a .tsv, "
             f"instead of {delimiter!r}"
         )
-    if repeated := [column for column, n in Counter(header).items() if n > 1]:
+    if repeated := [column for column, n in Counter(header).items() if n > 1 and column]:
         raise ScriptError(f"{name}: column {repeated[0]} appears twice in the header")
     return header
 

@@ -23,6 +23,8 @@ from scripts.readers.formats import (
     delimited_header,
     parse_json,
     read_json,
+    refuse_utf16,
+    require_line_ends,
     tsv_cells,
 )
 from scripts.scoring.ids import id_of, ids_of_column
@@ -79,6 +81,10 @@ class LineFormat(FileFormat):
     def cut(self, source: SourceFile, size: int) -> Iterator[RowRange]:
         rows = begin = end = 0
         with Path(source.path).open("rb") as file:
+            first = file.readline()
+            require_line_ends(source.name, first)
+            refuse_utf16(source.name, first)
+            file.seek(0)
             if self.has_header:
                 begin = end = len(file.readline())
             for line in file:

@@ -18,7 +18,7 @@ import regex  # type: ignore[import-untyped]
 from handler.tag_scheme import is_tag
 from scripts.cli.console import ScriptError
 from scripts.readers.annotations import why_unlabelled
-from scripts.readers.formats import Reader, Record, decode_lines
+from scripts.readers.formats import Reader, Record, row_lines
 from scripts.readers.tables import ColumnMapping, Table
 
 # A Chinese character, a run of letters, or one symbol; each with its marks, so that no word begins within a grapheme.
@@ -57,7 +57,7 @@ def read_conll(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
 def read_sentences(name: str, file: BinaryIO) -> Iterator[tuple[int, list[list[str]]]]:
     """Yield the number of the first line and the columns of each line of the sentences of a CoNLL file."""
     sentence: list[list[str]] = []
-    for row, line in enumerate(chain(decode_lines(name, file), [""]), start=1):
+    for row, line in enumerate(chain(row_lines(name, file), [""]), start=1):
         columns = re.split(r"\t" if "\t" in line else " +", line.strip())
         if columns in ([""], ["-DOCSTART-"]) or columns[0] == "-DOCSTART-":
             if sentence:

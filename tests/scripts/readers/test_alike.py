@@ -17,7 +17,7 @@ from scripts.archives.examples import examples_of
 from scripts.cli.console import ScriptError
 from scripts.client.questions import read_questions
 from scripts.readers import tables
-from scripts.readers.formats import TABLES
+from scripts.readers.formats import TABLES, TEXT_LINES
 from scripts.scoring import corpus
 from scripts.scoring.corpus import format_of, sources
 from scripts.scoring.rows import CorpusColumns
@@ -28,6 +28,8 @@ GOOD: dict[str, bytes | dict[str, Any]] = {
     "byte-order mark.csv": "\ufefftext,label\na,x\nb,y\n".encode(),
     "blanks in the header.csv": b"text , label\na,x\nb,y\n",
     "a comma at each end.csv": b"text,label,\na,x,\nb,y,\n",
+    "commas at each end, from a spreadsheet.csv": b"text,label,,,\na,x,,,\nb,y,,,\n",
+    "an index before, a comma behind.csv": b",text,label,\n0,a,x,\n1,b,y,\n",
     "quotes.csv": b'text,label\n"a",x\n"b",y\n',
     "tabs.tsv": b'text\tlabel\r\n"a"\tx\r\n\r\nb\ty\r\n',
     "byte-order mark.tsv": "\ufefftext\tlabel\na\tx\nb\ty\n".encode(),
@@ -54,6 +56,10 @@ BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
     "twice.csv": (b"text,text\na,x\nb,y\n", "column text appears twice in the header"),
     "a stray quote.csv": (b'text,label\n"a,x\nb,y\n', "row 2: unexpected end of data"),
     "UTF-16.csv": ("text,label\na,x\nb,y\n".encode("utf-16"), "is not UTF-8"),
+    "UTF-16 without a mark.csv": ("text,label\na,x\nb,y\n".encode("utf-16-le"), "as in UTF-16: save the file as UTF-8"),
+    "UTF-16 without a mark.tsv": ("text\tlabel\na\tx\n".encode("utf-16-le"), "as in UTF-16: save the file as UTF-8"),
+    "old line ends.tsv": (b"text\tlabel\ra\tx\rb\ty\r", "its lines end in a carriage return alone: save it with line"),
+    "old line ends.jsonl": (b'{"text": "a"}\r{"text": "b"}\r', "its lines end in a carriage return alone"),
     "twice.json": (b'[{"text": "a", "text": "b"}]', "an object has a field twice"),
     "a number.json": (b'[{"text": "a"}, 2]', "row 2: not a JSON object"),
     "trees.conllu": (b"# text = a\n1\ta\ta\tDET\n", "CoNLL-U has parts of speech and trees: write tokens and tags"),
@@ -140,6 +146,16 @@ def test_a_file_is_refused_alike(name: str, file: Callable[..., Path]) -> None:
         with pytest.raises(ScriptError) as caught:
             read(path)
         assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["a\rb\r", "a\nb\n"])
+def test_a_text_that_has_no_lines(content: str, file: Callable[..., Path]) -> None:
+    """Old line ends would make one text of all, and UTF-16 texts of NUL characters."""
+    encoded = content.encode("utf-16-le" if "\n" in content else "utf-8")
+    path = file("texts.txt", encoded)
+    for read in (lambda path: list(tables.read(path, TEXT_LINES).rows), scored):
+        with pytest.raises(ScriptError, match=r"a carriage return alone|as in UTF-16"):
+            read(path)
 
 
 @pytest.mark.parametrize(

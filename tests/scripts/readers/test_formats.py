@@ -80,6 +80,23 @@ def test_parquet_names_its_classes(tmp_path: Path) -> None:
     assert read_back.rows == ((0, {"text": "a", "label": "yes"}), (1, {"text": "b", "label": None}))
     pyarrow.parquet.write_table(pyarrow.table({"label": [1]}), tmp_path / "b.parquet")
     assert tables.read(tmp_path / "b.parquet", TABLES).rows == ((0, {"label": 1}),)
+    schema = {b"huggingface": pyarrow.parquet.read_schema(tmp_path / "a.parquet").metadata[b"huggingface"]}
+    for cells in (["yes", None], [1.0, None]):  # as other programs write, which keep the schema's metadata
+        pyarrow.parquet.write_table(
+            pyarrow.table({"text": ["a", "b"], "label": cells}).replace_schema_metadata(schema), tmp_path / "d.parquet"
+        )
+        assert tables.read(tmp_path / "d.parquet", TABLES).rows == read_back.rows
+    for other in (2, "maybe", 0.5):
+        table = pyarrow.table({"text": ["a"], "label": [other]}).replace_schema_metadata(schema)
+        pyarrow.parquet.write_table(table, tmp_path / "e.parquet")
+        with pytest.raises(
+            ScriptError, match=r"e\.parquet row 0: the label is not one of the 2 classes that its schema"
+        ):
+            tables.read(tmp_path / "e.parquet", TABLES)
+    for metadata in (b"", b"[]", b'{"info": null}'):
+        pyarrow.parquet.write_table(table.replace_schema_metadata({b"huggingface": metadata}), tmp_path / "f.parquet")
+        with pytest.raises(ScriptError, match="what its schema says of the datasets library cannot be read"):
+            tables.read(tmp_path / "f.parquet", TABLES)
     (tmp_path / "c.parquet").write_bytes(b"PAR1")
     with pytest.raises(ScriptError, match="is no Parquet file"):
         tables.read(tmp_path / "c.parquet", TABLES)
