@@ -78,9 +78,14 @@ def task_class_for(model: ModelFolder, config: ServingConfig) -> type[Task]:
                 f"config.json names {model.missing_head}, but the weights are those of an encoder without that head: "
                 f"choose {FeatureExtraction.name} or {SentenceSimilarity.name} as the task (--task)"
             )
-        architectures = ", ".join(model.config.architectures or []) or "no architecture"
+        if not model.config.architectures:
+            raise ModelMismatch(
+                "config.json names no architecture: choose what it was trained for as the task (--task): "
+                + ", ".join(TASKS)
+            )
         raise ModelMismatch(
-            f"config.json names {architectures}, which belongs to no task served here ({', '.join(TASKS)})"
+            f"config.json names {', '.join(model.config.architectures)}, which belongs to no task served here "
+            f"({', '.join(TASKS)})"
         )
     if config.overflow not in (None, *task_class.overflows):
         raise ConfigError(

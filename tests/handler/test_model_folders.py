@@ -146,6 +146,14 @@ CONFIGS: dict[str, tuple[Change, str]] = {
         changed("config.json", num_attention_heads=5),
         r"hidden size \(32\) is not a multiple",
     ),
+    "no architecture": (
+        changed("config.json", architectures=None),
+        r"config\.json names no architecture: choose what it was trained for as the task \(--task\): text-cl",
+    ),
+    "an architecture of its own": (
+        changed("config.json", architectures=["MyClassifier"]),
+        "config.json names MyClassifier, which belongs to no task",
+    ),
     "one architecture": (
         changed("config.json", architectures="BertForSequenceClassification"),
         r'architectures "BertForSequenceClassification": write a list, e\.g\. \["Bert',
