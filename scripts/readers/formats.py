@@ -358,10 +358,9 @@ def delimited_header(path: Path) -> list[str]:
     """Return the column names of a .tsv file, or of any other file read as CSV; an empty file has none."""
     with path.open("rb") as file:
         try:
-            if path.suffix.lower() == ".tsv":
-                cells = map(tsv_cells, row_lines(str(path), file))
-            else:
-                cells = csv_cells(decode_lines(str(path), file))
+            is_tsv = path.suffix.lower() == ".tsv"
+            tsv = map(tsv_cells, row_lines(str(path), file))  # reads nothing yet
+            cells = tsv if is_tsv else csv_cells(decode_lines(str(path), file))
             return unique_header(str(path), next(cells, []))
         except csv.Error as error:
             raise ScriptError(f"{path} row 1: {error}") from None
