@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""See and change what a running TorchServe serves, through its management API.
+"""See and change what a running server serves, TorchServe or the standalone one, through its management API.
 
 A model counts as ready when all its workers have loaded it and one real prediction answers.
 """
