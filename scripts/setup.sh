@@ -72,6 +72,7 @@ install() {
   if ! serves_only && .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps \
     --target "$scratch/uv" -r requirements/install.txt; then
     while read -r option; do [ -z "$option" ] || options+=("$option"); done < <(pip_settings)
+    [ -t 2 ] || options+=(--quiet) # else a log gets a line for every package
     if UV_HTTP_TIMEOUT=${UV_HTTP_TIMEOUT:-180} "$scratch/uv/bin/uv" pip install --python .venv/bin/python \
       --index-strategy unsafe-best-match ${options[@]+"${options[@]}"} -r "requirements/$level.txt" \
       -c requirements/constraints.txt; then
