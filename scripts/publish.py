@@ -45,7 +45,7 @@ def main() -> None:
         files = publication.of_folder(options.source, name, options.base_model, evaluated)
     else:
         raise ScriptError(f"{options.source}: no such folder or archive")
-    rows = [[path, f"{files.size(path) / 1e6:.2f} MB"] for path in sorted(files.files)]
+    rows = [[path, f"{files.size(path) / 1e3:,.1f} kB"] for path in sorted(files.files)]
     console.table([f"to {options.to}", "size"], rows)
     if files.left:
         more = f" and {len(files.left) - 10} more" if len(files.left) > 10 else ""
