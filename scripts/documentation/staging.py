@@ -15,7 +15,7 @@ from scripts.cli.console import ROOT
 from scripts.documentation.links import EXTERNAL, FENCE
 from scripts.documentation.reference import commands_page, openapi_of, routes_page, settings_page
 
-CONFIG = ROOT / "docs" / "zensical.toml"
+CONFIG, STYLE = ROOT / "docs" / "zensical.toml", ROOT / "docs" / "zensical.css"
 REFERENCE = ("docs/reference/commands.md", "docs/reference/settings.md", "docs/reference/routes.md")
 NAMED_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)|!\[([^\]]*)\]\(([^)\s]+)\)")
 
@@ -49,6 +49,7 @@ def stage(folder: Path) -> None:
         (pages / name).parent.mkdir(parents=True, exist_ok=True)
         (pages / name).write_text(content, encoding="utf-8")
     shutil.copy(CONFIG, folder / "zensical.toml")
+    shutil.copy(STYLE, pages / "docs" / STYLE.name)
 
 
 def rewritten(source: Path, pages: Path) -> str:
