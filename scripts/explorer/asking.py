@@ -122,5 +122,6 @@ def python_lines(server: Server, ask: Ask) -> str:
 def _shell_key(server: Server) -> str:
     if server.keys is not None:
         return ': "${KEY:?the inference key of this server}"'
-    program = f'import json; print(json.load(open({str(server.key_file)!r}))["inference"]["key"])'
+    path = json.dumps(str(server.key_file))  # a literal of Python too, in quotes that a shell need not escape
+    program = f'import json; print(json.load(open({path}))["inference"]["key"])'
     return f"KEY=$(python3 -c {shlex.quote(program)})"

@@ -241,6 +241,7 @@ def test_the_lines_ask_the_same(address: str, explorer: Explorer, fake: FakeServ
     server = explorer.default if address == "file" else Server.at(explorer.default.inference, None, keys)
     ask = question_of(Typed("toy", first=HOSTILE + "\nsecond"), DescribedModel.of(CAPITALS).operations["classify"])
     environment = {**activated(), "KEY": INFERENCE_KEY}
+    assert "'\"'" not in curl_lines(server, ask).partition("\n")[0]  # the line of the key is one that a person can read
     for command in (["bash", "-c", curl_lines(server, ask)], [sys.executable, "-c", python_lines(server, ask)]):
         assert INFERENCE_KEY not in command[2]
         done = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
