@@ -68,7 +68,7 @@ class _Page:
             self.version = gr.Dropdown(label="Version", choices=[("default", "")], value="", **free)
             self.other = gr.Dropdown(label="Beside it", choices=[NO_OTHER], value="", **free)
             self.operation = gr.Dropdown(label="Operation", choices=[*UNKNOWN.operations], **free)
-            self.again = gr.Button("Look again", scale=0, min_width=110)
+            self.again = gr.Button("Look again", scale=0, min_width=150)
         with gr.Row():
             with gr.Column(scale=2, min_width=320):
                 self._lay_out_question()
