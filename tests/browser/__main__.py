@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Page, expect, sync_playwright
+from playwright.sync_api import Page, Request, expect, sync_playwright
 
 from scripts.client.ports import free_ports
 from scripts.client.server import add_options
@@ -33,12 +34,15 @@ SECRET = "Wherever is my zanzibarquux parcel?"
 HOSTILE = "<img src=x onerror=\"document.title='broken'\"> & \"quotes\" 'too'"
 LOOPBACK = ("127.0.0.1", "localhost")
 SIZES = {"wide": (1440, 1000), "narrow": (420, 900)}
+FOLLOWED = ("Model", "Version", "Operation")  # the lists whose choice changes other controls
+LIMIT_MS = 300_000  # for every wait: explanations on a machine that computes something else take minutes
 
 
 def main() -> None:
     """Run every check."""
     arguments = parse_arguments()
     arguments.output.mkdir(parents=True, exist_ok=True)
+    expect.set_options(timeout=LIMIT_MS)
     with (
         tempfile.TemporaryDirectory() as scratch,
         playground(arguments, Path(scratch)) as url,
@@ -49,10 +53,15 @@ def main() -> None:
             for name, (width, height) in SIZES.items():
                 context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
                 page = context.new_page()
+                page.set_default_timeout(LIMIT_MS)
                 hosts: set[str] = set()
                 page.on("request", lambda request, hosts=hosts: hosts.add(urlsplit(request.url).hostname or ""))
                 page.goto(url)
-                use(page, arguments.output, f"{scheme}-{name}", everything=(scheme, name) == ("light", "wide"))
+                try:
+                    use(page, arguments.output, f"{scheme}-{name}", everything=(scheme, name) == ("light", "wide"))
+                except Exception:
+                    shot(page, arguments.output, "failed")
+                    raise
                 assert hosts <= {*LOOPBACK, ""}, f"the browser asked {hosts}"
                 state = str(context.storage_state(indexed_db=True)) + page.evaluate(
                     "JSON.stringify({...sessionStorage})"
@@ -67,13 +76,13 @@ def main() -> None:
 
 def use(page: Page, output: Path, name: str, *, everything: bool) -> None:
     """Ask the classifier, and if `everything` each model and each tab."""
-    expect(page.get_by_text("The server is ready")).to_be_visible(timeout=60_000)
+    look(page)
     choose(page, "Model", "intents")
     page.get_by_role("textbox", name="Texts, one a line").fill(
         f"{SECRET}\nI want my money back.\nThe screen is cracked."
     )
-    page.get_by_role("button", name="Ask", exact=True).click()
-    expect(page.locator(".answers .bars")).to_have_count(3, timeout=30_000)
+    press(page, "Ask")
+    expect(page.locator(".answers .bars")).to_have_count(3)
     expect(page.locator(".answers .bars").first).to_contain_text("track_order")
     shot(page, output, f"{name}-answers")
     if everything:
@@ -92,12 +101,13 @@ def tabs(page: Page, output: Path, name: str) -> None:
         ("JSON", "track_order"),
         ("Evaluation", "report"),
     ):
-        page.get_by_role("tab", name=tab, exact=True).click()
-        expect(page.get_by_role("tabpanel").get_by_text(text).first).to_be_visible(timeout=20_000)
+        with answered(page) if tab == "Evaluation" else nullcontext():
+            page.get_by_role("tab", name=tab, exact=True).click()
+        expect(page.get_by_role("tabpanel").get_by_text(text).first).to_be_visible()
         shot(page, output, f"{name}-{tab.split()[0].lower()}")
     page.get_by_role("tab", name="Answers", exact=True).click()
-    page.get_by_role("button", name="Why?").click()
-    expect(page.locator(".answers article")).to_have_count(3, timeout=60_000)
+    press(page, "Why?")
+    expect(page.locator(".answers article")).to_have_count(3)
     shot(page, output, f"{name}-why")
 
 
@@ -105,29 +115,26 @@ def beside(page: Page, output: Path, name: str) -> None:
     """Ask two versions, where there are two."""
     if page.get_by_role("combobox", name="Beside it", exact=True).is_enabled():
         choose(page, "Beside it", options(page, "Beside it")[-1])
-        page.get_by_role("button", name="Ask", exact=True).click()
-        expect(page.locator(".answers h3")).to_have_count(2, timeout=20_000)
-        expect(page.locator(".answers .bars")).to_have_count(6, timeout=20_000)
+        press(page, "Ask")
+        expect(page.locator(".answers h3")).to_have_count(2)
+        expect(page.locator(".answers .bars")).to_have_count(6)
         shot(page, output, f"{name}-beside")
         choose(page, "Beside it", "no other version")
 
 
 def failures(page: Page, output: Path, name: str) -> None:
     """Type what nothing can be answered to, and markup, which stays text."""
-    ask, texts = (
-        page.get_by_role("button", name="Ask", exact=True),
-        page.get_by_role("textbox", name="Texts, one a line"),
-    )
+    texts = page.get_by_role("textbox", name="Texts, one a line")
     texts.fill("")
-    ask.click()
+    press(page, "Ask")
     expect(page.get_by_text("nothing to ask")).to_be_visible()
     texts.fill(HOSTILE)
-    ask.click()
+    press(page, "Ask")
     expect(page.locator(".answers .asked")).to_have_text(HOSTILE)
     assert page.title() == "Playground"
     page.get_by_text("Parameters", exact=True).click()
     page.get_by_label("As JSON").fill('{"top_k": "many"}')
-    ask.click()
+    press(page, "Ask")
     expect(page.locator(".answers .bad")).to_contain_text("422 InvalidInput")
     shot(page, output, f"{name}-refused")
     page.get_by_label("As JSON").fill("")
@@ -140,12 +147,12 @@ def failures(page: Page, output: Path, name: str) -> None:
     address.fill("http://127.0.0.1:9")
     page.get_by_label("Management address").fill("http://127.0.0.1:9")
     page.get_by_role("button", name="Look again").click()
-    expect(page.get_by_text("Not ready: no server at http://127.0.0.1:9")).to_be_visible(timeout=20_000)
+    expect(page.get_by_text("Not ready: no server at http://127.0.0.1:9")).to_be_visible()
     shot(page, output, f"{name}-no-server")
     address.fill("")
     page.get_by_label("Management address").fill("")
     page.get_by_role("button", name="Look again").click()
-    expect(page.get_by_text("The server is ready")).to_be_visible(timeout=20_000)
+    look(page)
     page.get_by_text("Another server").click()
 
 
@@ -155,24 +162,60 @@ def every_model(page: Page, output: Path, name: str) -> None:
         choose(page, "Model", model)
         for operation in options(page, "Operation"):
             choose(page, "Operation", operation)
-            page.get_by_role("button", name="Example").click()
-            expect(page.locator("textarea:visible").first).not_to_have_value("", timeout=20_000)
-            page.get_by_role("button", name="Ask", exact=True).click()
-            answer = page.locator(".answers").locator("section, .matrix")
-            expect(answer.first).to_be_visible(timeout=30_000)
-            time.sleep(1)  # the answer before this one may still be there
+            press(page, "Example")
+            expect(page.locator("textarea:visible").first).not_to_have_value("")
+            press(page, "Ask")
+            expect(page.locator(".answers").locator("section, .matrix").first).to_be_visible()
             assert page.locator(".answers .bad").count() == 0, f"{model} {operation} has an error"
             shot(page, output, f"{name}-{model}-{operation}")
 
 
+def look(page: Page) -> None:
+    """Wait until the page has found the server, and then its first model."""
+    expect(page.get_by_text("The server is ready")).to_be_visible()
+    expect(page.get_by_role("combobox", name="Version", exact=True)).to_have_value(re.compile(r" \(default\)$"))
+
+
 def choose(page: Page, label: str, value: str) -> None:
-    """Choose a value of a list, as with the mouse."""
+    """Choose a value of a list, as with the mouse; the controls that depend on it follow."""
     box = page.get_by_role("combobox", name=label, exact=True)
     if box.input_value() != value:
         box.click()
-        page.get_by_role("option", name=value, exact=True).click()
+        with answered(page) if label in FOLLOWED else nullcontext():
+            page.get_by_role("option", name=value, exact=True).click()
         leave(page)
-        page.wait_for_timeout(2000)  # the controls that depend on it follow
+
+
+def press(page: Page, name: str) -> None:
+    """Click a button, and wait until what it asked for is shown."""
+    with answered(page):
+        page.get_by_role("button", name=name, exact=True).click()
+
+
+@contextmanager
+def answered(page: Page) -> Iterator[None]:
+    """Do something that makes the page call its server once; go on when Gradio shows what came of it.
+
+    Gradio reads the results of calls from one stream. The server ends it after the last of them, or the page does, and
+    what will be replaced is marked as pending from before the call until it is.
+    """
+    ended: list[Request] = []
+
+    def note(request: Request) -> None:
+        if urlsplit(request.url).path.endswith("/queue/data"):
+            ended.append(request)
+
+    page.on("requestfinished", note)
+    page.on("requestfailed", note)
+    yield
+    deadline = time.monotonic() + LIMIT_MS / 1000
+    while not ended:
+        assert time.monotonic() < deadline, f"no answer within {LIMIT_MS / 1000:.0f} s"
+        page.wait_for_timeout(50)
+    page.remove_listener("requestfinished", note)
+    page.remove_listener("requestfailed", note)
+    expect(page.locator(".pending")).to_have_count(0)
+    page.evaluate("() => new Promise(resolve => requestAnimationFrame(() => setTimeout(resolve)))")
 
 
 def leave(page: Page) -> None:
