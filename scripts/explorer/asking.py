@@ -34,12 +34,14 @@ class Ask:
 
     @property
     def body(self) -> JSON:
-        """The body: one question, or a list in which each has an answer or an error of its own."""
+        """The body: a list, in which each question has an answer or an error of its own, also where there is one alone.
+
+        A text alone would get the answer inside a list from some tasks and not from others, as Hugging Face's clients
+        expect it.
+        """
         parameters = dict(self.parameters)
         if self.operation.word:
             parameters["operation"] = self.operation.word
-        if len(self.questions) == 1:
-            return {"inputs": self.questions[0], **({"parameters": parameters} if parameters else {})}
         return {"inputs": self.questions, "parameters": {**parameters, "on_error": "report"}}
 
     @property
@@ -67,7 +69,7 @@ def send(server: Server, ask: Ask) -> Answered:
         ScriptError: there is no server, no such model, a wrong key, or the server refuses the request.
     """
     reply = Inference(server).reply(ask.path, ask.content, TIMEOUT_S)
-    answers = [reply.answer] if len(ask.questions) == 1 else reply.answer
+    answers = reply.answer
     if not isinstance(answers, list) or len(answers) != len(ask.questions):
         raise ScriptError(f"{ask.model} did not answer {len(ask.questions)} texts with as many answers")
     return Answered(ask, answers, reply)

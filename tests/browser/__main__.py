@@ -167,6 +167,7 @@ def every_model(page: Page, output: Path, name: str) -> None:
             press(page, "Ask")
             expect(page.locator(".answers").locator("section, .matrix").first).to_be_visible()
             assert page.locator(".answers .bad").count() == 0, f"{model} {operation} has an error"
+            assert page.locator(".answers pre").count() == 0, f"{model} {operation} is shown as JSON"
             shot(page, output, f"{name}-{model}-{operation}")
 
 

@@ -82,6 +82,7 @@ def test_the_example_of_every_operation_is_answered_and_shown(name: str, load_ma
         typed = Typed("m", operation=label, first=first, second=second)
         for explain in [False, True] if operation.explained else [False]:
             ask = question_of(typed, operation, explain=explain)
+            assert ask.body["inputs"] == ask.questions, "a text alone gets a list in a list from a classifier"
             parameters = {**ask.parameters, **({"operation": operation.word} if operation.word else {})}
             answers = predictor.answer_items(ask.questions, parameters, explain=explain)
             assert not any("error" in answer for answer in answers if isinstance(answer, dict)), answers
