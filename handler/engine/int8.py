@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from handler.engine.attention import Attention
 from handler.engine.encoder import READS, PackedEncoder
-from handler.engine.kernels import layer_norm_quantize, saturate_u8
+from handler.engine.kernels import layer_norm_quantize, library, saturate_u8
 from handler.engine.layer_attention import LayerAttention
 from handler.engine.linear import ACTIVATIONS
 from handler.engine.native_encoder import NativeEncoder, NativeLayer, NativeNorm, PackedLinear
@@ -100,7 +101,7 @@ class StoredEncoder(NamedTuple):
 
 
 class Int8Linear:
-    """x W^T + b of quantized activations (tokens, in), by oneDNN."""
+    """x W^T + b of quantized activations (tokens, in): by oneDNN, or slowly in fp64 where its sums overflow."""
 
     def __init__(self, stored: StoredLinear, input_params: QuantParams, output_unit: Tensor | None = None) -> None:
         """Prepack the weights.
@@ -110,23 +111,30 @@ class Int8Linear:
         """
         unit = torch.ones(len(stored.bias)) if output_unit is None else output_unit
         self._input_params = input_params
-        self._weight = torch.ops.onednn.qlinear_prepack(stored.weight, None)
+        self._is_onednn = onednn_is_exact()
+        self._weight = (
+            torch.ops.onednn.qlinear_prepack(stored.weight, None) if self._is_onednn else stored.weight.double()
+        )
         self._scale = stored.scale / unit
         self._bias = stored.bias / unit
         self._zero_points = torch.zeros(len(self._scale), dtype=torch.int64)
 
     def __call__(self, x: Tensor, dtype: torch.dtype, activation: str | None = None) -> Tensor:
         """Return (tokens, out) in floating point, after an activation if there is one."""
-        name, algorithm = ACTIVATIONS[activation][:2] if activation else ("none", "")
-        return self._run(x, QuantParams(1.0, 0), dtype, name, algorithm)
+        if not self._is_onednn:
+            return self._in_fp64(x, activation).to(dtype)
+        return self._run(x, QuantParams(1.0, 0), dtype, activation)
 
     def with_activation(self, x: Tensor, activation: str, output_params: QuantParams) -> Tensor:
         """Apply an activation, and return quantized values (tokens, out)."""
-        name, algorithm = ACTIVATIONS[activation][:2]
-        return self._run(x, output_params, torch.uint8, name, algorithm)
+        if not self._is_onednn:
+            return Quantize(output_params, torch.ones(()))(self._in_fp64(x, activation))
+        return self._run(x, output_params, torch.uint8, activation)
 
     def add_to(self, x: Tensor, residual: Tensor) -> Tensor:
         """Add to a residual (tokens, out) in fp32, in place."""
+        if not self._is_onednn:
+            return residual.add_(self._in_fp64(x))
         return torch.ops.onednn.qlinear_pointwise.binary(  # type: ignore[no-any-return]
             x,
             *self._input_params,
@@ -134,13 +142,21 @@ class Int8Linear:
             *(1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, "none", [], ""),
         )
 
-    def _run(self, x: Tensor, output_params: QuantParams, dtype: torch.dtype, name: str, algorithm: str) -> Tensor:
+    def _run(self, x: Tensor, output_params: QuantParams, dtype: torch.dtype, activation: str | None) -> Tensor:
+        name, algorithm = ACTIVATIONS[activation][:2] if activation else ("none", "")
         return torch.ops.onednn.qlinear_pointwise(  # type: ignore[no-any-return]
             x,
             *self._input_params,
             *(self._weight, self._scale, self._zero_points, self._bias),
             *(*output_params, dtype, name, [], algorithm),
         )
+
+    def _in_fp64(self, x: Tensor, activation: str | None = None) -> Tensor:
+        """Return (tokens, out) in fp32; the sums of integers are exact."""
+        scale, zero_point = self._input_params
+        sums = functional.linear(x.double() - zero_point, self._weight).float()
+        y = torch.addcmul(self._bias, sums, self._scale * scale)
+        return y if activation is None else ACTIVATIONS[activation][2](y)
 
 
 class Quantize:
@@ -367,8 +383,12 @@ def unsupported_reason(encoder: nn.Module) -> str:
 
 
 def supported(device: torch.device) -> bool:
-    """Tell whether the device multiplies eight-bit integers in hardware, without overflow on the way (VNNI, AMX)."""
+    """Tell whether the compiled kernels or oneDNN multiply eight-bit integers on the device without overflow."""
+    return device.type == "cpu" and (library() is not None or onednn_is_exact())
+
+
+def onednn_is_exact() -> bool:
+    """Tell whether oneDNN keeps sums of products of eight-bit integers in 32 bits; without VNNI or AMX in 16."""
     flags = torch.cpu.get_capabilities()
-    has_instructions = any(flags.get(flag) for flag in ("avx512_vnni", "avx_vnni", "amx_int8"))
     has_onednn: Any = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return device.type == "cpu" and has_instructions and bool(has_onednn)
+    return bool(has_onednn) and any(flags.get(flag) for flag in ("avx512_vnni", "avx_vnni", "amx_int8"))

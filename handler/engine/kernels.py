@@ -46,6 +46,7 @@ class Library(NamedTuple):
 
     level: str  # a key of LEVELS
     panel_width: int  # columns of packed weights that are computed at once
+    multiplies_pairs: bool  # whether weights in int8 are multiplied two by two; see packing.py
     attend: Callable[[int, int], None]
     attention_scratch: Callable[[int, int], int]  # of a head width and a sequence length -> floats of each thread
     layer_norm_quantize: Callable[[int, int], None]
@@ -125,10 +126,11 @@ def _load(level: str, path: Path) -> Library | None:
         function.argtypes, function.restype = (c_void_p, c_void_p, c_int64), None
     shared.encoder_scratch.argtypes, shared.encoder_scratch.restype = (c_void_p, c_int64), c_int64
     shared.attend_packed_scratch.argtypes, shared.attend_packed_scratch.restype = (c_int64, c_int64), c_int64
-    shared.panel_width.restype = c_int64
+    shared.panel_width.restype, shared.multiplies_pairs.restype = c_int64, c_int64
     return Library(
         level=level,
         panel_width=shared.panel_width(),
+        multiplies_pairs=bool(shared.multiplies_pairs()),
         attend=lambda args, threads: shared.attend_packed(args, ctypes.addressof(parallel), threads),
         attention_scratch=shared.attend_packed_scratch,
         layer_norm_quantize=lambda args, threads: shared.layer_norm_quantize(args, ctypes.addressof(parallel), threads),

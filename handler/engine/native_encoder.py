@@ -33,7 +33,7 @@ LANES = 16  # that are read at once, see vectors.h
 # Products of numbers in a pass, up to which it is done before other threads have woken up.
 SINGLE_THREAD_PRODUCTS = 32_000_000
 # dtype of what linear layers read -> what a processor must have.
-NEEDS = {torch.float32: "", torch.bfloat16: "avx512bf16", torch.uint8: "avx512vnni"}
+NEEDS = {torch.float32: "", torch.bfloat16: "avx512bf16", torch.uint8: ""}
 
 
 class _Linear(ctypes.Structure):
@@ -84,7 +84,7 @@ class PackedLinear(NamedTuple):
     @classmethod
     def in_int8(cls, weight: Tensor, scale: Tensor, bias: Tensor, input_zero_point: int) -> PackedLinear:
         """Pack a weight (out, in) in int8; y = scale * (sum of integers - zero point * sum of weights) + bias."""
-        packed = pack(weight, _library().panel_width)
+        packed = pack(weight, _library().panel_width, in_pairs=_library().multiplies_pairs)
         start = -input_zero_point * weight.sum(1, dtype=torch.int32)
         scale, bias = _whole_panels(scale, packed), _whole_panels(bias, packed)
         return cls(packed, len(weight), _group_count(weight), _whole_panels(start, packed), scale, bias)

@@ -55,7 +55,7 @@ def quantize(folder: Path, config: ServingConfig, calibration: Calibration) -> C
     """
     if not int8.supported(torch.device("cpu")):
         raise ScriptError(
-            "int8 cannot be tried here: this CPU has no instructions for it (AVX-512 VNNI, AVX-VNNI, AMX)"
+            "int8 cannot be tried here: there are no compiled kernels for this CPU: run scripts/setup.sh (x86)"
         )
     exact = load_predictor(folder, replace(config, precision="fp32"))
     calibration_set, evaluation_set = _split(calibration, exact.task)

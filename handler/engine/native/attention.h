@@ -6,6 +6,11 @@
 #include "tiles.h"
 
 enum { ROWS = HAS_TILES ? 16 : 4 };  // queries computed at once
+#ifdef __AVX512F__
+enum { VECS = 2 };  // of keys
+#else
+enum { VECS = 1 };  // a vector is two of 16 registers
+#endif
 
 // sum + x * y. With `pairs` each 32-bit lane holds two bf16 numbers, whose products are both added (AVX512_BF16).
 #ifdef __AVX512BF16__
@@ -21,9 +26,10 @@ INLINE vec multiply_add(vec sum, float x, vec y, int pairs) { return (void)pairs
 
 // sums (ROWS, vecs * LANES) = x (ROWS, depth) @ y (depth, vecs * LANES)
 INLINE void matmul_vecs(int pairs, int vecs, const float *x, int64_t x_stride, const float *y, int64_t y_stride,
-                        int64_t depth, vec sums[ROWS][2]) {
+                        int64_t depth, vec sums[ROWS][VECS]) {
 #pragma unroll
-  for (int row = 0; row < ROWS; row++) sums[row][0] = sums[row][1] = 0;
+  for (int row = 0; row < ROWS; row++)
+    for (int v = 0; v < vecs; v++) sums[row][v] = 0;
   for (int64_t d = 0; d < depth; d++)
     for (int v = 0; v < vecs; v++) {
       const vec column = *(const vec *)(y + d * y_stride + v * LANES);
@@ -33,8 +39,8 @@ INLINE void matmul_vecs(int pairs, int vecs, const float *x, int64_t x_stride, c
 }
 
 INLINE void matmul(int pairs, int vecs, const float *x, int64_t x_stride, const float *y, int64_t y_stride,
-                   int64_t depth, vec sums[ROWS][2]) {  // makes `vecs` a compile-time constant
-  if (vecs == 2) matmul_vecs(pairs, 2, x, x_stride, y, y_stride, depth, sums);
+                   int64_t depth, vec sums[ROWS][VECS]) {  // makes `vecs` a compile-time constant
+  if (vecs == VECS) matmul_vecs(pairs, VECS, x, x_stride, y, y_stride, depth, sums);
   else matmul_vecs(pairs, 1, x, x_stride, y, y_stride, depth, sums);
 }
 
@@ -94,33 +100,33 @@ INLINE vec zero_masked(const Heads *args, vec x, int64_t position, int64_t j) {
 
 // Numbers of scratch memory that a thread needs.
 INLINE int64_t attention_scratch(int64_t head_width, int64_t max_seqlen) {
-  const int64_t width = round_up(head_width), length = round_up(max_seqlen);
+  const int64_t width = odd_lines(head_width), length = odd_lines(max_seqlen);
   return 2 * width * length + ROWS * (width + length);
 }
 
 typedef struct {  // scratch memory of one head
-  float *k_transposed;  // (depth, padded_length)
-  float *values;        // (tokens, padded_width)
-  float *q_rows;        // (ROWS, padded_width)
-  float *probs;         // (ROWS, padded_length)
-  int64_t depth, tokens, padded_width, padded_length;
+  float *k_transposed;  // (depth, length_stride)
+  float *values;        // (tokens, width_stride)
+  float *q_rows;        // (ROWS, width_stride)
+  float *probs;         // (ROWS, length_stride)
+  int64_t depth, tokens, width_stride, length_stride;
 } HeadMemory;
 
 // Lays out the memory, and copies keys and values into it. With `pairs`, each 32-bit element holds two bf16 numbers:
 // neighbours along head_width of queries and keys, or the values of two neighbouring tokens.
 INLINE HeadMemory copy_keys_and_values(int pairs, const Heads *args, int64_t head, float *scratch) {
   const int64_t length = args->length, head_width = args->head_width, head_offset = head * head_width, pack = 1 + pairs;
-  const int64_t padded_width = round_up(head_width), padded_length = round_up(length);
+  const int64_t width_stride = odd_lines(head_width), length_stride = odd_lines(length);
   const int64_t depth = head_width / pack, tokens = (length + pairs) / pack;
   const HeadMemory memory = {
       .k_transposed = scratch,
-      .values = scratch + padded_width * padded_length,
-      .q_rows = scratch + 2 * padded_width * padded_length,
-      .probs = scratch + 2 * padded_width * padded_length + ROWS * padded_width,
-      .depth = depth, .tokens = tokens, .padded_width = padded_width, .padded_length = padded_length,
+      .values = scratch + width_stride * length_stride,
+      .q_rows = scratch + 2 * width_stride * length_stride,
+      .probs = scratch + 2 * width_stride * length_stride + ROWS * width_stride,
+      .depth = depth, .tokens = tokens, .width_stride = width_stride, .length_stride = length_stride,
   };
   const enum dtype dtype = pairs ? FP32 : args->dtype;  // a pair is moved like one fp32 number
-  for (int64_t j = 0; j < padded_length; j += LANES)
+  for (int64_t j = 0; j < length; j += LANES)
     for (int64_t d = 0; d < depth; d += LANES) {
       vec x[LANES];
       for (int i = 0; i < LANES; i++) {
@@ -128,7 +134,7 @@ INLINE HeadMemory copy_keys_and_values(int pairs, const Heads *args, int64_t hea
         x[i] = j + i < length ? load(args->key, at, dtype, depth - d) : (vec)0;
       }
       transpose(x);
-      for (int i = 0; i < LANES; i++) *(vec *)(memory.k_transposed + (d + i) * padded_length + j) = x[i];
+      for (int i = 0; i < LANES; i++) *(vec *)(memory.k_transposed + (d + i) * length_stride + j) = x[i];
     }
   for (int64_t j = 0; j < tokens; j++)
     for (int64_t d = 0; d < head_width; d += LANES) {
@@ -138,7 +144,7 @@ INLINE HeadMemory copy_keys_and_values(int pairs, const Heads *args, int64_t hea
         const int64_t n = j * 2 + 1 < length ? head_width - d : 0;
         x = (vec)((ints)load(args->value, n > 0 ? at + args->kv_stride : at, BF16, n) | (ints)((uints)x >> 16));
       }
-      *(vec *)(memory.values + j * padded_width + d) = x;
+      *(vec *)(memory.values + j * width_stride + d) = x;
     }
   return memory;
 }
@@ -148,7 +154,7 @@ INLINE void copy_queries(int pairs, const Heads *args, int64_t head, const HeadM
   for (int64_t row = 0; row < ROWS; row++)  // missing rows repeat the first
     for (int64_t d = 0; d < memory->depth; d += LANES) {
       const int64_t at = ((first + (row < rows ? row : 0)) * args->q_stride + head * args->head_width) / (1 + pairs) + d;
-      *(vec *)(memory->q_rows + row * memory->padded_width + d) = load(args->query, at, dtype, memory->depth - d);
+      *(vec *)(memory->q_rows + row * memory->width_stride + d) = load(args->query, at, dtype, memory->depth - d);
     }
 }
 
@@ -170,20 +176,20 @@ INLINE void multiply_pairs(const float *x, int64_t x_stride, const float *y, int
 // The same as attend_head with pairs, by tiles of 16 queries.
 static void attend_head_by_tiles(const Heads *args, int64_t head, float *scratch) {
   const HeadMemory memory = copy_keys_and_values(1, args, head, scratch);
-  const int64_t padded_length = memory.padded_length, padded_width = memory.padded_width;
+  const int64_t length_stride = memory.length_stride, width_stride = memory.width_stride;
   const int64_t value_steps = (memory.tokens + LANES - 1) / LANES;
-  for (int64_t at = memory.tokens * padded_width; at < value_steps * LANES * padded_width; at += LANES)
+  for (int64_t at = memory.tokens * width_stride; at < value_steps * LANES * width_stride; at += LANES)
     *(vec *)(memory.values + at) = 0;
   for (int64_t i = 0; i < args->n_queries; i += ROWS) {
     const int64_t rows = min_of(args->n_queries - i, ROWS);
     copy_queries(1, args, head, &memory, i, rows);
     const Range keys = reach(args, i, rows);
     const int64_t begin = keys.begin, end = round_up(keys.end), steps = (end - begin + 2 * LANES - 1) / (2 * LANES);
-    multiply_pairs(memory.q_rows, padded_width, memory.k_transposed + begin, padded_length, (memory.depth + LANES - 1) / LANES,
-                   memory.probs + begin, padded_length, end - begin);
+    multiply_pairs(memory.q_rows, width_stride, memory.k_transposed + begin, length_stride, (memory.depth + LANES - 1) / LANES,
+                   memory.probs + begin, length_stride, end - begin);
     float inv_sums[ROWS];
     for (int64_t row = 0; row < rows; row++) {
-      float *prob = memory.probs + row * padded_length;
+      float *prob = memory.probs + row * length_stride;
       const int64_t position = position_of(args, i + row);
       vec max = -1e30f, sum = 0;
       for (int64_t j = begin; j < end; j += LANES) {
@@ -200,12 +206,12 @@ static void attend_head_by_tiles(const Heads *args, int64_t head, float *scratch
       if (end % (2 * LANES)) *(bf16s *)((uint16_t *)prob + end) = 0;
       inv_sums[row] = 1 / hsum(sum);
     }
-    multiply_pairs(memory.probs + begin / 2, padded_length, memory.values + begin / 2 * padded_width, padded_width, steps,
-                   memory.q_rows, padded_width, padded_width);
+    multiply_pairs(memory.probs + begin / 2, length_stride, memory.values + begin / 2 * width_stride, width_stride, steps,
+                   memory.q_rows, width_stride, round_up(args->head_width));
     for (int64_t row = 0; row < rows; row++)
       for (int64_t d = 0; d < args->head_width; d += LANES) {
         const int64_t at = (i + row) * args->output_stride + head * args->head_width + d;
-        const vec x = *(vec *)(memory.q_rows + row * padded_width + d) * inv_sums[row] + args->zero_point;
+        const vec x = *(vec *)(memory.q_rows + row * width_stride + d) * inv_sums[row] + args->zero_point;
         store(args->output, at, x, args->output_dtype, args->head_width - d);
       }
   }
@@ -215,7 +221,7 @@ static void attend_head_by_tiles(const Heads *args, int64_t head, float *scratch
 INLINE void attend_head(int pairs, const Heads *args, int64_t head, float *scratch) {
   const HeadMemory memory = copy_keys_and_values(pairs, args, head, scratch);
   const int64_t n_queries = args->n_queries, head_width = args->head_width;
-  const int64_t padded_width = memory.padded_width, padded_length = memory.padded_length, head_offset = head * head_width;
+  const int64_t width_stride = memory.width_stride, length_stride = memory.length_stride, head_offset = head * head_width;
   float *probs = memory.probs;
 
   for (int64_t i = 0; i < n_queries; i += ROWS) {
@@ -223,18 +229,18 @@ INLINE void attend_head(int pairs, const Heads *args, int64_t head, float *scrat
     copy_queries(pairs, args, head, &memory, i, rows);
     const Range keys = reach(args, i, rows);
     const int64_t begin = keys.begin, end = round_up(keys.end), pack = 1 + pairs;
-    vec sums[ROWS][2], row_max[ROWS];
+    vec sums[ROWS][VECS], row_max[ROWS];
     for (int row = 0; row < ROWS; row++) row_max[row] = -1e30f;
-    for (int64_t j = begin; j < end; j += 2 * LANES) {
-      const int vecs = j + LANES < end ? 2 : 1;
-      matmul(pairs, vecs, memory.q_rows, padded_width, memory.k_transposed + j, padded_length, memory.depth, sums);
+    for (int64_t j = begin; j < end; j += VECS * LANES) {
+      const int vecs = j + LANES < end ? VECS : 1;
+      matmul(pairs, vecs, memory.q_rows, width_stride, memory.k_transposed + j, length_stride, memory.depth, sums);
 #pragma unroll
       for (int row = 0; row < ROWS; row++)
         for (int v = 0; v < vecs; v++) {
           const int64_t position = position_of(args, i + min_of(row, rows - 1));
           const vec x = mask_keys(args, sums[row][v] * args->scale, position, j + v * LANES);
           row_max[row] = __builtin_elementwise_max(row_max[row], x);
-          *(vec *)(probs + row * padded_length + j + v * LANES) = x;
+          *(vec *)(probs + row * length_stride + j + v * LANES) = x;
         }
     }
 
@@ -242,7 +248,7 @@ INLINE void attend_head(int pairs, const Heads *args, int64_t head, float *scrat
 #pragma unroll
     for (int row = 0; row < ROWS; row++) {
       const float max = hmax(row_max[row]);
-      float *prob = probs + row * padded_length;
+      float *prob = probs + row * length_stride;
       const int64_t position = position_of(args, i + min_of(row, rows - 1));
       vec sum = 0;
       for (int64_t j = begin; j < end; j += LANES) {
@@ -254,10 +260,10 @@ INLINE void attend_head(int pairs, const Heads *args, int64_t head, float *scrat
     }
 
     const int64_t n_values = (keys.end - begin + pairs) / pack;
-    for (int64_t d = 0; d < head_width; d += 2 * LANES) {
-      const int vecs = d + LANES < padded_width ? 2 : 1;
-      const float *values = memory.values + begin / pack * padded_width + d;
-      matmul(pairs, vecs, probs + begin / pack, padded_length, values, padded_width, n_values, sums);
+    for (int64_t d = 0; d < head_width; d += VECS * LANES) {
+      const int vecs = d + LANES < head_width ? VECS : 1;
+      const float *values = memory.values + begin / pack * width_stride + d;
+      matmul(pairs, vecs, probs + begin / pack, length_stride, values, width_stride, n_values, sums);
       for (int64_t row = 0; row < rows; row++)
         for (int64_t v = 0; v < vecs; v++) {
           const int64_t at = (i + row) * args->output_stride + head_offset + d + v * LANES;

@@ -48,7 +48,7 @@ typedef struct {  // the same fields as _Encoder in kernels.py
   int64_t n_layers, width, intermediate_width, n_heads;
   int64_t pre_norm;
   int64_t dtype, kv_dtype, activation;  // dtype: of what linear layers read; kv_dtype: of queries, keys and values
-  const float *multiplier;              // (width,) of embeddings that linear layers read in U8, with zero_point
+  const float *multiplier;              // (width,) of embeddings that linear layers read quantized, with zero_point
   float zero_point, attention_scale;
   // One pass:
   int64_t n_sequences, n_read, max_seqlen;
@@ -63,10 +63,12 @@ typedef struct {  // the same fields as _Encoder in kernels.py
 typedef struct {  // what all threads of a pass read
   const Encoder *args;
   const OpenMP *omp;
-  int64_t width_stride, qkv_stride, intermediate_stride;  // elements, whole panels
-  float *residual;                                        // (tokens, width_stride)
-  char *input;  // (tokens, width_stride) as linear layers read it; in FP32 the residual itself, unless `pre_norm`
-  char *qkv[2];                                           // (tokens, qkv_stride), of even and of odd layers
+  enum dtype dtype;  // of what linear layers read, in memory
+  int64_t residual_stride, input_stride, query_stride;  // elements from row to row, see row_stride
+  int64_t qkv_stride, intermediate_stride;
+  float *residual;  // (tokens, residual_stride)
+  char *input;      // (tokens, input_stride) as linear layers read it; in FP32 the residual itself, unless `pre_norm`
+  char *qkv[2];     // (tokens, qkv_stride), of even and of odd layers
   int32_t *read_ends, *chunk_ends;                        // positions read, and sequences, up to the end of each
   Step *steps;                                            // of a pass that the threads compute together
   char *own;                                              // memory of the first thread
@@ -75,7 +77,7 @@ typedef struct {  // what all threads of a pass read
 } Pass;
 
 typedef struct {  // memory of one thread; rows: TILE
-  float *residual, *sums, *factors, *attention;  // (rows, width_stride), (rows, PANEL) twice, see attention_scratch
+  float *residual, *sums, *factors, *attention;  // (rows, residual_stride), (rows, PANEL) twice, see attention_scratch
   char *input, *context, *query, *intermediate, *tiles;  // tiles: see Product
   Team *team;  // 0: this thread computes alone
 } Own;
@@ -92,21 +94,25 @@ INLINE char *take(char **memory, int64_t bytes) {
   return taken;
 }
 
-INLINE int64_t whole_panels(int64_t width) { return (width + PANEL - 1) / PANEL * PANEL; }
+// Elements from row to row: whole panels, and an odd number of cache lines.
+INLINE int64_t row_stride(int64_t width, enum dtype dtype) {
+  const int64_t size = size_of(dtype), panels = (width + PANEL - 1) / PANEL * PANEL;
+  return odd_lines((panels * size + 3) / 4) * 4 / size;
+}
 
 static Own own_memory(const Pass *pass, char *memory, int64_t *size) {
   const Encoder *args = pass->args;
   char *at = memory;
   Own own = {.team = 0};
-  own.residual = (float *)take(&at, TILE * pass->width_stride * 4);
+  own.residual = (float *)take(&at, TILE * pass->residual_stride * 4);
   own.sums = (float *)take(&at, TILE * PANEL * 4);
   own.factors = (float *)take(&at, TILE * PANEL * 4);
   own.attention = (float *)take(&at, attention_scratch(args->width / args->n_heads, args->max_seqlen) * 4);
-  own.input = take(&at, TILE * pass->width_stride * size_of(args->dtype));
-  own.context = take(&at, TILE * pass->width_stride * size_of(args->dtype));
-  own.query = take(&at, TILE * pass->width_stride * size_of(args->kv_dtype));
-  own.intermediate = take(&at, TILE * pass->intermediate_stride * size_of(args->dtype));
-  own.tiles = take(&at, HAS_TILES ? (TILE + TILE_ROWS) * max_of(pass->width_stride, pass->intermediate_stride) * size_of(args->dtype) : 0);
+  own.input = take(&at, TILE * pass->input_stride * size_of(pass->dtype));
+  own.context = take(&at, TILE * pass->input_stride * size_of(pass->dtype));
+  own.query = take(&at, TILE * pass->query_stride * size_of(args->kv_dtype));
+  own.intermediate = take(&at, TILE * pass->intermediate_stride * size_of(pass->dtype));
+  own.tiles = take(&at, HAS_TILES ? (TILE + TILE_ROWS) * max_of(pass->input_stride, pass->intermediate_stride) * size_of(pass->dtype) : 0);
   *size = at - memory;
   return own;
 }
@@ -115,12 +121,15 @@ static Own own_memory(const Pass *pass, char *memory, int64_t *size) {
 static int64_t lay_out(Pass *pass, const Encoder *args, int64_t tokens, int64_t threads) {
   char *at = args->scratch;
   pass->args = args;
-  pass->width_stride = whole_panels(args->width);
-  pass->qkv_stride = whole_panels(3 * args->width);
-  pass->intermediate_stride = whole_panels(args->intermediate_width);
-  pass->residual = (float *)take(&at, tokens * pass->width_stride * 4);
+  pass->dtype = args->dtype == U8 ? QUANTIZED : (enum dtype)args->dtype;
+  pass->residual_stride = row_stride(args->width, FP32);
+  pass->input_stride = row_stride(args->width, pass->dtype);
+  pass->query_stride = row_stride(args->width, args->kv_dtype);
+  pass->qkv_stride = row_stride(3 * args->width, args->kv_dtype);
+  pass->intermediate_stride = row_stride(args->intermediate_width, pass->dtype);
+  pass->residual = (float *)take(&at, tokens * pass->residual_stride * 4);
   pass->input = (char *)pass->residual;
-  if (args->dtype != FP32 || args->pre_norm) pass->input = take(&at, tokens * pass->width_stride * size_of(args->dtype));
+  if (pass->dtype != FP32 || args->pre_norm) pass->input = take(&at, tokens * pass->input_stride * size_of(pass->dtype));
   for (int i = 0; i < 2; i++) pass->qkv[i] = take(&at, tokens * pass->qkv_stride * size_of(args->kv_dtype));
   pass->read_ends = (int32_t *)take(&at, args->n_sequences * 4);
   pass->chunk_ends = (int32_t *)take(&at, args->n_sequences * 4);
@@ -133,12 +142,12 @@ static int64_t lay_out(Pass *pass, const Encoder *args, int64_t tokens, int64_t 
 // --- one layer --------------------------------------------------------------------------------------------------------
 
 INLINE Product product_of(const Pass *pass, const Own *own, const Linear *linear, const void *input, int64_t rows) {
-  const enum dtype dtype = pass->args->dtype;
+  const enum dtype dtype = pass->dtype;
   return (Product){
       .linear = linear,
       .input = input,
       .rows = rows,
-      .input_stride = pass->width_stride,
+      .input_stride = pass->input_stride,
       .dtype = dtype,
       .panel_step = PANEL,
       .is_coarse = dtype != FP32,
@@ -161,7 +170,7 @@ static void add_product(const Pass *pass, const Own *own, const Linear *linear, 
                         int64_t input_stride, int64_t rows, float *residual) {
   Product args = product_of(pass, own, linear, input, rows);
   args.input_stride = input_stride, args.combine = ADD;
-  args.output = residual, args.output_stride = pass->width_stride, args.output_dtype = FP32;
+  args.output = residual, args.output_stride = pass->residual_stride, args.output_dtype = FP32;
   product(&args);
 }
 
@@ -171,10 +180,10 @@ INLINE int reads_residual(const Pass *pass) { return pass->input == (char *)pass
 // x normalized, into `output` in FP32 (0: nowhere) and into `next` as linear layers read it.
 static void normalize(const Pass *pass, const Own *own, const Norm *norm, const float *x, int64_t rows, float *output,
                       int64_t output_stride, char *next) {
-  const enum dtype dtype = pass->args->dtype;
+  const enum dtype dtype = pass->dtype;
   EACH_ROW(row, rows, own->team) {
-    void *to = next && !reads_residual(pass) ? element(next, row * pass->width_stride, dtype) : 0;
-    layer_norm(norm, pass->args->width, x + row * pass->width_stride, output ? output + row * output_stride : 0, to, dtype);
+    void *to = next && !reads_residual(pass) ? element(next, row * pass->input_stride, dtype) : 0;
+    layer_norm(norm, pass->args->width, x + row * pass->residual_stride, output ? output + row * output_stride : 0, to, dtype);
   }
 }
 
@@ -183,10 +192,10 @@ static void convert_embeddings(const Pass *pass, const Own *own, const float *em
   const Encoder *args = pass->args;
   EACH_ROW(row, rows, own->team)
     for (int64_t d = 0; d < args->width; d += LANES) {
-      const int64_t at = row * pass->width_stride + d, n = args->width - d;
-      const vec x = load(embeddings, at, FP32, n);
-      if (args->dtype == U8) store(input, at, x * load(args->multiplier, d, FP32, n) + args->zero_point, U8, n);
-      else store(input, at, x, args->dtype, n);
+      const int64_t at = row * pass->input_stride + d, n = args->width - d;
+      const vec x = load(embeddings, row * pass->residual_stride + d, FP32, n);
+      if (is_quantized(pass->dtype)) store(input, at, x * load(args->multiplier, d, FP32, n) + args->zero_point, QUANTIZED, n);
+      else store(input, at, x, pass->dtype, n);
     }
 }
 
@@ -202,7 +211,7 @@ static void feed_forward(const Pass *pass, const Own *own, const Layer *layer, i
   Product up = product_of(pass, own, &layer->intermediate, input, rows);
   up.gate = layer->gate.panels ? &layer->gate : 0;
   up.activation = pass->args->activation;
-  up.output = own->intermediate, up.output_stride = pass->intermediate_stride, up.output_dtype = pass->args->dtype;
+  up.output = own->intermediate, up.output_stride = pass->intermediate_stride, up.output_dtype = pass->dtype;
   up.inv_scale = layer->intermediate_inv_scale, up.zero_point = layer->intermediate_zero_point;
   product(&up);
   add_product(pass, own, &layer->output, own->intermediate, pass->intermediate_stride, rows, residual);
@@ -212,10 +221,9 @@ static void feed_forward(const Pass *pass, const Own *own, const Layer *layer, i
 // one, whose states go to `output` (rows, output_stride).
 static void finish_layer(const Pass *pass, const Own *own, const Layer *layer, const Layer *next, int64_t rows,
                          float *residual, char *input, float *output, int64_t output_stride) {
-  const int64_t width = pass->width_stride;
-  add_product(pass, own, &layer->attention_output, own->context, width, rows, residual);
+  add_product(pass, own, &layer->attention_output, own->context, pass->input_stride, rows, residual);
   if (!pass->args->pre_norm) {
-    normalize(pass, own, &layer->attention_norm, residual, rows, residual, width, input);
+    normalize(pass, own, &layer->attention_norm, residual, rows, residual, pass->residual_stride, input);
     feed_forward(pass, own, layer, rows, input, residual);
     normalize(pass, own, &layer->output_norm, residual, rows, output, output_stride, next ? input : 0);
     return;
@@ -229,7 +237,7 @@ static void finish_layer(const Pass *pass, const Own *own, const Layer *layer, c
   EACH_ROW(row, rows, own->team)
     for (int64_t d = 0; d < pass->args->width; d += LANES) {
       const int64_t n = pass->args->width - d;
-      store(output, row * output_stride + d, load(residual, row * width + d, FP32, n), FP32, n);
+      store(output, row * output_stride + d, load(residual, row * pass->residual_stride + d, FP32, n), FP32, n);
     }
 }
 
@@ -253,9 +261,9 @@ static void attend_rows(const Pass *pass, const Own *own, const Layer *layer, in
   const Encoder *args = pass->args;
   const int64_t key_column = layer->query.panels ? 0 : args->width;
   Heads heads = {
-      .q_stride = q_stride, .kv_stride = pass->qkv_stride, .output_stride = pass->width_stride,
+      .q_stride = q_stride, .kv_stride = pass->qkv_stride, .output_stride = pass->input_stride,
       .n_heads = args->n_heads, .head_width = args->width / args->n_heads,
-      .dtype = args->kv_dtype, .output_dtype = args->dtype,
+      .dtype = args->kv_dtype, .output_dtype = pass->dtype,
       .scale = args->attention_scale, .zero_point = layer->context_zero_point, .window = layer->window,
   };
   configure_tiles(ROWS);
@@ -270,7 +278,7 @@ static void attend_rows(const Pass *pass, const Own *own, const Layer *layer, in
     heads.query = element(query, (row - begin) * q_stride, args->kv_dtype);
     heads.key = element(pass->qkv[parity], at, args->kv_dtype);
     heads.value = element(pass->qkv[parity], at + args->width, args->kv_dtype);
-    heads.output = element(own->context, (row - begin) * pass->width_stride, args->dtype);
+    heads.output = element(own->context, (row - begin) * pass->input_stride, pass->dtype);
     EACH(head, args->n_heads, own->team) {
       heads.bias = layer->bias ? layer->bias + head * layer->bias_stride : 0;
       attend(&heads, head, own->attention);
@@ -286,7 +294,7 @@ static void copy_row(void *to, const void *from, int64_t width, enum dtype dtype
 // The last layer: the rows that are read, each with a query of its own.
 static void compute_read_rows(const Pass *pass, const Own *own, const Layer *layer, int64_t parity, const Rows *rows) {
   const Encoder *args = pass->args;
-  const int64_t width = pass->width_stride;
+  const int64_t width = pass->residual_stride, input_width = pass->input_stride;
   int64_t sequence = rows->sequence;
   for (int64_t begin = rows->read_begin; begin < rows->read_end; begin += TILE) {
     const int64_t end = min_of(begin + TILE, rows->read_end);
@@ -296,20 +304,20 @@ static void compute_read_rows(const Pass *pass, const Own *own, const Layer *lay
       const int64_t token = tokens ? tokens[i] : begin + i;
       copy_row(own->residual + i * width, pass->residual + token * width, width, FP32);
       if (reads_residual(pass)) continue;
-      void *to = element(input, i * width, args->dtype);
-      copy_row(to, element(pass->input, token * width, args->dtype), width, args->dtype);
+      void *to = element(input, i * input_width, pass->dtype);
+      copy_row(to, element(pass->input, token * input_width, pass->dtype), input_width, pass->dtype);
     }
-    project(pass, own, &layer->query, input, end - begin, own->query, width);
-    rotate_rows(pass, own, layer, own->query, width, args->n_heads, end - begin, tokens, begin);
+    project(pass, own, &layer->query, input, end - begin, own->query, pass->query_stride);
+    rotate_rows(pass, own, layer, own->query, pass->query_stride, args->n_heads, end - begin, tokens, begin);
     while (pass->read_ends[sequence] <= begin) sequence++;
-    attend_rows(pass, own, layer, parity, pass->read_ends, args->read_positions, sequence, begin, end, own->query, width);
+    attend_rows(pass, own, layer, parity, pass->read_ends, args->read_positions, sequence, begin, end, own->query, pass->query_stride);
     finish_layer(pass, own, layer, 0, end - begin, own->residual, input, args->output + begin * args->width, args->width);
   }
 }
 
 static void compute_rows(const Pass *pass, const Own *own, const Rows *rows) {
   const Encoder *args = pass->args;
-  const int64_t width = pass->width_stride;
+  const int64_t width = pass->residual_stride;
   const int64_t n_rows = rows->end - rows->begin, n_tiles = (n_rows + TILE - 1) / TILE;
   const int64_t tile = n_tiles ? (n_rows + n_tiles - 1) / n_tiles : 0;  // of nearly equal size
   float *embeddings = pass->residual + rows->begin * width;
@@ -320,7 +328,7 @@ static void compute_rows(const Pass *pass, const Own *own, const Rows *rows) {
       store(embeddings, row * width + d, load(x, d, FP32, n), FP32, n);
     }
   }
-  char *first = element(pass->input, rows->begin * width, args->dtype);
+  char *first = element(pass->input, rows->begin * pass->input_stride, pass->dtype);
   if (args->pre_norm) enter_layer(pass, own, args->layers, embeddings, n_rows, first);
   else if (!reads_residual(pass)) convert_embeddings(pass, own, embeddings, n_rows, first);
   for (int64_t index = 0; index < args->n_layers; index++) {
@@ -328,7 +336,7 @@ static void compute_rows(const Pass *pass, const Own *own, const Rows *rows) {
     const int64_t parity = index % 2;  // others may still read the keys of the layer before
     for (int64_t begin = rows->begin; begin < rows->end; begin += tile) {
       const int64_t n = min_of(tile, rows->end - begin);
-      void *input = element(pass->input, begin * width, args->dtype);
+      void *input = element(pass->input, begin * pass->input_stride, pass->dtype);
       void *output = element(pass->qkv[parity], begin * pass->qkv_stride, args->kv_dtype);
       project(pass, own, &layer->qkv, input, n, output, pass->qkv_stride);
       rotate_rows(pass, own, layer, output, pass->qkv_stride, (layer->query.panels ? 1 : 2) * args->n_heads, n, 0, begin);
@@ -345,7 +353,7 @@ static void compute_rows(const Pass *pass, const Own *own, const Rows *rows) {
       while (args->cu_seqlens[sequence + 1] <= begin) sequence++;
       attend_rows(pass, own, layer, parity, args->cu_seqlens + 1, 0, sequence, begin, begin + n, query, pass->qkv_stride);
       float *residual = pass->residual + begin * width;
-      char *input = element(pass->input, begin * width, args->dtype);
+      char *input = element(pass->input, begin * pass->input_stride, pass->dtype);
       finish_layer(pass, own, layer, layer + 1, n, residual, input, residual, width);
     }
   }

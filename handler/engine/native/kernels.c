@@ -9,6 +9,9 @@
 
 EXPORT int64_t panel_width(void) { return PANEL; }
 
+// Whether weights in int8 are multiplied as pairs in 16 bits, for which packing.py has another order.
+EXPORT int64_t multiplies_pairs(void) { return QUANTIZED == U16; }
+
 // Make this process ready to compute; 0: it is.
 EXPORT int64_t prepare(void) { return request_tiles(); }
 

@@ -7,7 +7,7 @@
 
 typedef struct {  // the same fields as _Norm in kernels.py
   const float *weight, *bias;  // (width,)
-  const float *multiplier;     // (width,): what the next linear layer reads in U8 is y * multiplier + zero_point
+  const float *multiplier;     // (width,): what the next linear layer reads in U8 or U16 is y * multiplier + zero_point
   float eps, zero_point;
   int64_t is_rms;  // no mean is subtracted
 } Norm;
@@ -29,6 +29,9 @@ static void layer_norm(const Norm *norm, int64_t width, const float *x, float *o
     if (output) store(output, d, y, FP32, n);
     if (next && dtype == FP32) store(next, d, y, FP32, n);
     if (next && dtype == BF16) store(next, d, y, BF16, n);
-    if (next && dtype == U8) store(next, d, y * load(norm->multiplier, d, FP32, n) + norm->zero_point, U8, n);
+    if (!next || !is_quantized(dtype)) continue;
+    y = y * load(norm->multiplier, d, FP32, n) + norm->zero_point;
+    if (dtype == U8) store(next, d, y, U8, n);
+    else store(next, d, y, U16, n);
   }
 }

@@ -4,6 +4,10 @@
 // groups of 32 bits: one fp32 number, two of bf16 or four of 8 bits, which one instruction multiplies and adds to 32-bit
 // sums. The sums of a row are added in the order of the channels, whatever rows are beside it. A processor with a matrix
 // unit multiplies all but fp32 with that (tiles.h).
+//
+// A processor without an instruction for 8 bits (VNNI) reads rows in U16. Four weights in 8 bits become two pairs in 16, and
+// an instruction of 1997 multiplies pairs and adds the two products: the same integers, where the one of 2006 for 8 bits
+// keeps sums in 16 bits, which overflow.
 
 #pragma once
 
@@ -21,13 +25,19 @@ enum {
   MAX_GROUPS = 1024,  // that a panel is read of before the next block of rows: they stay in the second-level cache
 };
 
+#ifdef __AVX512VNNI__
+enum { QUANTIZED = U8 };  // how linear layers in int8 read rows
+#else
+enum { QUANTIZED = U16 };
+#endif
+
 enum activation { NONE, GELU, GELU_TANH, RELU, SILU };
 
 typedef struct {  // the same fields as _Linear in kernels.py
   const vec *weight;          // (panels, groups up to whole LANES, PANEL) of 32 bits each
-  const float *start;         // (panels * PANEL,) that sums start at: the bias; for U8 integers, -zero_point * sum(weight)
-  const float *scale, *bias;  // (panels * PANEL,) for U8: y = sum * scale + bias
-  int64_t groups, panels;
+  const float *start;         // (panels * PANEL,) that sums start at: the bias; quantized: integers, -zero_point * sum(weight)
+  const float *scale, *bias;  // (panels * PANEL,), quantized: y = sum * scale + bias
+  int64_t groups, panels;     // groups: of weights
 } Linear;
 
 enum combine { REPLACE, ADD, MULTIPLY };  // what was there in FP32: nothing, the output itself, or factors
@@ -43,7 +53,7 @@ typedef struct {
   enum combine combine;
   int is_coarse;                    // whether an activation in FP32 may be computed as for BF16
   int64_t panel_step;               // columns from panel to panel of the output
-  float inv_scale, zero_point;      // of an output in U8: y * inv_scale + zero_point
+  float inv_scale, zero_point;      // of a quantized output: y * inv_scale + zero_point
   float *sums;                      // (rows, PANEL) of scratch memory
   float *factors;                   // (rows, PANEL) of scratch memory for a gate
   char *tiles;                      // (rows, input_stride) of scratch memory for tiles.h
@@ -78,7 +88,7 @@ INLINE vec add_products(vec sum, int32_t x, vec weight, enum dtype dtype) {
 }
 
 typedef struct {
-  const int32_t *x;  // (rows, stride) groups
+  const int32_t *x;  // (rows, stride) of 32 bits
   const vec *weight;
   const float *start;  // (rows, start_stride)
   float *sums;         // (rows, PANEL)
@@ -111,20 +121,67 @@ INLINE void multiply_rows(int rows, enum dtype dtype, const Block *block) {
     for (int v = 0; v < BLOCK_VECS; v++) *(vec *)(block->sums + row * PANEL + v * LANES) = sums[row][v];
 }
 
-#define MULTIPLY_BLOCK(name, dtype)                          \
-  static void name(const Block *block, int64_t rows) {       \
-    switch (rows) {                                          \
-      case 1: multiply_rows(1, dtype, block); break;         \
-      case 2: multiply_rows(2, dtype, block); break;         \
-      case 3: multiply_rows(3, dtype, block); break;         \
-      case 4: multiply_rows(4, dtype, block); break;         \
-      case 5: multiply_rows(5, dtype, block); break;         \
-      default: multiply_rows(BLOCK_ROWS, dtype, block);      \
-    }                                                        \
+#ifdef __AVX512VNNI__
+INLINE void multiply_quantized_rows(int rows, const Block *block) { multiply_rows(rows, U8, block); }
+#else
+#ifdef __AVX512BW__
+typedef int32_t pairs __attribute__((ext_vector_type(16), aligned(4)));
+typedef short halves __attribute__((vector_size(64)));
+INLINE pairs multiply_pairs_of(pairs x, pairs y) { return (pairs)__builtin_ia32_pmaddwd512((halves)x, (halves)y); }
+#else
+typedef int32_t pairs __attribute__((ext_vector_type(8), aligned(4)));
+typedef short halves __attribute__((vector_size(32)));
+INLINE pairs multiply_pairs_of(pairs x, pairs y) { return (pairs)__builtin_ia32_pmaddwd256((halves)x, (halves)y); }
+#endif
+enum { BLOCK_PAIRS = PANEL * 4 / sizeof(pairs) };
+
+// As multiply_rows, of a row in U16 and weights in 8 bits.
+INLINE void multiply_quantized_rows(int rows, const Block *block) {
+  pairs sums[BLOCK_ROWS][BLOCK_PAIRS];
+#pragma unroll
+  for (int row = 0; row < rows; row++)
+#pragma unroll
+    for (int i = 0; i < BLOCK_PAIRS; i++) sums[row][i] = ((const pairs *)(block->start + row * block->start_stride))[i];
+  const int32_t *x = block->x;
+  const pairs *weight = (const pairs *)block->weight;
+  const int64_t stride = block->stride, groups = block->groups;
+  for (int64_t group = 0; group < groups; group++, weight += BLOCK_PAIRS)
+#pragma unroll
+    for (int part = 0; part < 2; part++, x++) {
+      pairs columns[BLOCK_PAIRS];  // the first or the second pair of weights of each group (packing.py)
+#pragma unroll
+      for (int i = 0; i < BLOCK_PAIRS; i++) columns[i] = (pairs)(part ? (halves)weight[i] >> 8 : (halves)weight[i] << 8 >> 8);
+#pragma unroll
+      for (int row = 0; row < rows; row++) {
+        const pairs both = x[row * stride];
+#pragma unroll
+        for (int i = 0; i < BLOCK_PAIRS; i++) {
+          sums[row][i] += multiply_pairs_of(both, columns[i]);
+          __asm__("" : "+v"(sums[row][i]));  // in this order: both parts at once need more registers than there are
+        }
+      }
+    }
+#pragma unroll
+  for (int row = 0; row < rows; row++)
+#pragma unroll
+    for (int i = 0; i < BLOCK_PAIRS; i++) ((pairs *)(block->sums + row * PANEL))[i] = sums[row][i];
+}
+#endif
+
+#define MULTIPLY_BLOCK(name, multiply, ...)                        \
+  static void name(const Block *block, int64_t rows) {             \
+    switch (rows) {                                                \
+      case 1: multiply(1, __VA_ARGS__ block); break;               \
+      case 2: multiply(2, __VA_ARGS__ block); break;               \
+      case 3: multiply(3, __VA_ARGS__ block); break;               \
+      case 4: multiply(4, __VA_ARGS__ block); break;               \
+      case 5: multiply(5, __VA_ARGS__ block); break;               \
+      default: multiply(BLOCK_ROWS, __VA_ARGS__ block);            \
+    }                                                              \
   }
-MULTIPLY_BLOCK(multiply_fp32, FP32)
-MULTIPLY_BLOCK(multiply_bf16, BF16)
-MULTIPLY_BLOCK(multiply_u8, U8)
+MULTIPLY_BLOCK(multiply_fp32, multiply_rows, FP32, )
+MULTIPLY_BLOCK(multiply_bf16, multiply_rows, BF16, )
+MULTIPLY_BLOCK(multiply_quantized, multiply_quantized_rows, )
 
 // The sums of all rows and one panel.
 static void multiply_panel(const Product *args, int64_t panel) {
@@ -136,7 +193,7 @@ static void multiply_panel(const Product *args, int64_t panel) {
       const int64_t row = args->rows * i / n_blocks, end = args->rows * (i + 1) / n_blocks;
       float *sums = args->sums + row * PANEL;
       const Block block = {
-          .x = (const int32_t *)args->input + row * stride + group,
+          .x = (const int32_t *)args->input + row * stride + group * (args->dtype == U16 ? 2 : 1),
           .weight = linear->weight + (panel * round_up(linear->groups) + group) * BLOCK_VECS,
           .start = group ? sums : linear->start + panel * PANEL,
           .sums = sums,
@@ -144,7 +201,7 @@ static void multiply_panel(const Product *args, int64_t panel) {
           .start_stride = group ? PANEL : 0,
           .groups = min_of(linear->groups - group, MAX_GROUPS),
       };
-      if (args->dtype == U8) multiply_u8(&block, end - row);
+      if (args->dtype == QUANTIZED) multiply_quantized(&block, end - row);
       else if (args->dtype == BF16) multiply_bf16(&block, end - row);
       else multiply_fp32(&block, end - row);
     }
@@ -211,7 +268,7 @@ INLINE vec activate(vec x, enum activation activation, int is_coarse) {
 }
 
 // Rows [row, end), whose sums begin at `sums`.
-INLINE void finish_rows(const Product *args, int64_t panel, int64_t row, int64_t end, const float *sums, int is_u8,
+INLINE void finish_rows(const Product *args, int64_t panel, int64_t row, int64_t end, const float *sums, int is_integer,
                         enum combine combine, enum activation activation, int is_coarse, enum dtype output) {
   const float *scale = args->linear->scale + panel * PANEL, *bias = args->linear->bias + panel * PANEL;
   for (; row < end; row++, sums += PANEL) {
@@ -219,29 +276,29 @@ INLINE void finish_rows(const Product *args, int64_t panel, int64_t row, int64_t
     for (int v = 0; v < BLOCK_VECS; v++) {
       const int64_t column = v * LANES, at = row * args->output_stride + panel * args->panel_step + column;
       vec y = *(const vec *)(sums + column);
-      if (is_u8) y = __builtin_convertvector((ints)y, vec) * *(const vec *)(scale + column) + *(const vec *)(bias + column);
+      if (is_integer) y = __builtin_convertvector((ints)y, vec) * *(const vec *)(scale + column) + *(const vec *)(bias + column);
       if (combine == ADD) y += *(const vec *)((const float *)args->output + at);
       if (combine == MULTIPLY) y *= *(const vec *)(args->factors + row * PANEL + column);
       y = activate(y, activation, is_coarse);
-      if (output == U8) y = y * args->inv_scale + args->zero_point;
+      if (is_quantized(output)) y = y * args->inv_scale + args->zero_point;
       store(args->output, at, y, output, LANES);
     }
   }
 }
 
-INLINE void finish_as(int is_u8, const Product *args, int64_t panel, int64_t row, int64_t end, const float *sums) {
+INLINE void finish_as(int is_integer, const Product *args, int64_t panel, int64_t row, int64_t end, const float *sums) {
   const enum dtype output = args->output_dtype;
   const enum activation activation = args->activation;
   const int is_coarse = args->is_coarse;
 #define FINISH(combine, activation, is_coarse, output) \
-  finish_rows(args, panel, row, end, sums, is_u8, combine, activation, is_coarse, output)
+  finish_rows(args, panel, row, end, sums, is_integer, combine, activation, is_coarse, output)
   if (args->combine == ADD) FINISH(ADD, NONE, 0, FP32);
   else if (args->combine == MULTIPLY && output == BF16) FINISH(MULTIPLY, NONE, 0, BF16);
-  else if (args->combine == MULTIPLY && output == U8) FINISH(MULTIPLY, NONE, 0, U8);
+  else if (args->combine == MULTIPLY && output == QUANTIZED) FINISH(MULTIPLY, NONE, 0, QUANTIZED);
   else if (args->combine == MULTIPLY) FINISH(MULTIPLY, NONE, 0, output);
   else if (activation == NONE && output == FP32) FINISH(REPLACE, NONE, 0, FP32);
   else if (activation == NONE) FINISH(REPLACE, NONE, 0, BF16);
-  else if (activation == GELU && output == U8) FINISH(REPLACE, GELU, 1, U8);
+  else if (activation == GELU && output == QUANTIZED) FINISH(REPLACE, GELU, 1, QUANTIZED);
   else if (activation == GELU && output == BF16) FINISH(REPLACE, GELU, 1, BF16);
   else if (activation == GELU && is_coarse) FINISH(REPLACE, GELU, 1, FP32);
   else if (activation == SILU && is_coarse) FINISH(REPLACE, SILU, 1, FP32);
@@ -250,7 +307,7 @@ INLINE void finish_as(int is_u8, const Product *args, int64_t panel, int64_t row
 }
 
 static void finish(const Product *args, int64_t panel, int64_t row, int64_t end, const float *sums) {
-  if (args->dtype == U8) finish_as(1, args, panel, row, end, sums);
+  if (args->dtype == QUANTIZED) finish_as(1, args, panel, row, end, sums);
   else finish_as(0, args, panel, row, end, sums);
 }
 

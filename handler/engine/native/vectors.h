@@ -8,20 +8,27 @@ typedef float vec __attribute__((ext_vector_type(16), aligned(4)));
 typedef int32_t ints __attribute__((ext_vector_type(16), aligned(4)));
 typedef uint32_t uints __attribute__((ext_vector_type(16), aligned(4)));
 typedef uint16_t bf16s __attribute__((ext_vector_type(16), aligned(2)));
+typedef uint16_t u16s __attribute__((ext_vector_type(16), aligned(2)));
 typedef uint8_t u8s __attribute__((ext_vector_type(16), aligned(1)));
 
 enum { LANES = 16 };  // of a vector
-enum dtype { FP32, BF16, U8 };
+enum dtype { FP32, BF16, U8, U16 };  // U16: the integers of U8, 0..255, in 16 bits
 
 #define INLINE static inline __attribute__((always_inline))
 #define EXPORT __attribute__((visibility("default")))
 
 INLINE int64_t round_up(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 
+// Numbers of 32 bits from row to row: an odd number of cache lines. Rows whose distance is a multiple of a power of two share
+// few sets of the first-level cache: six rows of 1,024 numbers are multiplied 2.5 times as fast (AMD EPYC, family 25).
+INLINE int64_t odd_lines(int64_t n) { return (round_up(n) / LANES | 1) * LANES; }
+
 INLINE int64_t min_of(int64_t a, int64_t b) { return a < b ? a : b; }
 INLINE int64_t max_of(int64_t a, int64_t b) { return a > b ? a : b; }
 
-INLINE int64_t size_of(enum dtype dtype) { return dtype == FP32 ? 4 : dtype == BF16 ? 2 : 1; }  // bytes of an element
+INLINE int64_t size_of(enum dtype dtype) { return dtype == FP32 ? 4 : dtype == U8 ? 1 : 2; }  // bytes of an element
+
+INLINE int is_quantized(enum dtype dtype) { return dtype == U8 || dtype == U16; }
 
 INLINE void *element(const void *of, int64_t at, enum dtype dtype) { return (char *)of + at * size_of(dtype); }
 
@@ -60,9 +67,9 @@ INLINE bf16s float_to_bf16(vec x) {  // rounds to nearest, ties to even
 }
 #endif
 
-INLINE u8s saturate_u8(vec x) {  // clamps to 0..255 and truncates
+INLINE ints saturate(vec x) {  // clamps to 0..255 and truncates
   x = __builtin_elementwise_min(__builtin_elementwise_max(x, (vec)0), (vec)255);
-  return __builtin_convertvector(__builtin_convertvector(x, ints), u8s);
+  return __builtin_convertvector(x, ints);
 }
 
 #define STORE(type, lanes, value)                                            \
@@ -76,7 +83,8 @@ INLINE u8s saturate_u8(vec x) {  // clamps to 0..255 and truncates
 INLINE void store(void *to, int64_t at, vec x, enum dtype dtype, int64_t n) {  // the first n lanes, at most all
   if (dtype == FP32) STORE(float, vec, x)
   else if (dtype == BF16) STORE(uint16_t, bf16s, float_to_bf16(x))
-  else STORE(uint8_t, u8s, saturate_u8(x))
+  else if (dtype == U16) STORE(uint16_t, u16s, __builtin_convertvector(saturate(x), u16s))
+  else STORE(uint8_t, u8s, __builtin_convertvector(saturate(x), u8s))
 }
 
 #define SHUFFLE(x, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p) \

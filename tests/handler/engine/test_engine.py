@@ -167,8 +167,9 @@ def test_an_unexpected_failure_stays_with_its_row(
 
 
 def test_int8_is_refused_where_it_would_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a CPU without instructions for it, and on a GPU; `auto` then takes what else the archive holds."""
+    """On a CPU without kernels or instructions for it, and on a GPU; `auto` then takes what else the archive holds."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
+    monkeypatch.setattr(int8, "library", lambda: None)
     for device_ in (CPU, torch.device("cuda")):
         assert not int8.supported(device_)
     with pytest.raises(ConfigError, match="int8 alone, which this cpu has no instructions for"):

@@ -50,8 +50,7 @@ EXAMPLE_TEXTS = [
     "no " * 40,
 ]
 
-# Without VNNI or AMX oneDNN accumulates in 16 bits, which overflow: the numbers below would be wrong, and no worker
-# computes them. tests/handler/engine/test_engine.py tests on every machine that int8 is refused there.
+# Another processor than x86 with AVX2: test_engine.py tests on every machine that int8 is refused there.
 pytestmark = pytest.mark.skipif(not int8.supported(CPU), reason="refused on this CPU, which test_engine.py tests")
 
 
