@@ -13,6 +13,7 @@ import pytest
 from tests.support.samples import ROOT
 
 COMMANDS = [*sorted((ROOT / "scripts").glob("*.py")), ROOT / "server" / "__main__.py"]
+FOREGROUND = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # as these tests may not be
 INTERRUPTED_AT_IMPORT = """
 import runpy, signal, sys
 
@@ -31,7 +32,12 @@ print("was not interrupted")
 def python(code: str, *words: str, output: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
     """Run code in another process, from the root of the repository."""
     return subprocess.run(
-        [sys.executable, "-c", code, *words], stdout=output, stderr=subprocess.PIPE, text=True, cwd=ROOT, timeout=120
+        [sys.executable, "-c", FOREGROUND + code, *words],
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
     )
 
 
