@@ -46,7 +46,7 @@ def product_maker(precision: str, device: torch.device) -> Callable[[int, int, i
     """Return a factory of products of (tokens, K, N) at a precision; None where the machine does not support it."""
     if precision in supported(device):
         return partial(_product, dtype=DTYPES[precision], device=device)
-    if precision == "int8" and int8.supported(device):
+    if precision == "int8" and device.type == "cpu" and int8.onednn_is_exact():  # else it takes oneDNN seconds
         return _int8_product
     return partial(_fp8_product, device=device) if precision == "fp8" and fp8.supported(device) else None
 
