@@ -95,35 +95,7 @@ typedef struct {
   int64_t stride, start_stride, groups;
 } Block;
 
-INLINE void multiply_rows(int rows, enum dtype dtype, const Block *block) {
-  vec sums[BLOCK_ROWS][BLOCK_VECS];
-#pragma unroll
-  for (int row = 0; row < rows; row++) {
-    const float *start = block->start + row * block->start_stride;
-#pragma unroll
-    for (int v = 0; v < BLOCK_VECS; v++) sums[row][v] = *(const vec *)(start + v * LANES);
-  }
-  const int32_t *x = block->x;
-  const vec *weight = block->weight;
-  const int64_t stride = block->stride, groups = block->groups;
-  for (int64_t group = 0; group < groups; group++, x++, weight += BLOCK_VECS) {
-    vec columns[BLOCK_VECS];
-#pragma unroll
-    for (int v = 0; v < BLOCK_VECS; v++) columns[v] = weight[v];
-#pragma unroll
-    for (int row = 0; row < rows; row++)
-#pragma unroll
-      for (int v = 0; v < BLOCK_VECS; v++) sums[row][v] = add_products(sums[row][v], x[row * stride], columns[v], dtype);
-  }
-#pragma unroll
-  for (int row = 0; row < rows; row++)
-#pragma unroll
-    for (int v = 0; v < BLOCK_VECS; v++) *(vec *)(block->sums + row * PANEL + v * LANES) = sums[row][v];
-}
-
-#ifdef __AVX512VNNI__
-INLINE void multiply_quantized_rows(int rows, const Block *block) { multiply_rows(rows, U8, block); }
-#else
+#ifndef __AVX512VNNI__
 #ifdef __AVX512BW__
 typedef int32_t pairs __attribute__((ext_vector_type(16), aligned(4)));
 typedef short halves __attribute__((vector_size(64)));
@@ -135,8 +107,8 @@ INLINE pairs multiply_pairs_of(pairs x, pairs y) { return (pairs)__builtin_ia32_
 #endif
 enum { BLOCK_PAIRS = PANEL * 4 / sizeof(pairs) };
 
-// As multiply_rows, of a row in U16 and weights in 8 bits.
-INLINE void multiply_quantized_rows(int rows, const Block *block) {
+// As multiply_rows, of rows in U16 and weights in 8 bits.
+INLINE void multiply_rows_by_pairs(int rows, const Block *block) {
   pairs sums[BLOCK_ROWS][BLOCK_PAIRS];
 #pragma unroll
   for (int row = 0; row < rows; row++)
@@ -168,20 +140,52 @@ INLINE void multiply_quantized_rows(int rows, const Block *block) {
 }
 #endif
 
-#define MULTIPLY_BLOCK(name, multiply, ...)                        \
-  static void name(const Block *block, int64_t rows) {             \
-    switch (rows) {                                                \
-      case 1: multiply(1, __VA_ARGS__ block); break;               \
-      case 2: multiply(2, __VA_ARGS__ block); break;               \
-      case 3: multiply(3, __VA_ARGS__ block); break;               \
-      case 4: multiply(4, __VA_ARGS__ block); break;               \
-      case 5: multiply(5, __VA_ARGS__ block); break;               \
-      default: multiply(BLOCK_ROWS, __VA_ARGS__ block);            \
-    }                                                              \
+INLINE void multiply_rows(int rows, enum dtype dtype, const Block *block) {
+#ifndef __AVX512VNNI__
+  if (dtype == U16) {
+    multiply_rows_by_pairs(rows, block);
+    return;
   }
-MULTIPLY_BLOCK(multiply_fp32, multiply_rows, FP32, )
-MULTIPLY_BLOCK(multiply_bf16, multiply_rows, BF16, )
-MULTIPLY_BLOCK(multiply_quantized, multiply_quantized_rows, )
+#endif
+  vec sums[BLOCK_ROWS][BLOCK_VECS];
+#pragma unroll
+  for (int row = 0; row < rows; row++) {
+    const float *start = block->start + row * block->start_stride;
+#pragma unroll
+    for (int v = 0; v < BLOCK_VECS; v++) sums[row][v] = *(const vec *)(start + v * LANES);
+  }
+  const int32_t *x = block->x;
+  const vec *weight = block->weight;
+  const int64_t stride = block->stride, groups = block->groups;
+  for (int64_t group = 0; group < groups; group++, x++, weight += BLOCK_VECS) {
+    vec columns[BLOCK_VECS];
+#pragma unroll
+    for (int v = 0; v < BLOCK_VECS; v++) columns[v] = weight[v];
+#pragma unroll
+    for (int row = 0; row < rows; row++)
+#pragma unroll
+      for (int v = 0; v < BLOCK_VECS; v++) sums[row][v] = add_products(sums[row][v], x[row * stride], columns[v], dtype);
+  }
+#pragma unroll
+  for (int row = 0; row < rows; row++)
+#pragma unroll
+    for (int v = 0; v < BLOCK_VECS; v++) *(vec *)(block->sums + row * PANEL + v * LANES) = sums[row][v];
+}
+
+#define MULTIPLY_BLOCK(name, dtype)                          \
+  static void name(const Block *block, int64_t rows) {       \
+    switch (rows) {                                          \
+      case 1: multiply_rows(1, dtype, block); break;         \
+      case 2: multiply_rows(2, dtype, block); break;         \
+      case 3: multiply_rows(3, dtype, block); break;         \
+      case 4: multiply_rows(4, dtype, block); break;         \
+      case 5: multiply_rows(5, dtype, block); break;         \
+      default: multiply_rows(BLOCK_ROWS, dtype, block);      \
+    }                                                        \
+  }
+MULTIPLY_BLOCK(multiply_fp32, FP32)
+MULTIPLY_BLOCK(multiply_bf16, BF16)
+MULTIPLY_BLOCK(multiply_quantized, QUANTIZED)
 
 // The sums of all rows and one panel.
 static void multiply_panel(const Product *args, int64_t panel) {
