@@ -35,7 +35,9 @@ def main() -> None:
     from scripts.pretrained import mlflow_registry, oci_registry
 
     is_mlflow, is_oci = (options.to.startswith(module.SCHEME) for module in (mlflow_registry, oci_registry))
-    check_target(options, is_mlflow=is_mlflow, is_oci=is_oci)
+    check_options(options, is_mlflow=is_mlflow, is_oci=is_oci)
+    check_target = mlflow_registry.target_of if is_mlflow else oci_registry.target_of if is_oci else check_hub_id
+    check_target(options.to)
 
     evaluated = read_model_index(options.evaluated) if options.evaluated else []
     if options.source.is_file():
@@ -71,7 +73,7 @@ def main() -> None:
     say(f"pushed: {address}")
 
 
-def check_target(options: argparse.Namespace, *, is_mlflow: bool, is_oci: bool) -> None:
+def check_options(options: argparse.Namespace, *, is_mlflow: bool, is_oci: bool) -> None:
     """Raise ScriptError for an option that the target does not have."""
     of_hub = {name: getattr(options, name) for name in ("revision", "create_pr", "public", "message")}
     if (is_mlflow or is_oci) and any(of_hub.values()):
@@ -80,6 +82,16 @@ def check_target(options: argparse.Namespace, *, is_mlflow: bool, is_oci: bool) 
         raise ScriptError(f"--{name.replace('_', '-')} is for the hub, and {options.to} is {kind}")
     if options.alias and not is_mlflow:
         raise ScriptError("--alias is for a model registry of MLflow (--to models:/NAME)")
+
+
+def check_hub_id(name: str) -> None:
+    """Raise ScriptError for what cannot be a repository of the hub."""
+    from huggingface_hub.utils import HFValidationError, validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ScriptError(f"--to {name}: give ORG/NAME, models:/NAME or oci://HOST/REPOSITORY:TAG") from error
 
 
 def parser() -> argparse.ArgumentParser:

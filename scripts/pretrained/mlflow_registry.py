@@ -52,6 +52,14 @@ def fetch(uri: str, target: Path) -> RegistryVersion:
         return RegistryVersion(resolved, Path(folder), f"{resolved}, run {registered.run_id or ''}")
 
 
+def target_of(uri: str) -> str:
+    """Return the name of models:/NAME; raises ScriptError for anything else."""
+    match = MODEL.fullmatch(uri)
+    if match is None:
+        raise ScriptError(f"--to {uri}: give models:/NAME, MLflow numbers the versions itself")
+    return match["name"]
+
+
 def push(files: Mapping[str, Path | bytes], uri: str, description: str, alias: str | None) -> str:
     """Push files as a new version of a registered model, which is made where it is missing; return its address.
 
@@ -64,10 +72,7 @@ def push(files: Mapping[str, Path | bytes], uri: str, description: str, alias: s
     Raises:
         ScriptError: no server, or one that refused; the run of a push that broke is marked as failed.
     """
-    match = MODEL.fullmatch(uri)
-    if match is None:
-        raise ScriptError(f"--to {uri}: give models:/NAME, MLflow numbers the versions itself")
-    name = match["name"]
+    name = target_of(uri)
     with _client(uri) as client, tempfile.TemporaryDirectory(prefix="publish-") as stage:
         for path, content in files.items():
             file = Path(stage) / path

@@ -124,6 +124,14 @@ def fetch(uri: str, target: Path) -> RegistryVersion:
     return RegistryVersion(resolved, target, resolved)
 
 
+def target_of(uri: str) -> re.Match[str]:
+    """Return the parts of oci://HOST/REPOSITORY:TAG; raises ScriptError for anything else."""
+    address = _address(uri)
+    if address["tag"] is None or address["digest"] is not None:
+        raise ScriptError(f"--to {uri}: give a tag, oci://HOST/REPOSITORY:TAG")
+    return address
+
+
 def push(files: Mapping[str, Path | bytes], uri: str) -> str:
     """Push files as an artifact and return its address with the digest; the same files have the same digest.
 
@@ -134,9 +142,7 @@ def push(files: Mapping[str, Path | bytes], uri: str) -> str:
     Raises:
         ScriptError: no tag, no permission, or a registry that refused; the tag then is where it was.
     """
-    address = _address(uri)
-    if address["tag"] is None or address["digest"] is not None:
-        raise ScriptError(f"--to {uri}: give a tag, oci://HOST/REPOSITORY:TAG")
+    address = target_of(uri)
     is_archive = any(path.endswith(".mar") for path in files)
     config = _descriptor("application/vnd.oci.empty.v1+json", NO_CONFIG)
     layers = [

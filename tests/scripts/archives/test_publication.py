@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -122,3 +123,13 @@ def test_what_is_refused(
     (folder / "model.safetensors").unlink()
     with pytest.raises(ScriptError, match=r"pytorch_model\.bin is a pickle"):
         pushed(monkeypatch, folder, "--dry-run")
+
+
+@pytest.mark.parametrize(
+    "target", ["", "not/an/id", "ö/ü", "models:mine", "models:/mine/3", "oci://host", "oci://host/team/mine"]
+)
+def test_a_target_is_checked_before_anything_is_read(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A dry run, too, says what cannot be pushed to."""
+    monkeypatch.setattr(sys, "argv", ["publish.py", "nowhere", "--to", target, "--dry-run"])
+    with pytest.raises(ScriptError, match=f"{re.escape(target)}: give "):
+        publish.main()
