@@ -289,7 +289,7 @@ class PackedEncoder(nn.Module):
         order: Order = "rows"
         if device.type == "cpu" and self._is_native(dtype):
             order = "native"
-        elif device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        elif device.type == "cpu" and _onednn_computes(dtype):
             order = "onednn"
         self.dtype = dtype
         for layer in dict.fromkeys(self.layers):
@@ -347,3 +347,9 @@ def packed_encoder_of(weights: Sequence[LayerWeights], config: PretrainedConfig)
     encoder = PackedEncoder(layers, config.num_attention_heads, torch.float32)
     encoder.shares_layers = len({id(layer) for layer in weights}) < len(weights)
     return encoder
+
+
+def _onednn_computes(dtype: torch.dtype) -> bool:
+    """Return whether this processor has oneDNN's products; those of bf16 need AVX-512 or AVX-NE-CONVERT."""
+    has_onednn: Any = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(has_onednn) and (dtype != torch.bfloat16 or torch.ops.mkldnn._is_mkldnn_bf16_supported())
