@@ -17,6 +17,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, BertConfig
 
+from handler.engine import int8
 from scripts import bench
 from scripts.benchmark import engine, machine, peers, report, roofline, tables, texts
 from scripts.benchmark.accounting import OUTCOMES, ExpectedScores
@@ -360,7 +361,8 @@ def test_the_engine_part_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert {row["precision"] for row in written["engine"]} == set(written["about"]["precisions"])
     for row in written["engine"]:
         assert len(row["engine"]["seconds"]) >= 5
-        assert row["fraction"] > 0
+        if row["precision"] != "int8" or int8.onednn_is_exact():  # else there is no roofline by oneDNN
+            assert row["fraction"] > 0
         assert row["packed"]
         assert ("to_padded" in row) is (row["precision"] != "int8")
     assert {row["kind"] for row in written["scaling"]} == {"work", "batch", "budget"}
