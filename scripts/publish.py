@@ -86,7 +86,8 @@ def check_options(options: argparse.Namespace, *, is_mlflow: bool, is_oci: bool)
 
 def check_hub_id(name: str) -> None:
     """Raise ScriptError for what cannot be a repository of the hub."""
-    from huggingface_hub.utils import HFValidationError, validate_repo_id
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(name)
