@@ -100,8 +100,19 @@ class StoredEncoder(NamedTuple):
     pre_norm: bool  # whether norms are computed of what the halves of a layer read, not of what they return
 
 
+class Quantize:
+    """Quantization of real numbers (tokens, width), with a scale for each channel."""
+
+    def __init__(self, params: QuantParams, smoothing: Tensor) -> None:
+        self.multiplier = 1 / (smoothing * params.scale)  # (width,)
+        self.zero_point = params.zero_point + 0.5  # truncation then rounds to the nearest
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return saturate_u8(torch.addcmul(torch.tensor(self.zero_point), x, self.multiplier))
+
+
 class Int8Linear:
-    """x W^T + b of quantized activations (tokens, in): by oneDNN, or slowly in fp64 where its sums overflow."""
+    """x W^T + b of quantized activations (tokens, in), by oneDNN."""
 
     def __init__(self, stored: StoredLinear, input_params: QuantParams, output_unit: Tensor | None = None) -> None:
         """Prepack the weights.
@@ -111,36 +122,30 @@ class Int8Linear:
         """
         unit = torch.ones(len(stored.bias)) if output_unit is None else output_unit
         self._input_params = input_params
-        self._is_onednn = onednn_is_exact()
-        self._weight = (
-            torch.ops.onednn.qlinear_prepack(stored.weight, None) if self._is_onednn else stored.weight.double()
-        )
+        self._weight = self._prepack(stored.weight)
         self._scale = stored.scale / unit
         self._bias = stored.bias / unit
         self._zero_points = torch.zeros(len(self._scale), dtype=torch.int64)
 
     def __call__(self, x: Tensor, dtype: torch.dtype, activation: str | None = None) -> Tensor:
         """Return (tokens, out) in floating point, after an activation if there is one."""
-        if not self._is_onednn:
-            return self._in_fp64(x, activation).to(dtype)
         return self._run(x, QuantParams(1.0, 0), dtype, activation)
 
     def with_activation(self, x: Tensor, activation: str, output_params: QuantParams) -> Tensor:
         """Apply an activation, and return quantized values (tokens, out)."""
-        if not self._is_onednn:
-            return Quantize(output_params, torch.ones(()))(self._in_fp64(x, activation))
         return self._run(x, output_params, torch.uint8, activation)
 
     def add_to(self, x: Tensor, residual: Tensor) -> Tensor:
         """Add to a residual (tokens, out) in fp32, in place."""
-        if not self._is_onednn:
-            return residual.add_(self._in_fp64(x))
         return torch.ops.onednn.qlinear_pointwise.binary(  # type: ignore[no-any-return]
             x,
             *self._input_params,
             *(self._weight, self._scale, self._zero_points, residual, self._bias),
             *(1.0, 0, torch.float32, 1.0, 0, "sum", 1.0, "none", [], ""),
         )
+
+    def _prepack(self, weight: Tensor) -> Tensor:
+        return torch.ops.onednn.qlinear_prepack(weight, None)  # type: ignore[no-any-return]
 
     def _run(self, x: Tensor, output_params: QuantParams, dtype: torch.dtype, activation: str | None) -> Tensor:
         name, algorithm = ACTIVATIONS[activation][:2] if activation else ("none", "")
@@ -151,23 +156,23 @@ class Int8Linear:
             *(*output_params, dtype, name, [], algorithm),
         )
 
-    def _in_fp64(self, x: Tensor, activation: str | None = None) -> Tensor:
-        """Return (tokens, out) in fp32; the sums of integers are exact."""
+
+class ExactInt8Linear(Int8Linear):
+    """The same in fp64, slowly, for processors on which the sums of oneDNN overflow."""
+
+    def add_to(self, x: Tensor, residual: Tensor) -> Tensor:
+        """Add to a residual (tokens, out) in fp32, in place."""
+        return residual.add_(self._run(x, QuantParams(1.0, 0), torch.float32, None))
+
+    def _prepack(self, weight: Tensor) -> Tensor:
+        return weight.double()
+
+    def _run(self, x: Tensor, output_params: QuantParams, dtype: torch.dtype, activation: str | None) -> Tensor:
         scale, zero_point = self._input_params
         sums = functional.linear(x.double() - zero_point, self._weight).float()
         y = torch.addcmul(self._bias, sums, self._scale * scale)
-        return y if activation is None else ACTIVATIONS[activation][2](y)
-
-
-class Quantize:
-    """Quantization of real numbers (tokens, width), with a scale for each channel."""
-
-    def __init__(self, params: QuantParams, smoothing: Tensor) -> None:
-        self.multiplier = 1 / (smoothing * params.scale)  # (width,)
-        self.zero_point = params.zero_point + 0.5  # truncation then rounds to the nearest
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return saturate_u8(torch.addcmul(torch.tensor(self.zero_point), x, self.multiplier))
+        y = y if activation is None else ACTIVATIONS[activation][2](y)
+        return Quantize(output_params, torch.ones(()))(y) if dtype == torch.uint8 else y.to(dtype)
 
 
 class NormQuantize(NamedTuple):
@@ -204,8 +209,9 @@ class Int8Layer:
     ) -> None:
         """Prepack a stored layer; arguments as of `Layer`."""
         params, units = stored.params, stored.output_units()
+        linear_type = Int8Linear if onednn_is_exact() else ExactInt8Linear
         self._linears = {
-            name: Int8Linear(linear, params[READS[name]], units.get(name)) for name, linear in stored.linears.items()
+            name: linear_type(linear, params[READS[name]], units.get(name)) for name, linear in stored.linears.items()
         }
         self._norms, self._activation, self._attention, self._is_last = norms, activation, attention, is_last
         self._context_zero_point = params["context"].zero_point + 0.5
