@@ -59,8 +59,6 @@ _predictors: list[Predictor] = []  # of the process of the explanations: one
 
 def _start(load: Callable[[], Predictor]) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
-    import captum.attr  # type: ignore[import-untyped]  # noqa: F401 - slow, and an explanation has a time limit
-
     _predictors.append(load())  # somebody waits for this
     os.nice(NICENESS)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -37,12 +38,10 @@ def explain(predictor: Predictor, *values: Any) -> list[Any]:
     return [response_json(response) for response in responses]
 
 
-def by_hand(folder: Path, text: str, label: int, n_steps: int = 400) -> tuple[list[float], float, float]:
-    """Integrate the gradients of a label's probability with plain transformers, by the midpoint rule.
-
-    Returns:
-        What each token contributes, the score of the text, and that of the baseline.
-    """
+def scored_embeddings(
+    folder: Path, text: str, label: int
+) -> tuple[Callable[[torch.Tensor], torch.Tensor], torch.Tensor, torch.Tensor]:
+    """Return what gives the probability of a label, the embeddings of a text, and its baseline, of transformers."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).eval()
     encoded = tokenizer(text, return_tensors="pt", return_special_tokens_mask=True)
@@ -55,6 +54,16 @@ def by_hand(folder: Path, text: str, label: int, n_steps: int = 400) -> tuple[li
         scored: torch.Tensor = model(inputs_embeds=embeddings).logits.softmax(-1)[:, label]
         return scored
 
+    return score, end, start
+
+
+def by_hand(folder: Path, text: str, label: int, n_steps: int = 400) -> tuple[list[float], float, float]:
+    """Integrate the gradients of a label's probability with plain transformers, by the midpoint rule.
+
+    Returns:
+        What each token contributes, the score of the text, and that of the baseline.
+    """
+    score, end, start = scored_embeddings(folder, text, label)
     total = torch.zeros_like(end)
     for step in range(n_steps):
         point = (start + (step + 0.5) / n_steps * (end - start)).requires_grad_(True)
@@ -85,6 +94,18 @@ def test_attributions_equal_an_integration_by_hand(trained: Path) -> None:
     assert (answer["score"], answer["baseline_score"]) == pytest.approx((score, baseline), abs=1e-5)
     assert [word["attribution"] for word in answer["words"]] == pytest.approx(tokens[1:-1], abs=2e-3)
     assert tokens[0] == tokens[-1] == 0
+
+
+def test_attributions_equal_those_of_captum(trained: Path) -> None:
+    """The same rule, steps and baseline: the same numbers."""
+    from captum.attr import IntegratedGradients  # type: ignore[import-untyped]
+
+    text = "the screen went black today"
+    predictor = load_predictor(trained)
+    (answer,) = explain(predictor, {"inputs": text, "parameters": {"target": "fear", "n_steps": 64}})
+    score, end, start = scored_embeddings(trained, text, predictor.task.labels.index("fear"))
+    expected = IntegratedGradients(score).attribute(end, start, n_steps=answer["n_steps"])[0].sum(-1).tolist()
+    assert [word["attribution"] for word in answer["words"]] == pytest.approx(expected[1:-1], abs=1e-6)
 
 
 def test_words_are_those_of_the_text(predictor: Predictor) -> None:
