@@ -21,11 +21,11 @@ from dataclasses import fields, replace
 from handler import archive
 from handler.config import ModelConfig, ServingConfig
 from scripts.archives.build import build
+from scripts.archives.examples import ColumnOptions
 from scripts.cli.console import ROOT, ScriptError, say
 from scripts.cli.options import path_name, ratio
 from scripts.pretrained.options import ModelRequest, add_labels, add_options
 
-LABEL_COLUMN = "label"
 FILES = (
     "calibration",
     "evaluation",
@@ -44,21 +44,19 @@ def main() -> None:
         if file is not None and not file.is_file():
             raise ScriptError(f"--{name.replace('_', '-')} {file}: no such file")
     config = with_options(ModelConfig.read(options.config), options)
+    columns = ColumnOptions(options.text_column, options.pair_column, options.label_column)
     calibration = None
     if options.calibration:
         from scripts.archives.calibration import Calibration
 
-        calibration = Calibration(
-            options.calibration, options.evaluation, options.min_accuracy_ratio, options.label_column
-        )
+        calibration = Calibration(options.calibration, options.evaluation, options.min_accuracy_ratio, columns)
     scores = None
     if options.abstain_by != "calibrated" and not options.out_of_scope:
         raise ScriptError(f"--abstain-by {options.abstain_by} goes with --out-of-scope FILE")
     if options.calibrate_scores:
         from scripts.archives.score_calibration import ScoreExamples
 
-        column = options.label_column if options.label_column != LABEL_COLUMN else None
-        scores = ScoreExamples(options.calibrate_scores, options.out_of_scope, column, options.abstain_by)
+        scores = ScoreExamples(options.calibrate_scores, options.out_of_scope, columns, options.abstain_by)
     elif options.out_of_scope:
         raise ScriptError("--out-of-scope goes with --calibrate-scores FILE")
     evaluated = []
@@ -148,7 +146,6 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="examples to compare on (default: every second for calibration)",
     )
-    integers.add_argument("--label-column", default=LABEL_COLUMN, metavar="NAME", help="of all files (default: label)")
     integers.add_argument(
         "--min-accuracy-ratio", type=ratio, default=0.99, metavar="R", help="to fp32 (default: %(default)s)"
     )
@@ -181,6 +178,12 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="model-index.yaml of scripts/evaluate.py: its metrics, with intervals, go into the model card's metadata",
     )
+    examples = parser.add_argument_group(
+        "columns of --calibration, --evaluation, --calibrate-scores and --out-of-scope"
+    )
+    examples.add_argument("--text-column", metavar="NAME", help="the text (default: text, or as the task names it)")
+    examples.add_argument("--pair-column", metavar="NAME", help="the second text (default: as the task names it)")
+    examples.add_argument("--label-column", metavar="NAME", help="the label (default: label)")
     return parser
 
 

@@ -25,7 +25,7 @@ from handler.predictor import Predictor
 from handler.sequences import Encoding
 from handler.tasks import Task
 from scripts.archives.comparison import Comparison, compare
-from scripts.archives.examples import Example, encodings_of, examples_of
+from scripts.archives.examples import DEFAULT_COLUMNS, ColumnOptions, Example, encodings_of, examples_of
 from scripts.archives.observer import HistogramObserver
 from scripts.cli.console import ScriptError, say
 from scripts.readers.formats import TABLES
@@ -44,7 +44,7 @@ class Calibration:
     examples: Path
     evaluation: Path | None = None
     min_accuracy_ratio: float = 0.99
-    label_column: str = "label"
+    columns: ColumnOptions = DEFAULT_COLUMNS
 
 
 def quantize(folder: Path, config: ServingConfig, calibration: Calibration) -> Comparison:
@@ -123,10 +123,10 @@ def _layer_quant_params(layer: Layer, observers: LayerObservers) -> LayerQuantPa
 
 def _split(calibration: Calibration, task: Task) -> tuple[list[Example], list[Example]]:
     """Return examples for calibration, and others for the comparison."""
-    column = calibration.label_column
-    examples: Sequence[Example] = examples_of(read(calibration.examples, TABLES), column)
+    columns = calibration.columns
+    examples: Sequence[Example] = examples_of(read(calibration.examples, TABLES), columns)
     if calibration.evaluation is not None:
-        evaluation_set = examples_of(read(calibration.evaluation, TABLES), column)
+        evaluation_set = examples_of(read(calibration.evaluation, TABLES), columns)
     else:
         examples, evaluation_set = examples[::2], list(examples[1::2])
     for example in (*examples, *evaluation_set):

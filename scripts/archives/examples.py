@@ -12,7 +12,19 @@ from handler.request_state import Request
 from handler.sequences import Encoding
 from scripts.cli.console import ScriptError
 from scripts.client.questions import question_of
-from scripts.readers.tables import Table, label_name
+from scripts.readers.tables import ColumnMapping, Table, label_name
+
+
+@dataclass(frozen=True)
+class ColumnOptions:
+    """The columns that options of a command name; without a name the data decide."""
+
+    text: str | None = None
+    pair: str | None = None
+    label: str | None = None
+
+
+DEFAULT_COLUMNS = ColumnOptions()
 
 
 @dataclass(frozen=True)
@@ -24,12 +36,16 @@ class Example:
     where: str = field(default="example", compare=False)  # file and row
 
 
-def examples_of(table: Table, label_column: str = "label") -> list[Example]:
+def examples_of(table: Table, columns: ColumnOptions = DEFAULT_COLUMNS) -> list[Example]:
     """Return the rows of a table as items, as scripts/predict.py would ask them, with their labels."""
+    if columns.text is not None:
+        table.require(ColumnMapping(columns.text, columns.pair, ()))
+    label_column = columns.label or "label"
     examples = []
     for row, record in table.rows:
         try:
-            item = question_of({name: cell for name, cell in record.items() if name != label_column})
+            fields = {name: cell for name, cell in record.items() if name != label_column}
+            item = question_of(fields, columns.text, columns.pair)
         except ValueError as error:
             raise ScriptError(f"{table.name} row {row}: {error}") from None
         label = record.get(label_column)

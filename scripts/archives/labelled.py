@@ -6,7 +6,7 @@ Files are read as scripts/train.py reads them (CSV, TSV, JSON lines, CoNLL, SQuA
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 from handler.errors import RequestError
 from handler.protocol import JSON
 from handler.tasks import Task
+from scripts.archives.examples import DEFAULT_COLUMNS, ColumnOptions
 from scripts.cli.console import ScriptError
 from scripts.readers.tables import ColumnMapping, Table, parse_list_cells, read
 from scripts.training import tasks as training
@@ -68,7 +69,7 @@ class LabelledFile:
         return ScriptError(f"{self.name} row {row}: {reason}")
 
 
-def read_labelled(path: Path, task: Task, label_column: str | None = None) -> LabelledFile:
+def read_labelled(path: Path, task: Task, options: ColumnOptions = DEFAULT_COLUMNS) -> LabelledFile:
     """Read the examples of a file for a task.
 
     Raises:
@@ -81,7 +82,7 @@ def read_labelled(path: Path, task: Task, label_column: str | None = None) -> La
         raise ScriptError(f"--calibrate-scores: {what} has no scores that are probabilities")
     table = read(path, training.TRAINING_TASKS[kind].readers)
     table = parse_list_cells(table, training.LIST_COLUMNS)
-    items, labels = reader(task, table, label_column)
+    items, labels = reader(task, table, options)
     step = -(-len(items) // MAX_EXAMPLES)
     file = LabelledFile(table.name, table.sha256, items[::step], labels)
     for example in file.items:
@@ -92,15 +93,12 @@ def read_labelled(path: Path, task: Task, label_column: str | None = None) -> La
     return file
 
 
-def read_items(path: Path, task: Task) -> list[JSON]:
+def read_items(path: Path, task: Task, options: ColumnOptions = DEFAULT_COLUMNS) -> list[JSON]:
     """Return the texts of a file whose labels, if there are any, do not matter."""
     table = read(path, training.TRAINING_TASKS["single"].readers)
-    columns = _columns(table, SingleLabelClassification, None)
-    if columns.text not in table.header:
-        raise ScriptError(f"{table.name}: no column {columns.text}; its columns are {', '.join(table.header)}")
+    columns = _columns(table, SingleLabelClassification, options)
+    table.require(replace(columns, labels=()))
     items = [_text_item(task, *_texts(table, row, record, columns)) for row, record in table.rows]
-    if not items:
-        raise ScriptError(f"{table.name}: no rows")
     return items[:: -(-len(items) // MAX_EXAMPLES)]
 
 
@@ -112,15 +110,16 @@ def _texts(table: Table, row: int, record: Any, columns: ColumnMapping) -> tuple
     return table.text(row, record, columns.text), pair
 
 
-def _columns(table: Table, task: type[TrainingTask[Any]], label_column: str | None) -> ColumnMapping:
+def _columns(table: Table, task: type[TrainingTask[Any]], options: ColumnOptions) -> ColumnMapping:
     header = table.header
-    text = default_column(TEXT_COLUMNS, header) or "text"
+    text = options.text or default_column(TEXT_COLUMNS, header) or "text"
     is_ranked = bool({"query", "question"} & set(header)) and bool(set(PASSAGE_COLUMNS) & set(header))
-    if is_ranked:
+    if is_ranked and options.text is None:
         text = default_column(("query", "question"), header) or "query"
     pairs = PASSAGE_COLUMNS if is_ranked else PAIR_COLUMNS
-    label = label_column or default_column((*task.label_columns, "label"), header) or "label"
-    return ColumnMapping(text, next((name for name in pairs if name in header), None), (label,))
+    pair = options.pair or next((name for name in pairs if name in header and name != text), None)
+    label = options.label or default_column((*task.label_columns, "label"), header) or "label"
+    return ColumnMapping(text, pair, (label,))
 
 
 def _text_item(task: Task, text: str, pair: str | None) -> JSON:
@@ -141,40 +140,40 @@ def _labelled(task: Task, table: Table, trained: TrainingTask[LabelledText[Any]]
     ]
 
 
-def _classification(task: Task, table: Table, label_column: str | None) -> Read:
+def _classification(task: Task, table: Table, options: ColumnOptions) -> Read:
     if len(task.labels) == 1:
-        return _relevance(task, table, label_column)
+        return _relevance(task, table, options)
     if task.model_config.problem_type != "multi_label_classification":
-        columns = _columns(table, SingleLabelClassification, label_column)
+        columns = _columns(table, SingleLabelClassification, options)
         return _labelled(task, table, SingleLabelClassification(task.labels, columns)), task.labels
-    columns = _columns(table, MultiLabelClassification, label_column)
-    if label_column is None and set(task.labels) <= set(table.header):
+    columns = _columns(table, MultiLabelClassification, options)
+    if options.label is None and set(task.labels) <= set(table.header):
         columns = ColumnMapping(columns.text, columns.pair, tuple(task.labels))
     elif multi_hot_length([record.get(columns.labels[0]) for _, record in table.rows]) == len(task.labels):
         columns = ColumnMapping(columns.text, columns.pair, columns.labels, label_names=tuple(task.labels))
     return _labelled(task, table, MultiLabelClassification(task.labels, columns)), task.labels
 
 
-def _relevance(task: Task, table: Table, label_column: str | None) -> Read:
-    columns = _columns(table, Ranking, label_column)
+def _relevance(task: Task, table: Table, options: ColumnOptions) -> Read:
+    columns = _columns(table, Ranking, options)
     return _labelled(task, table, Ranking(("relevance",), columns)), task.labels
 
 
-def _next_sentence(task: Task, table: Table, label_column: str | None) -> Read:
-    columns = _columns(table, SingleLabelClassification, label_column)
+def _next_sentence(task: Task, table: Table, options: ColumnOptions) -> Read:
+    columns = _columns(table, SingleLabelClassification, options)
     return _labelled(task, table, SingleLabelClassification(task.labels, columns)), task.labels
 
 
-def _zero_shot(task: Task, table: Table, label_column: str | None) -> Read:
-    columns = _columns(table, SingleLabelClassification, label_column)
+def _zero_shot(task: Task, table: Table, options: ColumnOptions) -> Read:
+    columns = _columns(table, SingleLabelClassification, options)
     table.require(columns)
     trained = SingleLabelClassification.from_table(table, columns)
     return _labelled(task, table, trained), list(trained.labels)
 
 
-def _entities(_: Task, table: Table, label_column: str | None) -> Read:
-    text = default_column(EntityRecognition.text_columns, table.header) or "text"
-    label = label_column or default_column(EntityRecognition.label_columns, table.header) or "tags"
+def _entities(_: Task, table: Table, options: ColumnOptions) -> Read:
+    text = options.text or default_column(EntityRecognition.text_columns, table.header) or "text"
+    label = options.label or default_column(EntityRecognition.label_columns, table.header) or "tags"
     columns = ColumnMapping(text, None, (label,))
     table.require(columns)
     trained = EntityRecognition.from_table(table, columns)
@@ -193,8 +192,8 @@ def _entities(_: Task, table: Table, label_column: str | None) -> Read:
     return items, []
 
 
-def _answers(_: Task, table: Table, label_column: str | None) -> Read:
-    columns = ColumnMapping("question", "context", (label_column or "answers",))
+def _answers(_: Task, table: Table, options: ColumnOptions) -> Read:
+    columns = ColumnMapping(options.text or "question", options.pair or "context", (options.label or "answers",))
     table.require(columns)
     trained = AnswerExtraction.from_table(table, columns)
     items = []
@@ -205,7 +204,7 @@ def _answers(_: Task, table: Table, label_column: str | None) -> Read:
     return items, []
 
 
-_READERS: dict[str, tuple[str, Callable[[Task, Table, str | None], Read]]] = {
+_READERS: dict[str, tuple[str, Callable[[Task, Table, ColumnOptions], Read]]] = {
     "text-classification": ("single", _classification),
     "rerank": ("ranking", _relevance),
     "next-sentence-prediction": ("single", _next_sentence),

@@ -12,6 +12,7 @@ from handler.confidence import ABSTENTION_SCORES, AbstentionScore, ScoreFunction
 from handler.predictor import Predictor
 from handler.protocol import JSON
 from scripts.archives import score_fit
+from scripts.archives.examples import ColumnOptions
 from scripts.archives.labelled import LabelledFile, read_items
 from scripts.archives.score_fit import Numbers
 from scripts.archives.scored_answers import ScoredAnswers, raw_answers, vectors
@@ -42,6 +43,7 @@ class ScopeScores:
         predictor: Predictor,
         file: LabelledFile,
         out_of_scope: Path,
+        options: ColumnOptions,
         answers: ScoredAnswers,
         calibrated: Numbers,
         function: ScoreFunction,
@@ -49,12 +51,13 @@ class ScopeScores:
         """Answer the texts of a file that no label fits, and both files for their logits.
 
         Args:
+            options: the columns of that file.
             answers: the raw scores of the calibration file, labels that exclude each other.
             calibrated: the same, calibrated out of fold.
             function: of all folds.
         """
         task = predictor.task
-        items = read_items(out_of_scope, task)
+        items = read_items(out_of_scope, task, options)
         every: dict[str, JSON] = {"top_k": None} if "top_k" in task.parameters else {}
         raw = vectors(raw_answers(predictor, items, every), task.labels)
         inside, outside = {"calibrated": calibrated.max(-1)}, {"calibrated": function(raw).max(-1)}

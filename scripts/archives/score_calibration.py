@@ -14,6 +14,7 @@ from handler.predictor import Predictor
 from handler.protocol import JSON
 from scripts.archives import score_fit
 from scripts.archives.drift_reference import reference_of
+from scripts.archives.examples import DEFAULT_COLUMNS, ColumnOptions
 from scripts.archives.labelled import read_labelled
 from scripts.archives.scope_scores import AbstainBy, ScopeScores
 from scripts.archives.score_report import coverage_report, measures, report_lines, truths_of
@@ -30,7 +31,7 @@ class ScoreExamples:
 
     file: Path
     out_of_scope: Path | None = None
-    label_column: str | None = None
+    columns: ColumnOptions = DEFAULT_COLUMNS
     abstain_by: AbstainBy = "calibrated"
 
 
@@ -41,7 +42,7 @@ def calibrate_scores(predictor: Predictor, examples: ScoreExamples) -> ScoreCali
         ScriptError: a task without such scores, examples that are not of the task, or scores that say nothing.
     """
     task = predictor.task
-    file = read_labelled(examples.file, task, examples.label_column)
+    file = read_labelled(examples.file, task, examples.columns)
     if len(file.items) < MIN_EXAMPLES:
         raise ScriptError(
             f"{file.name}: {len(file.items)} examples; a calibration needs {MIN_EXAMPLES}, better hundreds"
@@ -75,7 +76,9 @@ def calibrate_scores(predictor: Predictor, examples: ScoreExamples) -> ScoreCali
             sets = score_fit.nonconformity(task.labels, calibrated, truths)
             report["coverage"] = coverage_report(task.labels, calibrated, truths)
         if examples.out_of_scope and answers.is_exclusive and "coverage" in task.calibrated_parameters:
-            scored = ScopeScores.of(predictor, file, examples.out_of_scope, answers, calibrated, function)
+            scored = ScopeScores.of(
+                predictor, file, examples.out_of_scope, examples.columns, answers, calibrated, function
+            )
             report["out_of_scope"], abstention = scored.report(examples.abstain_by)
     if examples.out_of_scope and "out_of_scope" not in report:
         raise ScriptError("--out-of-scope is for models with labels that exclude each other")

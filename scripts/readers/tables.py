@@ -56,9 +56,11 @@ class Table:
         """Refuse a table that has no rows, or lacks a column."""
         if not self.rows:
             raise ScriptError(f"{self.name}: no rows")
-        for column in (columns.text, columns.pair, *columns.labels):
+        options = ("--text-column", "--pair-column", *("--label-column" for _ in columns.labels))
+        for option, column in zip(options, (columns.text, columns.pair, *columns.labels), strict=True):
             if column is not None and column not in self.header:
-                raise ScriptError(f"{self.name}: no column {column}; its columns are {', '.join(self.header)}")
+                header = ", ".join(self.header)
+                raise ScriptError(f"{self.name}: no column {column}; its columns are {header}: choose with {option}")
 
     def has_labels(self, columns: ColumnMapping) -> bool:
         """Return whether any row has a label; published test splits often withhold all of theirs."""

@@ -26,7 +26,7 @@ from handler.loading import load_predictor
 from scripts.archives import calibration
 from scripts.archives.build import build
 from scripts.archives.calibration import Calibration
-from scripts.archives.examples import Example, encodings_of, examples_of
+from scripts.archives.examples import ColumnOptions, Example, encodings_of, examples_of
 from scripts.cli.console import ScriptError
 from scripts.readers.formats import TABLES
 from scripts.readers.tables import read
@@ -270,7 +270,7 @@ def test_examples_are_questions_of_the_task(model_folder: Path, tmp_path: Path) 
     assert examples == [Example("a", "joy"), Example({"text": "a", "text_pair": "b"}, None)]
     assert [len(encoding) for encoding in encodings_of(load_predictor(model_folder), examples)] == [3, 5]
     named = read(write(tmp_path / "c.csv", [{"text": "a", "mood": "joy"}, {"text": "b", "mood": "fear"}]), TABLES)
-    assert examples_of(named, "mood") == [Example("a", "joy"), Example("b", "fear")]
+    assert examples_of(named, ColumnOptions(label="mood")) == [Example("a", "joy"), Example("b", "fear")]
     wrong = write(tmp_path / "b.csv", [{"question": "a"}, {"question": "b"}])
     with pytest.raises(ScriptError, match="is no question of text-classification"):
         build(model_folder, "x", "1.0", config("int8"), tmp_path, Calibration(wrong))

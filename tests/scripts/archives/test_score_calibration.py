@@ -23,6 +23,7 @@ from handler.loading import load_predictor
 from handler.predictor import Predictor
 from scripts.archives.build import build
 from scripts.archives.calibration import Calibration
+from scripts.archives.examples import ColumnOptions
 from scripts.archives.labelled import read_labelled
 from scripts.archives.score_calibration import ScoreExamples, calibrate_scores
 from scripts.cli.console import ScriptError
@@ -269,6 +270,26 @@ def test_rerank_zero_shot_and_next_sentence_are_calibrated(load_main: LoadMain, 
     assert calibration.label_sets is not None
 
 
+def test_columns_have_the_names_of_the_options(model_folder: Path, classified: Path, tmp_path: Path) -> None:
+    """The same examples in other columns give the same functions, texts out of scope included."""
+    first, predictor = (load_predictor(model_folder, ServingConfig(max_length=12)) for _ in range(2))
+    outside = short_texts(30, seed=9)
+    named = calibrate_scores(
+        first, ScoreExamples(classified, write(tmp_path / "outside.jsonl", [{"text": text} for text in outside]))
+    )
+    rows = [json.loads(line) for line in classified.read_text().splitlines()]
+    renamed = write(tmp_path / "mails.jsonl", [{"body": row["text"], "mood": row["label"]} for row in rows])
+    other = write(tmp_path / "others.jsonl", [{"body": text} for text in outside])
+    columns = ColumnOptions(text="body", label="mood")
+    calibration = calibrate_scores(predictor, ScoreExamples(renamed, other, columns))
+    assert calibration.functions == named.functions
+    assert calibration.report["scores"] == named.report["scores"]
+    with pytest.raises(ScriptError, match="no column text; its columns are body, mood: choose with --text-column"):
+        read_labelled(renamed, predictor.task)
+    with pytest.raises(ScriptError, match="no column mood; its columns are text, label: choose with --label-column"):
+        read_labelled(classified, predictor.task, ColumnOptions(label="mood"))
+
+
 @pytest.mark.parametrize("main", ["feature-extraction", "fill-mask", "sentence-similarity", "tokenize"])
 def test_a_task_without_such_scores_is_refused(main: str, load_main: LoadMain, tmp_path: Path) -> None:
     file = write(tmp_path / "rows.jsonl", [{"text": "a", "label": "b"}])
@@ -324,7 +345,7 @@ def test_answers_abstain_by_the_score_that_tells_best(model_folder: Path, classi
     targets = np.array([*(row["label"] == label for row, label in zip(rows, right, strict=True)), *[False] * 60])
     areas = {}
     for kind in ("raw", "energy"):
-        calibration = calibrate_scores(predictor, ScoreExamples(classified, file, None, kind))
+        calibration = calibrate_scores(predictor, ScoreExamples(classified, file, abstain_by=kind))
         report, score = calibration.report["out_of_scope"], calibration.abstention
         assert score is not None
         texts = [*inside, *outside]
@@ -342,7 +363,7 @@ def test_answers_abstain_by_the_score_that_tells_best(model_folder: Path, classi
         refused = np.mean(np.array(served[len(inside) :]) < report["min_confidence"])
         assert report["refused_out_of_scope"] == pytest.approx(refused, abs=1e-4)
     areas["calibrated"] = report["auroc"]
-    chosen = calibrate_scores(predictor, ScoreExamples(classified, file, None, "auto"))
+    chosen = calibrate_scores(predictor, ScoreExamples(classified, file, abstain_by="auto"))
     best = max(areas, key=lambda name: areas[name])
     assert chosen.report["out_of_scope"]["abstain_by"] == best
     assert (chosen.abstention.kind if chosen.abstention else "calibrated") == best

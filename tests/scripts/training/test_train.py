@@ -319,7 +319,8 @@ SECRET = "my secret is 12345"
 @pytest.mark.parametrize(
     ("content", "options", "message"),
     [
-        ("text,intent\nx,a\ny,b\n", (), "train.csv: no column label; its columns are text, intent"),
+        ("text,intent\nx,a\ny,b\n", (), "columns are text, intent: choose with --label-column"),
+        ("body,label\nx,a\ny,b\n", (), "no column text; its columns are body, label: choose with --text-column"),
         (f"text,label\n{SECRET},a\n ,b\n", (), "train.csv row 3, column text: the text is empty"),
         (f"text,label\n{SECRET},a\n{SECRET},\n", (), "train.csv row 3, column label: the label is missing"),
         (f"text,label\n{SECRET},a\n{SECRET},a\n", (), "column label: 1 different labels, at least 2 are needed"),
