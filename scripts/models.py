@@ -83,6 +83,7 @@ def parse_arguments() -> argparse.Namespace:
     options.add_argument("archives", nargs="+", metavar="FILE", help="archives of the model store")
     options.add_argument("--model-store", type=path_name, default=ROOT / "model_store", metavar="DIR")
     options.add_argument("--provenance", action="store_true", help="refuse an archive without one")
+    options.add_argument("--copy-to", type=path_name, metavar="DIR", help="put what was checked there, as copies")
 
     options = add("scale", scale)
     options.add_argument("name", metavar="NAME")

@@ -34,7 +34,8 @@ Options:
 Environment: JAVA_HOME is used instead of the Java in .venv when set; SERVE_RUN_DIR is the default of --run-dir,
 SERVE_SERVER that of --server; SERVE_OPENAI_VOCABULARY is OpenAI's file cl100k_base.tiktoken, with which the standalone
 server reads token ids, which LangChain sends, as texts.
-ARCHIVE_PUBLIC_KEY=/PATH/KEY.pub: no archive is served that this key did not sign.
+ARCHIVE_PUBLIC_KEY=/PATH/KEY.pub: no archive is served that this key did not sign; the server reads checked copies in
+the run folder, which needs room for them while models load.
 EOF2
 }
 
@@ -87,6 +88,7 @@ run_dir=$(cd "$run_dir" && pwd)
 log=$run_dir/logs/server.log
 state=$run_dir/run
 temp=$state/temp
+checked=$state/checked # what a server reads that takes signed archives alone, filled from $store
 
 # --- What is there -------------------------------------------------------------------------------------------------
 
@@ -152,10 +154,18 @@ launch() {
   if [ -n "${ARCHIVE_PUBLIC_KEY:-}" ]; then
     name=$(printf '%s\n' "$settings" | sed -n 's/^loads ..*/&/p')
     [ -z "$name" ] || die "not started: with ARCHIVE_PUBLIC_KEY archives are named by --models, not by ${name#loads }"
-    [ ${#loads[@]} -eq 0 ] || models_py verify --model-store "$store" "${loads[@]#*=}" >&2 || die "not started: see above"
   fi
 
   umask 077 # key_file.json is secret from its first byte
+  mkdir -p "$state"
+  rm -rf "$checked" "$state/model_store"
+  if [ -n "${ARCHIVE_PUBLIC_KEY:-}" ]; then
+    mkdir "$checked"
+    printf '%s\n' "$store" > "$state/model_store"
+    [ ${#loads[@]} -eq 0 ] || models_py verify --model-store "$store" --copy-to "$checked" "${loads[@]#*=}" >&2 ||
+      { rm -rf "$checked" "$state/model_store"; die "not started: see above"; }
+    store=$checked
+  fi
   rm -rf "$temp" # unpacked archives of a server that was killed
   rm -f "$state/draining" "$state/broken"
   mkdir -p "$temp" "$run_dir/logs"
@@ -165,6 +175,7 @@ launch() {
   done
   cd "$run_dir"
   unset TS_CONFIG_FILE # would win over --config
+  unset TS_MODEL_STORE # would win over --model-store
   unset PYTHONPATH     # would come before the code inside an archive
   unset LOG_LOCATION   # would put the log where nobody here looks
   export TEMP=$temp TMPDIR=$temp
@@ -246,7 +257,14 @@ start() {
   if [ ${#models[@]} -gt 0 ]; then
     loaded "$begin" || { code=$?; stop; exit "$code"; }
   fi
+  started
+}
+
+# Every model is loaded: say so to the gateway, and free the room of the checked copies, which are unpacked.
+started() {
+  local load
   rm -f "$state/starting"
+  for load in ${loads[@]+"${loads[@]}"}; do rm -f "$checked/${load#*=}"; done
 }
 
 # Wait until every archive of --models is ready; else print why one is not, from the log after byte $1.
@@ -264,7 +282,7 @@ watch_loading() {
     code=0
     loaded "$1" > /dev/null || code=$?
   done
-  [ "$code" -ne 0 ] || rm -f "$state/starting"
+  [ "$code" -ne 0 ] || started
   [ "$code" -ne 0 ] && is_server "$server" && [ ! -f "$state/draining" ] || return 0
   say "ending: not every model of --models became ready"
   touch "$state/broken"
@@ -295,7 +313,7 @@ end() {
 }
 
 tidy() {
-  rm -rf "$state/pid" "$state/starting" "$state/draining" "$state/broken" "$temp"
+  rm -rf "$state/pid" "$state/starting" "$state/draining" "$state/broken" "$state/model_store" "$checked" "$temp"
   rm -f "$run_dir/key_file.json" # its keys died with the server
 }
 
@@ -322,7 +340,7 @@ run() {
     watch_loading "$begin" &
     watcher=$!
   else
-    rm -f "$state/starting"
+    started
   fi
   while :; do
     if [ "$signals" -gt 1 ]; then

@@ -6,6 +6,7 @@ Ray Serve routes, starts and replaces replicas; what a replica answers, refuses 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from server.own_folder import OwnFolder
 from server.registry import ModelRegistry
 from server.settings import ServerSettings
 
+PUBLIC_KEY = "ARCHIVE_PUBLIC_KEY"  # which scripts/serve.sh obeys
 ARGUMENTS = ("config", "model_store", "models", "key_file")  # of deploy/ray/serve.yaml
 
 
@@ -35,6 +37,8 @@ class Replica:
         Raises:
             ConfigError: a setting that cannot be obeyed, or keys that cannot be read.
         """
+        if os.environ.get(PUBLIC_KEY):
+            raise ConfigError(f"{PUBLIC_KEY} is set, and Ray Serve checks no signatures: unset it, or use serve.sh")
         settings = ServerSettings.read(Path(config), Path())
         if settings.authorized and not key_file:
             raise ConfigError("key_file is missing: a file of keys, or disable_token_authorization=true in config")

@@ -1,5 +1,8 @@
 """Signatures of archives: made when one is packed, checked before a server gets it.
 
+What is checked is a copy, in a folder that only the server's user may change, and the server reads that copy: whoever
+may write to the model store cannot replace it between the check and the loading.
+
 A signature is that of OpenSSF's `model-signing`: an in-toto statement with the SHA-256 of the archive, in a Sigstore
 bundle, here with a key pair of one's own. It lies in the model store as NAME@VERSION.sig, whatever the archive is
 called while it is kept, promoted or rolled back. The package is not among what serving needs: requirements/sign.txt.
@@ -8,13 +11,20 @@ called while it is kept, promoted or rolled back. The package is not among what 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shutil
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-from scripts.archives.store import Archive, Store
+from scripts.archives.store import Archive, Store, checked_folder
 from scripts.cli.console import ScriptError
+from scripts.client.server import Server
 
 PUBLIC_KEY = "ARCHIVE_PUBLIC_KEY"  # of the environment: where it is set, no unsigned archive is registered
+MB = 1 << 20
 INSTALL = "pip install -r requirements/sign.txt -c requirements/constraints.txt"
 
 
@@ -54,7 +64,7 @@ def check_signature(store: Store, archive: Archive, public_key: Path | None = No
     signature = _signature(store, archive)
     if not signature.is_file():
         raise ScriptError(
-            f"{archive.file} is not signed: {signature.name} is missing; scripts/package.py --sign makes it"
+            f"{archive.file.name} is not signed: {signature.name} is missing; scripts/package.py --sign makes it"
         )
     try:
         from model_signing import verifying
@@ -65,13 +75,77 @@ def check_signature(store: Store, archive: Archive, public_key: Path | None = No
         config.use_elliptic_key_verifier(public_key=key).verify(archive.file, signature)
     except Exception as error:
         reason = "has another content" if "Signature mismatch" in str(error) else "has no valid signature of this key"
-        raise ScriptError(f"{archive.file} is refused: it {reason} ({signature.name}, {key})") from error
+        raise ScriptError(f"{archive.file.name} is refused: it {reason} ({signature.name}, {key})") from error
 
 
 def check_signatures(store: Store, files: Sequence[str]) -> None:
     """Check the archives of a store by their file names."""
     for file in files:
         check_signature(store, Archive.read(store.folder / file))
+
+
+def put_checked(store: Store, file: Path, folder: Path) -> Archive:
+    """Copy an archive into a folder that only the server's user may change, where only checked copies appear.
+
+    Args:
+        store: that has the signature.
+
+    Raises:
+        ScriptError: it is not the one that was signed, or there is no room for a copy.
+    """
+    Archive.read(file)  # whose errors name the file, not a copy
+    with tempfile.TemporaryDirectory(dir=folder) as private:
+        copy = Path(private, file.name)
+        try:
+            _copy(file, copy)
+        except OSError as error:
+            raise ScriptError(f"{file} cannot be copied into {folder}: {error.strerror}") from error
+        archive = Archive.read(copy)
+        check_signature(store, archive)
+        return replace(archive, file=copy.replace(folder / file.name))
+
+
+@contextmanager
+def offered(server: Server, store: Store, file: Path) -> Iterator[str]:
+    """Let a running server register an archive; yield the name to register it by.
+
+    Raises:
+        ScriptError: signatures are demanded by the server or by this command, and not by both, or it is not signed.
+    """
+    folder, key = checked_folder(server), os.environ.get(PUBLIC_KEY)
+    if folder is None and key:
+        raise ScriptError(
+            f"the server was started without {PUBLIC_KEY} and reads the model store itself, where an archive can be "
+            "replaced after it was checked: start it again with the key"
+        )
+    if folder is None:
+        with store.offered(file) as name:
+            yield name
+        return
+    if not key:
+        raise ScriptError(f"the server takes signed archives alone: set {PUBLIC_KEY}, as where it was started")
+    copy = put_checked(store, file, folder).file
+    try:
+        yield copy.name
+    finally:
+        copy.unlink(missing_ok=True)  # the server has unpacked it
+
+
+def _copy(file: Path, target: Path) -> None:
+    """Copy what is in a file now: a link to it would go on changing with it, and what grows for ever is cut."""
+    with os.fdopen(os.open(file, os.O_RDONLY | os.O_NONBLOCK), "rb") as source, target.open("xb") as copy:
+        status = os.fstat(source.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise ScriptError(f"{file} is no plain file")
+        left = status.st_size
+        free = shutil.disk_usage(target.parent).free
+        if left > free:
+            raise ScriptError(
+                f"{file} needs {left / MB:.0f} MB in {target.parent.parent}, where {free / MB:.0f} are free"
+            )
+        while left and (part := source.read(min(left, MB))):
+            left -= copy.write(part)
+        os.fchmod(copy.fileno(), 0o444)  # of the server too where root runs the command; the folder is closed to others
 
 
 def _signature(store: Store, archive: Archive) -> Path:

@@ -25,6 +25,8 @@ from scripts.client.server import Server
 from scripts.client.unpacking import BROKEN, MAX_RATIO
 
 KEPT = ".kept"
+CHECKED = Path("run/checked")  # of the run folder: what a server reads that takes signed archives alone
+ITS_STORE = Path("run/model_store")  # the path of the store that CHECKED is filled from
 RANKED_LABEL_BYTES = 44  # {"label":,"score":0.12345678901234567e-05},
 TORCHSERVE_MANIFEST = "MAR-INF/MANIFEST.json"
 
@@ -138,11 +140,9 @@ class Store:
     @classmethod
     def of(cls, server: Server) -> Store:
         """Return the store of a running server, by its command line; without one, the repository's."""
-        try:
-            words = psutil.Process(int((server.run_dir / "run" / "pid").read_text())).cmdline()
-            return cls(Path(words[words.index("--model-store") + 1]))
-        except (OSError, ValueError, IndexError, psutil.Error):
-            return cls(ROOT / "model_store")
+        if checked_folder(server):
+            return cls(Path((server.run_dir / ITS_STORE).read_text(encoding="utf-8").removesuffix("\n")))
+        return cls(_read_by(server) or ROOT / "model_store")
 
     def current(self, name: str) -> Path:
         """Return the path of the archive that a server loads when it starts."""
@@ -180,17 +180,33 @@ class Store:
                 file.unlink()
 
     @contextmanager
-    def offered(self, new: Archive) -> Iterator[str]:
+    def offered(self, file: Path) -> Iterator[str]:
         """Let a server register an archive from wherever it lies; yield the name to register it by."""
-        if new.file.resolve().parent == self.folder.resolve():
-            yield new.file.name
+        if file.parent.resolve() == self.folder.resolve():
+            yield file.name
             return
+        new = Archive.read(file)
         link = self.folder / f"{new.name}@{new.version}.mar"
-        _link(new.file, link)
+        _link(file, link)
         try:
             yield link.name
         finally:
             link.unlink(missing_ok=True)
+
+
+def checked_folder(server: Server) -> Path | None:
+    """Return the folder of checked copies that a running server reads; None where it reads the store itself."""
+    folder, read = server.run_dir / CHECKED, _read_by(server)
+    return folder if read is not None and read.resolve() == folder.resolve() else None
+
+
+def _read_by(server: Server) -> Path | None:
+    """Return the folder that a running server reads archives from."""
+    try:
+        words = psutil.Process(int((server.run_dir / "run" / "pid").read_text())).cmdline()
+        return Path(words[words.index("--model-store") + 1])
+    except (OSError, ValueError, IndexError, psutil.Error):
+        return None
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from scripts.archives.attestation import attestation_file, check_attestation
 from scripts.archives.registered import fetch_archive, is_registered
-from scripts.archives.signing import PUBLIC_KEY, check_signatures
+from scripts.archives.signing import PUBLIC_KEY, check_signatures, offered, put_checked
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ScriptError, say
 from scripts.client.server import NotRunning, Refused, UnknownModel
@@ -67,19 +67,19 @@ def describe(context: CommandContext) -> None:
 def register(context: CommandContext) -> None:
     """Register an archive of the model store and wait until it is ready; one that fails is unregistered again."""
     arguments, management = context.arguments, context.management
+    store = Store.of(context.server)
     archive = arguments.archive if arguments.archive.endswith(".mar") else f"{arguments.archive}.mar"
     if is_registered(arguments.archive):
-        archive = fetch_archive(arguments.archive, Store.of(context.server)).file.name
+        archive = fetch_archive(arguments.archive, store).file.name
     failure_log = FailureLog.from_now(context.server)
-    if os.environ.get(PUBLIC_KEY):
-        check_signatures(Store.of(context.server), [archive])
     try:
-        name, version = management.register(
-            archive,
-            initial_workers=arguments.initial_workers,
-            batch_size=arguments.batch_size,
-            max_batch_delay=arguments.max_batch_delay,
-        )
+        with offered(context.server, store, store.folder / archive) as file:
+            name, version = management.register(
+                file,
+                initial_workers=arguments.initial_workers,
+                batch_size=arguments.batch_size,
+                max_batch_delay=arguments.max_batch_delay,
+            )
     except Refused as refusal:
         if refusal.kind == "ConflictStatusException":
             raise ScriptError(f"{refusal.message}: scripts/models.py unregister removes it") from refusal
@@ -100,7 +100,12 @@ def verify(context: CommandContext) -> None:
     key, arguments = os.environ.get(PUBLIC_KEY), context.arguments
     if not key:
         raise ScriptError(f"{PUBLIC_KEY} names no public key")
-    check_signatures(Store(arguments.model_store), arguments.archives)
+    store = Store(arguments.model_store)
+    if arguments.copy_to:
+        for file in arguments.archives:
+            put_checked(store, store.folder / file, arguments.copy_to)
+    else:
+        check_signatures(store, arguments.archives)
     for file in arguments.archives:
         archive = Archive.read(arguments.model_store / file)
         if arguments.provenance or attestation_file(archive).is_file():

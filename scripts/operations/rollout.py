@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.archives.signing import check_signature
+from scripts.archives.signing import offered
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ScriptError, say
 from scripts.cli.options import natural_float, path_name, positive_int
@@ -80,9 +80,8 @@ class Rollout:
         return archive
 
     def _register(self, new: Archive, undo: ExitStack) -> None:
-        check_signature(self.store, new)
-        undo.callback(self._remove, new.version)  # first: the answer to register may get lost
-        with self.store.offered(new) as file:
+        with offered(self.management.server, self.store, new.file) as file:
+            undo.callback(self._remove, new.version)  # first: the answer to register may get lost
             try:
                 self.management.register(file)
             except Refused:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from handler.errors import ConfigError
+from scripts.archives.signing import PUBLIC_KEY
 from server.batcher import Batcher
 from server.keys import SharedKeys
 from server.ray_serve import ARGUMENTS, Replica, application
@@ -63,6 +64,13 @@ def test_a_replica_answers_with_the_keys_of_the_operator(
         return statuses
 
     assert asyncio.run(ask()) == [200, 400, 413, 200]
+
+
+def test_signatures_are_not_ignored(mar: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they are demanded, a replica that checks none does not start."""
+    monkeypatch.setenv(PUBLIC_KEY, "archives.pub")
+    with pytest.raises(ConfigError, match="Ray Serve checks no signatures"):
+        Replica(str(ROOT / "config.properties"), str(mar.parent), [mar.name], str(key_file))
 
 
 def test_a_changed_key_counts_at_once(key_file: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
 import pytest
 
-from scripts.archives.signing import PUBLIC_KEY, check_signature, check_signatures, sign
+from scripts.archives import signing
+from scripts.archives.signing import PUBLIC_KEY, check_signature, check_signatures, put_checked, sign
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ScriptError
 from tests.support.key_pairs import key_pair
@@ -61,3 +63,46 @@ def test_a_wrong_key_is_named(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ScriptError, match="no public key at"):
         check_signature(store, Archive.read(store.current("tiny")), tmp_path / "nothing.pub")
     assert sorted(path.suffix for path in store.folder.iterdir()) == [".mar"]
+
+
+def test_what_is_checked_is_a_copy_that_nobody_else_can_change(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither by another file in its place, nor by writing into the same one, nor by a link that was there before."""
+    private, public = key_pair(tmp_path, "mine")
+    monkeypatch.setenv(PUBLIC_KEY, str(public))
+    file, content = store.current("tiny"), store.current("tiny").read_bytes()
+    sign(file, private)
+    (folder := tmp_path / "checked").mkdir(mode=0o700)
+
+    def change_then_check(*arguments: Path) -> None:
+        with file.open("r+b") as opened:  # in place: a hard link would change too
+            opened.write(b"changed")
+        check_signature(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(signing, "check_signature", change_then_check)
+    copy = put_checked(store, file, folder).file
+    assert (copy.parent, copy.read_bytes() == content, file.read_bytes() == content) == (folder, True, False)
+    assert (copy.stat().st_nlink, copy.stat().st_mode & 0o777) == (1, 0o444)
+    file.write_bytes(content)
+    (folder / "tiny.mar").unlink()
+    (folder / "tiny.mar").symlink_to(tmp_path / "elsewhere")
+    put_checked(store, file, folder)
+    assert not (folder / "tiny.mar").is_symlink()
+    assert not (tmp_path / "elsewhere").exists()
+    monkeypatch.undo()
+
+
+def test_a_refused_archive_leaves_no_copy(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unsigned, none at all, a pipe that nobody writes to, one for which the disk has no room."""
+    monkeypatch.setenv(PUBLIC_KEY, str(key_pair(tmp_path, "mine")[1]))
+    (folder := tmp_path / "checked").mkdir(mode=0o700)
+    os.mkfifo(store.folder / "pipe.mar")
+    for file, reason in (("tiny", "is not signed"), ("none", "no archive at"), ("pipe", "no archive at")):
+        with pytest.raises(ScriptError, match=reason):
+            put_checked(store, store.current(file), folder)
+    usage = shutil.disk_usage(folder)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(ScriptError, match=r"tiny\.mar needs [1-9]\d* MB in .*checked, where 0 are free"):
+        put_checked(store, store.current("tiny"), folder)
+    assert not list(folder.iterdir())
