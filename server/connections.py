@@ -25,6 +25,7 @@ HEADER_ENDS = 4  # bytes of `: ` and the line end
 HEAD_S = 30.0  # from the first byte of a request to the end of its headers, and for the first byte of a connection
 KEEP_ALIVE_S = 75  # of an idle connection: longer than a gateway keeps its own
 MAX_UNREAD_BYTES = 65_536  # of the body of a request that is refused by its headers
+MAX_PIPELINED = 32  # requests behind one that is not answered yet; after them the connection ends
 STALLED_S = 30.0  # without progress, after which the system ends a connection whose client does not read
 VERSIONS = ("1.0", "1.1")
 SINGLE = (
@@ -39,6 +40,10 @@ HOP_BY_HOP = (b"upgrade", b"http2-settings")  # what an upgrade consists of, apa
 Refuse = Callable[[Scope], "PreparedResponse | None"]
 
 
+class _FullError(Exception):
+    """Ends the parsing of a connection on which too many requests wait."""
+
+
 class BoundedConnection(HttpToolsProtocol):
     """One connection; it ends when a head is too long or does not come."""
 
@@ -48,6 +53,7 @@ class BoundedConnection(HttpToolsProtocol):
     _timer: asyncio.TimerHandle | None = None  # one for all requests: to set one costs more than to look at the time
     _n_unread = 0  # bytes of responses that the client does not read, once they are more than a buffer
     _is_refused = False  # by its headers: its body is not read
+    _is_full = False  # as many requests wait as may: what comes behind them is not read
 
     def __init__(
         self, *arguments: Any, refuse: Callable[[Scope], PreparedResponse | None] | None = None, **named: Any
@@ -116,6 +122,10 @@ class BoundedConnection(HttpToolsProtocol):
         if response := self._early_refusal():
             self._answer(response)
             return
+        if len(self.pipeline) == MAX_PIPELINED:
+            self.cycle.keep_alive = False  # of the last one that waits: clients send the others again
+            self._is_full = self._is_refused = True
+            raise _FullError
         super().on_headers_complete()
 
     def on_url(self, url: bytes) -> None:
@@ -140,16 +150,18 @@ class BoundedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read bytes; a head that grows without an end is refused."""
-        if self.transport.is_closing():
-            return
         self._unset_keepalive_if_required()
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._ignore_upgrade(data[upgrade.args[0] :])
-        except httptools.HttpParserError:
-            self.send_400_response("")
-        if self._in_head:  # the parser keeps what it has of a header to itself until the next one
+        rest = data
+        while rest and not self._is_full and not self.transport.is_closing():
+            try:
+                self.parser.feed_data(rest)
+                rest = b""
+            except httptools.HttpParserUpgrade as upgrade:
+                rest = self._without_upgrade(rest[upgrade.args[0] :])
+            except httptools.HttpParserError:
+                if not self._is_full:
+                    self.send_400_response("")
+        if self._in_head and not self._is_full:  # the parser keeps what it has of a header to itself until the next one
             self._count(len(data))
 
     def send_400_response(self, msg: str) -> None:
@@ -194,8 +206,8 @@ class BoundedConnection(HttpToolsProtocol):
         is_old = self.parser.get_http_version() == "1.0"
         return b"transfer-encoding" in names if is_old else b"host" not in names
 
-    def _ignore_upgrade(self, rest: bytes) -> None:
-        """Read the request as if it did not ask for another protocol: the parser would leave its body out.
+    def _without_upgrade(self, rest: bytes) -> bytes:
+        """Return the request as if it did not ask for another protocol: the parser would leave its body out.
 
         Args:
             rest: the bytes behind the head.
@@ -203,7 +215,7 @@ class BoundedConnection(HttpToolsProtocol):
         method = self.parser.get_method()
         if method == b"CONNECT" or self.transport.is_closing():
             self.send_400_response("")
-            return
+            return b""
         lines = [b"%s %s HTTP/%s" % (method, self.url, self.parser.get_http_version().encode())]
         for name, value in self.headers:
             if name == b"connection":
@@ -212,7 +224,7 @@ class BoundedConnection(HttpToolsProtocol):
                 lines.append(name + b": " + value)
         self.parser = httptools.HttpRequestParser(self)
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
-        self.data_received(b"\r\n".join(lines) + b"\r\n\r\n" + rest)
+        return b"\r\n".join(lines) + b"\r\n\r\n" + rest
 
     def _count(self, n_bytes: int) -> bool:
         """Add to the bytes of the head; refuse it and return True when it has too many."""
