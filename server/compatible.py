@@ -6,6 +6,7 @@ Each request becomes one of the model's own, so that limits, parameters and erro
 from __future__ import annotations
 
 import base64
+import math
 import struct
 import uuid
 from collections.abc import Callable
@@ -41,11 +42,12 @@ class Compatible:
 
     async def embeddings(self, exchange: Exchange) -> Response:
         """Answer OpenAI's `POST /v1/embeddings`."""
-        fields = await self._fields(exchange, ("model", "input", "encoding_format", "dimensions", "user"))
+        accepted = ("model", "input", "encoding_format", "dimensions", "user")
+        fields, content = await self._fields(exchange, accepted)
         encoding_format = fields.get("encoding_format") or "float"
         if encoding_format not in ENCODING_FORMATS:
             raise _invalid("encoding_format must be float or base64")
-        texts = texts_of(fields.get("input"), self.tokens)
+        texts = await read_body(content, texts_of, fields.get("input"), self.tokens, self.max_request_bytes)
         model = self._model(fields)
         parameters = {} if fields.get("dimensions") is None else {"dimensions": fields["dimensions"]}
         vectors, n_tokens = await self._answer(exchange, model, EMBEDDING, texts, parameters)
@@ -56,9 +58,8 @@ class Compatible:
 
     async def rerank_of_cohere(self, exchange: Exchange) -> Response:
         """Answer Cohere's `POST /v2/rerank`."""
-        fields = await self._fields(
-            exchange, ("model", "query", "documents", "top_n", "max_tokens_per_doc", "priority")
-        )
+        accepted = ("model", "query", "documents", "top_n", "max_tokens_per_doc", "priority")
+        fields, _ = await self._fields(exchange, accepted)
         ranked, _ = await self._rank(exchange, fields)
         results = [{"index": item["index"], "relevance_score": item["score"]} for item in ranked]
         meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
@@ -66,7 +67,7 @@ class Compatible:
 
     async def rerank_of_jina(self, exchange: Exchange) -> Response:
         """Answer Jina's `POST /v1/rerank`."""
-        fields = await self._fields(exchange, ("model", "query", "documents", "top_n", "return_documents"))
+        fields, _ = await self._fields(exchange, ("model", "query", "documents", "top_n", "return_documents"))
         ranked, n_tokens = await self._rank(exchange, fields)
         documents = fields["documents"]
         with_documents = fields.get("return_documents", True)
@@ -113,8 +114,8 @@ class Compatible:
             raise ApiError(status, answer["type"], answer["message"])
         return answer["predictions"], int(response.headers.get("x-request-tokens", "0"))
 
-    async def _fields(self, exchange: Exchange, accepted: tuple[str, ...]) -> dict[str, JSON]:
-        """Return the fields of the JSON object in the body; others than `accepted` are refused by name."""
+    async def _fields(self, exchange: Exchange, accepted: tuple[str, ...]) -> tuple[dict[str, JSON], bytes]:
+        """Return the fields of the JSON object in the body, and the body; others than `accepted` are refused."""
         if exchange.method != "POST":
             raise ApiError(405, "invalid_request_error", "send POST")
         content = await exchange.body(self.max_request_bytes)
@@ -127,7 +128,7 @@ class Compatible:
         unknown = [name for name, value in fields.items() if name not in accepted and value is not None]
         if unknown:
             raise _invalid(f"unknown field {unknown[0][:50]!r}, accepted: {', '.join(accepted)}")
-        return fields
+        return fields, content
 
     def _model(self, fields: dict[str, JSON]) -> LoadedModel:
         name = fields.get("model")
@@ -140,11 +141,14 @@ class Compatible:
             raise ApiError(404, "model_not_found", message) from None
 
 
-def texts_of(value: JSON, tokens: OpenAITokens | None = None) -> list[JSON]:
+def texts_of(value: JSON, tokens: OpenAITokens | None = None, max_bytes: float = math.inf) -> list[JSON]:
     """Return the texts of OpenAI's `input`: a text, a list of texts, a list of token ids, or a list of such lists.
 
+    Args:
+        max_bytes: of the texts of token ids, which may have a hundred bytes each: as many as of a body with the texts.
+
     Raises:
-        ApiError: something else, or token ids without the vocabulary that they are of.
+        ApiError: something else, more than `max_bytes`, or token ids without the vocabulary that they are of.
     """
     is_one = isinstance(value, str) or (isinstance(value, list) and _are(value, int))
     texts = [value] if is_one else value
@@ -158,6 +162,10 @@ def texts_of(value: JSON, tokens: OpenAITokens | None = None) -> list[JSON]:
             f"OpenAIEmbeddings(check_embedding_ctx_length=False)), or start the server with {VARIABLE}"
         )
     try:
+        if tokens.n_bytes(texts) > max_bytes:
+            raise _invalid(
+                f"the texts of the token ids have more than {max_bytes} bytes (max_request_size): send fewer at once"
+            )
         return [tokens.decode(ids) for ids in texts]
     except KeyError as error:
         raise _invalid(f"input has the token id {error.args[0]}, which {tokens.name} has not: send strings") from None

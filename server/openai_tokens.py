@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,10 @@ class OpenAITokens:
         except (ValueError, binascii.Error) as error:
             raise ConfigError(f"{VARIABLE}={path} is no vocabulary of tiktoken, as cl100k_base.tiktoken is") from error
         return cls(path.name, tokens)
+
+    def n_bytes(self, texts: Iterable[Sequence[int]]) -> int:
+        """Return the bytes of texts of tokens together; raises KeyError for an id that is not in the vocabulary."""
+        return sum(len(self.tokens[number]) for ids in texts for number in ids)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of tokens; raises KeyError for an id that is not in the vocabulary.
