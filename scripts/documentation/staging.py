@@ -17,6 +17,7 @@ from scripts.documentation.reference import commands_page, openapi_of, routes_pa
 
 CONFIG, STYLE = ROOT / "docs" / "zensical.toml", ROOT / "docs" / "zensical.css"
 REFERENCE = ("docs/reference/commands.md", "docs/reference/settings.md", "docs/reference/routes.md")
+UNSEARCHED = "---\nsearch:\n  exclude: true\n---\n\n"  # before a page that the search shall not find
 NAMED_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)|!\[([^\]]*)\]\(([^)\s]+)\)")
 
 
@@ -43,7 +44,8 @@ def stage(folder: Path) -> None:
     for source in sources():
         target = pages / page_of(source)
         target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_text(rewritten(source, pages), encoding="utf-8")
+        front = UNSEARCHED if source.name == "CHANGELOG.md" else ""  # it names everything, and explains nothing
+        target.write_text(front + rewritten(source, pages), encoding="utf-8")
     contents = (commands_page(), settings_page(), routes_page(openapi_of(ROOT / "model_store")))
     for name, content in zip(REFERENCE, contents, strict=True):
         (pages / name).parent.mkdir(parents=True, exist_ok=True)

@@ -105,6 +105,8 @@ def test_grpc_answers_the_same_bytes(live: Live) -> None:
     for body in (text, json.dumps(text), json.dumps({"text": text})):
         got = json.loads(live.grpc("intents", body.encode()))
         assert [one["label"] for one in got] == [one["label"] for one in expected]
+    refused = json.loads(live.grpc("intents", b'{"text": ""}'))  # gRPC's own status is OK
+    assert (refused["code"], refused["type"]) == (422, "InvalidInput")
 
 
 def test_answers_follow_requests_under_concurrency(each_server: Live, intents: Predictor) -> None:
