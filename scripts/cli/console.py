@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.table import Column, Table
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,8 +43,8 @@ def progress() -> Progress:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a small table to standard output; wide cells wrap."""
-    grid = Table(*header, header_style="bold")
+    """Print a small table to standard output; wide cells wrap, and long words too: no name or hash is cut short."""
+    grid = Table(*(Column(name, overflow="fold") for name in header), header_style="bold")
     for row in rows:
         grid.add_row(*map(str, row))
     Console(markup=False, highlight=False).print(grid)
