@@ -119,7 +119,10 @@ class Explainer:
         def score(embeddings: Tensor) -> Tensor:
             """Return the score (n,) of n embedded sequences (n, tokens, hidden)."""
             if time.monotonic() > deadline:
-                raise Overloaded("not enough time to explain this in one batch: ask for fewer or shorter texts at once")
+                raise Overloaded(
+                    "not enough time to explain this in one batch: ask for fewer or shorter texts, or fewer n_steps, "
+                    "or pack with a larger explain_seconds"
+                )
             batch = self.engine.build_batch(task, [encoding] * len(embeddings))
             shaped = embeddings.reshape(*batch.input_ids.shape, -1)
             return target.score(self.engine.call(task, batch, shaped), batch).float()
