@@ -94,7 +94,7 @@ def merge(adapter: Adapter, base: Path, target: Path) -> str:
             adapted = peft.PeftModel.from_pretrained(model, str(adapter.folder), config=config).eval()
             _compare_names(peft.get_peft_model_state_dict(adapted), tensors)
             expected = _outputs(adapted)
-            merged = adapted.merge_and_unload(safe_merge=True)
+            merged = _unwrapped(adapted.merge_and_unload(safe_merge=True))
         _compare_outputs(adapter.kind, expected, _outputs(merged))
     except (KeyError, NotImplementedError) as error:  # peft raises both for kinds that it cannot merge
         reason = str(error).strip("'\"") or type(error).__name__
@@ -156,8 +156,11 @@ def _base_model(adapter: Adapter, base: Path, tensors: Mapping[str, Any]) -> Any
             ignore_mismatched_sizes=True,
             output_loading_info=True,
         )
-    rows = next((t.shape[0] for name, t in tensors.items() if name.endswith("word_embeddings.weight")), None)
-    if rows is not None and rows != model.get_input_embeddings().weight.shape[0]:
+    tokens = model.get_input_embeddings()
+    embeddings = PREFIX + next(path for path, module in model.named_modules() if module is tokens)
+    trained = (f"{embeddings}.weight", f"{embeddings}.base_layer.weight")  # as a whole, or beside an adapter of theirs
+    rows = next((tensors[path].shape[0] for path in trained if path in tensors), None)
+    if rows is not None and rows != tokens.weight.shape[0]:
         model.resize_token_embeddings(rows)
     new = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     missing = sorted(key for key in new if PREFIX + key not in tensors and not _is_unused(key, name))
@@ -181,6 +184,15 @@ def _silence() -> Iterator[None]:
             yield
     finally:
         logging.set_verbosity(verbosity)
+
+
+def _unwrapped(model: Any) -> Any:
+    """Put trained modules in the place of the wrappers that peft leaves of some kinds of adapters (LN_TUNING)."""
+    for path, module in list(model.named_modules()):
+        if hasattr(module, "unload_and_optionally_merge_module"):
+            whole = module.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)
+            model.set_submodule(path, whole)
+    return model
 
 
 def _is_unused(key: str, name: str) -> bool:

@@ -28,6 +28,7 @@ from handler.loading import load_predictor
 from scripts.cli.console import ScriptError
 from scripts.pretrained.options import ModelRequest
 from scripts.pretrained.source import open_model
+from tests.support.families import LATER_FAMILIES, make_family
 from tests.support.samples import TEXTS, MakeModel
 
 # peft 0.21.2 itself asks for a property that transformers 5.24 has renamed.
@@ -89,10 +90,16 @@ CONFIGS: dict[str, Callable[[], peft.PeftConfig]] = {
     "rslora": lambda: peft.LoraConfig(task_type="SEQ_CLS", target_modules="all-linear", r=4, use_rslora=True),
     "ia3": lambda: peft.IA3Config(task_type="SEQ_CLS", target_modules=QUERY_VALUE, feedforward_modules=[]),
     "loha": lambda: peft.LoHaConfig(task_type="SEQ_CLS", target_modules=QUERY_VALUE, r=4),
+    "bias": lambda: peft.LoraConfig(task_type="SEQ_CLS", target_modules=QUERY_VALUE, r=4, bias="all", lora_bias=True),
+    "rows": lambda: peft.LoraConfig(
+        task_type="SEQ_CLS", target_modules=QUERY_VALUE, r=4, trainable_token_indices={"word_embeddings": [5, 6]}
+    ),
+    "norms": lambda: peft.LNTuningConfig(task_type="SEQ_CLS", target_modules=["LayerNorm"]),
     "oft": lambda: peft.OFTConfig(task_type="SEQ_CLS", target_modules=QUERY_VALUE, oft_block_size=8),
 }
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning:peft")
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_a_merged_classifier_answers_as_peft(kind: str, encoder: Path, tmp_path: Path) -> None:
     """To 1e-5, with the head of `modules_to_save`; the pooler, which SEQ_CLS reads, is the base model's."""
@@ -112,6 +119,30 @@ def test_entities_and_embeddings(encoder: Path, tmp_path: Path) -> None:
     model = adapted(encoder, tmp_path / "features", AutoModel, config)
     merged = merged_logits(tmp_path / "features", AutoModel)
     assert torch.allclose(merged, logits(model, encoder), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning:peft")
+@pytest.mark.parametrize("kind", ["whole", "beside an adapter"])
+@pytest.mark.parametrize(("family", "attention"), [("Bert", QUERY_VALUE), ("ModernBert", ["Wqkv"])])
+def test_new_tokens_of_every_family(
+    family: str, attention: list[str], kind: str, make_model: MakeModel, tmp_path: Path
+) -> None:
+    """The base model gets as many embeddings as the adapter's file has, whatever the family calls them."""
+    settings = {"bos_token_id": 0, "eos_token_id": 0, "cls_token_id": 0, "sep_token_id": 0}  # ModernBERT's are greater
+    base = make_family(family, {**LATER_FAMILIES.get(family, {}), **settings}, make_model)
+    model = AutoModelForSequenceClassification.from_pretrained(base)
+    model.resize_token_embeddings(model.config.vocab_size + 3)
+    embeddings = "word_embeddings" if family == "Bert" else "tok_embeddings"
+    config = peft.LoraConfig(
+        task_type="SEQ_CLS",
+        target_modules=attention if kind == "whole" else [*attention, embeddings],
+        modules_to_save=["classifier", embeddings] if kind == "whole" else None,
+        r=4,
+    )
+    with_adapter = randomized(peft.get_peft_model(model, config))
+    with_adapter.save_pretrained(str(tmp_path))
+    merged = merged_logits(tmp_path, AutoModelForSequenceClassification)
+    assert torch.allclose(merged, logits(with_adapter, base), atol=1e-5)
 
 
 def test_labels_and_tokenizer_of_the_adapters_folder_count(encoder: Path, tmp_path: Path) -> None:
