@@ -13,7 +13,7 @@ from handler.sentence_modules import (
     cross_encoder_modules,
     read_sentence_modules,
 )
-from handler.weight_files import holds_a_head, tensor_names
+from handler.weight_files import fine_tuned_head, holds_a_head, tensor_names
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -28,6 +28,7 @@ class ModelFolder:
     has_modules: bool = False  # whether `embedding` is that of a sentence-transformers folder
     activation: Activation | None = None  # over the logits of a CrossEncoder; None: it is none
     missing_head: str | None = None  # the class that config.json names although its head is not in the weights
+    unnamed_head: str | None = None  # a tensor of a head of which config.json names no class, but that of its encoder
 
     @classmethod
     def read(cls, folder: Path, config: PretrainedConfig) -> ModelFolder:
@@ -38,10 +39,17 @@ class ModelFolder:
                 or weights that cannot be read.
         """
         architecture = next(iter(config.architectures or []), "")
-        is_without_head = "For" in architecture and not holds_a_head(tensor_names(folder))
+        names = tensor_names(folder) if architecture else set()
+        is_without_head = "For" in architecture and not holds_a_head(names)
         if is_without_head:
             config.architectures = []
         modules = read_sentence_modules(folder, config.hidden_size)
         activation = cross_encoder_activation(folder, config.to_dict(), config.num_labels or 0)
-        missing_head = architecture if is_without_head else None
-        return cls(config, modules or cross_encoder_modules(folder), modules is not None, activation, missing_head)
+        return cls(
+            config,
+            modules or cross_encoder_modules(folder),
+            modules is not None,
+            activation,
+            architecture if is_without_head else None,
+            fine_tuned_head(names) if architecture.endswith("Model") and modules is None else None,
+        )

@@ -22,6 +22,7 @@ HEADS = re.compile(  # how tensors begin that are of no encoder; `pooler` and `d
     r"(classifier|pre_classifier|qa_\w+|cls|lm_head|predictions|generator_(predictions|lm_head)|vocab_\w+|head|score|"
     r"sop_classifier|discriminator_predictions|pred_layer|sequence_summary)\."
 )
+FINE_TUNED = re.compile(r"(classifier|pre_classifier|qa_\w+)\.")  # heads that no pretraining leaves
 LFS_POINTER = b"version https://git-lfs"
 
 
@@ -108,6 +109,15 @@ def holds_a_head(names: Collection[str]) -> bool:
     if len(prefixes) != 1 or any(name.startswith("embeddings.") for name in embeddings):
         return not any(name.startswith("embeddings.") for name in embeddings)
     return any(name.partition(".")[0] not in prefixes for name in names)
+
+
+def fine_tuned_head(names: Collection[str]) -> str | None:
+    """Return a tensor of a head that somebody trained for a task of theirs; None where there is none.
+
+    >>> fine_tuned_head(["bert.embeddings.word_embeddings.weight", "cls.predictions.bias", "classifier.weight"])
+    'classifier.weight'
+    """
+    return min(filter(FINE_TUNED.match, names), default=None)
 
 
 def weights_problem(path: Path, error: Exception) -> str:

@@ -72,6 +72,13 @@ def task_class_for(model: ModelFolder, config: ServingConfig) -> type[Task]:
     task_class = TASKS[config.task] if config.task else next(with_head, None)
     if model.embedding.classifier and config.task in (None, PooledClassification.name):
         task_class = PooledClassification
+    if model.unnamed_head and config.task is None:
+        (encoder, *_) = model.config.architectures or [""]
+        raise ModelMismatch(
+            f"config.json names {encoder}, an encoder, but the weights hold {model.unnamed_head}, a head: write the "
+            f"class that it was trained with, e.g. {encoder.removesuffix('Model')}ForSequenceClassification, or choose "
+            f"{FeatureExtraction.name} or {SentenceSimilarity.name} as the task (--task)"
+        )
     if task_class is None:
         if model.missing_head:
             raise ModelMismatch(

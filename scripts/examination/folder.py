@@ -36,7 +36,7 @@ from scripts.pretrained.source import ModelSource, open_model
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-DTYPES = {"F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
+DTYPES = {"F8_E4M3": "fp8", "F8_E5M2": "fp8", "F64": "fp64", "F32": "fp32", "F16": "fp16", "BF16": "bf16"}
 
 
 def examine_model(request: ModelRequest, config: ModelConfig) -> Examination:

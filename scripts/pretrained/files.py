@@ -36,6 +36,9 @@ WEIGHTS, PICKLE = "model.safetensors", "pytorch_model.bin"
 INDEX = ".index.json"
 README = "README.md"
 OTHER_WEIGHTS = {  # patterns of files that are not read -> what to do
+    "*.ckpt.index": "load it with from_tf=True of transformers 4, and save it with save_pretrained",
+    "*.pb": "load it with TensorFlow as it was saved, and save the model of transformers with save_pretrained",
+    "*.distcp": "merge the parts with `accelerate merge-weights`",
     "*.gguf": "give the model that it was quantized from",
     "*.onnx": "give the model that it was exported from",
     "openvino_*.bin": "give the model that it was exported from",

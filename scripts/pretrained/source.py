@@ -95,6 +95,7 @@ def _find(request: ModelRequest, role: str, stack: ExitStack) -> ModelSource:
             raise ScriptError(f"{role} {word} is a local folder, and --revision is for an id of the hub: leave it out")
         if not (folder / "config.json").is_file():
             require_transformers(f"{role} {word}", (file.name for file in folder.iterdir()))
+            _require_no_folder_of_models(f"{role} {word}", folder)
         return ModelSource(folder)
     if folder.exists():
         raise ScriptError(f"{role} {word} is a file: give the folder that save_pretrained wrote, unpacked")
@@ -116,6 +117,18 @@ def _find(request: ModelRequest, role: str, stack: ExitStack) -> ModelSource:
     linked = _temporary(stack, word)
     _link(snapshot.folder, list(map(Path, snapshot.origin.files)), linked)
     return ModelSource(linked, Provenance((snapshot.origin,)), snapshot.origin.commit)
+
+
+def _require_no_folder_of_models(name: str, folder: Path) -> None:
+    """Raise ScriptError for a folder whose subfolders are models: checkpoints of a Trainer, adapters by their names."""
+    if any((folder / file).is_file() for file in (ADAPTER_CONFIG, MODULES_FILE)):
+        return
+    models = sorted({path.parent.name for file in ("config.json", ADAPTER_CONFIG) for path in folder.glob(f"*/{file}")})
+    if models:
+        more = f" and {len(models) - 6} more" if len(models) > 6 else ""
+        raise ScriptError(
+            f"{name}: no config.json, but folders that have one: give one of {', '.join(models[:6])}{more}"
+        )
 
 
 def _fetch_version(request: ModelRequest, role: str, stack: ExitStack) -> ModelSource:

@@ -18,6 +18,8 @@ from tokenizers import Tokenizer as Backend
 from transformers import (
     AutoModel,
     BertConfig,
+    BertForMaskedLM,
+    BertForQuestionAnswering,
     BertForSequenceClassification,
     BertForTokenClassification,
     BertModel,
@@ -336,6 +338,31 @@ def test_an_encoder_that_names_a_head(make_model: MakeModel) -> None:
     assert holds_a_head(tensor_names(whole))
     assert not holds_a_head(tensor_names(folder))
     assert ModelFolder.read(whole, read_config(whole)).missing_head is None
+
+
+@pytest.mark.parametrize(
+    ("architecture", "config_class", "encoder", "tensor"),
+    [
+        (BertForSequenceClassification, BertConfig, "BertModel", "classifier.bias"),
+        (BertForQuestionAnswering, BertConfig, "BertModel", "qa_outputs.bias"),
+        (DistilBertForSequenceClassification, DistilBertConfig, "DistilBertModel", "classifier.bias"),
+    ],
+)
+def test_a_head_of_which_config_json_names_the_encoder_alone(
+    make_model: MakeModel, architecture: Any, config_class: Any, encoder: str, tensor: str
+) -> None:
+    """A classifier is not served as embeddings unless somebody says so."""
+    labels = ("LABEL_0", "LABEL_1")
+    folder = make_model(architecture=architecture, config_class=config_class, labels=labels)
+    changed("config.json", architectures=[encoder])(folder)
+    what = f"config.json names {encoder}, an encoder, but the weights hold {tensor}, a head: write the class .*--task"
+    with pytest.raises(ModelMismatch, match=what):
+        load_predictor(folder)
+    for task in ("feature-extraction", "sentence-similarity"):
+        assert load_predictor(folder, ServingConfig(task=task)).task.name == task
+    pretrained = make_model(architecture=BertForMaskedLM)
+    changed("config.json", architectures=["BertModel"])(pretrained)
+    assert load_predictor(pretrained).task.name == "feature-extraction"  # pretraining leaves this head
 
 
 @pytest.mark.parametrize(

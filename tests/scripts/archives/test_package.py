@@ -294,6 +294,9 @@ def test_weights_and_modules_of_others_are_named(model_folder: Path, tmp_path: P
         "flax_model.msgpack": "load it with from_flax=True",
         "model.fp16.safetensors": r"rename the variant to model\.safetensors",
         "rust_model.ot": "give the model that it was exported from",
+        "saved_model.pb": "load it with TensorFlow as it was saved",
+        "bert_model.ckpt.index": "load it with from_tf=True of transformers 4",
+        "parts/__0_0.distcp": "merge the parts with `accelerate merge-weights`",
     }.items():
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"weights")

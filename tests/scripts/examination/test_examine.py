@@ -91,6 +91,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "no tokenizer": lambda f: (f / "tokenizer.json").unlink(),
     "torn tokenizer": lambda f: (f / "tokenizer.json").write_text("{"),
     "more tokens than embeddings": lambda f: edit(f, vocab_size=20000),
+    "a head of no class": lambda f: edit(f, architectures=["BertModel"]),
     "an adapter of nobody": lambda f: (f / "adapter_config.json").write_text("{}"),
     "modules of its own": lambda f: (f / "modules.json").write_text('[{"type": "mine.Module", "path": ""}]'),
 }
@@ -142,6 +143,16 @@ def test_what_is_called_packable_packs(make_model: MakeModel, tmp_path: Path) ->
     assert sections["sentence-transformers"]["prompts"] == {"document": "", "query": "q: "}
     assert sections["tokenizer"]["max_length"] == 64
     assert "texts are read to 64 tokens" in notes_of(found[tmp_path / "sentences"])
+
+
+def test_a_folder_of_models_is_refused_by_their_names(model_folder: Path, tmp_path: Path) -> None:
+    """The output of a Trainer that did not save its model, and adapters that peft saved by their names."""
+    shutil.copytree(model_folder, tmp_path / "runs" / "checkpoint-500")
+    (tmp_path / "runs" / "mine").mkdir()
+    (tmp_path / "runs" / "mine" / "adapter_config.json").write_text("{}")
+    refusal = f"model {tmp_path / 'runs'}: no config.json, but folders that have one: give one of checkpoint-500, mine"
+    assert pack(tmp_path / "runs", tmp_path) == refusal
+    assert errors_of(examine_model(ModelRequest(str(tmp_path / "runs")), ModelConfig())) == [refusal]
 
 
 def test_all_is_said_at_once(model_folder: Path, tmp_path: Path) -> None:
