@@ -67,6 +67,12 @@ def compare(exact: Predictor, quantized: Predictor, examples: Sequence[Example],
     accuracy = None
     if all(label in exact.task.labels for label in labels):
         accuracy = _accuracy(expected, labels), _accuracy(answers, labels)
+    elif exact.task.name == "text-classification" and exact.task.model_config.problem_type != "regression":
+        n_unknown = sum(label not in exact.task.labels for label in labels)
+        say(
+            f"note: accuracy is not compared: {n_unknown} of {len(labels)} examples have no label of the model in the "
+            "column label, or that of --label-column"
+        )
     limits = [MIN_COSINE if _is_vector(answer) else 1 for answer in expected]
     n_changed = sum(value < limit for value, limit in zip(agreements, limits, strict=True))
     return Comparison(n_calibration, len(examples), float(np.mean(agreements)), n_changed, accuracy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import zipfile
 from dataclasses import replace
@@ -274,6 +275,18 @@ def test_examples_are_questions_of_the_task(model_folder: Path, tmp_path: Path) 
     wrong = write(tmp_path / "b.csv", [{"question": "a"}, {"question": "b"}])
     with pytest.raises(ScriptError, match="is no question of text-classification"):
         build(model_folder, "x", "1.0", config("int8"), tmp_path, Calibration(wrong))
+
+
+@pytest.mark.slow
+def test_labels_that_are_not_found_are_said(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Else only the agreement would be compared, and nobody knew why."""
+    examples = Calibration(trained / "train.csv", columns=ColumnOptions(label="mood"))
+    build(trained / "model", "animals", "1.0", config("int8"), tmp_path, examples)
+    printed = capsys.readouterr().err
+    assert re.search(
+        r"accuracy is not compared: (\d+) of \1 examples have no label of the model in the column", printed
+    )
+    assert "accuracy: fp32" not in printed
 
 
 def test_architectures_of_the_file(make_model: MakeModel, tmp_path: Path) -> None:
