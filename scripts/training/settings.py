@@ -137,6 +137,10 @@ class TrainingSettings(argparse.Namespace):
         """Return the settings that decide the result, beside data and model."""
         excluded = {"output", "resume", "overwrite", "keep_checkpoints", "strict", "report_to", "project"}
         excluded |= {"model", "revision", "base_model", "convert_pickle", "dataset", "train", "validation", "test"}
+        if self.peft is None:
+            excluded |= {"lora_rank", "lora_alpha", "lora_dropout", "lora_targets"}
+        if not self.search:
+            excluded.add("search_over")
         return {key: value for key, value in sorted(vars(self).items()) if key not in excluded}
 
 

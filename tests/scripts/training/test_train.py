@@ -85,6 +85,7 @@ def test_single_label_learns_and_says_what_it_is(trained: Path, animals: Path, b
     assert record["data"]["validation"]["rows"] == 30
     assert len(record["epochs"]) == 8
     assert record["parameters"]["learning_rate"] == 4e-3
+    assert not {"lora_rank", "lora_dropout", "search_over"} & record["parameters"].keys()
     assert record["versions"]["transformers"] == transformers.__version__
     rows = labelled(30, 2)
     predicted = [config["id2label"][str(index)] for index in answers(trained, [row["text"] for row in rows]).argmax(-1)]
