@@ -17,6 +17,7 @@ from scripts.documentation.reference import commands_page, openapi_of, routes_pa
 
 CONFIG, STYLE = ROOT / "docs" / "zensical.toml", ROOT / "docs" / "zensical.css"
 REFERENCE = ("docs/reference/commands.md", "docs/reference/settings.md", "docs/reference/routes.md")
+TABLE_ROW, CODE = re.compile(r"(?m)^\|.*$"), re.compile(r"`[^`\n]+`")
 UNSEARCHED = "---\nsearch:\n  exclude: true\n---\n\n"  # before a page that the search shall not find
 NAMED_LINK = re.compile(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)|!\[([^\]]*)\]\(([^)\s]+)\)")
 
@@ -59,9 +60,15 @@ def rewritten(source: Path, pages: Path) -> str:
     text = source.read_text(encoding="utf-8")
     parts, at = [], 0
     for fence in FENCE.finditer(text):
-        parts += [_links(text[at : fence.start()], source, pages), fence[0]]
+        parts += [_prose(text[at : fence.start()], source, pages), fence[0]]
         at = fence.end()
-    return "".join([*parts, _links(text[at:], source, pages)])
+    return "".join([*parts, _prose(text[at:], source, pages)])
+
+
+def _prose(text: str, source: Path, pages: Path) -> str:
+    """Return text between fences with its links; the backslash before a pipe in a table's code would be shown."""
+    rows = TABLE_ROW.sub(lambda row: CODE.sub(lambda code: code[0].replace(r"\|", "|"), row[0]), text)
+    return _links(rows, source, pages)
 
 
 def _links(text: str, source: Path, pages: Path) -> str:

@@ -51,6 +51,12 @@ def test_the_navigation_names_every_page() -> None:
     assert sorted(named) == sorted([*map(page_of, sources()), *REFERENCE])
 
 
+def test_a_page_is_shown_as_github_shows_it(tmp_path: Path) -> None:
+    """There a pipe in the code of a table has a backslash before it, which the site would show."""
+    page = rewritten(ROOT / "docs" / "data.md", tmp_path)
+    assert "with `;`, tabs or `|` in it" in page
+
+
 def test_a_broken_link_is_found(tmp_path: Path) -> None:
     """In Markdown and in a built page: a file, an anchor."""
     page = tmp_path / "a.md"
