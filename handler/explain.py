@@ -132,9 +132,8 @@ class Explainer:
         # A backward pass keeps the activations of every layer: a quarter of the tokens of a forward pass at once.
         at_once = max(1, self.engine.max_batch_tokens // 4 // len(encoding))
         mean_gradient = torch.zeros_like(text)
-        for fractions, weights in zip(
-            *(torch.split(part.to(text), at_once) for part in _quadrature(n_steps)), strict=True
-        ):
+        for steps in torch.split(_quadrature(n_steps).to(text), at_once):
+            fractions, weights = steps.unbind(-1)
             with torch.enable_grad():
                 points = (baseline + fractions[:, None, None] * difference).requires_grad_()
                 (gradients,) = torch.autograd.grad(score(points).sum(), points)
@@ -156,10 +155,10 @@ class Explainer:
 
 
 @functools.lru_cache(maxsize=16)
-def _quadrature(n_steps: int) -> tuple[Tensor, Tensor]:
-    """Return the nodes and the weights (n_steps,) of the Gauss-Legendre rule between 0 and 1."""
+def _quadrature(n_steps: int) -> Tensor:
+    """Return the nodes and weights (n_steps, 2) of the Gauss-Legendre rule between 0 and 1."""
     nodes, weights = np.polynomial.legendre.leggauss(n_steps)
-    return torch.from_numpy((nodes + 1) / 2), torch.from_numpy(weights / 2)
+    return torch.from_numpy(np.stack([(nodes + 1) / 2, weights / 2], axis=-1))
 
 
 def to_json(task: Task, query: Query, answer: JSON, attributions: Sequence[Attribution], top_words: int | None) -> JSON:
