@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -50,7 +52,7 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 Similarity: TypeAlias = Literal["cosine", "dot", "euclidean", "manhattan"]
 SIMILARITIES: tuple[Similarity, ...] = ("cosine", "dot", "euclidean", "manhattan")
-# What sentence_bert_config.json says of the encoder of a SentenceTransformer, and of a CrossEncoder.
+# What sentence_bert_config.json says of a SentenceTransformer, of a CrossEncoder and of a SparseEncoder.
 TOKEN_EMBEDDINGS: Mapping[str, JSON] = {
     "transformer_task": "feature-extraction",
     "module_output_name": "token_embeddings",
@@ -61,8 +63,37 @@ SCORES: Mapping[str, JSON] = {
     "module_output_name": "scores",
     "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
 }
+TOKEN_LOGITS: Mapping[str, JSON] = {
+    "transformer_task": "fill-mask",
+    "module_output_name": "token_embeddings",
+    "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
+}
 SERVED = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
 EMBEDDING = "sentence_embedding"  # what the library calls the embedding between its modules
+
+
+@dataclass(frozen=True)
+class SpladePooling:
+    """How a SparseEncoder makes weights of the logits (tokens, vocabulary) of a text.
+
+    Sources: SPLADE (arXiv 2107.05720, the sum), SPLADE v2 (arXiv 2109.10086, the maximum), and arXiv 2504.14839 (the
+    second logarithm).
+    """
+
+    strategy: Literal["max", "sum"] = "max"
+    log_twice: bool = False
+
+    def pool(self, logits: Tensor) -> Tensor:
+        """Return the weights (vocabulary,): log(1 + relu(x)) of each logit, then the maximum or the sum over tokens."""
+        # The maximum comes first, because the functions are monotonic: the same number from fewer logarithms.
+        weights = (logits.amax(0) if self.strategy == "max" else logits).relu().log1p()
+        weights = weights.log1p() if self.log_twice else weights
+        return weights if self.strategy == "max" else weights.sum(0)
+
+    def merge(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the weights (vocabulary,) of a text from those of its windows (n, vocabulary)."""
+        merged: NDArray[np.float32] = windows.max(0) if self.strategy == "max" else windows.sum(0)
+        return merged
 
 
 @dataclass(frozen=True)
@@ -79,6 +110,7 @@ class EmbeddingModules:
     max_length: int | None = None  # tokens of a text, special ones included
     lowercase: bool = False
     classifier: tuple[Callable[[Tensor], Tensor], ...] = ()  # from embeddings to logits (n, labels); empty: none
+    splade: SpladePooling | None = None  # of a SparseEncoder
 
     @property
     def default_prompt(self) -> str:
@@ -137,11 +169,14 @@ def read_sentence_modules(folder: Path, hidden_size: int) -> EmbeddingModules | 
     settings = _read_settings(folder)
     if settings.get("model_type") == "CrossEncoder":
         return None
+    modules = [(_module_name(entry), entry.get("path", "")) for entry in _read_modules(folder)]
+    if settings.get("model_type") == "SparseEncoder":
+        return _sparse_encoder(folder, settings, modules)
     if settings.get("model_type", "SentenceTransformer") != "SentenceTransformer":
         raise ModelMismatch(
-            f"{PROMPTS_FILE}: model_type {settings['model_type']} is not served, only SentenceTransformer"
+            f"{PROMPTS_FILE}: model_type {settings['model_type']} is not served, only SentenceTransformer, "
+            "CrossEncoder and SparseEncoder"
         )
-    modules = [(_module_name(entry), entry.get("path", "")) for entry in _read_modules(folder)]
     names = [name for name, _ in modules]
     if names[:2] != ["Transformer", "Pooling"] or modules[0][1]:
         raise ModelMismatch(
@@ -179,6 +214,37 @@ def module_files(folder: Path) -> list[Path]:
         subfolders = [*(Path(str(entry.get("path", ""))) for entry in _read_modules(folder)), Path(CLASSIFIER)]
         paths += [sub / name for sub in subfolders if sub.parts for name in ("config.json", WEIGHTS_FILE)]
     return [path for path in paths if (folder / path).is_file()]
+
+
+def _sparse_encoder(folder: Path, settings: Mapping[str, JSON], modules: Sequence[tuple[str, str]]) -> EmbeddingModules:
+    """Read the modules of a SparseEncoder: a masked language model, then its pooling."""
+    names = [name for name, _ in modules]
+    if len(names) != 2 or names[0] not in ("Transformer", "MLMTransformer") or names[1] != "SpladePooling":
+        raise ModelMismatch(
+            f"{MODULES_FILE} of this SparseEncoder lists {', '.join(names)}: served is a Transformer, then a "
+            "SpladePooling"
+        )
+    if modules[0][1]:
+        raise ModelMismatch(f"{MODULES_FILE}: the Transformer of this SparseEncoder must lie in the folder itself")
+    options = _read_object(folder / modules[1][1] / "config.json")
+    strategy, activation = options.get("pooling_strategy", "max"), options.get("activation_function", "relu")
+    if strategy not in ("max", "sum") or activation not in ("relu", "log1p_relu"):
+        raise ModelMismatch(
+            f"{modules[1][1]}/config.json: pooling_strategy is {strategy} and activation_function {activation}, "
+            "served: max or sum, and relu or log1p_relu"
+        )
+    max_length, lowercase = _transformer_options(folder, TOKEN_LOGITS)
+    prompts, default, similarity = _prompts(
+        {**settings, "similarity_fn_name": settings.get("similarity_fn_name") or "dot"}
+    )
+    return EmbeddingModules(
+        prompts=prompts,
+        default_prompt_name=default,
+        similarity=similarity,
+        max_length=max_length,
+        lowercase=lowercase,
+        splade=SpladePooling(strategy, log_twice=activation == "log1p_relu"),
+    )
 
 
 def cross_encoder_activation(folder: Path, model_config: Mapping[str, JSON], n_labels: int) -> Activation | None:

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 BATCH_TOKENS = {"cpu": 1024, "cuda": 16384}
+BATCH_LOGITS = 2**27  # half a gigabyte in fp32
 
 
 class DeviceUsage(NamedTuple):
@@ -225,7 +226,7 @@ class Engine:
             ConfigError: the model cannot compute in this precision.
         """
         token = probe_of(self.model.config)[0].ids[0]
-        for lengths in ([2], [max_length], [8] * max(1, self.max_batch_tokens // 8)):
+        for lengths in ([2], [max_length], [8] * max(1, self._batch_tokens(self.main) // 8)):
             try:
                 self.forward(self.main, [Encoding([token] * length, [0] * length) for length in lengths])
             except (RuntimeError, ValueError, TypeError) as error:
@@ -276,6 +277,10 @@ class Engine:
         encoder = encoder_of(self.model.base_model)
         return encoder.native if isinstance(encoder, PackedEncoder) else None
 
+    def _batch_tokens(self, pooler: Pooler) -> int:
+        """Return how many tokens a batch may have: fewer where the head computes many logits of each."""
+        return min(self.max_batch_tokens, BATCH_LOGITS // max(1, pooler.logits_per_token))
+
     def _plan(self, encodings: Sequence[Encoding], poolers: Sequence[Pooler]) -> list[tuple[Pooler, list[list[int]]]]:
         """Plan forward passes, short ones first; a row is the indices of all encodings equal to each other."""
         planned = []
@@ -283,7 +288,7 @@ class Engine:
             members = [index for index, other in enumerate(poolers) if other is pooler]
             groups = [[members[i] for i in group] for group in group_equal([encodings[index] for index in members])]
             lengths = [len(encodings[group[0]]) for group in groups]
-            for rows in plan(lengths, self.max_batch_tokens, padded=not self.packed):
+            for rows in plan(lengths, self._batch_tokens(pooler), padded=not self.packed):
                 planned.append((pooler, [groups[row] for row in rows]))
         return sorted(planned, key=lambda batch: len(encodings[batch[1][0][0]]))  # a plan's rows: longest first
 

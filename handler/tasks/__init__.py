@@ -5,11 +5,13 @@ A new task is one module and one line here. No other code compares the names of 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from handler.config import ServingConfig
 from handler.errors import ConfigError, ModelMismatch
 from handler.model_folder import ModelFolder
+from handler.sentence_modules import SpladePooling
 from handler.tasks.base import Task
 from handler.tasks.feature_extraction import FeatureExtraction
 from handler.tasks.fill_mask import FillMask
@@ -20,6 +22,7 @@ from handler.tasks.question_answering import QuestionAnswering
 from handler.tasks.rerank import Rerank
 from handler.tasks.sentence_similarity import SentenceSimilarity
 from handler.tasks.sequence_classification import SequenceClassification
+from handler.tasks.sparse_embedding import SparseEmbedding
 from handler.tasks.token_classification import TokenClassification
 from handler.tasks.tokenize import Tokenize
 from handler.tasks.zero_shot import ZeroShotClassification
@@ -51,6 +54,7 @@ TASKS: dict[str, type[Task]] = {
         FillMask,
         NextSentencePrediction,
         FeatureExtraction,
+        SparseEmbedding,
         ZeroShotClassification,
         SentenceSimilarity,
         Rerank,
@@ -78,6 +82,13 @@ def task_class_for(model: ModelFolder, config: ServingConfig) -> type[Task]:
             f"config.json names {encoder}, an encoder, but the weights hold {model.unnamed_head}, a head: write the "
             f"class that it was trained with, e.g. {encoder.removesuffix('Model')}ForSequenceClassification, or choose "
             f"{FeatureExtraction.name} or {SentenceSimilarity.name} as the task (--task)"
+        )
+    if model.embedding.splade and config.task is None:
+        task_class = SparseEmbedding
+    if model.embedding.splade and task_class in (FeatureExtraction, SentenceSimilarity):
+        raise ModelMismatch(
+            f"the folder is that of a SparseEncoder, not for {task_class.name} as its task: leave out --task, which "
+            f"gives {SparseEmbedding.name} with the operation {SentenceSimilarity.operation}"
         )
     if task_class is None:
         if model.missing_head:
@@ -118,13 +129,15 @@ def operations_for(model: ModelFolder, config: ServingConfig, tokenizer: Tokeniz
         ConfigError, ModelMismatch: as `task_class_for`.
     """
     main = task_class_for(model, config)
+    if main is SparseEmbedding and model.embedding.splade is None:
+        model = replace(model, embedding=replace(model.embedding, splade=SpladePooling()))
     auto_class = auto_class_for(main, model.config)
     others = [
         task
         for task in TASKS.values()
         if task is not main
         and (task.forward_scope != "head" or task.auto_class_of(model.config) == auto_class)
-        and task.supports(model.config)
+        and task.supports(model)
     ]
     tasks = [task(model, config, tokenizer) for task in (main, *others)]
     return {"predict": tasks[0], **{task.operation: task for task in tasks}}

@@ -31,6 +31,7 @@ class Task(Pooler, ItemReader, ScoreJudge):
     """One task of a model. To add one, write a subclass in a module of its own and add it to the registry."""
 
     name: ClassVar[str]  # in protocols and configuration
+    hub_task: ClassVar[str | None] = None  # on the Hugging Face hub, where that is another name
     operation: ClassVar[str]  # in the path, for a model whose main task is another
     auto_classes: ClassVar[tuple[str, ...]] = ()  # of transformers, which load a model with the head of this task
     overflows: ClassVar[tuple[Overflow, ...]] = ("truncate", "refuse")  # supported for long texts, the default first
@@ -57,9 +58,9 @@ class Task(Pooler, ItemReader, ScoreJudge):
         return None
 
     @classmethod
-    def supports(cls, model_config: PretrainedConfig) -> bool:
+    def supports(cls, model: ModelFolder) -> bool:
         """Return whether a model supports this task, by its head or e.g. by its labels."""
-        return cls.forward_scope != "head" or cls.auto_class_of(model_config) is not None
+        return cls.forward_scope != "head" or cls.auto_class_of(model.config) is not None
 
     @abstractmethod
     def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:

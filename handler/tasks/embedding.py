@@ -12,7 +12,7 @@ import torch
 from handler.batching import Batch
 from handler.errors import ConfigError, InvalidInput
 from handler.model_folder import ModelFolder
-from handler.sentence_modules import PoolingMode, Similarity
+from handler.sentence_modules import PoolingMode, Similarity, SpladePooling
 from handler.sequences import Encoding, EncodingOptions
 from handler.tasks.base import Task
 from handler.tasks.parameters import Choice, Parameter, String
@@ -82,12 +82,29 @@ def sentence_pooler(modes: tuple[PoolingMode, ...], n_excluded: int) -> Sentence
     return SentencePooler(modes, n_excluded)
 
 
+class SparsePooler(Pooler):
+    """Pool the logits of the tokens of a text as the SpladePooling module of sentence-transformers does."""
+
+    n_excluded = 0  # tokens of a prompt are pooled
+
+    def __init__(self, pooling: SpladePooling, vocab_size: int) -> None:
+        self.pooling, self.logits_per_token = pooling, vocab_size
+
+    def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
+        """Return the weights (texts, vocabulary)."""
+        logits = batch.tokens(output["logits"])  # (tokens, vocabulary)
+        weights = [self.pooling.pool(part) for part in torch.split(logits, list(batch.counts))]
+        return RaggedOutput(torch.stack(weights), (1,) * len(weights))
+
+
 class Embedder:
     """What embeddings of a model are made of: its prompts, its poolers and the layers behind them."""
 
     def __init__(self, model: ModelFolder, tokenizer: Tokenizer) -> None:
         self.modules = model.embedding
         self.has_modules = model.has_modules
+        splade = self.modules.splade
+        self._sparse_pooler = SparsePooler(splade, model.config.vocab_size) if splade else None
         self.width = self.modules.width or model.config.hidden_size
         self._tokenizer = tokenizer
 
@@ -95,11 +112,14 @@ class Embedder:
         """Return the parameters of a task that makes embeddings, its own ones among them."""
         description = "mean of all tokens, or the first one"
         pooling = Choice(accepted=("mean", "cls"), default="mean", description=description)
+        is_chosen = not self.has_modules and not self.modules.splade
+        return {**({"pooling": pooling} if is_chosen else {}), **own, **self.prompt_parameters()}
+
+    def prompt_parameters(self) -> dict[str, Parameter]:
+        """Return the parameters that `prompt` reads."""
         names = tuple(self.modules.prompts)
         by_name = Choice(accepted=names, description="a prompt of the model's folder")
         return {
-            **({} if self.has_modules else {"pooling": pooling}),
-            **own,
             "prompt": String(description="text before each input; by default that of the model's folder"),
             **({"prompt_name": by_name} if names else {}),
         }
@@ -113,14 +133,18 @@ class Embedder:
             return self.modules.prompts[name]
         return self.modules.default_prompt if prompt is None else str(prompt)
 
-    def pooler(self, values: Mapping[str, Any] | None = None, prompt: str = "") -> SentencePooler:
+    def pooler(self, values: Mapping[str, Any] | None = None, prompt: str = "") -> SentencePooler | SparsePooler:
         """Return what pools the texts of a request with these parameters and this prompt."""
+        if self._sparse_pooler:
+            return self._sparse_pooler
         modes = (values["pooling"],) if values and "pooling" in values else self.modules.pooling
         n_excluded = 0 if self.modules.include_prompt or not prompt else self._tokenizer.prompt_length(prompt)
         return sentence_pooler(modes, n_excluded)
 
     def embed(self, windows: Sequence[SequenceOutput]) -> Output:
-        """Return the embedding (width,) of a text from its windows."""
+        """Return the embedding (width,) of a text from its windows; of a SparseEncoder the weights (vocabulary,)."""
+        if self.modules.splade:
+            return self.modules.splade.merge(np.concatenate([window.values for window in windows]))
         pooled = merge_windows(windows)
         return self.modules.project(torch.from_numpy(pooled).unsqueeze(0))[0].numpy() if self.modules.layers else pooled
 

@@ -52,6 +52,10 @@ class FeatureExtraction(Task):
         )
         self.encoding_options = embedding_options(self)
 
+    @classmethod
+    def supports(cls, model: ModelFolder) -> bool:
+        return model.embedding.splade is None
+
     def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
         text = self.read_item(value)
         ignored = {name for name, unset in IGNORED_PARAMETERS.items() if parameters.get(name) in (None, unset)}

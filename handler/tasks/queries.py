@@ -62,6 +62,9 @@ class Pooler(ABC):
     # What the forward pass computes: the whole model, the model without its head, or nothing at all.
     forward_scope: ClassVar[Literal["head", "encoder", "nothing"]] = "head"
 
+    # Numbers that the head computes of each token; a batch has fewer tokens where they are many.
+    logits_per_token: int = 0
+
     def token_positions(self, encoding: Encoding) -> Sequence[int] | None:
         """Return the indices of the tokens whose encoder output is needed, at least one; None for all of them."""
         return None

@@ -18,7 +18,7 @@ from handler.tasks.scores import rankings_match, sigmoid
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig
+    pass
 
 
 class Rerank(SequenceTask):
@@ -26,6 +26,7 @@ class Rerank(SequenceTask):
 
     name = "rerank"
     operation = "rerank"
+    hub_task = "text-ranking"
     auto_classes = ("AutoModelForSequenceClassification",)
     fields = ("query", "texts")
     calibrated_parameters = ("raw", "min_confidence")
@@ -48,8 +49,8 @@ class Rerank(SequenceTask):
         self.encoding_options = EncodingOptions(self.overflow, truncation_strategy="only_second", fields=self.fields)
 
     @classmethod
-    def supports(cls, model_config: PretrainedConfig) -> bool:
-        return super().supports(model_config) and model_config.num_labels == 1
+    def supports(cls, model: ModelFolder) -> bool:
+        return super().supports(model) and model.config.num_labels == 1
 
     def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
         fields = self.read_fields(value, *self.fields)

@@ -71,8 +71,8 @@ class ZeroShotClassification(SequenceTask):
         self.encoding_options = EncodingOptions(self.overflow, truncation_strategy="only_first")
 
     @classmethod
-    def supports(cls, model_config: PretrainedConfig) -> bool:
-        return super().supports(model_config) and entailment_index(model_config) is not None
+    def supports(cls, model: ModelFolder) -> bool:
+        return super().supports(model) and entailment_index(model.config) is not None
 
     def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
         text, values = self.read_item(value), self.read_parameters(parameters)

@@ -39,10 +39,10 @@ def model_card(
     task, identity = predictor.task, predictor.model
     file = model / "training.json"
     training = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    results = [*eval_results(task.name, training), *evaluated]
+    results = [*eval_results(task.hub_task or task.name, training), *evaluated]
     metadata = ModelCardData(
         library_name="transformers",
-        pipeline_tag=task.name,
+        pipeline_tag=task.hub_task or task.name,
         license=provenance.license,
         base_model=provenance.base_models or training.get("base_model", {}).get("name"),
         model_name=identity.name if results else None,

@@ -132,7 +132,8 @@ def folder_card(folder: Path, name: str, base_model: str | None, evaluated: Sequ
     from huggingface_hub import ModelCard, ModelCardData
 
     config = load_config(folder)
-    task = task_class_for(ModelFolder.read(folder, config), ServingConfig()).name
+    task_class = task_class_for(ModelFolder.read(folder, config), ServingConfig())
+    task = task_class.hub_task or task_class.name
     record = folder / "training.json"
     training: dict[str, Any] = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     results = [*eval_results(task, training), *evaluated]

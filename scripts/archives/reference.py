@@ -39,6 +39,7 @@ AUTO_CLASSES = {
     "fill-mask": "AutoModelForMaskedLM",
     "next-sentence-prediction": "AutoModelForNextSentencePrediction",
     "feature-extraction": "AutoModel",
+    "sparse-embedding": "AutoModelForMaskedLM",
     "sentence-similarity": "AutoModel",
     "tokenize": "AutoModel",
 }
@@ -47,6 +48,7 @@ STRATEGIES: dict[str, Strategy] = {
     "rerank": "only_second",
     "question-answering": "only_second",
 }
+EMBEDDINGS = ("feature-extraction", "sparse-embedding")
 NEXT_SENTENCE = ["is_next", "not_next"]  # the order of BERT's pretraining
 MAX_TOKENS_OF_MASK = 100  # whose probabilities are kept
 
@@ -92,7 +94,7 @@ class Reference:
         if self.name == "sentence-similarity":
             texts = [item["source_sentence"], *item["sentences"]]
             return [(self.modules.prompt + text, None) for text in texts]
-        if self.name == "feature-extraction":
+        if self.name in EMBEDDINGS:
             return [(self.modules.prompt + item, None)]
         if isinstance(item, str):
             prompt = self.modules.prompt if self.modules.classifier else ""
@@ -105,7 +107,7 @@ class Reference:
         max_first = 64 if self.name == "question-answering" else None
         if self.task.overflow != "window":
             return [self.tokenizer.encode(text, self.strategy, max_first)]
-        stride = 0 if self.name in ("feature-extraction", "sentence-similarity") else self.config.stride
+        stride = 0 if self.name in (*EMBEDDINGS, "sentence-similarity") else self.config.stride
         return self.tokenizer.windows(text, stride, self.strategy, max_first)
 
     @torch.inference_mode()
@@ -127,6 +129,9 @@ class Reference:
             return self._decode(item, parameters, windows[0])
         if self.name == "feature-extraction":
             return self._embedding(windows[0]).tolist()
+        if self.name == "sparse-embedding":
+            weights = self.modules.pool_logits([self.forward(window.encoding).logits[0] for window in windows[0]])
+            return [{"index": index, "value": float(weights[index])} for index in weights.nonzero()[:, 0].tolist()]
         if self.name == "sentence-similarity":
             source, *others = [self._embedding(of_text) for of_text in windows]
             return [float(self.modules.similarity(source, other)) for other in others]

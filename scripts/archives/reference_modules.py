@@ -25,6 +25,7 @@ OLD_FLAGS = {  # in the order in which several of them are concatenated
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
+COMPUTED = ("Transformer", "MLMTransformer", "Pooling", "SpladePooling")  # without layers of their own
 SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cosine": lambda a, b: torch.cosine_similarity(a, b, dim=0),
     "dot": torch.dot,
@@ -44,7 +45,12 @@ class ReferenceModules:
         modes = pooling.get("pooling_mode") or [mode for flag, mode in OLD_FLAGS.items() if pooling.get(flag)]
         self.modes: list[str] = [modes] if isinstance(modes, str) else list(modes or ["mean"])
         self.include_prompt = bool(pooling.get("include_prompt", True))
-        later = [(name, folder / path) for path, name in paths.items() if name not in ("Transformer", "Pooling")]
+        splade = next(
+            (read_json(folder / path / "config.json") for path in paths if paths[path] == "SpladePooling"), {}
+        )
+        self.sums_weights = splade.get("pooling_strategy") == "sum"
+        self.n_logarithms = 2 if splade.get("activation_function") == "log1p_relu" else 1
+        later = [(name, folder / path) for path, name in paths.items() if name not in COMPUTED]
         self.layers = [_layer(name, path) for name, path in later]
         classifier = folder / "classifier" / "config.json"
         self.classifier = _layer("Dense", classifier.parent) if classifier.is_file() else None
@@ -71,6 +77,13 @@ class ReferenceModules:
             "weightedmean": lambda: (states * positions).sum(0) / positions.sum(),
         }
         return torch.cat([pooled[mode]() for mode in self.modes])
+
+    def pool_logits(self, windows: list[Tensor]) -> Tensor:
+        """Return the weights (vocabulary,) of the logits (tokens, vocabulary) of the windows of a text, as SPLADE."""
+        weights = torch.cat(windows).clamp_min(0)
+        for _ in range(self.n_logarithms):
+            weights = (1 + weights).log()
+        return weights.sum(0) if self.sums_weights else weights.max(0).values
 
     def project(self, pooled: Tensor) -> Tensor:
         """Apply the layers behind the pooling to one vector."""

@@ -20,6 +20,7 @@ from scripts.explorer.spans import Span, highlighted
 
 ANSWERS = "answers"  # the class of everything here, for answers.css
 VALUES_SHOWN = 96  # of a vector
+WEIGHTS_SHOWN = 30  # of a sparse embedding
 
 
 def html_of(answered: Answered, title: str = "", other: Answered | None = None) -> str:
@@ -144,6 +145,13 @@ def _vector(question: JSON, answer: JSON) -> str:
     return _asked(question) + f'<div class="strip">{strip}</div><p class="quiet">{about}</p>'
 
 
+def _weighted(question: JSON, answer: JSON) -> str:
+    heaviest = sorted(answer, key=lambda entry: -entry["value"])[:WEIGHTS_SHOWN]
+    shown = "" if len(answer) <= WEIGHTS_SHOWN else f", the heaviest {WEIGHTS_SHOWN} shown"
+    rows = [(str(entry.get("token", entry["index"])), entry["value"]) for entry in heaviest]
+    return _asked(question) + bars(rows) + f'<p class="quiet">{len(answer)} word pieces{shown}</p>'
+
+
 def _reranked(question: JSON, answer: JSON) -> str:
     texts = question["texts"]
     rows = [(f"{item['index'] + 1}. {texts[item['index']]}", item["score"]) for item in answer]
@@ -204,6 +212,7 @@ VIEWS: Mapping[str, Callable[[Any, Any], str]] = {
     "question-answering": _answer,
     "fill-mask": _filled,
     "feature-extraction": _vector,
+    "sparse-embedding": _weighted,
     "rerank": _reranked,
     "tokenize": _tokens,
 }

@@ -7,7 +7,7 @@ holds one text; what the second one is for depends on the task.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from handler.protocol import JSON
 from scripts.cli.console import ScriptError
@@ -33,6 +33,7 @@ class Form:
     first: Box
     second: Box | None = None
     has_lines: bool = True  # whether a line of the first box may be a question of its own
+    parameters: Mapping[str, JSON] = field(default_factory=dict)  # of every question
 
     def questions(self, first: str, second: str, *, each_line: bool) -> tuple[list[JSON], dict[str, JSON]]:
         """Return the questions that the boxes hold, and the parameters among them.
@@ -47,7 +48,7 @@ class Form:
             return _every_pair(lines(first)), {}
         value = self._second(second)
         if value is None or self.second is None:
-            return list(texts), {}
+            return list(texts), dict(self.parameters)
         if self.second.is_parameter:
             return list(texts), {self.second.name: value}
         return [{self.first.name: text, self.second.name: value} for text in texts], {}
@@ -87,6 +88,7 @@ FORMS = {
             has_lines=False,
         ),
         Form("feature-extraction", "embed", TEXT),
+        Form("sparse-embedding", "embed-sparse", TEXT, parameters={"return_tokens": True}),
         Form("sentence-similarity", "similarity", Box("sentences", "Sentences, one a line: each with each other")),
         Form(
             "zero-shot-classification",

@@ -221,7 +221,7 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "a sparse encoder": (
         lambda f: changed(f / "config_sentence_transformers.json", model_type="SparseEncoder"),
-        "SparseEncoder is not served",
+        "this SparseEncoder lists Transformer, Pooling, Dense",
     ),
     "another output of the encoder": (
         lambda f: changed(f / "sentence_bert_config.json", transformer_task="fill-mask"),

@@ -53,6 +53,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "fill-mask": {"architecture": BertForMaskedLM},
     "next-sentence-prediction": {"architecture": BertForNextSentencePrediction},
     "feature-extraction": {"architecture": BertModel},
+    "sparse-embedding": {"architecture": BertForMaskedLM},
     "zero-shot-classification": {"labels": ("contradiction", "neutral", "entailment")},
     "sentence-similarity": {"architecture": BertModel},
     "rerank": {"labels": ("relevant",), "problem_type": None},

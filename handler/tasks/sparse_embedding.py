@@ -1,0 +1,84 @@
+"""Compute a sparse embedding of a text: a weight for each word piece of the vocabulary, as SPLADE models do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from handler.batching import Batch
+from handler.config import ServingConfig
+from handler.model_folder import ModelFolder
+from handler.protocol import JSON
+from handler.tasks.base import Task
+from handler.tasks.embedding import Embedder, embedding_options
+from handler.tasks.feature_extraction import FeatureExtraction
+from handler.tasks.parameters import Boolean, Integer
+from handler.tasks.queries import Query, RaggedOutput, SequenceOutput
+from handler.tokenization import Tokenizer
+
+if TYPE_CHECKING:
+    from transformers.utils.generic import ModelOutput
+
+
+class SparseEmbedding(Task):
+    """sparse-embedding: of a SparseEncoder's folder, or of any masked language model with the pooling of SPLADE v2."""
+
+    name = "sparse-embedding"
+    operation = "embed-sparse"
+    hub_task = "feature-extraction"
+    auto_classes = ("AutoModelForMaskedLM",)
+    overflows = ("truncate", "window", "refuse")
+    self_test_items = FeatureExtraction.self_test_items
+
+    def __init__(self, model: ModelFolder, config: ServingConfig, tokenizer: Tokenizer) -> None:
+        super().__init__(model, config, tokenizer)
+        self.embedder = Embedder(model, tokenizer)
+        self.logits_per_token = self.embedder.pooler().logits_per_token
+        self.parameters = {
+            "top_k": Integer(description="only so many word pieces, those of the highest weights; all by default"),
+            "return_tokens": Boolean(default=False, description="whether to name the word piece of each index"),
+            **self.embedder.prompt_parameters(),
+        }
+        self.encoding_options = embedding_options(self)
+
+    @classmethod
+    def supports(cls, model: ModelFolder) -> bool:
+        return model.embedding.splade is not None and super().supports(model)
+
+    def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
+        text, values = self.read_item(value), self.read_parameters(parameters)
+        prompt = self.embedder.prompt(values)
+        text = self.read_text(prompt + text) if prompt else text
+        return Query(((text, None),), values, self.encoding_options, self.embedder.pooler())
+
+    def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
+        return self.embedder.pooler().pool(output, batch)
+
+    def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
+        weights = self.embedder.embed(windows)
+        indices = np.flatnonzero(weights)
+        if query.parameters["top_k"] is not None:
+            heaviest = np.argsort(-weights[indices], kind="stable")[: query.parameters["top_k"]]
+            indices = np.sort(indices[heaviest])
+        pairs = zip(indices.tolist(), weights[indices].tolist(), strict=True)
+        if query.parameters["return_tokens"]:
+            return [{"index": i, "token": self.tokenizer.id_to_token(i), "value": weight} for i, weight in pairs]
+        return [{"index": i, "value": weight} for i, weight in pairs]
+
+    def answers_match(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
+        """Compare as vectors: the norm of the difference may be `tolerance` of the expected norm."""
+        vectors = [{entry["index"]: entry["value"] for entry in entries} for entries in (expected, answer)]
+        indices = sorted(vectors[0].keys() | vectors[1].keys())
+        first, second = (np.array([vector.get(i, 0.0) for i in indices]) for vector in vectors)
+        return bool(np.linalg.norm(second - first) <= tolerance * np.linalg.norm(first))
+
+    def schema(self) -> dict[str, JSON]:
+        fields = {"index": {"type": "integer"}, "token": {"type": "string"}, "value": {"type": "number"}}
+        entry = {"type": "object", "properties": fields, "required": ["index", "value"]}
+        return {
+            "item": self.item_schema(),
+            "answer": {"type": "array", "items": entry},
+            "example": "My parcel has not arrived yet.",
+        }
