@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Surprise: a text that holds one of a dozen ordinary signs (the flat of B♭, ♬, the integrals ∮ and ∯, ☉) loses all
-#   sentences before the last of them: segment() returns fewer characters than it was given, without an error, and so
-#   does char_span=True.
+# Surprise: a sentence that holds one of a dozen ordinary signs (the flat of B♭, ♬, the integrals ∮ and ∯, ☉) is left
+#   out, or loses its beginning: segment() returns fewer characters than it was given, without an error, and so does
+#   char_span=True.
 # Versions: pysbd 0.3.4.
 # Users: compare the joined sentences with the text, and keep the whole paragraph where they differ; papers of music,
 #   physics and astronomy are the usual victims.
