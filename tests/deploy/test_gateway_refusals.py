@@ -7,15 +7,16 @@ import re
 import socket
 import ssl
 import time
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from tests.support.fake_server import INFERENCE_KEY, FakeServer
-from tests.support.gateway import CONFIG, KEY, OTHER, Gateway, recording_gateway, running, wait_until
+from tests.support.gateway import CONFIG, KEY, OTHER, START_S, Gateway, recording_gateway, running, wait_until
 from tests.support.samples import JSON_TYPE, ROOT, read_settings
 
 
@@ -174,13 +175,15 @@ def test_the_rate_limit_counts_per_client(tmp_path: Path) -> None:
 def test_requests_in_flight_are_limited(toy: FakeServer, tmp_path: Path) -> None:
     port = int(read_settings(toy.config)["inference_address"].rsplit(":", 1)[1])
     with running(tmp_path / "g", port, toy.run_dir / "key_file.json", {"of_client 128": "of_client 2"}) as server:
-        toy.delay = 2.0
-        try:
-            with ThreadPoolExecutor(5) as pool:
+        toy.may_answer.clear()
+        with ThreadPoolExecutor(5) as pool:
+            try:
                 futures = [pool.submit(server.request, "POST", "/predictions/toy") for _ in range(5)]
-                statuses = sorted(future.result().status for future in futures)
-        finally:
-            toy.delay = 0.0
+                first = [future.result().status for future in islice(as_completed(futures), 3)]
+            finally:
+                toy.may_answer.set()
+            statuses = sorted(future.result().status for future in futures)
+    assert first == [429] * 3
     assert statuses == [200, 200, 429, 429, 429]
 
 
@@ -215,18 +218,20 @@ def test_large_requests_are_limited_further(toy: FakeServer, tmp_path: Path) -> 
     changes = {"bulk_of_all 16": "bulk_of_all 1"}
     large, small = json.dumps("a" * 99_998).encode(), json.dumps("a" * 99_997).encode()
     with running(tmp_path / "g", port, toy.run_dir / "key_file.json", changes) as server:
-        toy.delay, before = 1.5, len(toy.requests)
-        try:
-            with ThreadPoolExecutor(6) as pool:
+        before = len(toy.requests)
+        toy.may_answer.clear()
+        with ThreadPoolExecutor(6) as pool:
+            try:
                 chunked = pool.submit(server.send_raw, chunked_request("/predictions/toy", b'"a"'))
-                wait_until(lambda: len(toy.requests) > before, server)
+                wait_until(lambda: len(toy.requests) == before + 1, server)
                 larges = [pool.submit(server.request, "POST", "/predictions/toy", large) for _ in range(2)]
                 smalls = [pool.submit(server.request, "POST", "/predictions/toy", small) for _ in range(3)]
                 assert [future.result().status for future in larges] == [429, 429]
-                assert [future.result().status for future in smalls] == [200, 200, 200]
-                assert chunked.result().startswith(b"HTTP/1.1 200")
-        finally:
-            toy.delay = 0.0
+                wait_until(lambda: len(toy.requests) == before + 4, server)
+            finally:
+                toy.may_answer.set()
+            assert [future.result().status for future in smalls] == [200, 200, 200]
+            assert chunked.result().startswith(b"HTTP/1.1 200")
 
 
 def chunked_request(path: str, body: bytes) -> bytes:
@@ -245,12 +250,12 @@ def test_a_slow_sender_is_disconnected(tmp_path: Path) -> None:
         head = f"POST /predictions/a HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {KEY}\r\n"
         for request in (head, f"{head}Content-Length: 9\r\n\r\nhalf"):
             with server.connect() as connection:
-                connection.settimeout(8)
+                connection.settimeout(START_S)
                 connection.sendall(request.encode())
                 start = time.monotonic()
-                with suppress(OSError):  # reset
+                with suppress(ConnectionError):  # reset; not the end of our own patience
                     connection.recv(1000)
-                assert 0.5 < time.monotonic() - start < 6
+                assert time.monotonic() - start > 0.5
         assert not recorder.received
 
 

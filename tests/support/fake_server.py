@@ -41,6 +41,8 @@ class FakeServer:
         self.max_texts = 1000
         self.parameters: JSON = None  # of the last prediction
         self.delay = 0.0
+        self.may_answer = threading.Event()  # predictions wait for it
+        self.may_answer.set()
         self.models: dict[tuple[str, str], dict[str, JSON]] = {("toy", "1.0"): described("toy", "1.0")}
         self.default = {"toy": "1.0"}
         self.store = run_dir / "store"  # archives there are registered by their manifests
@@ -102,6 +104,7 @@ class FakeServer:
         if (words[1], version) not in self.models:
             return 404, error(404, "ModelVersionNotFoundException", f"Model version: {version} does not exist")
         time.sleep(self.delay)
+        self.may_answer.wait()
         question = json.loads(body) if kind == "application/json" else body.decode()
         if isinstance(question, str) and version in self.answers:
             response = self.answers[version](question)

@@ -88,14 +88,15 @@ class Gateway:
             connection.close()
 
     def send_raw(self, request: bytes) -> bytes:
-        """Send bytes unchanged; return what arrives until the connection ends or two seconds pass."""
+        """Send bytes unchanged; return what arrives until the connection ends or two seconds pass after a part."""
         with self.connect() as connection:
-            connection.settimeout(2)
+            connection.settimeout(START_S)
             connection.sendall(request)
             received = b""
             try:
                 while chunk := connection.recv(65536):
                     received += chunk
+                    connection.settimeout(2)
             except TimeoutError:
                 pass
             return received
@@ -112,7 +113,7 @@ class Gateway:
 
     def access_log(self, request_id: str) -> list[dict[str, Any]]:
         """Wait for access log lines of a request id and return them, parsed."""
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + START_S
         while request_id not in self.log() and time.monotonic() < deadline:
             time.sleep(0.05)
         lines = [json.loads(line) for line in self.log().splitlines() if line.startswith("{")]
@@ -190,8 +191,8 @@ def running(
     assert code == 0 or not wait
 
 
-def wait_until(condition: Any, gateway: Gateway, seconds: float = 10) -> None:
-    """Wait for a condition, at most ten seconds or as many as are given."""
+def wait_until(condition: Any, gateway: Gateway, seconds: float = START_S) -> None:
+    """Wait for a condition, at most as long as for a start, or as many seconds as are given."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, gateway.log()
