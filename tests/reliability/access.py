@@ -16,6 +16,7 @@ import grpc
 import requests
 
 from tests.reliability.result import ScenarioResult
+from tests.reliability.server import START_S
 from tests.support.live import Live, own_config
 
 REFUSED = re.compile("Token Auth(orization|entication) failed")
@@ -172,7 +173,7 @@ def server(expire_s: float, kind: str) -> Iterator[Live]:
         live = Live(home, config, home / "store", ports)
         try:
             live.script("serve.sh", "start", "--server", kind, "--model-store", str(live.store))
-            deadline = time.monotonic() + 30
+            deadline = time.monotonic() + START_S
             while not live.server.key_file.exists() and time.monotonic() < deadline:
                 time.sleep(0.1)
             yield live

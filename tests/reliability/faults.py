@@ -100,7 +100,7 @@ def drained(server: ScenarioServer, repeats: int, rate: float) -> ScenarioResult
             load.send(2 * server.batch)
             server.process.send_signal(signal.SIGTERM)
             at = time.monotonic()
-            while not draining.exists() and time.monotonic() - at < 10:
+            while not draining.exists() and time.monotonic() - at < START_S:
                 time.sleep(POLL_S)
             time.sleep(LAG_S)
         codes.append(server.process.wait(START_S))

@@ -23,7 +23,7 @@ from tests.reliability.threads import helpers_stopped
 
 NOTICED_S = 1.0  # within which a client sees that its server died
 LAUNCH_S = 0.2  # until all requests of a burst are under way
-ENDED_S = 10.0  # within which the entrypoint ends after its server
+ENDED_S = 60.0  # within which the entrypoint ends after its server, on a busy machine
 
 
 def killed(server: ScenarioServer, repeats: int) -> ScenarioResult:
@@ -137,7 +137,7 @@ def _until_unhealthy(server: ScenarioServer, statuses: set[int]) -> float:
     deadline = time.monotonic() + server.hang_s + START_S
     while time.monotonic() < deadline:
         try:
-            status = requests.get(url, timeout=5).status_code
+            status = requests.get(url, timeout=ENDED_S).status_code
         except requests.RequestException:
             status = 0
         statuses.add(status)

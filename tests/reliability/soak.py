@@ -12,7 +12,7 @@ from scripts.benchmark.statistics import quantile
 from scripts.cli.console import say
 from tests.reliability.load import ScenarioLoad
 from tests.reliability.result import ScenarioResult
-from tests.reliability.server import POLL_S, ScenarioServer, Target, stopped
+from tests.reliability.server import POLL_S, START_S, ScenarioServer, Target, stopped
 
 GOODPUT, REFUSAL_MS, RECOVERY_S = 0.9, 100.0, 5.0  # L2
 OVERFLOW = 200  # L3
@@ -94,7 +94,7 @@ def burst(server: ScenarioServer, repeats: int) -> ScenarioResult:
                 load.send(server.queue + OVERFLOW)
                 load.ledger.wait_for("refused", refused + OVERFLOW, timeout_s=server.hang_s / 2)
                 time.sleep(POLL_S)
-            load.ledger.wait_for("right", right + server.queue + 1)
+            load.ledger.wait_for("right", right + server.queue + 1, timeout_s=START_S)
             exact += load.ledger.counts["refused"] - refused == OVERFLOW
     ledger = load.ledger
     return ScenarioResult(

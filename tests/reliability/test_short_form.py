@@ -27,9 +27,9 @@ MARGIN_S = 20.0  # beyond loading time: CI shares its cores
 
 @pytest.fixture(scope="module")
 def server(model_folder: Path) -> Iterator[ScenarioServer]:
-    """Return a server of a tiny model whose worker may hang for six seconds."""
+    """Return a server of a tiny model whose worker counts as hung after more than a batch takes on a busy machine."""
     config = settings(threads=1)
-    config = replace(config, frontend=replace(config.frontend, responseTimeout=6))
+    config = replace(config, frontend=replace(config.frontend, responseTimeout=20))
     with scenario_server(model_folder, config, 1200) as running:
         yield running
 
@@ -77,7 +77,7 @@ def test_a_hung_worker(server: ScenarioServer) -> None:
 
 def test_a_server_that_is_stopped(server: ScenarioServer) -> None:
     """F3; the server is gone afterwards."""
-    check(faults.drained(server, repeats=1, rate=60))
+    check(faults.drained(server, repeats=1, rate=20))  # and two batches, which a slow machine answers in its grace
 
 
 def test_a_hung_engine(model_folder: Path) -> None:
@@ -93,4 +93,4 @@ def test_a_hung_engine(model_folder: Path) -> None:
 
 def test_keys() -> None:
     """F7."""
-    check(access.guarded(expire_s=6))
+    check(access.guarded(expire_s=20))  # in which forty requests are answered by a busy machine

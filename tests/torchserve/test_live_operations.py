@@ -24,7 +24,7 @@ from scripts.benchmark.request_time import RequestTime
 from tests.reliability.versions import rolled
 from tests.support.explanations import PageReader, explain
 from tests.support.gateway import GATEWAY_METRICS, running
-from tests.support.live import Live
+from tests.support.live import COUNTED_S, Live
 from tests.support.monitoring import OF_CALIBRATED_MODELS, QUERIES, names
 from tests.support.samples import ROOT, TEXTS, MakeModel
 from tests.support.texts import short_texts
@@ -166,7 +166,7 @@ def check_judged_answers(ask: Callable[[Any], Any]) -> None:
 
 def observed_tokens(live: Live, at_least: float) -> dict[str, float]:
     """Return how many texts fell into each bin of lengths, once there are enough."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + COUNTED_S
     while sum((counts := bins_of(live, "bert_observed_total")).values()) < at_least and time.monotonic() < deadline:
         time.sleep(0.1)
     return counts

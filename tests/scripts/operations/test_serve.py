@@ -52,7 +52,7 @@ def serve(config: Path, tmp_path: Path) -> Serve:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=300,
             env=os.environ | environment,
         )
 
@@ -209,7 +209,7 @@ def test_status_while_stopping(serve: Serve, tmp_path: Path) -> None:
         assert f"already running (pid {process.pid})" in serve("start").stderr
         assert serve("run").returncode == 2
         assert serve("stop", "--grace", "1").returncode == 0
-        assert process.wait(timeout=10) == -signal.SIGTERM
+        assert process.wait(timeout=60) == -signal.SIGTERM
     assert not (state / "pid").exists()
 
 
