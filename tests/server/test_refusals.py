@@ -54,7 +54,7 @@ def statuses(sent: bytes, *, n_refused: int = 100) -> list[bytes]:
         )
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         writer.write(sent)
-        content = await asyncio.wait_for(reader.read(), 10)
+        content = await asyncio.wait_for(reader.read(), 100)
         writer.close()
         server.close()
         return content
