@@ -24,7 +24,10 @@ WEIGHTS_SHOWN = 30  # of a sparse embedding
 
 
 def html_of(answered: Answered, title: str = "", other: Answered | None = None) -> str:
-    """Return the answers to one request; those that differ from `other`'s are marked."""
+    """Return the answers to one request under a title; those that differ from `other`'s are marked.
+
+    Answers with a title stand beside others: each has a line for the mark, so that equal questions are side by side.
+    """
     task = answered.ask.operation.form.task
     heading = f"<h3>{escape(title)}</h3>" if title else ""
     if answered.ask.explain:
@@ -34,7 +37,8 @@ def html_of(answered: Answered, title: str = "", other: Answered | None = None) 
     cards = []
     for index, (question, answer) in enumerate(zip(answered.ask.questions, answered.answers, strict=True)):
         differs = _difference(answer, other.answers[index]) if other else ""
-        cards.append(f"<section>{differs}{_card(task, question, answer)}</section>")
+        mark = f'<p class="mark">{differs or "&nbsp;"}</p>' if title else ""
+        cards.append(f"<section>{mark}{_card(task, question, answer)}</section>")
     return _page(heading + "".join(cards))
 
 
@@ -154,7 +158,7 @@ def _weighted(question: JSON, answer: JSON) -> str:
 
 def _reranked(question: JSON, answer: JSON) -> str:
     texts = question["texts"]
-    rows = [(f"{item['index'] + 1}. {texts[item['index']]}", item["score"]) for item in answer]
+    rows = [(f"{place}. {texts[item['index']]}", item["score"]) for place, item in enumerate(answer, 1)]
     return f'<p class="asked">{escape(question["query"])}</p>' + bars(rows)
 
 
@@ -186,10 +190,10 @@ def _explanation(question: JSON, answer: JSON) -> str:
 def _difference(answer: JSON, other: JSON) -> str:
     """Say whether another version says something else, and how far its scores are."""
     if predicted_label(answer) != predicted_label(other):
-        return '<p class="differs">says something else</p>'
+        return '<b class="differs">says something else</b>'
     here, there = dict(scores(answer)), dict(scores(other))
     most = max((abs(here[key] - there[key]) for key in here.keys() & there.keys()), default=0.0)
-    return f'<p class="quiet right">scores differ by {most:.3f} at most</p>' if most >= 0.0005 else ""
+    return f"scores differ by {most:.3f} at most" if most >= 0.0005 else ""
 
 
 def _asked(question: JSON) -> str:

@@ -106,6 +106,7 @@ def _facts(description: Mapping[str, JSON]) -> dict[str, str]:
     labels = description.get("labels") or []
     names = ", ".join(map(str, labels[:12])) + (f" and {len(labels) - 12} more" if len(labels) > 12 else "")
     facts = {
+        "version": description.get("version"),
         "task": description.get("task"),
         "labels": names,
         "architecture": description.get("architecture"),

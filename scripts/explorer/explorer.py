@@ -133,7 +133,8 @@ class Explorer:
         except ScriptError as error:
             return Shown(message_html(str(error)), "", "", "", *lines)
         other = self._other(server, ask, typed.other_version, answered)
-        title = f"{ask.model} {ask.version or '(default version)'}" if other else ""
+        version = ask.version or served.facts.get("version", "(default version)")
+        title = f"{ask.model} {version}" if other else ""
         raw = json.dumps(answered.reply.answer, ensure_ascii=False, indent=1)
         return Shown(html_of(answered, title), other, details_html(answered), raw, *lines)
 

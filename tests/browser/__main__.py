@@ -118,6 +118,9 @@ def beside(page: Page, output: Path, name: str) -> None:
         press(page, "Ask")
         expect(page.locator(".answers h3")).to_have_count(2)
         expect(page.locator(".answers .bars")).to_have_count(6)
+        tops = [page.locator(".answers .bars").nth(index).bounding_box() for index in range(6)]
+        heights = [round(top["y"]) for top in tops if top]
+        assert heights[:3] == heights[3:], f"the answers to one text are not side by side: {heights}"
         shot(page, output, f"{name}-beside")
         choose(page, "Beside it", "no other version")
 

@@ -120,6 +120,14 @@ def test_judged_rankings() -> None:
     assert "in 95%:  a, b" in text
 
 
+def test_a_ranking_is_numbered_by_place() -> None:
+    """Not by where a text stands in the box: the first one is the best."""
+    ranking = [{"index": 1, "score": 0.9}, {"index": 0, "score": 0.1}]
+    text = visible(html_of(answered(ranking, "rerank", {"query": "q", "texts": ["worse", "better"]})))
+    assert "1. better" in text
+    assert "2. worse" in text
+
+
 def answered(answer: JSON, task: str, question: JSON = "text") -> Answered:
     """Return one answer as it came."""
     operation = next(iter(DescribedModel.of({"operations": {"predict": task}}).operations.values()))
@@ -207,6 +215,7 @@ def test_asking(explorer: Explorer, fake: FakeServer) -> None:
     beside = explorer.ask(OtherServer(), Typed("toy", other_version="2.0", first="a\nb"))
     assert "toy 2.0" in beside.other
     assert beside.other.count("says something else") == 2
+    assert beside.answers.count('class="mark"') == beside.other.count('class="mark"') == 2, "cards would not align"
     missing = explorer.ask(OtherServer(), Typed("toy", other_version="3.0", first="a"))
     assert ("A" in visible(missing.answers), "toy 3.0: 404" in missing.other) == (True, True)
 
