@@ -248,6 +248,7 @@ def read_parquet(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
         raise ScriptError("Parquet files need pyarrow: pip install -r requirements/score.txt") from None
     try:
         with pyarrow.parquet.ParquetFile(file) as opened:
+            refuse_repeated(name, opened.schema_arrow.names)
             names = class_names(name, opened.schema_arrow.metadata or {})
             for row, record in enumerate(record for batch in opened.iter_batches() for record in batch.to_pylist()):
                 try:
@@ -332,6 +333,7 @@ OTHER_FORMATS = {
     (".gz", ".bz2", ".xz", ".zst", ".zip", ".tar", ".tgz"): "unpack it first",
     (".xlsx", ".xls", ".ods"): "save the sheet as CSV (UTF-8)",
     (".arrow", ".feather", ".pkl", ".pickle"): "write it as Parquet",
+    (".ndjson",): "JSON lines: rename it to .jsonl",
     (".ann",): "BRAT's files are not read: export texts with entities (start, end, label) as JSON lines",
     (".spacy",): "write the documents as JSON lines with text and entities (start, end, label)",
     (
@@ -378,9 +380,14 @@ def unique_header(name: str, header: list[str]) -> list[str]:
             f"{name}: the header has one column, {header[0]!r}: separate the cells by commas, or by tabs in a .tsv, "
             f"instead of {delimiter!r}"
         )
+    refuse_repeated(name, header)
+    return header
+
+
+def refuse_repeated(name: str, header: Iterable[str]) -> None:
+    """Raise ScriptError where two columns have one name."""
     if repeated := [column for column, n in Counter(header).items() if n > 1 and column]:
         raise ScriptError(f"{name}: column {repeated[0]} appears twice in the header")
-    return header
 
 
 def to_record(name: str, row: int, header: Sequence[str], cells: Sequence[str]) -> Record:

@@ -40,6 +40,8 @@ def read_dataset(name: str, config: str | None, readers_for: ReadersFor) -> dict
     say(f"reading {name}")
     errors = (datasets.exceptions.DatasetsError, pyarrow.ArrowException, yaml.YAMLError, OSError, ImportError)
     try:
+        if Path(name, "state.json").is_file():  # of save_to_disk, one split without a name
+            return {"train": to_table(f"{without_parents(name)}[train]", datasets.load_from_disk(name))}
         builder = datasets.load_dataset_builder(name, config)
         if is_readable(builder):
             files = downloaded(builder, Path(name).is_dir())

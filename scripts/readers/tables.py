@@ -142,13 +142,16 @@ def parse_list(cell: object) -> list[object] | None:
 def label_name(cell: object) -> str:
     """Return the name of a label as its file writes it; a missing label is empty.
 
-    NaN as a number is a missing value, as pandas writes it; "nan" as text is a name.
+    NaN as a number is a missing value, as pandas writes it; "nan" as text is a name. The number 1.0 is 1: pandas writes
+    whole numbers so where a cell of their column is empty.
 
-    >>> [label_name(cell) for cell in (" 007 ", 7, True, None, float("nan"), "nan")]
-    ['007', '7', 'true', '', '', 'nan']
+    >>> [label_name(cell) for cell in (" 007 ", 7, 7.0, "7.0", True, None, float("nan"), "nan")]
+    ['007', '7', '7', '7.0', 'true', '', '', 'nan']
     """
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return ""
+    if isinstance(cell, float) and cell.is_integer():
+        cell = int(cell)
     return json.dumps(cell) if isinstance(cell, bool) else str(cell).strip()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from scripts.cli.console import ScriptError
+from scripts.readers.formats import refuse_repeated
 
 BATCH = 256  # rows that are decoded at once
 
@@ -51,14 +52,16 @@ class RowGroupReader:
 
 
 def schema_of(path: Path) -> Any:
-    """Return the Arrow schema of a file; raises ScriptError where it is not Parquet."""
+    """Return the Arrow schema of a file; raises ScriptError where it is not Parquet, or has a column twice."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        return pq.read_schema(path)
+        schema = pq.read_schema(path)
     except pa.ArrowException:
         raise ScriptError(f"{path} is no Parquet file, or a broken one") from None
+    refuse_repeated(str(path), schema.names)
+    return schema
 
 
 def row_sizes(path: str, columns: tuple[str, ...]) -> Iterator[tuple[int, list[int]]]:

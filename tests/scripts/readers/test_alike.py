@@ -47,13 +47,17 @@ GOOD: dict[str, bytes | dict[str, Any]] = {
     "dictionary.parquet": {"text": pa.array(["a", "b"]).dictionary_encode(), "label": ["x", "y"]},
     "bytes.parquet": {"text": [b"a", b"b"], "label": ["x", "y"]},
 }
-BAD: dict[str, tuple[bytes | dict[str, Any], str]] = {
+BAD: dict[str, tuple[bytes | dict[str, Any] | pa.Table, str]] = {
     "semicolons.csv": (
         b"text;label\na;x\nb;y\n",
         "the header has one column, 'text;label': separate the cells by commas",
     ),
     "for Excel.csv": (b"sep=;\ntext;label\na;x\nb;y\n", "the header has one column, 'sep=;'"),
     "twice.csv": (b"text,text\na,x\nb,y\n", "column text appears twice in the header"),
+    "twice.parquet": (
+        pa.Table.from_arrays([pa.array(["a"]), pa.array(["x"])], names=["text", "text"]),
+        "column text appears twice in the header",
+    ),
     "a stray quote.csv": (b'text,label\n"a,x\nb,y\n', "row 2: unexpected end of data"),
     "UTF-16.csv": ("text,label\na,x\nb,y\n".encode("utf-16"), "is not UTF-8"),
     "UTF-16 without a mark.csv": ("text,label\na,x\nb,y\n".encode("utf-16-le"), "as in UTF-16: save the file as UTF-8"),
@@ -89,15 +93,15 @@ BAD_ROWS: dict[str, tuple[bytes | dict[str, Any], str, str]] = {
 
 
 @pytest.fixture
-def file(tmp_path: Path) -> Callable[[str, bytes | dict[str, Any]], Path]:
+def file(tmp_path: Path) -> Callable[[str, bytes | dict[str, Any] | pa.Table], Path]:
     """Return a writer of files: bytes, or the columns of a Parquet file."""
 
-    def write(name: str, content: bytes | dict[str, Any]) -> Path:
+    def write(name: str, content: bytes | dict[str, Any] | pa.Table) -> Path:
         path = tmp_path / name
         if isinstance(content, bytes):
             path.write_bytes(content)
         else:
-            pq.write_table(pa.table(content), path)
+            pq.write_table(content if isinstance(content, pa.Table) else pa.table(content), path)
         return path
 
     return write
@@ -160,7 +164,12 @@ def test_a_text_that_has_no_lines(content: str, file: Callable[..., Path]) -> No
 
 @pytest.mark.parametrize(
     ("name", "advice"),
-    [("a.csv.gz", "unpack it"), ("a.xlsx", "as CSV"), ("a.spacy", "JSON lines with text and entities")],
+    [
+        ("a.csv.gz", "unpack it"),
+        ("a.xlsx", "as CSV"),
+        ("a.ndjson", "rename it to .jsonl"),
+        ("a.spacy", "JSON lines with text and entities"),
+    ],
 )
 def test_formats_of_others(name: str, advice: str, file: Callable[..., Path]) -> None:
     """Named, with what to do, and never read as a CSV."""

@@ -102,6 +102,22 @@ def test_parquet_names_its_classes(tmp_path: Path) -> None:
         tables.read(tmp_path / "c.parquet", TABLES)
 
 
+def test_a_whole_number_is_one_label(tmp_path: Path) -> None:
+    """pandas writes 1 as 1.0 where a cell of the column is empty: train and test files would have other labels."""
+    import pyarrow
+    import pyarrow.parquet
+
+    (tmp_path / "a.jsonl").write_text(
+        '{"label": 1}\n{"label": 1.0}\n{"label": "1"}\n{"label": "1.0"}\n{"label": 0.5}\n'
+    )
+    pyarrow.parquet.write_table(pyarrow.table({"label": [1.0, None]}), tmp_path / "b.parquet")
+    table = tables.read(tmp_path / "a.jsonl", TABLES)
+    names = [table.label(row, record, "label") for row, record in table.rows]
+    assert names == ["1", "1", "1", "1.0", "0.5"]
+    floats = tables.read(tmp_path / "b.parquet", TABLES)
+    assert [tables.label_name(record["label"]) for _, record in floats.rows] == ["1", ""]
+
+
 def labelled_task(text: str, *results: Any, **changed: Any) -> dict[str, Any]:
     """Return one task of an export of Label Studio."""
     return {"id": 1, "annotations": [{"result": list(results), **changed}], "data": {"text": text}}

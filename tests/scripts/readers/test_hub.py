@@ -100,6 +100,22 @@ def test_a_class_that_the_card_does_not_name(tmp_path: Path) -> None:
         read(tmp_path)
 
 
+def test_what_save_to_disk_wrote(tmp_path: Path) -> None:
+    """One split, which the library's own loader refuses, or several; class numbers are names."""
+    import datasets
+
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    rows = datasets.Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, 0]}, features=features).select([1, 2])
+    rows.save_to_disk(tmp_path / "one")
+    datasets.DatasetDict(train=rows, test=rows).save_to_disk(tmp_path / "two")
+    tables = read(tmp_path / "one") | {f"two {name}": table for name, table in read(tmp_path / "two").items()}
+    assert {name: labels(table) for name, table in tables.items()} == {
+        "train": ["yes", "no"],
+        "two train": ["yes", "no"],
+        "two test": ["yes", "no"],
+    }
+
+
 def test_rows_of_several_files_keep_their_place(tmp_path: Path) -> None:
     for number in range(2):
         (tmp_path / f"train-0000{number}-of-00002.csv").write_text(f"text,label\nx,{number}\ny,\n")
