@@ -18,6 +18,7 @@ from scripts.cli.command import run
 
 import argparse
 
+from handler.config import ServingConfig
 from scripts.cli.console import say
 from scripts.cli.options import json_object, natural_float, path_name, positive_int
 from scripts.scoring import cluster
@@ -33,12 +34,14 @@ from scripts.scoring.scorer import ScorerConfig
 def main() -> int:
     """Answer the missing parts of the output folder, then check that it is complete."""
     arguments = parse_arguments()
+    settings = {name: getattr(arguments, name) for name in ("precision", "max_batch_tokens")}
+    given = {name: value for name, value in settings.items() if value is not None}
+    ServingConfig(**given)  # refuses what no worker could obey, before Ray starts
     cluster.import_ray()
     columns = CorpusColumns(arguments.column, arguments.pair_column, arguments.id)
     files = sources(arguments.inputs, columns, arguments.output)
     say(f"counting the rows of {len(files)} files")
     model = {"sha256": fingerprint(arguments.model)}
-    settings = {name: getattr(arguments, name) for name in ("precision", "max_batch_tokens")}
     options = {
         "columns": vars(columns),
         "model": model,
@@ -55,7 +58,7 @@ def main() -> int:
         config = ScorerConfig(
             str(arguments.model.resolve()),
             model["sha256"],
-            {name: value for name, value in settings.items() if value is not None},
+            given,
             arguments.parameters,
             columns,
             files,

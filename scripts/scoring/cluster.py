@@ -61,8 +61,11 @@ def connected(address: str | None) -> Iterator[Any]:
     )
     try:
         ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
-    except (ConnectionError, ValueError) as error:
-        raise ScriptError(f"no Ray cluster at {address}: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # Ray raises the class itself where a process of its own did not start in time
+        where = (
+            f"no Ray cluster at {address}" if address else "Ray did not start on this machine, which may be too busy"
+        )
+        raise ScriptError(f"{where}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
     try:
         yield ray
     finally:

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from handler.errors import ConfigError
 from handler.predictor import Predictor
 from handler.tasks.scores import values_allclose
 from scripts import score
@@ -181,6 +182,16 @@ def test_a_part_that_ends_every_worker_is_left_out(
 
 
 # --- the command ---------------------------------------------------------------------------------------------------
+
+
+def test_what_no_worker_has_is_refused_before_ray_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is written: the folder would be that of a job with this precision."""
+    output = tmp_path / "out"
+    arguments = ["score.py", "a.txt", "--model", "m", "--output", str(output), "--precision", "fp7"]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(ConfigError, match="precision is 'fp7', accepted: "):
+        score.main()
+    assert not output.exists()
 
 
 def test_without_ray_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from handler.tasks.scores import values_allclose
+from scripts.cli.console import ScriptError
 from scripts.client.backends import load
+from scripts.scoring.cluster import connected
 from scripts.scoring.job import MANIFEST
 from tests.support.live import activated
 from tests.support.samples import ROOT
@@ -123,3 +125,18 @@ def test_a_worker_that_dies_costs_no_row(two_nodes: Nodes, mar: Path, tmp_path: 
     assert not [
         path for path in two_nodes.logs.rglob("*") if path.is_file() and SECRET in path.read_text(errors="replace")
     ]
+
+
+@pytest.mark.parametrize("address", [None, "127.0.0.1:1"])
+def test_a_cluster_that_does_not_start_is_one_line(address: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray raises an exception without a class of its own where the machine is too busy."""
+    reason = "The current node timed out during startup.\nSome processes failed."
+
+    def init(**_: object) -> None:
+        raise Exception(reason)
+
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(ScriptError) as refusal, connected(address):
+        pass
+    what = "no Ray cluster at 127.0.0.1:1" if address else "Ray did not start on this machine, which may be too busy"
+    assert str(refusal.value) == f"{what}: The current node timed out during startup."
