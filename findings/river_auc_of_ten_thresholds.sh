@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Surprise: River's ROCAUC of a rare class is 0.5 where the true one is 0.78: it looks at ten thresholds, and no
+# Surprise: River's ROCAUC of a rare class is 0.5 where the true one is 0.79: it looks at ten thresholds, and no
 #   probability of a class of 2 % reaches the first of them. The probabilities here are calibrated, for which the error is
 #   said to be small.
 # Versions: river 0.26.1, scikit-learn 1.9.1.
