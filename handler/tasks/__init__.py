@@ -72,44 +72,51 @@ def task_class_for(model: ModelFolder, config: ServingConfig) -> type[Task]:
     """
     if config.task is not None and config.task not in TASKS:
         raise ConfigError(f"handler.task is {config.task}, accepted: {', '.join(TASKS)}")
-    with_head = (task for task in TASKS.values() if task.auto_class_of(model.config))
-    task_class = TASKS[config.task] if config.task else next(with_head, None)
-    if model.embedding.classifier and config.task in (None, PooledClassification.name):
+    task_class = TASKS[config.task] if config.task else _task_of(model)
+    if model.embedding.classifier and task_class is SequenceClassification:
         task_class = PooledClassification
-    if model.unnamed_head and config.task is None:
-        (encoder, *_) = model.config.architectures or [""]
-        raise ModelMismatch(
-            f"config.json names {encoder}, an encoder, but the weights hold {model.unnamed_head}, a head: write the "
-            f"class that it was trained with, e.g. {encoder.removesuffix('Model')}ForSequenceClassification, or choose "
-            f"{FeatureExtraction.name} or {SentenceSimilarity.name} as the task (--task)"
-        )
-    if model.embedding.splade and config.task is None:
-        task_class = SparseEmbedding
     if model.embedding.splade and task_class in (FeatureExtraction, SentenceSimilarity):
         raise ModelMismatch(
             f"the folder is that of a SparseEncoder, not for {task_class.name} as its task: leave out --task, which "
             f"gives {SparseEmbedding.name} with the operation {SentenceSimilarity.operation}"
-        )
-    if task_class is None:
-        if model.missing_head:
-            raise ModelMismatch(
-                f"config.json names {model.missing_head}, but the weights are those of an encoder without that head: "
-                f"choose {FeatureExtraction.name} or {SentenceSimilarity.name} as the task (--task)"
-            )
-        if not model.config.architectures:
-            raise ModelMismatch(
-                "config.json names no architecture: choose what it was trained for as the task (--task): "
-                + ", ".join(TASKS)
-            )
-        raise ModelMismatch(
-            f"config.json names {', '.join(model.config.architectures)}, which belongs to no task served here "
-            f"({', '.join(TASKS)})"
         )
     if config.overflow not in (None, *task_class.overflows):
         raise ConfigError(
             f"handler.overflow is {config.overflow}, accepted for {task_class.name}: {task_class.overflows}"
         )
     return task_class
+
+
+def _task_of(model: ModelFolder) -> type[Task]:
+    """Return the task that a folder itself is for; raises ModelMismatch."""
+    if model.embedding.classifier:
+        return PooledClassification
+    if model.embedding.splade:
+        return SparseEmbedding
+    (architecture, *_) = model.config.architectures or [""]
+    if model.unnamed_head:
+        raise ModelMismatch(
+            f"config.json names {architecture}, an encoder, but the weights hold {model.unnamed_head}, a head: write "
+            f"the class that it was trained with, e.g. {architecture.removesuffix('Model')}ForSequenceClassification, "
+            f"or choose {FeatureExtraction.name} or {SentenceSimilarity.name} as the task (--task)"
+        )
+    for task in TASKS.values():
+        if task.auto_class_of(model.config):
+            return task
+    if model.missing_head:
+        raise ModelMismatch(
+            f"config.json names {model.missing_head}, but the weights are those of an encoder without that head: "
+            f"choose {FeatureExtraction.name} or {SentenceSimilarity.name} as the task (--task)"
+        )
+    if not architecture:
+        raise ModelMismatch(
+            "config.json names no architecture: choose what it was trained for as the task (--task): "
+            + ", ".join(TASKS)
+        )
+    raise ModelMismatch(
+        f"config.json names {', '.join(model.config.architectures or [])}, which belongs to no task served here "
+        f"({', '.join(TASKS)})"
+    )
 
 
 def auto_class_for(main: type[Task], model_config: PretrainedConfig) -> str:

@@ -69,6 +69,7 @@ HEADS: dict[str, tuple[dict[str, Any], str | None]] = {
     "entailment": (MODELS["zero-shot-classification"], "zero-shot-classification"),
     "reranker": (MODELS["rerank"], "rerank"),
     "encoder": (MODELS["feature-extraction"], None),
+    "sparse": (MODELS["sparse-embedding"], "sparse-embedding"),
 }
 
 

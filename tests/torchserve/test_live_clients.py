@@ -51,6 +51,7 @@ CASES = {
     "fill-mask": Case("pretrained", "predict", "The capital of France is [MASK].", {"top_k": 3}),
     "next-sentence-prediction": Case("pretrained", "next-sentence", {"text": PARCEL, "next_sentence": COMPLAINT}),
     "feature-extraction": Case("encoder", "predict", COMPLAINT, {"normalize": True}),
+    "sparse-embedding": Case("sparse", "predict", COMPLAINT, {"return_tokens": True}),
     "sentence-similarity": Case("encoder", "similarity", {"source_sentence": ADA, "sentences": [PARCEL, COMPLAINT]}),
     "zero-shot-classification": Case("entailment", "predict", ADA, {"candidate_labels": "letters, parcels, 東京"}),
     "rerank": Case("reranker", "predict", {"query": "Where?", "texts": [PARCEL, ADA]}, {"return_text": True}),
