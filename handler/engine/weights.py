@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,11 @@ from handler.tasks import Pooler
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
+
+
+# transformers changes its own classes while it loads a model and then changes them back to what it found: of two loads
+# at once one finds the classes of the other, and no weights are tied in this process any more.
+_one_at_a_time = threading.Lock()
 
 
 def load_weights(
@@ -54,23 +60,25 @@ def load_weights(
 
     if is_int8:
         make = getattr(transformers, auto_class).from_config
-        return int8_file.read(int8_path, make, read_config(folder), dtype)
+        with _one_at_a_time:
+            return int8_file.read(int8_path, make, read_config(folder), dtype)
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # a worker's standard error is a log
     # A filter and no level: with one above its default transformers 5.20 warns of layers that are "not sharded".
     logging.getLogger("transformers.modeling_utils").addFilter(_is_no_report)
     model_config = read_config(folder)
     model: PreTrainedModel
     try:
-        model, report = getattr(transformers, auto_class).from_pretrained(
-            folder,
-            config=model_config,
-            local_files_only=True,
-            trust_remote_code=False,
-            use_safetensors=True,
-            dtype=torch.float32,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
+        with _one_at_a_time:
+            model, report = getattr(transformers, auto_class).from_pretrained(
+                folder,
+                config=model_config,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=True,
+                dtype=torch.float32,
+                output_loading_info=True,
+                ignore_mismatched_sizes=True,
+            )
     except KeyError as error:
         raise ModelMismatch(unknown_value(model_config, error)) from error
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:

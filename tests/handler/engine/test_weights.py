@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 
 from handler.errors import ModelMismatch
 from handler.loading import load_predictor
+from tests.support.samples import MakeModel
 
 
 def changed(folder: Path, target: Path, **settings: Any) -> Path:
@@ -93,3 +96,13 @@ def test_every_weight_that_is_not_finite_counts(model_folder: Path, tmp_path: Pa
     )
     with pytest.raises(ModelMismatch, match=rf"NaN or infinity in (\S+, ){{2}}\S+ and {len(weights) - 3} more"):
         load_predictor(folder)
+
+
+def test_several_models_at_once(make_model: MakeModel) -> None:
+    """In threads, as the standalone server loads them: each has its tied weights, and so has the next one alone."""
+    folder = make_model(architecture=transformers.BertForMaskedLM)
+    with ThreadPoolExecutor(4) as pool:
+        predictors = list(pool.map(load_predictor, [folder] * 12))
+    for predictor in (*predictors, load_predictor(folder)):
+        model = predictor.engine.model
+        assert model.get_output_embeddings().weight is model.get_input_embeddings().weight
