@@ -94,6 +94,7 @@ def merge(adapter: Adapter, base: Path, target: Path) -> str:
             adapted = peft.PeftModel.from_pretrained(model, str(adapter.folder), config=config).eval()
             _compare_names(peft.get_peft_model_state_dict(adapted), tensors)
             expected = _outputs(adapted)
+            _untie(adapted)
             merged = _unwrapped(adapted.merge_and_unload(safe_merge=True))
         _compare_outputs(adapter.kind, expected, _outputs(merged))
     except (KeyError, NotImplementedError) as error:  # peft raises both for kinds that it cannot merge
@@ -101,6 +102,7 @@ def merge(adapter: Adapter, base: Path, target: Path) -> str:
         raise ScriptError(f"the adapter is of the kind {adapter.kind}, which peft does not merge: {reason}") from None
     except (OSError, ValueError, RuntimeError, TypeError, AttributeError, SafetensorError) as error:
         raise ScriptError(f"the adapter cannot be merged: {' '.join(str(error).split())[:300]}") from None
+    _keep_bias(merged)
     merged.config.architectures = [type(merged).__name__]
     with _silence():
         merged.save_pretrained(target)
@@ -184,6 +186,33 @@ def _silence() -> Iterator[None]:
             yield
     finally:
         logging.set_verbosity(verbosity)
+
+
+def _untie(adapted: Any) -> None:
+    """Give the output layer weights of its own where it shares those of the embeddings and one of both has an adapter.
+
+    peft adds the adapter's part to one use of the shared tensor, and would merge it into the tensor, for both uses.
+    """
+    import torch
+
+    embeddings, output = adapted.get_input_embeddings(), adapted.get_output_embeddings()
+    if output is None or not (hasattr(embeddings, "base_layer") or hasattr(output, "base_layer")):
+        return
+    source, layer = (getattr(module, "base_layer", module) for module in (embeddings, output))
+    if layer.weight is source.weight:
+        layer.weight = torch.nn.Parameter(source.weight.detach().clone())
+
+
+def _keep_bias(merged: Any) -> None:
+    """Let the bias of an output layer be saved as its own where its weights are no longer those of the embeddings.
+
+    transformers leaves a bias with two names out of the file under one of them, and ties both or none of the layer.
+    """
+    import torch
+
+    embeddings, output = merged.get_input_embeddings(), merged.get_output_embeddings()
+    if output is not None and output.weight is not embeddings.weight and getattr(output, "bias", None) is not None:
+        output.bias = torch.nn.Parameter(output.bias.detach().clone())
 
 
 def _unwrapped(model: Any) -> Any:

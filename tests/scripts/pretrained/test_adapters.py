@@ -121,6 +121,39 @@ def test_entities_and_embeddings(encoder: Path, tmp_path: Path) -> None:
     assert torch.allclose(merged, logits(model, encoder), atol=1e-5)
 
 
+TIED: dict[str, dict[str, Any]] = {
+    "embeddings": {"target_modules": ["query", "word_embeddings"]},
+    "output layer": {"target_modules": ["query", "decoder"]},
+    "both": {"target_modules": ["query", "word_embeddings"], "ensure_weight_tying": True},
+    "whole embeddings": {"target_modules": ["query"], "modules_to_save": ["word_embeddings"]},
+    "whole output layer": {"target_modules": ["query"], "modules_to_save": ["decoder"]},
+    "rows": {"target_modules": ["query"], "trainable_token_indices": [5, 6]},
+}
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of peft, that weights are tied
+@pytest.mark.parametrize("kind", TIED)
+def test_embeddings_that_the_output_layer_shares(kind: str, make_model: MakeModel, tmp_path: Path) -> None:
+    """A part of one of them alone, or of both: masked words are as peft's, and as the served model answers."""
+    base = make_model(architecture=BertForMaskedLM)
+    model = adapted(base, tmp_path, BertForMaskedLM, peft.LoraConfig(r=4, **TIED[kind]))
+    expected = logits(model, base)
+    with open_model(ModelRequest(str(tmp_path))) as source:
+        merged: Any = BertForMaskedLM.from_pretrained(source.folder)
+        assert torch.allclose(logits(merged.eval(), base), expected, atol=1e-4)
+        predictor = load_predictor(source.folder)
+        (answer,) = predictor.answer_items(["Where is my [MASK]?"], {"top_k": 5})
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    encoded = tokenizer("Where is my [MASK]?", return_tensors="pt")
+    with torch.inference_mode():
+        position = encoded.input_ids[0].tolist().index(tokenizer.mask_token_id)
+        scores = model(**encoded).logits[0, position].softmax(-1)
+    assert [(item["token"], item["score"]) for item in answer] == [
+        (token, pytest.approx(score, abs=1e-5))
+        for score, token in zip(*(part.tolist() for part in scores.topk(5)), strict=True)
+    ]
+
+
 @pytest.mark.filterwarnings("ignore::UserWarning:peft")
 @pytest.mark.parametrize("kind", ["whole", "beside an adapter"])
 @pytest.mark.parametrize(("family", "attention"), [("Bert", QUERY_VALUE), ("ModernBert", ["Wqkv"])])
