@@ -119,6 +119,6 @@ def test_every_test_that_is_named_exists(name: str) -> None:
 
 def test_every_file_that_is_named_exists() -> None:
     for path in re.findall(r"`((?:tests|scripts|deploy|requirements)/[\w./-]+)`", TEXT) + re.findall(
-        r"\]\((\S+)\)", TEXT
+        r"\]\(([^\s#)]+)", TEXT
     ):
         assert (ROOT / path).exists(), path
