@@ -136,7 +136,7 @@ TIED: dict[str, dict[str, Any]] = {
 def test_embeddings_that_the_output_layer_shares(kind: str, make_model: MakeModel, tmp_path: Path) -> None:
     """A part of one of them alone, or of both: masked words are as peft's, and as the served model answers."""
     base = make_model(architecture=BertForMaskedLM)
-    model = adapted(base, tmp_path, BertForMaskedLM, peft.LoraConfig(r=4, **TIED[kind]))
+    model = adapted(base, tmp_path, BertForMaskedLM, peft.LoraConfig(r=4, lora_alpha=1, **TIED[kind]))
     expected = logits(model, base)
     with open_model(ModelRequest(str(tmp_path))) as source:
         merged: Any = BertForMaskedLM.from_pretrained(source.folder)
