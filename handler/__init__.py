@@ -10,7 +10,8 @@ protocol/         bytes <-> JSON values: strict JSON, and codecs
 sequences         how texts become sequences of limited length: truncation, windows and their merge
 spans             spans of whole characters and words, and the best spans of scores
 tag_scheme        how the labels of tokens divide a text into spans
-sentence_modules  the modules of a sentence-transformers folder
+sentence_layers   the layers behind the pooling of a sentence-transformers folder
+sentence_modules  the modules of such a folder
 weight_files      the files of a model's weights and the names of their tensors
 model_folder      what a model folder says beside weights and tokenizer
 tokenizer_files   the files of a tokenizer, checked

@@ -17,18 +17,14 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import Tensor
 
-from handler import protocol
-from handler.errors import MalformedBody, ModelMismatch
+from handler.errors import ModelMismatch
 from handler.paths import stays_inside
 from handler.protocol import JSON
+from handler.sentence_layers import MODULES_FILE, WEIGHTS_FILE, advice_on, normalize, read_json, read_layer, read_object
 
-MODULES_FILE = "modules.json"
 PROMPTS_FILE = "config_sentence_transformers.json"
-WEIGHTS_FILE = "model.safetensors"
 CLASSIFIER = (
     "classifier"  # folder of a linear layer over embeddings: scripts/pretrained/setfit_head.py writes that of SetFit
 )
@@ -68,8 +64,6 @@ TOKEN_LOGITS: Mapping[str, JSON] = {
     "module_output_name": "token_embeddings",
     "modality_config": {"text": {"method": "forward", "method_output_name": "logits"}},
 }
-SERVED = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
-EMBEDDING = "sentence_embedding"  # what the library calls the embedding between its modules
 
 
 @dataclass(frozen=True)
@@ -131,29 +125,6 @@ class EmbeddingModules:
         return pooled
 
 
-class Dense(nn.Module):
-    """A linear layer, an activation and perhaps a residual connection."""
-
-    def __init__(self, weights: Mapping[str, Tensor], activation: nn.Module, *, residual: bool) -> None:
-        super().__init__()
-        self.weight, self.bias = weights["linear.weight"].float(), weights.get("linear.bias")
-        self.activation = activation
-        self.has_residual = residual
-        self.residual_weight = weights.get("residual.weight")
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        projected: Tensor = self.activation(nn.functional.linear(vectors, self.weight, self.bias))
-        if not self.has_residual:
-            return projected
-        residual = vectors if self.residual_weight is None else nn.functional.linear(vectors, self.residual_weight)
-        return projected + residual
-
-
-def normalize(vectors: Tensor) -> Tensor:
-    """Scale vectors (n, width) to length 1."""
-    return nn.functional.normalize(vectors, p=2.0, dim=-1)
-
-
 def read_sentence_modules(folder: Path, hidden_size: int) -> EmbeddingModules | None:
     """Read the modules of a folder; None where it has no `modules.json`.
 
@@ -181,14 +152,14 @@ def read_sentence_modules(folder: Path, hidden_size: int) -> EmbeddingModules | 
     if names[:2] != ["Transformer", "Pooling"] or modules[0][1]:
         raise ModelMismatch(
             f"{MODULES_FILE} lists {', '.join(names)}: served is a Transformer in the folder itself, then a Pooling; "
-            + _advice(names)
+            + advice_on(names)
         )
     max_length, lowercase = _transformer_options(folder, TOKEN_EMBEDDINGS)
     pooling, include_prompt = _pooling(folder / modules[1][1] / "config.json", hidden_size)
     layers: list[Callable[[Tensor], Tensor]] = []
     width = hidden_size * len(pooling)
     for name, path in modules[2:]:
-        layer, width = _layer(name, folder / path, width)
+        layer, width = read_layer(name, folder / path, width)
         if layer is not None:
             layers.append(layer)
     prompts, default, similarity = _prompts(settings)
@@ -226,7 +197,7 @@ def _sparse_encoder(folder: Path, settings: Mapping[str, JSON], modules: Sequenc
         )
     if modules[0][1]:
         raise ModelMismatch(f"{MODULES_FILE}: the Transformer of this SparseEncoder must lie in the folder itself")
-    options = _read_object(folder / modules[1][1] / "config.json")
+    options = read_object(folder / modules[1][1] / "config.json")
     strategy, activation = options.get("pooling_strategy", "max"), options.get("activation_function", "relu")
     if strategy not in ("max", "sum") or activation not in ("relu", "log1p_relu"):
         raise ModelMismatch(
@@ -276,7 +247,7 @@ def cross_encoder_activation(folder: Path, model_config: Mapping[str, JSON], n_l
 
 
 def _read_modules(folder: Path) -> Sequence[Mapping[str, JSON]]:
-    modules = _read_json(folder / MODULES_FILE)
+    modules = read_json(folder / MODULES_FILE)
     if not isinstance(modules, list) or not all(isinstance(entry, dict) and "type" in entry for entry in modules):
         raise ModelMismatch(f"{MODULES_FILE} must hold a list of modules, each with a type and a path")
     if outside := next((entry for entry in modules if not stays_inside(entry.get("path", ""))), None):
@@ -287,7 +258,7 @@ def _read_modules(folder: Path) -> Sequence[Mapping[str, JSON]]:
 def _read_settings(folder: Path) -> dict[str, JSON]:
     """Return the content of config_sentence_transformers.json; empty where there is none."""
     path = folder / PROMPTS_FILE
-    return _read_object(path) if path.is_file() else {}
+    return read_object(path) if path.is_file() else {}
 
 
 def _module_name(entry: Mapping[str, JSON]) -> str:
@@ -326,7 +297,7 @@ def cross_encoder_modules(folder: Path) -> EmbeddingModules:
 def _transformer_options(folder: Path, expected: Mapping[str, JSON]) -> tuple[int | None, bool]:
     """Return the limit of tokens and whether texts are lower-cased, from sentence_bert_config.json and its like."""
     files = sorted(folder.glob("sentence_*_config.json"))
-    options = _read_object(files[0]) if files else {}
+    options = read_object(files[0]) if files else {}
     max_length, lowercase = options.pop("max_seq_length", None), options.pop("do_lower_case", False)
     if not isinstance(max_length, int | None) or not isinstance(lowercase, bool):
         raise ModelMismatch(f"{files[0].name}: max_seq_length must be a whole number, do_lower_case true or false")
@@ -337,7 +308,7 @@ def _transformer_options(folder: Path, expected: Mapping[str, JSON]) -> tuple[in
 
 
 def _pooling(path: Path, hidden_size: int) -> tuple[tuple[PoolingMode, ...], bool]:
-    options = _read_object(path)
+    options = read_object(path)
     width = options.get("embedding_dimension", options.get("word_embedding_dimension", hidden_size))
     if width != hidden_size:
         raise ModelMismatch(f"{path.parent.name} pools {width} numbers of each token, the encoder gives {hidden_size}")
@@ -353,91 +324,13 @@ def _pooling(path: Path, hidden_size: int) -> tuple[tuple[PoolingMode, ...], boo
     return tuple(modes), bool(options.get("include_prompt", True))
 
 
-def _advice(names: Sequence[str]) -> str:
-    """Return what to do about modules that are not served."""
-    others = [name for name in names if name not in SERVED]
-    if not others:
-        return "load the model with sentence-transformers and save it again, or serve its encoder alone"
-    return (
-        f"its vectors cannot be computed without {', '.join(others)}: train a Transformer with a Pooling to give the "
-        f"same ones (MSELoss of sentence-transformers), or take a model of these modules: {', '.join(SERVED)}"
-    )
-
-
-def _layer(name: str, folder: Path, width: int) -> tuple[Callable[[Tensor], Tensor] | None, int]:
-    """Return a layer behind the pooling, and the width of what it returns."""
-    options = _read_object(folder / "config.json") if (folder / "config.json").is_file() else {}
-    for key in ("module_input_name", "module_output_name"):
-        if options.get(key, EMBEDDING) != EMBEDDING:
-            raise ModelMismatch(f"{folder.name}: {key} is {options[key]}, only {EMBEDDING} is computed here")
-    if name == "Normalize":
-        return normalize, width
-    if name == "Dropout":  # does nothing outside of training
-        return None, width
-    if name == "LayerNorm":
-        weights = _weights(folder, {"norm.weight": (width,), "norm.bias": (width,)})
-        norm = nn.LayerNorm(width)
-        norm.load_state_dict({"weight": weights["norm.weight"], "bias": weights["norm.bias"]})
-        return norm.requires_grad_(False), width
-    if name != "Dense":
-        raise ModelMismatch(f"{MODULES_FILE} lists {name}, which is not computed here: {_advice([name])}")
-    out = options.get("out_features")
-    if type(out) is not int:
-        raise ModelMismatch(f"{folder.name}/config.json has no out_features")
-    shapes: dict[str, tuple[int, ...]] = {"linear.weight": (out, width)}
-    if options.get("bias", True):
-        shapes["linear.bias"] = (out,)
-    residual = bool(options.get("use_residual"))
-    if residual and out != width:
-        shapes["residual.weight"] = (out, width)
-    activation = _activation(options.get("activation_function", "torch.nn.modules.activation.Tanh"), folder.name)
-    return Dense(_weights(folder, shapes), activation, residual=residual), out
-
-
 def _classifier(folder: Path, width: int) -> tuple[Callable[[Tensor], Tensor], ...]:
     """Return the layers from an embedding to logits; none where a folder has no classifier."""
     if not (folder / "config.json").is_file():
         return ()
-    linear, _ = _layer("Dense", folder, width)
-    is_normalized = _read_object(folder / "config.json").get("normalize_embeddings")
+    linear, _ = read_layer("Dense", folder, width)
+    is_normalized = read_object(folder / "config.json").get("normalize_embeddings")
     return tuple(layer for layer in (normalize if is_normalized else None, linear) if layer is not None)
-
-
-def _activation(path: str, where: str) -> nn.Module:
-    """Return a function of PyTorch's own, with its default arguments, as the library makes it."""
-    name = path.rpartition(".")[2]
-    kind = getattr(nn, name, None)
-    if (
-        not path.startswith("torch.nn.")
-        or not isinstance(kind, type)
-        or kind.__module__ not in ("torch.nn.modules.activation", "torch.nn.modules.linear")
-    ):
-        raise ModelMismatch(f"{where}: the activation {path} is none of torch.nn, and code of a model is not run here")
-    try:
-        activation: nn.Module = kind()
-    except TypeError as error:
-        raise ModelMismatch(
-            f"{where}: the activation {path} needs arguments, which the folder does not have"
-        ) from error
-    return activation
-
-
-def _weights(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
-    """Return exactly these tensors of a module's safetensors."""
-    if not (folder / WEIGHTS_FILE).is_file():
-        pickled = (folder / "pytorch_model.bin").is_file()
-        advice = "load the model with sentence-transformers 3 or newer and save it again"
-        raise ModelMismatch(f"{folder.name} has {'pickled weights only' if pickled else 'no weights'}: {advice}")
-    try:
-        tensors = load_file(folder / WEIGHTS_FILE)
-    except (OSError, SafetensorError) as error:
-        raise ModelMismatch(f"{folder.name}/{WEIGHTS_FILE} cannot be read: {error}") from error
-    stored = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if stored != dict(shapes):
-        raise ModelMismatch(
-            f"{folder.name}/{WEIGHTS_FILE} has {stored}, its config.json and the encoder ask for {shapes}"
-        )
-    return {name: tensor.float() for name, tensor in tensors.items()}
 
 
 def _prompts(settings: Mapping[str, JSON]) -> tuple[dict[str, str], str | None, Similarity]:
@@ -452,17 +345,3 @@ def _prompts(settings: Mapping[str, JSON]) -> tuple[dict[str, str], str | None, 
     if similarity not in SIMILARITIES:
         raise ModelMismatch(f"{PROMPTS_FILE}: similarity_fn_name is {similarity}, served: {', '.join(SIMILARITIES)}")
     return prompts, default, similarity
-
-
-def _read_object(path: Path) -> dict[str, JSON]:
-    value = _read_json(path)
-    if not isinstance(value, dict):
-        raise ModelMismatch(f"{path.parent.name}/{path.name} does not hold an object")
-    return value
-
-
-def _read_json(path: Path) -> JSON:
-    try:
-        return protocol.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, MalformedBody) as error:
-        raise ModelMismatch(f"{path.parent.name}/{path.name} cannot be read: {error}") from error

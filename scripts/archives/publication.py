@@ -20,7 +20,8 @@ from handler import archive
 from handler.config import ServingConfig
 from handler.engine.config_problems import load_config
 from handler.model_folder import ModelFolder
-from handler.sentence_modules import MODULES_FILE, module_files
+from handler.sentence_layers import MODULES_FILE
+from handler.sentence_modules import module_files
 from handler.tasks import task_class_for
 from scripts.archives.model_card import eval_results, training_sections
 from scripts.archives.store import Archive

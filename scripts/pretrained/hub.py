@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from handler.archive import sha256
-from handler.sentence_modules import MODULES_FILE
+from handler.sentence_layers import MODULES_FILE
 from scripts.cli.console import ScriptError, say
 from scripts.pretrained.files import (
     INDEX,

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from handler.sentence_modules import CLASSIFIER, WEIGHTS_FILE
+from handler.sentence_layers import WEIGHTS_FILE
+from handler.sentence_modules import CLASSIFIER
 from handler.weight_files import is_pointer
 from scripts.cli.console import ScriptError, say
 from scripts.pretrained.files import SETFIT_CONFIG, SETFIT_HEAD, read_object

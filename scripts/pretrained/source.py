@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from handler.archive import sha256
 from handler.engine import int8
 from handler.errors import ServingError
-from handler.sentence_modules import MODULES_FILE, module_files
+from handler.sentence_layers import MODULES_FILE
+from handler.sentence_modules import module_files
 from scripts.cli.console import ScriptError
 from scripts.pretrained import registries
 from scripts.pretrained.files import (
