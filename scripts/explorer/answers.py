@@ -158,7 +158,7 @@ def _weighted(question: JSON, answer: JSON) -> str:
 
 def _reranked(question: JSON, answer: JSON) -> str:
     texts = question["texts"]
-    rows = [(f"{place}. {texts[item['index']]}", item["score"]) for place, item in enumerate(answer, 1)]
+    rows = [(f"{rank}. {texts[item['index']]}", item["score"]) for rank, item in enumerate(answer, 1)]
     return f'<p class="asked">{escape(question["query"])}</p>' + bars(rows)
 
 

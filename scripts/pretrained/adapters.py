@@ -219,8 +219,8 @@ def _unwrapped(model: Any) -> Any:
     """Put trained modules in the place of the wrappers that peft leaves of some kinds of adapters (LN_TUNING)."""
     for path, module in list(model.named_modules()):
         if hasattr(module, "unload_and_optionally_merge_module"):
-            whole = module.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)
-            model.set_submodule(path, whole)
+            trained = module.unload_and_optionally_merge_module(merge=True, safe_merge=True, adapter_names=None)
+            model.set_submodule(path, trained)
     return model
 
 

@@ -117,7 +117,7 @@ def test_prompts_of_the_folder(make_model: MakeModel) -> None:
 def test_a_part_of_the_weights(splade: Path) -> None:
     """`top_k` keeps the heaviest, still by index; `return_tokens` names the word pieces."""
     predictor, text = load_predictor(splade), TEXTS[2]
-    whole, part, named = (
+    all_weights, heaviest, named = (
         response_json(response)
         for response in ask(
             predictor,
@@ -126,10 +126,10 @@ def test_a_part_of_the_weights(splade: Path) -> None:
             {"inputs": text, "parameters": {"return_tokens": True}},
         )
     )
-    lightest = sorted((entry["value"] for entry in whole), reverse=True)[4]
-    assert part == [entry for entry in whole if entry["value"] >= lightest]
+    lightest = sorted((entry["value"] for entry in all_weights), reverse=True)[4]
+    assert heaviest == [entry for entry in all_weights if entry["value"] >= lightest]
     tokenizer = transformers.AutoTokenizer.from_pretrained(splade)
-    assert named == [entry | {"token": tokenizer.convert_ids_to_tokens(entry["index"])} for entry in whole]
+    assert named == [entry | {"token": tokenizer.convert_ids_to_tokens(entry["index"])} for entry in all_weights]
 
 
 @pytest.mark.parametrize("strategy", ["max", "sum"])
