@@ -48,10 +48,11 @@ def format_counts(counts: dict[str, int]) -> str:
 
 
 def findings(splits: Splits) -> Iterator[str]:
-    """Yield what is odd about the data, one sentence each."""
+    """Yield what is odd about the data, what and how many."""
     task, train = splits.task, splits.train
-    if task.problem_type and (rare := [n for n in task.label_counts(train).values() if n < FEW_EXAMPLES]):
-        yield f"{len(rare)} labels have fewer than {FEW_EXAMPLES} {task.unit_name} in {train.name}"
+    rare = {label: n for label, n in task.label_counts(train).items() if n < FEW_EXAMPLES}
+    if task.problem_type and rare:
+        yield f"labels with fewer than {FEW_EXAMPLES} {task.unit_name} in {train.name}: {format_counts(rare)}"
     for names in look_alikes(task.label_counts(train)):
         yield f"the labels {' and '.join(map(ascii, names))} of {train.name} look alike, and are different labels"
     parts = {"train": train, "validation": splits.validation, "test": splits.test}
@@ -62,13 +63,13 @@ def findings(splits: Splits) -> Iterator[str]:
     if repeated:
         n_repeated = sum(len(examples) - 1 for examples in repeated)
         n_conflicts = sum(any(example != examples[0] for example in examples) for examples in repeated)
-        conflict = f", and {n_conflicts} have different labels" if n_conflicts else ""
-        yield f"{n_repeated} {task.unit_name} repeat others of {train.name}{conflict}"
+        conflict = f", with different labels: {n_conflicts}" if n_conflicts else ""
+        yield f"{task.unit_name} that repeat others of {train.name}: {n_repeated}{conflict}"
     for name, examples in parts.items():
         if examples is None:
             continue
         if name != "train" and (n := sum(task.texts(example) in examples_by_texts for example in examples.rows)):
-            yield f"{n} of {len(examples)} {task.unit_name} of {name} are also in train"
+            yield f"{task.unit_name} of {name} that are also in train: {n} of {len(examples)}"
         yield from content_findings(name, examples, task)
 
 
@@ -88,10 +89,10 @@ def look_alikes(labels: Iterable[str]) -> list[list[str]]:
 def content_findings(name: str, examples: Examples[Any], task: TrainingTask[Any]) -> Iterator[str]:
     """Yield how many examples have a text without visible characters, and how many have personal data."""
     if n := sum(not all(VISIBLE.search(text) for text in task.texts(example)) for example in examples.rows):
-        yield f"{n} {task.unit_name} of {name} have a text without any visible character"
+        yield f"{task.unit_name} of {name} without any visible character: {n}"
     for kind, has in PERSONAL_DATA.items():
         if n := sum(any(has(text) for text in task.texts(example)) for example in examples.rows):
-            yield f"{n} {task.unit_name} of {name} seem to hold {kind}"
+            yield f"{task.unit_name} of {name} that seem to hold {kind}: {n}"
 
 
 # --- personal data ---------------------------------------------------------------------------------------------------

@@ -37,20 +37,20 @@ def test_findings_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     splits = splits_of(tmp_path, clean + odd, [row(f"{SECRET} 3", "b"), row("new")], [row("other")])
     reported = list(data_report.findings(splits))
     assert reported == [
-        "1 labels have fewer than 5 texts in train.jsonl",
-        "2 texts repeat others of train.jsonl, and 1 have different labels",
-        "1 texts of train have a text without any visible character",
-        "1 texts of train seem to hold an e-mail address",
-        "1 texts of train seem to hold a telephone number",
-        "1 texts of train seem to hold the number of a payment card",
-        "1 texts of train seem to hold an IBAN",
-        "1 of 2 texts of validation are also in train",
+        "labels with fewer than 5 texts in train.jsonl: c 1",
+        "texts that repeat others of train.jsonl: 2, with different labels: 1",
+        "texts of train without any visible character: 1",
+        "texts of train that seem to hold an e-mail address: 1",
+        "texts of train that seem to hold a telephone number: 1",
+        "texts of train that seem to hold the number of a payment card: 1",
+        "texts of train that seem to hold an IBAN: 1",
+        "texts of validation that are also in train: 1 of 2",
     ]
     data_report.report(splits, strict=False)
     lines = capsys.readouterr().err.splitlines()
     assert lines == ["data: train.jsonl: a 16, b 10, c 1", *(f"data: {finding}" for finding in reported)]
     with pytest.raises(
-        ScriptError, match=r"--strict: 1 labels .*; 1 of 2 texts of validation are also in train: correct"
+        ScriptError, match=r"--strict: labels with .*; texts of validation that are also in train: 1 of 2: correct"
     ):
         data_report.report(splits, strict=True)
     assert SECRET not in "".join(lines)
@@ -87,7 +87,7 @@ def test_every_task_has_texts(tmp_path: Path) -> None:
         splits = read(parse([*options, "--output", str(tmp_path / "out")], ""))
         reported = list(data_report.findings(splits))
         assert any(finding.startswith(f"{n} ") and "e-mail" in finding for finding in reported)
-        assert any("of validation are also in train" in finding for finding in reported)
+        assert any("of validation that are also in train" in finding for finding in reported)
     question = {"question": "who?", "context": "ann@example.org", "answers": {"text": ["ann"], "answer_start": [0]}}
     tagged = {"tokens": ["ann@example.org"], "tags": ["B-MAIL"]}
     for line in (question, tagged):

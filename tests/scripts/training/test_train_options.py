@@ -154,12 +154,16 @@ def test_schedules(scheduler: str, rates: list[float]) -> None:
 # --- the metric that chooses ---------------------------------------------------------------------------------------
 
 
-def test_the_best_epoch_by_another_metric(base: Path, data: tuple[object, ...], tmp_path: Path) -> None:
+def test_the_best_epoch_by_another_metric(
+    base: Path, data: tuple[object, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = ("--epochs", 6, "--patience", 2, "--learning-rate", 3e-2, "--scheduler", "constant")
     record = fit(base, tmp_path / "out", *data, *options, "--metric", "loss")
     best = min(record["epochs"], key=lambda epoch: epoch["validation_loss"])
     assert record["best_epoch"] == best["epoch"]
     assert len(record["epochs"]) == min(6, best["epoch"] + 2)
+    chosen = [line.split()[1] for line in capsys.readouterr().err.splitlines() if "  best by validation loss" in line]
+    assert chosen[-1] == f"{best['epoch']}/6"
 
 
 def test_an_unknown_metric(base: Path, tmp_path: Path) -> None:
