@@ -295,7 +295,7 @@ class ProgressCallback(transformers.TrainerCallback):
         self.trackers.log_epoch(epoch)
         line = f"epoch {epoch['epoch']}/{args.num_train_epochs}  loss {epoch['loss']:.3f}"
         seconds = f"{time.monotonic() - self.started:.0f} s"
-        metric = self.task.metrics.get(args.metric_for_best_model, "validation loss")
+        metric = self.task.metric_title(args.metric_for_best_model)
         best = f"  best by {metric}" if state.best_global_step == state.global_step else ""
         say(f"{line}  validation {self.task.format_metrics(epoch)}  ({seconds}){best}")
 

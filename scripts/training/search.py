@@ -45,7 +45,7 @@ def search(settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint) -
         raise ScriptError(f"--search: none of {len(done)} trials reached its end: {loop.DIVERGED_HINT}")
     sign = 1 if settings.metric in LOWER_IS_BETTER else -1
     best = min(complete, key=lambda trial: (sign * trial.value, trial.number))
-    report(done, best, str(settings.metric))
+    report(done, best, splits.task.metric_title(str(settings.metric)))
     for name, value in best.params.items():
         setattr(settings, name, value)
     return [
@@ -65,6 +65,7 @@ def run_trials(
 ) -> None:
     """Run the trials that are left, each from the weights `initial`."""
     n_trials, done = int(settings.search or 0), finished(study)
+    metric = splits.task.metric_title(str(settings.metric))
     while len(done) < n_trials:
         study.sampler = optuna.samplers.TPESampler(seed=settings.seed + len(done), multivariate=False)
         trial = study.ask(space(optuna, settings))
@@ -74,7 +75,7 @@ def run_trials(
         state = optuna.trial.TrialState.PRUNED if value is None else optuna.trial.TrialState.COMPLETE
         study.tell(trial, value, state=state)
         done = finished(study)
-        reached = "stopped" if value is None else f"{settings.metric} {value:.4f}"
+        reached = "stopped" if value is None else f"{metric} {value:.4f}"
         say(f"trial {len(done)}/{n_trials}  {reached}  {describe(trial.params)}  ({time.monotonic() - started:.0f} s)")
 
 
@@ -157,9 +158,14 @@ def describe(values: dict[str, Any]) -> str:
     """Return settings as one line.
 
     >>> describe({"learning_rate": 0.000123456, "batch_size": 16})
-    'learning_rate 0.000123  batch_size 16'
+    'learning rate 0.000123  batch size 16'
     """
-    return "  ".join(f"{name} {value:.3g}" for name, value in values.items())
+    return "  ".join(f"{title(name)} {value:.3g}" for name, value in values.items())
+
+
+def title(name: str) -> str:
+    """Return how a setting is called in messages, in words between which a narrow table breaks."""
+    return name.replace("_", " ")
 
 
 def report(trials: list[Any], best: Any, metric: str) -> None:
@@ -174,4 +180,4 @@ def report(trials: list[Any], best: Any, metric: str) -> None:
         ]
         for number, trial in enumerate(trials, start=1)
     ]
-    console.table(["trial", *names, metric, ""], rows)
+    console.table(["trial", *map(title, names), metric, ""], rows)

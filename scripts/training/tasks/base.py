@@ -164,6 +164,10 @@ class TrainingTask(ABC, Generic[E]):
         """Return the part of a batch's outputs, on its device, that `compute_metrics` needs."""
         return logits
 
+    def metric_title(self, metric: str) -> str:
+        """Return how a metric of --metric is called in messages."""
+        return self.metrics.get(metric, "validation loss")
+
     def format_metrics(self, metrics: Mapping[str, float]) -> str:
         """Return metrics as one line: `accuracy 0.953  macro F1 0.951`."""
         return "  ".join(f"{title} {metrics[key]:.3f}" for key, title in self.metrics.items())

@@ -86,7 +86,7 @@ def test_every_task_has_texts(tmp_path: Path) -> None:
         options = ["--train", str(tmp_path / "a.txt"), "--validation", str(tmp_path / "a.txt"), "--problem", problem]
         splits = read(parse([*options, "--output", str(tmp_path / "out")], ""))
         reported = list(data_report.findings(splits))
-        assert any(finding.startswith(f"{n} ") and "e-mail" in finding for finding in reported)
+        assert any("e-mail" in finding and finding.endswith(f": {n}") for finding in reported)
         assert any("of validation that are also in train" in finding for finding in reported)
     question = {"question": "who?", "context": "ann@example.org", "answers": {"text": ["ann"], "answer_start": [0]}}
     tagged = {"tokens": ["ann@example.org"], "tags": ["B-MAIL"]}
