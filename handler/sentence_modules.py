@@ -101,6 +101,7 @@ class EmbeddingModules:
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
     similarity: Similarity = "cosine"
+    n_kept: int | None = None  # numbers of an embedding that the folder keeps: the first; of sparse ones the heaviest
     max_length: int | None = None  # tokens of a text, special ones included
     lowercase: bool = False
     classifier: tuple[Callable[[Tensor], Tensor], ...] = ()  # from embeddings to logits (n, labels); empty: none
@@ -171,6 +172,7 @@ def read_sentence_modules(folder: Path, hidden_size: int) -> EmbeddingModules | 
         prompts,
         default,
         similarity,
+        _n_kept(settings, "truncate_dim"),
         max_length,
         lowercase,
         _classifier(folder / CLASSIFIER, width),
@@ -212,6 +214,7 @@ def _sparse_encoder(folder: Path, settings: Mapping[str, JSON], modules: Sequenc
         prompts=prompts,
         default_prompt_name=default,
         similarity=similarity,
+        n_kept=_n_kept(settings, "max_active_dims"),
         max_length=max_length,
         lowercase=lowercase,
         splade=SpladePooling(strategy, log_twice=activation == "log1p_relu"),
@@ -331,6 +334,14 @@ def _classifier(folder: Path, width: int) -> tuple[Callable[[Tensor], Tensor], .
     linear, _ = read_layer("Dense", folder, width)
     is_normalized = read_object(folder / "config.json").get("normalize_embeddings")
     return tuple(layer for layer in (normalize if is_normalized else None, linear) if layer is not None)
+
+
+def _n_kept(settings: Mapping[str, JSON], key: str) -> int | None:
+    """Return how many numbers of each embedding the library keeps by itself; None: all."""
+    number = settings.get(key)
+    if number is not None and (type(number) is not int or number < 1):
+        raise ModelMismatch(f"{PROMPTS_FILE}: {key} must be a whole number of 1 or more, or null")
+    return number
 
 
 def _prompts(settings: Mapping[str, JSON]) -> tuple[dict[str, str], str | None, Similarity]:

@@ -141,12 +141,30 @@ class Embedder:
         n_excluded = 0 if self.modules.include_prompt or not prompt else self._tokenizer.prompt_length(prompt)
         return sentence_pooler(modes, n_excluded)
 
+    def keep(self, vector: Output, n_kept: int | None) -> Output:
+        """Return the first numbers of an embedding; of a SparseEncoder its heaviest weights, the others being 0."""
+        return keep_heaviest(vector, n_kept) if self.modules.splade else vector[:n_kept]
+
     def embed(self, windows: Sequence[SequenceOutput]) -> Output:
         """Return the embedding (width,) of a text from its windows; of a SparseEncoder the weights (vocabulary,)."""
         if self.modules.splade:
             return self.modules.splade.merge(np.concatenate([window.values for window in windows]))
         pooled = merge_windows(windows)
         return self.modules.project(torch.from_numpy(pooled).unsqueeze(0))[0].numpy() if self.modules.layers else pooled
+
+
+def keep_heaviest(weights: Output, n_kept: int | None) -> Output:
+    """Return weights (vocabulary,) of which all but the `n_kept` of the largest absolute values are 0.
+
+    >>> keep_heaviest(np.array([1.0, 3.0, 2.0], dtype=np.float32), 2)
+    array([0., 3., 2.], dtype=float32)
+    """
+    if n_kept is None or n_kept >= len(weights):
+        return weights
+    heaviest = np.argsort(-np.abs(weights), kind="stable")[:n_kept]
+    kept = np.zeros_like(weights)
+    kept[heaviest] = weights[heaviest]
+    return kept
 
 
 def embedding_options(task: Task) -> EncodingOptions:

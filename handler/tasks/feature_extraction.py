@@ -45,9 +45,14 @@ class FeatureExtraction(Task):
     def __init__(self, model: ModelFolder, config: ServingConfig, tokenizer: Tokenizer) -> None:
         super().__init__(model, config, tokenizer)
         self.embedder = Embedder(model, tokenizer)
+        n_kept, width = self.embedder.modules.n_kept, self.embedder.width
         self.parameters = self.embedder.parameters(
             normalize=Boolean(default=False, description="whether to scale to length 1"),
-            dimensions=Integer(le=self.embedder.width, description="the first so many numbers only; all by default"),
+            dimensions=Integer(
+                default=n_kept and min(n_kept, width),
+                le=width,
+                description="the first so many numbers only; all unless the model's folder says",
+            ),
             truncate=Boolean(description="what happens to a long text: true cuts it, false refuses it"),
         )
         self.encoding_options = embedding_options(self)
@@ -74,7 +79,7 @@ class FeatureExtraction(Task):
         return self.embedder.pooler().pool(output, batch)
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
-        vector = self.embedder.embed(windows)[: query.parameters["dimensions"]]
+        vector = self.embedder.keep(self.embedder.embed(windows), query.parameters["dimensions"])
         return (normalize(vector) if query.parameters["normalize"] else vector).tolist()
 
     def answers_match(self, expected: JSON, answer: JSON, tolerance: float) -> bool:

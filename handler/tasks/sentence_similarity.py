@@ -58,8 +58,9 @@ class SentenceSimilarity(Task):
         by_text: list[list[SequenceOutput]] = [[] for _ in query.texts]
         for window in windows:
             by_text[window.text_index].append(window)
-        source, *others = (self.embedder.embed(windows) for windows in by_text)
-        similarity = SIMILARITY_FUNCTIONS[self.embedder.modules.similarity]
+        modules = self.embedder.modules
+        source, *others = (self.embedder.keep(self.embedder.embed(windows), modules.n_kept) for windows in by_text)
+        similarity = SIMILARITY_FUNCTIONS[modules.similarity]
         return [similarity(source, other) for other in others]
 
     def schema(self) -> dict[str, JSON]:

@@ -37,7 +37,10 @@ class SparseEmbedding(Task):
         self.embedder = Embedder(model, tokenizer)
         self.logits_per_token = self.embedder.pooler().logits_per_token
         self.parameters = {
-            "top_k": Integer(description="only so many word pieces, those of the highest weights; all by default"),
+            "top_k": Integer(
+                default=self.embedder.modules.n_kept,
+                description="word pieces to keep, those of the highest weights; all unless the model's folder says",
+            ),
             "return_tokens": Boolean(default=False, description="whether to name the word piece of each index"),
             **self.embedder.prompt_parameters(),
         }
@@ -57,11 +60,8 @@ class SparseEmbedding(Task):
         return self.embedder.pooler().pool(output, batch)
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
-        weights = self.embedder.embed(windows)
+        weights = self.embedder.keep(self.embedder.embed(windows), query.parameters["top_k"])
         indices = np.flatnonzero(weights)
-        if query.parameters["top_k"] is not None:
-            heaviest = np.argsort(-weights[indices], kind="stable")[: query.parameters["top_k"]]
-            indices = np.sort(indices[heaviest])
         pairs = zip(indices.tolist(), weights[indices].tolist(), strict=True)
         if query.parameters["return_tokens"]:
             return [{"index": i, "token": self.tokenizer.id_to_token(i), "value": weight} for i, weight in pairs]

@@ -56,6 +56,7 @@ class ReferenceModules:
         self.classifier = _layer("Dense", classifier.parent) if classifier.is_file() else None
         self.normalizes = bool(read_json(classifier).get("normalize_embeddings")) if classifier.is_file() else False
         self.prompt: str = (settings.get("prompts") or {}).get(settings.get("default_prompt_name"), "")
+        self.n_kept: int | None = settings.get("max_active_dims" if splade else "truncate_dim")
         self.similarity = SIMILARITIES[settings.get("similarity_fn_name") or "cosine"]
 
     def pool(self, states: Tensor, n_excluded: int) -> Tensor:
@@ -83,13 +84,17 @@ class ReferenceModules:
         weights = torch.cat(windows).clamp_min(0)
         for _ in range(self.n_logarithms):
             weights = (1 + weights).log()
-        return weights.sum(0) if self.sums_weights else weights.max(0).values
+        weights = weights.sum(0) if self.sums_weights else weights.max(0).values
+        if self.n_kept is None:
+            return weights
+        kept = weights.topk(min(self.n_kept, len(weights)))
+        return torch.zeros_like(weights).scatter(0, kept.indices, kept.values)
 
     def project(self, pooled: Tensor) -> Tensor:
         """Apply the layers behind the pooling to one vector."""
         for layer in self.layers:
             pooled = layer(pooled)
-        return pooled
+        return pooled[: self.n_kept]
 
     def logits(self, pooled: Tensor) -> Tensor:
         """Apply the classifier of SetFit to one vector, after the layers behind the pooling."""

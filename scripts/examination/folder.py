@@ -153,6 +153,7 @@ def module_facts(model: ModelFolder) -> dict[str, JSON]:
         "pooling": list(embedding.pooling),
         "layers": layers or None,
         "width": embedding.width,
+        "kept": embedding.n_kept,
         "similarity": embedding.similarity,
         "max_length": embedding.max_length,
         "prompts": dict(embedding.prompts) or None,

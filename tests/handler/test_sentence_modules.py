@@ -22,6 +22,7 @@ from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.sentence_modules import POOLING_MODES
 from scripts.archives.build import build
+from scripts.archives.reference import Reference
 from tests.support.samples import MakeModel
 
 TEXTS = [
@@ -129,6 +130,20 @@ def test_prompts_equal_the_library(save: Save, pooling: Any, include_prompt: boo
         predictor.answer_items(["a"], {"pooling": "cls"})
 
 
+def test_truncated_embeddings_equal_the_library(save: Save) -> None:
+    """A folder says how many numbers count, of vectors and of similarities; a request says otherwise."""
+    folder, library = save(modules.Normalize, truncate_dim=5)
+    np.testing.assert_allclose(embeddings(load(folder)), library.encode(TEXTS), atol=1e-5)
+    assert embeddings(load(folder), dimensions=9).shape == (len(TEXTS), 9)
+    predictor = load_predictor(folder, ServingConfig(task="sentence-similarity"))
+    body: Any = {"source_sentence": TEXTS[0], "sentences": TEXTS[1:]}
+    vectors = library.encode(TEXTS)
+    (answer,) = predictor.answer_items([body])
+    np.testing.assert_allclose(answer, library.similarity(vectors[0], vectors[1:])[0], atol=1e-4)
+    reference: Any = Reference(predictor.task, folder, ServingConfig()).answer(body, {})
+    np.testing.assert_allclose(answer, reference, atol=1e-4)
+
+
 @pytest.mark.parametrize("function", ["cosine", "dot", "euclidean", "manhattan"])
 def test_similarities_equal_the_library(save: Save, function: str) -> None:
     """By the function that the folder names, with its prompt."""
@@ -214,6 +229,10 @@ REFUSED: dict[str, tuple[Callable[[Path], object], str]] = {
     "an unknown similarity": (
         lambda f: changed(f / "config_sentence_transformers.json", similarity_fn_name="jaccard"),
         "similarity_fn_name is jaccard",
+    ),
+    "no numbers at all": (
+        lambda f: changed(f / "config_sentence_transformers.json", truncate_dim=0),
+        "truncate_dim must be a whole number",
     ),
     "a default prompt that is not there": (
         lambda f: changed(f / "config_sentence_transformers.json", default_prompt_name="clustering"),

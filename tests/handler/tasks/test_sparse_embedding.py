@@ -132,6 +132,24 @@ def test_a_part_of_the_weights(splade: Path) -> None:
     assert named == [entry | {"token": tokenizer.convert_ids_to_tokens(entry["index"])} for entry in all_weights]
 
 
+def test_folders_that_keep_the_heaviest(make_model: MakeModel) -> None:
+    """As many as the folder says, in similarities too; a request says otherwise."""
+    folder = make_model(architecture=transformers.BertForMaskedLM, initializer_range=0.2)
+    saved(folder, SpladePooling("max"), max_active_dims=9)
+    predictor, texts = load_predictor(folder), TEXTS[:4]
+    check(predictor, folder, texts)
+    (longer,) = ask(predictor, {"inputs": texts[0], "parameters": {"top_k": 20}})
+    assert len(response_json(longer)) == 20
+    body = {"source_sentence": texts[0], "sentences": texts[1:]}
+    (answer,) = ask(predictor, body, operation="similarity")
+    library = SparseEncoder(str(folder), device="cpu")
+    expected = library.similarity(library.encode(texts[:1]), library.encode(texts[1:]))[0].tolist()
+    assert response_json(answer) == pytest.approx(expected, rel=1e-4)
+    reference: Any = Reference(predictor.task, folder, ServingConfig()).answer(texts[0], {})
+    (ours,) = ask(predictor, texts[0])
+    assert predictor.task.answers_match(reference, response_json(ours), 1e-5)
+
+
 @pytest.mark.parametrize("strategy", ["max", "sum"])
 def test_long_texts_in_windows(make_model: MakeModel, strategy: Any) -> None:
     """No token is lost: the weights of the windows are joined as those of tokens are; as the reference has them."""
