@@ -10,11 +10,12 @@ protocol/         bytes <-> JSON values: strict JSON, and codecs
 sequences         how texts become sequences of limited length: truncation, windows and their merge
 spans             spans of whole characters and words, and the best spans of scores
 tag_scheme        how the labels of tokens divide a text into spans
-sentence_layers   the layers behind the pooling of a sentence-transformers folder
-sentence_modules  the modules of such a folder
 weight_files      the files of a model's weights and the names of their tensors
-model_folder      what a model folder says beside weights and tokenizer
 tokenizer_files   the files of a tokenizer, checked
+sentence_layers   the layers behind the pooling of a sentence-transformers folder
+sentence_router   the routes of such a folder, and a table of weights for its queries
+sentence_modules  the modules of such a folder
+model_folder      what a model folder says beside weights and tokenizer
 alignment         where in a text each token comes from
 python_tokenizer  tokenizers that transformers has in Python alone, as fast ones
 tokenization      text -> encodings, never padded

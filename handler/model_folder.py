@@ -43,7 +43,7 @@ class ModelFolder:
         is_without_head = "For" in architecture and not holds_a_head(names)
         if is_without_head:
             config.architectures = []
-        modules = read_sentence_modules(folder, config.hidden_size)
+        modules = read_sentence_modules(folder, config.hidden_size, config.vocab_size)
         activation = cross_encoder_activation(folder, config.to_dict(), config.num_labels or 0)
         return cls(
             config,

@@ -111,7 +111,7 @@ class Predictor:
 
     def compute(self, jobs: Sequence[EncodingJob], deadline: float = math.inf) -> None:
         """Compute the outputs of encodings, of one batch or of several, in one plan; an error stays with its item."""
-        poolers = [job.item.query.pooler or job.item.task for job in jobs]
+        poolers = [job.item.query.pooler_of(job.text_index) or job.item.task for job in jobs]
         results = self.engine.run([job.encoding for job in jobs], poolers, deadline)
         for job, result in zip(jobs, results, strict=True):
             if isinstance(result, RequestError):
@@ -132,7 +132,7 @@ class Predictor:
     def _tokenize(self, pending: Sequence[PendingItem]) -> None:
         """Encode the texts of items in one call; if that fails, each item in a call of its own."""
         texts = [text for item in pending for text in item.query.texts]
-        options = [item.query.encoding_options for item in pending for _ in item.query.texts]
+        options = [item.query.options_of(index) for item in pending for index in range(len(item.query.texts))]
         try:
             results = iter(self.tokenizer.encode(texts, options))
         except Exception as error:  # noqa: BLE001 - one text that the tokenizer cannot read must not fail the batch

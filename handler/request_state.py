@@ -112,6 +112,7 @@ class EncodingJob(NamedTuple):
 
     item: PendingItem
     encoding: Encoding
+    text_index: int  # among the texts of the item's query
 
 
 @dataclass
@@ -134,7 +135,7 @@ class BatchContext:
 
     def jobs(self) -> list[EncodingJob]:
         """List the encodings of all pending items, each with its item."""
-        return [EncodingJob(item, encoding) for item in self.pending() for _, encoding in item.state.sequences]
+        return [EncodingJob(item, encoding, text) for item in self.pending() for text, encoding in item.state.sequences]
 
     def encodings(self) -> list[Encoding]:
         """List the encodings of all pending items."""

@@ -107,6 +107,17 @@ def _activation(path: str, where: str) -> nn.Module:
 
 def _weights(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Return exactly these tensors of a module's safetensors."""
+    tensors = read_tensors(folder)
+    stored = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if stored != dict(shapes):
+        raise ModelMismatch(
+            f"{folder.name}/{WEIGHTS_FILE} has {stored}, its config.json and the encoder ask for {shapes}"
+        )
+    return tensors
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """Return the tensors of a module's safetensors, in fp32."""
     if not (folder / WEIGHTS_FILE).is_file():
         pickled = (folder / "pytorch_model.bin").is_file()
         advice = "load the model with sentence-transformers 3 or newer and save it again"
@@ -115,12 +126,15 @@ def _weights(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, T
         tensors = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
         raise ModelMismatch(f"{folder.name}/{WEIGHTS_FILE} cannot be read: {error}") from error
-    stored = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    if stored != dict(shapes):
-        raise ModelMismatch(
-            f"{folder.name}/{WEIGHTS_FILE} has {stored}, its config.json and the encoder ask for {shapes}"
-        )
     return {name: tensor.float() for name, tensor in tensors.items()}
+
+
+def module_name(entry: Mapping[str, JSON], file: str = MODULES_FILE) -> str:
+    """Return the class of a module of the library, whatever the version calls the place where it lies."""
+    path = str(entry["type"])
+    if not path.startswith("sentence_transformers."):
+        raise ModelMismatch(f"{file}: {path} is code of the model's own, which is not run here")
+    return path.rpartition(".")[2]
 
 
 def read_object(path: Path) -> dict[str, JSON]:

@@ -22,7 +22,18 @@ from torch import Tensor
 from handler.errors import ModelMismatch
 from handler.paths import stays_inside
 from handler.protocol import JSON
-from handler.sentence_layers import MODULES_FILE, WEIGHTS_FILE, advice_on, normalize, read_json, read_layer, read_object
+from handler.sentence_layers import (
+    MODULES_FILE,
+    WEIGHTS_FILE,
+    advice_on,
+    module_name,
+    normalize,
+    read_json,
+    read_layer,
+    read_object,
+)
+from handler.sentence_router import ROUTER_FILE, ROUTERS, TABLE, InputType, WeightTable, read_router, read_table
+from handler.tokenizer_files import FILES as TOKENIZER_FILES
 
 PROMPTS_FILE = "config_sentence_transformers.json"
 CLASSIFIER = (
@@ -106,6 +117,8 @@ class EmbeddingModules:
     lowercase: bool = False
     classifier: tuple[Callable[[Tensor], Tensor], ...] = ()  # from embeddings to logits (n, labels); empty: none
     splade: SpladePooling | None = None  # of a SparseEncoder
+    table: WeightTable | None = None  # of a SparseEncoder whose model does not read all texts
+    table_inputs: frozenset[InputType | None] = frozenset()  # texts that the table reads; None: a request does not say
 
     @property
     def default_prompt(self) -> str:
@@ -126,12 +139,13 @@ class EmbeddingModules:
         return pooled
 
 
-def read_sentence_modules(folder: Path, hidden_size: int) -> EmbeddingModules | None:
+def read_sentence_modules(folder: Path, hidden_size: int, vocab_size: int) -> EmbeddingModules | None:
     """Read the modules of a folder; None where it has no `modules.json`.
 
     Args:
         folder: of a model, as `SentenceTransformer.save` writes it.
         hidden_size: width of the encoder's outputs.
+        vocab_size: of the model.
 
     Raises:
         ModelMismatch: a module, an option or a file that would change embeddings and that is not computed here.
@@ -141,15 +155,20 @@ def read_sentence_modules(folder: Path, hidden_size: int) -> EmbeddingModules | 
     settings = _read_settings(folder)
     if settings.get("model_type") == "CrossEncoder":
         return None
-    modules = [(_module_name(entry), entry.get("path", "")) for entry in _read_modules(folder)]
+    modules = [(module_name(entry), entry.get("path", "")) for entry in _read_modules(folder)]
     if settings.get("model_type") == "SparseEncoder":
-        return _sparse_encoder(folder, settings, modules)
+        return _sparse_encoder(folder, settings, modules, vocab_size)
     if settings.get("model_type", "SentenceTransformer") != "SentenceTransformer":
         raise ModelMismatch(
             f"{PROMPTS_FILE}: model_type {settings['model_type']} is not served, only SentenceTransformer, "
             "CrossEncoder and SparseEncoder"
         )
     names = [name for name, _ in modules]
+    if names[:1] and names[0] in ROUTERS:
+        raise ModelMismatch(
+            f"{MODULES_FILE} lists {names[0]}: of models that read queries and documents with different modules, a "
+            "SparseEncoder with a table for queries is served: pack each Transformer of this one as a model of its own"
+        )
     if names[:2] != ["Transformer", "Pooling"] or modules[0][1]:
         raise ModelMismatch(
             f"{MODULES_FILE} lists {', '.join(names)}: served is a Transformer in the folder itself, then a Pooling; "
@@ -181,21 +200,44 @@ def read_sentence_modules(folder: Path, hidden_size: int) -> EmbeddingModules | 
 
 def module_files(folder: Path) -> list[Path]:
     """Return the files of a model's folder that this module reads, relative to the folder."""
-    names = [MODULES_FILE, PROMPTS_FILE, *(path.name for path in folder.glob("sentence_*_config.json"))]
+    names = [MODULES_FILE, PROMPTS_FILE, ROUTER_FILE, *(path.name for path in folder.glob("sentence_*_config.json"))]
     paths = [Path(name) for name in names]
     if (folder / MODULES_FILE).is_file():
         subfolders = [*(Path(str(entry.get("path", ""))) for entry in _read_modules(folder)), Path(CLASSIFIER)]
+        if (folder / ROUTER_FILE).is_file():
+            routed = dict.fromkeys(Path(path) for route in read_router(folder).routes.values() for _, path in route)
+            subfolders += routed
+            for sub in filter(lambda sub: sub.parts, routed):
+                found = (file for pattern in TOKENIZER_FILES for file in (folder / sub).glob(pattern))
+                paths += [sub / file.name for file in found]
         paths += [sub / name for sub in subfolders if sub.parts for name in ("config.json", WEIGHTS_FILE)]
     return [path for path in paths if (folder / path).is_file()]
 
 
-def _sparse_encoder(folder: Path, settings: Mapping[str, JSON], modules: Sequence[tuple[str, str]]) -> EmbeddingModules:
-    """Read the modules of a SparseEncoder: a masked language model, then its pooling."""
+def _sparse_encoder(
+    folder: Path, settings: Mapping[str, JSON], modules: Sequence[tuple[str, str]], vocab_size: int
+) -> EmbeddingModules:
+    """Read the modules of a SparseEncoder: a masked language model, then its pooling; of a Router a table beside it."""
+    table, table_inputs = None, frozenset[InputType | None]()
+    if [*modules] == [("Router", "")]:
+        router = read_router(folder)
+        tables = sorted({route for route in router.routes.values() if [name for name, _ in route] == [TABLE]})
+        others = sorted({*router.routes.values()} - {*tables})
+        if len(tables) > 1 or len(others) != 1:
+            written = "; ".join(f"{name}: {', '.join(n for n, _ in route)}" for name, route in router.routes.items())
+            raise ModelMismatch(
+                f"{ROUTER_FILE} has the routes {written}: served are one Transformer with a SpladePooling, and one "
+                f"{TABLE} beside it"
+            )
+        (modules,) = others
+        if tables:
+            table = read_table(folder, tables[0][0][1], vocab_size)
+            table_inputs = router.inputs_of(tables[0])
     names = [name for name, _ in modules]
     if len(names) != 2 or names[0] not in ("Transformer", "MLMTransformer") or names[1] != "SpladePooling":
         raise ModelMismatch(
             f"{MODULES_FILE} of this SparseEncoder lists {', '.join(names)}: served is a Transformer, then a "
-            "SpladePooling"
+            f"SpladePooling, or a Router to these and to a {TABLE}"
         )
     if modules[0][1]:
         raise ModelMismatch(f"{MODULES_FILE}: the Transformer of this SparseEncoder must lie in the folder itself")
@@ -207,6 +249,8 @@ def _sparse_encoder(folder: Path, settings: Mapping[str, JSON], modules: Sequenc
             "served: max or sum, and relu or log1p_relu"
         )
     max_length, lowercase = _transformer_options(folder, TOKEN_LOGITS)
+    if lowercase and table is not None:
+        raise ModelMismatch("do_lower_case of a Transformer beside a table, whose texts keep their case, is not served")
     prompts, default, similarity = _prompts(
         {**settings, "similarity_fn_name": settings.get("similarity_fn_name") or "dot"}
     )
@@ -218,6 +262,8 @@ def _sparse_encoder(folder: Path, settings: Mapping[str, JSON], modules: Sequenc
         max_length=max_length,
         lowercase=lowercase,
         splade=SpladePooling(strategy, log_twice=activation == "log1p_relu"),
+        table=table,
+        table_inputs=table_inputs,
     )
 
 
@@ -264,14 +310,6 @@ def _read_settings(folder: Path) -> dict[str, JSON]:
     return read_object(path) if path.is_file() else {}
 
 
-def _module_name(entry: Mapping[str, JSON]) -> str:
-    """Return the class of a module of the library, whatever the version calls the place where it lies."""
-    path = str(entry["type"])
-    if not path.startswith("sentence_transformers."):
-        raise ModelMismatch(f"{MODULES_FILE}: {path} is code of the model's own, which is not run here")
-    return path.rpartition(".")[2]
-
-
 def cross_encoder_modules(folder: Path) -> EmbeddingModules:
     """Return what a CrossEncoder's folder says of the length and the case of texts; of other folders the defaults.
 
@@ -282,7 +320,7 @@ def cross_encoder_modules(folder: Path) -> EmbeddingModules:
     if settings.get("model_type") != "CrossEncoder":
         return EmbeddingModules()
     entries = _read_modules(folder) if (folder / MODULES_FILE).is_file() else []
-    names = [_module_name(entry) for entry in entries]
+    names = [module_name(entry) for entry in entries]
     if names not in ([], ["Transformer"]) or any(entry.get("path") for entry in entries):
         raise ModelMismatch(
             f"{MODULES_FILE} of this CrossEncoder lists {', '.join(names)}: served is a Transformer in the folder"

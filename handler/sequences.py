@@ -30,6 +30,7 @@ class EncodingOptions:
     max_first: int | None = None  # tokens kept of the first text of a pair
     fields: tuple[str, str] = ("text", "text_pair")  # names of the text, and of the second one of a pair, in messages
     return_spans: bool = False  # whether encodings keep the position of each token in its text
+    by_table: bool = False  # for a table of weights, no model: without special tokens, to the limit of the table
 
 
 @dataclass(frozen=True, slots=True)

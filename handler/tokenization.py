@@ -7,6 +7,7 @@ This module owns lengths: how many tokens a model can read, and so what is trunc
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,7 +31,7 @@ from handler.sequences import (
     truncate_sequence,
     windows,
 )
-from handler.tokenizer_files import check_files, check_vocabulary, loading_problem
+from handler.tokenizer_files import check_files, check_vocabulary, deciding_parts, loading_problem
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
@@ -78,6 +79,9 @@ class Tokenizer:
         self._backend = tokenizer.backend_tokenizer
         self._n_special_tokens: int = tokenizer.num_special_tokens_to_add(pair=False)
         self._backend.no_padding()
+        self.max_table_length = self.max_length
+        if embedding and embedding.table:
+            self.max_table_length = table_length(folder / embedding.table.path, tokenizer, config)
         if embedding and embedding.lowercase:  # before the model's own normaliser, as sentence-transformers does
             own = [self._backend.normalizer] if self._backend.normalizer else []
             self._backend.normalizer = normalizers.Sequence([normalizers.Lowercase(), *own])
@@ -113,13 +117,12 @@ class Tokenizer:
             InvalidInput where it has no token at all.
         """
         encoded: list[list[Encoding] | RequestError] = [InvalidInput("no text")] * len(texts)
-        for return_spans in (False, True):  # offsets take a third more time: computed for those that need them
-            indices = [index for index, option in enumerate(options) if option.return_spans is return_spans]
+        kinds = [(option.return_spans, option.by_table) for option in options]
+        for return_spans, by_table in dict.fromkeys(kinds):  # offsets take a third more time: for those that need them
+            indices = [index for index, kind in enumerate(kinds) if kind == (return_spans, by_table)]
             batch = [text if pair is None else (text, pair) for text, pair in (texts[index] for index in indices)]
-            if not batch:
-                continue
             encode_batch = self._backend.encode_batch if return_spans else self._backend.encode_batch_fast
-            for index, tokens in zip(indices, encode_batch(batch), strict=True):
+            for index, tokens in zip(indices, encode_batch(batch, add_special_tokens=not by_table), strict=True):
                 encoded[index] = self._fit(tokens, options[index])
         return encoded
 
@@ -163,10 +166,11 @@ class Tokenizer:
     def _fit(self, encoded: Any, options: EncodingOptions) -> list[Encoding] | RequestError:
         """Truncate, split or refuse one encoding of the backend as its options say."""
         ids, type_ids = encoded.ids, encoded.type_ids
-        without_tokens = self._without_tokens(encoded)
+        without_tokens = self._without_tokens(encoded, 0 if options.by_table else self._n_special_tokens)
         if without_tokens is not None:
             return InvalidInput(f"{options.fields[without_tokens]} holds nothing that this model reads")
-        max_tokens = min(options.max_length or self.max_length, self.max_length)
+        limit = self.max_table_length if options.by_table else self.max_length
+        max_tokens = min(options.max_length or limit, limit)
         spans = None
         if options.return_spans:
             spans = TokenSpans(encoded.offsets, encoded.word_ids, encoded.sequence_ids, range(len(ids)))
@@ -196,11 +200,11 @@ class Tokenizer:
             for piece, n in zip(pieces, n_by_piece, strict=True)
         ]
 
-    def _without_tokens(self, encoded: Any) -> int | None:
+    def _without_tokens(self, encoded: Any, n_special_tokens: int) -> int | None:
         """Return which text of an encoding, 0 or 1, has special tokens alone, from which any answer would come."""
         if encoded.n_sequences > 1:
             return next((text for text in (0, 1) if text not in encoded.sequence_ids), None)
-        return 0 if len(encoded.ids) <= self._n_special_tokens else None
+        return 0 if len(encoded.ids) <= n_special_tokens else None
 
     def _truncate(self, sequence_ids: Sequence[int | None], max_tokens: int, strategy: TruncationStrategy) -> list[int]:
         side = self._truncation_side
@@ -270,6 +274,28 @@ def as_in_file(path: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedToke
         **special,
     )
     return as_in_file
+
+
+def table_length(folder: Path, tokenizer: PreTrainedTokenizerBase, config: ServingConfig) -> int:
+    """Return how many tokens of a text a table of weights reads, whose module has a tokenizer of its own.
+
+    Args:
+        folder: of the module.
+        tokenizer: of the model beside it.
+
+    Raises:
+        ModelMismatch: the two make different tokens of a text.
+    """
+    own: Any = as_in_file(folder / "tokenizer.json", load_tokenizer(folder))
+    backend: Any = getattr(tokenizer, "backend_tokenizer", None)
+    if own.truncation_side != tokenizer.truncation_side or deciding_parts(own.backend_tokenizer) != deciding_parts(
+        backend
+    ):
+        raise ModelMismatch(
+            f"{folder.name} has another tokenizer than the Transformer beside it, which is not served: save the model "
+            "with one tokenizer for both"
+        )
+    return min(config.max_length or sys.maxsize, int(own.model_max_length))
 
 
 def _with_character_map(folder: Path, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

@@ -18,6 +18,7 @@ from handler.weight_files import LFS_POINTER
 
 VOCABULARY_FILES = ("tokenizer.json", "vocab.txt", "vocab.json", "*.model")
 SETTINGS = "tokenizer_config.json"
+FILES = (*VOCABULARY_FILES, SETTINGS, "special_tokens_map.json", "added_tokens.json", "merges.txt")
 OBJECTS = ("tokenizer.json", SETTINGS, "special_tokens_map.json", "added_tokens.json", "vocab.json")  # files of JSON
 
 
@@ -32,6 +33,15 @@ def check_files(folder: Path) -> None:
         written = f'"{length}"' if isinstance(length, str) else str(length)
         advice = f"write {length}" if isinstance(length, str) and length.isdecimal() else "write a number of tokens"
         raise ModelMismatch(f"{SETTINGS} has model_max_length {written}: {advice}")
+
+
+def deciding_parts(backend: Any) -> list[Any]:
+    """Return the parts of a tokenizer that decide the tokens of a text, without special ones around it."""
+    try:
+        parts = json.loads(backend.to_str())
+    except Exception as error:  # tokenizers raises no other class for a part that is written in Python
+        raise ModelMismatch("a tokenizer with parts in Python cannot be compared with that of a table") from error
+    return [parts[name] for name in ("added_tokens", "normalizer", "pre_tokenizer", "model")]
 
 
 def loading_problem(folder: Path, error: Exception) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
 from handler.batching import Batch
@@ -39,6 +40,8 @@ class Task(Pooler, ItemReader, ScoreJudge):
     answer_format: ClassVar[AnswerFormat] = AnswerFormat()  # where a codec has several forms of an answer
     self_test_items: tuple[JSON, ...]  # reach every branch of the task
     self_test_parameters: ClassVar[dict[str, JSON]] = {}
+    model_parameters: Mapping[str, JSON] = MappingProxyType({})  # without which a text would not reach the model
+    other_parameters: Sequence[Mapping[str, JSON]] = ()  # with which answers are compared at packing, too
 
     def __init__(self, model: ModelFolder, config: ServingConfig, tokenizer: Tokenizer) -> None:
         ItemReader.__init__(self, config)

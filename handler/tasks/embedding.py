@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from handler.batching import Batch
 from handler.errors import ConfigError, InvalidInput
 from handler.model_folder import ModelFolder
 from handler.sentence_modules import PoolingMode, Similarity, SpladePooling
+from handler.sentence_router import InputType
 from handler.sequences import Encoding, EncodingOptions
 from handler.tasks.base import Task
 from handler.tasks.parameters import Choice, Parameter, String
@@ -97,6 +99,18 @@ class SparsePooler(Pooler):
         return RaggedOutput(torch.stack(weights), (1,) * len(weights))
 
 
+class TablePooler(Pooler):
+    """Run nothing for texts whose weights are looked up by their tokens."""
+
+    forward_scope = "nothing"
+
+    def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
+        return RaggedOutput(torch.empty(0), (0,) * len(batch.seq_lens))
+
+
+TABLE_POOLER = TablePooler()
+
+
 class Embedder:
     """What embeddings of a model are made of: its prompts, its poolers and the layers behind them."""
 
@@ -124,14 +138,24 @@ class Embedder:
             **({"prompt_name": by_name} if names else {}),
         }
 
-    def prompt(self, values: Mapping[str, Any]) -> str:
+    def prompt(self, values: Mapping[str, Any], input_type: InputType | None = None) -> str:
         """Return the text that stands before the inputs of a request; raises InvalidInput."""
         prompt, name = values.get("prompt"), values.get("prompt_name")
         if prompt is not None and name is not None:
             raise InvalidInput("prompt and prompt_name exclude each other")
         if name is not None:
             return self.modules.prompts[name]
+        if (
+            prompt is None and input_type is not None
+        ):  # the library has an empty prompt for either, whatever the default
+            return self.modules.prompts.get(input_type, "")
         return self.modules.default_prompt if prompt is None else str(prompt)
+
+    def reading(self, options: EncodingOptions, input_type: InputType | None) -> tuple[EncodingOptions, Pooler]:
+        """Return how a text is encoded, and what pools it: for the table of weights, or for the model."""
+        if input_type in self.modules.table_inputs:
+            return replace(options, by_table=True), TABLE_POOLER
+        return options, self.pooler()
 
     def pooler(self, values: Mapping[str, Any] | None = None, prompt: str = "") -> SentencePooler | SparsePooler:
         """Return what pools the texts of a request with these parameters and this prompt."""
@@ -145,8 +169,10 @@ class Embedder:
         """Return the first numbers of an embedding; of a SparseEncoder its heaviest weights, the others being 0."""
         return keep_heaviest(vector, n_kept) if self.modules.splade else vector[:n_kept]
 
-    def embed(self, windows: Sequence[SequenceOutput]) -> Output:
+    def embed(self, windows: Sequence[SequenceOutput], input_type: InputType | None = None) -> Output:
         """Return the embedding (width,) of a text from its windows; of a SparseEncoder the weights (vocabulary,)."""
+        if self.modules.table and input_type in self.modules.table_inputs:
+            return self.modules.table.embed([token for window in windows for token in window.encoding.ids])
         if self.modules.splade:
             return self.modules.splade.merge(np.concatenate([window.values for window in windows]))
         pooled = merge_windows(windows)

@@ -28,6 +28,15 @@ class Query:
     parameters: Mapping[str, Any] = field(default_factory=dict)  # every parameter of the task
     encoding_options: EncodingOptions = field(default_factory=EncodingOptions)
     pooler: Pooler | None = None  # the task itself by default; queries with the same pooler share a forward pass
+    first: tuple[EncodingOptions, Pooler] | None = None  # of the first text, where it is read unlike the others
+
+    def options_of(self, text: int) -> EncodingOptions:
+        """Return how a text, by its index, is encoded."""
+        return self.first[0] if self.first and text == 0 else self.encoding_options
+
+    def pooler_of(self, text: int) -> Pooler | None:
+        """Return what a text, by its index, is computed for; None: for the task itself."""
+        return self.first[1] if self.first and text == 0 else self.pooler
 
 
 @dataclass(frozen=True)

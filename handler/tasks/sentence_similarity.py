@@ -9,6 +9,7 @@ from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON
+from handler.sentence_router import INPUT_TYPES, InputType
 from handler.sequences import Encoding
 from handler.tasks.base import Task
 from handler.tasks.embedding import SIMILARITY_FUNCTIONS, Embedder, embedding_options
@@ -38,15 +39,31 @@ class SentenceSimilarity(Task):
         self.embedder = Embedder(model, tokenizer)
         self.parameters = self.embedder.parameters()
         self.encoding_options = embedding_options(self)
+        # Of the source and of the others, where one is embedded unlike the other: a query beside documents.
+        self.input_types: tuple[InputType | None, InputType | None] = (None, None)
+        if self.embedder.modules.table:
+            self.input_types = INPUT_TYPES
 
     def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
         fields = self.read_fields(value, "source_sentence", "sentences")
         source = self.read_text(fields["source_sentence"], "source_sentence")
         sentences = self.read_texts(fields["sentences"], "sentences")
         values = self.read_parameters(parameters)
-        prompt = self.embedder.prompt(values)
-        texts = tuple((self.read_text(prompt + text) if prompt else text, None) for text in (source, *sentences))
-        return Query(texts, values, self.encoding_options, self.embedder.pooler(values, prompt))
+        if self.input_types == (None, None):
+            prompt = self.embedder.prompt(values)
+            return Query(
+                tuple((self._prefixed(prompt, text), None) for text in (source, *sentences)),
+                values,
+                self.encoding_options,
+                self.embedder.pooler(values, prompt),
+            )
+        of_source, of_others = (self.embedder.prompt(values, kind) for kind in self.input_types)
+        texts = [self._prefixed(of_source, source), *(self._prefixed(of_others, text) for text in sentences)]
+        first, others = (self.embedder.reading(self.encoding_options, kind) for kind in self.input_types)
+        return Query(tuple((text, None) for text in texts), values, *others, first)
+
+    def _prefixed(self, prompt: str, text: str) -> str:
+        return self.read_text(prompt + text) if prompt else text
 
     def token_positions(self, encoding: Encoding) -> Sequence[int] | None:
         return self.embedder.pooler().token_positions(encoding)
@@ -58,8 +75,11 @@ class SentenceSimilarity(Task):
         by_text: list[list[SequenceOutput]] = [[] for _ in query.texts]
         for window in windows:
             by_text[window.text_index].append(window)
-        modules = self.embedder.modules
-        source, *others = (self.embedder.keep(self.embedder.embed(windows), modules.n_kept) for windows in by_text)
+        modules, (of_source, of_others) = self.embedder.modules, self.input_types
+        embeddings = (
+            self.embedder.embed(windows, of_others if index else of_source) for index, windows in enumerate(by_text)
+        )
+        source, *others = (self.embedder.keep(embedding, modules.n_kept) for embedding in embeddings)
         similarity = SIMILARITY_FUNCTIONS[modules.similarity]
         return [similarity(source, other) for other in others]
 

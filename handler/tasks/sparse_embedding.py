@@ -11,10 +11,11 @@ from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON
+from handler.sentence_router import INPUT_TYPES
 from handler.tasks.base import Task
 from handler.tasks.embedding import Embedder, embedding_options
 from handler.tasks.feature_extraction import FeatureExtraction
-from handler.tasks.parameters import Boolean, Integer
+from handler.tasks.parameters import Boolean, Choice, Integer
 from handler.tasks.queries import Query, RaggedOutput, SequenceOutput
 from handler.tokenization import Tokenizer
 
@@ -45,6 +46,12 @@ class SparseEmbedding(Task):
             **self.embedder.prompt_parameters(),
         }
         self.encoding_options = embedding_options(self)
+        if self.embedder.modules.table:
+            described = "what a text is; by default as the model's folder says"
+            self.parameters["input_type"] = Choice(accepted=INPUT_TYPES, description=described)
+            by_model = next((kind for kind in INPUT_TYPES if kind not in self.embedder.modules.table_inputs), None)
+            self.model_parameters = {"input_type": by_model}
+            self.other_parameters = ({}, *({"input_type": kind} for kind in INPUT_TYPES))
 
     @classmethod
     def supports(cls, model: ModelFolder) -> bool:
@@ -52,15 +59,17 @@ class SparseEmbedding(Task):
 
     def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
         text, values = self.read_item(value), self.read_parameters(parameters)
-        prompt = self.embedder.prompt(values)
+        input_type = values.get("input_type")
+        prompt = self.embedder.prompt(values, input_type)
         text = self.read_text(prompt + text) if prompt else text
-        return Query(((text, None),), values, self.encoding_options, self.embedder.pooler())
+        return Query(((text, None),), values, *self.embedder.reading(self.encoding_options, input_type))
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
         return self.embedder.pooler().pool(output, batch)
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
-        weights = self.embedder.keep(self.embedder.embed(windows), query.parameters["top_k"])
+        weights = self.embedder.embed(windows, query.parameters.get("input_type"))
+        weights = self.embedder.keep(weights, query.parameters["top_k"])
         indices = np.flatnonzero(weights)
         pairs = zip(indices.tolist(), weights[indices].tolist(), strict=True)
         if query.parameters["return_tokens"]:

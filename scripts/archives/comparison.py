@@ -97,7 +97,7 @@ def _accuracy(answers: Sequence[JSON], labels: Sequence[str | None]) -> float:
 
 def _answers(predictor: Predictor, items: Sequence[JSON]) -> list[JSON]:
     chunks = (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
-    return [answer for chunk in chunks for answer in predictor.answer_items(chunk)]
+    return [answer for chunk in chunks for answer in predictor.answer_items(chunk, predictor.task.model_parameters)]
 
 
 def _is_vector(answer: JSON) -> bool:

@@ -58,7 +58,8 @@ def examples_of(table: Table, columns: ColumnOptions = DEFAULT_COLUMNS) -> list[
 
 def encodings_of(predictor: Predictor, examples: Sequence[Example]) -> list[Encoding]:
     """Return the encodings that the model would read; raises ScriptError for an example that is refused."""
-    bodies = [protocol.serialize_value({"instances": [example.item]}) for example in examples]
+    parameters = dict(predictor.task.model_parameters)
+    bodies = [protocol.serialize_value({"instances": [one.item], "parameters": parameters}) for one in examples]
     batch = predictor.preprocess([Request(Body(body, "application/json")) for body in bodies])
     for example, request in zip(examples, batch.requests, strict=True):
         if request.error:

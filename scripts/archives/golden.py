@@ -39,7 +39,8 @@ SAMPLE_TEXTS = (  # whose tokens are compared beside those of the self-test
 
 def golden_outputs(predictor: Predictor) -> archive.Golden:
     """Return what a model answers to the self-test inputs of its task, without those that its limits refuse."""
-    golden = archive.Golden([], dict(predictor.task.self_test_parameters), [])
+    task = predictor.task
+    golden = archive.Golden([], {**task.self_test_parameters, **task.model_parameters}, [])
     refusals: list[str] = []
     for item in predictor.task.self_test_items:
         try:
@@ -74,18 +75,28 @@ def expected_outputs(folder: Path, config: ServingConfig, served: Predictor) -> 
     answers = []
     for item, answer in zip(golden.items, golden.answers, strict=True):
         name = f"input {task.self_test_items.index(item)} of the self-test"
-        windows = [window for text in reference.texts(item, golden.parameters) for window in reference.encode(text)]
-        _require_same_tokens(reference, windows, _encodings(served, item, golden.parameters), name)
-        expected = reference.answer(item, golden.parameters)
-        if not task.answers_match(expected, answer, TOLERANCE):
-            modules = " and the modules of modules.json" if task.model.has_modules else ""
-            raise ScriptError(
-                f"{name} has the tokens that transformers reads, but another answer than by "
-                f"{type(reference.model).__name__} of transformers{modules} (eager attention, fp32): "
-                f"{_difference(expected, answer)}; nothing is packed"
-            )
-        answers.append(expected)
+        answers.append(_expected(reference, served, item, golden.parameters, answer, name))
+        for parameters in task.other_parameters:
+            (other,) = served.answer_items([item], parameters)
+            _expected(reference, served, item, parameters, other, f"{name} with {dict(parameters)}")
     return archive.Golden(golden.items, golden.parameters, answers)
+
+
+def _expected(
+    reference: Reference, served: Predictor, item: JSON, parameters: Mapping[str, JSON], answer: JSON, name: str
+) -> JSON:
+    """Return what the reference answers to an item; raises ScriptError where the handler answers something else."""
+    windows = [window for of_text in reference.sequences(item, parameters) for window in of_text]
+    _require_same_tokens(reference, windows, _encodings(served, item, parameters), name)
+    expected, task = reference.answer(item, parameters), served.task
+    if not task.answers_match(expected, answer, TOLERANCE):
+        modules = " and the modules of modules.json" if task.model.has_modules else ""
+        raise ScriptError(
+            f"{name} has the tokens that transformers reads, but another answer than by "
+            f"{type(reference.model).__name__} of transformers{modules} (eager attention, fp32): "
+            f"{_difference(expected, answer)}; nothing is packed"
+        )
+    return expected
 
 
 def rounded(golden: archive.Golden) -> archive.Golden:

@@ -95,12 +95,20 @@ class Reference:
             texts = [item["source_sentence"], *item["sentences"]]
             return [(self.modules.prompt + text, None) for text in texts]
         if self.name in EMBEDDINGS:
-            return [(self.modules.prompt + item, None)]
+            return [(self.modules.prompt_of(parameters.get("input_type")) + item, None)]
         if isinstance(item, str):
             prompt = self.modules.prompt if self.modules.classifier else ""
             return [(prompt + item, None)]
         first, second = self.task.fields
         return [(item[first], item[second])]
+
+    def sequences(self, item: JSON, parameters: Mapping[str, JSON]) -> list[list[Window]]:
+        """Return the sequences of each text of an item."""
+        texts, table = self.texts(item, parameters), self.modules.table
+        if table is None or not self.modules.reads_table(parameters.get("input_type")):
+            return [self.encode(text) for text in texts]
+        tokenizer = ReferenceTokenizer(table, self.config, None, 0)
+        return [tokenizer.bare(text, split=self.task.overflow == "window") for text in texts]
 
     def encode(self, text: Pair) -> list[Window]:
         """Return the sequences of a text: one, or its windows."""
@@ -121,16 +129,15 @@ class Reference:
 
     def answer(self, item: JSON, parameters: Mapping[str, JSON]) -> JSON:
         """Return the answer to an item."""
-        texts = self.texts(item, parameters)
-        windows = [self.encode(text) for text in texts]
+        windows = self.sequences(item, parameters)
         if self.name == "tokenize":
-            return self._tokens(texts[0], windows[0][0])
+            return self._tokens(self.texts(item, parameters)[0], windows[0][0])
         if self.name in ("token-classification", "question-answering", "fill-mask"):
             return self._decode(item, parameters, windows[0])
         if self.name == "feature-extraction":
             return self._embedding(windows[0]).tolist()
         if self.name == "sparse-embedding":
-            weights = self.modules.pool_logits([self.forward(window.encoding).logits[0] for window in windows[0]])
+            weights = self._weights(windows[0], parameters.get("input_type"))
             return [{"index": index, "value": float(weights[index])} for index in weights.nonzero()[:, 0].tolist()]
         if self.name == "sentence-similarity":
             source, *others = [self._embedding(of_text) for of_text in windows]
@@ -180,6 +187,12 @@ class Reference:
         if problem == "regression":
             return torch.nn.Identity()
         return torch.sigmoid if problem == "multi_label_classification" or n_labels == 1 else _softmax
+
+    def _weights(self, windows: list[Window], input_type: str | None) -> Tensor:
+        """Return the weights (vocabulary,) of a text of a sparse encoder."""
+        if self.modules.reads_table(input_type):
+            return self.modules.look_up([token for window in windows for token in window.encoding.ids])
+        return self.modules.pool_logits([self.forward(window.encoding).logits[0] for window in windows])
 
     def _embedding(self, windows: list[Window]) -> Tensor:
         """Return the vector of a text: the mean of those of its windows by their lengths, then the later modules."""

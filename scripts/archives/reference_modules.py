@@ -40,7 +40,9 @@ class ReferenceModules:
     def __init__(self, folder: Path) -> None:
         entries: Any = read_json(folder / "modules.json") or []
         settings = read_json(folder / SETTINGS)
-        paths = {entry["path"]: entry["type"].rpartition(".")[2] for entry in entries}
+        router = read_json(folder / "router_config.json")
+        types = {entry["path"]: entry["type"] for entry in entries} | router.get("types", {})
+        paths = {path: kind.rpartition(".")[2] for path, kind in types.items()}
         pooling = next((read_json(folder / path / "config.json") for path in paths if paths[path] == "Pooling"), {})
         modes = pooling.get("pooling_mode") or [mode for flag, mode in OLD_FLAGS.items() if pooling.get(flag)]
         self.modes: list[str] = [modes] if isinstance(modes, str) else list(modes or ["mean"])
@@ -50,12 +52,16 @@ class ReferenceModules:
         )
         self.sums_weights = splade.get("pooling_strategy") == "sum"
         self.n_logarithms = 2 if splade.get("activation_function") == "log1p_relu" else 1
+        self.table = next((folder / path for path in paths if paths[path] == "SparseStaticEmbedding"), None)
+        self._weights = load_file(self.table / "model.safetensors")["weight"] if self.table else torch.empty(0)
+        self._router: Mapping[str, Any] = router
         later = [(name, folder / path) for path, name in paths.items() if name not in COMPUTED]
         self.layers = [_layer(name, path) for name, path in later]
         classifier = folder / "classifier" / "config.json"
         self.classifier = _layer("Dense", classifier.parent) if classifier.is_file() else None
         self.normalizes = bool(read_json(classifier).get("normalize_embeddings")) if classifier.is_file() else False
-        self.prompt: str = (settings.get("prompts") or {}).get(settings.get("default_prompt_name"), "")
+        self._prompts = settings.get("prompts") or {}
+        self.prompt: str = self._prompts.get(settings.get("default_prompt_name"), "")
         self.n_kept: int | None = settings.get("max_active_dims" if splade else "truncate_dim")
         self.similarity = SIMILARITIES[settings.get("similarity_fn_name") or "cosine"]
 
@@ -84,11 +90,34 @@ class ReferenceModules:
         weights = torch.cat(windows).clamp_min(0)
         for _ in range(self.n_logarithms):
             weights = (1 + weights).log()
-        weights = weights.sum(0) if self.sums_weights else weights.max(0).values
+        return self._heaviest(weights.sum(0) if self.sums_weights else weights.max(0).values)
+
+    def reads_table(self, input_type: str | None) -> bool:
+        """Tell whether a text is looked up in the table: a query, a document, or None where a request does not say."""
+        if self.table is None:
+            return False
+        structure, options = self._router["structure"], self._router["parameters"]
+        routes = options.get("route_mappings") or {}
+        keys = [f"({input_type!r}, 'text')", f"({input_type!r}, None)", "(None, 'text')", "(None, None)"]
+        named = [routes[key] for key in keys if key in routes] + [r for r in (input_type, "text") if r in structure]
+        route = next(iter(named), options.get("default_route") or next(iter(structure)))
+        return bool(structure[route] == [self.table.name])
+
+    def look_up(self, ids: list[int]) -> Tensor:
+        """Return the weights (vocabulary,) of the tokens of a text, by the table."""
+        present = torch.zeros_like(self._weights)
+        present[ids] = 1
+        return self._heaviest(present * self._weights)
+
+    def prompt_of(self, input_type: str | None) -> str:
+        """Return what stands before a query or a document; without either before any text."""
+        return self.prompt if input_type is None else self._prompts.get(input_type, "")
+
+    def _heaviest(self, weights: Tensor) -> Tensor:
         if self.n_kept is None:
             return weights
-        kept = weights.topk(min(self.n_kept, len(weights)))
-        return torch.zeros_like(weights).scatter(0, kept.indices, kept.values)
+        kept = weights.abs().topk(min(self.n_kept, len(weights))).indices
+        return torch.zeros_like(weights).scatter(0, kept, weights[kept])
 
     def project(self, pooled: Tensor) -> Tensor:
         """Apply the layers behind the pooling to one vector."""

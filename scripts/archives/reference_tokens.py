@@ -55,6 +55,7 @@ class ReferenceTokenizer:
         self.side = self.settings.get("truncation_side", "right")
         declared = sentence.get("max_seq_length") or self.settings.get("model_max_length")
         limits = [limit for limit in (declared, max_positions) if limit is not None and limit < NO_LIMIT]
+        self._max_length = config.max_length
         self.max_length = int(config.max_length or min(limits, default=512))
         listed = self.settings.get("model_input_names")
         has_segments = max(self.backend.encode("a", "b").type_ids, default=0) > 0
@@ -107,6 +108,15 @@ class ReferenceTokenizer:
             encoding = self.backend.post_process(beside[0], beside[1] if len(beside) > 1 else None)
             windows.append(Window(encoding, index * (size - shared)))
         return windows
+
+    def bare(self, text: Pair, *, split: bool) -> list[Window]:
+        """Return the tokens of a text without special ones: as many as are read at once, or all, in several parts."""
+        encoding = self.backend.encode(text[0], add_special_tokens=False)
+        declared = self.settings.get("model_max_length") or NO_LIMIT
+        limit = int(min(self._max_length or declared, declared))
+        if limit < len(encoding):
+            encoding.truncate(limit, direction="right" if split else self.side)
+        return [Window(part) for part in (encoding, *(encoding.overflowing if split else ()))]
 
     def length(self, text: Pair) -> int:
         """Return how many tokens a text or pair has, special tokens included, however long it is."""

@@ -148,9 +148,12 @@ def module_facts(model: ModelFolder) -> dict[str, JSON]:
     """Return what the modules of sentence-transformers do."""
     embedding = model.embedding
     layers = [getattr(layer, "__name__", type(layer).__name__) for layer in embedding.layers]
+    splade, table = embedding.splade, embedding.table
     facts = {
-        "kind": "SentenceTransformer",
-        "pooling": list(embedding.pooling),
+        "kind": "SparseEncoder" if splade else "SentenceTransformer",
+        "pooling": [splade.strategy] if splade else list(embedding.pooling),
+        "logarithms": None if splade is None else 2 if splade.log_twice else 1,
+        "table": table and f"{table.path} for {', '.join(sorted(kind or 'others' for kind in embedding.table_inputs))}",
         "layers": layers or None,
         "width": embedding.width,
         "kept": embedding.n_kept,

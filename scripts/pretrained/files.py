@@ -29,7 +29,8 @@ MODEL_FILES = (
     "training.json",
 )
 SETFIT_CONFIG, SETFIT_HEAD = "config_setfit.json", "model_head.pkl"
-MODULE_FILES = ("modules.json", "config_sentence_transformers.json", "sentence_*_config.json", SETFIT_CONFIG)
+ROUTER = "router_config.json"
+MODULE_FILES = ("modules.json", ROUTER, "config_sentence_transformers.json", "sentence_*_config.json", SETFIT_CONFIG)
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS, PICKLED_ADAPTER = "adapter_model.safetensors", "adapter_model.bin"
 WEIGHTS, PICKLE = "model.safetensors", "pytorch_model.bin"
@@ -128,11 +129,26 @@ def shards(index: Path) -> list[str]:
     return names
 
 
-def module_folders(modules: Path) -> list[str]:
-    """Return the folders that modules.json names; its refusals are those of the reader of the handler."""
-    value = _read_json(modules) if modules.is_file() else []
-    paths = [entry.get("path") for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
-    return [path for path in paths if path and stays_inside(path)]
+def module_folders(folder: Path) -> list[str]:
+    """Return the folders that modules.json and a Router name; its refusals are those of the reader of the handler."""
+    return [path for path, _ in _modules(folder) if path]
+
+
+def transformer_folder(folder: Path) -> str | None:
+    """Return the folder of the one transformer of a sentence-transformers folder, where it is not the folder itself."""
+    paths = {path for path, kind in _modules(folder) if kind in ("Transformer", "MLMTransformer")}
+    return next(iter(paths)) or None if len(paths) == 1 else None
+
+
+def _modules(folder: Path) -> list[tuple[str, str]]:
+    """Return the folder and the class of each module."""
+    value = _read_json(folder / "modules.json") if (folder / "modules.json").is_file() else []
+    entries = [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
+    modules = [(entry.get("path", ""), str(entry.get("type"))) for entry in entries]
+    if any(kind.endswith("Router") for _, kind in modules) and (folder / ROUTER).is_file():
+        types = read_object(folder / ROUTER).get("types")
+        modules += types.items() if isinstance(types, dict) else []
+    return [(path, str(kind).rpartition(".")[2]) for path, kind in modules if stays_inside(path)]
 
 
 def read_object(path: Path) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from scripts.pretrained.files import (
     INDEX,
     PICKLE,
     README,
+    ROUTER,
     SETFIT_HEAD,
     WEIGHTS,
     module_folders,
@@ -31,12 +32,13 @@ from scripts.pretrained.files import (
     require_transformers,
     settings_in,
     shards,
+    transformer_folder,
     weights_in,
 )
 from scripts.pretrained.provenance import Origin
 
 # They say which other files are read.
-DECIDING = ("config.json", MODULES_FILE, WEIGHTS + INDEX, PICKLE + INDEX)
+DECIDING = ("config.json", MODULES_FILE, ROUTER, WEIGHTS + INDEX, PICKLE + INDEX)
 PAGE = re.compile(r"https?://(?:huggingface\.co|hf\.co)/([^/]+/[^/?#]+)")
 
 
@@ -160,6 +162,9 @@ def _chosen(name: str, listed: Iterable[str], folder: Path, *, pickles: bool) ->
         weights = pickle_in(paths)
         if weights is not None and not pickles:
             raise ScriptError(pickle_refusal(name, weights))
+    inner = transformer_folder(folder)
+    if weights is None and inner is not None:
+        weights = next((path for path in (f"{inner}/{WEIGHTS}", f"{inner}/{PICKLE}") if path in paths), None)
     if weights is None:
         others = other_weights_in(paths)
         reason = "it has no weights at all"
@@ -174,12 +179,12 @@ def _chosen(name: str, listed: Iterable[str], folder: Path, *, pickles: bool) ->
         if missing := next((part for part in parts if part not in paths), None):
             raise ScriptError(f"{name}: {weights} names {missing}, which the repository lacks")
         chosen += parts
-    for module in module_folders(folder / MODULES_FILE):
+    for module in module_folders(folder):
         inside = {path.removeprefix(f"{module}/") for path in paths if path.startswith(f"{module}/")}
         module_weights = weights_in(inside) or pickle_in(inside)
         if module_weights == PICKLE and not pickles:
             raise ScriptError(pickle_refusal(f"{name}, {module}", PICKLE))
-        chosen += [f"{module}/{path}" for path in ("config.json", module_weights) if path in inside]
+        chosen += [f"{module}/{path}" for path in (*settings_in(inside), module_weights) if path in inside]
     return sorted(dict.fromkeys(chosen))
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from handler.archive import sha256
 from handler.engine import int8
 from handler.errors import ServingError
+from handler.protocol import JSON
 from handler.sentence_layers import MODULES_FILE
 from handler.sentence_modules import module_files
 from scripts.cli.console import ScriptError
@@ -24,12 +25,15 @@ from scripts.pretrained.files import (
     MODEL_FILES,
     MODULE_FILES,
     PICKLE,
+    README,
+    ROUTER,
     SETFIT_HEAD,
     WEIGHTS,
     module_folders,
     pickle_in,
     pickle_refusal,
     require_transformers,
+    transformer_folder,
     weights_in,
 )
 from scripts.pretrained.label_names import read_names, with_names
@@ -76,6 +80,8 @@ def open_model(request: ModelRequest) -> Iterator[ModelSource]:
 
 def _open(request: ModelRequest, role: str, stack: ExitStack) -> ModelSource:
     original = _find(request, role, stack)
+    if inner := transformer_folder(original.folder):
+        original = _move_transformer(original, inner, role, stack)
     readable = _convert_pickles(request, original, role, stack) if _is_pickled(original.folder) else original
     if request.convert_pickle and (readable.folder / SETFIT_HEAD).is_file():
         readable = _convert_setfit(readable, role, stack)
@@ -155,6 +161,35 @@ def _setup_hint(word: str) -> str:
     return " (scripts/setup.sh fetches it)" if word == "models/base" else ""
 
 
+def _move_transformer(original: ModelSource, inner: str, role: str, stack: ExitStack) -> ModelSource:
+    """Return a copy of a folder, made of links, whose transformer is in the folder itself; the library reads both."""
+    folder, target = original.folder, _temporary(stack, original.folder.name)
+    source = folder / inner
+    _link(source, [file.relative_to(source) for file in source.iterdir() if file.is_file()], target)
+    for name in (MODULES_FILE, ROUTER):
+        if (folder / name).is_file():
+            (target / name).write_text(json.dumps(_renamed(json.loads((folder / name).read_text()), inner), indent=2))
+    kept = [file.relative_to(folder) for file in folder.iterdir() if any(map(file.match, (*MODULE_FILES, README)))]
+    _link(folder, [path for path in kept if not path.match("sentence_*")], target)
+    for path in module_folders(folder):
+        if path != inner:
+            _link(folder, [file.relative_to(folder) for file in (folder / path).iterdir() if file.is_file()], target)
+    provenance = original.provenance
+    digests = {str(file.relative_to(folder)): sha256(file) for file in sorted(source.glob("*.safetensors"))}
+    origins = provenance.origins or (Origin(role, None, digests),)
+    steps = (*provenance.steps, f"the transformer of {inner} in the folder itself")
+    return replace(original, folder=target, provenance=Provenance(origins, steps))
+
+
+def _renamed(value: JSON, path: str) -> JSON:
+    """Return the content of modules.json or router_config.json with the folder itself in the place of one in it."""
+    if isinstance(value, dict):
+        return {"" if key == path else key: _renamed(inner, path) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_renamed(inner, path) for inner in value]
+    return "" if value == path else value
+
+
 def _is_pickled(folder: Path) -> bool:
     """Return whether a folder, or one of its modules, has weights in a pickle alone."""
     return any(_pickle_alone(path) for path in (folder, *_module_folders(folder)))
@@ -167,7 +202,7 @@ def _pickle_alone(folder: Path) -> str | None:
 
 
 def _module_folders(folder: Path) -> list[Path]:
-    return [folder / path for path in module_folders(folder / MODULES_FILE)]
+    return [folder / path for path in module_folders(folder)]
 
 
 def _convert_pickles(request: ModelRequest, original: ModelSource, role: str, stack: ExitStack) -> ModelSource:

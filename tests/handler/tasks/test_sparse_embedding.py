@@ -219,9 +219,9 @@ def test_what_is_not_computed_is_refused(splade: Path, file: str, fields: dict[s
 
 
 def test_other_modules_are_refused(splade: Path) -> None:
-    """A router to other modules for queries, and layers behind the pooling."""
+    """Another encoder, and layers behind the pooling."""
     modules = json.loads((splade / "modules.json").read_text())
-    for names in (["Router"], ["Transformer", "SpladePooling", "Normalize"]):
+    for names in (["SparseAutoEncoder"], ["Transformer", "SpladePooling", "Normalize"]):
         listed = [{"type": f"sentence_transformers.models.{name}", "path": ""} for name in names]
         (splade / "modules.json").write_text(json.dumps(listed))
         with pytest.raises(ModelMismatch, match="served is a Transformer, then a SpladePooling"):

@@ -13,12 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import huggingface_hub
+import numpy as np
 import pytest
 from huggingface_hub import ModelCard, constants
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer import modules
+from transformers import BertModel
 
 from handler.archive import sha256
-from handler.config import ModelConfig
+from handler.config import ModelConfig, ServingConfig
 from handler.errors import ModelMismatch
+from handler.loading import load_predictor
 from scripts import train
 from scripts.archives.build import build
 from scripts.cli.console import ScriptError
@@ -26,7 +31,7 @@ from scripts.examination.folder import examine_model
 from scripts.pretrained.options import ModelRequest
 from scripts.pretrained.source import ModelSource, open_model
 from tests.support.fake_hub import COMMIT, FakeHub, fake_hub
-from tests.support.samples import ROOT
+from tests.support.samples import ROOT, MakeModel
 
 NAME = "org/tiny"
 
@@ -287,3 +292,28 @@ def test_files_of_xet_storage(hub: FakeHub, repository: Path, monkeypatch: pytes
     _, files = fetched()
     assert files["model.safetensors"] == sha256(repository / "model.safetensors")
     assert any(path.endswith("/-/model.safetensors") for _, path in hub.requests)
+
+
+def test_a_transformer_in_a_folder_of_its_own(hub: FakeHub, make_model: MakeModel, tmp_path: Path) -> None:
+    """Its files are fetched, and those of the modules; none of a folder that modules.json does not name."""
+    folder, encoder_folder = tmp_path / "sentences", make_model(architecture=BertModel)
+    shutil.copytree(encoder_folder, folder / "0_Transformer")
+    pooled = [modules.Transformer(str(encoder_folder)), modules.Pooling(32, "cls")]
+    SentenceTransformer(modules=pooled, device="cpu").save(str(tmp_path / "saved"), create_model_card=False)
+    shutil.copytree(tmp_path / "saved" / "1_Pooling", folder / "1_Pooling")
+    listed = json.loads((tmp_path / "saved" / "modules.json").read_text())
+    listed[0]["path"] = "0_Transformer"
+    (folder / "modules.json").write_text(json.dumps(listed))
+    (folder / "onnx").mkdir()
+    (folder / "onnx" / "config.json").write_text("{}")
+    hub.repositories["org/sentences"] = folder
+    with open_model(ModelRequest("org/sentences")) as source:
+        origin, step = source.provenance.origins[0].files, "the transformer of 0_Transformer in the folder itself"
+        assert source.provenance.steps == (step,)
+        ours = load_predictor(source.folder, ServingConfig(task="feature-extraction")).answer_items(["my parcel"])
+    assert not any(path.startswith("onnx") for path in origin)
+    expected = SentenceTransformer(str(folder), device="cpu").encode(["my parcel"])
+    np.testing.assert_allclose(ours, expected, atol=1e-5)
+    (folder / "0_Transformer" / "model.safetensors").rename(folder / "0_Transformer" / "pytorch_model.bin")
+    hub.repositories["org/pickled"] = folder
+    assert "its weights are pickled" in refusal("org/pickled")
