@@ -78,7 +78,10 @@ class Predictor:
     def answer_items(
         self, items: Sequence[JSON], parameters: Mapping[str, JSON] | None = None, *, explain: bool = False
     ) -> list[JSON]:
-        """Answer or explain items, each as a request of its own, in one batch; raises the first error."""
+        """Answer or explain items, each as a request of its own, in one batch; raises the first error.
+
+        Arrays in answers become lists.
+        """
         bodies = [protocol.serialize_value({"instances": [item], "parameters": parameters or {}}) for item in items]
         batch = self.preprocess([Request(Body(body, "application/json"), explain=explain) for body in bodies])
         self.inference(batch)
@@ -87,7 +90,7 @@ class Predictor:
             answers = decode(request)
             if request.error:
                 raise request.error
-            values += explain_answers(request, answers) if explain else answers
+            values += explain_answers(request, answers) if explain else map(protocol.as_lists, answers)
         return values
 
     def preprocess(self, requests: Sequence[Request]) -> BatchContext:

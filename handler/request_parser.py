@@ -45,7 +45,7 @@ class RequestParser:
         deadline_ms = state.request.deadline_ms
         if deadline_ms is not None and deadline_ms < time.time() * 1000:
             raise Expired("x-request-deadline-ms had passed when the work began")
-        state.body = body = protocol.parse(state.request.body)
+        state.body = body = state.request.parsed or protocol.parse(state.request.body)
         if body.operation == METADATA and not state.request.explain:
             state.asks_metadata = True
             return

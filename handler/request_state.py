@@ -30,6 +30,7 @@ class Request:
     kserve: bool = False  # sent to one of KServe's routes, whose errors have a shape of their own
     deadline_ms: float | None = None  # since the epoch
     id: str | None = None  # the client's x-request-id
+    parsed: ParsedBody | None = None  # the body, where a route has parsed it
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from handler import explain, protocol
 from handler.confidence import answer_features, input_features
 from handler.errors import AnswerTooLong, InternalError, RequestError, attempt
-from handler.protocol import JSON, Codec, ModelId, ResponseBody
+from handler.protocol import JSON, AnswerSerializer, ModelId, ResponseBody
 from handler.request_state import ItemState, RequestState, Response
 from handler.tasks import Task
 from handler.telemetry import BatchReport
@@ -116,7 +116,7 @@ def _count(state: RequestState, answers: list[JSON], report: BatchReport) -> Non
             report.observe(answer_features(state.task.judgements(item.query, answer)), calibration.reference)
 
 
-def _error_codec(state: RequestState) -> Codec:
+def _error_codec(state: RequestState) -> AnswerSerializer:
     """Return the codec of an error: that of the body as far as it was parsed, and of the route on KServe's routes."""
     codec = state.body.codec if state.body else protocol.PLAIN
     if state.request.kserve and codec is not protocol.KSERVE_V1:

@@ -7,12 +7,25 @@ from __future__ import annotations
 
 import base64
 import math
-import struct
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import numpy.typing as npt
 
 from handler.errors import MalformedBody
-from handler.protocol import JSON, Body, json_type, loads, serialize_value
+from handler.protocol import (
+    JSON,
+    PLAIN,
+    AnswerFormat,
+    AnswerSerializer,
+    Body,
+    ModelId,
+    ParsedBody,
+    json_type,
+    loads,
+    serialize_value,
+)
 from handler.request_state import Request, Response
 from server.errors import ApiError, json_response
 from server.loaded_model import LoadedModel, read_body
@@ -21,8 +34,30 @@ from server.registry import ModelRegistry
 from server.transport import Exchange
 
 EMBEDDING, RERANK, SIMILARITY = "feature-extraction", "rerank", "sentence-similarity"
-ENCODING_FORMATS = ("float", "base64")
 UNKNOWN = 400  # status of what a client sent wrongly, as these protocols have it
+
+
+class OpenAIEmbeddings(AnswerSerializer):
+    """The entries of OpenAI's `data`, one for each embedding."""
+
+    def __init__(self, encode: Callable[[JSON], JSON]) -> None:
+        """Choose how an embedding is written."""
+        self._encode = encode
+
+    def serialize(self, body: ParsedBody, answers: list[JSON], model: ModelId, answer_format: AnswerFormat) -> JSON:
+        entries = [{"object": "embedding", "index": index} for index in range(len(answers))]
+        return [entry | {"embedding": self._encode(answer)} for entry, answer in zip(entries, answers, strict=True)]
+
+
+def _base64(vector: npt.NDArray[np.float32]) -> str:
+    """Return an embedding as base64 of its numbers of fp32, little-endian."""
+    return base64.b64encode(vector.astype("<f4").tobytes()).decode("ascii")
+
+
+EMBEDDINGS: Mapping[str, AnswerSerializer] = {
+    "float": OpenAIEmbeddings(lambda vector: vector),
+    "base64": OpenAIEmbeddings(_base64),
+}
 
 
 class Compatible:
@@ -45,30 +80,33 @@ class Compatible:
         accepted = ("model", "input", "encoding_format", "dimensions", "user")
         fields, content = await self._fields(exchange, accepted)
         encoding_format = fields.get("encoding_format") or "float"
-        if encoding_format not in ENCODING_FORMATS:
+        if encoding_format not in EMBEDDINGS:
             raise _invalid("encoding_format must be float or base64")
         texts = await read_body(content, texts_of, fields.get("input"), self.tokens, self.max_request_bytes)
         model = self._model(fields)
         parameters = {} if fields.get("dimensions") is None else {"dimensions": fields["dimensions"]}
-        vectors, n_tokens = await self._answer(exchange, model, EMBEDDING, texts, parameters)
-        write: Callable[[list[float]], JSON] = _base64 if encoding_format == "base64" else list
-        data = [{"object": "embedding", "index": i, "embedding": write(vector)} for i, vector in enumerate(vectors)]
+        if sum(map(len, texts)) > len(content):  # of token ids, which are shorter: the model's limits count texts
+            content = "".join(texts).encode()
+        body = ParsedBody(texts, parameters, EMBEDDINGS[encoding_format], many=True)
+        response = await self._answer(exchange, model, EMBEDDING, content, body)
+        n_tokens = _n_tokens(response)
         usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
-        return Response(serialize_value({"object": "list", "data": data, "model": model.name, "usage": usage}))
+        rest = serialize_value({"model": model.name, "usage": usage})
+        return Response(b'{"object":"list","data":%b,%b' % (response.content, rest[1:]))
 
     async def rerank_of_cohere(self, exchange: Exchange) -> Response:
         """Answer Cohere's `POST /v2/rerank`."""
         accepted = ("model", "query", "documents", "top_n", "max_tokens_per_doc", "priority")
-        fields, _ = await self._fields(exchange, accepted)
-        ranked, _ = await self._rank(exchange, fields)
+        ranked, _ = await self._rank(exchange, *await self._fields(exchange, accepted))
         results = [{"index": item["index"], "relevance_score": item["score"]} for item in ranked]
         meta = {"api_version": {"version": "2"}, "billed_units": {"search_units": 1}}
         return json_response({"id": str(uuid.uuid4()), "results": results, "meta": meta})
 
     async def rerank_of_jina(self, exchange: Exchange) -> Response:
         """Answer Jina's `POST /v1/rerank`."""
-        fields, _ = await self._fields(exchange, ("model", "query", "documents", "top_n", "return_documents"))
-        ranked, n_tokens = await self._rank(exchange, fields)
+        accepted = ("model", "query", "documents", "top_n", "return_documents")
+        fields, content = await self._fields(exchange, accepted)
+        ranked, n_tokens = await self._rank(exchange, fields, content)
         documents = fields["documents"]
         with_documents = fields.get("return_documents", True)
         results = [
@@ -79,8 +117,10 @@ class Compatible:
         usage = {"total_tokens": n_tokens}
         return json_response({"model": fields["model"], "object": "list", "usage": usage, "results": results})
 
-    async def _rank(self, exchange: Exchange, fields: dict[str, JSON]) -> tuple[list[dict[str, JSON]], int]:
-        """Return the documents in their order, by a reranker, or by the similarity of embeddings."""
+    async def _rank(
+        self, exchange: Exchange, fields: dict[str, JSON], content: bytes
+    ) -> tuple[list[dict[str, JSON]], int]:
+        """Return the documents in their order, by a reranker, or by the similarity of embeddings; and their tokens."""
         query, documents, top_n = fields.get("query"), fields.get("documents"), fields.get("top_n")
         if not isinstance(query, str) or not isinstance(documents, list) or not documents:
             raise _invalid("query must be a string and documents a list of strings")
@@ -88,31 +128,31 @@ class Compatible:
             raise _invalid("top_n must be a whole number of 1 or more")
         texts = [_text(document) for document in documents]
         model = self._model(fields)
-        if RERANK in {task.name for task in model.predictor.operations.values()}:
-            (ranked,), n_tokens = await self._answer(exchange, model, RERANK, [{"query": query, "texts": texts}], {})
-        else:
-            item = {"source_sentence": query, "sentences": texts}
-            (scores,), n_tokens = await self._answer(exchange, model, SIMILARITY, [item], {})
-            pairs = sorted(enumerate(scores), key=lambda pair: -pair[1])
+        by_reranker = RERANK in {task.name for task in model.predictor.operations.values()}
+        item = {"query": query, "texts": texts} if by_reranker else {"source_sentence": query, "sentences": texts}
+        body = ParsedBody([item], {}, PLAIN, many=False)
+        response = await self._answer(exchange, model, RERANK if by_reranker else SIMILARITY, content, body)
+        ranked = loads(response.content.decode("ascii"))
+        if not by_reranker:
+            pairs = sorted(enumerate(ranked), key=lambda pair: -pair[1])
             ranked = [{"index": index, "score": score} for index, score in pairs]
-        return ranked[:top_n], n_tokens
+        return ranked[:top_n], _n_tokens(response)
 
     async def _answer(
-        self, exchange: Exchange, model: LoadedModel, task: str, items: list[JSON], parameters: dict[str, JSON]
-    ) -> tuple[list[JSON], int]:
-        """Answer items by the operation of a task; return the answers, and the tokens that they took."""
+        self, exchange: Exchange, model: LoadedModel, task: str, content: bytes, body: ParsedBody
+    ) -> Response:
+        """Answer a body by the operation of a task; raises ApiError."""
         operations = model.predictor.operations
         operation = next((word for word, other in operations.items() if other.name == task), None)
         if operation is None:
             raise _invalid(f"{model.name} has no {task}, its operations: {', '.join(operations)}")
-        body = serialize_value({"instances": items, "parameters": parameters})
-        request = Request(Body(body, "application/json"), operation, id=exchange.headers.get("x-request-id"))
+        request = Request(Body(content), operation, id=exchange.headers.get("x-request-id"), parsed=body)
         response = await exchange.while_connected(model.answer(request))
-        answer = loads(response.content.decode("ascii"))
         if response.status >= UNKNOWN:
+            error = loads(response.content.decode("ascii"))
             status = UNKNOWN if response.status in (413, 415, 422) else response.status
-            raise ApiError(status, answer["type"], answer["message"])
-        return answer["predictions"], int(response.headers.get("x-request-tokens", "0"))
+            raise ApiError(status, error["type"], error["message"])
+        return response
 
     async def _fields(self, exchange: Exchange, accepted: tuple[str, ...]) -> tuple[dict[str, JSON], bytes]:
         """Return the fields of the JSON object in the body, and the body; others than `accepted` are refused."""
@@ -210,6 +250,5 @@ def _text(document: JSON) -> str:
     return text
 
 
-def _base64(vector: list[float]) -> str:
-    """Return an embedding as base64 of its float32 values, little-endian."""
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii")
+def _n_tokens(response: Response) -> int:
+    return int(response.headers.get("x-request-tokens", "0"))

@@ -18,11 +18,12 @@ from handler.protocol.codecs import (
     OPEN_INFERENCE,
     PLAIN,
     AnswerFormat,
+    AnswerSerializer,
     Codec,
     ModelId,
     ParsedBody,
 )
-from handler.protocol.strict_json import JSON, json_type, loads
+from handler.protocol.strict_json import JSON, as_lists, json_type, loads
 
 __all__ = [
     "JSON",
@@ -30,11 +31,13 @@ __all__ = [
     "OPEN_INFERENCE",
     "PLAIN",
     "AnswerFormat",
+    "AnswerSerializer",
     "Body",
     "Codec",
     "ModelId",
     "ParsedBody",
     "ResponseBody",
+    "as_lists",
     "json_type",
     "loads",
     "parse",

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import struct
-import sys
-from array import array
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from handler.errors import MalformedBody
 from handler.protocol.strict_json import JSON, decode
@@ -70,15 +68,15 @@ def _write_numbers(elements: Sequence[float]) -> bytes:
     >>> _write_numbers([1.0])
     b'\\x00\\x00\\x80?'
     """
-    if not all(map(math.isfinite, elements)):
+    import numpy as np
+
+    numbers = np.asarray(elements, "<f4")
+    if not np.isfinite(numbers).all():
         raise ValueError("a number is not finite")
-    numbers = array("f", elements)
-    if sys.byteorder == "big":
-        numbers.byteswap()
     return numbers.tobytes()
 
 
-WRITERS: Mapping[str, Callable[[Sequence[JSON]], bytes]] = {  # of the datatypes that answers have
+WRITERS: Mapping[str, Callable[[Any], bytes]] = {  # of the datatypes that answers have
     "BYTES": _write_strings,
     "FP32": _write_numbers,
     "BOOL": bytes,

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from handler.errors import MalformedBody, RequestError, UnsupportedMediaType
 from handler.protocol import binary_tensors
-from handler.protocol.codecs import PLAIN, AnswerFormat, Codec, ModelId, ParsedBody, codec_for
+from handler.protocol.codecs import PLAIN, AnswerFormat, AnswerSerializer, ModelId, ParsedBody, codec_for
 from handler.protocol.strict_json import JSON, decode, dumps, loads
 
 TEXT_TYPES = ("", "text/plain", "application/octet-stream")
@@ -99,7 +99,7 @@ def serialize_explanations(
     return _serialize(body, body.codec.serialize_explanations(body, answers, explanations, model))
 
 
-def serialize_error(error: RequestError, codec: Codec = PLAIN) -> bytes:
+def serialize_error(error: RequestError, codec: AnswerSerializer = PLAIN) -> bytes:
     """Serialize an error; `codec` is that of the body, if the body was parsed."""
     return serialize_value(codec.serialize_error(error))
 

@@ -9,16 +9,16 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from handler.errors import InvalidInput, RequestError
-from handler.protocol.strict_json import JSON, dumps, json_type
+from handler.protocol.strict_json import JSON, dumps, is_array, json_type
 
 
 @dataclass(frozen=True)
 class ParsedBody:
-    """The body of one request: items for a task, and what the codec needs to serialize their answers."""
+    """The body of one request: items for a task, and what its codec needs to serialize their answers."""
 
     items: list[JSON]
     parameters: dict[str, JSON]
-    codec: Codec
+    codec: AnswerSerializer
     many: bool  # the items came as a list, so the answers are a list
     on_error: str = "refuse"  # or "report": the error of an item stands in the place of its answer
     operation: str = ""  # another operation of the model, for routes whose path has no place for it
@@ -48,12 +48,8 @@ class AnswerFormat:
     tensors: Literal["ranking", "embedding", "json"] = "json"  # of Open Inference v2
 
 
-class Codec(ABC):
-    """One way to write items and answers as JSON."""
-
-    @abstractmethod
-    def parse(self, value: JSON) -> ParsedBody:
-        """Parse a JSON value; raises InvalidInput."""
+class AnswerSerializer(ABC):
+    """One way to write answers as JSON."""
 
     @abstractmethod
     def serialize(self, body: ParsedBody, answers: list[JSON], model: ModelId, answer_format: AnswerFormat) -> JSON:
@@ -72,6 +68,14 @@ class Codec(ABC):
     def serialize_error(self, error: RequestError) -> JSON:
         """Return an error as one JSON value, in the shape of TorchServe's own errors."""
         return {"code": error.status, "type": error.type, "message": str(error)}
+
+
+class Codec(AnswerSerializer):
+    """One way to write items and answers as JSON."""
+
+    @abstractmethod
+    def parse(self, value: JSON) -> ParsedBody:
+        """Parse a JSON value; raises InvalidInput."""
 
 
 class Plain(Codec):
@@ -249,9 +253,10 @@ class OpenInference(Codec):
                 _tensor("label", [n, k], [item["label"] for item in ranking]),
                 _tensor("score", [n, k], [item["score"] for item in ranking]),
             ]
-        if answer_format.tensors == "embedding" and all(isinstance(answer, list) for answer in answers):
-            width = min(map(len, answers))
-            return [_tensor("embedding", [n, width], [number for answer in answers for number in answer])]
+        if answer_format.tensors == "embedding" and all(map(is_array, answers)):
+            import numpy as np
+
+            return [_tensor("embedding", [n, len(answers[0])], np.concatenate(answers))]
         return [_tensor("answer", [n], [dumps(answer) for answer in answers])]
 
 
@@ -319,6 +324,6 @@ def _boolean(value: JSON, name: str) -> bool:
     return value
 
 
-def _tensor(name: str, shape: list[int], data: list[JSON]) -> dict[str, JSON]:
+def _tensor(name: str, shape: list[int], data: JSON) -> dict[str, JSON]:
     datatype, _ = OUTPUTS[name]
     return {"name": name, "datatype": datatype, "shape": shape, "data": data}

@@ -1,6 +1,7 @@
 """Strict JSON (RFC 8259): the only module that parses or serializes it.
 
-UTF-8, no duplicate keys, no NaN or Infinity, no number that does not fit, at most `MAX_DEPTH` levels.
+UTF-8, no duplicate keys, no NaN or Infinity, no number that does not fit, at most `MAX_DEPTH` levels. A value to be
+serialized may hold arrays of fp32, which are written as lists. Commands that hold none do not import numpy.
 """
 
 from __future__ import annotations
@@ -43,8 +44,41 @@ def loads(text: str) -> JSON:
 
 
 def dumps(value: JSON) -> str:
-    """Serialize JSON: ASCII, compact, the inverse of `loads`. Raises ValueError for NaN and Infinity."""
-    return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    """Serialize JSON: ASCII, compact, the inverse of `loads`. Raises ValueError for NaN and Infinity.
+
+    >>> import numpy as np
+    >>> dumps({"vector": np.array([1, 0.5], np.float32)})
+    '{"vector":[1.00000000,0.500000000]}'
+    """
+    try:
+        return json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    except TypeError:  # at the first array
+        return _with_arrays(value)
+
+
+def _with_arrays(value: JSON) -> str:
+    """Serialize a value that holds arrays; raises TypeError for what JSON has not."""
+    from handler.protocol.numbers import write_vectors
+
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{dumps(key)}:{dumps(item)}" for key, item in value.items()) + "}"
+    if is_array(value) and value.ndim == 1:
+        return next(write_vectors([value]))
+    if is_array(value) or (isinstance(value, list) and all(is_array(item) and item.ndim == 1 for item in value)):
+        return "[" + ",".join(write_vectors(value)) + "]"
+    if isinstance(value, list):
+        return "[" + ",".join(map(dumps, value)) + "]"
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def is_array(value: JSON) -> bool:
+    """Tell whether a value is an array of numpy, without importing it."""
+    return hasattr(value, "tolist")
+
+
+def as_lists(answer: JSON) -> JSON:
+    """Return an answer that is an array as the list that a client reads."""
+    return answer.tolist() if is_array(answer) else answer
 
 
 def decode(content: bytes) -> str:

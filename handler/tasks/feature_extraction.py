@@ -80,7 +80,7 @@ class FeatureExtraction(Task):
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         vector = self.embedder.keep(self.embedder.embed(windows), query.parameters["dimensions"])
-        return (normalize(vector) if query.parameters["normalize"] else vector).tolist()
+        return normalize(vector) if query.parameters["normalize"] else vector
 
     def answers_match(self, expected: JSON, answer: JSON, tolerance: float) -> bool:
         """Compare as vectors: the norm of the difference may be `tolerance` of the expected norm."""

@@ -165,7 +165,7 @@ def test_hugging_face_clients_of_a_nesting_task_get_one_list_more(nested: bool) 
     [
         (
             "embedding",
-            [[0.5, 1.5], [2.0, 3.0]],
+            [np.array([0.5, 1.5], np.float32), np.array([2.0, 3.0], np.float32)],
             [{"name": "embedding", "datatype": "FP32", "shape": [2, 2], "data": [0.5, 1.5, 2.0, 3.0]}],
         ),
         (
@@ -382,7 +382,7 @@ def test_tritonclient_is_understood(texts: list[str], column: bool, binary: bool
 
 
 ANSWERS: dict[str, tuple[Any, list[JSON]]] = {  # by what they show: form, and answers to two texts
-    "numbers": ("embedding", [[0.1, -1e-30], [3.4028235e38, 0.0]]),
+    "numbers": ("embedding", list(np.array([[0.1, -1e-30], [3.4028235e38, 0.0]], np.float32))),
     "words": ("ranking", [JOY, [{"label": "安心 🙂", "score": 1e-7}, {"label": "", "score": 0.0}]]),
     "flags": ("ranking", [{"ranking": JOY, "abstained": True}, {"ranking": CALM, "abstained": False}]),
     "sets": ("ranking", [{"ranking": JOY, "set": ["joy"]}, {"ranking": CALM, "set": []}]),
@@ -452,11 +452,11 @@ def test_without_headers_every_answer_is_json() -> None:
 
 def test_a_number_that_json_does_not_have_is_in_no_binary_answer() -> None:
     """A model that answers NaN is an error in both."""
-    value = {"inputs": [tensor("a")], "parameters": {"binary_data_output": True}}
-    with pytest.raises(ValueError, match="not finite"):
-        serialize(
-            parse(Body(serialize_value(value), JSON_TYPE)), [[float("nan")]], MODEL, AnswerFormat(tensors="embedding")
-        )
+    for binary in (True, False):
+        value = {"inputs": [tensor("a")], "parameters": {"binary_data_output": binary}}
+        answers = [np.array([np.nan], np.float32)]
+        with pytest.raises(ValueError, match="not finite"):
+            serialize(parse(Body(serialize_value(value), JSON_TYPE)), answers, MODEL, AnswerFormat(tensors="embedding"))
 
 
 @pytest.mark.parametrize("content_type", ["", "application/octet-stream", JSON_TYPE])
