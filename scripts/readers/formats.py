@@ -124,11 +124,18 @@ def recorded(lines: Iterable[str], record: list[str]) -> Iterator[str]:
 
 
 def csv_cells(lines: Iterable[str], delimiter: str = ",") -> Iterator[list[str]]:
-    """Yield the cells of each row of comma-separated lines; raises csv.Error for a quote that is never closed."""
+    """Yield the cells of each row of comma-separated lines; raises csv.Error for a quote that is never closed.
+
+    Blanks between a delimiter and a quote belong to no cell, nor do the quotes then.
+    """
     csv.field_size_limit(MAX_CELL_CHARS)
     # newline="": a carriage return alone ends a row too, as in files of old spreadsheets.
     parts = (part for line in lines for part in (io.StringIO(line, newline="") if "\r" in line else (line,)))
-    return csv.reader(parts, delimiter=delimiter, strict=True)
+    row: list[str] = []
+    for cells in csv.reader(recorded(parts, row), delimiter=delimiter, strict=True):
+        is_padded = any(f"{delimiter} " in part for part in row)
+        row.clear()
+        yield [unquote(cell) if cell[:1] == " " else cell for cell in cells] if is_padded else cells
 
 
 def read_tsv(name: str, file: BinaryIO) -> Iterator[tuple[int, Record]]:
@@ -157,11 +164,12 @@ def tsv_cells(line: str) -> list[str]:
 def unquote(cell: str) -> str:
     """Return a cell without the quotes around it.
 
-    >>> unquote('"a ""good"" one"'), unquote('"Yes" and "no"')
-    ('a "good" one', '"Yes" and "no"')
+    >>> unquote('"a ""good"" one"'), unquote('"Yes" and "no"'), unquote(' "b"')
+    ('a "good" one', '"Yes" and "no"', 'b')
     """
-    inner = cell[1:-1]
-    wrapped = len(cell) > 1 and cell[0] == cell[-1] == '"' and '"' not in inner.replace('""', "")
+    bare = cell.strip(" ")
+    inner = bare[1:-1]
+    wrapped = len(bare) > 1 and bare[0] == bare[-1] == '"' and '"' not in inner.replace('""', "")
     return inner.replace('""', '"') if wrapped else cell
 
 
@@ -393,5 +401,7 @@ def refuse_repeated(name: str, header: Iterable[str]) -> None:
 def to_record(name: str, row: int, header: Sequence[str], cells: Sequence[str]) -> Record:
     """Return the cells of one row by column; refuse a row that has more or fewer cells than the header."""
     if len(cells) != len(header):
-        raise ScriptError(f"{name} row {row}: {len(cells)} cells, but the header has {len(header)}")
+        is_padded = any(cell.startswith(" ") and cell.lstrip(" ").startswith('"') for cell in cells)
+        advice = "; a quote behind a blank is a plain character: write no blank before it" if is_padded else ""
+        raise ScriptError(f"{name} row {row}: {len(cells)} cells, but the header has {len(header)}{advice}")
     return dict(zip(header, cells, strict=True))

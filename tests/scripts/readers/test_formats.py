@@ -50,6 +50,18 @@ def test_quotes_that_are_text(tmp_path: Path) -> None:
     assert [record["text"] for _, record in rows] == ['"a', 'b" "c', "d"]
 
 
+def test_blanks_before_quotes(tmp_path: Path) -> None:
+    """They belong to no cell, as csv with skipinitialspace has it; a text that has such quotes itself keeps them."""
+    expected = [(2, {"text": "a", "label": "b"}), (3, {"text": 'say "c"', "label": " d"})]
+    assert read(tmp_path / "a.csv", 'text, label\n"a", "b"\n "say ""c""", d\n') == expected
+    assert read(tmp_path / "a.tsv", 'text\t label\n"a"\t "b"\n "say ""c"""\t d\n') == expected
+    assert read(tmp_path / "a.csv", 'text,label\nx," ""b"""\n')[0][1]["label"] == ' "b"'
+    with pytest.raises(
+        ScriptError, match=r"row 2: 3 cells, .* 2; a quote behind a blank is a plain character: write no"
+    ):
+        read(tmp_path / "a.csv", 'text, label\n"a", "b, c"\n')
+
+
 def test_cells_of_any_length_and_old_line_ends(tmp_path: Path) -> None:
     assert len(read(tmp_path / "a.csv", f"text,label\n{'x' * 200_000},a\n")[0][1]["text"]) == 200_000
     (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbftext,label\rone,a\rtwo,b\r")
