@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from scripts.cli.console import ScriptError
@@ -15,8 +16,7 @@ def check_output(path: Path, *inputs: Path | None) -> None:
         inputs: files that are read, which must stay as they are.
 
     Raises:
-        ScriptError: it is a folder, it may not be written, or it is one of the inputs.
-        OSError: its folder cannot be made.
+        ScriptError: it is a folder, it or its folder cannot be written, or it is one of the inputs.
     """
     if path.is_dir():
         raise ScriptError(f"{path} is a folder: name a file in it")
@@ -26,9 +26,20 @@ def check_output(path: Path, *inputs: Path | None) -> None:
         if not os.access(path, os.W_OK):
             raise ScriptError(f"{path} may not be written: choose another --output")
     else:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if not os.access(path.parent, os.W_OK):
-            raise ScriptError(f"{path.parent} may not be written: choose another --output")
+        check_folder(path.parent)
+
+
+def check_folder(path: Path) -> None:
+    """Make a folder in which files will be written; raises ScriptError where that cannot be done.
+
+    A file is written and removed: what the system says of a folder does not hold for /proc, nor for a full disk.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise ScriptError(f"{path} may not be written ({error.strerror}): choose another --output") from None
 
 
 def write_whole(path: Path, content: str) -> None:

@@ -12,7 +12,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
 from handler.protocol import JSON
-from scripts.cli.console import progress, say
+from scripts.cli.console import ScriptError, progress, say
+from scripts.cli.files import check_output
 from scripts.client.answers import JsonLinesWriter, TableWriter, is_error, resume
 from scripts.client.backends import Backend, local_backend, server_backend
 from scripts.client.questions import read_questions, skip
@@ -21,6 +22,8 @@ from scripts.client.questions import read_questions, skip
 def predict(arguments: argparse.Namespace) -> int:
     """Answer every question that the arguments of scripts/predict.py name; return the number of errors."""
     with ExitStack() as stack:
+        if arguments.output:
+            check_output(arguments.output, arguments.csv, arguments.jsonl)
         questions, total = read_questions(arguments)
         n_before = resume(arguments.output) if arguments.output else 0
         if n_before:
@@ -43,8 +46,11 @@ def predict(arguments: argparse.Namespace) -> int:
             bar.update(task, advance=len(batch))
         writer.close()
         seconds = time.perf_counter() - began
+    if not n_texts + n_before and not (arguments.csv or arguments.jsonl):
+        raise ScriptError("no texts: write some behind the model's name, one a line to standard input, or give a file")
     counts = ", ".join(f"{count} {kind}" for kind, count in errors.most_common())
-    say(f"{n_texts} texts in {seconds:.1f} s ({n_texts / seconds:.1f} a second), errors: {counts or 'none'}")
+    noun = "text" if n_texts == 1 else "texts"
+    say(f"{n_texts} {noun} in {seconds:.1f} s ({n_texts / seconds:.1f} a second), errors: {counts or 'none'}")
     return errors.total()
 
 

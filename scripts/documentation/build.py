@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from scripts.cli.console import ScriptError, say
+from scripts.cli.files import check_folder
 from scripts.documentation.staging import stage
 
 
@@ -19,8 +20,11 @@ def build(output: Path) -> None:
     """Write the site to a folder, which is replaced.
 
     Raises:
-        ScriptError: Zensical is not installed or fails, or a link leads nowhere.
+        ScriptError: Zensical is not installed or fails, a link leads nowhere, or the folder cannot be written.
     """
+    if output.exists() and not output.is_dir():
+        raise ScriptError(f"{output} is a file: choose another --output")
+    check_folder(output.parent)
     if output.exists() and any(output.iterdir()) and not (output / "search.json").is_file():
         raise ScriptError(f"{output} exists and is no site: choose another --output")
     with tempfile.TemporaryDirectory() as scratch:

@@ -14,6 +14,7 @@ import numpy as np
 
 from handler.protocol import JSON
 from scripts.cli.console import ScriptError, say, table
+from scripts.cli.files import check_folder
 from scripts.evaluation import comparison, fairness, privacy
 from scripts.evaluation.answering import ANSWERS_FILE, AnswerCache, Asker
 from scripts.evaluation.cost import cost
@@ -35,7 +36,7 @@ from scripts.evaluation.tasks.base import EvaluationTask, Located, ModelQuestion
 def run(arguments: argparse.Namespace) -> bool:
     """Evaluate, write the report, print a summary; return whether the gate is kept."""
     limits = read_gate(arguments.gate) if arguments.gate else None
-    arguments.output.mkdir(parents=True, exist_ok=True)
+    check_folder(arguments.output)
     with ExitStack() as stack:
         try:
             report, data = evaluate(arguments, open_model(arguments, stack), stack)

@@ -19,6 +19,7 @@ from pathlib import Path
 
 from handler.protocol import JSON
 from scripts.cli.console import ScriptError
+from scripts.cli.files import check_folder
 from scripts.scoring import corpus
 from scripts.scoring.output import OUTPUTS
 from scripts.scoring.rows import CorpusPart, SourceFile
@@ -52,12 +53,14 @@ class ScoringJob:
             if other := [name for name in plan if previous.get(name) != plan[name]]:
                 raise ScriptError(f"{folder} is of a run with other {' and '.join(other)}: choose another --output")
             return cls(folder, output_format, sources, tuple(CorpusPart(*part) for part in previous["parts"]))
+        if folder.exists() and not folder.is_dir():
+            raise ScriptError(f"{folder} is a file: choose another --output")
         if folder.exists() and any(folder.iterdir()):
             raise ScriptError(f"{folder} holds something else: choose another --output")
         parts = tuple(corpus.parts(sources, rows_per_part))
         if not parts:
             raise ScriptError("the files have no rows")
-        folder.mkdir(parents=True, exist_ok=True)
+        check_folder(folder)
         write(folder / PLAN, {**plan, "parts": [list(asdict(part).values()) for part in parts]})
         return cls(folder, output_format, sources, parts)
 

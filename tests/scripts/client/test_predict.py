@@ -15,7 +15,7 @@ import pytest
 from handler.errors import ModelMismatch
 from scripts import predict
 from scripts.cli.console import ROOT, ScriptError
-from scripts.client import backends
+from scripts.client import backends, bulk
 from scripts.client.server import NotRunning, Unavailable
 from tests.support.fake_server import FakeServer
 
@@ -65,6 +65,25 @@ def test_standard_input_is_one_text_a_line(run: Run) -> None:
     """Empty lines are texts, ends of lines of either kind are not part of them, other separators are."""
     _, lines = run("toy", "--with-text", stdin="\ufeffone\r\n\ntwo\u2028three\nfour".encode())
     assert [line["text"] for line in lines] == ["one", "", "two\u2028three", "four"]
+
+
+def test_no_text_at_all(run: Run, tmp_path: Path) -> None:
+    """Standard input that is empty is a mistake (`predict.py hello` names a model); a file may have no rows."""
+    with pytest.raises(ScriptError, match="no texts: write some behind the model's name"):
+        run("hello")
+    (tmp_path / "texts.csv").write_text("text\n")
+    assert run("toy", "--csv", tmp_path / "texts.csv")[0] == 0
+    run("toy", "one", "--output", tmp_path / "answers.jsonl")
+    assert run("toy", "one", "--output", tmp_path / "answers.jsonl")[0] == 0
+
+
+def test_one_text_is_one(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The line at the end counts in English."""
+    said: list[str] = []
+    monkeypatch.setattr(bulk, "say", said.append)
+    run("toy", "one")
+    run("toy", "one", "two")
+    assert [line.split(" in ")[0] for line in said] == ["1 text", "2 texts"]
 
 
 def test_input_that_is_not_utf_8_is_named_by_its_line(run: Run) -> None:
@@ -286,7 +305,7 @@ def test_as_a_command(fake_server: FakeServer) -> None:
     done = subprocess.run([*script, "toy", "hello", *fake_server.options], capture_output=True, text=True, check=False)
     assert done.returncode == 0
     assert json.loads(done.stdout)["index"] == 0
-    assert "1 texts in" in done.stderr
+    assert "1 text in" in done.stderr
     done = subprocess.run(
         [*script, "nope", "my secret", *fake_server.options], capture_output=True, text=True, check=False
     )
