@@ -89,10 +89,13 @@ def check_hub_id(name: str) -> None:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
+    problem: Exception | None = None
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise ScriptError(f"--to {name}: give ORG/NAME, models:/NAME or oci://HOST/REPOSITORY:TAG") from error
+        problem = error
+    if problem or "/" not in name:
+        raise ScriptError(f"--to {name}: give ORG/NAME, models:/NAME or oci://HOST/REPOSITORY:TAG") from problem
 
 
 def parser() -> argparse.ArgumentParser:

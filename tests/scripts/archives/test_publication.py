@@ -126,7 +126,7 @@ def test_what_is_refused(
 
 
 @pytest.mark.parametrize(
-    "target", ["", "not/an/id", "ö/ü", "models:mine", "models:/mine/3", "oci://host", "oci://host/team/mine"]
+    "target", ["", "banana", "not/an/id", "ö/ü", "models:mine", "models:/mine/3", "oci://host", "oci://host/team/mine"]
 )
 def test_a_target_is_checked_before_anything_is_read(target: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A dry run, too, says what cannot be pushed to."""
