@@ -34,6 +34,7 @@ from scripts.pretrained.provenance import Provenance
 # torch and transformers take seconds to import: functions import them, so that --help and mistakes are quick.
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
+    from transformers import PretrainedConfig
 
     from handler.confidence import ScoreCalibration
     from scripts.archives.calibration import Calibration
@@ -87,6 +88,10 @@ def build(
         put(stage / archive.OPENAPI, store / f"{name}.openapi.json")
         put(normalised, target)
     warn_of_large_answers(target, config)
+    from handler.engine.weights import read_config
+
+    if note := other_family(read_config(model)):
+        say(f"note: {note}")
     return target
 
 
@@ -196,6 +201,22 @@ def stage_files(stage: Path, model: Path, config: ModelConfig) -> None:
         if not is_converted(tokenizer):  # no worker needs sentencepiece
             tokenizer.backend_tokenizer.save(str(stage / archive.MODEL / "tokenizer.json"))
     (stage / archive.MODEL_CONFIG).write_text(config.to_yaml(), encoding="utf-8")
+
+
+def other_family(config: PretrainedConfig) -> str | None:
+    """Return what to note where the class that config.json names is of another family than its model_type."""
+    from transformers.models.auto import modeling_auto
+
+    named = next(iter(config.architectures or []), None)
+    mappings = [mapping for name, mapping in vars(modeling_auto).items() if name.endswith("_MAPPING_NAMES")]
+    by_family = [(family, names) for mapping in mappings for family, names in mapping.items()]
+    families = {family for family, names in by_family if named in ([names] if isinstance(names, str) else names)}
+    if not families or config.model_type in families:
+        return None
+    return (
+        f"config.json names {named}, a class of the family {min(families)}, and the model_type {config.model_type}, "
+        "which counts: correct the one that is wrong"
+    )
 
 
 def add_metadata(

@@ -26,7 +26,7 @@ from handler.predictor import Predictor
 from handler.protocol import JSON
 from handler.tasks import auto_class_for, task_class_for
 from handler.tokenization import Tokenizer
-from scripts.archives.build import fill, stage_files, staging
+from scripts.archives.build import fill, other_family, stage_files, staging
 from scripts.cli.console import ScriptError
 from scripts.examination.examination import Examination
 from scripts.pretrained.files import MODEL_FILES, MODULE_FILES, README
@@ -62,6 +62,8 @@ def examine_source(examination: Examination, source: ModelSource, config: ModelC
     model_config = examination.attempt(read_config, folder)
     if model_config is not None:
         sections["architecture"] = architecture_facts(model_config)
+        if note := other_family(model_config):
+            examination.note(note)
         examine_parts(examination, folder, model_config, config)
     if examination.is_sound:
         predictor = examination.attempt(load_predictor, folder, replace(config.handler, precision="fp32"))

@@ -223,6 +223,8 @@ def _convert_pickles(request: ModelRequest, original: ModelSource, role: str, st
         (target / inner).mkdir(exist_ok=True)
         read = pickles.convert(source, name, target / inner)
         digests.update({str(inner / file): sha256(source / file) for file in read})
+        for file in read:  # a link to what nothing reads any more
+            (target / inner / file).unlink(missing_ok=True)
     import torch
 
     provenance = original.provenance

@@ -145,6 +145,34 @@ def test_what_is_called_packable_packs(make_model: MakeModel, tmp_path: Path) ->
     assert "texts are read to 64 tokens" in notes_of(found[tmp_path / "sentences"])
 
 
+def test_a_class_of_another_family_is_noted(
+    make_model: MakeModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The model_type counts, as in transformers; packing says it, too. Weights of the named family are refused."""
+    folder = make_model()
+    edit(folder, architectures=["RobertaForSequenceClassification"])
+    note = (
+        "names RobertaForSequenceClassification, a class of the family roberta, and the model_type bert, which counts"
+    )
+    examination = examine_model(ModelRequest(str(folder)), ModelConfig())
+    assert errors_of(examination) == []
+    assert note in notes_of(examination)
+    assert pack(folder, tmp_path) is None
+    assert f"note: config.json {note}" in capsys.readouterr().err
+    edit(folder, model_type="roberta", architectures=["BertForSequenceClassification"])
+    assert pack(folder, tmp_path) is not None
+
+
+def test_pickles_that_are_converted_are_not_left_out(make_model: MakeModel) -> None:
+    """Nothing says that nothing reads them."""
+    folder = make_model()
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    examination = examine_model(ModelRequest(str(folder), convert_pickle=True), ModelConfig())
+    assert errors_of(examination) == []
+    assert "pytorch_model.bin" not in notes_of(examination)
+
+
 def test_a_folder_of_models_is_refused_by_their_names(model_folder: Path, tmp_path: Path) -> None:
     """The output of a Trainer that did not save its model, and adapters that peft saved by their names."""
     shutil.copytree(model_folder, tmp_path / "runs" / "checkpoint-500")
