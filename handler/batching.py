@@ -59,11 +59,36 @@ def group_equal(encodings: Sequence[Encoding]) -> list[list[int]]:
         if len(indices) == 1:
             groups.append(indices)
             continue
-        equal: dict[tuple[tuple[int, ...], tuple[int, ...]], list[int]] = {}
+        equal: dict[tuple[tuple[int, ...], tuple[int, ...], int], list[int]] = {}
         for index in indices:
-            equal.setdefault((tuple(encodings[index].ids), tuple(encodings[index].type_ids)), []).append(index)
+            key = (tuple(encodings[index].ids), tuple(encodings[index].type_ids), encodings[index].n_unattended)
+            equal.setdefault(key, []).append(index)
         groups += equal.values()
     return sorted(groups)
+
+
+@dataclass(frozen=True)
+class AttendedKeys:
+    """The tokens of a packed row that are attended to, where not all are: the first ones of each sequence."""
+
+    counts: tuple[int, ...]  # of each sequence
+    lens: Tensor  # (n,) int32, on the device: the same
+    cu_seqlens: Tensor  # (n + 1,) int32, on the device: 0 and then the cumulative counts
+    positions: Tensor  # (attended tokens,) int64, on the device: in the row
+
+    @classmethod
+    def of(cls, encodings: Sequence[Encoding], device: torch.device) -> AttendedKeys | None:
+        """Return those of the packed row of some encodings; None: all of its tokens."""
+        if not any(encoding.n_unattended for encoding in encodings):
+            return None
+        lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
+        counts = lengths - np.fromiter((encoding.n_unattended for encoding in encodings), np.int64, len(encodings))
+        starts, ends = lengths.cumsum() - lengths, counts.cumsum()
+        positions = np.arange(ends[-1]) + (starts - (ends - counts)).repeat(counts)
+        n = len(encodings)
+        flat = to_device(torch.from_numpy(np.concatenate((counts, [0], ends, positions))), device)
+        bounds = flat[: 2 * n + 1].to(torch.int32)
+        return cls(tuple(counts.tolist()), bounds[:n], bounds[n:], flat[2 * n + 1 :])
 
 
 @dataclass(frozen=True)
@@ -75,9 +100,10 @@ class VarlenMetadata:
     max_seqlen: int
     read_positions: Tensor | None = None  # (tokens read,) int64, on the device: positions in the row; None: all
     position_ids: Tensor | None = None  # (tokens,) int64, on the device: of every token in its sequence
+    keys: AttendedKeys | None = None  # None: all tokens
 
     def token_bounds(self) -> tuple[Tensor, Tensor]:
-        """Return where the sequence of each token starts and ends in the row: (tokens,) int32 each, on the device.
+        """Return where the tokens that each token attends to start and end in the row: (tokens,) int32 each, there.
 
         >>> VarlenMetadata((1, 2), torch.tensor([0, 1, 3], dtype=torch.int32), 2).token_bounds()
         (tensor([0, 1, 1], dtype=torch.int32), tensor([1, 3, 3], dtype=torch.int32))
@@ -85,18 +111,20 @@ class VarlenMetadata:
         ends = self.cu_seqlens
         rows = torch.arange(sum(self.seq_lens), dtype=ends.dtype, device=ends.device)
         after = torch.searchsorted(ends, rows, right=True)  # empty sequences are passed over
-        return ends[after - 1], ends[after]
+        starts = ends[after - 1]
+        return starts, ends[after] if self.keys is None else starts + self.keys.lens[after - 1]
 
-    def equal_length_runs(self) -> list[tuple[int, int, int]]:
-        """Return (start, count, length) of each run of neighbours of equal length.
+    def equal_length_runs(self) -> list[tuple[int, int, int, int]]:
+        """Return (start, count, length, attended tokens) of each run of neighbours that are equal in both lengths.
 
         >>> VarlenMetadata((4, 2, 2), torch.empty(0), 4).equal_length_runs()
-        [(0, 1, 4), (4, 2, 2)]
+        [(0, 1, 4, 4), (4, 2, 2, 2)]
         """
+        n_keys = self.seq_lens if self.keys is None else self.keys.counts
         runs, start = [], 0
-        for length, group in groupby(self.seq_lens):
+        for (length, attended), group in groupby(zip(self.seq_lens, n_keys, strict=True)):
             count = len(list(group))
-            runs.append((start, count, length))
+            runs.append((start, count, length, attended))
             start += count * length
         return runs
 
@@ -136,20 +164,27 @@ class Batch:
         # One copy to the device: the three rows, cu_seqlens and the positions read are one tensor.
         flat = to_device(flatten(encodings, first_position, pad_id, reads), device)
         counts = None if reads is None else tuple(map(len, reads))
-        return cls.from_flat(flat, tuple(map(len, encodings)), counts)
+        return cls.from_flat(flat, tuple(map(len, encodings)), counts, AttendedKeys.of(encodings, device))
 
     @classmethod
-    def from_flat(cls, flat: Tensor, seq_lens: tuple[int, ...], counts: tuple[int, ...] | None) -> Batch:
+    def from_flat(
+        cls,
+        flat: Tensor,
+        seq_lens: tuple[int, ...],
+        counts: tuple[int, ...] | None,
+        keys: AttendedKeys | None = None,
+    ) -> Batch:
         """Make a packed batch of views of what `flatten` returned.
 
         Args:
             seq_lens: tokens of each sequence in `flat`.
             counts: tokens read of each; None: all.
+            keys: tokens that are attended to; None: all.
         """
         total, n_bounds = sum(seq_lens), len(seq_lens) + 1
         rows, bounds = flat[: 3 * total].view(3, 1, -1), flat[3 * total : 3 * total + n_bounds]
         read_positions = None if counts is None else flat[3 * total + n_bounds :]
-        varlen = VarlenMetadata(seq_lens, bounds.to(torch.int32), max(seq_lens), read_positions, rows[2, 0])
+        varlen = VarlenMetadata(seq_lens, bounds.to(torch.int32), max(seq_lens), read_positions, rows[2, 0], keys)
         return cls(seq_lens, counts or seq_lens, rows[0], rows[1], read_positions, position_ids=rows[2], varlen=varlen)
 
     @classmethod
@@ -170,7 +205,7 @@ class Batch:
 
         ids = column([encoding.ids for encoding in encodings], pad_id)
         type_ids = column([encoding.type_ids for encoding in encodings], 0)
-        mask = column([[1] * length for length in seq_lens], 0)
+        mask = column([[1] * (len(row) - row.n_unattended) + [0] * row.n_unattended for row in encodings], 0)
         flat_positions = [row * width + position for row, positions in enumerate(reads) for position in positions]
         read_positions = to_device(torch.tensor(flat_positions), device)
         return cls(seq_lens, tuple(map(len, reads)), ids, type_ids, read_positions, attention_mask=mask)

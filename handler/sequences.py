@@ -20,6 +20,15 @@ TruncationSide: TypeAlias = Literal["right", "left"]  # the end of a text that i
 
 
 @dataclass(frozen=True, slots=True)
+class Filling:
+    """Tokens of one kind behind a text that is shorter than a length."""
+
+    length: int  # of a sequence with them
+    token_id: int
+    attended: bool  # whether other tokens attend to them
+
+
+@dataclass(frozen=True, slots=True)
 class EncodingOptions:
     """How one text, or pair of texts, is encoded as sequences that the model can read."""
 
@@ -31,6 +40,8 @@ class EncodingOptions:
     fields: tuple[str, str] = ("text", "text_pair")  # names of the text, and of the second one of a pair, in messages
     return_spans: bool = False  # whether encodings keep the position of each token in its text
     by_table: bool = False  # for a table of weights, no model: without special tokens, to the limit of the table
+    prefix_id: int | None = None  # a token that is inserted behind the first one of each sequence
+    filling: Filling | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +88,24 @@ class Encoding:
     type_ids: list[int]
     n_truncated: int = 0
     spans: TokenSpans | None = None
+    n_unattended: int = 0  # tokens at its end that no token attends to; they attend to those before them
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def with_tokens(self, prefix_id: int | None, filling: Filling | None) -> Encoding:
+        """Return a sequence, which has no spans, with a token behind its first one, and filled up.
+
+        >>> Encoding([1, 2], [0, 0]).with_tokens(7, Filling(5, 9, attended=False))
+        Encoding(ids=[1, 7, 2, 9, 9], type_ids=[0, 0, 0, 0, 0], n_truncated=0, spans=None, n_unattended=2)
+        """
+        prefix = [] if prefix_id is None else [prefix_id]
+        ids, type_ids = [*self.ids[:1], *prefix, *self.ids[1:]], [0] * len(prefix) + self.type_ids
+        n_filled = 0 if filling is None else max(0, filling.length - len(ids))
+        if filling is None or n_filled == 0:
+            return Encoding(ids, type_ids, self.n_truncated)
+        ids += [filling.token_id] * n_filled
+        return Encoding(ids, type_ids + [0] * n_filled, self.n_truncated, None, 0 if filling.attended else n_filled)
 
 
 def truncate(

@@ -122,17 +122,19 @@ def attend(query: Tensor, key: Tensor, value: Tensor, varlen: VarlenMetadata, sc
     one_query = len(query) == len(varlen.seq_lens)
     if has_kernel(query.device, query.dtype) and _kernel_takes(query.shape[-1], scaling):
         ends, longest = varlen.cu_seqlens, varlen.max_seqlen
+        key, value, key_ends = attended_keys(key, value, varlen)
         if one_query:
             ones = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
-            return varlen_attn(query, key, value, ones, ends, 1, longest)
-        return varlen_attn(query, key, value, ends, ends, longest, longest)
+            return varlen_attn(query, key, value, ones, key_ends, 1, longest)
+        return varlen_attn(query, key, value, ends, key_ends, longest, longest)
     output, done = torch.empty(query.shape, dtype=query.dtype, device=query.device), 0
-    for start, count, length in varlen.equal_length_runs():
+    for start, count, length, n_keys in varlen.equal_length_runs():
         # (count, heads, length, width): sequences of equal length share a call
         n_queries = count * (1 if one_query else length)
         shape = (count, -1, *query.shape[1:])
         q = query[done : done + n_queries].view(shape).transpose(1, 2)
         k, v = (states[start : start + count * length].view(shape).transpose(1, 2) for states in (key, value))
+        k, v = k[:, :, :n_keys], v[:, :, :n_keys]
         context = functional.scaled_dot_product_attention(q, k, v, scale=scaling)
         output[done : done + n_queries] = context.transpose(1, 2).flatten(0, 1)
         done += n_queries
@@ -142,17 +144,32 @@ def attend(query: Tensor, key: Tensor, value: Tensor, varlen: VarlenMetadata, sc
 def attend_window(
     query: Tensor, key: Tensor, value: Tensor, varlen: VarlenMetadata, window: int, scaling: float | None = None
 ) -> Tensor:
-    """Attend within each sequence to the tokens at most `window` away; all of (tokens, heads, head width)."""
+    """Attend within each sequence to the tokens at most `window` away; all of (tokens, heads, head width).
+
+    A sequence with tokens that are not attended to must lie within one window: then all of its keys are near.
+    """
     if has_kernel(query.device, query.dtype) and _kernel_takes(query.shape[-1], scaling):
         ends, longest = varlen.cu_seqlens, varlen.max_seqlen
-        return varlen_attn(query, key, value, ends, ends, longest, longest, window_size=(window, window))
+        key, value, key_ends = attended_keys(key, value, varlen)
+        return varlen_attn(query, key, value, ends, key_ends, longest, longest, window_size=(window, window))
     contexts = []
-    for start, count, length in varlen.equal_length_runs():
+    for start, count, length, n_keys in varlen.equal_length_runs():
         shape = (count, length, *query.shape[1:])
         q, k, v = (x[start : start + count * length].view(shape).transpose(1, 2) for x in (query, key, value))
-        context = _attend_blocks(q, k, v, window, scaling) if length > window + 1 else _attend_all(q, k, v, scaling)
+        if length > window + 1:
+            context = _attend_blocks(q, k, v, window, scaling)
+        else:
+            context = _attend_all(q, k[:, :, :n_keys], v[:, :, :n_keys], scaling)
         contexts.append(context.transpose(1, 2).flatten(0, 1))
     return torch.cat(contexts)
+
+
+def attended_keys(key: Tensor, value: Tensor, varlen: VarlenMetadata) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the keys and values that are attended to, end to end, and their cumulative lengths."""
+    if varlen.keys is None:
+        return key, value, varlen.cu_seqlens
+    positions = varlen.keys.positions
+    return key.index_select(0, positions), value.index_select(0, positions), varlen.keys.cu_seqlens
 
 
 def _attend_all(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:

@@ -163,6 +163,8 @@ class CudaEngine(Engine):
         """Run a small batch by the graph of its bucket; None: it has no graph."""
         if not self.graphs or max(map(len, encodings)) > self._longest:
             return None
+        if any(encoding.n_unattended for encoding in encodings):
+            return None
         bucket = bucket_for(sum(map(len, encodings)), len(encodings), self._longest)
         if bucket is None:
             return None

@@ -63,7 +63,7 @@ class OpenMP(ctypes.Structure):
 
 class _Attention(ctypes.Structure):
     _fields_ = (
-        *((name, c_void_p) for name in ("query", "key", "value", "output", "cu_seqlens", "scratch")),
+        *((name, c_void_p) for name in ("query", "key", "value", "output", "cu_seqlens", "key_lens", "scratch")),
         *((name, c_int64) for name in ("q_stride", "kv_stride", "output_stride")),
         *((name, c_int64) for name in ("n_sequences", "n_heads", "head_width")),
         *((name, c_int64) for name in ("one_query", "scratch_size", "dtype", "output_dtype")),
@@ -174,14 +174,15 @@ class AttentionKernel:
         functions = library()
         if functions is None:
             raise RuntimeError("there is no compiled kernel for this processor")
-        self._library, self._cu_seqlens = functions, varlen.cu_seqlens  # which must live as long as their addresses
+        self._library, self._varlen = functions, varlen  # whose tensors must live as long as their addresses
         self._tokens = sum(varlen.seq_lens)
         is_small = self._tokens * n_heads * head_width <= SINGLE_THREAD_MAX_ELEMENTS
         self._threads = 1 if is_small else torch.get_num_threads()
         scratch_size = functions.attention_scratch(head_width, varlen.max_seqlen)
         self._scratch = torch.empty(self._threads, scratch_size)
         self._args = _Attention(
-            cu_seqlens=self._cu_seqlens.data_ptr(),
+            cu_seqlens=varlen.cu_seqlens.data_ptr(),
+            key_lens=None if varlen.keys is None else varlen.keys.lens.data_ptr(),
             scratch=self._scratch.data_ptr(),
             scratch_size=scratch_size,
             n_sequences=len(varlen.seq_lens),

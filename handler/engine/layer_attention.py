@@ -125,7 +125,7 @@ class Group:
     n: int
     length: int  # of the longest
     rows: Tensor | None = None  # (n * length,) tokens in the row, of each sequence padded to `length`; None: all equal
-    is_token: Tensor | None = None  # (n, length) bool: False for padding
+    is_key: Tensor | None = None  # (n, length) bool: False for padding and for what is not attended to
     kept: Tensor | None = None  # (stop - start,) where the tokens are in `rows`
 
     def pad(self, states: Tensor) -> Tensor:
@@ -145,6 +145,7 @@ def groups(attention: Attention) -> list[Group]:
 
 
 def _groups(varlen: VarlenMetadata) -> list[Group]:
+    attended = varlen.seq_lens if varlen.keys is None else varlen.keys.counts
     bounds: list[list[int]] = []
     for length in varlen.seq_lens:
         lengths = bounds[-1] if bounds else []
@@ -153,23 +154,24 @@ def _groups(varlen: VarlenMetadata) -> list[Group]:
             lengths.append(length)
         else:
             bounds.append([length])
-    result, start = [], 0
+    result, start, first = [], 0, 0
     for lengths in bounds:
-        result.append(_group(start, lengths, varlen.cu_seqlens.device))
-        start = result[-1].stop
+        counts = list(attended[first : first + len(lengths)])
+        result.append(_group(start, lengths, counts, varlen.cu_seqlens.device))
+        start, first = result[-1].stop, first + len(lengths)
     return result
 
 
-def _group(start: int, lengths: list[int], device: torch.device) -> Group:
+def _group(start: int, lengths: list[int], attended: list[int], device: torch.device) -> Group:
     n, longest, stop = len(lengths), max(lengths), start + sum(lengths)
-    if n * longest == sum(lengths):
+    if n * longest == sum(attended):
         return Group(start, stop, n, longest)
     ends = torch.tensor(lengths).cumsum(0)
     columns, own = torch.arange(longest), torch.tensor(lengths)[:, None]
-    is_token = columns < own
+    is_key = columns < torch.tensor(attended)[:, None]
     rows = start + (ends[:, None] - own) + columns.minimum(own - 1)  # padding repeats the last token
-    kept = is_token.flatten().nonzero()[:, 0]
-    return Group(start, stop, n, longest, rows.flatten().to(device), is_token.to(device), kept.to(device))
+    kept = (columns < own).flatten().nonzero()[:, 0]
+    return Group(start, stop, n, longest, rows.flatten().to(device), is_key.to(device), kept.to(device))
 
 
 def attend_biased(query: Tensor, key: Tensor, value: Tensor, groups: list[Group], bias: Bias) -> Tensor:
@@ -178,8 +180,8 @@ def attend_biased(query: Tensor, key: Tensor, value: Tensor, groups: list[Group]
     for group in groups:
         q, k, v = (group.pad(states) for states in (query, key, value))
         mask = bias(q, k)
-        if group.is_token is not None:
-            mask = mask.masked_fill(~group.is_token[:, None, None, :], float("-inf"))
+        if group.is_key is not None:
+            mask = mask.masked_fill(~group.is_key[:, None, None, :], float("-inf"))
         context = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=bias.scaling)
         contexts.append(group.unpad(context))
     return torch.cat(contexts)

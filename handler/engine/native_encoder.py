@@ -60,7 +60,7 @@ class _Encoder(ctypes.Structure):
         *((name, c_int64) for name in ("pre_norm", "dtype", "kv_dtype", "activation")),
         *(("multiplier", c_void_p), ("zero_point", c_float), ("attention_scale", c_float)),
         *((name, c_int64) for name in ("n_sequences", "n_read", "max_seqlen")),
-        *((name, c_void_p) for name in ("states", "output", "cu_seqlens", "read_positions")),
+        *((name, c_void_p) for name in ("states", "output", "cu_seqlens", "key_lens", "read_positions")),
         *(("position_ids", c_void_p), ("scratch", c_void_p)),
     )
 
@@ -226,6 +226,7 @@ class NativeEncoder:
         args.n_read = len(states) if read is None else len(read)
         output = torch.empty(args.n_read, args.width)
         args.states, args.output, args.cu_seqlens = states.data_ptr(), output.data_ptr(), cu_seqlens.data_ptr()
+        args.key_lens = None if varlen.keys is None else varlen.keys.lens.data_ptr()
         args.read_positions = _address(read)
         if self._n_positions is not None:
             positions = varlen.position_ids

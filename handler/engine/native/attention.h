@@ -48,7 +48,7 @@ typedef struct {  // heads of one sequence
   const void *query, *key, *value;  // of the first token of the sequence: (tokens, n_heads * head_width)
   void *output;                     // (queries, n_heads * head_width)
   int64_t q_stride, kv_stride, output_stride;  // elements from token to token; keys and values have the same
-  int64_t length, n_queries;                   // tokens of the sequence, and those that are computed
+  int64_t length, n_queries;                   // tokens that are attended to, and those that are computed
   int64_t n_heads, head_width;
   enum dtype dtype, output_dtype;
   float scale, zero_point;  // scale of the logits in base 2; zero_point is added to the output

@@ -55,6 +55,7 @@ typedef struct {  // the same fields as _Encoder in kernels.py
   const float *states;            // (tokens, width)
   float *output;                  // (n_read, width)
   const int32_t *cu_seqlens;      // (n_sequences + 1,)
+  const int32_t *key_lens;        // (n_sequences,) tokens that are attended to, from the first on; 0: all
   const int64_t *read_positions;  // (n_read,) sequence by sequence; 0: all tokens
   const int64_t *position_ids;    // (tokens,) in their sequences, where they rotate
   char *scratch;
@@ -271,7 +272,7 @@ static void attend_rows(const Pass *pass, const Own *own, const Layer *layer, in
     const int64_t stop = min_of(ends[sequence], end);
     if (stop <= row) continue;
     const int64_t start = args->cu_seqlens[sequence], at = start * pass->qkv_stride + key_column;
-    heads.length = args->cu_seqlens[sequence + 1] - start;
+    heads.length = args->key_lens ? args->key_lens[sequence] : args->cu_seqlens[sequence + 1] - start;
     heads.n_queries = stop - row;
     heads.positions = tokens ? tokens + row : 0;
     heads.offset = tokens ? start : start - row;

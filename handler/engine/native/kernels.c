@@ -36,6 +36,7 @@ typedef struct {  // the same fields as _Attention in kernels.py
   const void *query, *key, *value;  // (tokens, n_heads * head_width), or for `one_query` a query of each sequence
   void *output;                     // shape of query
   const int32_t *cu_seqlens;        // (n_sequences + 1,) tokens
+  const int32_t *key_lens;          // (n_sequences,) tokens that are attended to, from the first on; 0: all
   float *scratch;                   // (threads, scratch_size)
   int64_t q_stride, kv_stride, output_stride;  // elements from token to token; keys and values have the same
   int64_t n_sequences, n_heads, head_width;
@@ -63,7 +64,7 @@ static void attend_worker(void *arg) {
         .q_stride = args->q_stride,
         .kv_stride = args->kv_stride,
         .output_stride = args->output_stride,
-        .length = length,
+        .length = args->key_lens ? args->key_lens[sequence] : length,
         .n_queries = args->one_query ? 1 : length,
         .n_heads = args->n_heads,
         .head_width = args->head_width,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import transformers
 
 from handler.engine import kernels
 from handler.engine.attention import Attention, attend
@@ -16,7 +18,7 @@ from handler.engine.precision import supported
 from handler.engine.probe import HiddenStates
 from handler.loading import load_predictor
 from tests.support.encodings import LENGTHS, ChosenStates, outputs_of, random_words, varlen_of
-from tests.support.families import FAMILIES, LATER_FAMILIES, OWN_ENCODER_FAMILIES, make_family
+from tests.support.families import FAMILIES, LATER_FAMILIES, OWN_ENCODER_FAMILIES, PADDED_FAMILIES, make_family
 from tests.support.samples import MakeModel, MakePredictor, SetKernelLevels
 
 CPU = torch.device("cpu")
@@ -58,6 +60,33 @@ def test_any_tokens_of_later_families(name: str, make_model: MakeModel) -> None:
     )
     (gradient,) = torch.autograd.grad(logits[:, 0].sum(), words)
     assert (gradient.abs().sum(-1) > 0).all()
+
+
+@pytest.mark.parametrize("has_kernels", [True, False])
+@pytest.mark.parametrize("name", ["Bert", "Roberta", "Albert", "SqueezeBert", "ModernBert", "MPNet"])
+def test_tokens_that_are_not_attended_to(
+    name: str, has_kernels: bool, make_model: MakeModel, kernel_levels: SetKernelLevels
+) -> None:
+    """They attend to the others, which are as without them: the states are those of transformers with a mask."""
+    if not has_kernels:
+        kernel_levels({})
+    families = FAMILIES | LATER_FAMILIES | PADDED_FAMILIES
+    folder = make_family(name, {**families[name], "max_position_embeddings": 100}, make_model)
+    sequences = random_words(6, 40, 6, 5, 5, 6, 20)
+    for index, n_unattended in ((0, 3), (2, 1), (3, 3), (5, 3)):  # within one window of ModernBERT
+        sequences[index] = replace(sequences[index], n_unattended=n_unattended)
+    same_words = replace(sequences[0], n_unattended=2)
+    engine = load_predictor(folder).engine
+    outputs = outputs_of(engine, HiddenStates(), [*sequences, same_words])
+    model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager").eval()
+    for sequence, output in zip([*sequences, same_words], outputs, strict=True):
+        mask = torch.ones(1, len(sequence), dtype=torch.long)
+        mask[0, len(sequence) - sequence.n_unattended :] = 0
+        with torch.inference_mode():
+            expected = model(torch.tensor([sequence.ids]), attention_mask=mask)[0][0]
+        np.testing.assert_allclose(output, expected, atol=2e-5)
+    (attended,) = outputs_of(engine, HiddenStates(), [replace(sequences[0], n_unattended=0)])
+    assert np.abs(attended - outputs[0]).max() > 1e-3
 
 
 def test_padding_rows_are_not_read(make_model: MakeModel, kernel_levels: SetKernelLevels) -> None:
