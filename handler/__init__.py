@@ -14,6 +14,7 @@ weight_files      the files of a model's weights and the names of their tensors
 tokenizer_files   the files of a tokenizer, checked
 sentence_layers   the layers behind the pooling of a sentence-transformers folder
 sentence_router   the routes of such a folder, and a table of weights for its queries
+late_interaction  how such a folder reads queries and documents into vectors of tokens
 sentence_modules  the modules of such a folder
 model_folder      what a model folder says beside weights and tokenizer
 alignment         where in a text each token comes from

@@ -25,12 +25,17 @@ EMBEDDING = "sentence_embedding"  # what the library calls the embedding between
 class Dense(nn.Module):
     """A linear layer, an activation and perhaps a residual connection."""
 
+    weight: Tensor
+    bias: Tensor | None
+    residual_weight: Tensor | None
+
     def __init__(self, weights: Mapping[str, Tensor], activation: nn.Module, *, residual: bool) -> None:
         super().__init__()
-        self.weight, self.bias = weights["linear.weight"].float(), weights.get("linear.bias")
+        self.register_buffer("weight", weights["linear.weight"].float())
+        self.register_buffer("bias", weights.get("linear.bias"))
+        self.register_buffer("residual_weight", weights.get("residual.weight"))
         self.activation = activation
         self.has_residual = residual
-        self.residual_weight = weights.get("residual.weight")
 
     def forward(self, vectors: Tensor) -> Tensor:
         projected: Tensor = self.activation(nn.functional.linear(vectors, self.weight, self.bias))
@@ -45,12 +50,21 @@ def normalize(vectors: Tensor) -> Tensor:
     return nn.functional.normalize(vectors, p=2.0, dim=-1)
 
 
-def read_layer(name: str, folder: Path, width: int) -> tuple[Callable[[Tensor], Tensor] | None, int]:
-    """Return a layer behind the pooling, and the width of what it returns."""
+def read_layer(
+    name: str, folder: Path, width: int, reads: str = EMBEDDING
+) -> tuple[Callable[[Tensor], Tensor] | None, int]:
+    """Return a layer behind the pooling, or of tokens, and the width of what it returns.
+
+    Args:
+        name: class of the module.
+        folder: of the module.
+        width: of what it reads.
+        reads: what the library calls the vectors that it must read and write.
+    """
     options = read_object(folder / "config.json") if (folder / "config.json").is_file() else {}
     for key in ("module_input_name", "module_output_name"):
-        if options.get(key, EMBEDDING) != EMBEDDING:
-            raise ModelMismatch(f"{folder.name}: {key} is {options[key]}, only {EMBEDDING} is computed here")
+        if (options.get(key) or reads) != reads:
+            raise ModelMismatch(f"{folder.name}: {key} is {options[key]}, only {reads} is computed here")
     if name == "Normalize":
         return normalize, width
     if name == "Dropout":  # does nothing outside of training

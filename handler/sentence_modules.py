@@ -20,6 +20,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from handler.errors import ModelMismatch
+from handler.late_interaction import (
+    MASK,
+    MULTI_VECTOR_ENCODER,
+    PYLATE_DENSE,
+    TRANSFORMER_KEYS,
+    VECTORS,
+    Roles,
+    is_late_interaction,
+    read_late_interaction,
+)
 from handler.paths import stays_inside
 from handler.protocol import JSON
 from handler.sentence_layers import (
@@ -57,8 +67,8 @@ ACTIVATIONS: dict[str, Activation] = {
     "torch.nn.modules.activation.Softmax": "softmax",
     "torch.nn.modules.linear.Identity": "none",
 }
-Similarity: TypeAlias = Literal["cosine", "dot", "euclidean", "manhattan"]
-SIMILARITIES: tuple[Similarity, ...] = ("cosine", "dot", "euclidean", "manhattan")
+Similarity: TypeAlias = Literal["cosine", "dot", "euclidean", "manhattan", "maxsim", "meanmaxsim"]
+SIMILARITIES: tuple[Similarity, ...] = ("cosine", "dot", "euclidean", "manhattan")  # of one vector of each text
 # What sentence_bert_config.json says of a SentenceTransformer, of a CrossEncoder and of a SparseEncoder.
 TOKEN_EMBEDDINGS: Mapping[str, JSON] = {
     "transformer_task": "feature-extraction",
@@ -119,6 +129,7 @@ class EmbeddingModules:
     splade: SpladePooling | None = None  # of a SparseEncoder
     table: WeightTable | None = None  # of a SparseEncoder whose model does not read all texts
     table_inputs: frozenset[InputType | None] = frozenset()  # texts that the table reads; None: a request does not say
+    late: Roles | None = None  # `layers` are then those of every token, and nothing is pooled
 
     @property
     def default_prompt(self) -> str:
@@ -155,13 +166,15 @@ def read_sentence_modules(folder: Path, hidden_size: int, vocab_size: int) -> Em
     settings = _read_settings(folder)
     if settings.get("model_type") == "CrossEncoder":
         return None
+    if is_late_interaction(settings):
+        return _late_interaction(folder, settings, hidden_size)
     modules = [(module_name(entry), entry.get("path", "")) for entry in _read_modules(folder)]
     if settings.get("model_type") == "SparseEncoder":
         return _sparse_encoder(folder, settings, modules, vocab_size)
     if settings.get("model_type", "SentenceTransformer") != "SentenceTransformer":
         raise ModelMismatch(
             f"{PROMPTS_FILE}: model_type {settings['model_type']} is not served, only SentenceTransformer, "
-            "CrossEncoder and SparseEncoder"
+            "CrossEncoder, SparseEncoder, MultiVectorEncoder and ColBERT"
         )
     names = [name for name, _ in modules]
     if names[:1] and names[0] in ROUTERS:
@@ -267,6 +280,40 @@ def _sparse_encoder(
     )
 
 
+def _late_interaction(folder: Path, settings: Mapping[str, JSON], hidden_size: int) -> EmbeddingModules:
+    """Read the modules of late interaction: an encoder, and layers over the vectors of its tokens."""
+    is_pylate = settings.get("model_type") != MULTI_VECTOR_ENCODER
+    modules = [
+        ("Dense" if entry["type"] == PYLATE_DENSE else module_name(entry), entry.get("path", ""))
+        for entry in _read_modules(folder)
+    ]
+    _, options = _read_transformer_options(folder)
+    late = read_late_interaction(folder, settings, modules, options)
+    own = {key: options.get(key) for key in TRANSFORMER_KEYS}
+    max_length, lowercase = _transformer_options(folder, {**TOKEN_EMBEDDINGS, **own})
+    layers: list[Callable[[Tensor], Tensor]] = []
+    width = hidden_size
+    for name, path in modules[1:]:
+        if name != MASK:
+            layer, width = read_layer(name, folder / path, width, VECTORS)
+            layers += [] if layer is None else [layer]
+    if is_pylate:
+        layers.append(normalize)
+    similarity = str(settings.get("similarity_fn_name") or "maxsim").lower()
+    if similarity == "cosine" and is_pylate:  # of vectors of tokens, as early versions call it
+        similarity = "maxsim"
+    if similarity not in ("maxsim", "meanmaxsim"):
+        raise ModelMismatch(f"{PROMPTS_FILE}: similarity_fn_name is {similarity}, served: maxsim, meanmaxsim")
+    return EmbeddingModules(
+        layers=tuple(layers),
+        width=width,
+        similarity="maxsim" if similarity == "maxsim" else "meanmaxsim",
+        max_length=max_length,
+        lowercase=lowercase,
+        late=late,
+    )
+
+
 def cross_encoder_activation(folder: Path, model_config: Mapping[str, JSON], n_labels: int) -> Activation | None:
     """Return the function that a CrossEncoder's folder applies to its logits; None where it is no such folder.
 
@@ -337,15 +384,20 @@ def cross_encoder_modules(folder: Path) -> EmbeddingModules:
 
 def _transformer_options(folder: Path, expected: Mapping[str, JSON]) -> tuple[int | None, bool]:
     """Return the limit of tokens and whether texts are lower-cased, from sentence_bert_config.json and its like."""
-    files = sorted(folder.glob("sentence_*_config.json"))
-    options = read_object(files[0]) if files else {}
+    file, options = _read_transformer_options(folder)
     max_length, lowercase = options.pop("max_seq_length", None), options.pop("do_lower_case", False)
     if not isinstance(max_length, int | None) or not isinstance(lowercase, bool):
-        raise ModelMismatch(f"{files[0].name}: max_seq_length must be a whole number, do_lower_case true or false")
+        raise ModelMismatch(f"{file}: max_seq_length must be a whole number, do_lower_case true or false")
     for key, value in options.items():
         if value not in (None, False, {}, expected.get(key)):
-            raise ModelMismatch(f"{files[0].name}: {key} is {value}, which is not computed here")
+            raise ModelMismatch(f"{file}: {key} is {value}, which is not computed here")
     return max_length, lowercase
+
+
+def _read_transformer_options(folder: Path) -> tuple[str, dict[str, JSON]]:
+    """Return name and content of sentence_bert_config.json, or of the file that early versions named after a family."""
+    files = sorted(folder.glob("sentence_*_config.json"))
+    return (files[0].name, read_object(files[0])) if files else ("", {})
 
 
 def _pooling(path: Path, hidden_size: int) -> tuple[tuple[PoolingMode, ...], bool]:

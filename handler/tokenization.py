@@ -71,9 +71,14 @@ class Tokenizer:
             )
         self.pad_id: int = tokenizer.pad_token_id or 0
         self.mask_id: int | None = tokenizer.mask_token_id
+        self.eos_id: int | None = tokenizer.eos_token_id
         self.mask_token: str | None = None if tokenizer.mask_token is None else str(tokenizer.mask_token)
         self.unknown_id: int | None = tokenizer.unk_token_id
-        self.max_length = _max_length(tokenizer, model_config, config, embedding.max_length if embedding else None)
+        # Of a text; texts of a role of late interaction may have a length of their own.
+        self.declared_length = (embedding.max_length if embedding else None) or int(tokenizer.model_max_length)
+        lengths = embedding.late.max_lengths if embedding and embedding.late else (None,)
+        longest = max(length or self.declared_length for length in lengths)
+        self.max_length = _max_length(tokenizer, model_config, config, longest)
         self._truncation_side: TruncationSide = "right" if tokenizer.truncation_side == "right" else "left"
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
@@ -123,7 +128,11 @@ class Tokenizer:
             batch = [text if pair is None else (text, pair) for text, pair in (texts[index] for index in indices)]
             encode_batch = self._backend.encode_batch if return_spans else self._backend.encode_batch_fast
             for index, tokens in zip(indices, encode_batch(batch, add_special_tokens=not by_table), strict=True):
-                encoded[index] = self._fit(tokens, options[index])
+                fitted = self._fit(tokens, options[index])
+                prefix_id, filling = options[index].prefix_id, options[index].filling
+                if isinstance(fitted, list) and (prefix_id is not None or filling is not None):
+                    fitted = [encoding.with_tokens(prefix_id, filling) for encoding in fitted]
+                encoded[index] = fitted
         return encoded
 
     def prompt_length(self, prompt: str) -> int:
@@ -170,7 +179,7 @@ class Tokenizer:
         if without_tokens is not None:
             return InvalidInput(f"{options.fields[without_tokens]} holds nothing that this model reads")
         limit = self.max_table_length if options.by_table else self.max_length
-        max_tokens = min(options.max_length or limit, limit)
+        max_tokens = min(options.max_length or limit, limit) - (options.prefix_id is not None)
         spans = None
         if options.return_spans:
             spans = TokenSpans(encoded.offsets, encoded.word_ids, encoded.sequence_ids, range(len(ids)))
@@ -361,10 +370,9 @@ def _max_length(
     tokenizer: PreTrainedTokenizerBase,
     model_config: PretrainedConfig,
     config: ServingConfig,
-    folder_length: int | None,
+    declared: int,
 ) -> int:
     positions = getattr(model_config, "max_position_embeddings", None)
-    declared = folder_length or int(tokenizer.model_max_length)
     limits = [declared] if declared < 1_000_000 else []  # transformers' "no limit" is 1e30
     if positions and positions > 0:  # -1 where positions are relative
         limits.append(positions - first_position(model_config))

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 
 from handler.config import ServingConfig
 from handler.errors import ConfigError, ModelMismatch
+from handler.late_interaction import STANFORD
 from handler.model_folder import ModelFolder
 from handler.sentence_modules import SpladePooling
 from handler.tasks.base import Task
 from handler.tasks.feature_extraction import FeatureExtraction
 from handler.tasks.fill_mask import FillMask
+from handler.tasks.late_interaction import LateInteraction, LateRerank, LateSimilarity
 from handler.tasks.next_sentence import NextSentencePrediction
 from handler.tasks.pooled_classification import PooledClassification
 from handler.tasks.queries import AttributionTarget, Output, Pooler, Query, RaggedOutput, SequenceOutput
@@ -55,6 +57,7 @@ TASKS: dict[str, type[Task]] = {
         NextSentencePrediction,
         FeatureExtraction,
         SparseEmbedding,
+        LateInteraction,
         ZeroShotClassification,
         SentenceSimilarity,
         Rerank,
@@ -72,9 +75,16 @@ def task_class_for(model: ModelFolder, config: ServingConfig) -> type[Task]:
     """
     if config.task is not None and config.task not in TASKS:
         raise ConfigError(f"handler.task is {config.task}, accepted: {', '.join(TASKS)}")
-    task_class = TASKS[config.task] if config.task else _task_of(model)
-    if model.embedding.classifier and task_class is SequenceClassification:
-        task_class = PooledClassification
+    task_class = _variant(TASKS[config.task] if config.task else _task_of(model), model)
+    if model.embedding.late is None and task_class is LateInteraction:
+        raise ModelMismatch(
+            f"{LateInteraction.name} needs a folder of PyLate, of colbert-ai or of a MultiVectorEncoder, which says "
+            "how the vectors of tokens are made"
+        )
+    if model.embedding.late and (task_class is FeatureExtraction or task_class.forward_scope == "head"):
+        raise ModelMismatch(
+            f"the folder is that of {LateInteraction.name}, not for {task_class.name} as its task: leave out --task"
+        )
     if model.embedding.splade and task_class in (FeatureExtraction, SentenceSimilarity):
         raise ModelMismatch(
             f"the folder is that of a SparseEncoder, not for {task_class.name} as its task: leave out --task, which "
@@ -87,12 +97,22 @@ def task_class_for(model: ModelFolder, config: ServingConfig) -> type[Task]:
     return task_class
 
 
+def _variant(task: type[Task], model: ModelFolder) -> type[Task]:
+    """Return the class of a task for a folder whose modules compute it otherwise than a head does."""
+    if model.embedding.classifier and task is SequenceClassification:
+        return PooledClassification
+    late: dict[type[Task], type[Task]] = {SentenceSimilarity: LateSimilarity, Rerank: LateRerank}
+    return late.get(task, task) if model.embedding.late else task
+
+
 def _task_of(model: ModelFolder) -> type[Task]:
     """Return the task that a folder itself is for; raises ModelMismatch."""
     if model.embedding.classifier:
         return PooledClassification
     if model.embedding.splade:
         return SparseEmbedding
+    if model.embedding.late:
+        return LateInteraction
     (architecture, *_) = model.config.architectures or [""]
     if model.unnamed_head:
         raise ModelMismatch(
@@ -112,6 +132,11 @@ def _task_of(model: ModelFolder) -> type[Task]:
         raise ModelMismatch(
             "config.json names no architecture: choose what it was trained for as the task (--task): "
             + ", ".join(TASKS)
+        )
+    if architecture == STANFORD:
+        raise ModelMismatch(
+            f"config.json names {architecture}, a checkpoint of colbert-ai: scripts/package.py converts it, and serves "
+            f"{LateInteraction.name}"
         )
     raise ModelMismatch(
         f"config.json names {', '.join(model.config.architectures or [])}, which belongs to no task served here "
@@ -141,7 +166,7 @@ def operations_for(model: ModelFolder, config: ServingConfig, tokenizer: Tokeniz
     auto_class = auto_class_for(main, model.config)
     others = [
         task
-        for task in TASKS.values()
+        for task in (_variant(task, model) for task in TASKS.values())
         if task is not main
         and (task.forward_scope != "head" or task.auto_class_of(model.config) == auto_class)
         and task.supports(model)

@@ -237,4 +237,7 @@ SIMILARITY_FUNCTIONS: dict[Similarity, Callable[[Output, Output], float]] = {
     "dot": lambda a, b: float(a @ b),
     "euclidean": lambda a, b: -float(np.linalg.norm(a - b)),
     "manhattan": lambda a, b: -float(np.abs(a - b).sum()),
+    # Of the vectors of tokens: those of a query, then those of a document.
+    "maxsim": lambda a, b: float((a @ b.T).max(1).sum()),
+    "meanmaxsim": lambda a, b: float((a @ b.T).max(1).mean()),
 }

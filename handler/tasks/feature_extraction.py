@@ -59,7 +59,7 @@ class FeatureExtraction(Task):
 
     @classmethod
     def supports(cls, model: ModelFolder) -> bool:
-        return model.embedding.splade is None
+        return model.embedding.splade is None and model.embedding.late is None
 
     def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
         text = self.read_item(value)

@@ -45,10 +45,7 @@ class SentenceSimilarity(Task):
             self.input_types = INPUT_TYPES
 
     def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
-        fields = self.read_fields(value, "source_sentence", "sentences")
-        source = self.read_text(fields["source_sentence"], "source_sentence")
-        sentences = self.read_texts(fields["sentences"], "sentences")
-        values = self.read_parameters(parameters)
+        (source, sentences), values = self.read_sentences(value), self.read_parameters(parameters)
         if self.input_types == (None, None):
             prompt = self.embedder.prompt(values)
             return Query(
@@ -61,6 +58,12 @@ class SentenceSimilarity(Task):
         texts = [self._prefixed(of_source, source), *(self._prefixed(of_others, text) for text in sentences)]
         first, others = (self.embedder.reading(self.encoding_options, kind) for kind in self.input_types)
         return Query(tuple((text, None) for text in texts), values, *others, first)
+
+    def read_sentences(self, value: JSON) -> tuple[str, list[str]]:
+        """Return the source and the others of an item; raises RequestError."""
+        fields = self.read_fields(value, "source_sentence", "sentences")
+        source = self.read_text(fields["source_sentence"], "source_sentence")
+        return source, self.read_texts(fields["sentences"], "sentences")
 
     def _prefixed(self, prompt: str, text: str) -> str:
         return self.read_text(prompt + text) if prompt else text

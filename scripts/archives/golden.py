@@ -16,6 +16,7 @@ from handler.protocol import JSON, Body, serialize_value
 from handler.request_state import Request
 from handler.sequences import Encoding, EncodingOptions
 from scripts.archives.reference import Reference
+from scripts.archives.reference_late import LateReference
 from scripts.archives.reference_tokens import Window
 from scripts.cli.console import ScriptError
 
@@ -65,7 +66,7 @@ def expected_outputs(folder: Path, config: ServingConfig, served: Predictor) -> 
         ScriptError: tokens or answers of the two differ, or every input is refused.
     """
     golden, task = golden_outputs(served), served.task
-    reference = Reference(task, folder, config)
+    reference = (LateReference if task.model.embedding.late else Reference)(task, folder, config)
     for text in SAMPLE_TEXTS:
         (encodings,) = served.tokenizer.encode([(text, None)], [EncodingOptions()])
         if not isinstance(encodings, RequestError):

@@ -66,9 +66,8 @@ class Reference:
         self.name = self.task.name
         # Eager: the attention that every architecture has, written out.
         self.modules = ReferenceModules(self.folder)
-        is_pooled = self.name == "text-classification" and self.modules.classifier is not None
         self.model: Any = (
-            getattr(transformers, "AutoModel" if is_pooled else AUTO_CLASSES[self.name])
+            getattr(transformers, self._auto_class())
             .from_pretrained(
                 self.folder,
                 config=self.model_config,
@@ -84,6 +83,10 @@ class Reference:
         positions = max_positions(self.model)
         self.tokenizer = ReferenceTokenizer(self.folder, self.config, positions, n_segments)
         self.strategy: Strategy = STRATEGIES.get(self.name, "longest_first")
+
+    def _auto_class(self) -> str:
+        is_pooled = self.name == "text-classification" and self.modules.classifier is not None
+        return "AutoModel" if is_pooled else AUTO_CLASSES[self.name]
 
     def texts(self, item: JSON, parameters: Mapping[str, JSON]) -> list[Pair]:
         """Return the texts that the model reads of an item."""

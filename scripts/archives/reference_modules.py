@@ -25,7 +25,13 @@ OLD_FLAGS = {  # in the order in which several of them are concatenated
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-COMPUTED = ("Transformer", "MLMTransformer", "Pooling", "SpladePooling")  # without layers of their own
+COMPUTED = (
+    "Transformer",
+    "MLMTransformer",
+    "Pooling",
+    "SpladePooling",
+    "MultiVectorMask",
+)  # without layers of their own
 SIMILARITIES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "cosine": lambda a, b: torch.cosine_similarity(a, b, dim=0),
     "dot": torch.dot,
@@ -63,7 +69,7 @@ class ReferenceModules:
         self._prompts = settings.get("prompts") or {}
         self.prompt: str = self._prompts.get(settings.get("default_prompt_name"), "")
         self.n_kept: int | None = settings.get("max_active_dims" if splade else "truncate_dim")
-        self.similarity = SIMILARITIES[settings.get("similarity_fn_name") or "cosine"]
+        self.similarity = SIMILARITIES.get(settings.get("similarity_fn_name") or "cosine", torch.dot)
 
     def pool(self, states: Tensor, n_excluded: int) -> Tensor:
         """Return the vector of a sequence.

@@ -115,7 +115,7 @@ def problem_of(description: Mapping[str, JSON], header: tuple[str, ...]) -> str:
         if kind == "multi_label_classification":
             return "ranking" if len(description["labels"]) == 1 and "query" in header else "multi"
         return "entailment" if {"premise", "hypothesis"} <= set(header) else "single"
-    if task in ("feature-extraction", "sparse-embedding", "sentence-similarity"):
+    if task in ("feature-extraction", "sparse-embedding", "late-interaction", "sentence-similarity"):
         return "retrieval" if {"query", "question"} & set(header) else "similarity"
     for problem, builder in BUILDERS.items():
         if builder.evaluation.served_as == task:

@@ -20,6 +20,7 @@ from handler.engine.encoder import PackedEncoder
 from handler.engine.families import encoder_of
 from handler.engine.precision import supported
 from handler.engine.weights import load_weights, read_config
+from handler.late_interaction import Role
 from handler.loading import load_predictor
 from handler.model_folder import ModelFolder
 from handler.predictor import Predictor
@@ -150,6 +151,15 @@ def module_facts(model: ModelFolder) -> dict[str, JSON]:
     """Return what the modules of sentence-transformers do."""
     embedding = model.embedding
     layers = [getattr(layer, "__name__", type(layer).__name__) for layer in embedding.layers]
+    if embedding.late is not None:
+        roles = {"queries": embedding.late.query, "documents": embedding.late.document}
+        return {
+            "kind": "late interaction",
+            "layers": layers,
+            "width": embedding.width,
+            "similarity": embedding.similarity,
+            **{name: role_facts(role) for name, role in roles.items()},
+        }
     splade, table = embedding.splade, embedding.table
     facts = {
         "kind": "SparseEncoder" if splade else "SentenceTransformer",
@@ -165,6 +175,20 @@ def module_facts(model: ModelFolder) -> dict[str, JSON]:
         "default_prompt": embedding.default_prompt_name,
     }
     return {key: value for key, value in facts.items() if value is not None}
+
+
+def role_facts(role: Role) -> list[str]:
+    """Return how the queries, or the documents, of late interaction are read."""
+    facts = [
+        f"prompt {role.prompt!r}" if role.prompt else "",
+        f"prefix {role.prefix!r}" if role.prefix else "",
+        f"at most {role.max_length} tokens" if role.max_length else "",
+        f"{len(role.skiplist)} tokens without a vector" if role.skiplist else "",
+    ]
+    if role.expansion is not None:
+        attended = "attended to" if role.expansion.attended else "not attended to"
+        facts.append(f"{role.expansion.token or 'mask'} tokens up to {role.expansion.length}, {attended}")
+    return [fact for fact in facts if fact]
 
 
 def tokenizer_facts(tokenizer: Tokenizer) -> dict[str, JSON]:

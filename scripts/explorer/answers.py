@@ -21,6 +21,7 @@ from scripts.explorer.spans import Span, highlighted
 ANSWERS = "answers"  # the class of everything here, for answers.css
 VALUES_SHOWN = 96  # of a vector
 WEIGHTS_SHOWN = 30  # of a sparse embedding
+TOKENS_SHOWN = 32  # of the vectors of tokens
 
 
 def html_of(answered: Answered, title: str = "", other: Answered | None = None) -> str:
@@ -137,16 +138,32 @@ def _filled(question: JSON, answer: JSON) -> str:
 
 def _vector(question: JSON, answer: JSON) -> str:
     length = sum(value * value for value in answer) ** 0.5
-    largest = max(map(abs, answer)) or 1.0
-    strip = "".join(
-        f'<i class="{"for" if value >= 0 else "against"}" style="--share: {abs(value) / largest:.2f}" '
-        f'title="{value:.4f}"></i>'
-        for value in answer[:VALUES_SHOWN]
-    )
     shown = "" if len(answer) <= VALUES_SHOWN else f", the first {VALUES_SHOWN} drawn"
     first = ", ".join(f"{value:.4f}" for value in answer[:6])
     about = f"{len(answer)} numbers, length {length:.3f}{shown}: [{first}, …]"
-    return _asked(question) + f'<div class="strip">{strip}</div><p class="quiet">{about}</p>'
+    return _asked(question) + _strip(answer) + f'<p class="quiet">{about}</p>'
+
+
+def _strip(vector: Sequence[float]) -> str:
+    """Draw the first numbers of a vector."""
+    largest = max(map(abs, vector)) or 1.0
+    drawn = "".join(
+        f'<i class="{"for" if value >= 0 else "against"}" style="--share: {abs(value) / largest:.2f}" '
+        f'title="{value:.4f}"></i>'
+        for value in vector[:VALUES_SHOWN]
+    )
+    return f'<div class="strip">{drawn}</div>'
+
+
+def _vectors(question: JSON, answer: JSON) -> str:
+    rows = [
+        entry if isinstance(entry, dict) else {"token": number, "embedding": entry}
+        for number, entry in enumerate(answer, 1)
+    ]
+    drawn = "".join(f"{escape(str(row['token']))}{_strip(row['embedding'])}" for row in rows[:TOKENS_SHOWN])
+    shown = "" if len(rows) <= TOKENS_SHOWN else f", the first {TOKENS_SHOWN} drawn"
+    about = f"{len(rows)} vectors of {len(rows[0]['embedding'])} numbers{shown}"
+    return _asked(question) + drawn + f'<p class="quiet">{about}</p>'
 
 
 def _weighted(question: JSON, answer: JSON) -> str:
@@ -217,6 +234,7 @@ VIEWS: Mapping[str, Callable[[Any, Any], str]] = {
     "fill-mask": _filled,
     "feature-extraction": _vector,
     "sparse-embedding": _weighted,
+    "late-interaction": _vectors,
     "rerank": _reranked,
     "tokenize": _tokens,
 }

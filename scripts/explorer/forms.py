@@ -89,6 +89,7 @@ FORMS = {
         ),
         Form("feature-extraction", "embed", TEXT),
         Form("sparse-embedding", "embed-sparse", TEXT, parameters={"return_tokens": True}),
+        Form("late-interaction", "embed-multi-vector", TEXT, parameters={"return_tokens": True}),
         Form("sentence-similarity", "similarity", Box("sentences", "Sentences, one a line: each with each other")),
         Form(
             "zero-shot-classification",

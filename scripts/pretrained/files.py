@@ -29,8 +29,15 @@ MODEL_FILES = (
     "training.json",
 )
 SETFIT_CONFIG, SETFIT_HEAD = "config_setfit.json", "model_head.pkl"
-ROUTER = "router_config.json"
-MODULE_FILES = ("modules.json", ROUTER, "config_sentence_transformers.json", "sentence_*_config.json", SETFIT_CONFIG)
+ROUTER, STANFORD_METADATA = "router_config.json", "artifact.metadata"
+MODULE_FILES = (
+    "modules.json",
+    ROUTER,
+    "config_sentence_transformers.json",
+    "sentence_*_config.json",
+    SETFIT_CONFIG,
+    STANFORD_METADATA,
+)
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS, PICKLED_ADAPTER = "adapter_model.safetensors", "adapter_model.bin"
 WEIGHTS, PICKLE = "model.safetensors", "pytorch_model.bin"

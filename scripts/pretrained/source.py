@@ -39,6 +39,7 @@ from scripts.pretrained.files import (
 from scripts.pretrained.label_names import read_names, with_names
 from scripts.pretrained.options import ModelRequest
 from scripts.pretrained.provenance import Origin, Provenance
+from scripts.pretrained.stanford import is_stanford
 
 if TYPE_CHECKING:
     from scripts.pretrained.adapters import Adapter
@@ -85,6 +86,8 @@ def _open(request: ModelRequest, role: str, stack: ExitStack) -> ModelSource:
     readable = _convert_pickles(request, original, role, stack) if _is_pickled(original.folder) else original
     if request.convert_pickle and (readable.folder / SETFIT_HEAD).is_file():
         readable = _convert_setfit(readable, role, stack)
+    if is_stanford(readable.folder):
+        readable = _convert_stanford(readable, role, stack)
     if (readable.folder / ADAPTER_CONFIG).is_file():
         if role != "model":
             raise ScriptError(f"base model {request.model}: it is an adapter itself: merge it first")
@@ -244,6 +247,20 @@ def _convert_setfit(original: ModelSource, role: str, stack: ExitStack) -> Model
     _link(folder, module_files(folder), target)
     provenance = original.provenance
     origins = provenance.origins or (Origin(role, None, {SETFIT_HEAD: sha256(folder / SETFIT_HEAD)}),)
+    return ModelSource(target, Provenance(origins, (*provenance.steps, step)), original.commit)
+
+
+def _convert_stanford(original: ModelSource, role: str, stack: ExitStack) -> ModelSource:
+    """Return a copy of a checkpoint of colbert-ai, made of links, in the layout of PyLate."""
+    from scripts.pretrained.stanford import convert
+
+    folder, target = original.folder, _temporary(stack, original.folder.name)
+    step = convert(folder, target)
+    files = [path.relative_to(folder) for path in folder.iterdir() if path.is_file() and _is_kept(path.name)]
+    _link(folder, files, target)
+    provenance = original.provenance
+    weights = {file.name: sha256(file) for file in sorted(folder.glob("*.safetensors"))}
+    origins = provenance.origins or (Origin(role, None, weights),)
     return ModelSource(target, Provenance(origins, (*provenance.steps, step)), original.commit)
 
 

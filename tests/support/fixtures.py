@@ -9,7 +9,7 @@ from __future__ import annotations
 import gc
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -66,6 +66,7 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
         config_class: type[PretrainedConfig] = BertConfig,
         *,
         whole_vocabulary: bool = False,
+        add_files: Callable[[Path], object] | None = None,
         **settings: Any,
     ) -> Path:
         folder = tmp_path_factory.mktemp("model")
@@ -86,6 +87,8 @@ def make_model(tmp_path_factory: pytest.TempPathFactory) -> MakeModel:
         torch.manual_seed(7)
         architecture(config).save_pretrained(folder)
         shutil.copytree(folders[whole_vocabulary], folder, dirs_exist_ok=True)
+        if add_files is not None:
+            add_files(folder)
         return folder
 
     return make

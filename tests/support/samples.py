@@ -20,6 +20,7 @@ from handler.protocol import Body, loads, serialize_value
 from handler.request_state import Request, Response
 from scripts.cli.console import ROOT as ROOT  # tests import it from here
 from scripts.client.settings import effective
+from tests.support.late import write_pylate
 
 BASE = ROOT / "models" / "base"
 JSON_TYPE = "application/json"
@@ -54,6 +55,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "next-sentence-prediction": {"architecture": BertForNextSentencePrediction},
     "feature-extraction": {"architecture": BertModel},
     "sparse-embedding": {"architecture": BertForMaskedLM},
+    "late-interaction": {"architecture": BertModel, "add_files": write_pylate},
     "zero-shot-classification": {"labels": ("contradiction", "neutral", "entailment")},
     "sentence-similarity": {"architecture": BertModel},
     "rerank": {"labels": ("relevant",), "problem_type": None},
@@ -70,6 +72,7 @@ HEADS: dict[str, tuple[dict[str, Any], str | None]] = {
     "reranker": (MODELS["rerank"], "rerank"),
     "encoder": (MODELS["feature-extraction"], None),
     "sparse": (MODELS["sparse-embedding"], "sparse-embedding"),
+    "late": (MODELS["late-interaction"], None),
 }
 
 

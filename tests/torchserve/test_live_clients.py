@@ -52,6 +52,7 @@ CASES = {
     "next-sentence-prediction": Case("pretrained", "next-sentence", {"text": PARCEL, "next_sentence": COMPLAINT}),
     "feature-extraction": Case("encoder", "predict", COMPLAINT, {"normalize": True}),
     "sparse-embedding": Case("sparse", "predict", COMPLAINT, {"return_tokens": True}),
+    "late-interaction": Case("late", "predict", {"text": ADA, "input_type": "query"}, {"return_tokens": True}),
     "sentence-similarity": Case("encoder", "similarity", {"source_sentence": ADA, "sentences": [PARCEL, COMPLAINT]}),
     "zero-shot-classification": Case("entailment", "predict", ADA, {"candidate_labels": "letters, parcels, 東京"}),
     "rerank": Case("reranker", "predict", {"query": "Where?", "texts": [PARCEL, ADA]}, {"return_text": True}),

@@ -82,11 +82,15 @@ def test_cohere_rerank(standalone: Live) -> None:
 
 
 def test_jina_rerank(standalone: Live) -> None:
-    """With the documents, which may be objects."""
+    """With the documents, which may be objects; a model of late interaction ranks too."""
     body = {"model": "reranker", "query": "Where?", "documents": [{"text": TEXTS[0]}, TEXTS[1]], "top_n": 1}
     answer = standalone.post("/v1/rerank", json.dumps(body)).json()
     (best,) = answer["results"]
     assert best["document"]["text"] == TEXTS[best["index"]]
+    own = standalone.post("/predictions/late/1.0/rerank", json.dumps({"query": "Where?", "texts": TEXTS})).json()
+    ranked = standalone.post("/v1/rerank", json.dumps({"model": "late", "query": "Where?", "documents": TEXTS})).json()
+    scores = [(result["index"], result["relevance_score"]) for result in ranked["results"]]
+    assert scores == [(item["index"], pytest.approx(item["score"], abs=1e-5)) for item in own], "by MaxSim"
     refused = standalone.post("/v1/rerank", json.dumps({**body, "rank_fields": ["a"]}))
     assert (refused.status_code, "unknown field 'rank_fields'" in refused.json()["detail"]) == (400, True)
 

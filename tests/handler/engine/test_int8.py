@@ -63,7 +63,8 @@ def config(precision: Any) -> ModelConfig:
 
 def quantized_copy(folder: Path, target: Path) -> Path:
     """Write a model in int8 alone, calibrated on random tokens."""
-    shutil.copytree(folder, target, ignore=shutil.ignore_patterns("*.safetensors"))
+    shutil.copytree(folder, target)
+    (target / "model.safetensors").unlink()
     exact = load_predictor(folder)
     params = calibration.calibrate(exact, random_words(*LENGTHS))
     int8_file.write(target / int8.FILE, exact.engine.model, params)

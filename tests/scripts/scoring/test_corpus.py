@@ -197,6 +197,8 @@ def test_answers_in_the_folder_of_the_corpus_are_no_part_of_it(tmp_path: Path) -
         ("feature-extraction", {}, True),
         ("sparse-embedding", {}, True),
         ("sparse-embedding", {"top_k": 3, "return_tokens": True}, True),
+        ("late-interaction", {}, True),
+        ("late-interaction", {"return_tokens": True}, True),
         ("rerank", {}, True),
         ("fill-mask", {}, False),  # one mask or several: two shapes
     ],
