@@ -38,6 +38,8 @@ def main() -> None:
     torch.set_num_threads(usable_cores())
     with ExitStack() as stack:
         model = benchmark_model(arguments.model, stack)
+        if arguments.check:
+            capacity.require_check(model)
         precision = arguments.precision or model.config.handler.precision
         measurements, texts = capacity.measure(model, precision, arguments.texts, arguments.seconds)
         decision = tuning.decide(measurements, arguments.p99_ms, model.config)

@@ -61,14 +61,19 @@ def measure(
     return measurements, drawn
 
 
+def require_check(model: BenchmarkModel) -> None:
+    """Raise ScriptError where `check` is impossible: before minutes of measuring, not after."""
+    if reason := machine.lacking("loadgen"):
+        raise ScriptError(f"--check: {reason}, or leave --check out")
+    if not has_float_weights(model.model_folder):
+        raise ScriptError(
+            f"--check: {model.name} has weights in int8 alone, which cannot be packed again: leave it out"
+        )
+
+
 def check(model: BenchmarkModel, decision: Decision, texts: list[str], target_ms: float, seconds: float) -> str:
     """Serve the model with the settings, send 0.8 of the expected rate, and return the result in a line."""
-    missing = machine.missing("loadgen")
-    if missing:
-        return f"Not checked against a server: {missing}"
     precision = decision.config.handler.precision
-    if not has_float_weights(model.model_folder):
-        return f"Not checked against a server: {model.name} has weights in int8 alone, and cannot be packed again"
     predictor = model.load(precision, torch.device("cpu"))
     answers = predictor.answer_items(texts, {"top_k": None})
     expected = ExpectedScores([scores_of(answer) for answer in answers], predictor.engine.precision.tolerance)

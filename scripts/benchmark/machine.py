@@ -87,9 +87,14 @@ def version(package: str) -> str | None:
 
 
 def missing(peer: str) -> str:
-    """Return which packages of a peer are missing and how to install them; empty where none is."""
-    lacking = [package for package in PEERS[peer] if version(package) is None]
-    return f"{peer} is skipped: {' and '.join(lacking)} not installed; {HOW_ELSE.get(peer, HOW)}" if lacking else ""
+    """Return that a peer is skipped, and why; empty where nothing is missing."""
+    return f"{peer} is skipped: {reason}" if (reason := lacking(peer)) else ""
+
+
+def lacking(peer: str) -> str:
+    """Return which packages of a peer are not installed and how to install them; empty where all are."""
+    packages = [package for package in PEERS[peer] if version(package) is None]
+    return f"{' and '.join(packages)} not installed; {HOW_ELSE.get(peer, HOW)}" if packages else ""
 
 
 def commit(root: Path = ROOT) -> str:

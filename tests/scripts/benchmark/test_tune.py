@@ -11,7 +11,7 @@ import torch
 
 from handler.config import ModelConfig
 from scripts import tune
-from scripts.benchmark import capacity, tuning
+from scripts.benchmark import capacity, machine, tuning
 from scripts.benchmark.tuning import Measurements, decide, stretch, to_yaml
 from scripts.cli.console import ScriptError
 from tests.support.samples import ROOT
@@ -80,6 +80,24 @@ def test_what_is_written_can_be_read(tmp_path: Path, target: float) -> None:
     kept = {"responseTimeout", "startupTimeout", "maxRetryTimeoutInSec"}
     assert all(getattr(decision.config.frontend, name) == getattr(BASE.frontend, name) for name in kept)
     assert decision.config.handler.max_texts == BASE.handler.max_texts
+
+
+def test_what_cannot_be_checked_is_refused_before_the_measuring(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(machine.PEERS, "loadgen", ("nowhere-to-be-found",))
+    options = ["random:1x64", "--p99-ms", "100", "--check", "--output", str(tmp_path / "tuned.yaml")]
+    monkeypatch.setattr(sys, "argv", ["tune.py", *options])
+    monkeypatch.setattr(capacity, "measure", lambda *_: pytest.fail("measured first"))
+    threads = torch.get_num_threads()
+    try:
+        with pytest.raises(
+            ScriptError, match=r"--check: nowhere-to-be-found not installed; pip install .* leave --check out"
+        ):
+            tune.main()
+    finally:
+        torch.set_num_threads(threads)
+    assert not (tmp_path / "tuned.yaml").exists()
 
 
 def test_a_tiny_model_for_real(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
