@@ -132,7 +132,7 @@ def against(key: str) -> Measured:
 def accuracy_drop(report: Mapping[str, Any], _: float) -> float | None:
     """Return by how much the mean score is below that of the other model."""
     value = against("difference")(report, 0.0)
-    return None if value is None else -value
+    return None if value is None else 0.0 - value  # -0 would be printed of equal models
 
 
 def regression(report: Mapping[str, Any], limit: float) -> float | None:

@@ -248,6 +248,12 @@ def test_the_gate_lets_a_change_by_chance_pass(tmp_path: Path, against: Any) -> 
     assert report["against"]["mcnemar"]["only_second"] == 3
 
 
+def test_the_gate_prints_no_minus_zero_of_equal_models(tmp_path: Path, against: Any) -> None:
+    _, report = against(tmp_path, KeywordModel(), "accuracy_drop: 0.01")
+    (drop,) = checks({"accuracy_drop": 0.01}, report)[1:]
+    assert drop.line() == "passed: accuracy_drop is 0, at most 0.01"
+
+
 def test_the_gate_refuses_what_was_not_measured_and_what_means_nothing(tmp_path: Path) -> None:
     """No comparison was made, so that no limit of it is kept; a key that is no limit is named."""
     report, _ = evaluated(tmp_path, KeywordModel(), rows(60))
