@@ -19,7 +19,7 @@ from scripts.cli.command import run
 import argparse
 
 from handler.config import ServingConfig
-from scripts.cli.console import say
+from scripts.cli.console import counted, say
 from scripts.cli.options import json_object, natural_float, path_name, positive_int
 from scripts.scoring import cluster
 from scripts.scoring.corpus import sources
@@ -40,7 +40,7 @@ def main() -> int:
     cluster.import_ray()
     columns = CorpusColumns(arguments.column, arguments.pair_column, arguments.id)
     files = sources(arguments.inputs, columns, arguments.output)
-    say(f"counting the rows of {len(files)} files")
+    say(f"counting the rows of {counted(len(files), 'file')}")
     model = {"sha256": fingerprint(arguments.model)}
     options = {
         "columns": vars(columns),

@@ -12,7 +12,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 
 from handler.protocol import JSON
-from scripts.cli.console import ScriptError, progress, say
+from scripts.cli.console import ScriptError, counted, progress, say
 from scripts.cli.files import check_output
 from scripts.client.answers import JsonLinesWriter, TableWriter, is_error, resume
 from scripts.client.backends import Backend, local_backend, server_backend
@@ -27,7 +27,7 @@ def predict(arguments: argparse.Namespace) -> int:
         questions, total = read_questions(arguments)
         n_before = resume(arguments.output) if arguments.output else 0
         if n_before:
-            say(f"{arguments.output} has {n_before} answers already: going on from there")
+            say(f"{arguments.output} has {counted(n_before, 'answer')} already: going on from there")
             skip(questions, n_before)
         backend = local_backend(arguments, stack) if arguments.local else server_backend(arguments, stack)
         output = stack.enter_context(arguments.output.open("ab")) if arguments.output else sys.stdout.buffer
@@ -49,8 +49,7 @@ def predict(arguments: argparse.Namespace) -> int:
     if not n_texts + n_before and not (arguments.csv or arguments.jsonl):
         raise ScriptError("no texts: write some behind the model's name, one a line to standard input, or give a file")
     counts = ", ".join(f"{count} {kind}" for kind, count in errors.most_common())
-    noun = "text" if n_texts == 1 else "texts"
-    say(f"{n_texts} {noun} in {seconds:.1f} s ({n_texts / seconds:.1f} a second), errors: {counts or 'none'}")
+    say(f"{counted(n_texts, 'text')} in {seconds:.1f} s ({n_texts / seconds:.1f} a second), errors: {counts or 'none'}")
     return errors.total()
 
 

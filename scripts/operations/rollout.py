@@ -15,7 +15,7 @@ from pathlib import Path
 
 from scripts.archives.signing import offered
 from scripts.archives.store import Archive, Store
-from scripts.cli.console import ScriptError, say
+from scripts.cli.console import ScriptError, counted, say
 from scripts.cli.options import natural_float, path_name, positive_int
 from scripts.client.http import Management
 from scripts.client.server import Refused, ServerError
@@ -96,7 +96,8 @@ class Rollout:
         if problem:
             raise ScriptError(f"{self.name} {version} is not ready: {problem}")
         if model.min_workers < old_model.min_workers:
-            say(f"note: {version} has {model.min_workers} workers, {old} has {old_model.min_workers}; see --workers")
+            workers = counted(model.min_workers, "worker")
+            say(f"note: {version} has {workers}, {old} has {old_model.min_workers}; see --workers")
 
     def _make_default(self, old: str, version: str, undo: ExitStack) -> None:
         undo.callback(self._restore_default, old, version)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from handler.protocol import JSON
-from scripts.cli.console import ScriptError, progress, say
+from scripts.cli.console import ScriptError, counted, progress, say
 from scripts.scoring import cluster
 from scripts.scoring.job import ScoringJob
 from scripts.scoring.scorer import ScorerConfig
@@ -23,7 +23,8 @@ def answer(ray: object, job: ScoringJob, config: ScorerConfig, pool: cluster.Wor
         say(f"{kept} of {job.rows} rows are answered already: going on from there")
     if not missing:
         return
-    say(f"{job.rows - kept} rows for {pool.count} workers of {pool.cores} cores and {pool.gpus:g} GPUs")
+    each = f"{counted(pool.cores, 'core')} and {pool.gpus:g} GPUs"
+    say(f"{counted(job.rows - kept, 'row')} for {counted(pool.count, 'worker')} of {each}")
     began, rows, processes, left_out = time.perf_counter(), 0, set[str](), list[int]()
     served: JSON = None
     with progress() as bar:
@@ -40,8 +41,8 @@ def answer(ray: object, job: ScoringJob, config: ScorerConfig, pool: cluster.Wor
             bar.update(task, advance=result["rows"])
     seconds = time.perf_counter() - began
     died = max(0, len(processes) - pool.count)
-    suffix = f"; {died} workers died and were replaced" if died else ""
-    say(f"{rows} rows in {seconds:.1f} s ({rows / seconds:.1f} a second){suffix}")
+    suffix = f"; {counted(died, 'worker')} died, replaced by others" if died else ""
+    say(f"{counted(rows, 'row')} in {seconds:.1f} s ({rows / seconds:.1f} a second){suffix}")
     if left_out:
         raise ScriptError(f"some rows ended the worker that had them, again and again: {job.describe(left_out)}")
 
