@@ -73,8 +73,17 @@ def article(explained: ExplainedScore) -> str:
 {answer}{texts}
 {bars(words, scale)}
 <p class="quiet">without words: {explanation["baseline_score"]:.3f}; error of the sum:
-{explanation["convergence_delta"]:+.4f} in {explanation["n_steps"]} steps</p>
+{signed(explanation["convergence_delta"], 4)} in {explanation["n_steps"]} steps</p>
 </article>"""
+
+
+def signed(value: float, digits: int = 3) -> str:
+    """Return a number with its sign; what is rounded to zero has that of zero.
+
+    >>> signed(-0.0704), signed(-0.0002)
+    ('-0.070', '+0.000')
+    """
+    return f"{round(value, digits) + 0.0:+.{digits}f}"
 
 
 def fields(question: JSON, words: list[JSON]) -> list[tuple[str, str, list[JSON], bool]]:
@@ -93,7 +102,7 @@ def coloured(text: str, words: list[JSON], scale: float) -> str:
     parts, at = [], 0
     for word in sorted(words, key=lambda word: word["start"]):
         start, end = max(word["start"], at), word["end"]
-        title = f"{word['attribution']:+.4f}"
+        title = signed(word["attribution"], 4)
         style = colour(word["attribution"] / scale)
         parts.append(f'{escape(text[at:start])}<span style="{style}" title="{title}">{escape(text[start:end])}</span>')
         at = max(at, end)
@@ -109,7 +118,7 @@ def bars(words: list[JSON], scale: float, count: int = 8) -> str:
     """Return the heaviest words as a table with bars."""
     heaviest = sorted(words, key=lambda word: -abs(word["attribution"]))[:count]
     rows = "".join(
-        f"<tr><td>{escape(word['word'])}</td><td class=number>{word['attribution']:+.3f}</td>"
+        f"<tr><td>{escape(word['word'])}</td><td class=number>{signed(word['attribution'])}</td>"
         f'<td><span class="bar" style="{colour(1 if word["attribution"] >= 0 else -1)}; '
         f'width: {abs(word["attribution"]) / scale * 16:.2f}rem"></span></td></tr>'
         for word in heaviest

@@ -10,7 +10,7 @@ from handler.protocol import JSON
 from scripts.cli.console import progress, say, table
 from scripts.cli.files import check_output, write_whole
 from scripts.client.backends import load
-from scripts.client.explanation_page import ExplainedScore, page
+from scripts.client.explanation_page import ExplainedScore, page, signed
 from scripts.client.http import Inference
 from scripts.client.questions import read_questions
 from scripts.client.server import Server
@@ -66,5 +66,5 @@ def table_row(explained: ExplainedScore, count: int = 5) -> list[str]:
     """Return label, score and the words that count most, with their signs."""
     explanation = explained.explanation
     heaviest = sorted(explanation["words"], key=lambda word: -abs(word["attribution"]))[:count]
-    words = ", ".join(f"{word['word']} {word['attribution']:+.3f}" for word in heaviest)
+    words = ", ".join(f"{word['word']} {signed(word['attribution'])}" for word in heaviest)
     return [explanation["label"], f"{explanation['score']:.3f}", words]

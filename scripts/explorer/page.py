@@ -12,7 +12,7 @@ from scripts.explorer.catalogue import UNKNOWN, Operation
 from scripts.explorer.explorer import Explorer, OtherServer, Typed, parameters_help
 from scripts.explorer.forms import Form
 
-NO_OTHER = ("no other version", "")
+NO_OTHER = ("none", "")
 POLL_S = 3  # while the server is not ready
 
 

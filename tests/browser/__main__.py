@@ -122,7 +122,7 @@ def beside(page: Page, output: Path, name: str) -> None:
         heights = [round(top["y"]) for top in tops if top]
         assert heights[:3] == heights[3:], f"the answers to one text are not side by side: {heights}"
         shot(page, output, f"{name}-beside")
-        choose(page, "Beside it", "no other version")
+        choose(page, "Beside it", "none")
 
 
 def failures(page: Page, output: Path, name: str) -> None:
