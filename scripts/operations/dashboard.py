@@ -18,7 +18,7 @@ def check(prometheus: str) -> int:
     for title, query in queries(json.loads(DASHBOARD.read_text(encoding="utf-8"))):
         numbers = values(prometheus, query)
         n_empty += not numbers
-        print(f"{len(numbers):3} values  {title}: {query}" if numbers else f"    EMPTY   {title}: {query}")
+        print(f"{len(numbers):3} series  {title}: {query}" if numbers else f"    EMPTY   {title}: {query}")
     return n_empty
 
 
