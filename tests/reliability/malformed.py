@@ -5,9 +5,11 @@ from __future__ import annotations
 import http.client
 import random
 import socket
+import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
 from typing import Any
 
 from scripts.benchmark.accounting import scores_of
@@ -121,8 +123,12 @@ def best(scores: Any) -> str:
 
 
 def _answers(target: Target, indices: Sequence[int]) -> list[Any]:
-    body = all_labels_body([target.oracle.texts[index] for index in indices])
-    answers: list[Any] = target.live.post(f"/predictions/{target.model}", body).json()
+    """Ask for the answers of some texts; again after the time that a server says which is too slow for all of them."""
+    path, body = f"/predictions/{target.model}", all_labels_body([target.oracle.texts[index] for index in indices])
+    while (response := target.live.post(path, body)).status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+        time.sleep(float(response.headers.get("retry-after", "1")))
+    assert response.status_code == HTTPStatus.OK, response.status_code
+    answers: list[Any] = response.json()
     return answers
 
 
