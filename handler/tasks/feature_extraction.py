@@ -92,6 +92,6 @@ class FeatureExtraction(Task):
     def schema(self) -> dict[str, JSON]:
         return {
             "item": self.item_schema(),
-            "answer": {"type": "array", "items": {"type": "number"}},
+            "answer": {"type": "array", "items": {"type": "number", "format": "float"}},
             "example": "My parcel has not arrived yet.",
         }

@@ -84,7 +84,8 @@ class SparseEmbedding(Task):
         return bool(np.linalg.norm(second - first) <= tolerance * np.linalg.norm(first))
 
     def schema(self) -> dict[str, JSON]:
-        fields = {"index": {"type": "integer"}, "token": {"type": "string"}, "value": {"type": "number"}}
+        value = {"type": "number", "format": "float"}
+        fields = {"index": {"type": "integer"}, "token": {"type": "string"}, "value": value}
         entry = {"type": "object", "properties": fields, "required": ["index", "value"]}
         return {
             "item": self.item_schema(),

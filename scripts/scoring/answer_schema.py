@@ -9,6 +9,8 @@ from typing import Any
 
 from handler.protocol import JSON
 
+FP32 = "float"  # `format` of a number, as OpenAPI names it
+
 
 @dataclass(frozen=True)
 class AnswerSchema:
@@ -59,7 +61,9 @@ def narrowed(schema: JSON, examples: Sequence[JSON]) -> JSON | None:
         values = {name: [example.get(name) for example in examples if example] for name in schema["properties"]}
         fields = {name: narrowed(field, values[name]) for name, field in schema["properties"].items()}
         return None if None in fields.values() else {"type": "object", "properties": fields}
-    return {"type": kind} if kind in ("string", "number", "integer", "boolean") else None
+    if kind not in ("string", "number", "integer", "boolean"):
+        return None
+    return {"type": kind} | ({"format": FP32} if schema.get("format") == FP32 else {})
 
 
 def listed(kind: JSON) -> list[str]:
@@ -83,6 +87,8 @@ def arrow(schema: JSON) -> Any:
         return pa.list_(arrow(schema["items"]))
     if schema["type"] == "object":
         return pa.struct({name: arrow(field) for name, field in schema["properties"].items()})
+    if schema.get("format") == FP32:
+        return pa.float32()
     return {"string": pa.string(), "number": pa.float64(), "integer": pa.int64(), "boolean": pa.bool_()}[schema["type"]]
 
 

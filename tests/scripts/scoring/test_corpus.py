@@ -14,7 +14,7 @@ import pytest
 from scripts.cli.console import ScriptError
 from scripts.readers.formats import TABLES, records
 from scripts.scoring import corpus, formats
-from scripts.scoring.answer_schema import AnswerSchema, narrowed
+from scripts.scoring.answer_schema import AnswerSchema, arrow, narrowed
 from scripts.scoring.corpus import format_of, sources
 from scripts.scoring.output import OUTPUTS
 from scripts.scoring.rows import CorpusColumns, CorpusRow
@@ -219,6 +219,14 @@ def test_columns_hold_the_answers_of_a_task(
     assert [(row.file, row.row, row.error) for row in OUTPUTS["parquet"].read(path)] == [
         ("a.txt", number, "") for number in range(len(rows))
     ]
+
+
+def test_a_column_of_embeddings_has_their_precision(load_main: LoadMain) -> None:
+    """Vector databases read fp32; twice the bytes would hold the same numbers."""
+    predictor = load_main("feature-extraction")
+    answers = predictor.answer_items(list(predictor.task.self_test_items))
+    kind = AnswerSchema.of(predictor.task.schema()["answer"], answers, ids=False).answer
+    assert arrow(json.loads(kind)) == pa.list_(pa.float32())
 
 
 def without_nulls(value: Any) -> Any:
