@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from handler.predictor import Predictor
 from handler.protocol import JSON
@@ -79,9 +80,9 @@ def compare(exact: Predictor, quantized: Predictor, examples: Sequence[Example],
 
 
 def agreement(task: Task, expected: JSON, answer: JSON) -> float:
-    """Return 1 for answers with the same prediction, 0 for others; of vectors the cosine."""
+    """Return 1 for answers with the same prediction, 0 for others; of vectors, sparse ones too, the cosine."""
     if _is_vector(expected):
-        a, b = np.array(expected), np.array(answer)
+        a, b = _vectors(expected, answer)
         return float(a @ b / max(1e-12, float(np.linalg.norm(a) * np.linalg.norm(b))))
     if task.model_config.problem_type == "regression":
         return float(task.answers_match(expected, answer, 0.05))
@@ -101,4 +102,16 @@ def _answers(predictor: Predictor, items: Sequence[JSON]) -> list[JSON]:
 
 
 def _is_vector(answer: JSON) -> bool:
-    return isinstance(answer, list) and len(answer) > 1 and all(isinstance(number, float) for number in answer)
+    if not isinstance(answer, list):
+        return False
+    is_sparse = bool(answer) and all(isinstance(entry, dict) and {"index", "value"} <= entry.keys() for entry in answer)
+    return is_sparse or (len(answer) > 1 and all(isinstance(number, float) for number in answer))
+
+
+def _vectors(*answers: JSON) -> list[NDArray[np.float64]]:
+    """Return answers that are vectors as arrays of one length."""
+    if all(isinstance(entry, float) for answer in answers for entry in answer):
+        return [np.array(answer) for answer in answers]
+    by_index = [{entry["index"]: entry["value"] for entry in answer} for answer in answers]
+    indices = sorted({index for weights in by_index for index in weights})
+    return [np.array([weights.get(index, 0.0) for index in indices]) for weights in by_index]

@@ -278,6 +278,19 @@ def test_examples_are_questions_of_the_task(model_folder: Path, tmp_path: Path) 
         build(model_folder, "x", "1.0", config("int8"), tmp_path, Calibration(wrong))
 
 
+def test_sparse_embeddings_are_compared_as_vectors(
+    make_model: MakeModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By their cosine, as dense ones: no weight stays the same number, and no answer was the same."""
+    folder = make_model(architecture=transformers.BertForMaskedLM, initializer_range=0.2)
+    examples = write(tmp_path / "texts.csv", [{"text": text} for text in EXAMPLE_TEXTS])
+    settings = ModelConfig(handler=ServingConfig(precision="int8", task="sparse-embedding"))
+    build(folder, "sparse", "1.0", settings, tmp_path, Calibration(examples, min_accuracy_ratio=0.9))
+    found = re.search(r"agreement with fp32: ([\d.]+)", capsys.readouterr().err)
+    assert found
+    assert 0.9 < float(found[1]) < 1
+
+
 @pytest.mark.slow
 def test_labels_that_are_not_found_are_said(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Else only the agreement would be compared, and nobody knew why."""

@@ -24,6 +24,7 @@ from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.sentence_router import WeightTable
 from scripts.archives.build import build
+from scripts.archives.examples import Example, encodings_of
 from scripts.archives.golden import expected_outputs
 from scripts.cli.console import ScriptError
 from scripts.pretrained.options import ModelRequest
@@ -139,6 +140,8 @@ def test_routes_of_texts(save: Save, tmp_path: Path, router: Any) -> None:
     folder = in_itself(saved, tmp_path / "model")
     predictor = load_predictor(folder)
     check(predictor, saved)
+    (encoding,) = encodings_of(predictor, [Example(TEXTS[0], None)])
+    assert encoding.ids[0] == AutoTokenizer.from_pretrained(folder).cls_token_id, "calibration must reach the model"
     golden = expected_outputs(folder, ServingConfig(), predictor)
     assert golden.parameters == {
         "input_type": "query" if ("query", None) in router.get("route_mappings", {}) else "document"
