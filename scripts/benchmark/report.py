@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from scripts.benchmark import machine, tables
-from scripts.cli.console import say
+from scripts.cli.console import counted, say
 
 Row = dict[str, Any]
 
@@ -138,4 +138,4 @@ def write(results: Row, folder: Path) -> None:
 
         figures = plots.draw(results, folder)
     (folder / "report.md").write_text(render(results, figures), encoding="utf-8")
-    say(f"wrote {folder}/report.md, results.json and {len(figures)} pictures")
+    say(f"wrote {folder}/report.md, results.json and {counted(len(figures), 'picture')}")
