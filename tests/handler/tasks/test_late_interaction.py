@@ -21,6 +21,7 @@ from handler.errors import ConfigError, ModelMismatch
 from handler.loading import load_predictor
 from handler.predictor import Predictor
 from scripts.archives.reference_late import LateReference
+from scripts.pretrained.files import settings_in
 from scripts.pretrained.options import ModelRequest
 from scripts.pretrained.source import open_model
 from tests.support.families import FAMILIES, LATER_FAMILIES
@@ -112,6 +113,16 @@ def test_checkpoints_of_colbert_ai(metadata: dict[str, Any], make_model: MakeMod
     with open_model(ModelRequest(str(folder))) as source:
         check(load_predictor(source.folder), folder)
         assert "converted to the layout of PyLate" in source.provenance.steps[0]
+
+
+def test_a_checkpoint_without_metadata(make_model: MakeModel) -> None:
+    """Has the defaults of colbert-ai, which other libraries do not share; the hub's file is fetched where it is."""
+    folder = write_stanford(make_model(architecture=transformers.BertModel))
+    (folder / "artifact.metadata").unlink()
+    with open_model(ModelRequest(str(folder))) as source:
+        settings = json.loads((source.folder / "config_sentence_transformers.json").read_text())
+    assert (settings["query_length"], settings["document_length"], settings["skiplist_words"]) == (32, 220, None)
+    assert "artifact.metadata" in settings_in(["artifact.metadata", "config.json", "model.safetensors"])
 
 
 @pytest.mark.parametrize(
