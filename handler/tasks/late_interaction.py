@@ -198,15 +198,15 @@ class LateInteraction(Task):
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         role = query.parameters["input_type"]
-        vectors = self.embedder.vectors(windows, role).tolist()
+        vectors = self.embedder.vectors(windows, role)
         if not query.parameters["return_tokens"]:
             return vectors
         ids = np.array([token for window in windows for token in window.encoding.ids])
         tokens = [self.tokenizer.id_to_token(token) for token in ids[self.embedder.kept(windows, role)].tolist()]
-        return [{"token": token, "embedding": vector} for token, vector in zip(tokens, vectors, strict=True)]
+        return [{"token": token, "embedding": vector} for token, vector in zip(tokens, vectors.tolist(), strict=True)]
 
     def schema(self) -> dict[str, JSON]:
-        text, vector = self.text_schema(), {"type": "array", "items": {"type": "number"}}
+        text, vector = self.text_schema(), {"type": "array", "items": {"type": "number", "format": "float"}}
         own = {"type": "object", "properties": {"text": text, "input_type": self.parameters["input_type"].schema()}}
         named = {"type": "object", "properties": {"token": {"type": "string"}, "embedding": vector}}
         return {
