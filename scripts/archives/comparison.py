@@ -80,7 +80,12 @@ def compare(exact: Predictor, quantized: Predictor, examples: Sequence[Example],
 
 
 def agreement(task: Task, expected: JSON, answer: JSON) -> float:
-    """Return 1 for answers with the same prediction, 0 for others; of vectors, sparse ones too, the cosine."""
+    """Return 1 for answers with the same prediction, 0 for others; of vectors, sparse ones too, the cosine.
+
+    Of the vectors of tokens it is the mean of their cosines.
+    """
+    if isinstance(expected, list) and expected and all(map(_is_vector, expected)):
+        return float(np.mean([agreement(task, *pair) for pair in zip(expected, answer, strict=True)]))
     if _is_vector(expected):
         a, b = _vectors(expected, answer)
         return float(a @ b / max(1e-12, float(np.linalg.norm(a) * np.linalg.norm(b))))

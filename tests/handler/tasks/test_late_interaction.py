@@ -20,6 +20,7 @@ from handler.config import ServingConfig
 from handler.errors import ConfigError, ModelMismatch
 from handler.loading import load_predictor
 from handler.predictor import Predictor
+from scripts.archives.comparison import agreement
 from scripts.archives.reference_late import LateReference
 from scripts.pretrained.files import settings_in
 from scripts.pretrained.options import ModelRequest
@@ -249,3 +250,11 @@ def test_other_scores_of_colbert_ai_are_refused(metadata: dict[str, Any], messag
     folder = write_stanford(make_model(architecture=transformers.BertModel), **metadata)
     with pytest.raises(Exception, match=message), open_model(ModelRequest(str(folder))):
         pass
+
+
+def test_agreement_is_the_mean_cosine_of_tokens(late: Path) -> None:
+    """By which int8 is judged when it is packed."""
+    task = load_predictor(late).task
+    expected: Any = [[1.0, 0.0], [0.0, 1.0]]
+    assert agreement(task, expected, expected) == 1
+    assert agreement(task, expected, [[1.0, 0.0], [1.0, 0.0]]) == 0.5
