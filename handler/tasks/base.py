@@ -41,7 +41,6 @@ class Task(Pooler, ItemReader, ScoreJudge):
     self_test_items: tuple[JSON, ...]  # reach every branch of the task
     self_test_parameters: ClassVar[dict[str, JSON]] = {}
     model_parameters: Mapping[str, JSON] = MappingProxyType({})  # without which a text would not reach the model
-    other_parameters: Sequence[Mapping[str, JSON]] = ()  # with which answers are compared at packing, too
 
     def __init__(self, model: ModelFolder, config: ServingConfig, tokenizer: Tokenizer) -> None:
         ItemReader.__init__(self, config)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from handler.config import ServingConfig
 from handler.errors import InputTooLong, InvalidInput
 from handler.protocol import JSON, json_type
 from handler.sequences import Text
 from handler.tasks import parameters
+from handler.tasks.parameters import Choice
 
 MAX_PAIRS_FACTOR = 10  # characters of all pairs of one item, as a multiple of max_characters
 
@@ -37,6 +39,12 @@ class ItemReader:
     def read_item(self, value: JSON) -> str:
         """Return the text of an item: a string, or an object with only a `text`. Raises RequestError."""
         return self.read_text(self.read_fields(value, "text")["text"] if isinstance(value, dict) else value)
+
+    def read_typed_item(self, value: JSON, input_types: Choice) -> tuple[str, Any]:
+        """Return the text of an item and its own `input_type`, None where it has none. Raises RequestError."""
+        fields = self.read_fields(value, "text", "input_type") if isinstance(value, dict) else {"text": value}
+        own = fields.get("input_type")
+        return self.read_text(fields["text"]), None if own is None else input_types.read("input_type", own)
 
     def read_text_or_pair(self, value: JSON) -> Text:
         """Return the text or pair of an item: a string, or an object with `text` and optionally `text_pair`.
@@ -87,3 +95,9 @@ class ItemReader:
         text = self.text_schema()
         fields = {"type": "object", "properties": dict.fromkeys(("text", *optional), text), "required": ["text"]}
         return {"oneOf": [text, {**fields, "additionalProperties": False}]}
+
+    def typed_item_schema(self, input_types: Choice) -> dict[str, JSON]:
+        """Describe an item that is a text, or an object with `text` and perhaps `input_type`, as a JSON Schema."""
+        text = self.text_schema()
+        fields = {"type": "object", "properties": {"text": text, "input_type": input_types.schema()}}
+        return {"oneOf": [text, {**fields, "required": ["text"], "additionalProperties": False}]}

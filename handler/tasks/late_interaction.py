@@ -174,8 +174,9 @@ class LateInteraction(Task):
         super().__init__(model, config, tokenizer)
         self.embedder = TokenEmbedder(self)
         description = "what texts are; an item may have its own"
+        self.input_types = Choice(accepted=INPUT_TYPES, default=DOCUMENT, description=description)
         self.parameters = {
-            "input_type": Choice(accepted=INPUT_TYPES, default=DOCUMENT, description=description),
+            "input_type": self.input_types,
             "return_tokens": Boolean(default=False, description="whether to name the token of each vector"),
         }
 
@@ -184,10 +185,8 @@ class LateInteraction(Task):
         return model.embedding.late is not None
 
     def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
-        fields = self.read_fields(value, "text", "input_type") if isinstance(value, dict) else {"text": value}
-        text, values = self.read_text(fields["text"]), self.read_parameters(parameters)
-        if fields.get("input_type") is not None:
-            own = self.parameters["input_type"].read("input_type", fields["input_type"])
+        (text, own), values = self.read_typed_item(value, self.input_types), self.read_parameters(parameters)
+        if own is not None:
             values = {**values, "input_type": own}
         role = values["input_type"]
         options = self.embedder.roles[role].options
@@ -206,11 +205,10 @@ class LateInteraction(Task):
         return [{"token": token, "embedding": vector} for token, vector in zip(tokens, vectors.tolist(), strict=True)]
 
     def schema(self) -> dict[str, JSON]:
-        text, vector = self.text_schema(), {"type": "array", "items": {"type": "number", "format": "float"}}
-        own = {"type": "object", "properties": {"text": text, "input_type": self.parameters["input_type"].schema()}}
+        vector = {"type": "array", "items": {"type": "number", "format": "float"}}
         named = {"type": "object", "properties": {"token": {"type": "string"}, "embedding": vector}}
         return {
-            "item": {"oneOf": [text, {**own, "required": ["text"], "additionalProperties": False}]},
+            "item": self.typed_item_schema(self.input_types),
             "answer": {
                 "oneOf": [
                     {"type": "array", "items": vector},

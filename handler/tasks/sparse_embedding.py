@@ -31,7 +31,7 @@ class SparseEmbedding(Task):
     hub_task = "feature-extraction"
     auto_classes = ("AutoModelForMaskedLM",)
     overflows = ("truncate", "window", "refuse")
-    self_test_items = FeatureExtraction.self_test_items
+    self_test_items: tuple[JSON, ...] = FeatureExtraction.self_test_items
 
     def __init__(self, model: ModelFolder, config: ServingConfig, tokenizer: Tokenizer) -> None:
         super().__init__(model, config, tokenizer)
@@ -46,20 +46,31 @@ class SparseEmbedding(Task):
             **self.embedder.prompt_parameters(),
         }
         self.encoding_options = embedding_options(self)
+        self.input_types: Choice | None = None
         if self.embedder.modules.table:
-            described = "what a text is; by default as the model's folder says"
-            self.parameters["input_type"] = Choice(accepted=INPUT_TYPES, description=described)
+            described = "what texts are; an item may have its own; by default as the model's folder says"
+            self.input_types = Choice(accepted=INPUT_TYPES, description=described)
+            self.parameters["input_type"] = self.input_types
             by_model = next((kind for kind in INPUT_TYPES if kind not in self.embedder.modules.table_inputs), None)
             self.model_parameters = {"input_type": by_model}
-            self.other_parameters = ({}, *({"input_type": kind} for kind in INPUT_TYPES))
+            items = FeatureExtraction.self_test_items
+            self.self_test_items = (
+                *items,
+                *({"text": text, "input_type": kind} for kind in INPUT_TYPES for text in items),
+            )
 
     @classmethod
     def supports(cls, model: ModelFolder) -> bool:
         return model.embedding.splade is not None and super().supports(model)
 
     def parse(self, value: JSON, parameters: Mapping[str, JSON]) -> Query:
-        text, values = self.read_item(value), self.read_parameters(parameters)
-        input_type = values.get("input_type")
+        values, input_type = self.read_parameters(parameters), None
+        if self.input_types is None:
+            text = self.read_item(value)
+        else:
+            text, own = self.read_typed_item(value, self.input_types)
+            input_type = own or values["input_type"]
+            values = {**values, "input_type": input_type}
         prompt = self.embedder.prompt(values, input_type)
         text = self.read_text(prompt + text) if prompt else text
         return Query(((text, None),), values, *self.embedder.reading(self.encoding_options, input_type))
@@ -88,7 +99,7 @@ class SparseEmbedding(Task):
         fields = {"index": {"type": "integer"}, "token": {"type": "string"}, "value": value}
         entry = {"type": "object", "properties": fields, "required": ["index", "value"]}
         return {
-            "item": self.item_schema(),
+            "item": self.typed_item_schema(self.input_types) if self.input_types else self.item_schema(),
             "answer": {"type": "array", "items": entry},
             "example": "My parcel has not arrived yet.",
         }

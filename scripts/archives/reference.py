@@ -98,7 +98,8 @@ class Reference:
             texts = [item["source_sentence"], *item["sentences"]]
             return [(self.modules.prompt + text, None) for text in texts]
         if self.name in EMBEDDINGS:
-            return [(self.modules.prompt_of(parameters.get("input_type")) + item, None)]
+            text = item["text"] if isinstance(item, dict) else item
+            return [(self.modules.prompt_of(_input_type(item, parameters)) + text, None)]
         if isinstance(item, str):
             prompt = self.modules.prompt if self.modules.classifier else ""
             return [(prompt + item, None)]
@@ -108,7 +109,7 @@ class Reference:
     def sequences(self, item: JSON, parameters: Mapping[str, JSON]) -> list[list[Window]]:
         """Return the sequences of each text of an item."""
         texts, table = self.texts(item, parameters), self.modules.table
-        if table is None or not self.modules.reads_table(parameters.get("input_type")):
+        if table is None or not self.modules.reads_table(_input_type(item, parameters)):
             return [self.encode(text) for text in texts]
         tokenizer = ReferenceTokenizer(table, self.config, None, 0)
         return [tokenizer.bare(text, split=self.task.overflow == "window") for text in texts]
@@ -140,7 +141,7 @@ class Reference:
         if self.name == "feature-extraction":
             return self._embedding(windows[0]).tolist()
         if self.name == "sparse-embedding":
-            weights = self._weights(windows[0], parameters.get("input_type"))
+            weights = self._weights(windows[0], _input_type(item, parameters))
             return [{"index": index, "value": float(weights[index])} for index in weights.nonzero()[:, 0].tolist()]
         if self.name == "sentence-similarity":
             source, *others = [self._embedding(of_text) for of_text in windows]
@@ -252,6 +253,11 @@ class Reference:
             "n_tokens": len(encoding),
             "n_truncated": self.tokenizer.length(text) - len(encoding),
         }
+
+
+def _input_type(item: JSON, parameters: Mapping[str, JSON]) -> Any:
+    """Return what an item says that it is, query or document, else what its request says; None: neither does."""
+    return (item.get("input_type") if isinstance(item, dict) else None) or parameters.get("input_type")
 
 
 def max_positions(model: Any) -> int | None:
