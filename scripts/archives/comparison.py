@@ -74,7 +74,7 @@ def compare(exact: Predictor, quantized: Predictor, examples: Sequence[Example],
             f"note: accuracy is not compared: {n_unknown} of {len(labels)} examples have no label of the model in the "
             "column label, or that of --label-column"
         )
-    limits = [MIN_COSINE if _is_vector(answer) else 1 for answer in expected]
+    limits = [MIN_COSINE if _is_vector(answer) or _is_multi_vector(answer) else 1 for answer in expected]
     n_changed = sum(value < limit for value, limit in zip(agreements, limits, strict=True))
     return Comparison(n_calibration, len(examples), float(np.mean(agreements)), n_changed, accuracy)
 
@@ -84,7 +84,7 @@ def agreement(task: Task, expected: JSON, answer: JSON) -> float:
 
     Of the vectors of tokens it is the mean of their cosines.
     """
-    if isinstance(expected, list) and expected and all(map(_is_vector, expected)):
+    if _is_multi_vector(expected):
         return float(np.mean([agreement(task, *pair) for pair in zip(expected, answer, strict=True)]))
     if _is_vector(expected):
         a, b = _vectors(expected, answer)
@@ -104,6 +104,10 @@ def _accuracy(answers: Sequence[JSON], labels: Sequence[str | None]) -> float:
 def _answers(predictor: Predictor, items: Sequence[JSON]) -> list[JSON]:
     chunks = (items[start : start + CHUNK] for start in range(0, len(items), CHUNK))
     return [answer for chunk in chunks for answer in predictor.answer_items(chunk, predictor.task.model_parameters)]
+
+
+def _is_multi_vector(answer: JSON) -> bool:
+    return isinstance(answer, list) and bool(answer) and all(map(_is_vector, answer))
 
 
 def _is_vector(answer: JSON) -> bool:
