@@ -49,7 +49,7 @@ def document(
         if not word:
             paths |= {
                 f"/v1/models/{model.name}:predict": {"post": operation.kserve()},
-                "/invocations": {"post": operation.predict()},
+                "/invocations": {"post": operation.predict(error=_any_error())},
             }
             paths[f"/v2/models/{model.name}/infer"] = {"post": operation.open_inference()}
             if is_explainable:
@@ -96,12 +96,12 @@ class _Operation:
             "Explanation": _explanation(),
         }
 
-    def predict(self) -> JSON:
-        """Describe a prediction on TorchServe's own routes."""
+    def predict(self, error: JSON | None = None) -> JSON:
+        """Describe a prediction on TorchServe's own routes, and on SageMaker's, whose errors are those of KServe's."""
         summary = f"{self.task.name}: one question or many; the shape of the answer follows that of the question"
         answers = self._many("Answer")
         response = {"anyOf": [self._ref("Answer"), answers, _object({"predictions": answers})]}
-        return _route(summary, self._bodies("Parameters"), response)
+        return _route(summary, self._bodies("Parameters"), response, error)
 
     def explain(self) -> JSON:
         """Describe an explanation on TorchServe's own routes."""
@@ -226,7 +226,7 @@ def _error() -> JSON:
 
 
 def _any_error() -> JSON:
-    """Return the schema of an error on KServe's routes: ours in the shape of v2, TorchServe's own in its own shape."""
+    """Return the schema of an error on routes of KServe and SageMaker: in the shape of v2, or in TorchServe's own."""
     return {"anyOf": [_ref("Error"), _object({"error": {"type": "string"}})]}
 
 

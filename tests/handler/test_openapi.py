@@ -88,6 +88,21 @@ def test_refusals_are_described(served: Predictor) -> None:
     Draft202012Validator({**schema, "components": described["components"]}).validate(response_json(response))
 
 
+@pytest.mark.parametrize("content", [b"{", b'{"inputs": ""}', b'{"instances": [""]}', b'""'])
+def test_refusals_of_kserve_and_sagemaker_are_described(predictor: Predictor, content: bytes) -> None:
+    """These routes share what they answer to a body that is no JSON, and to one that is wrong."""
+    described = document(predictor)
+    (response,) = predictor.answer([Request(Body(content, JSON_TYPE), kserve=True)])
+    for path in (
+        "/invocations",
+        f"/v1/models/{predictor.model.name}:predict",
+        f"/v2/models/{predictor.model.name}/infer",
+    ):
+        documented = described["paths"][path]["post"]["responses"][str(response.status)]
+        schema = documented["content"]["application/json"]["schema"]
+        Draft202012Validator({**schema, "components": described["components"]}).validate(response_json(response))
+
+
 def test_it_lies_beside_the_archive(mar: Path) -> None:
     """For who writes a client and has no server."""
     assert mar.with_name("tiny.openapi.json").is_file()
