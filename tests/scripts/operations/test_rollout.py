@@ -115,7 +115,7 @@ def test_workers_of_the_new_version(script: Script, fake_server: FakeServer) -> 
     fake_server.models["toy", "1.0"]["minWorkers"] = 2
     fake_server.models["toy", "1.0"]["workers"] *= 2
     script.pack("2.0")
-    assert "note: 2.0 has 1 workers, 1.0 has 2" in script.roll("promote", "--version", "2.0")[2]
+    assert "note: 2.0 has 1 worker, 1.0 has 2" in script.roll("promote", "--version", "2.0")[2]
     script.roll("rollback", "--workers", "3")
     assert len(fake_server.models["toy", "1.0"]["workers"]) == 3
 
