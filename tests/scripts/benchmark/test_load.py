@@ -88,15 +88,16 @@ def test_an_open_loop_keeps_its_rate_and_the_number_of_each_request(endpoint: En
 
 def test_an_overload_counts_right_answers_and_refusals(endpoint: Endpoint) -> None:
     """At five times the capacity, whatever the server answers."""
-    texts = [*TEXTS, "busy"]
+    texts, began = [*TEXTS, "busy"], time.monotonic()
     row = overload_by_python(Contestant("server", True, endpoint, EXPECTED, 0), 50.0, texts, 0.4)
+    took_ms = 1e3 * (time.monotonic() - began)
     ledger = row["ledger"]
     assert ledger["sent"] == ledger["right"] + ledger["refused"] > 30
     assert ledger["refused"] == ledger["sent"] // 4
     assert row["times"] == pytest.approx(row["rate"] / 50)
     assert row["of_capacity"] == pytest.approx(row["goodput"] / 50)
     assert 0 < row["goodput"] <= ledger["right"] / 0.4
-    assert 0 < row["refused_p99_ms"] < 400
+    assert 0 < row["refused_p99_ms"] < took_ms
     nothing = overload_by_python(Contestant("server", True, endpoint, EXPECTED, 0), 50.0, ["busy"], 0.1)
     assert (nothing["goodput"], nothing["right_p99_ms"]) == (0, None)
 
