@@ -221,8 +221,8 @@ def module_files(folder: Path) -> list[Path]:
             routed = dict.fromkeys(Path(path) for route in read_router(folder).routes.values() for _, path in route)
             subfolders += routed
             for sub in filter(lambda sub: sub.parts, routed):
-                found = (file for pattern in TOKENIZER_FILES for file in (folder / sub).glob(pattern))
-                paths += [sub / file.name for file in found]
+                tokenizer_files = (file for pattern in TOKENIZER_FILES for file in (folder / sub).glob(pattern))
+                paths += [sub / file.name for file in tokenizer_files]
         paths += [sub / name for sub in subfolders if sub.parts for name in ("config.json", WEIGHTS_FILE)]
     return [path for path in paths if (folder / path).is_file()]
 

@@ -286,9 +286,9 @@ def test_sparse_embeddings_are_compared_as_vectors(
     examples = write(tmp_path / "texts.csv", [{"text": text} for text in EXAMPLE_TEXTS])
     settings = ModelConfig(handler=ServingConfig(precision="int8", task="sparse-embedding"))
     build(folder, "sparse", "1.0", settings, tmp_path, Calibration(examples, min_accuracy_ratio=0.9))
-    found = re.search(r"agreement with fp32: ([\d.]+)", capsys.readouterr().err)
-    assert found
-    assert 0.9 < float(found[1]) < 1
+    agreement = re.search(r"agreement with fp32: ([\d.]+)", capsys.readouterr().err)
+    assert agreement
+    assert 0.9 < float(agreement[1]) < 1
 
 
 @pytest.mark.slow

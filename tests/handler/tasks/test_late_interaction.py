@@ -145,20 +145,20 @@ def test_folders_of_a_multi_vector_encoder(late: Path, expansion: Any, similarit
 
 
 def test_long_documents_in_windows(late: Path) -> None:
-    """The vectors of all windows belong to a document; queries are cut, and both are told."""
+    """The vectors of all windows belong to a document; a query is truncated, and a header counts its lost tokens."""
     config = ServingConfig(overflow="window", max_length=24)
     predictor = load_predictor(late, config)
     text = " ".join(TEXTS[:5])
     reference: Any = LateReference(predictor.task, late, config)
     assert len(reference.encode((text, "document"))) > 2
     query = {"text": text, "input_type": "query"}
-    cut, whole = ask(predictor, query, text)
-    for item, response in ((query, cut), (text, whole)):
-        np.testing.assert_allclose(response_json(response), reference.answer(item, {}), atol=1e-5)
-    assert int(cut.headers["x-truncated-tokens"]) > 0
-    assert "x-truncated-tokens" not in whole.headers
-    (cut,) = ask(load_predictor(late), "again and " * 600)
-    assert int(cut.headers["x-truncated-tokens"]) > 500
+    query_response, document_response = ask(predictor, query, text)
+    for question, response in ((query, query_response), (text, document_response)):
+        np.testing.assert_allclose(response_json(response), reference.answer(question, {}), atol=1e-5)
+    assert int(query_response.headers["x-truncated-tokens"]) > 0
+    assert "x-truncated-tokens" not in document_response.headers
+    (long_response,) = ask(load_predictor(late), "again and " * 600)
+    assert int(long_response.headers["x-truncated-tokens"]) > 500
     (refused,) = ask(load_predictor(late, ServingConfig(overflow="refuse")), {"inputs": query})
     assert refused.status == 413
 
