@@ -10,11 +10,11 @@ base_model=models/base
 level=develop
 
 usage() {
-  cat <<EOF
+  cat << 'EOF'
 Usage: scripts/setup.sh [--lean | --serve | --train]
 
 Creates .venv (Python 3.10+), installs the pinned dependencies and puts the pretrained BERT
-(all-MiniLM-L6-v2: 6 layers, width 384) into $base_model with its SHA-256 checked.
+(all-MiniLM-L6-v2: 6 layers, width 384) into models/base with its SHA-256 checked.
 
   --lean    only what the standalone server needs: no TorchServe, no Java, no training, no test tools, no base model
   --serve   only what serving needs: no training, no test tools, no base model

@@ -31,12 +31,13 @@ def test_the_two_commands_are_there() -> None:
     "script", sorted(path.name for path in (ROOT / "scripts").glob("*.*") if os.access(path, os.X_OK))
 )
 def test_every_script_is_mentioned_and_has_help(script: str) -> None:
-    """A script that nobody tells of is not there; --help says what it does."""
+    """A script that nobody tells of is not there; --help says what it does, and nothing on standard error."""
     assert f"scripts/{script}" in README
     done = subprocess.run(
         [ROOT / "scripts" / script, "--help"], capture_output=True, text=True, check=True, env=activated()
     )
     assert len(done.stdout) > 60
+    assert not done.stderr
 
 
 @pytest.mark.parametrize(
