@@ -65,7 +65,7 @@ def tensor_names(folder: Path) -> set[str]:
     floats = weight_files(folder)
     for path in floats or sorted(folder.glob("*.safetensors")):
         try:
-            with safe_open(path, framework="pt") as file:
+            with safe_open(path, framework="np") as file:
                 names.update(name.removeprefix("rest.") for name in file.keys())  # noqa: SIM118 - rest: of int8
                 if path in floats:
                     _refuse_whole_numbers(file)
