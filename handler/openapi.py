@@ -12,7 +12,8 @@ from handler.tasks import Task
 ERRORS = {
     400: "not JSON, not UTF-8, duplicate keys, too deep, or empty; or no valid key",
     404: "unknown model, version or operation",
-    413: "too many texts, characters or tokens, or an answer longer than the server accepts",
+    413: "too many texts, characters or tokens, or an answer longer than the server accepts; TorchServe itself refuses "
+    "a body above max_request_size, without content",
     415: "a form without data, an encoding, or another charset",
     422: "well-formed, but not a question of this task",
     503: "an unexpected failure of this request, or more work in one batch than there is time for",

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.client.settings import effective
 from tests.reliability import access, faults, fuzz, malformed, process_faults, soak
 from tests.reliability.plan import settings
 from tests.reliability.result import ScenarioResult
@@ -63,6 +64,17 @@ def test_a_text_in_any_batch(server: ScenarioServer) -> None:
 def test_requests_generated_from_the_document(server: ScenarioServer) -> None:
     """B2."""
     check(fuzz.fuzzed(server, examples=5))
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer Xyzzymark"}], ids=["a key", "a wrong key"])
+def test_a_body_above_the_limit_is_refused_unread(server: ScenarioServer, headers: dict[str, str]) -> None:
+    """The one response in B2 that the document does not describe: 413 without content or type, whoever asks."""
+    server.up()
+    limit = int(effective(server.live.config)["max_request_size"].value)
+    body = b" " * (limit + 1)
+    response = server.live.post(f"/predictions/{server.target.model}", body, headers=headers)
+    assert fuzz.is_refused_unread(response.status_code, response.content, body, limit)
+    assert "Content-Type" not in response.headers
 
 
 def test_a_killed_worker(server: ScenarioServer) -> None:
