@@ -1,7 +1,7 @@
 """Ask a model questions, each once: answers are kept in a file, so that an interrupted evaluation goes on.
 
-The file has one JSON line an answer, with a hash of model, parameters and question. Answers are kept without the texts
-that some of them repeat; errors are not kept, so the next run asks again.
+The file has one JSON line an answer or explanation, with a hash of model, parameters and question. Texts that some of
+them repeat are left out; errors are not kept, so the next run asks again.
 """
 
 from __future__ import annotations
@@ -86,6 +86,7 @@ class Asker:
         self.texts_per_request = texts_per_request
         self.n_asked = 0
         self.is_checked = False
+        self.keeps_explanations: bool | None = None  # None: not compared yet
 
     def ask(self, questions: Sequence[ModelQuestion], title: str) -> list[JSON]:
         """Return the answers to questions, in their order; `title` names them in the progress bar."""
@@ -109,6 +110,24 @@ class Asker:
                 bar.update(task, advance=len(batch))
         return [errors[key] if key in errors else self.cache.get(key) for key in keys]
 
+    def explain(self, question: ModelQuestion) -> JSON:
+        """Return the explanation of an answer, without the text of its words.
+
+        The first one that is kept is computed again; where it differs, all of them are.
+        """
+        key = self.key(question, "explain")
+        kept = self.cache.get(key) if key in self.cache.answers else None
+        if kept is not None and self.keeps_explanations:
+            return kept
+        explanation = without_text(self.model.explain(question.item, question.parameters))
+        if kept is not None and self.keeps_explanations is None:
+            self.keeps_explanations = same_explanation(kept, explanation)
+            if not self.keeps_explanations:
+                say(f"{self.cache.path}: {self.model.title} explains otherwise now; all texts are explained again")
+        if explanation != kept and not is_error(explanation):
+            self.cache.put(key, explanation)
+        return explanation
+
     def _check_kept(self, questions: dict[str, ModelQuestion]) -> None:
         """Ask a few kept questions again: a model that was packed anew may answer otherwise under its old name.
 
@@ -125,9 +144,9 @@ class Asker:
                 self.cache.clear()
                 return
 
-    def key(self, question: ModelQuestion) -> str:
-        """Return the key of a question to this model."""
-        content = [self.identity, dict(question.parameters), question.item]
+    def key(self, question: ModelQuestion, *request: str) -> str:
+        """Return the key of a question to this model; `request` is what is asked for instead of an answer."""
+        content = [self.identity, dict(question.parameters), question.item, *request]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:40]
 
     def _batches(self, missing: dict[str, ModelQuestion]) -> Iterator[list[Any]]:
@@ -151,6 +170,25 @@ def same(kept: JSON, answer: JSON) -> bool:
     """
     before, after = dict(scores(kept)), dict(scores(answer))
     return before.keys() == after.keys() and all(abs(before[key] - after[key]) <= ROUNDING for key in before)
+
+
+def same_explanation(kept: JSON, explanation: JSON) -> bool:
+    """Return whether two explanations give the same words of the same label the same share, up to rounding.
+
+    >>> kept = {"label": "a", "words": [{"start": 0, "end": 4, "attribution": 0.5}]}
+    >>> same_explanation(kept, {"label": "a", "words": [{"start": 0, "end": 4, "attribution": 0.51}]})
+    True
+    >>> same_explanation(kept, {"label": "a", "words": []}), same_explanation(kept, {"error": {"type": "Overloaded"}})
+    (False, False)
+    """
+    before, after = attributions(kept), attributions(explanation)
+    return before.keys() == after.keys() and all(abs(before[key] - after[key]) <= ROUNDING for key in before)
+
+
+def attributions(explanation: JSON) -> dict[tuple[str, int, int], float]:
+    """Return the attribution of each word, by label and position."""
+    words = explanation.get("words", [])
+    return {(explanation["label"], word["start"], word["end"]): word["attribution"] for word in words}
 
 
 def without_text(answer: JSON) -> JSON:

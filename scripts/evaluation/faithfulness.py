@@ -47,7 +47,7 @@ def faithfulness(
         for item in bar.track(sample, description="explanations"):
             (question,) = task.questions(item.located.example)
             try:
-                explanation = asker.model.explain(question.item, {})
+                explanation = asker.explain(ModelQuestion(question.item, {}))
             except (Refused, Unavailable) as error:
                 failures.append(str(error))
                 continue

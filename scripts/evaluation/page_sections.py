@@ -38,6 +38,8 @@ def against(report: Report) -> str:
         f"The mean score differs from that of {escape(other)} by <strong>{difference['value']:+.4f}</strong> ({interval_text(difference)}).",
         f"{share(changed['value'])} of the predictions change ({interval_text(changed)}).",
     ]
+    if compared["is_itself"]:
+        lines.insert(0, "<strong>The same model: it is compared with itself.</strong>")
     if test := compared.get("mcnemar"):
         kind = "exact" if test["exact"] else "chi-square"
         lines.append(

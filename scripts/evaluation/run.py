@@ -96,13 +96,20 @@ def evaluate(
     report["cost"] = cost(model, questions_of(model, data.task, examples), arguments.texts_per_request)
     if arguments.against:
         other = open_other(arguments, stack)
+        is_itself = other.identity == model.identity
+        if is_itself:
+            say(f"--against {arguments.against}: {model.title} is compared with itself, so nothing differs")
         others, _ = judge(
             Asker(other, cache, arguments.texts_per_request),
             data.task,
             examples,
             f"{data.task.unit_name}: {other.title}",
         )
-        report["against"] = {"model": described(other), **comparison.compare(data.task, judged, others, features)}
+        report["against"] = {
+            "model": described(other),
+            "is_itself": is_itself,
+            **comparison.compare(data.task, judged, others, features),
+        }
     report["seconds"] = {"answering": round(answering_s, 1), "all": round(time.monotonic() - started, 1)}
     return report, data
 

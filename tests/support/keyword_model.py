@@ -22,7 +22,7 @@ class KeywordModel(EvaluatedModel):
     ) -> None:
         self.name, self.version = name, "1.0"
         self.fault, self.confidence = fault, confidence
-        self.n_answers = 0
+        self.n_answers = self.n_explanations = 0
         self.description = {
             "task": "text-classification",
             "labels": LABELS,
@@ -51,6 +51,7 @@ class KeywordModel(EvaluatedModel):
         return [{"label": label, "score": score} for label, score in sorted(scores.items(), key=lambda item: -item[1])]
 
     def explain(self, item: JSON, parameters: Mapping[str, JSON]) -> JSON:
+        self.n_explanations += 1
         top = self.ranking(item)[0]
         words, at = [], 0
         for word in item.split():

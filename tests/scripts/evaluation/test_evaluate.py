@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import doctest
 import json
 import re
 from contextlib import ExitStack
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from scripts.cli.console import ScriptError
+from scripts.evaluation import answering
 from scripts.evaluation import run as runs
 from scripts.evaluation.answering import ANSWERS_FILE, CHECKED, without_text
 from scripts.evaluation.gate import checks, read_gate
@@ -142,6 +144,26 @@ def test_explanations_that_name_the_right_word_are_faithful(tmp_path: Path) -> N
     assert measured["comprehensiveness_random"]["value"] < measured["comprehensiveness"]["value"]
 
 
+def test_explanations_are_kept(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The next run computes one of them, to compare; where the model explains otherwise, all. No word is kept."""
+    first, _ = evaluated(tmp_path, KeywordModel(), rows(30), explain=10)
+    assert b'"attribution"' in (tmp_path / ANSWERS_FILE).read_bytes()
+    assert b"garden" not in (tmp_path / ANSWERS_FILE).read_bytes()
+    again = KeywordModel()
+    second, _ = evaluated(tmp_path, again, rows(30), explain=10)
+    assert again.n_explanations == 1
+    assert second["faithfulness"] == first["faithfulness"]
+    more = KeywordModel()
+    evaluated(tmp_path, more, rows(30), explain=12)
+    assert more.n_explanations == 3
+    otherwise = KeywordModel()
+    explain = otherwise.explain
+    otherwise.explain = lambda *asked: {**explain(*asked), "label": "cat"}  # type: ignore[method-assign]
+    evaluated(tmp_path, otherwise, rows(30), explain=10)
+    assert otherwise.n_explanations == 10
+    assert "explains otherwise now" in capsys.readouterr().err
+
+
 def test_leakage_and_membership_need_the_training_data(tmp_path: Path) -> None:
     """A tenth of the data is in the training data; this model has no memory, so that its losses tell nothing."""
     data = rows()
@@ -195,6 +217,11 @@ def test_a_model_that_was_packed_anew_is_asked_anew(tmp_path: Path, capsys: pyte
     assert "answers otherwise now" in capsys.readouterr().err
 
 
+def test_examples_in_docstrings_are_true() -> None:
+    """Examples in docstrings run."""
+    assert doctest.testmod(answering).failed == 0
+
+
 def test_kept_answers_hold_no_text() -> None:
     """Words, answers and sequences are left out; positions and scores stay."""
     entity = {"entity_group": "PER", "score": 0.9, "word": "anna", "start": 0, "end": 4}
@@ -209,9 +236,9 @@ def test_kept_answers_hold_no_text() -> None:
 def against(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return a function that evaluates a model against a perfect one, through the command's own `run`."""
 
-    def evaluate_against(folder: Path, model: KeywordModel, gate: str) -> tuple[bool, Report]:
+    def evaluate_against(folder: Path, model: KeywordModel, gate: str, other: str = "before") -> tuple[bool, Report]:
         monkeypatch.setattr(runs, "open_model", lambda *_: model)
-        monkeypatch.setattr(runs, "open_other", lambda *_: KeywordModel(name="before"))
+        monkeypatch.setattr(runs, "open_other", lambda *_: KeywordModel(name=other))
         folder.mkdir(exist_ok=True)
         limits = folder / "gate.yaml"
         limits.write_text(gate)
@@ -252,6 +279,17 @@ def test_the_gate_prints_no_minus_zero_of_equal_models(tmp_path: Path, against: 
     _, report = against(tmp_path, KeywordModel(), "accuracy_drop: 0.01")
     (drop,) = checks({"accuracy_drop": 0.01}, report)[1:]
     assert drop.line() == "passed: accuracy_drop is 0, at most 0.01"
+
+
+@pytest.mark.parametrize(("other", "is_itself"), [("keywords", True), ("before", False)])
+def test_a_comparison_with_itself_says_so(
+    tmp_path: Path, against: Any, capsys: pytest.CaptureFixture[str], other: str, is_itself: bool
+) -> None:
+    """Its numbers are those of two equal models: the command, the report and the page name the reason."""
+    _, report = against(tmp_path, KeywordModel(), "regression: 0.05", other)
+    assert report["against"]["is_itself"] == is_itself
+    assert ("keywords 1.0 is compared with itself" in capsys.readouterr().err) == is_itself
+    assert ("it is compared with itself" in (tmp_path / "report.html").read_text()) == is_itself
 
 
 def test_the_gate_refuses_what_was_not_measured_and_what_means_nothing(tmp_path: Path) -> None:
