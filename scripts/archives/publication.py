@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -33,8 +34,11 @@ from scripts.pretrained.files import (
     MODULE_FILES,
     README,
     pickle_in,
+    transformer_folder,
     weights_in,
 )
+from scripts.pretrained.options import ModelRequest
+from scripts.pretrained.source import open_model
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -95,14 +99,17 @@ def of_folder(folder: Path, name: str, base_model: str | None, evaluated: Sequen
         ScriptError: no weights in safetensors, an unfinished training, or an adapter of a model that nobody else has.
     """
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    if weights_in(names) is None:
-        pickled = pickle_in(names)
+    inner = Path(transformer_folder(folder) or "")  # of a Router, as sentence-transformers saves it
+    beside_weights = [path.name for path in map(Path, names) if path.parent == inner]
+    if weights_in(beside_weights) is None:
+        pickled = pickle_in(beside_weights)
         hint = f"{pickled} is a pickle, which could run code: save it as safetensors" if pickled else "no weights in it"
         raise ScriptError(f"{folder}: {hint}")
     if (folder / "checkpoints" / "run.json").is_file() and not (folder / "training.json").is_file():
         raise ScriptError(f"{folder}: its training is not finished: wait for it, or go on with train.py --resume")
     patterns = (*MODEL_FILES, *MODULE_FILES, ADAPTER_CONFIG, CURVES)
-    chosen = [n for n in names if "/" not in n and any(fnmatchcase(n, pattern) for pattern in patterns)]
+    candidates = [path for path in map(Path, names) if path.parent in (Path(), inner)]
+    chosen = [str(path) for path in candidates if any(fnmatchcase(path.name, pattern) for pattern in patterns)]
     chosen += [str(path) for path in module_files(folder) if str(path) not in chosen]
     publication = Publication({path: folder / path for path in chosen})
     if ADAPTER_WEIGHTS in publication.files:
@@ -132,9 +139,7 @@ def folder_card(folder: Path, name: str, base_model: str | None, evaluated: Sequ
     """Return the card of a folder: its own README.md, or one of the record of training; metadata are added to both."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    config = load_config(folder)
-    task_class = task_class_for(ModelFolder.read(folder, config), ServingConfig())
-    task = task_class.hub_task or task_class.name
+    task = hub_task(folder)
     record = folder / "training.json"
     training: dict[str, Any] = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     results = [*eval_results(task, training), *evaluated]
@@ -154,6 +159,16 @@ def folder_card(folder: Path, name: str, base_model: str | None, evaluated: Sequ
     known.pop("model-index", None)
     merged = ModelCardData(**({key: value for key, value in metadata.items() if value is not None} | known))
     return f"---\n{merged.to_yaml()}\n---\n\n{card.text.lstrip()}"
+
+
+def hub_task(folder: Path) -> str:
+    """Return the hub's word for what a folder's model is for, its transformer being in the folder itself or below."""
+    with ExitStack() as stack:
+        if transformer_folder(folder) is not None:
+            folder = stack.enter_context(open_model(ModelRequest(str(folder)))).folder
+        config = load_config(folder)
+        task_class = task_class_for(ModelFolder.read(folder, config), ServingConfig())
+    return task_class.hub_task or task_class.name
 
 
 def body(folder: Path, training: dict[str, Any]) -> str:

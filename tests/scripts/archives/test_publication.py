@@ -12,6 +12,10 @@ from pathlib import Path
 import pytest
 import yaml
 from huggingface_hub import constants
+from sentence_transformers import SparseEncoder
+from sentence_transformers.base.modules import Router, Transformer
+from sentence_transformers.sparse_encoder.modules import SparseStaticEmbedding, SpladePooling
+from transformers import BertForMaskedLM
 
 from handler.archive import sha256
 from handler.config import ModelConfig
@@ -21,6 +25,7 @@ from scripts.cli.console import ROOT, ScriptError
 from scripts.pretrained.options import ModelRequest
 from scripts.pretrained.source import open_model
 from tests.support.fake_hub import FakeHub, fake_hub
+from tests.support.samples import MakeModel
 
 # of the hub's client, which sends large files with httpx2
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -78,6 +83,30 @@ def test_a_folder_comes_back_equal(hub: FakeHub, folder: Path, monkeypatch: pyte
         files = [path for path in source.folder.iterdir() if path.name != "README.md"]
         assert {path.name: sha256(path) for path in files} == {path.name: sha256(folder / path.name) for path in files}
         assert {"config.json", "model.safetensors", "tokenizer.json", "training.json"} <= {path.name for path in files}
+
+
+def test_the_transformer_of_a_router_is_pushed_where_it_is(
+    hub: FakeHub, make_model: MakeModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As sentence-transformers saved it, with the tokenizer beside its weights; it comes back as it is packed."""
+    documents = Transformer(str(make_model(architecture=BertForMaskedLM)), transformer_task="fill-mask")
+    table = SparseStaticEmbedding(documents.tokenizer, frozen=True)
+    routes = {"query": [table], "document": [documents, SpladePooling()]}
+    encoder = SparseEncoder(modules=[Router(routes, default_route="document")])
+    encoder.save(str(tmp_path / "saved"), create_model_card=False)
+    saved = {str(path.relative_to(tmp_path / "saved")) for path in (tmp_path / "saved").rglob("*") if path.is_file()}
+    assert "document_0_Transformer/model.safetensors" in saved
+    pushed(monkeypatch, tmp_path / "saved")
+    arrived = hub.files(NAME)
+    assert arrived.keys() - {".gitattributes", "README.md"} == saved
+    metadata = yaml.safe_load(arrived["README.md"].decode().split("---")[1])
+    assert (metadata["library_name"], metadata["pipeline_tag"]) == ("sentence-transformers", "feature-extraction")
+    with open_model(ModelRequest(NAME)) as source:
+        weights = sha256(source.folder / "model.safetensors")
+    assert weights == sha256(tmp_path / "saved" / "document_0_Transformer" / "model.safetensors")
+    (tmp_path / "saved" / "document_0_Transformer" / "model.safetensors").unlink()
+    with pytest.raises(ScriptError, match="no weights in it"):
+        pushed(monkeypatch, tmp_path / "saved", "--dry-run")
 
 
 def test_branches_pull_requests_and_the_own_card(hub: FakeHub, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
