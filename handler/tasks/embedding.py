@@ -42,7 +42,7 @@ class SentencePooler(Pooler):
         first = self.n_excluded if self.n_excluded < len(encoding) else 0
         if set(self.modes) <= {"cls", "lasttoken"}:
             return tuple(first if mode == "cls" else len(encoding) - 1 for mode in self.modes)
-        return range(first, len(encoding)) if first else None
+        return range(first, len(encoding)) if self.n_excluded else None
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
         states = batch.tokens(output[0])  # (tokens that are read, width), in fp32

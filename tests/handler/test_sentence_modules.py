@@ -130,6 +130,16 @@ def test_prompts_equal_the_library(save: Save, pooling: Any, include_prompt: boo
         predictor.answer_items(["a"], {"pooling": "cls"})
 
 
+def test_a_text_that_makes_one_word_of_its_prompt_leaves_others_alone(save: Save) -> None:
+    """It has fewer tokens than its prompt alone, all of which are pooled; the other texts of a batch are as before."""
+    folder, library = save(include_prompt=False)
+    predictor, prompt = load(folder), "univers"
+    assert predictor.tokenizer.prompt_length(prompt) > len(library.tokenizer(prompt + "ity")["input_ids"])
+    answers = predictor.answer_items(["ity", *TEXTS], {"prompt": prompt})
+    np.testing.assert_allclose(np.array(answers[1:]), library.encode(TEXTS, prompt=prompt), atol=1e-5)
+    np.testing.assert_array_equal(answers[0], predictor.answer_items(["ity"], {"prompt": prompt})[0])
+
+
 def test_truncated_embeddings_equal_the_library(save: Save) -> None:
     """A folder says how many numbers count, of vectors and of similarities; a request says otherwise."""
     folder, library = save(modules.Normalize, truncate_dim=5)
