@@ -6,53 +6,82 @@ Source: the file formats of sentence-transformers 2 to 6, as the library saves a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
 
 from handler import protocol
+from handler.activations import ACTIVATIONS, activate
+from handler.arrays import Array, Weight, linear
 from handler.errors import MalformedBody, ModelMismatch
 from handler.protocol import JSON
+from handler.tensor_files import read_safetensors
 
 MODULES_FILE = "modules.json"
 WEIGHTS_FILE = "model.safetensors"
 SERVED = ("Transformer", "Pooling", "Dense", "LayerNorm", "Normalize", "Dropout")
 EMBEDDING = "sentence_embedding"  # what the library calls the embedding between its modules
+INCOMPLETE = ("MultiheadAttention", "PReLU", "Softmax2d", "Threshold")  # with arguments or weights, or of images
+NORM_EPS = 1e-5  # the default of torch.nn.LayerNorm
+
+Layer: TypeAlias = Callable[[Array], Array]  # (n, width) -> (n, width)
 
 
-class Dense(nn.Module):
+@dataclass(frozen=True)
+class Dense:
     """A linear layer, an activation and perhaps a residual connection."""
 
-    weight: Tensor
-    bias: Tensor | None
-    residual_weight: Tensor | None
+    weight: Weight
+    bias: Weight | None
+    activation: str  # of ACTIVATIONS
+    has_residual: bool = False
+    residual_weight: Weight | None = None  # None: the residual is what the layer reads
 
-    def __init__(self, weights: Mapping[str, Tensor], activation: nn.Module, *, residual: bool) -> None:
-        super().__init__()
-        self.register_buffer("weight", weights["linear.weight"].float())
-        self.register_buffer("bias", weights.get("linear.bias"))
-        self.register_buffer("residual_weight", weights.get("residual.weight"))
-        self.activation = activation
-        self.has_residual = residual
-
-    def forward(self, vectors: Tensor) -> Tensor:
-        projected: Tensor = self.activation(nn.functional.linear(vectors, self.weight, self.bias))
+    def __call__(self, vectors: Array) -> Array:
+        projected = activate(self.activation, linear(vectors, self.weight, self.bias))
         if not self.has_residual:
             return projected
-        residual = vectors if self.residual_weight is None else nn.functional.linear(vectors, self.residual_weight)
+        residual = vectors if self.residual_weight is None else linear(vectors, self.residual_weight)
         return projected + residual
 
 
-def normalize(vectors: Tensor) -> Tensor:
-    """Scale vectors (n, width) to length 1."""
-    return nn.functional.normalize(vectors, p=2.0, dim=-1)
+@dataclass(frozen=True)
+class LayerNormModule:
+    """Scale each vector to the mean 0 and the variance 1, then each of its numbers by a weight of its own."""
+
+    weight: Weight
+    bias: Weight
+
+    def __call__(self, vectors: Array) -> Array:
+        if isinstance(vectors, np.ndarray):
+            centered = vectors - vectors.mean(-1, keepdims=True)
+            variance = (centered * centered).mean(-1, keepdims=True)
+            return centered / np.sqrt(variance + NORM_EPS) * self.weight.array + self.bias.array
+        from torch.nn import functional
+
+        weight, bias = self.weight.beside(vectors), self.bias.beside(vectors)
+        return functional.layer_norm(vectors, weight.shape, weight, bias, NORM_EPS)
 
 
-def read_layer(
-    name: str, folder: Path, width: int, reads: str = EMBEDDING
-) -> tuple[Callable[[Tensor], Tensor] | None, int]:
+def normalize(vectors: Array) -> Array:
+    """Scale vectors (..., width) to length 1.
+
+    >>> normalize(np.array([3.0, 4.0], dtype=np.float32))
+    array([0.6, 0.8], dtype=float32)
+    """
+    if isinstance(vectors, np.ndarray):
+        lengths = np.sqrt((vectors * vectors).sum(-1, keepdims=True))
+        return vectors / np.maximum(lengths, np.float32(1e-12))
+    from torch.nn import functional
+
+    return functional.normalize(vectors, p=2.0, dim=-1)
+
+
+def read_layer(name: str, folder: Path, width: int, reads: str = EMBEDDING) -> tuple[Layer | None, int]:
     """Return a layer behind the pooling, or of tokens, and the width of what it returns.
 
     Args:
@@ -71,9 +100,7 @@ def read_layer(
         return None, width
     if name == "LayerNorm":
         weights = _weights(folder, {"norm.weight": (width,), "norm.bias": (width,)})
-        norm = nn.LayerNorm(width)
-        norm.load_state_dict({"weight": weights["norm.weight"], "bias": weights["norm.bias"]})
-        return norm.requires_grad_(False), width
+        return LayerNormModule(weights["norm.weight"], weights["norm.bias"]), width
     if name != "Dense":
         raise ModelMismatch(f"{MODULES_FILE} lists {name}, which is not computed here: {advice_on([name])}")
     out = options.get("out_features")
@@ -86,7 +113,9 @@ def read_layer(
     if residual and out != width:
         shapes["residual.weight"] = (out, width)
     activation = _activation(options.get("activation_function", "torch.nn.modules.activation.Tanh"), folder.name)
-    return Dense(_weights(folder, shapes), activation, residual=residual), out
+    weights = _weights(folder, shapes)
+    bias, projection = weights.get("linear.bias"), weights.get("residual.weight")
+    return Dense(weights["linear.weight"], bias, activation, residual, projection), out
 
 
 def advice_on(names: Sequence[str]) -> str:
@@ -100,47 +129,40 @@ def advice_on(names: Sequence[str]) -> str:
     )
 
 
-def _activation(path: str, where: str) -> nn.Module:
-    """Return a function of PyTorch's own, with its default arguments, as the library makes it."""
+def _activation(path: str, where: str) -> str:
+    """Return the name of a function of PyTorch's own, with its default arguments, as the library makes it."""
     name = path.rpartition(".")[2]
-    kind = getattr(nn, name, None)
-    if (
-        not path.startswith("torch.nn.")
-        or not isinstance(kind, type)
-        or kind.__module__ not in ("torch.nn.modules.activation", "torch.nn.modules.linear")
-    ):
+    if not path.startswith("torch.nn.") or name not in (*ACTIVATIONS, *INCOMPLETE):
         raise ModelMismatch(f"{where}: the activation {path} is none of torch.nn, and code of a model is not run here")
-    try:
-        activation: nn.Module = kind()
-    except TypeError as error:
+    if name in INCOMPLETE:
         raise ModelMismatch(
-            f"{where}: the activation {path} needs arguments, which the folder does not have"
-        ) from error
-    return activation
+            f"{where}: the activation {path} needs arguments, weights or images, which the folder does not have"
+        )
+    return name
 
 
-def _weights(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
+def _weights(folder: Path, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Weight]:
     """Return exactly these tensors of a module's safetensors."""
     tensors = read_tensors(folder)
-    stored = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    stored = {name: tensor.shape for name, tensor in tensors.items()}
     if stored != dict(shapes):
         raise ModelMismatch(
             f"{folder.name}/{WEIGHTS_FILE} has {stored}, its config.json and the encoder ask for {shapes}"
         )
-    return tensors
+    return {name: Weight(tensor) for name, tensor in tensors.items()}
 
 
-def read_tensors(folder: Path) -> dict[str, Tensor]:
+def read_tensors(folder: Path) -> dict[str, NDArray[np.float32]]:
     """Return the tensors of a module's safetensors, in fp32."""
     if not (folder / WEIGHTS_FILE).is_file():
         pickled = (folder / "pytorch_model.bin").is_file()
         advice = "load the model with sentence-transformers 3 or newer and save it again"
         raise ModelMismatch(f"{folder.name} has {'pickled weights only' if pickled else 'no weights'}: {advice}")
     try:
-        tensors = load_file(folder / WEIGHTS_FILE)
+        tensors = read_safetensors(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
         raise ModelMismatch(f"{folder.name}/{WEIGHTS_FILE} cannot be read: {error}") from error
-    return {name: tensor.float() for name, tensor in tensors.items()}
+    return {name: tensor.astype(np.float32) for name, tensor in tensors.items()}  # copies: the file may change
 
 
 def module_name(entry: Mapping[str, JSON], file: str = MODULES_FILE) -> str:

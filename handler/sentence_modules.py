@@ -9,16 +9,15 @@ Source: the file formats of sentence-transformers 2 to 6, as the library saves a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
+from handler.arrays import Array, namespace
 from handler.errors import ModelMismatch
 from handler.late_interaction import (
     MASK,
@@ -35,6 +34,7 @@ from handler.protocol import JSON
 from handler.sentence_layers import (
     MODULES_FILE,
     WEIGHTS_FILE,
+    Layer,
     advice_on,
     module_name,
     normalize,
@@ -98,11 +98,12 @@ class SpladePooling:
     strategy: Literal["max", "sum"] = "max"
     log_twice: bool = False
 
-    def pool(self, logits: Tensor) -> Tensor:
+    def pool(self, logits: Any) -> Any:
         """Return the weights (vocabulary,): log(1 + relu(x)) of each logit, then the maximum or the sum over tokens."""
         # The maximum comes first, because the functions are monotonic: the same number from fewer logarithms.
-        weights = (logits.amax(0) if self.strategy == "max" else logits).relu().log1p()
-        weights = weights.log1p() if self.log_twice else weights
+        arrays = namespace(logits)
+        weights = arrays.log1p((arrays.amax(logits, 0) if self.strategy == "max" else logits).clip(min=0))
+        weights = arrays.log1p(weights) if self.log_twice else weights
         return weights if self.strategy == "max" else weights.sum(0)
 
     def merge(self, windows: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -117,7 +118,7 @@ class EmbeddingModules:
 
     pooling: tuple[PoolingMode, ...] = ("mean",)
     include_prompt: bool = True  # whether the tokens of a prompt are pooled
-    layers: tuple[Callable[[Tensor], Tensor], ...] = ()  # behind the pooling, in order: (n, width) -> (n, width)
+    layers: tuple[Layer, ...] = ()  # behind the pooling, in order
     width: int | None = None  # of an embedding; None: of the encoder
     prompts: Mapping[str, str] = field(default_factory=dict)
     default_prompt_name: str | None = None
@@ -125,7 +126,7 @@ class EmbeddingModules:
     n_kept: int | None = None  # numbers of an embedding that the folder keeps: the first; of sparse ones the heaviest
     max_length: int | None = None  # tokens of a text, special ones included
     lowercase: bool = False
-    classifier: tuple[Callable[[Tensor], Tensor], ...] = ()  # from embeddings to logits (n, labels); empty: none
+    classifier: tuple[Layer, ...] = ()  # from embeddings to logits (n, labels); empty: none
     splade: SpladePooling | None = None  # of a SparseEncoder
     table: WeightTable | None = None  # of a SparseEncoder whose model does not read all texts
     table_inputs: frozenset[InputType | None] = frozenset()  # texts that the table reads; None: a request does not say
@@ -136,15 +137,17 @@ class EmbeddingModules:
         """Return the text that stands before each input unless a request names another prompt."""
         return self.prompts[self.default_prompt_name] if self.default_prompt_name is not None else ""
 
-    @torch.inference_mode()
-    def project(self, pooled: Tensor) -> Tensor:
+    def project(self, pooled: Array) -> Array:
         """Apply what follows the pooling: (n, pooled width) -> (n, width)."""
         for layer in self.layers:
             pooled = layer(pooled)
         return pooled
 
-    def logits(self, pooled: Tensor) -> Tensor:
-        """Apply what follows the pooling, then the classifier: (n, pooled width) -> (n, labels); has gradients."""
+    def logits(self, pooled: Array) -> Array:
+        """Apply what follows the pooling, then the classifier: (n, pooled width) -> (n, labels).
+
+        Tensors have gradients.
+        """
         for layer in (*self.layers, *self.classifier):
             pooled = layer(pooled)
         return pooled
@@ -189,7 +192,7 @@ def read_sentence_modules(folder: Path, hidden_size: int, vocab_size: int) -> Em
         )
     max_length, lowercase = _transformer_options(folder, TOKEN_EMBEDDINGS)
     pooling, include_prompt = _pooling(folder / modules[1][1] / "config.json", hidden_size)
-    layers: list[Callable[[Tensor], Tensor]] = []
+    layers: list[Layer] = []
     width = hidden_size * len(pooling)
     for name, path in modules[2:]:
         layer, width = read_layer(name, folder / path, width)
@@ -291,7 +294,7 @@ def _late_interaction(folder: Path, settings: Mapping[str, JSON], hidden_size: i
     late = read_late_interaction(folder, settings, modules, options)
     own = {key: options.get(key) for key in TRANSFORMER_KEYS}
     max_length, lowercase = _transformer_options(folder, {**TOKEN_EMBEDDINGS, **own})
-    layers: list[Callable[[Tensor], Tensor]] = []
+    layers: list[Layer] = []
     width = hidden_size
     for name, path in modules[1:]:
         if name != MASK:
@@ -417,7 +420,7 @@ def _pooling(path: Path, hidden_size: int) -> tuple[tuple[PoolingMode, ...], boo
     return tuple(modes), bool(options.get("include_prompt", True))
 
 
-def _classifier(folder: Path, width: int) -> tuple[Callable[[Tensor], Tensor], ...]:
+def _classifier(folder: Path, width: int) -> tuple[Layer, ...]:
     """Return the layers from an embedding to logits; none where a folder has no classifier."""
     if not (folder / "config.json").is_file():
         return ()

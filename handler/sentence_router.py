@@ -97,9 +97,9 @@ def read_table(folder: Path, path: str, vocab_size: int) -> WeightTable:
         raise ModelMismatch(f"{path}/config.json: {unknown[0]} is {options[unknown[0]]}, which is not computed here")
     tensors = read_tensors(folder / path)
     if list(tensors) != ["weight"] or tensors["weight"].shape != (vocab_size,):
-        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        shapes = {name: tensor.shape for name, tensor in tensors.items()}
         raise ModelMismatch(f"{path} has the weights {shapes}, the model's vocabulary asks for ({vocab_size},)")
-    return WeightTable(path, tensors["weight"].numpy())
+    return WeightTable(path, tensors["weight"])
 
 
 def _route_of(

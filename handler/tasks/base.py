@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, ClassVar
 
-from handler.batching import Batch
 from handler.config import Overflow, ServingConfig
 from handler.errors import UnknownOperation
 from handler.model_folder import ModelFolder
@@ -26,6 +25,8 @@ from handler.tokenization import Tokenizer
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
     from transformers.utils.generic import ModelOutput
+
+    from handler.batching import Batch
 
 
 class Task(Pooler, ItemReader, ScoreJudge):

@@ -8,11 +8,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from handler.batching import Batch
+from handler.arrays import ArraySegments, Segments, TensorSegments, namespace, split
 from handler.errors import ConfigError, InvalidInput
 from handler.model_folder import ModelFolder
+from handler.sentence_layers import normalize
 from handler.sentence_modules import PoolingMode, Similarity, SpladePooling
 from handler.sentence_router import InputType
 from handler.sequences import Encoding, EncodingOptions
@@ -23,6 +23,8 @@ from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
     from transformers.utils.generic import ModelOutput
+
+    from handler.batching import Batch
 
 
 class SentencePooler(Pooler):
@@ -45,37 +47,36 @@ class SentencePooler(Pooler):
         return range(first, len(encoding)) if self.n_excluded else None
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
-        states = batch.tokens(output[0])  # (tokens that are read, width), in fp32
+        states: Any = batch.tokens(output[0])  # (tokens that are read, width), in fp32
+        ones = (1,) * len(batch.counts)
         if set(self.modes) <= {"cls", "lasttoken"}:
-            return RaggedOutput(states.view(len(batch.counts), -1), (1,) * len(batch.counts))
-        # No synchronisation with a GPU: the lengths of an unpadded batch are on the device already.
-        if batch.varlen is not None and batch.read_positions is None:
-            counts = batch.varlen.cu_seqlens.diff()
-        else:
-            counts = torch.tensor(batch.counts).to(states.device)
-        rows = torch.arange(len(counts), device=states.device).repeat_interleave(counts, output_size=len(states))
-        ends = counts.cumsum(0)
-        shape = (len(counts), states.shape[-1])
-        pooled = []
-        for mode in self.modes:
-            if mode == "cls":
-                pooled.append(states[ends - counts])
-            elif mode == "lasttoken":
-                pooled.append(states[ends - 1])
-            elif mode == "max":
-                lowest = states.new_full(shape, -torch.inf)
-                pooled.append(lowest.scatter_reduce_(0, rows.unsqueeze(-1).expand_as(states), states, "amax"))
-            elif mode == "weightedmean":
-                # The weight of a token is its position in the text, counted from 1, prompt included.
-                lengths = torch.tensor(batch.seq_lens).to(states.device)
-                positions = torch.arange(1, len(states) + 1, device=states.device) - (ends - lengths)[rows]
-                weights = positions.to(states.dtype).unsqueeze(-1)
-                sums = states.new_zeros(shape).index_add_(0, rows, states * weights)
-                pooled.append(sums / states.new_zeros(len(counts), 1).index_add_(0, rows, weights))
-            else:
-                divisor = counts.sqrt() if mode == "mean_sqrt_len_tokens" else counts
-                pooled.append(states.new_zeros(shape).index_add_(0, rows, states) / divisor.unsqueeze(-1))
-        return RaggedOutput(torch.cat(pooled, -1), (1,) * len(counts))
+            return RaggedOutput(states.reshape(len(ones), -1), ones)
+        segments = segments_of(states, batch)
+        pooled = [self._pool(mode, states, segments, batch.seq_lens) for mode in self.modes]
+        return RaggedOutput(namespace(states).concatenate(pooled, -1), ones)
+
+    def _pool(self, mode: PoolingMode, states: Any, segments: Segments, lengths: Sequence[int]) -> Any:
+        """Return the vectors (texts, width) of one mode."""
+        if mode == "cls":
+            return segments.first(states)
+        if mode == "lasttoken":
+            return segments.last(states)
+        if mode == "max":
+            return segments.max(states)
+        if mode == "weightedmean":
+            weights = segments.positions(lengths)  # of a token: its position in the text, prompt included
+            return segments.sum(states * weights) / segments.sum(weights)
+        sizes = segments.sizes()
+        return segments.sum(states) / (sizes**0.5 if mode == "mean_sqrt_len_tokens" else sizes)
+
+
+def segments_of(states: Any, batch: Batch) -> Segments:
+    """Divide the states of the tokens that are read by their texts; a GPU is not waited for."""
+    if isinstance(states, np.ndarray):
+        return ArraySegments(batch.counts)
+    if batch.varlen is not None and batch.read_positions is None:  # their lengths are on the device already
+        return TensorSegments(batch.varlen.cu_seqlens.diff(), len(states))
+    return TensorSegments(namespace(states).tensor(batch.counts).to(states.device), len(states))
 
 
 @functools.cache
@@ -95,8 +96,8 @@ class SparsePooler(Pooler):
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
         """Return the weights (texts, vocabulary)."""
         logits = batch.tokens(output["logits"])  # (tokens, vocabulary)
-        weights = [self.pooling.pool(part) for part in torch.split(logits, list(batch.counts))]
-        return RaggedOutput(torch.stack(weights), (1,) * len(weights))
+        weights = [self.pooling.pool(part) for part in split(logits, batch.counts)]
+        return RaggedOutput(namespace(logits).stack(weights), (1,) * len(weights))
 
 
 class TablePooler(Pooler):
@@ -105,7 +106,7 @@ class TablePooler(Pooler):
     forward_scope = "nothing"
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
-        return RaggedOutput(torch.empty(0), (0,) * len(batch.seq_lens))
+        return RaggedOutput(np.empty(0, np.float32), (0,) * len(batch.seq_lens))
 
 
 TABLE_POOLER = TablePooler()
@@ -176,7 +177,8 @@ class Embedder:
         if self.modules.splade:
             return self.modules.splade.merge(np.concatenate([window.values for window in windows]))
         pooled = merge_windows(windows)
-        return self.modules.project(torch.from_numpy(pooled).unsqueeze(0))[0].numpy() if self.modules.layers else pooled
+        embedding: Output = self.modules.project(pooled[None])[0]
+        return embedding
 
 
 def keep_heaviest(weights: Output, n_kept: int | None) -> Output:
@@ -219,16 +221,6 @@ def merge_windows(windows: Sequence[SequenceOutput]) -> Output:
     vectors = np.stack([window.values[0] for window in windows])
     mean: Output = np.average(vectors, axis=0, weights=[len(window.encoding) for window in windows]).astype(np.float32)
     return mean
-
-
-def normalize(vector: Output) -> Output:
-    """Scale a vector to length 1.
-
-    >>> normalize(np.array([3.0, 4.0], dtype=np.float32))
-    array([0.6, 0.8], dtype=float32)
-    """
-    scaled: Output = vector / max(np.float32(np.linalg.norm(vector)), np.float32(1e-12))
-    return scaled
 
 
 # As sentence-transformers computes them: distances are negated, so that more similar is always larger.

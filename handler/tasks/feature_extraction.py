@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON, AnswerFormat
+from handler.sentence_layers import normalize
 from handler.sequences import Encoding
 from handler.tasks.base import Task
-from handler.tasks.embedding import Embedder, embedding_options, normalize
+from handler.tasks.embedding import Embedder, embedding_options
 from handler.tasks.parameters import Boolean, Integer
 from handler.tasks.queries import Query, RaggedOutput, SequenceOutput
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
     from transformers.utils.generic import ModelOutput
+
+    from handler.batching import Batch
 
 # Parameters that Hugging Face's clients send too, each with the value that means the same as null, "not set".
 IGNORED_PARAMETERS = {"prompt_name": None, "truncation_direction": None, "encoding_format": "float"}

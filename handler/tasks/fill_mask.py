@@ -6,10 +6,6 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor
-
-from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import InputTooLong, InvalidInput, ModelMismatch
 from handler.model_folder import ModelFolder
@@ -21,8 +17,11 @@ from handler.tasks.queries import Pooler, Query, RaggedOutput, SequenceOutput
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PretrainedConfig
     from transformers.utils.generic import ModelOutput
+
+    from handler.batching import Batch
 
 # Model types whose ForPreTraining class has BERT's two heads; Electra's has a discriminator instead.
 BERT_PRETRAINING = ("bert", "megatron-bert", "mobilebert")
@@ -37,7 +36,7 @@ class TopTokens(Pooler):
     def __init__(self, mask_id: int, target_ids: Sequence[int] | None = None) -> None:
         """Choose among `target_ids`, by default among the whole vocabulary."""
         self.mask_id = mask_id
-        self.target_ids = None if target_ids is None else torch.tensor(target_ids)
+        self.target_ids = target_ids
 
     def token_positions(self, encoding: Encoding) -> Sequence[int]:
         """Return the indices of the masks; of a text without masks, the first token."""
@@ -48,8 +47,10 @@ class TopTokens(Pooler):
 
         Scores are probabilities over the whole vocabulary; only those of the chosen tokens are computed.
         """
+        import torch  # the heads of transformers alone compute these logits
+
         logits = batch.tokens(output["prediction_logits" if "prediction_logits" in output else "logits"])
-        targets = None if self.target_ids is None else self.target_ids.to(logits.device)
+        targets = None if self.target_ids is None else torch.tensor(self.target_ids).to(logits.device)
         target_logits = logits if targets is None else logits[:, targets]
         best, indices = target_logits.topk(min(MAX_TOP_K, target_logits.shape[-1]), dim=-1)
         scores = (best - logits.logsumexp(-1, keepdim=True)).exp()

@@ -5,22 +5,20 @@ A query and documents are encoded each in its own way: `handler.late_interaction
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
-from handler.batching import Batch
+from handler.arrays import split
 from handler.config import Overflow, ServingConfig
 from handler.errors import ConfigError, ModelMismatch
 from handler.late_interaction import Expansion, Role
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON
+from handler.sentence_layers import Layer
 from handler.sentence_router import INPUT_TYPES, InputType
 from handler.sequences import Encoding, EncodingOptions, Filling
 from handler.tasks.base import Task
@@ -35,6 +33,8 @@ from handler.tokenization import Tokenizer
 if TYPE_CHECKING:
     from transformers.utils.generic import ModelOutput
 
+    from handler.batching import Batch
+
 QUERY, DOCUMENT = INPUT_TYPES
 ALL_OR_NOTHING = ("deberta", "deberta-v2")  # families in which a token that is not attended to attends to none itself
 
@@ -44,21 +44,18 @@ class TokenPooler(Pooler):
 
     forward_scope = "encoder"
 
-    def __init__(self, layers: Sequence[Callable[[Tensor], Tensor]]) -> None:
-        self._layers = {torch.device("cpu"): list(layers)}
+    def __init__(self, project: Layer) -> None:
+        """Apply `project` to the outputs of the tokens."""
+        self._project = project
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
         """Return the vectors (tokens, width)."""
-        vectors = batch.tokens(output[0])
-        for layer in self._layers_on(vectors.device):
-            vectors = layer(vectors)
-        return RaggedOutput(vectors, batch.counts)
-
-    def _layers_on(self, device: torch.device) -> list[Callable[[Tensor], Tensor]]:
-        if device not in self._layers:
-            layers = copy.deepcopy(self._layers[torch.device("cpu")])
-            self._layers[device] = [layer.to(device) if isinstance(layer, nn.Module) else layer for layer in layers]
-        return self._layers[device]
+        states: Any = batch.tokens(output[0])
+        if not isinstance(states, np.ndarray):
+            return RaggedOutput(self._project(states), batch.counts)
+        # Text by text: the BLAS of numpy adds in another order where a product has another number of rows.
+        vectors = [self._project(part) for part in split(states, batch.counts)]
+        return RaggedOutput(np.concatenate(vectors), batch.counts)
 
 
 class RoleEncoding(NamedTuple):
@@ -83,7 +80,7 @@ class TokenEmbedder:
         if model.embedding.late is None:
             raise ModelMismatch("the folder is none of late interaction")
         self._task, self._tokenizer = task, task.tokenizer
-        self.pooler = TokenPooler(model.embedding.layers)
+        self.pooler = TokenPooler(model.embedding.project)
         self._similarity = SIMILARITY_FUNCTIONS[model.embedding.similarity]
         queries_overflow: Overflow = "refuse" if task.overflow == "refuse" else "truncate"  # one query is no two
         query, document = model.embedding.late.query, model.embedding.late.document

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from handler.activations import softmax
 from handler.config import ServingConfig
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON, AnswerFormat
@@ -14,7 +15,7 @@ from handler.sequences import EncodingOptions
 from handler.tasks.base import SequenceTask
 from handler.tasks.fill_mask import pretraining_head
 from handler.tasks.queries import Query, SequenceOutput
-from handler.tasks.scores import ranking_of, rankings_match, softmax
+from handler.tasks.scores import ranking_of, rankings_match
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:

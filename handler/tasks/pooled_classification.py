@@ -6,10 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.errors import ConfigError
 from handler.model_folder import ModelFolder
@@ -22,7 +18,10 @@ from handler.tasks.sequence_classification import SequenceClassification
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers.utils.generic import ModelOutput
+
+    from handler.batching import Batch
 
 
 class PooledClassification(SequenceClassification):
@@ -58,14 +57,12 @@ class PooledClassification(SequenceClassification):
         return self.pooler.pool(output, batch)
 
     def read_logits(self, windows: Sequence[SequenceOutput]) -> list[SequenceOutput]:
-        with torch.inference_mode():
-            return [
-                replace(window, values=self.model.embedding.logits(torch.from_numpy(window.values)).numpy())
-                for window in windows
-            ]
+        return [replace(window, values=self.model.embedding.logits(window.values)) for window in windows]
 
     def logits(self, output: ModelOutput, batch: Batch) -> Tensor:
-        return self.model.embedding.logits(self.pool(output, batch).values.float().cpu())
+        pooled: Tensor = self.pool(output, batch).values
+        logits: Tensor = self.model.embedding.logits(pooled.float().cpu())
+        return logits
 
     def item_schema(self, *_: str) -> dict[str, JSON]:
         return super().item_schema()

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
-from handler.batching import Batch
+from handler.arrays import Array
 from handler.sequences import Encoding, EncodingOptions, Text
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers.utils.generic import ModelOutput
+
+    from handler.batching import Batch
 
 Output: TypeAlias = NDArray[np.float32]  # the values of one encoding: (count, ...) of RaggedOutput.values
 
@@ -52,7 +54,7 @@ class SequenceOutput:
 class RaggedOutput:
     """The values of all encodings, concatenated, so that one copy to the host serves every task."""
 
-    values: Tensor  # (sum(counts), ...)
+    values: Array  # (sum(counts), ...), of the kind that the model's output is
     counts: tuple[int, ...]  # of each encoding
 
 

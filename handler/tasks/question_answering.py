@@ -8,10 +8,9 @@ from itertools import islice
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from handler.batching import Batch
+from handler.activations import softmax
+from handler.arrays import namespace
 from handler.config import ServingConfig
 from handler.errors import InvalidInput
 from handler.model_folder import ModelFolder
@@ -21,11 +20,13 @@ from handler.spans import align_to_text, best_spans
 from handler.tasks.base import Task
 from handler.tasks.parameters import Boolean, Integer
 from handler.tasks.queries import AttributionTarget, Query, RaggedOutput, SequenceOutput, locate_token
-from handler.tasks.scores import softmax
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers.utils.generic import ModelOutput
+
+    from handler.batching import Batch
 
 SAMPLE_CONTEXT = "The parcel left Hamburg on Monday, 3 May, and Ms Müller-Łukasz signed for it in 東京 at noon. 🙂 "
 
@@ -92,7 +93,8 @@ class QuestionAnswering(Task):
         return Query((pair,), values, options)
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
-        logits = torch.stack((output["start_logits"], output["end_logits"]), -1)
+        edges = output["start_logits"], output["end_logits"]
+        logits = namespace(edges[0]).stack(edges, -1)
         return RaggedOutput(batch.tokens(logits), batch.counts)
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from handler.activations import sigmoid
 from handler.config import ServingConfig
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON
@@ -17,7 +18,7 @@ from handler.sequences import EncodingOptions
 from handler.tasks.base import SequenceTask, Task
 from handler.tasks.parameters import Boolean, Integer
 from handler.tasks.queries import Query, SequenceOutput
-from handler.tasks.scores import rankings_match, sigmoid
+from handler.tasks.scores import rankings_match
 from handler.tokenization import Tokenizer
 
 

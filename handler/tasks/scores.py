@@ -1,28 +1,8 @@
-"""Scores of logits, rankings in answers, and the comparison of two answers."""
+"""Rankings in answers, and the comparison of two answers."""
 
 from __future__ import annotations
 
-import numpy as np
-from numpy.typing import NDArray
-
 from handler.protocol import JSON
-
-
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return exp(x - max) / sum over the last axis: probabilities with the sum 1.
-
-    >>> softmax(np.array([0.0, 0.0], dtype=np.float32))
-    array([0.5, 0.5], dtype=float32)
-    """
-    exponentials: NDArray[np.float32] = np.exp(logits - logits.max(-1, keepdims=True))
-    scores: NDArray[np.float32] = exponentials / exponentials.sum(-1, keepdims=True)
-    return scores
-
-
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return 1 / (1 + exp(-x)): independent probabilities."""
-    scores: NDArray[np.float32] = np.float32(1) / (np.float32(1) + np.exp(-logits))
-    return scores
 
 
 def ranking_of(answer: JSON) -> list[JSON]:

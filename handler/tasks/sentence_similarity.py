@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON
@@ -18,6 +17,8 @@ from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
     from transformers.utils.generic import ModelOutput
+
+    from handler.batching import Batch
 
 
 class SentenceSimilarity(Task):

@@ -6,10 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from handler.batching import Batch
+from handler.activations import sigmoid, softmax
 from handler.config import ServingConfig
 from handler.errors import InvalidInput
 from handler.labels import label_names
@@ -19,11 +17,14 @@ from handler.sequences import EncodingOptions
 from handler.tasks.base import SequenceTask
 from handler.tasks.parameters import Choice, Integer
 from handler.tasks.queries import AttributionTarget, Output, Query, SequenceOutput
-from handler.tasks.scores import ranking_of, rankings_match, sigmoid, softmax
+from handler.tasks.scores import ranking_of, rankings_match
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers.utils.generic import ModelOutput
+
+    from handler.batching import Batch
 
 ACTIVATIONS: dict[str, Callable[[Output], Output]] = {
     "softmax": softmax,
@@ -33,7 +34,7 @@ ACTIVATIONS: dict[str, Callable[[Output], Output]] = {
 
 TORCH_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softmax": lambda logits: logits.softmax(-1),
-    "sigmoid": torch.sigmoid,
+    "sigmoid": lambda logits: logits.sigmoid(),
     "none": lambda logits: logits,
 }
 MAX_COUNTED_LABELS = 100  # each label is a time series of the metrics

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON
@@ -21,6 +20,8 @@ from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
     from transformers.utils.generic import ModelOutput
+
+    from handler.batching import Batch
 
 
 class SparseEmbedding(Task):

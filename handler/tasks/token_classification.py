@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 import numpy as np
-from torch import Tensor
 
-from handler.batching import Batch
+from handler.activations import softmax
 from handler.config import ServingConfig
 from handler.errors import InvalidInput
 from handler.labels import label_names
@@ -20,11 +19,14 @@ from handler.tag_scheme import LabelIds, LabelSpans
 from handler.tasks.base import Task
 from handler.tasks.parameters import Choice, Integer, StringList
 from handler.tasks.queries import AttributionTarget, Output, Query, RaggedOutput, SequenceOutput, locate_token
-from handler.tasks.scores import softmax, values_allclose
+from handler.tasks.scores import values_allclose
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers.utils.generic import ModelOutput
+
+    from handler.batching import Batch
 
 EntityKey: TypeAlias = tuple[int, int, str]  # positions of the first and the last token, and the group
 AGGREGATION_STRATEGIES = ("none", "simple", "first", "average", "max")

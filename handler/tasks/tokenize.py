@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-import torch
+import numpy as np
 
-from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.model_folder import ModelFolder
 from handler.protocol import JSON
@@ -18,6 +17,8 @@ from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
     from transformers.utils.generic import ModelOutput
+
+    from handler.batching import Batch
 
 
 class Tokenize(Task):
@@ -40,7 +41,7 @@ class Tokenize(Task):
         return Query((self.read_text_or_pair(value),), self.read_parameters(parameters), self.encoding_options)
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
-        return RaggedOutput(torch.empty(0), (0,) * len(batch.seq_lens))
+        return RaggedOutput(np.empty(0, np.float32), (0,) * len(batch.seq_lens))
 
     def decode(self, query: Query, windows: Sequence[SequenceOutput]) -> JSON:
         encoding = windows[0].encoding

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from handler.activations import softmax
 from handler.config import ServingConfig
 from handler.errors import InputTooLong, InvalidInput, ModelMismatch
 from handler.model_folder import ModelFolder
@@ -16,7 +17,7 @@ from handler.sequences import EncodingOptions
 from handler.tasks.base import SequenceTask
 from handler.tasks.parameters import Boolean, Parameter, StringList
 from handler.tasks.queries import Output, Query, SequenceOutput
-from handler.tasks.scores import ranking_of, rankings_match, softmax
+from handler.tasks.scores import ranking_of, rankings_match
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:

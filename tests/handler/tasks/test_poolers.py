@@ -1,0 +1,154 @@
+"""Poolers of numpy arrays and of tensors: the same values of the same outputs, and of a text the same in any batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from handler.activations import ACTIVATIONS
+from handler.arrays import Weight, split
+from handler.batching import Batch
+from handler.sentence_layers import Dense, Layer, LayerNormModule, normalize
+from handler.sentence_modules import POOLING_MODES, EmbeddingModules, SpladePooling
+from handler.tasks.embedding import SentencePooler, SparsePooler
+from handler.tasks.late_interaction import TokenPooler
+from handler.tasks.next_sentence import NextSentencePrediction
+from handler.tasks.queries import Pooler
+from handler.tasks.question_answering import QuestionAnswering
+from handler.tasks.sequence_classification import SequenceClassification
+from handler.tasks.token_classification import TokenClassification
+from tests.support.encodings import random_words
+
+WIDTH, VOCABULARY, LABELS = 48, 100, 3
+LENGTHS = (90, 65, 50, 20, 20, 20, 7, 3, 1)
+RANDOM = np.random.default_rng(0)
+WEIGHTS = RANDOM.standard_normal((WIDTH, WIDTH), dtype=np.float32) * np.float32(WIDTH**-0.5)
+
+
+@dataclass(frozen=True)
+class ArrayBatch:
+    """What a pooler reads of a batch whose model computes numpy arrays."""
+
+    seq_lens: tuple[int, ...]
+    counts: tuple[int, ...]
+    read_positions: NDArray[np.int64] | None
+
+    def tokens(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return the states of the tokens that are read."""
+        flat = states.reshape(-1, *states.shape[2:])
+        return flat if self.read_positions is None else flat[self.read_positions]
+
+
+class Outputs(dict[str, Any]):
+    """The outputs of a model by name, or by their index."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return list(self.values())[key] if isinstance(key, int) else super().__getitem__(key)
+
+
+class Case(NamedTuple):
+    """A pooler, and whether the logits that it gets are those of tokens; otherwise of texts."""
+
+    pooler: Pooler
+    has_token_logits: bool = False
+
+    def values(self, lengths: Sequence[int], *, of_tensors: bool = False) -> list[NDArray[np.float32]]:
+        """Return the values of each text of a batch, whose outputs are random by its length and its index."""
+        encodings = random_words(*lengths)
+        positions = [self.pooler.token_positions(encoding) for encoding in encodings]
+        reads = [read for read in positions if read is not None] or None
+        batch: Any = Batch.packed(encodings, torch.device("cpu"), reads=reads)
+        output: Any = self._output(lengths)
+        if of_tensors:
+            with torch.inference_mode():
+                output = Outputs({name: torch.from_numpy(array) for name, array in output.items()})
+                ragged = self.pooler.pool(output, batch)
+            assert isinstance(ragged.values, torch.Tensor)
+            return split(ragged.values.numpy(), ragged.counts)
+        read_positions = None if batch.read_positions is None else batch.read_positions.numpy()
+        batch = ArrayBatch(batch.seq_lens, batch.counts, read_positions)
+        ragged = self.pooler.pool(output, batch)
+        assert isinstance(ragged.values, np.ndarray)
+        assert ragged.values.dtype == np.float32
+        return split(ragged.values, ragged.counts)
+
+    def _output(self, lengths: Sequence[int]) -> Any:
+        parts: dict[str, list[NDArray[np.float32]]] = {}
+        for index, length in enumerate(lengths):
+            random = np.random.default_rng((index, length))
+            logits = (length, VOCABULARY) if self.has_token_logits else (1, LABELS)
+            shapes = {"states": (length, WIDTH), "logits": logits, "start_logits": (length,), "end_logits": (length,)}
+            for name, shape in shapes.items():
+                parts.setdefault(name, []).append(random.standard_normal(shape, dtype=np.float32))
+        rows = {name: np.concatenate(of_texts) for name, of_texts in parts.items()}
+        return Outputs({k: array if len(array) == len(lengths) else array[None] for k, array in rows.items()})
+
+
+def own_pooler(task: type[Any]) -> Pooler:
+    """Return the pooler that a task itself is, without its model."""
+
+    class OwnPooler(Pooler):
+        output_names = getattr(task, "output_names", ())
+        token_positions = task.token_positions
+        pool = task.pool
+
+    return OwnPooler()
+
+
+def layers(activation: str = "Tanh") -> tuple[Layer, ...]:
+    """Return one layer of each kind."""
+    weight, row = Weight(WEIGHTS), Weight(WEIGHTS[0])
+    return (
+        Dense(weight, row, activation),
+        Dense(weight, None, "Identity", has_residual=True),
+        Dense(weight, row, "ReLU", has_residual=True, residual_weight=Weight(WEIGHTS.T.copy())),
+        LayerNormModule(row, Weight(WEIGHTS[1])),
+        normalize,
+    )
+
+
+CASES: dict[str, Case] = {
+    **{mode: Case(SentencePooler((mode,))) for mode in POOLING_MODES},
+    **{f"{mode} without a prompt": Case(SentencePooler((mode,), 4)) for mode in POOLING_MODES},
+    **{"+".join(modes): Case(SentencePooler(modes)) for modes in combinations(POOLING_MODES, 2)},
+    "splade": Case(SparsePooler(SpladePooling(), VOCABULARY), has_token_logits=True),
+    "splade, sum, twice": Case(SparsePooler(SpladePooling("sum", log_twice=True), VOCABULARY), has_token_logits=True),
+    "tokens": Case(TokenPooler(EmbeddingModules(layers=layers()).project)),
+    "tokens without layers": Case(TokenPooler(EmbeddingModules().project)),
+    **{task.name: Case(own_pooler(task)) for task in (SequenceClassification, NextSentencePrediction)},
+    **{task.name: Case(own_pooler(task), True) for task in (TokenClassification, QuestionAnswering)},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_values_of_arrays_are_those_of_tensors(name: str) -> None:
+    """Within the rounding of fp32."""
+    for values, others in zip(CASES[name].values(LENGTHS), CASES[name].values(LENGTHS, of_tensors=True), strict=True):
+        np.testing.assert_allclose(values, others, rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_text_has_the_same_bits_in_any_batch(name: str) -> None:
+    """It is computed alone, beside others, and beside all."""
+    together = CASES[name].values(LENGTHS)
+    for n in (1, 2, 5):
+        for values, others in zip(CASES[name].values(LENGTHS[:n]), together, strict=False):
+            np.testing.assert_array_equal(values, others, strict=True)
+
+
+@pytest.mark.filterwarnings("ignore:Implicit dimension choice:UserWarning")
+@pytest.mark.parametrize("activation", sorted(ACTIVATIONS.keys() - {"GLU"}))  # which halves the width
+def test_layers_of_arrays_are_those_of_tensors(activation: str) -> None:
+    """Dense with each activation and residual, LayerNorm and Normalize, of one vector and of several."""
+    vectors = RANDOM.standard_normal((9, WIDTH), dtype=np.float32)
+    modules = EmbeddingModules(layers=layers(activation), classifier=layers())
+    for part in (vectors[:1], vectors):
+        for apply in (modules.project, modules.logits):
+            np.testing.assert_allclose(apply(part), apply(torch.from_numpy(part)).numpy(), rtol=1e-5, atol=5e-6)
