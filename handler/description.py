@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import torch
+import sys
 
 from handler import openapi
 from handler.predictor import Predictor
@@ -22,7 +22,7 @@ def describe(predictor: Predictor) -> JSON:
         "architecture": engine.architecture,
         "precision": engine.precision.name,
         "device": str(engine.device),
-        "threads": torch.get_num_threads(),
+        "threads": _n_threads(),
         "packed": engine.packed,
         "limits": {
             "max_length": predictor.tokenizer.max_length,
@@ -39,3 +39,9 @@ def describe(predictor: Predictor) -> JSON:
         "model_hash": predictor.model_hash,
         "openapi": openapi.document(predictor.operations, predictor.explainable, predictor.model, task.config),
     }
+
+
+def _n_threads() -> int:
+    """Return the number of threads of a forward pass."""
+    torch = sys.modules.get("torch")
+    return torch.get_num_threads() if torch else 1

@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
-import torch
-
 from handler import tracing
 from handler.config import DEFAULT_RESPONSE_TIMEOUT_S
 from handler.description import describe
 from handler.engine.device import place
 from handler.engine.lean_import import import_transformers
+from handler.gpu_presence import has_gpu
 from handler.loading import is_fused, load_predictor
 from handler.predictor import Predictor
 from handler.protocol import JSON
@@ -78,7 +77,7 @@ class ArchiveLoader:
     def gpu_id(self) -> int | None:
         """The GPU that the archive's settings choose, the first by default; None: the CPU."""
         frontend = self.archive.config.frontend
-        if frontend.deviceType == "cpu" or not torch.cuda.is_available():
+        if frontend.deviceType == "cpu" or not has_gpu():
             return None
         return (frontend.deviceIds or [0])[0]
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import gc
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
+from handler.gpu_presence import has_gpu
+
 LIVE = "tests/torchserve/test_live_"  # the tests of the server that the quickstart starts
 MARKERS = ("server", "slow")
-DRIVERS = ("/proc/driver/nvidia", "/dev/dxg")  # of an NVIDIA GPU; without one PyTorch, a second's import, sees none
 
 os.environ["TS_DECODE_INPUT_REQUEST"] = "false"  # as TorchServe does with our config.properties
 
@@ -24,10 +24,10 @@ gc.disable()
 def pytest_report_header() -> str:
     """Say whether there is a GPU."""
     name = None
-    if any(Path(path).exists() for path in DRIVERS):
+    if has_gpu():
         import torch
 
-        name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+        name = torch.cuda.get_device_name()
     return f"GPU: {name or 'none, so tests marked cuda are deselected'}"
 
 
@@ -36,9 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     So no process ends long after the others. A test of the quickstart's server outside LIVE would start another one.
     """
-    import torch
-
-    if not torch.cuda.is_available():
+    if not has_gpu():
         deselected = [item for item in items if item.get_closest_marker("cuda")]
         items[:] = [item for item in items if not item.get_closest_marker("cuda")]
         config.hook.pytest_deselected(items=deselected)
