@@ -10,6 +10,7 @@ import json
 import logging
 import math
 import os
+import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -53,8 +54,14 @@ def import_ray() -> Any:
 
 @contextmanager
 def connected(address: str | None) -> Iterator[Any]:
-    """Connect to a cluster, or start one on this machine for the duration of the `with`."""
+    """Connect to a cluster, or start one on this machine for the duration of the `with`.
+
+    Raises:
+        ScriptError: no cluster there, or none that takes this process.
+    """
     ray = import_ray()
+    if not address:  # or Ray writes one into the home folder, which every cluster that is started later asks for
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
     # Only numbers go through the object store: it may be small.
     local = (
         {} if address else {"num_cpus": usable_cores(), "object_store_memory": 256 << 20, "include_dashboard": False}
@@ -62,9 +69,11 @@ def connected(address: str | None) -> Iterator[Any]:
     try:
         ray.init(address=address or "local", logging_level=logging.ERROR, log_to_driver=False, **local)
     except Exception as error:  # Ray raises the class itself where a process of its own did not start in time
-        where = (
-            f"no Ray cluster at {address}" if address else "Ray did not start on this machine, which may be too busy"
-        )
+        where = "Ray did not start on this machine, which may be too busy"
+        if address:
+            where = f"no Ray cluster at {address}"
+            if "RAY_AUTH_MODE" not in os.environ:
+                where += ", or one that asks for a token, for which RAY_AUTH_MODE=token has to be set"
         raise ScriptError(f"{where}: {(str(error).splitlines() or [type(error).__name__])[0]}") from error
     try:
         yield ray

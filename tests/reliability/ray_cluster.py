@@ -19,6 +19,7 @@ import http.client
 import itertools
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -89,6 +90,7 @@ class Trial:
         self.folder, self.archive = folder, archive
         self.port, self.gcs, self.dashboard, *self._agents = free_ports(3 + 5 * N_NODES)
         self.path = f"/predictions/{archive.removesuffix('.mar')}"
+        self.token = secrets.token_hex(32)
         self.oracle = Oracle.of(different_texts(N_TEXTS), store / archive)
         self._sent = itertools.count()
         self._nodes: list[subprocess.Popen[bytes]] = []
@@ -121,7 +123,7 @@ class Trial:
         options += ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--object-store-memory=100000000", "--block"]
         with (self.folder / f"node-{number}.log").open("wb") as log:
             command = [*_program("ray"), "start", *options, "--disable-usage-stats"]
-            node = subprocess.Popen(command, cwd=self.folder, env=self._environment(), stdout=log, stderr=log)
+            node = subprocess.Popen(command, cwd=self.folder, env=environment(self.token), stdout=log, stderr=log)
             self._nodes.append(node)
             try:
                 yield
@@ -151,7 +153,7 @@ class Trial:
 
         def is_deployed() -> bool:
             done = subprocess.run(
-                command, cwd=self.folder, env=self._environment(), capture_output=True, text=True, check=False
+                command, cwd=self.folder, env=environment(self.token), capture_output=True, text=True, check=False
             )
             if done.returncode and "ConnectionError" not in done.stderr:  # the dashboard answers some time later
                 raise ScriptError(f"serve deploy ended with {done.returncode}: {done.stderr[-600:]}")
@@ -163,7 +165,8 @@ class Trial:
         """Return the processes of the replicas that run."""
         url = f"http://127.0.0.1:{self.dashboard}/api/serve/applications/"
         with contextlib.suppress(requests.RequestException, KeyError):  # not there yet
-            deployment = requests.get(url, timeout=30).json()["applications"]["bert"]["deployments"]["bert"]
+            answer = requests.get(url, headers={"Authorization": f"Bearer {self.token}"}, timeout=30).json()
+            deployment = answer["applications"]["bert"]["deployments"]["bert"]
             return {replica["pid"] for replica in deployment["replicas"] if replica["state"] == "RUNNING"}
         return set()
 
@@ -235,9 +238,6 @@ class Trial:
                 raise ScriptError(f"{what}: not there within {START_S:.0f} s, or a node ended:\n{logs}")
             time.sleep(0.2)
 
-    def _environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTHONPATH": str(ROOT), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
-
 
 @dataclass
 class Load:
@@ -267,6 +267,12 @@ class Load:
         again = ", ".join(f"{count} times {reason}" for reason, count in self.again.items()) or "none"
         say(f"{what}: {dict(self.outcomes)}, sent again: {again}, slowest {self.slowest_s:.1f} s")
         return set(self.outcomes) == {"right"} and set(self.again) <= {"500", "503"}
+
+
+def environment(token: str) -> dict[str, str]:
+    """Return the environment of Ray's commands, which ask for this token, whatever the home folder has."""
+    authentication = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": token}
+    return {**os.environ, **authentication, "PYTHONPATH": str(ROOT), "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0"}
 
 
 def _program(name: str) -> list[str]:

@@ -16,6 +16,7 @@ import pytest
 from scripts.benchmark.accounting import ExpectedScores
 from scripts.benchmark.http import LoadClient, LoadResponse
 from tests.reliability import __main__ as command
+from tests.reliability import ray_cluster
 from tests.reliability.accounting import RequestLedger
 from tests.reliability.oracle import Oracle
 from tests.reliability.plan import SCENARIOS
@@ -118,6 +119,14 @@ def test_every_scenario_is_documented_and_run() -> None:
     assert command.scenarios("l1, F3") == ("L1", "F3")
     with pytest.raises(ArgumentTypeError, match="X9 is no scenario"):
         command.scenarios("X9")
+
+
+def test_a_trial_of_ray_has_a_token_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the home folder has one, `ray start` would ask for that, and `serve deploy` would send none."""
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "of somebody")
+    made = ray_cluster.environment("of the trial")
+    assert (made["RAY_AUTH_MODE"], made["RAY_AUTH_TOKEN"]) == ("token", "of the trial")
 
 
 def test_the_reading_order_is_complete() -> None:

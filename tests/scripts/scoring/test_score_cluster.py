@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -136,7 +137,26 @@ def test_a_cluster_that_does_not_start_is_one_line(address: str | None, monkeypa
         raise Exception(reason)
 
     monkeypatch.setattr("ray.init", init)
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     with pytest.raises(ScriptError) as refusal, connected(address):
         pass
     what = "no Ray cluster at 127.0.0.1:1" if address else "Ray did not start on this machine, which may be too busy"
     assert str(refusal.value) == f"{what}: The current node timed out during startup."
+
+
+@pytest.mark.parametrize("address", [None, "127.0.0.1:1"])
+def test_the_token_of_a_cluster(address: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray writes none into the home folder for a cluster of one run, and a cluster that may ask for one is named."""
+    monkeypatch.setattr(os, "environ", {key: value for key, value in os.environ.items() if "RAY_AUTH" not in key})
+    tokens: list[str | None] = []
+
+    def init(**_: object) -> None:
+        tokens.append(os.environ.get("RAY_AUTH_TOKEN"))
+        raise Exception("refused")
+
+    monkeypatch.setattr("ray.init", init)
+    for _ in range(2):
+        with pytest.raises(ScriptError) as refusal, connected(address):
+            pass
+    assert ("RAY_AUTH_MODE=token has to be set" in str(refusal.value)) == (address is not None)
+    assert tokens == [None, None] if address else len(tokens[0] or "") == 64
