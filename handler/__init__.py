@@ -10,6 +10,7 @@ protocol/         bytes <-> JSON values: strict JSON, and codecs
 sequences         how texts become sequences of limited length: truncation, windows and their merge
 spans             spans of whole characters and words, and the best spans of scores
 tag_scheme        how the labels of tokens divide a text into spans
+blas_threads      the threads of numpy's BLAS
 gpu_presence      whether PyTorch can use a GPU, said without its import
 arrays            numpy arrays and PyTorch's tensors in one expression
 activations       the activations of torch.nn

@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from handler import tracing
+from handler.blas_threads import limit_blas_threads
 from handler.config import DEFAULT_RESPONSE_TIMEOUT_S
 from handler.description import describe
 from handler.engine.device import place
@@ -61,6 +62,7 @@ class ArchiveLoader:
     def __call__(self) -> Predictor:
         """Load and self-test the model, with the threads and the device that its settings say."""
         config = self.archive.config
+        limit_blas_threads()
         return load_predictor(
             self.archive.folder,
             config.handler,
