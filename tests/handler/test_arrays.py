@@ -17,7 +17,7 @@ LENGTHS = (50, 60, 20, 9, 7, 7, 5, 1, 12)  # of the texts, of which the last tok
 RANDOM = np.random.default_rng(0)
 ROWS = RANDOM.standard_normal((sum(COUNTS), 24), dtype=np.float32)
 OPERATIONS = ("first", "last", "sum", "max")
-WITHOUT_TORCH = ("arrays", "activations", "tensor_files", "sentence_layers", "sentence_modules", "model_folder")
+WITHOUT_TORCH = ("tensor_files", "sentence_layers", "sentence_modules", "model_folder", "tokenization", "tasks")
 
 
 @pytest.mark.parametrize("operation", OPERATIONS)
@@ -60,6 +60,15 @@ def test_a_weight_becomes_a_tensor_once() -> None:
     assert vectors.grad is not None
     np.testing.assert_allclose(linear(ROWS, weight, bias), linear(vectors, weight, bias).detach(), atol=1e-5)
     np.testing.assert_allclose(linear(ROWS, weight), linear(vectors, weight).detach(), atol=1e-5)
+
+
+def test_a_weight_lies_where_the_vectors_lie() -> None:
+    """It has a tensor on each device."""
+    weight = Weight(ROWS[:5])
+    for device in ("meta", "cpu", "meta"):
+        vectors = torch.from_numpy(ROWS).to(device)
+        assert weight.beside(vectors).device == vectors.device
+        assert linear(vectors, weight, Weight(ROWS[0, :5])).shape == (len(ROWS), 5)
 
 
 def test_the_namespace_of_an_array() -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 from sentence_transformers.sentence_transformer import modules
 from torch import nn
@@ -20,10 +23,11 @@ from handler.config import ModelConfig, ServingConfig
 from handler.errors import InvalidInput, ModelMismatch
 from handler.loading import load_predictor
 from handler.predictor import Predictor
+from handler.sentence_layers import read_tensors
 from handler.sentence_modules import POOLING_MODES
 from scripts.archives.build import build
 from scripts.archives.reference import Reference
-from tests.support.samples import MakeModel
+from tests.support.samples import ROOT, MakeModel
 
 TEXTS = [
     "parcel",
@@ -138,6 +142,43 @@ def test_a_text_that_makes_one_word_of_its_prompt_leaves_others_alone(save: Save
     answers = predictor.answer_items(["ity", *TEXTS], {"prompt": prompt})
     np.testing.assert_allclose(np.array(answers[1:]), library.encode(TEXTS, prompt=prompt), atol=1e-5)
     np.testing.assert_array_equal(answers[0], predictor.answer_items(["ity"], {"prompt": prompt})[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_weights_of_a_layer_are_read_in_fp32(dtype: torch.dtype, tmp_path: Path) -> None:
+    """Whatever the type in which they are stored."""
+    stored = (torch.randn(5, 3, generator=torch.Generator().manual_seed(0)) * 100).to(dtype)
+    save_file({"weight": stored}, tmp_path / "model.safetensors")
+    np.testing.assert_array_equal(read_tensors(tmp_path)["weight"], stored.float().numpy(), strict=True)
+
+
+WITHOUT_TORCH = """
+import sys; sys.modules["torch"] = None
+from pathlib import Path
+import numpy as np
+from handler.sentence_modules import read_sentence_modules
+modules = read_sentence_modules(Path(sys.argv[1]), int(sys.argv[2]), 0)
+np.save(sys.argv[3], modules.project(np.load(sys.argv[3])))
+"""
+
+
+def test_layers_are_computed_without_torch(save: Save, tmp_path: Path) -> None:
+    """In a process that cannot import it, vectors of numpy have the numbers of the library's modules."""
+    folder, library = save(
+        lambda: modules.Dense(WIDTH, 24, activation_function=nn.GELU()),
+        lambda: modules.LayerNorm(24),
+        lambda: modules.Dense(24, 16, use_residual=True),
+        modules.Normalize,
+    )
+    vectors = np.random.default_rng(0).standard_normal((7, WIDTH), dtype=np.float32)
+    np.save(tmp_path / "vectors.npy", vectors)
+    arguments = [str(folder), str(WIDTH), str(tmp_path / "vectors.npy")]
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *arguments], cwd=ROOT, check=True, timeout=120)
+    features = {"sentence_embedding": torch.from_numpy(vectors)}
+    for layer in [*library][2:]:
+        features = layer(features)
+    expected = features["sentence_embedding"].detach().numpy()
+    np.testing.assert_allclose(np.load(tmp_path / "vectors.npy"), expected, atol=1e-6)
 
 
 def test_truncated_embeddings_equal_the_library(save: Save) -> None:
