@@ -76,11 +76,17 @@ class Predictor:
         return self.postprocess(batch)
 
     def answer_items(
-        self, items: Sequence[JSON], parameters: Mapping[str, JSON] | None = None, *, explain: bool = False
+        self,
+        items: Sequence[JSON],
+        parameters: Mapping[str, JSON] | None = None,
+        *,
+        explain: bool = False,
+        as_arrays: bool = False,
     ) -> list[JSON]:
         """Answer or explain items, each as a request of its own, in one batch; raises the first error.
 
-        Arrays in answers become lists.
+        Args:
+            as_arrays: whether embeddings stay arrays of fp32; otherwise they become lists.
         """
         bodies = [protocol.serialize_value({"instances": [item], "parameters": parameters or {}}) for item in items]
         batch = self.preprocess([Request(Body(body, "application/json"), explain=explain) for body in bodies])
@@ -90,7 +96,10 @@ class Predictor:
             answers = decode(request)
             if request.error:
                 raise request.error
-            values += explain_answers(request, answers) if explain else map(protocol.as_lists, answers)
+            if explain:
+                values += explain_answers(request, answers)
+            else:
+                values += answers if as_arrays else map(protocol.as_lists, answers)
         return values
 
     def preprocess(self, requests: Sequence[Request]) -> BatchContext:

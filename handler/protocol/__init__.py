@@ -23,7 +23,7 @@ from handler.protocol.codecs import (
     ModelId,
     ParsedBody,
 )
-from handler.protocol.strict_json import JSON, as_lists, json_type, loads
+from handler.protocol.strict_json import JSON, as_lists, is_array, json_type, loads
 
 __all__ = [
     "JSON",
@@ -38,6 +38,7 @@ __all__ = [
     "ParsedBody",
     "ResponseBody",
     "as_lists",
+    "is_array",
     "json_type",
     "loads",
     "parse",

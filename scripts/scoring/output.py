@@ -1,5 +1,6 @@
 """The output file of one part: each row's file, number, id, and answer or error, as JSON lines or Parquet.
 
+In JSON lines embeddings have the nine digits of fp32, as in the servers' answers.
 In Parquet an answer has the columns of the task's schema; answers that differ in their types, e.g. of texts with one
 mask and with two, are JSON texts. Ids are as scripts/scoring/ids.py says.
 """
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handler.protocol import JSON
+from handler.protocol import JSON, as_lists, is_array
 from scripts.cli.console import ScriptError
 from scripts.client.answers import is_error, json_line
 from scripts.scoring.answer_schema import AnswerSchema, arrow
@@ -66,10 +67,17 @@ class JsonLinesOutput(OutputFormat):
         schema: AnswerSchema,
         ids: Any = None,
     ) -> None:
+        from handler.protocol.numbers import write_vectors
+
+        vectors = write_vectors([answer for answer in answers if is_array(answer) and answer.ndim == 1])
         with path.open("wb") as output:
             for row, answer in zip(rows, answers, strict=True):
                 identity = {"file": file, "row": row.number} | ({"id": row.id} if schema.ids else {})
-                output.write(json_line(identity | (answer if is_error(answer) else {"answer": answer})))
+                if is_array(answer):
+                    embedding = next(vectors) if answer.ndim == 1 else f"[{','.join(write_vectors(answer))}]"
+                    output.write(b'%s, "answer": %s}\n' % (json_line(identity)[:-2], embedding.encode("ascii")))
+                else:
+                    output.write(json_line(identity | (answer if is_error(answer) else {"answer": answer})))
 
     def read(self, path: Path) -> Iterator[ScoredRow]:
         with path.open("rb") as file:
@@ -96,7 +104,7 @@ class ParquetOutput(OutputFormat):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        written: list[JSON] = [None if is_error(answer) else answer for answer in answers]
+        written: list[JSON] = [None if is_error(answer) else as_lists(answer) for answer in answers]
         if not schema.answer:
             written = [None if answer is None else json.dumps(answer, ensure_ascii=False) for answer in written]
         error = {"code": pa.int64(), "type": pa.string(), "message": pa.string()}

@@ -105,19 +105,24 @@ class Scorer:
     def _ask(self, questions: list[JSON]) -> list[JSON]:
         """Answer questions in one call of the predictor, or one by one where it refuses them all."""
         from handler import protocol
-        from handler.errors import RequestError
+        from handler.errors import InternalError, RequestError
 
         if not questions:
             return []
+        parameters = self.config.parameters | {"on_error": "report"}
         try:
-            answers = self.predictor.answer_items(questions, self.config.parameters | {"on_error": "report"})
+            answers = self.predictor.answer_items(questions, parameters, as_arrays=True)
         except RequestError as error:
             if len(questions) > 1:
                 return [answer for question in questions for answer in self._ask([question])]
             answers = [{"error": protocol.PLAIN.serialize_error(error)}]
         if any(is_error(answer) and answer["error"]["type"] == "DeviceLost" for answer in answers):
             os._exit(1)  # this process cannot recover; Ray starts another one and repeats the part
-        return answers
+        not_finite = InternalError("the embedding has numbers that are not finite")  # and that JSON does not have
+        return [
+            {"error": protocol.PLAIN.serialize_error(not_finite)} if is_not_finite(answer) else answer
+            for answer in answers
+        ]
 
     def _try_out(self) -> tuple[AnswerSchema, JSON]:
         """Answer the task's self-test inputs with the parameters of the run; return the schema and the served model."""
@@ -173,6 +178,13 @@ def invalid(question: JSON) -> str:
         except (TypeError, ValueError, RecursionError):
             return "the row holds a value that JSON does not have"
     return ""
+
+
+def is_not_finite(answer: JSON) -> bool:
+    """Tell whether an answer is an embedding with NaN or infinite numbers."""
+    from handler.protocol import is_array
+
+    return is_array(answer) and not bool((abs(answer) < float("inf")).all())
 
 
 def row_error(problem: str) -> JSON:

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -209,16 +210,28 @@ def test_columns_hold_the_answers_of_a_task(
     """What is read back is what was answered."""
     predictor = load_main(main)
     answers = predictor.answer_items(list(predictor.task.self_test_items), parameters)
+    arrays = predictor.answer_items(list(predictor.task.self_test_items), parameters, as_arrays=True)
     schema_of_answers = AnswerSchema.of(predictor.task.schema()["answer"], answers, ids=False)
     rows = [CorpusRow(number) for number in range(len(answers))]
     path = tmp_path / "part.parquet"
-    OUTPUTS["parquet"].write(path, "a.txt", rows, answers, schema_of_answers)
+    OUTPUTS["parquet"].write(path, "a.txt", rows, arrays, schema_of_answers)
     read_back = pq.read_table(path)["answer"].to_pylist()
     assert bool(schema_of_answers.answer) is typed
     assert [without_nulls(answer) if typed else json.loads(answer) for answer in read_back] == answers
     assert [(row.file, row.row, row.error) for row in OUTPUTS["parquet"].read(path)] == [
         ("a.txt", number, "") for number in range(len(rows))
     ]
+
+
+@pytest.mark.parametrize("main", ["feature-extraction", "late-interaction"])
+def test_lines_hold_arrays_of_fp32(load_main: LoadMain, tmp_path: Path, main: str) -> None:
+    """A vector of a text, or of each token: every number is the one that was computed."""
+    predictor = load_main(main)
+    arrays = predictor.answer_items(list(predictor.task.self_test_items), as_arrays=True)
+    rows = [CorpusRow(number) for number in range(len(arrays))]
+    OUTPUTS["jsonl"].write(tmp_path / "a.jsonl", "a.txt", rows, arrays, AnswerSchema("", ids=False))
+    for array, line in zip(arrays, (tmp_path / "a.jsonl").read_bytes().splitlines(), strict=True):
+        np.testing.assert_array_equal(np.array(json.loads(line)["answer"], np.float32), array)
 
 
 def test_a_column_of_embeddings_has_their_precision(load_main: LoadMain) -> None:

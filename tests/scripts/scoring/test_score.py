@@ -9,12 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from handler.errors import ConfigError
 from handler.predictor import Predictor
+from handler.protocol import serialize_value
 from handler.tasks.scores import values_allclose
 from scripts import score
 from scripts.cli.console import ScriptError
@@ -73,6 +75,41 @@ def test_bad_rows_stand_beside_good_ones(
         (expected,) = predictor.answer_items([text], {"top_k": 2})
         assert values_allclose(expected, row["answer"], 1e-5)
     assert all(row["error"]["message"] and not row.get("answer") for row in written[good:])
+
+
+def test_embeddings_are_written_as_the_servers_write_them(
+    tmp_path: Path, model_folder: Path, predictor: Predictor
+) -> None:
+    """In nine digits, which are the same numbers of fp32; ids and errors stand beside them."""
+    path = tmp_path / "a.jsonl"
+    rows = [{"id": {"n": index}, "text": text} for index, text in enumerate([*TEXTS, ""])]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    job, config = job_of(path, tmp_path / "out", model_folder, id="id", operation="embed")
+    work(job, config)
+    assert job.close()["errors"] == {"InvalidInput": 1}
+    lines = [line for index in range(len(job.parts)) for line in job.path(index).read_bytes().splitlines()]
+    assert [json.loads(line)["id"] for line in lines] == [row["id"] for row in rows]
+    for text, line in zip(TEXTS, lines, strict=False):
+        (expected,) = predictor.answer_items([text], {"operation": "embed"})
+        written = np.array(json.loads(line)["answer"], np.float32)
+        np.testing.assert_allclose(written, expected, atol=1e-5)
+        assert line.endswith(b', "answer": %s}' % serialize_value(written))
+
+
+@pytest.mark.parametrize("output_format", ["jsonl", "parquet"])
+def test_an_embedding_that_is_not_finite_is_an_error_of_its_row(
+    tmp_path: Path, model_folder: Path, monkeypatch: pytest.MonkeyPatch, output_format: str
+) -> None:
+    """JSON has no NaN, and no reader of vectors expects one."""
+    (tmp_path / "a.txt").write_text("a\nb\n")
+    job, config = job_of(tmp_path / "a.txt", tmp_path / "out", model_folder, output_format, operation="embed")
+    scorer = Scorer(config)
+    vectors = [np.ones(32, np.float32), np.full(32, np.nan, np.float32)]
+    monkeypatch.setattr(scorer.predictor, "answer_items", lambda *_, **__: vectors)
+    assert json.loads(scorer({"part": [part_of(job, 0)]})["result"][0])["errors"] == 1
+    good, bad = lines_of(job.path(0))
+    assert good["answer"] == [1.0] * 32
+    assert bad["error"]["type"] == "InternalError"
 
 
 @pytest.mark.parametrize("output_format", ["jsonl", "parquet"])
