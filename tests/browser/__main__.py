@@ -2,8 +2,10 @@
 
   .venv/bin/python -m pip install -r requirements/playground.txt playwright==1.65.2
   .venv/bin/python -m tests.browser --output screenshots              # asks the server of this folder
+  .venv/bin/python -m tests.browser --picture docs/playground.png     # the picture of the README, and no checks
 
 Needs a Chromium, and a running server with the quickstart's model `intents`; other models are asked their examples.
+The picture shows two versions of it side by side (CONTRIBUTING.md says how the second one is made).
 Fails where an answer is missing, where the browser asks another host than this one, or where a text is left behind:
 in the browser's storage, in a file, or in what the playground prints.
 """
@@ -11,6 +13,7 @@ in the browser's storage, in a file, or in what the playground prints.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import subprocess
@@ -23,7 +26,8 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Page, Request, expect, sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, Page, Request, expect, sync_playwright
 
 from scripts.client.ports import free_ports
 from scripts.client.server import add_options
@@ -34,6 +38,8 @@ SECRET = "Wherever is my zanzibarquux parcel?"
 HOSTILE = "<img src=x onerror=\"document.title='broken'\"> & \"quotes\" 'too'"
 LOOPBACK = ("127.0.0.1", "localhost")
 SIZES = {"wide": (1440, 1000), "narrow": (420, 900)}
+PICTURE_SIZE = (1280, 860)
+PICTURED = "Where is my parcel?\nI want my money back.\nThe charger stopped working after two weeks."
 FOLLOWED = ("Model", "Version", "Operation")  # the lists whose choice changes other controls
 LIMIT_MS = 300_000  # for every wait: explanations on a machine that computes something else take minutes
 
@@ -41,7 +47,6 @@ LIMIT_MS = 300_000  # for every wait: explanations on a machine that computes so
 def main() -> None:
     """Run every check."""
     arguments = parse_arguments()
-    arguments.output.mkdir(parents=True, exist_ok=True)
     expect.set_options(timeout=LIMIT_MS)
     with (
         tempfile.TemporaryDirectory() as scratch,
@@ -49,6 +54,10 @@ def main() -> None:
         sync_playwright() as play,
     ):
         browser = play.chromium.launch(executable_path=arguments.chromium, args=ARGUMENTS, chromium_sandbox=False)
+        if arguments.picture:
+            picture(browser, url, arguments.picture)
+            return
+        arguments.output.mkdir(parents=True, exist_ok=True)
         for scheme in ("light", "dark"):
             for name, (width, height) in SIZES.items():
                 context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
@@ -72,6 +81,26 @@ def main() -> None:
         for file in Path(scratch).rglob("*"):
             assert not file.is_file() or b"zanzibarquux" not in file.read_bytes(), f"{file} keeps a text"
     print(f"all checks passed; look at {arguments.output}")
+
+
+def picture(browser: Browser, url: str, file: Path) -> None:
+    """Write the picture of the README: a classifier, and its second version beside it."""
+    width, height = PICTURE_SIZE
+    page = browser.new_page(viewport={"width": width, "height": height}, color_scheme="light")
+    page.set_default_timeout(LIMIT_MS)
+    page.goto(url)
+    look(page)
+    choose(page, "Model", "intents")
+    if not page.get_by_role("combobox", name="Beside it", exact=True).is_enabled():
+        raise SystemExit("the server has one version of intents: see CONTRIBUTING.md")
+    choose(page, "Beside it", options(page, "Beside it")[-1])
+    page.get_by_role("textbox", name="Texts, one a line").fill(PICTURED)
+    press(page, "Ask")
+    expect(page.locator(".answers .bars")).to_have_count(2 * len(PICTURED.splitlines()))
+    page.mouse.move(0, 0)  # away from the button, which it changes
+    with Image.open(io.BytesIO(page.screenshot(animations="disabled"))) as taken:
+        taken.convert("P", palette=Image.Palette.ADAPTIVE).save(file, optimize=True)
+    print(f"written: {file}")
 
 
 def use(page: Page, output: Path, name: str, *, everything: bool) -> None:
@@ -277,6 +306,9 @@ def parse_arguments() -> argparse.Namespace:
         prog="python -m tests.browser", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--output", type=Path, default=Path("screenshots"), metavar="DIR", help="default: screenshots")
+    parser.add_argument(
+        "--picture", type=Path, metavar="FILE", help="write the picture of the README, and check nothing"
+    )
     parser.add_argument("--chromium", default="/usr/bin/chromium", metavar="FILE", help="default: /usr/bin/chromium")
     add_options(parser)
     return parser.parse_args()

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from handler.config import ModelConfig, ServingConfig
 from handler.description import describe
@@ -82,7 +83,7 @@ def commands(page: Path) -> Iterator[tuple[tuple[str, ...], str]]:
                 yield (name, rest.split()[0]) if name == "models.py" else (name,), rest
 
 
-@pytest.mark.parametrize("page", TUTORIALS, ids=name_of)
+@pytest.mark.parametrize("page", [*TUTORIALS, ROOT / "CONTRIBUTING.md"], ids=name_of)
 def test_the_commands_of_a_tutorial_exist(page: Path) -> None:
     """With their options; the example files that they name are there."""
     found = list(commands(page))
@@ -92,6 +93,16 @@ def test_the_commands_of_a_tutorial_exist(page: Path) -> None:
             assert option in help_of(*words), f"{words}: {option}"
         for file in re.findall(r"examples/[\w./-]+", rest):
             assert (ROOT / file).is_file()
+
+
+def test_the_picture_of_the_playground_can_be_renewed() -> None:
+    """By a command that CONTRIBUTING.md shows, in the size that it takes."""
+    (option,) = re.findall(r"tests\.browser (--[a-z]+) docs/playground\.png", (ROOT / "CONTRIBUTING.md").read_text())
+    program = (ROOT / "tests" / "browser" / "__main__.py").read_text()  # its imports need a browser
+    assert f'"{option}", type=Path' in program
+    (size,) = re.findall(r"PICTURE_SIZE = \((\d+), (\d+)\)", program)
+    with Image.open(ROOT / "docs" / "playground.png") as picture:
+        assert picture.size == tuple(map(int, size))
 
 
 @pytest.mark.parametrize("page", TUTORIALS, ids=name_of)
