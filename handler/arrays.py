@@ -34,6 +34,7 @@ class Weight:
 
     def __init__(self, array: NDArray[np.float32]) -> None:
         self.array = array
+        self.packed: Any = None  # kept by whoever multiplies arrays by it
         self._tensors: dict[torch.device, Tensor] = {}
 
     def beside(self, other: Array) -> Array:
@@ -48,10 +49,25 @@ class Weight:
         return self._tensors[other.device]
 
 
+def _multiply_by_numpy(vectors: NDArray[np.float32], weight: Weight) -> NDArray[np.float32]:
+    product: NDArray[np.float32] = vectors @ weight.array.T
+    return product
+
+
+Multiply: TypeAlias = Callable[[NDArray[np.float32], Weight], NDArray[np.float32]]
+_multiply: Multiply = _multiply_by_numpy
+
+
+def use_product(multiply: Multiply) -> None:
+    """Multiply arrays by another function from now on: that of the compiled kernels has the same bits in any batch."""
+    global _multiply
+    _multiply = multiply
+
+
 def linear(vectors: Array, weight: Weight, bias: Weight | None = None) -> Array:
     """Multiply vectors (n, width) by a weight (outputs, width) and add a bias (outputs,)."""
     if isinstance(vectors, np.ndarray):
-        product = vectors @ weight.array.T
+        product = _multiply(vectors, weight)
         return product if bias is None else product + bias.array
     from torch.nn import functional
 

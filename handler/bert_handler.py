@@ -21,7 +21,6 @@ from ts.protocol import otf_message_handler
 
 import handler
 from handler import protocol, tracing
-from handler.blas_threads import limit_blas_threads
 from handler.config import ModelConfig
 from handler.description import describe
 from handler.engine.device import place
@@ -58,7 +57,6 @@ class BertHandler:
             raise ConfigError("decode_input_request must be false in config.properties: bodies are read strictly here")
         config = ModelConfig.from_mapping(context.model_yaml_config)
         device = place(context.system_properties.get("gpu_id"), config.handler, config.frontend.minWorkers or 1)
-        limit_blas_threads()
         version = str(context.manifest["model"].get("modelVersion", "1.0"))
         name = str(context.model_name)
         self.context = context

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-
 from handler import openapi
+from handler.engine import cpu
 from handler.predictor import Predictor
 from handler.protocol import JSON
 
@@ -22,7 +21,7 @@ def describe(predictor: Predictor) -> JSON:
         "architecture": engine.architecture,
         "precision": engine.precision.name,
         "device": str(engine.device),
-        "threads": _n_threads(),
+        "threads": cpu.thread_count(),
         "packed": engine.packed,
         "limits": {
             "max_length": predictor.tokenizer.max_length,
@@ -39,9 +38,3 @@ def describe(predictor: Predictor) -> JSON:
         "model_hash": predictor.model_hash,
         "openapi": openapi.document(predictor.operations, predictor.explainable, predictor.model, task.config),
     }
-
-
-def _n_threads() -> int:
-    """Return the number of threads of a forward pass."""
-    torch = sys.modules.get("torch")
-    return torch.get_num_threads() if torch else 1

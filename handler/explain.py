@@ -8,22 +8,17 @@ the text minus that of the baseline, up to the error of the sum, `convergence_de
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import logging
 import math
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from handler.engine import Engine, is_out_of_memory
-from handler.errors import InternalError, OutOfMemory, Overloaded, RequestError
+from handler.engine import Engine, is_device_failure, is_out_of_memory
+from handler.errors import InternalError, OutOfMemory, RequestError
 from handler.protocol import JSON
-from handler.sequences import Encoding, join_windows
+from handler.sequences import join_windows
 from handler.spans import align_to_text
 from handler.tasks import AttributionTarget, Query, SequenceOutput, Task
 from handler.tasks.parameters import AnyValue, Integer, Parameter
@@ -69,6 +64,11 @@ class Explainer:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
+    def load(self) -> None:
+        """Load what computes gradients, which takes seconds once; where it fails, so will each explanation."""
+        with contextlib.suppress(Exception):
+            self.engine.with_gradients()
+
     def explain(
         self,
         task: Task,
@@ -91,9 +91,9 @@ class Explainer:
             ]
         except RequestError as error:
             return error
-        except torch.AcceleratorError:
-            return self.engine.mark_device_failed()
         except Exception as error:  # noqa: BLE001 - a failed explanation must not fail the batch
+            if is_device_failure(error):
+                return self.engine.mark_device_failed()
             # The message of an exception may contain a user's text: only its type is logged.
             if is_out_of_memory(error):
                 return OutOfMemory("not enough memory to explain this text")
@@ -112,53 +112,10 @@ class Explainer:
     def _attribute(
         self, task: Task, target: AttributionTarget, sequence: SequenceOutput, n_steps: int, deadline: float
     ) -> Attribution:
-        encoding = sequence.encoding
-        text, baseline = self._embeddings(encoding)
-        difference = text - baseline
+        from handler.engine.gradients import integrate  # and with it PyTorch
 
-        def score(embeddings: Tensor) -> Tensor:
-            """Return the score (n,) of n embedded sequences (n, tokens, hidden)."""
-            if time.monotonic() > deadline:
-                raise Overloaded(
-                    "not enough time to explain this in one batch: ask for fewer or shorter texts, or fewer n_steps, "
-                    "or pack with a larger explain_seconds"
-                )
-            batch = self.engine.build_batch(task, [encoding] * len(embeddings))
-            shaped = embeddings.reshape(*batch.input_ids.shape, -1)
-            return target.score(self.engine.call(task, batch, shaped), batch).float()
-
-        with torch.no_grad():
-            end, start = score(torch.stack([text, baseline])).tolist()
-        # A backward pass keeps the activations of every layer: a quarter of the tokens of a forward pass at once.
-        at_once = max(1, self.engine.max_batch_tokens // 4 // len(encoding))
-        mean_gradient = torch.zeros_like(text)
-        for steps in torch.split(_quadrature(n_steps).to(text), at_once):
-            fractions, weights = steps.unbind(-1)
-            with torch.enable_grad():
-                points = (baseline + fractions[:, None, None] * difference).requires_grad_()
-                (gradients,) = torch.autograd.grad(score(points).sum(), points)
-            mean_gradient += torch.einsum("n,nth->th", weights, gradients)
-        tokens = (mean_gradient * difference).sum(-1).tolist()
-        return Attribution(target, sequence, end, start, tokens, n_steps)
-
-    @torch.no_grad()
-    def _embeddings(self, encoding: Encoding) -> tuple[Tensor, Tensor]:
-        """Return the embeddings (tokens, hidden) of a sequence, and of padding between its special tokens."""
-        sequence_ids = encoding.spans.sequence_ids if encoding.spans else [None] * len(encoding)
-        padded = [
-            token if sequence_id is None else self.engine.pad_id
-            for token, sequence_id in zip(encoding.ids, sequence_ids, strict=True)
-        ]
-        embed: Any = self.engine.model.get_input_embeddings()
-        embeddings = embed(torch.tensor([encoding.ids, padded], device=self.engine.device)).float()
-        return embeddings[0], embeddings[1]
-
-
-@functools.lru_cache(maxsize=16)
-def _quadrature(n_steps: int) -> Tensor:
-    """Return the nodes and weights (n_steps, 2) of the Gauss-Legendre rule between 0 and 1."""
-    nodes, weights = np.polynomial.legendre.leggauss(n_steps)
-    return torch.from_numpy(np.stack([(nodes + 1) / 2, weights / 2], axis=-1))
+        computed = integrate(self.engine.with_gradients(), task, target.score, sequence.encoding, n_steps, deadline)
+        return Attribution(target, sequence, *computed, n_steps)
 
 
 def to_json(task: Task, query: Query, answer: JSON, attributions: Sequence[Attribution], top_words: int | None) -> JSON:

@@ -7,14 +7,16 @@ import ctypes
 import gc
 import math
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from handler import archive
 from handler.config import ServingConfig
-from handler.engine import engine_for, fused_model
+from handler.engine import Engine
+from handler.engine.config_problems import read_config
+from handler.engine.device import CPU, AnyDevice
 from handler.engine.lean_import import import_transformers
-from handler.engine.weights import read_config
+from handler.engine.native_engine import NativeEngine, precision_of
+from handler.errors import ConfigError
 from handler.model_folder import ModelFolder
 from handler.predictor import Predictor
 from handler.protocol import ModelId
@@ -22,17 +24,23 @@ from handler.self_test import check_golden
 from handler.tasks import auto_class_for, operations_for
 from handler.tokenization import Tokenizer
 
+if TYPE_CHECKING:
+    from handler.engine.torch_engine import TorchEngine
 
-def is_fused(folder: Path, device: torch.device | None = None) -> bool:
-    """Tell whether an unpacked archive is served without the models of transformers."""
-    on_cpu = device is None or device.type == "cpu"
-    return on_cpu and (folder / archive.MANIFEST).is_file() and fused_model.supports(folder / archive.MODEL)
+
+def is_native(folder: Path, config: ServingConfig, device: AnyDevice = CPU) -> bool:
+    """Tell whether an unpacked archive is served without PyTorch and the models of transformers.
+
+    Raises:
+        ConfigError: a precision that the device does not have.
+    """
+    return (folder / archive.MANIFEST).is_file() and precision_of(folder / archive.MODEL, config, device) is not None
 
 
 def load_predictor(
     folder: Path,
     config: ServingConfig | None = None,
-    device: torch.device | None = None,
+    device: AnyDevice | None = None,
     *,
     name: str = "model",
     version: str = "1.0",
@@ -61,25 +69,22 @@ def load_predictor(
     is_archive = (folder / archive.MANIFEST).is_file()
     manifest = archive.verify(folder) if is_archive else None
     model_folder = folder / archive.MODEL if is_archive else folder
-    fused = packed and is_fused(folder, device)
+    device = device or CPU
+    precision = precision_of(model_folder, config, device) if packed and is_archive else None
     if serving and is_archive:
-        import_transformers(with_models=not fused)
+        import_transformers(with_models=precision is None)
     model_config = read_config(model_folder)
     model = ModelFolder.read(model_folder, model_config)
     tokenizer = Tokenizer(model_folder, model_config, config, model.embedding)
     operations = operations_for(model, config, tokenizer)
     main = operations["predict"]
-    engine = engine_for(device).load(
-        model_folder,
-        auto_class_for(type(main), model_config),
-        main,
-        config,
-        device,
-        pad_id=tokenizer.pad_id,
-        type_ids=tokenizer.has_type_ids,
-        packed=packed,
-        fused=fused,
-    )
+    auto_class = auto_class_for(type(main), model_config)
+    options: dict[str, Any] = {"pad_id": tokenizer.pad_id, "type_ids": tokenizer.has_type_ids}
+    engine: Engine
+    if precision is not None:
+        engine = NativeEngine.load(model_folder, auto_class, main, config, precision, **options)
+    else:
+        engine = torch_engine_for(device).load(model_folder, auto_class, main, config, device, packed=packed, **options)
     if shared and is_archive:
         engine.share_weights(folder)
     engine.warm_up(tokenizer.max_length)
@@ -94,6 +99,27 @@ def load_predictor(
     if serving:
         return_free_memory()
     return predictor
+
+
+def torch_engine_for(device: AnyDevice) -> type[TorchEngine]:
+    """Return the engine of a kind of device.
+
+    Raises:
+        ConfigError: PyTorch is not installed.
+    """
+    try:
+        if device.type == "cuda":
+            from handler.engine.cuda import CudaEngine
+
+            return CudaEngine
+        from handler.engine.torch_engine import TorchEngine
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise ConfigError(
+            "this model is computed by PyTorch, which is not installed here: pip install -r requirements/lean.txt"
+        ) from error
+    return TorchEngine
 
 
 def return_free_memory() -> None:

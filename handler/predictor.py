@@ -168,6 +168,7 @@ class Predictor:
         if not pending:
             return
         started = time.perf_counter()
+        self.explainer.load()  # in time of its own, not in that of the first explanation
         timeout_s = self.task.config.explain_seconds if math.isfinite(batch.deadline) else math.inf
         deadline = min(batch.deadline, time.monotonic() + timeout_s)
         for item in sorted(pending, key=lambda item: max(len(encoding) for _, encoding in item.state.sequences)):

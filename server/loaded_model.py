@@ -14,13 +14,13 @@ from functools import partial
 from typing import Any, TypeVar
 
 from handler import tracing
-from handler.blas_threads import limit_blas_threads
 from handler.config import DEFAULT_RESPONSE_TIMEOUT_S
 from handler.description import describe
 from handler.engine.device import place
 from handler.engine.lean_import import import_transformers
+from handler.errors import ConfigError
 from handler.gpu_presence import has_gpu
-from handler.loading import is_fused, load_predictor
+from handler.loading import is_native, load_predictor
 from handler.predictor import Predictor
 from handler.protocol import JSON
 from handler.request_state import BatchContext, Request, Response
@@ -62,7 +62,6 @@ class ArchiveLoader:
     def __call__(self) -> Predictor:
         """Load and self-test the model, with the threads and the device that its settings say."""
         config = self.archive.config
-        limit_blas_threads()
         return load_predictor(
             self.archive.folder,
             config.handler,
@@ -74,6 +73,14 @@ class ArchiveLoader:
             serving=True,
             shared=True,
         )
+
+    @property
+    def is_native(self) -> bool:
+        """Whether the model is served without PyTorch and the models of transformers."""
+        try:
+            return self.gpu_id is None and is_native(self.archive.folder, self.archive.config.handler)
+        except ConfigError:  # which loading raises again, for this model alone
+            return True
 
     @property
     def gpu_id(self) -> int | None:
@@ -88,9 +95,7 @@ def import_for(archives: Sequence[UnpackedArchive]) -> None:
     """Import what these archives need to load, all of it before one of them loads without the models of others."""
     if not archives:
         return
-    loaders = [ArchiveLoader(archive, 0) for archive in archives]
-    all_fused = all(loader.gpu_id is None and is_fused(loader.archive.folder) for loader in loaders)
-    import_transformers(with_models=not all_fused)
+    import_transformers(with_models=not all(ArchiveLoader(archive, 0).is_native for archive in archives))
 
 
 class LoadedModel:

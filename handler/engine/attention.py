@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from handler.batching import VarlenMetadata
-from handler.engine.kernels import DTYPES, AttentionKernel, library, saturate_u8
+from handler.engine.batch import VarlenMetadata
+from handler.engine.kernel_operators import DTYPES, AttentionKernel, saturate_u8
+from handler.engine.kernels import library
 
 T = TypeVar("T")
 

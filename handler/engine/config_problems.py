@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from handler.errors import ModelMismatch, RequestError
+from handler.labels import read_labels
 from handler.protocol import JSON, loads
 from handler.weight_files import LFS_POINTER
 
@@ -158,3 +159,16 @@ def _advice(value: JSON, accepted: set[str]) -> str:
     if number is not None and "float" in accepted:
         return f"write {value}"
     return f"accepted: {' or '.join(TYPES[name] for name in sorted(accepted)) or 'another type'}"
+
+
+def read_config(folder: Path) -> PretrainedConfig:
+    """Read the model's own config, with the names of its labels.
+
+    Raises:
+        ModelMismatch: there is none that transformers takes, or one that contradicts itself.
+    """
+    labels = read_labels(read_content(folder))
+    config = load_config(folder)
+    if labels:
+        config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
+    return config

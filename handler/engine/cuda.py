@@ -20,17 +20,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from handler.batching import Batch
+from handler.batching import split
 from handler.config import ServingConfig
-from handler.engine import DeviceUsage, Engine, fp8, fusion, memory
+from handler.engine import DeviceUsage, fp8, fusion, memory
 from handler.engine.attention import TileKernel, has_kernel
+from handler.engine.batch import TensorBatch
 from handler.engine.cuda_graphs import BUCKETS, MAX_TOKENS_WITHOUT_TILES, Bucket, Graph, bucket_for, recorder
 from handler.engine.encoder import PackedEncoder
 from handler.engine.families import encoder_of
 from handler.engine.isolation import Results
 from handler.engine.precision import FP8
 from handler.engine.probe import HiddenStates, probe_of, random_encodings
-from handler.engine.runner import split
+from handler.engine.torch_engine import TorchEngine
 from handler.errors import ConfigError, ModelMismatch
 from handler.sequences import Encoding
 from handler.tasks import Output, Pooler
@@ -60,7 +61,7 @@ class InFlightBatch:
         return split(self._values.numpy(), self._counts), self._start.elapsed_time(self._end) / 1e3
 
 
-class CudaEngine(Engine):
+class CudaEngine(TorchEngine):
     """One model on one GPU."""
 
     def __init__(
@@ -155,11 +156,11 @@ class CudaEngine(Engine):
         self._busy_s += seconds
         return outputs
 
-    def _call(self, pooler: Pooler, encodings: Sequence[Encoding]) -> tuple[Batch, Any]:
+    def _call(self, pooler: Pooler, encodings: Sequence[Encoding]) -> tuple[TensorBatch, Any]:
         batch = self.build_batch(pooler, encodings)
         return batch, self.call(pooler, batch)
 
-    def _replay(self, pooler: Pooler, encodings: Sequence[Encoding]) -> tuple[Batch, Any] | None:
+    def _replay(self, pooler: Pooler, encodings: Sequence[Encoding]) -> tuple[TensorBatch, Any] | None:
         """Run a small batch by the graph of its bucket; None: it has no graph."""
         if not self.graphs or max(map(len, encodings)) > self._longest:
             return None

@@ -11,10 +11,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from handler.batching import Batch, VarlenMetadata, flatten, to_device
+from handler.batching import flatten
+from handler.engine.batch import TensorBatch, VarlenMetadata, to_device
 from handler.sequences import Encoding
 
 T = TypeVar("T")
@@ -71,12 +73,12 @@ class Graph:
         self,
         bucket: Bucket,
         one_each: bool,
-        call: Callable[[Batch], Any],
+        call: Callable[[TensorBatch], Any],
         device: torch.device,
         longest: int,
         first_position: int,
         pad_id: int | None,
-        record: Record[tuple[Batch, Any]],
+        record: Record[tuple[TensorBatch, Any]],
     ) -> None:
         """Record `call`.
 
@@ -84,8 +86,8 @@ class Graph:
             one_each: whether one token of each sequence is read; otherwise all are.
             call: a batch -> a model's output; must neither wait for the GPU nor read the lengths on the host.
             longest: tokens of the longest sequence that the graph is called with; the kernel reserves work for it.
-            first_position: see `Batch.packed`.
-            pad_id: see `Batch.packed`.
+            first_position: see `TensorBatch.packed`.
+            pad_id: see `TensorBatch.packed`.
         """
         self._bucket, self._one_each, self._longest = bucket, one_each, longest
         self._first_position, self._pad_id = first_position, pad_id
@@ -93,14 +95,14 @@ class Graph:
         self._input = to_device(self._flat([]), device)
         counts = (1,) * bucket.sequences if one_each else None
 
-        def run() -> tuple[Batch, Any]:
-            batch = Batch.from_flat(self._input, tuple(map(len, empty)), counts)
+        def run() -> tuple[TensorBatch, Any]:
+            batch = TensorBatch.from_flat(self._input, tuple(map(len, empty)), counts)
             return batch, call(batch)
 
         self._run = run
         self.replay = record(run)
 
-    def __call__(self, encodings: Sequence[Encoding], reads: Sequence[Sequence[int] | None]) -> tuple[Batch, Any]:
+    def __call__(self, encodings: Sequence[Encoding], reads: Sequence[Sequence[int] | None]) -> tuple[TensorBatch, Any]:
         """Run a batch whose sequences are read at `reads`; the next call overwrites the memory of the output."""
         self._copy_in(encodings, reads)
         filled, output = self.replay()
@@ -122,8 +124,8 @@ class Graph:
         flat = flatten(filled, first, self._pad_id, positions if self._one_each else None)
         flat[2 * tokens + n_tokens : 3 * tokens] = first  # of the filling, whatever its ids mean to the family
         if self._one_each:
-            flat[-len(filled) :].clamp_(max=tokens - 1)  # empty sequences after the last token read some row, too
-        return flat
+            np.minimum(flat[-len(filled) :], tokens - 1, out=flat[-len(filled) :])  # empty sequences read some row, too
+        return torch.from_numpy(flat)
 
     def _without_filling(self, output: Any, encodings: Sequence[Encoding]) -> Any:
         """Return the rows of the batch: of every sequence, or, where all tokens are read, of every token."""
@@ -135,7 +137,7 @@ class Graph:
         return type(output)(**rows)
 
 
-def first_sequences(batch: Batch, seq_lens: tuple[int, ...]) -> Batch:
+def first_sequences(batch: TensorBatch, seq_lens: tuple[int, ...]) -> TensorBatch:
     """Return views of the first sequences of a packed batch; raises ValueError for a padded one."""
     if batch.varlen is None or batch.position_ids is None:
         raise ValueError("not a packed batch")
@@ -144,7 +146,7 @@ def first_sequences(batch: Batch, seq_lens: tuple[int, ...]) -> Batch:
     read_positions = None if batch.read_positions is None else batch.read_positions[:n]
     varlen = VarlenMetadata(seq_lens, batch.varlen.cu_seqlens[: n + 1], max(seq_lens), read_positions)
     counts = seq_lens if read_positions is None else (1,) * n
-    return Batch(seq_lens, counts, ids, type_ids, read_positions, position_ids=positions, varlen=varlen)
+    return TensorBatch(seq_lens, counts, ids, type_ids, read_positions, position_ids=positions, varlen=varlen)
 
 
 def recorder() -> Record[Any]:

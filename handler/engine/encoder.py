@@ -18,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from handler.batching import VarlenMetadata
 from handler.engine.attention import Attention, TileKernel
+from handler.engine.batch import VarlenMetadata
 from handler.engine.families import Surroundings, activation_of, modules_beside_layers, surroundings_of
+from handler.engine.kernel_operators import kind_of, to_array, to_tensor
 from handler.engine.layer_attention import LayerAttention
 from handler.engine.layer_weights import LayerWeights, layer_weights_of
 from handler.engine.linear import LayerNorm, Linear, Order, norm_of
@@ -32,15 +33,6 @@ from handler.engine.varlen import current_varlen
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-# Linear layers of a layer -> the activation that each reads; these are the points that an observer sees.
-READS = {
-    "query": "input",
-    "qkv": "input",
-    "attention_output": "context",
-    "intermediate": "attention_output",
-    "gate": "attention_output",
-    "output": "intermediate",
-}
 Observer = Callable[[int, str, Tensor], None]  # index of the layer, a value of READS, (tokens, channels)
 
 
@@ -226,7 +218,7 @@ class PackedEncoder(nn.Module):
         states = hidden_states[0] if before is None else before(hidden_states[0])
         needs_gradients = torch.is_grad_enabled() and hidden_states.requires_grad
         if self.native is not None and self._observer is None and not needs_gradients:
-            computed = self.native(states, varlen)
+            computed = to_tensor(self.native(to_array(states), varlen.layout()))
             computed = computed if after is None else after(computed)
             return computed.unsqueeze(0 if varlen.read_positions is None else 1)
         attention = Attention(varlen, self.n_heads, self.dtype, self.tile_kernel)
@@ -294,17 +286,17 @@ class PackedEncoder(nn.Module):
         self.dtype = dtype
         for layer in dict.fromkeys(self.layers):
             layer.prepack(dtype, device, order=order)
-        if order == "native":
+        if order == "native" and (kind := kind_of(dtype)):
             layers = [layer.native() for layer in self.layers]
             activation, pre_norm = self.layers[0].activation, self.is_pre_norm
-            self.native = NativeEncoder(layers, self.n_heads, dtype, dtype, activation, pre_norm=pre_norm)
+            self.native = NativeEncoder(layers, self.n_heads, kind, kind, activation, pre_norm=pre_norm)
 
     def _is_native(self, dtype: torch.dtype) -> bool:
         layer = self.layers[0]
         if not all(type(other) is type(layer) and other.can_be_native for other in self.layers):
             return False
         width = len(layer.norms["output_norm"].weight)
-        return native_supports(dtype, layer.activation, width, self.n_heads)
+        return native_supports(kind_of(dtype), layer.activation, width, self.n_heads)
 
 
 def padded_row_count(n: int) -> int:

@@ -1,73 +1,38 @@
-"""A whole model without the modules of transformers: embeddings, our encoder, and a head, on packed rows.
+"""The model of an archive as modules of PyTorch, without those of transformers: embeddings, our encoder, and a head.
 
-A worker that serves such a model imports of transformers only its configs and tokenizers, which takes a third of the
-time and memory of its models. It is used for archives: their self-test outputs were computed by transformers, so a
-difference keeps the worker from becoming ready. Everything else loads the model of transformers and compares.
+Its scores have gradients, which those of `NativeModel` have not: explanations are computed by it. A serving process has
+imported the configs and tokenizers of transformers alone, and has no models of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from handler.engine import int8, int8_file
+from handler.engine.bert_weights import FAMILIES, Family, Weights, eps_of, errors_as_mismatch, read_floats
 from handler.engine.encoder import PackedEncoder, packed_encoder_of
-from handler.engine.layer_attention import LayerAttention
-from handler.engine.layer_weights import BERT_LAYER, DISTILBERT_LAYER, LayerWeights
-from handler.engine.linear import ACTIVATIONS, LoadedLinear
+from handler.engine.int8 import float_embedding
+from handler.engine.kernel_operators import to_tensor
+from handler.engine.layer_weights import LayerWeights
+from handler.engine.linear import LoadedLinear
 from handler.engine.varlen import current_varlen
-from handler.errors import ModelMismatch, RequestError
-from handler.protocol import loads
-from handler.weight_files import weight_files
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
 
-HEADS = ("Model", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "tanh": torch.tanh,
+    "gelu": functional.gelu,
+    "relu": functional.relu,
+}
 
 
 M = TypeVar("M", nn.Linear, nn.LayerNorm)
-
-
-class Family(NamedTuple):
-    """Where a family of transformers keeps its weights."""
-
-    prefix: str  # of the names of everything but the head
-    class_prefix: str  # of the classes of its models
-    dense: str  # of a sequence classifier, computed of the first token
-    activation: Callable[[Tensor], Tensor]  # of that
-    classifier: str  # of a sequence classifier
-    layer: Mapping[str, str]  # fields of LayerWeights -> names, after `layers`
-    layers: str = "encoder.layer"
-
-
-def _roberta(class_prefix: str) -> Family:
-    return Family("roberta", class_prefix, "classifier.dense", torch.tanh, "classifier.out_proj", BERT_LAYER)
-
-
-FAMILIES = {  # by `model_type`
-    "bert": Family("bert", "Bert", "bert.pooler.dense", torch.tanh, "classifier", BERT_LAYER),
-    "roberta": _roberta("Roberta"),
-    "xlm-roberta": _roberta("XLMRoberta"),
-    "camembert": _roberta("Camembert"),
-    "electra": Family("electra", "Electra", "classifier.dense", functional.gelu, "classifier.out_proj", BERT_LAYER),
-    "distilbert": Family(
-        "distilbert",
-        "DistilBert",
-        "pre_classifier",
-        functional.relu,
-        "classifier",
-        DISTILBERT_LAYER,
-        "transformer.layer",
-    ),
-}
 
 
 class Outputs(dict[str, Tensor]):
@@ -82,13 +47,13 @@ class Embeddings(nn.Module):
 
     def __init__(self, weights: Weights, eps: float) -> None:
         super().__init__()
-        self.word_embeddings = weights.embedding("embeddings.word_embeddings")
-        self.position_embeddings = weights.embedding("embeddings.position_embeddings")
+        self.word_embeddings = _embedding(weights, "embeddings.word_embeddings")
+        self.position_embeddings = _embedding(weights, "embeddings.position_embeddings")
         has_types = "embeddings.token_type_embeddings.weight" in weights
-        self.token_type_embeddings = weights.embedding("embeddings.token_type_embeddings") if has_types else None
-        self.norm = weights.layer_norm("embeddings.LayerNorm", eps)
+        self.token_type_embeddings = _embedding(weights, "embeddings.token_type_embeddings") if has_types else None
+        self.norm = _layer_norm(weights, "embeddings.LayerNorm", eps)
         is_projected = "embeddings_project.weight" in weights
-        self.project = weights.linear("embeddings_project") if is_projected else None
+        self.project = _linear(weights, "embeddings_project") if is_projected else None
 
     def forward(self, words: Tensor, type_ids: Tensor | None, position_ids: Tensor) -> Tensor:
         """Add to word embeddings (1, tokens, width of an embedding); returns (1, tokens, width)."""
@@ -179,115 +144,30 @@ class LoadedLayerNorm(nn.LayerNorm):
         """Leave the weights as they are."""
 
 
-class Weights(dict[str, Tensor]):
-    """Tensors by their names in transformers; a module raises KeyError where one is missing."""
-
-    def __init__(self, tensors: Mapping[str, Tensor], prefix: str) -> None:
-        """Name everything but the head as in a base model, which may have been saved alone.
-
-        The norms of the first BERTs (google-bert/bert-base-uncased) have gamma and beta.
-        """
-        now = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
-        named = {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items()}
-        for old, new in now.items():
-            named = {name.replace(old, new): tensor for name, tensor in named.items()}
-        super().__init__(named)
-
-    def linear(self, name: str) -> nn.Linear:
-        """Return a linear module."""
-        weight, bias = self[f"{name}.weight"], self[f"{name}.bias"]
-        return _with_tensors(LoadedLinear(weight.shape[1], weight.shape[0], device="meta"), weight, bias)
-
-    def layer_norm(self, name: str, eps: float) -> nn.LayerNorm:
-        """Return a layer norm."""
-        weight, bias = self[f"{name}.weight"], self[f"{name}.bias"]
-        return _with_tensors(LoadedLayerNorm(len(weight), eps=eps, device="meta"), weight, bias)
-
-    def embedding(self, name: str) -> nn.Module:
-        """Return an embedding table; one in int8 stays so unless it is small, see `int8.embedding`."""
-        weight, scale = self[f"{name}.weight"], self.get(f"{name}.scale")
-        if scale is not None:
-            return int8.embedding(weight, scale)
-        return int8.float_embedding(weight.float())
-
-
-def supports(folder: Path) -> bool:
-    """Tell from the files of a model folder whether it can be served so, without transformers."""
-    try:
-        config: Any = loads((folder / "config.json").read_text(encoding="utf-8"))
-        family, suffix = FAMILIES[config["model_type"]], _suffix_of(config["architectures"][0])
-        names = set(_tensor_names(folder))
-    except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError, RequestError):
-        return False
-    activation = config.get("hidden_act", config.get("activation", "gelu"))
-    is_plain = config.get("position_embedding_type", "absolute") == "absolute" and not config.get("is_decoder")
-    if suffix is None or activation not in ACTIVATIONS or not is_plain or config.get("pruned_heads"):
-        return False
-    needed = {f"{name}.weight" for name in _head_names(family, suffix)}
-    return needed <= names and bool(names & _word_embeddings(family))
-
-
-def load(folder: Path, auto_class: str, config: PretrainedConfig, *, is_int8: bool, dtype: torch.dtype) -> FusedModel:
-    """Load a supported model folder.
+def load(folder: Path, auto_class: str, config: PretrainedConfig) -> FusedModel:
+    """Load the weights of a supported model folder in floating point, in fp32.
 
     Args:
         auto_class: class of transformers with the head that is needed.
-        is_int8: whether to read the file for int8, or else the weights in floating point, in fp32.
-        dtype: of queries, keys and values in int8.
 
     Raises:
         ModelMismatch: a tensor is missing, or no such file.
     """
-    family = FAMILIES[config.model_type]
-    suffix = auto_class.removeprefix("AutoModel") or "Model"
-    encoder: PackedEncoder
-    if is_int8:
-        path = folder / int8.FILE
-        with int8_file.errors_as_mismatch(path):
-            rest, stored = int8_file.read_tensors(path, config.num_hidden_layers)
-            weights, encoder = Weights(rest, family.prefix), _int8_encoder(stored, config, dtype)
-            base, head = Base(Embeddings(weights, _eps(config)), encoder), _head(weights, family, suffix)
-    else:
-        try:
-            weights = Weights(_read_tensors(folder), family.prefix)
-            encoder = packed_encoder_of(list(_layers(weights, family, config)), config)
-            base, head = Base(Embeddings(weights, _eps(config)), encoder), _head(weights, family, suffix)
-        except (OSError, SafetensorError, KeyError, RuntimeError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise ModelMismatch(f"the weights cannot be loaded: {type(error).__name__} {reason}") from error
+    family, suffix = FAMILIES[config.model_type], auto_class.removeprefix("AutoModel") or "Model"
+    with errors_as_mismatch():
+        weights = Weights(read_floats(folder), family.prefix)
+        encoder = packed_encoder_of(list(_layers(weights, family, config)), config)
+        base, head = Base(Embeddings(weights, eps_of(config)), encoder), _head(weights, family, suffix)
     return FusedModel(config, f"{family.class_prefix}{suffix}", base, head)
 
 
-def _int8_encoder(stored: int8.StoredEncoder, config: PretrainedConfig, dtype: torch.dtype) -> PackedEncoder:
-    return int8_file.encoder_of_stored(stored, [LayerAttention()] * len(stored.layers), config, dtype)
-
-
 def _head(weights: Weights, family: Family, suffix: str) -> nn.Module | None:
-    names = [name.removeprefix(f"{family.prefix}.") for name in _head_names(family, suffix)]
-    linears = [weights.linear(name) for name in names]
+    linears = [_linear(weights, name.removeprefix(f"{family.prefix}.")) for name in family.head_names(suffix)]
     if suffix == "ForSequenceClassification":
-        return SequenceHead(linears[0], family.activation, linears[1])
+        return SequenceHead(linears[0], ACTIVATIONS[family.activation], linears[1])
     if suffix == "ForTokenClassification":
         return TokenHead(*linears)
     return SpanHead(*linears) if suffix == "ForQuestionAnswering" else None
-
-
-def _head_names(family: Family, suffix: str) -> list[str]:
-    return {
-        "ForSequenceClassification": [family.dense, family.classifier],
-        "ForTokenClassification": ["classifier"],
-        "ForQuestionAnswering": ["qa_outputs"],
-        "Model": [],
-    }[suffix]
-
-
-def _suffix_of(architecture: str) -> str | None:
-    return next((suffix for suffix in HEADS if architecture.endswith(suffix)), None)
-
-
-def _word_embeddings(family: Family) -> set[str]:
-    name = "embeddings.word_embeddings.weight"
-    return {name, f"{family.prefix}.{name}"}
 
 
 def _layers(weights: Weights, family: Family, config: PretrainedConfig) -> Iterator[LayerWeights]:
@@ -295,28 +175,26 @@ def _layers(weights: Weights, family: Family, config: PretrainedConfig) -> Itera
         modules: dict[str, Any] = {}
         for field, name in family.layer.items():
             path = f"{family.layers}.{index}.{name}"
-            modules[field] = weights.layer_norm(path, _eps(config)) if "norm" in field else weights.linear(path)
+            is_norm = "norm" in field
+            modules[field] = _layer_norm(weights, path, eps_of(config)) if is_norm else _linear(weights, path)
         yield LayerWeights(**modules)
 
 
-def _eps(config: PretrainedConfig) -> float:
-    return float(getattr(config, "layer_norm_eps", 1e-12))  # DistilBERT's config has none
+def _linear(weights: Weights, name: str) -> nn.Linear:
+    weight, bias = map(to_tensor, weights.pair(name))
+    return _with_tensors(LoadedLinear(weight.shape[1], weight.shape[0], device="meta"), weight, bias)
 
 
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    with ExitStack() as stack:
-        files = [stack.enter_context(safe_open(path, framework="pt")) for path in weight_files(folder)]
-        return {name: file.get_tensor(name).float() for file in files for name in file.keys()}  # noqa: SIM118
+def _layer_norm(weights: Weights, name: str, eps: float) -> nn.LayerNorm:
+    weight, bias = map(to_tensor, weights.pair(name))
+    return _with_tensors(LoadedLayerNorm(len(weight), eps=eps, device="meta"), weight, bias)
 
 
-def _tensor_names(folder: Path) -> Iterator[str]:
-    """Yield the names of the tensors of everything but the layers, in the file for int8 or in the others."""
-    for path in weight_files(folder) or [folder / int8.FILE]:
-        with safe_open(path, framework="pt") as file:
-            yield from (name.removeprefix("rest.") for name in file.keys())  # noqa: SIM118
+def _embedding(weights: Weights, name: str) -> nn.Module:
+    return float_embedding(to_tensor(weights.floats(f"{name}.weight")))
 
 
 def _with_tensors(module: M, weight: Tensor, bias: Tensor) -> M:
-    module.weight = nn.Parameter(weight.float(), requires_grad=False)
-    module.bias = nn.Parameter(bias.float(), requires_grad=False)
+    module.weight = nn.Parameter(weight, requires_grad=False)
+    module.bias = nn.Parameter(bias, requires_grad=False)
     return module

@@ -1,14 +1,6 @@
-"""int8: weights -127..127 with a scale for each output, activations 0..255 with a scale for each quantization point.
+"""int8 by operators of PyTorch: what the native encoder computes, where it cannot; and what packing quantizes.
 
-All scales are computed when the archive is built (scripts/archives/calibration.py) and never change, so the output for
-a text depends on no other text. Residuals stay in fp32; a norm writes quantized values beside them, for the next linear
-layer.
-
-Two methods keep a few large values from taking the precision of all others. A channel with large values is divided by
-a factor of its own before it is quantized, and its weights are multiplied by it (SmoothQuant: Xiao et al. 2023). After
-an activation function all channels share one range; values above its top are moved to additional channels, which
-have the same weights and start where the range ends: h = min(h, top) + min(max(h - top, 0), top) + ... (outlier channel
-splitting). With a gate the factors divide what the gate multiplies, and nothing is split.
+How numbers are quantized stands in `int8_weights`.
 """
 
 from __future__ import annotations
@@ -17,43 +9,31 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from handler.engine import cpu
 from handler.engine.attention import Attention
-from handler.engine.encoder import READS, PackedEncoder
-from handler.engine.kernels import layer_norm_quantize, library, saturate_u8
+from handler.engine.encoder import PackedEncoder
+from handler.engine.int8_weights import (
+    Quantize,
+    QuantParams,
+    StoredEncoder,
+    StoredLayer,
+    StoredLinear,
+    native_encoder,
+    norms_of,
+)
+from handler.engine.kernel_operators import kind_of, layer_norm_quantize, saturate_u8, to_tensor
 from handler.engine.layer_attention import LayerAttention
 from handler.engine.linear import ACTIVATIONS
-from handler.engine.native_encoder import NativeEncoder, NativeLayer, NativeNorm, PackedLinear
-from handler.engine.native_encoder import supports as native_supports
+from handler.engine.native_encoder import READS, NativeNorm
 from handler.engine.relative import DisentangledBias
 
-FILE = "int8.safetensors"  # in the model folder
-
 MAX_DEQUANTIZED_ROWS = 1024  # of an embedding that is loaded in fp32: it is read faster, and takes little memory
-
-POINTS = ("input", "context", "attention_output", "intermediate")  # activations that are quantized in a layer
-SMOOTHED = POINTS[:3]  # and the last one, in a layer with a gate
-
-
-class QuantParams(NamedTuple):
-    """Affine quantization of real numbers to 0..255: scale * (integer - zero_point)."""
-
-    scale: float
-    zero_point: int
-
-    @classmethod
-    def from_range(cls, low: float, high: float) -> QuantParams:
-        """Return the parameters of the range from `low` to `high`, widened to hold 0.
-
-        >>> QuantParams.from_range(-1.0, 4.1)
-        QuantParams(scale=0.02, zero_point=50)
-        """
-        low, high = min(low, 0.0), max(high, 0.0)
-        scale = round(max((high - low) / 255, 1e-8), 12)
-        return cls(scale, round(-low / scale))
+ONE = np.ones(1, np.float32)  # a smoothing factor that changes nothing
 
 
 class LayerQuantParams(NamedTuple):
@@ -65,50 +45,9 @@ class LayerQuantParams(NamedTuple):
     split_starts: Tensor  # (n,) the value of its channel at which each additional channel starts
 
 
-class StoredLinear(NamedTuple):
-    """The quantized weights of a linear layer, as the file holds them."""
-
-    weight: Tensor  # (out, in) int8
-    scale: Tensor  # (out,)
-    bias: Tensor  # (out,)
-
-
-class StoredLayer(NamedTuple):
-    """One layer, as the file holds it."""
-
-    linears: dict[str, StoredLinear]  # by the keys of `READS`
-    norms: dict[str, tuple[Tensor, Tensor | None]]  # by the names of `Layer`: weight, and bias; None: an RMSNorm
-    params: dict[str, QuantParams]  # of each of POINTS
-    smoothing: dict[str, Tensor]  # as of LayerQuantParams
-
-    def output_units(self) -> dict[str, Tensor]:
-        """Return what the outputs of a linear layer are divided by, where it is not 1.
-
-        Values are divided by the scale of the context: attention weights add up to one, so the context is as well.
-        """
-        context_unit = self.smoothing["context"] * self.params["context"].scale
-        n_keys = len(self.linears["qkv"].bias) - len(context_unit)
-        units = {"qkv": torch.cat([torch.ones(n_keys), context_unit])}
-        return units | ({"intermediate": self.smoothing["intermediate"]} if "gate" in self.linears else {})
-
-
-class StoredEncoder(NamedTuple):
-    """All layers, as the file holds them."""
-
-    layers: list[StoredLayer]
-    eps: float  # of all norms
-    pre_norm: bool  # whether norms are computed of what the halves of a layer read, not of what they return
-
-
-class Quantize:
-    """Quantization of real numbers (tokens, width), with a scale for each channel."""
-
-    def __init__(self, params: QuantParams, smoothing: Tensor) -> None:
-        self.multiplier = 1 / (smoothing * params.scale)  # (width,)
-        self.zero_point = params.zero_point + 0.5  # truncation then rounds to the nearest
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return saturate_u8(torch.addcmul(torch.tensor(self.zero_point), x, self.multiplier))
+def quantize(x: Tensor, how: Quantize) -> Tensor:
+    """Return integers (tokens, width) of real numbers."""
+    return saturate_u8(torch.addcmul(torch.tensor(how.zero_point), x, to_tensor(how.multiplier)))
 
 
 class Int8Linear:
@@ -122,9 +61,8 @@ class Int8Linear:
         """
         unit = torch.ones(len(stored.bias)) if output_unit is None else output_unit
         self._input_params = input_params
-        self._weight = self._prepack(stored.weight)
-        self._scale = stored.scale / unit
-        self._bias = stored.bias / unit
+        self._weight = self._prepack(to_tensor(stored.weight))
+        self._scale, self._bias = to_tensor(stored.scale) / unit, to_tensor(stored.bias) / unit
         self._zero_points = torch.zeros(len(self._scale), dtype=torch.int64)
 
     def __call__(self, x: Tensor, dtype: torch.dtype, activation: str | None = None) -> Tensor:
@@ -172,27 +110,22 @@ class ExactInt8Linear(Int8Linear):
         sums = functional.linear(x.double() - zero_point, self._weight).float()
         y = torch.addcmul(self._bias, sums, self._scale * scale)
         y = y if activation is None else ACTIVATIONS[activation][2](y)
-        return Quantize(output_params, torch.ones(()))(y) if dtype == torch.uint8 else y.to(dtype)
+        return quantize(y, Quantize.of(output_params, ONE)) if dtype == torch.uint8 else y.to(dtype)
 
 
-class NormQuantize(NamedTuple):
+class NormQuantize:
     """A norm in fp32 that returns its output, and the same quantized for the next linear layer."""
 
-    weight: Tensor
-    bias: Tensor | None  # None: an RMSNorm
-    eps: float
-    quantize: Quantize
+    def __init__(self, norm: NativeNorm) -> None:
+        if norm.multiplier is None:
+            raise ValueError("a norm that does not quantize")
+        self._weight, self._bias = to_tensor(norm.weight), to_tensor(norm.bias)
+        self._multiplier, self._norm = to_tensor(norm.multiplier), norm
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        norm = self.native()
-        weights = norm.weight, norm.bias, norm.eps
-        return layer_norm_quantize(x, *weights, self.quantize.multiplier, norm.zero_point, is_rms=norm.is_rms)
-
-    def native(self) -> NativeNorm:
-        """Return it for the native encoder."""
-        bias = torch.zeros_like(self.weight) if self.bias is None else self.bias
-        multiplier, zero_point = self.quantize.multiplier, self.quantize.zero_point
-        return NativeNorm(self.weight, bias, self.eps, multiplier, zero_point, is_rms=self.bias is None)
+        norm = self._norm
+        quantize = self._multiplier, norm.zero_point
+        return layer_norm_quantize(x, self._weight, self._bias, norm.eps, *quantize, is_rms=norm.is_rms)
 
 
 class Int8Layer:
@@ -211,11 +144,12 @@ class Int8Layer:
         params, units = stored.params, stored.output_units()
         linear_type = Int8Linear if onednn_is_exact() else ExactInt8Linear
         self._linears = {
-            name: linear_type(linear, params[READS[name]], units.get(name)) for name, linear in stored.linears.items()
+            name: linear_type(linear, params[READS[name]], to_tensor(units[name]) if name in units else None)
+            for name, linear in stored.linears.items()
         }
         self._norms, self._activation, self._attention, self._is_last = norms, activation, attention, is_last
         self._context_zero_point = params["context"].zero_point + 0.5
-        self._quantize_input = Quantize(params["input"], stored.smoothing["input"])
+        self._quantize_input = Quantize.of(params["input"], stored.smoothing["input"])
         self._intermediate_params = params["intermediate"]
 
     def __call__(self, x: Any, attention: Attention) -> Any:
@@ -238,7 +172,7 @@ class Int8Layer:
         if gate is None:
             return intermediate.with_activation(quantized, self._activation, self._intermediate_params)
         states = intermediate(quantized, torch.float32).mul_(gate(quantized, torch.float32, self._activation))
-        return Quantize(self._intermediate_params, torch.ones(()))(states)
+        return quantize(states, Quantize.of(self._intermediate_params, ONE))
 
 
 class Int8PreNormLayer(Int8Layer):
@@ -247,7 +181,7 @@ class Int8PreNormLayer(Int8Layer):
     def __call__(self, x: Any, attention: Attention) -> Any:
         """Compute as `Int8Layer`."""
         norm = self._norms.get("attention_norm")
-        quantized = self._quantize_input(x) if norm is None else norm(x)[1]
+        quantized = quantize(x, self._quantize_input) if norm is None else norm(x)[1]
         context, residual = self._attend(quantized, x, attention)
         residual = self._linears["attention_output"].add_to(context, residual)
         _, quantized = self._norms["output_norm"](residual)
@@ -257,21 +191,19 @@ class Int8PreNormLayer(Int8Layer):
 class Int8Encoder(PackedEncoder):
     """Layers in int8."""
 
-    def __init__(
-        self, layers: Sequence[Int8Layer], quantize: Quantize | None, n_heads: int, dtype: torch.dtype
-    ) -> None:
+    def __init__(self, layers: Sequence[Int8Layer], how: Quantize | None, n_heads: int, dtype: torch.dtype) -> None:
         """Compose an encoder.
 
         Args:
-            quantize: quantizes the embeddings; None: the layers quantize what they read.
+            how: quantizes the embeddings; None: the layers quantize what they read.
             dtype: of queries, keys and values.
         """
         super().__init__(layers, n_heads, dtype)
-        self._quantize = quantize
+        self._quantize = how
 
     def enter(self, states: Tensor) -> Any:
         residual = states.clone()  # which is added to in place
-        return residual if self._quantize is None else (residual, self._quantize(states))
+        return residual if self._quantize is None else (residual, quantize(states, self._quantize))
 
     def leave(self, x: Any) -> Tensor:
         states: Tensor = x if self._quantize is None else x[0]
@@ -309,64 +241,29 @@ def embedding(weight: Tensor, scale: Tensor) -> nn.Module:
 def int8_encoder(
     stored: StoredEncoder, attentions: Sequence[LayerAttention], activation: str, n_heads: int, dtype: torch.dtype
 ) -> Int8Encoder:
-    """Build the encoder from its stored layers and what the attention of each has beside them."""
+    """Build the encoder from its stored layers and what the attention of each has beside them.
+
+    Args:
+        dtype: of queries, keys and values.
+    """
     if not all("attention_norm" in layer.norms for layer in stored.layers[1:]):
         raise ValueError("a layer after the first one has no norm before its attention")
-    quantize = Quantize(stored.layers[0].params["input"], stored.layers[0].smoothing["input"])
-    norms = _norms_of(stored)
-    encoder = Int8Encoder([], None if stored.pre_norm else quantize, n_heads, dtype)
-    if _can_be_native(stored, attentions, activation, n_heads):
-        layers = [native_layer(*parts) for parts in zip(stored.layers, norms, attentions, strict=True)]
-        embeddings: Any = {"multiplier": quantize.multiplier, "zero_point": quantize.zero_point}
-        options: Any = embeddings | {"pre_norm": stored.pre_norm}
-        encoder.native = NativeEncoder(layers, n_heads, torch.uint8, dtype, activation, **options)
-        return encoder
-    kind, last = Int8PreNormLayer if stored.pre_norm else Int8Layer, len(attentions) - 1
-    for index, (layer, layer_norms, attention) in enumerate(zip(stored.layers, norms, attentions, strict=True)):
-        attention.prepack(dtype, torch.device("cpu"))
-        encoder.layers.append(kind(layer, layer_norms, activation, attention, is_last=index == last))
-    return encoder
-
-
-def _norms_of(stored: StoredEncoder) -> list[dict[str, NormQuantize]]:
-    """Return the norms of each layer, each of which quantizes for the linear layers that read it."""
-    inputs = [Quantize(layer.params["input"], layer.smoothing["input"]) for layer in stored.layers]
-    middles = [
-        Quantize(layer.params["attention_output"], layer.smoothing["attention_output"]) for layer in stored.layers
-    ]
-    firsts, seconds = (inputs, middles) if stored.pre_norm else (middles, [*inputs[1:], inputs[0]])  # the last: nothing
-    quantizers = {"attention_norm": firsts, "output_norm": seconds}
-    return [
-        {name: NormQuantize(*norm, stored.eps, quantizers[name][index]) for name, norm in layer.norms.items()}
-        for index, layer in enumerate(stored.layers)
-    ]
-
-
-def _can_be_native(stored: StoredEncoder, attentions: Sequence[LayerAttention], activation: str, n_heads: int) -> bool:
     first = stored.layers[0]
-    width = len(first.smoothing["input"])
-    has_whole_heads = len(first.smoothing["context"]) == width
-    is_plain = all(attention.can_be_native for attention in attentions)
-    return has_whole_heads and is_plain and native_supports(torch.uint8, activation, width, n_heads)
-
-
-def native_layer(stored: StoredLayer, norms: Mapping[str, NormQuantize], attention: LayerAttention) -> NativeLayer:
-    """Return a stored layer for the native encoder; see `Int8Layer`, which computes the same by operators."""
-    params, units = stored.params, stored.output_units()
-    linears = {}
-    for name, linear in stored.linears.items():
-        input_params, unit = params[READS[name]], units.get(name, torch.ones(()))
-        scale, bias = linear.scale * input_params.scale / unit, linear.bias / unit
-        linears[name] = PackedLinear.in_int8(linear.weight, scale, bias, input_params.zero_point)
-    return NativeLayer(
-        linears,
-        attention_norm=norms["attention_norm"].native() if "attention_norm" in norms else None,
-        output_norm=norms["output_norm"].native(),
-        context_zero_point=params["context"].zero_point + 0.5,
-        intermediate_inv_scale=1 / params["intermediate"].scale,
-        intermediate_zero_point=params["intermediate"].zero_point + 0.5,
-        **attention.native(),
-    )
+    how = None if stored.pre_norm else Quantize.of(first.params["input"], first.smoothing["input"])
+    encoder = Int8Encoder([], how, n_heads, dtype)
+    kind = kind_of(dtype)
+    if kind and all(attention.can_be_native for attention in attentions):
+        native = [attention.native() for attention in attentions]
+        encoder.native = native_encoder(stored, native, activation, n_heads, kind)
+        if encoder.native is not None:
+            return encoder
+    layer_type, last = Int8PreNormLayer if stored.pre_norm else Int8Layer, len(attentions) - 1
+    parts = zip(stored.layers, norms_of(stored), attentions, strict=True)
+    for index, (layer, norms, attention) in enumerate(parts):
+        attention.prepack(dtype, torch.device("cpu"))
+        named = {name: NormQuantize(norm) for name, norm in norms.items()}
+        encoder.layers.append(layer_type(layer, named, activation, attention, is_last=index == last))
+    return encoder
 
 
 def quantize_rows(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -388,13 +285,7 @@ def unsupported_reason(encoder: nn.Module) -> str:
     return ""
 
 
-def supported(device: torch.device) -> bool:
-    """Tell whether the compiled kernels or oneDNN multiply eight-bit integers on the device without overflow."""
-    return device.type == "cpu" and (library() is not None or onednn_is_exact())
-
-
 def onednn_is_exact() -> bool:
     """Tell whether oneDNN keeps sums of products of eight-bit integers in 32 bits; without VNNI or AMX in 16."""
-    flags = torch.cpu.get_capabilities()
     has_onednn: Any = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return bool(has_onednn) and any(flags.get(flag) for flag in ("avx512_vnni", "avx_vnni", "amx_int8"))
+    return bool(has_onednn) and any(map(cpu.has, ("avx512_vnni", "avx_vnni", "amx_int8")))

@@ -1,49 +1,38 @@
-"""The file of a model in int8: the layers, and under `rest.` everything before and after them."""
+"""Write the file of a model in int8, and read it into a model of transformers; `int8_weights` says what it holds."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from handler.engine.encoder import READS, Layer, PackedEncoder
+from handler.engine.encoder import Layer, PackedEncoder
 from handler.engine.families import activation_of, encoder_of, replace_encoder
 from handler.engine.family_attention import attentions_of
-from handler.engine.int8 import (
-    MAX_DEQUANTIZED_ROWS,
+from handler.engine.int8 import MAX_DEQUANTIZED_ROWS, Int8Embedding, LayerQuantParams, int8_encoder, quantize_rows
+from handler.engine.int8_weights import (
+    FORMAT,
+    LINEARS,
+    NORMS,
+    OPTIONAL_LINEARS,
+    OPTIONAL_SMOOTHING,
     POINTS,
-    Int8Embedding,
-    Int8Encoder,
-    LayerQuantParams,
-    QuantParams,
-    StoredEncoder,
-    StoredLayer,
-    StoredLinear,
-    int8_encoder,
-    quantize_rows,
+    SMOOTHING,
+    errors_as_mismatch,
 )
-from handler.engine.layer_attention import LayerAttention
+from handler.engine.int8_weights import read as read_stored
+from handler.engine.kernel_operators import to_tensor
 from handler.engine.linear import RMSNorm
-from handler.errors import ModelMismatch
+from handler.engine.native_encoder import READS
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel
 
-FORMAT = "3"
 MIN_INT8_ROWS = 256  # of an embedding that is stored in int8: words and positions, not segments
-
-# Names in the code -> names in a file of this format.
-LINEARS = {"qkv": "states", "attention_output": "output", "intermediate": "up", "output": "down"}
-OPTIONAL_LINEARS = {"query": "query", "gate": "gate"}  # queries apart in the last layer alone
-NORMS = {"attention_norm": "attention_norm", "output_norm": "norm"}
-SMOOTHING = {"input": "input", "context": "attended", "attention_output": "middle"}
-OPTIONAL_SMOOTHING = {"intermediate": "gated"}
 
 
 def write(path: Path, model: PreTrainedModel, params: Sequence[LayerQuantParams]) -> None:
@@ -76,55 +65,15 @@ def read(
         ModelMismatch: not such a file, or of another model.
     """
     with errors_as_mismatch(path):
-        rest, stored = read_tensors(path, config.num_hidden_layers)
+        rest, stored = read_stored(path, config.num_hidden_layers)
         model = _without_layers(make, config)
-        _load_rest(model, rest, config)
+        _load_rest(model, {name: to_tensor(array) for name, array in rest.items()}, config)
         base = model.base_model
-        encoder = encoder_of_stored(stored, attentions_of(base, len(stored.layers)), config, dtype)
+        attentions, activation = attentions_of(base, len(stored.layers)), activation_of(config) or ""
+        encoder = int8_encoder(stored, attentions, activation, config.num_attention_heads, dtype)
         encoder.surround(base)
         replace_encoder(base, encoder)
         return model
-
-
-def read_tensors(path: Path, n_layers: int) -> tuple[dict[str, Tensor], StoredEncoder]:
-    """Read everything but the layers, and the layers.
-
-    Raises:
-        ModelMismatch: another format.
-        KeyError: a tensor is missing.
-    """
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        if metadata.get("format") != FORMAT:
-            raise ModelMismatch(f"{path.name} has another format than this handler reads: pack again")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
-    layers = [_stored_layer(_with_prefix(tensors, f"layers.{index}")) for index in range(n_layers)]
-    stored = StoredEncoder(layers, float(tensors["encoder.eps"]), bool(tensors["encoder.is_pre_norm"]))
-    return _with_prefix(tensors, "rest"), stored
-
-
-def encoder_of_stored(
-    stored: StoredEncoder, attentions: Sequence[LayerAttention], config: PretrainedConfig, dtype: torch.dtype
-) -> Int8Encoder:
-    """Return the encoder of stored layers.
-
-    Args:
-        attentions: what the attention of each layer has beside queries, keys and values.
-        dtype: of queries, keys and values.
-    """
-    return int8_encoder(stored, attentions, activation_of(config) or "", config.num_attention_heads, dtype)
-
-
-@contextlib.contextmanager
-def errors_as_mismatch(path: Path) -> Iterator[None]:
-    """Raise ModelMismatch for an error of a file that does not hold the model."""
-    try:
-        yield
-    except ModelMismatch:
-        raise
-    except (OSError, SafetensorError, KeyError, AttributeError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ModelMismatch(f"{path.name} does not hold this model: {type(error).__name__} {reason}") from error
 
 
 def _quantized_layer(layer: Layer, layer_params: LayerQuantParams) -> dict[str, Tensor]:
@@ -208,29 +157,3 @@ def _load_rest(model: PreTrainedModel, rest: dict[str, Tensor], config: Pretrain
     missing = [name for name in keys.missing_keys if id(own[name]) not in head and own[name].data_ptr() not in loaded]
     if missing or keys.unexpected_keys:
         raise ValueError(f"{[*missing, *keys.unexpected_keys][:3]}")
-
-
-def _stored_layer(tensors: Mapping[str, Tensor]) -> StoredLayer:
-    """Find the parts of one layer; raises KeyError where one is missing."""
-    params = {
-        point: QuantParams(scale, round(zero_point))
-        for point, (scale, zero_point) in zip(POINTS, tensors["ranges"].tolist(), strict=True)
-    }
-    linears = {
-        name: StoredLinear(tensors[f"{prefix}.weight"], tensors[f"{prefix}.scale"], tensors[f"{prefix}.bias"])
-        for name, prefix in (LINEARS | OPTIONAL_LINEARS).items()
-        if name not in OPTIONAL_LINEARS or f"{prefix}.weight" in tensors
-    }
-    norms = {
-        name: (tensors[f"{prefix}.weight"], tensors.get(f"{prefix}.bias"))
-        for name, prefix in NORMS.items()
-        if name != "attention_norm" or f"{prefix}.weight" in tensors  # the first layer of some families has none
-    }
-    smoothing = {point: tensors[f"smoothing.{name}"] for point, name in SMOOTHING.items()}
-    if "gate" in linears:
-        smoothing |= {point: tensors[f"smoothing.{name}"] for point, name in OPTIONAL_SMOOTHING.items()}
-    return StoredLayer(linears, norms, params, smoothing)
-
-
-def _with_prefix(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
-import torch
-
+from handler.engine.device import AnyDevice
 from handler.errors import DeviceLost, InternalError, OutOfMemory, RequestError
 from handler.sequences import Encoding
 from handler.tasks import Output
@@ -21,7 +21,7 @@ Results: TypeAlias = list[Output | RequestError]  # of each encoding, in order
 class FailureIsolation:
     """Runs batches of one device; a batch that fails is split, by halves where memory ran out, otherwise by rows."""
 
-    def __init__(self, device: torch.device) -> None:
+    def __init__(self, device: AnyDevice) -> None:
         self._device = device
         self.device_failed = False  # for good, as a GPU does for a process after some errors
 
@@ -29,15 +29,13 @@ class FailureIsolation:
         """Run one batch; return the output of each encoding, or its error."""
         try:
             return [self.mark_device_failed()] * len(encodings) if self.device_failed else list(forward(encodings))
-        except torch.AcceleratorError:
-            return [self.mark_device_failed()] * len(encodings)
-        except (RuntimeError, MemoryError) as error:
+        except Exception as error:  # noqa: BLE001 - whatever fails must not fail the other sequences of the batch
+            if is_device_failure(error):
+                return [self.mark_device_failed()] * len(encodings)
             if not is_out_of_memory(error):
                 return self._by_rows(forward, encodings, error)
-        except Exception as error:  # noqa: BLE001 - whatever fails must not fail the other sequences of the batch
-            return self._by_rows(forward, encodings, error)
         if self._device.type == "cuda":
-            torch.cuda.empty_cache()
+            sys.modules["torch"].cuda.empty_cache()
         if len(encodings) == 1:
             logger.error("out of memory with one sequence of %d tokens", len(encodings[0]))
             return [OutOfMemory("not enough memory for this text")]
@@ -66,4 +64,13 @@ class FailureIsolation:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether memory ran out; on a CPU, PyTorch raises a RuntimeError of its allocator."""
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return True
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
+
+
+def is_device_failure(error: BaseException) -> bool:
+    """Tell whether the device failed, as a GPU does for a process after some errors."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.AcceleratorError)

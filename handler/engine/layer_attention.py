@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from handler.batching import VarlenMetadata
 from handler.engine.attention import Attention, attend_window
+from handler.engine.batch import VarlenMetadata
+from handler.engine.kernel_operators import to_array
 from handler.engine.native_encoder import NativeBias
 from handler.engine.relative import Bias, DisentangledBias, DistanceBias, Rotary, rotate
 
@@ -44,9 +45,9 @@ class LayerAttention:
     def native(self) -> dict[str, Any]:
         """Return it as arguments of `NativeLayer`, in fp32."""
         return {
-            "angles": None if self.rotary is None else self.rotary.table,
+            "angles": None if self.rotary is None else tuple(map(to_array, self.rotary.table)),
             "window": self.window or 0,
-            "bias": NativeBias.of(self.bias.table) if isinstance(self.bias, DistanceBias) else None,
+            "bias": NativeBias.of(to_array(self.bias.table.float())) if isinstance(self.bias, DistanceBias) else None,
         }
 
     def prepack(self, dtype: torch.dtype, device: torch.device) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from handler.engine.bert_weights import BERT_LAYER, DISTILBERT_LAYER
 from handler.engine.family_attention import attentions_of
 from handler.engine.layer_attention import LayerAttention
 from handler.engine.linear import LoadedLinear
@@ -55,26 +56,6 @@ def layer_weights_of(base: Any) -> list[LayerWeights]:
 
 # --- layers like those of BERT --------------------------------------------------------------------------------------
 
-BERT_LAYER = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_output": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "intermediate": "intermediate.dense",
-    "output": "output.dense",
-    "output_norm": "output.LayerNorm",
-}
-DISTILBERT_LAYER = {
-    "query": "attention.q_lin",
-    "key": "attention.k_lin",
-    "value": "attention.v_lin",
-    "attention_output": "attention.out_lin",
-    "attention_norm": "sa_layer_norm",
-    "intermediate": "ffn.lin1",
-    "output": "ffn.lin2",
-    "output_norm": "output_layer_norm",
-}
 ALBERT_LAYER = {
     "query": "attention.query",
     "key": "attention.key",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from handler.engine.kernel_operators import to_array, to_tensor
 from handler.engine.native_encoder import NativeNorm, PackedLinear
 from handler.engine.packing import unpack
 
@@ -50,7 +51,7 @@ class Linear:
         bias = torch.cat([_bias_of(module) for module in self._modules])
         self._bias = bias.to(dtype)
         if order == "native":
-            self.packed = PackedLinear.in_floats(weights, bias)
+            self.packed = PackedLinear.in_floats(to_array(weights), to_array(bias))
         else:
             reorder = order == "onednn"
             self._weight = torch.ops.mkldnn._reorder_linear_weight(weights, None) if reorder else weights
@@ -88,7 +89,7 @@ class Linear:
         if self._dense is not None:
             return self._dense, self._bias
         if self.packed is not None:
-            return unpack(self.packed.weight, self.packed.n_out, self._n_in), self._bias
+            return to_tensor(unpack(self.packed.weight, self.packed.n_out, self._n_in)), self._bias
         return self._weight.to_dense() if self._weight.is_mkldnn else self._weight, self._bias
 
     def keep_dense(self, keep: bool) -> None:
@@ -116,7 +117,7 @@ class LayerNorm:
 
     def native(self) -> NativeNorm:
         """Return its weights in fp32, for the native encoder."""
-        return NativeNorm(self.weight.float(), self.bias.float(), self.eps)
+        return NativeNorm(to_array(self.weight.float()), to_array(self.bias.float()), self.eps)
 
     def __call__(self, x: Tensor) -> Tensor:
         return functional.layer_norm(x, self._shape, self.weight, self.bias, self.eps)

@@ -1,7 +1,8 @@
-"""All layers of an encoder in one call of native/encoder.h: no operator of PyTorch between them, no thread that waits.
+"""All layers of an encoder in one call of native/encoder.h: no operator between them, no thread that waits.
 
 It computes what the layers of `encoder.py` and `int8.py` compute, in every precision, always with residuals in fp32.
-Where it cannot (another processor, no compiled kernels), those layers compute by operators.
+Where it cannot (another processor, no compiled kernels), those layers compute by operators of PyTorch. Arrays are
+numpy's, contiguous; bf16 lies in arrays of uint16.
 """
 
 from __future__ import annotations
@@ -10,17 +11,20 @@ import ctypes
 import math
 from collections.abc import Sequence
 from ctypes import c_float, c_int64, c_void_p
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-import torch
-from torch import Tensor
-from torch.nn import functional
+import numpy as np
+from numpy.typing import NDArray
 
-from handler.batching import VarlenMetadata
-from handler.engine.kernels import DTYPES, Library, Norm, library
-from handler.engine.packing import group_size, pack
+from handler.batching import RowLayout
+from handler.engine import cpu
+from handler.engine.kernels import KINDS, Kind, Norm, address, library, loaded_library
+from handler.engine.packing import pack
 from handler.engine.shared_weights import share
+
+Floats: TypeAlias = NDArray[np.float32]
 
 ACTIVATIONS = {
     "gelu": 1,
@@ -29,14 +33,25 @@ ACTIVATIONS = {
     "relu": 3,
     "silu": 4,
 }  # values of `enum activation` in product.h
+# Linear layers of a layer -> the activation that each reads; these are the points that an observer sees.
+READS = {
+    "query": "input",
+    "qkv": "input",
+    "attention_output": "context",
+    "intermediate": "attention_output",
+    "gate": "attention_output",
+    "output": "intermediate",
+}
 LANES = 16  # that are read at once, see vectors.h
 # Products of numbers in a pass, up to which it is done before other threads have woken up.
 SINGLE_THREAD_PRODUCTS = 32_000_000
-# dtype of what linear layers read -> what a processor must have.
-NEEDS = {torch.float32: "", torch.bfloat16: "avx512bf16", torch.uint8: ""}
+NEEDS: dict[Kind, str] = {"fp32": "", "bf16": "avx512bf16", "uint8": ""}  # of what linear layers read -> of a processor
+GROUP_SIZES: dict[Kind, int] = {"fp32": 1, "bf16": 2, "uint8": 4}  # numbers that are multiplied at once
 
 
-class _Linear(ctypes.Structure):
+class LinearArguments(ctypes.Structure):
+    """A linear layer, as in native/product.h."""
+
     _fields_ = (
         *((name, c_void_p) for name in ("weight", "start", "scale", "bias")),
         *(("groups", c_int64), ("panels", c_int64)),
@@ -45,7 +60,7 @@ class _Linear(ctypes.Structure):
 
 class _Layer(ctypes.Structure):
     _fields_ = (
-        *((name, _Linear) for name in ("query", "qkv", "attention_output", "intermediate", "output", "gate")),
+        *((name, LinearArguments) for name in ("query", "qkv", "attention_output", "intermediate", "output", "gate")),
         *((name, Norm) for name in ("attention_norm", "output_norm")),
         *(("cos", c_void_p), ("sin", c_void_p), ("window", c_int64)),
         *(("bias", c_void_p), ("bias_stride", c_int64)),
@@ -65,79 +80,81 @@ class _Encoder(ctypes.Structure):
     )
 
 
-class PackedLinear(NamedTuple):
+@dataclass
+class PackedLinear:
     """A linear layer in the order of native/product.h."""
 
-    weight: Tensor  # as packing.pack returns it
+    weight: NDArray[Any]  # as packing.pack returns it; replaced when it is shared
     n_out: int
     n_groups: int  # of inputs
-    start: Tensor  # (panels * panel width,): the bias in fp32; for int8 what the integer sums start at, int32
-    scale: Tensor | None = None  # (panels * panel width,) of the sums of int8
-    bias: Tensor | None = None
+    start: NDArray[Any]  # (panels * panel width,): the bias in fp32; for int8 what the integer sums start at, int32
+    scale: Floats | None = None  # (panels * panel width,) of the sums of int8
+    bias: Floats | None = None
 
     @classmethod
-    def in_floats(cls, weight: Tensor, bias: Tensor) -> PackedLinear:
+    def in_floats(cls, weight: NDArray[Any], bias: Floats) -> PackedLinear:
         """Pack a weight (out, in) in fp32 or bf16."""
-        packed = pack(weight, _library().panel_width)
-        return cls(packed, len(weight), _group_count(weight), _whole_panels(bias.float(), packed))
+        packed = pack(weight, loaded_library().panel_width)
+        return cls(packed, len(weight), _group_count(weight), _whole_panels(bias.astype(np.float32), packed))
 
     @classmethod
-    def in_int8(cls, weight: Tensor, scale: Tensor, bias: Tensor, input_zero_point: int) -> PackedLinear:
+    def in_int8(cls, weight: NDArray[np.int8], scale: Floats, bias: Floats, input_zero_point: int) -> PackedLinear:
         """Pack a weight (out, in) in int8; y = scale * (sum of integers - zero point * sum of weights) + bias."""
-        packed = pack(weight, _library().panel_width, in_pairs=_library().multiplies_pairs)
-        start = -input_zero_point * weight.sum(1, dtype=torch.int32)
+        packed = pack(weight, loaded_library().panel_width, in_pairs=loaded_library().multiplies_pairs)
+        start = -input_zero_point * weight.sum(1, dtype=np.int32)
         scale, bias = _whole_panels(scale, packed), _whole_panels(bias, packed)
         return cls(packed, len(weight), _group_count(weight), _whole_panels(start, packed), scale, bias)
 
-    def arguments(self) -> _Linear:
-        addresses = (_address(tensor) for tensor in (self.weight, self.start, self.scale, self.bias))
-        return _Linear(*addresses, self.n_groups, len(self.weight))
+    def arguments(self) -> LinearArguments:
+        """Return it as native/product.h reads it."""
+        addresses = (address(array) for array in (self.weight, self.start, self.scale, self.bias))
+        return LinearArguments(*addresses, self.n_groups, len(self.weight))
 
 
 class NativeNorm(NamedTuple):
     """A norm, and how its output is quantized for the next linear layer in int8."""
 
-    weight: Tensor
-    bias: Tensor
+    weight: Floats
+    bias: Floats
     eps: float
-    multiplier: Tensor | None = None
+    multiplier: Floats | None = None
     zero_point: float = 0.0
     is_rms: bool = False  # by the root of the mean square, without a mean
 
     def arguments(self) -> Norm:
-        addresses = (self.weight.data_ptr(), self.bias.data_ptr(), _address(self.multiplier))
+        """Return it as native/norm.h reads it."""
+        addresses = (address(array) for array in (self.weight, self.bias, self.multiplier))
         return Norm(*addresses, self.eps, self.zero_point, self.is_rms)
 
 
 class NativeBias(NamedTuple):
     """A bias on the logits of each head at each distance."""
 
-    table: Tensor  # (heads, 2 * longest - 1 + LANES) in base 2, from a key longest - 1 before its query on, then zeros
+    table: Floats  # (heads, 2 * longest - 1 + LANES) in base 2, from a key longest - 1 before its query on, then zeros
     longest: int  # tokens of a sequence
 
     @classmethod
-    def of(cls, table: Tensor) -> NativeBias:
+    def of(cls, table: Floats) -> NativeBias:
         """Convert biases (heads, 2 * longest - 1) on natural logits."""
-        return cls(
-            functional.pad(table.float() * math.log2(math.e), (0, LANES)).contiguous(), (table.shape[1] + 1) // 2
-        )
+        in_base_2 = (table * np.float32(math.log2(math.e))).astype(np.float32)
+        return cls(np.pad(in_base_2, ((0, 0), (0, LANES))), (table.shape[1] + 1) // 2)
 
     @property
     def address(self) -> int:
         """Of the bias of the first head at distance 0."""
-        return self.table[0, self.longest - 1].data_ptr()
+        return address(self.table) + (self.longest - 1) * self.table.itemsize
 
 
 class NativeLayer(NamedTuple):
     """The parts of one layer."""
 
-    linears: dict[str, PackedLinear]  # by the keys of `encoder.READS`
+    linears: dict[str, PackedLinear]  # by the keys of `READS`
     attention_norm: NativeNorm | None  # None: before a half that reads the residual itself
     output_norm: NativeNorm
     context_zero_point: float = 0.0
     intermediate_inv_scale: float = 1.0
     intermediate_zero_point: float = 0.0
-    angles: tuple[Tensor, Tensor] | None = None  # cos and sin (positions, head width / 2) of rotary positions
+    angles: tuple[Floats, Floats] | None = None  # cos and sin (positions, head width / 2) of rotary positions
     window: int = 0  # a token attends to those at most so far away; 0: to all
     bias: NativeBias | None = None
 
@@ -148,8 +165,8 @@ class NativeLayer(NamedTuple):
         return _Layer(
             **linears,
             **{name: norm.arguments() for name, norm in norms.items() if norm is not None},
-            cos=_address(cos),
-            sin=_address(sin),
+            cos=address(cos),
+            sin=address(sin),
             window=self.window,
             bias=0 if self.bias is None else self.bias.address,
             bias_stride=0 if self.bias is None else self.bias.table.shape[1],
@@ -166,10 +183,10 @@ class NativeEncoder:
         self,
         layers: Sequence[NativeLayer],
         n_heads: int,
-        dtype: torch.dtype,
-        kv_dtype: torch.dtype,
+        kind: Kind,
+        kv_kind: Kind,
         activation: str,
-        multiplier: Tensor | None = None,
+        multiplier: Floats | None = None,
         zero_point: float = 0.0,
         *,
         pre_norm: bool = False,
@@ -177,12 +194,16 @@ class NativeEncoder:
         """Keep the layers, all of which must have been packed; the last one must have "query".
 
         Args:
-            dtype: of what linear layers read: fp32, bf16 or uint8.
-            kv_dtype: of queries, keys and values: fp32 or bf16.
+            kind: of what linear layers read.
+            kv_kind: of queries, keys and values: fp32 or bf16.
             multiplier: (width,) that quantizes the embeddings, with `zero_point`.
             pre_norm: whether norms are computed of what the halves of a layer read, not of what they return.
         """
-        self._library, self._multiplier = _library(), multiplier  # which must live as long as its address
+        self._library, self._kind, self._multiplier = (
+            loaded_library(),
+            kind,
+            multiplier,
+        )  # which lives as long as its address
         tables = [layer.angles[0] for layer in layers if layer.angles is not None]
         self._n_positions = min((len(table) for table in tables), default=None)  # None: they do not rotate
         biases = (layer.bias for layer in layers if layer.bias is not None)
@@ -194,94 +215,84 @@ class NativeEncoder:
             intermediate_width=max(layer.linears["intermediate"].n_out for layer in layers),
             n_heads=n_heads,
             pre_norm=pre_norm,
-            dtype=DTYPES[dtype],
-            kv_dtype=DTYPES[kv_dtype],
+            dtype=KINDS[kind],
+            kv_dtype=KINDS[kv_kind],
             activation=ACTIVATIONS[activation],
-            multiplier=_address(multiplier),
+            multiplier=address(multiplier),
             zero_point=zero_point,
             attention_scale=(width // n_heads) ** -0.5 * math.log2(math.e),
         )
         weights = [linear.weight for layer in layers for linear in layer.linears.values()]
-        self.single_thread_tokens = SINGLE_THREAD_PRODUCTS // sum(weight.numel() for weight in weights)
-        self._scratch: list[Tensor] = []  # memory that no pass uses now
+        self.single_thread_tokens = SINGLE_THREAD_PRODUCTS // sum(weight.size for weight in weights)
+        self._scratch: list[NDArray[np.uint8]] = []  # memory that no pass uses now
         self._layers = list(layers)  # which must live as long as their addresses
         self._take_addresses()
 
     def share(self, folder: Path) -> None:
         """Move the weights to a file of a folder, which other processes share; see `shared_weights`."""
-        weights = [linear.weight for layer in self._layers for linear in layer.linears.values()]
-        dtype = str(weights[0].dtype).removeprefix("torch.")
-        share(list(dict.fromkeys(weights)), folder / f"{self._library.level}-{dtype}.weights")
+        linears = {id(linear): linear for layer in self._layers for linear in layer.linears.values()}
+        kind = "int8" if self._kind == "uint8" else self._kind
+        shared = share([linear.weight for linear in linears.values()], folder / f"{self._library.level}-{kind}.weights")
+        for linear, weight in zip(linears.values(), shared, strict=True):
+            linear.weight = weight
         self._take_addresses()
 
     def _take_addresses(self) -> None:
         self._structures = (_Layer * len(self._layers))(*(layer.arguments() for layer in self._layers))
         self._args.layers = ctypes.addressof(self._structures)
 
-    def __call__(self, states: Tensor, varlen: VarlenMetadata) -> Tensor:
+    def __call__(self, states: Floats, layout: RowLayout) -> Floats:
         """Compute the hidden states (tokens read, width) of embeddings (tokens, width)."""
         args = _Encoder.from_buffer_copy(self._args)
-        states, cu_seqlens, read = states.contiguous(), varlen.cu_seqlens, varlen.read_positions
-        args.n_sequences, args.max_seqlen = len(varlen.seq_lens), varlen.max_seqlen
+        states, read = np.ascontiguousarray(states), layout.read_positions
+        args.n_sequences, args.max_seqlen = len(layout.cu_seqlens) - 1, layout.max_seqlen
         args.n_read = len(states) if read is None else len(read)
-        output = torch.empty(args.n_read, args.width)
-        args.states, args.output, args.cu_seqlens = states.data_ptr(), output.data_ptr(), cu_seqlens.data_ptr()
-        args.key_lens = None if varlen.keys is None else varlen.keys.lens.data_ptr()
-        args.read_positions = _address(read)
+        output = np.empty((args.n_read, args.width), np.float32)
+        args.states, args.output, args.cu_seqlens = address(states), address(output), address(layout.cu_seqlens)
+        args.key_lens, args.read_positions = address(layout.key_lens), address(read)
         if self._n_positions is not None:
-            positions = varlen.position_ids
+            positions = layout.position_ids
             if positions is None or int(positions.max()) >= self._n_positions:
                 raise ValueError(f"rotary positions need the position ids of the batch, all below {self._n_positions}")
-            args.position_ids = positions.data_ptr()
-        if self._longest is not None and varlen.max_seqlen > self._longest:
-            raise ValueError(f"a sequence of {varlen.max_seqlen} tokens: the bias of distances is for {self._longest}")
-        threads = 1 if len(states) <= self.single_thread_tokens else torch.get_num_threads()
+            args.position_ids = address(positions)
+        if self._longest is not None and layout.max_seqlen > self._longest:
+            raise ValueError(f"a sequence of {layout.max_seqlen} tokens: the bias of distances is for {self._longest}")
+        threads = 1 if len(states) <= self.single_thread_tokens else cpu.thread_count()
         size = self._library.encoder_scratch(ctypes.addressof(args), threads)
         scratch = self._take_scratch(size)
-        args.scratch = -(-scratch.data_ptr() // 64) * 64  # aligned to a cache line
+        args.scratch = -(-address(scratch) // 64) * 64  # aligned to a cache line
         self._library.encode(ctypes.addressof(args), threads)
         self._scratch.append(scratch)
         return output
 
-    def _take_scratch(self, size: int) -> Tensor:
+    def _take_scratch(self, size: int) -> NDArray[np.uint8]:
         """Return memory of that many bytes and a cache line; what is too small is released."""
         try:
             scratch = self._scratch.pop()
         except IndexError:
-            scratch = torch.empty(0)
-        return scratch if len(scratch) >= size + 64 else torch.empty(size + size // 4 + 64, dtype=torch.uint8)
+            scratch = np.empty(0, np.uint8)
+        return scratch if len(scratch) >= size + 64 else np.empty(size + size // 4 + 64, np.uint8)
 
 
-def supports(dtype: torch.dtype, activation: str, width: int, n_heads: int) -> bool:
+def supports(kind: Kind | None, activation: str, width: int, n_heads: int) -> bool:
     """Tell whether this processor computes a model here.
 
     Args:
-        dtype: of what linear layers read: fp32, bf16 or uint8.
+        kind: of what linear layers read; None: another one than those here.
         activation: a key of `linear.ACTIVATIONS`.
     """
     functions = library()
-    if functions is None or dtype not in NEEDS or activation not in ACTIVATIONS:
+    if functions is None or kind is None or activation not in ACTIVATIONS:
         return False
-    fits = width % n_heads == 0 and width % group_size(dtype) == 0
-    return fits and NEEDS[dtype] in functions.level
+    fits = width % n_heads == 0 and width % GROUP_SIZES[kind] == 0
+    return fits and NEEDS[kind] in functions.level
 
 
-def _library() -> Library:
-    functions = library()
-    if functions is None:
-        raise RuntimeError("there is no compiled kernel for this processor")
-    return functions
+def _group_count(weight: NDArray[Any]) -> int:
+    return -(-int(weight.shape[1]) * weight.itemsize // 4)
 
 
-def _group_count(weight: Tensor) -> int:
-    return -(-weight.shape[1] // group_size(weight.dtype))
-
-
-def _whole_panels(values: Tensor, packed: Tensor) -> Tensor:
+def _whole_panels(values: NDArray[Any], packed: NDArray[Any]) -> NDArray[Any]:
     """Fill a value of each output up to whole panels with zeros."""
     panels, _, panel_width, _ = packed.shape
-    return functional.pad(values, (0, panels * panel_width - len(values))).contiguous()
-
-
-def _address(tensor: Any) -> int:
-    return 0 if tensor is None else tensor.data_ptr()
+    return np.pad(values, (0, panels * panel_width - len(values)))

@@ -7,7 +7,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from handler.engine import kernels
+from handler.engine import kernel_operators
 
 
 class Rotary:
@@ -42,7 +42,7 @@ def rotate(x: Tensor, n_heads: int, angles: tuple[Tensor, Tensor]) -> Tensor:
         angles: cos and sin (rotated rows, head width / 2).
     """
     needs_gradients = torch.is_grad_enabled() and x.requires_grad
-    if not needs_gradients and not x.is_cuda and kernels.rotate(x, n_heads, *angles):
+    if not needs_gradients and not x.is_cuda and kernel_operators.rotate(x, n_heads, *angles):
         return x
     cos, sin = (angle.unsqueeze(1) for angle in angles)
     if needs_gradients:

@@ -15,54 +15,53 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
+from numpy.typing import NDArray
 
 logger = logging.getLogger(__name__)
 
 SPARE = 1.2  # of the size of the file, must be free before it is written
+COMPARED = 1 << 20  # bytes at a time: comparing makes an array of as many
 ALIGNMENT = 64  # bytes: a cache line, which the kernels read at once
 
 
-def share(tensors: Sequence[Tensor], path: Path) -> None:
-    """Move contiguous tensors to memory that other processes share, where the file can be written.
+def share(arrays: Sequence[NDArray[Any]], path: Path) -> list[NDArray[Any]]:
+    """Return contiguous arrays in memory that other processes share, where the file can be written; else themselves.
 
-    What the file holds is compared with the tensors, whatever process wrote it, and replaced where it differs.
+    What the file holds is compared with the arrays, whatever process wrote it, and replaced where it differs.
     """
     try:
         with _locked(path.parent):
-            views = _mapped(tensors, path)
+            views = _mapped(arrays, path)
             if views is None:
-                _write(tensors, path)
-                views = _mapped(tensors, path)
-    # A file system that is full, or for reading alone; PyTorch cannot open the file of another user, or not map it.
-    except (OSError, RuntimeError) as error:
+                _write(arrays, path)
+                views = _mapped(arrays, path)
+    except (OSError, ValueError) as error:  # a file system that is full, or for reading alone; the file of another user
         logger.info("workers do not share their weights: %s", " ".join(str(error).split()))
-        return
-    if views is not None:
-        for tensor, view in zip(tensors, views, strict=True):
-            tensor.data = view
+        views = None
+    return list(arrays) if views is None else views
 
 
-def _mapped(tensors: Sequence[Tensor], path: Path) -> list[Tensor] | None:
+def _mapped(arrays: Sequence[NDArray[Any]], path: Path) -> list[NDArray[Any]] | None:
     """Map the file; None: it is not there, or holds other weights."""
-    *starts, size = _starts(tensors)
+    *starts, size = _starts(arrays)
     if not path.is_file() or path.stat().st_size != size or not size:
         return None
-    memory = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
+    memory = np.memmap(path, np.uint8, mode="c")  # no process writes; one that did would change its own pages
     views = []
-    for tensor, start in zip(tensors, starts, strict=True):
-        view = memory[start : start + tensor.nbytes]
-        if not torch.equal(view, _bytes_of(tensor)):
+    for array, start in zip(arrays, starts, strict=True):
+        view = np.asarray(memory[start : start + array.nbytes])
+        if not _is_equal(view, _bytes_of(array)):
             return None
-        views.append(view.view(tensor.dtype).view(tensor.shape))
+        views.append(view.view(array.dtype).reshape(array.shape))
     return views
 
 
-def _write(tensors: Sequence[Tensor], path: Path) -> None:
+def _write(arrays: Sequence[NDArray[Any]], path: Path) -> None:
     """Write a new file in the place of the old one, which other workers may still have mapped."""
-    *starts, size = _starts(tensors)
+    *starts, size = _starts(arrays)
     prefix = f".{path.name}-"
     for left in path.parent.glob(f"{prefix}*"):  # by a worker that was killed: the others wait for the lock
         left.unlink(missing_ok=True)
@@ -71,9 +70,9 @@ def _write(tensors: Sequence[Tensor], path: Path) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=prefix)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            for tensor, start in zip(tensors, starts, strict=True):
+            for array, start in zip(arrays, starts, strict=True):
                 file.seek(start)
-                file.write(_bytes_of(tensor).numpy().data)
+                file.write(_bytes_of(array).data)
             file.truncate(size)
         Path(temporary).replace(path)
     except BaseException:
@@ -81,20 +80,25 @@ def _write(tensors: Sequence[Tensor], path: Path) -> None:
         raise
 
 
-def _starts(tensors: Sequence[Tensor]) -> list[int]:
-    """Return where each tensor starts in the file, and the size of the file.
+def _starts(arrays: Sequence[NDArray[Any]]) -> list[int]:
+    """Return where each array starts in the file, and the size of the file.
 
-    >>> _starts([torch.zeros(3), torch.zeros(70, dtype=torch.int8)])
+    >>> _starts([np.zeros(3, np.float32), np.zeros(70, np.int8)])
     [0, 64, 192]
     """
     starts = [0]
-    for tensor in tensors:
-        starts.append(starts[-1] + -(-tensor.nbytes // ALIGNMENT) * ALIGNMENT)
+    for array in arrays:
+        starts.append(starts[-1] + -(-array.nbytes // ALIGNMENT) * ALIGNMENT)
     return starts
 
 
-def _bytes_of(tensor: Tensor) -> Tensor:
-    return tensor.detach().view(-1).view(torch.uint8)
+def _is_equal(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> bool:
+    parts = range(0, len(one), COMPARED)
+    return all(np.array_equal(one[start : start + COMPARED], other[start : start + COMPARED]) for start in parts)
+
+
+def _bytes_of(array: NDArray[Any]) -> NDArray[np.uint8]:
+    return array.reshape(-1).view(np.uint8)
 
 
 @contextmanager

@@ -17,8 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from handler.batching import VarlenMetadata
 from handler.engine.attention import attend
+from handler.engine.batch import VarlenMetadata
 from handler.engine.fp8_scales import E4M3_MAX
 from handler.engine.fusion import rows_allclose
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from handler.batching import VarlenMetadata
+from handler.engine.batch import VarlenMetadata
 
 _current: ContextVar[VarlenMetadata | None] = ContextVar("varlen", default=None)
 

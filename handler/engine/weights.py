@@ -12,16 +12,16 @@ from safetensors import SafetensorError
 from torch import nn
 
 from handler.config import ServingConfig
-from handler.engine import checkpoint, fused_model, int8, int8_file
-from handler.engine.config_problems import load_config, read_content, unknown_value
+from handler.engine import checkpoint, fused_model, int8_file, int8_weights
+from handler.engine.config_problems import read_config, unknown_value
+from handler.engine.device import AnyDevice
 from handler.engine.fused_model import FusedModel
-from handler.engine.precision import DTYPES, INT8, choose, supported
+from handler.engine.precision import INT8, choose, supported
 from handler.errors import ModelMismatch
-from handler.labels import read_labels
 from handler.tasks import Pooler
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel
+    from transformers import PreTrainedModel
 
 
 # transformers changes its own classes while it loads a model and then changes them back to what it found: of two loads
@@ -34,7 +34,7 @@ def load_weights(
     auto_class: str,
     main: Pooler,
     config: ServingConfig,
-    device: torch.device | None,
+    device: AnyDevice | None,
     *,
     fused: bool = False,
 ) -> PreTrainedModel | FusedModel:
@@ -43,18 +43,18 @@ def load_weights(
     Weights in int8 have a file of their own, which is read where the precision asks for it.
 
     Args:
-        fused: whether to load a `FusedModel`, which must support the folder.
+        fused: whether to load a `FusedModel`, of a folder that `bert_weights` supports.
 
     Raises:
         ModelMismatch: no weights, or weights that are not all of this architecture.
         ConfigError: a precision that the device does not have.
     """
-    int8_path, cpu = folder / int8.FILE, torch.device("cpu")
-    available = {"has_float_weights": has_float_weights(folder), "has_int8_weights": int8_path.is_file()}
+    int8_path, cpu = folder / int8_weights.FILE, torch.device("cpu")
+    available = {"has_float_weights": int8_weights.has_float_weights(folder), "has_int8_weights": int8_path.is_file()}
     is_int8 = choose(config.precision, device or cpu, **available) is INT8
-    dtype = DTYPES[supported(cpu)[0]]
+    dtype = torch.bfloat16 if supported(cpu)[0] == "bf16" else torch.float32
     if fused:
-        return fused_model.load(folder, auto_class, read_config(folder), is_int8=is_int8, dtype=dtype)
+        return fused_model.load(folder, auto_class, read_config(folder))
     import transformers
     from transformers.utils import logging as transformers_logging
 
@@ -104,21 +104,3 @@ def refuse_not_finite(model: nn.Module) -> None:
             f"the weights hold NaN or infinity in {', '.join(names[:3])}{more}: the training diverged; "
             "train again, e.g. with a lower learning rate"
         )
-
-
-def read_config(folder: Path) -> PretrainedConfig:
-    """Read the model's own config, with the names of its labels.
-
-    Raises:
-        ModelMismatch: there is none that transformers takes, or one that contradicts itself.
-    """
-    labels = read_labels(read_content(folder))
-    config = load_config(folder)
-    if labels:
-        config.id2label, config.label2id = dict(enumerate(labels)), {label: i for i, label in enumerate(labels)}
-    return config
-
-
-def has_float_weights(folder: Path) -> bool:
-    """Tell whether a model folder may hold weights in floating point; if not, transformers will say what it lacks."""
-    return not (folder / int8.FILE).is_file() or any(file.name != int8.FILE for file in folder.glob("*.safetensors"))

@@ -74,9 +74,7 @@ def segments_of(states: Any, batch: Batch) -> Segments:
     """Divide the states of the tokens that are read by their texts; a GPU is not waited for."""
     if isinstance(states, np.ndarray):
         return ArraySegments(batch.counts)
-    if batch.varlen is not None and batch.read_positions is None:  # their lengths are on the device already
-        return TensorSegments(batch.varlen.cu_seqlens.diff(), len(states))
-    return TensorSegments(namespace(states).tensor(batch.counts).to(states.device), len(states))
+    return TensorSegments(batch.count_array(), len(states))
 
 
 @functools.cache

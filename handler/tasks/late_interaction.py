@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from handler.arrays import split
 from handler.config import Overflow, ServingConfig
 from handler.errors import ConfigError, ModelMismatch
 from handler.late_interaction import Expansion, Role
@@ -50,12 +49,7 @@ class TokenPooler(Pooler):
 
     def pool(self, output: ModelOutput, batch: Batch) -> RaggedOutput:
         """Return the vectors (tokens, width)."""
-        states: Any = batch.tokens(output[0])
-        if not isinstance(states, np.ndarray):
-            return RaggedOutput(self._project(states), batch.counts)
-        # Text by text: the BLAS of numpy adds in another order where a product has another number of rows.
-        vectors = [self._project(part) for part in split(states, batch.counts)]
-        return RaggedOutput(np.concatenate(vectors), batch.counts)
+        return RaggedOutput(self._project(batch.tokens(output[0])), batch.counts)
 
 
 class RoleEncoding(NamedTuple):

@@ -88,7 +88,7 @@ def build(
         put(stage / archive.OPENAPI, store / f"{name}.openapi.json")
         put(normalised, target)
     warn_of_large_answers(target, config)
-    from handler.engine.weights import read_config
+    from handler.engine.config_problems import read_config
 
     if note := other_family(read_config(model)):
         say(f"note: {note}")
@@ -286,7 +286,7 @@ def add_int8(stage: Path, config: ModelConfig, calibration: Calibration) -> list
     Returns:
         A section of the model card.
     """
-    from handler.engine import int8
+    from handler.engine import int8_weights
     from handler.loading import load_predictor
     from scripts.archives.calibration import quantize
     from scripts.archives.golden import golden_outputs, rounded
@@ -297,7 +297,7 @@ def add_int8(stage: Path, config: ModelConfig, calibration: Calibration) -> list
     archive.write_golden(stage, rounded(golden_outputs(quantized)), archive.golden_name("int8"))
     if config.handler.precision == "int8":
         for file in [*model.glob("*.safetensors"), *model.glob("*.safetensors.index.json")]:
-            if file.name != int8.FILE:
+            if file.name != int8_weights.FILE:
                 file.unlink()
     return ["## int8", "", *report.lines(), ""]
 
@@ -310,7 +310,7 @@ def add_score_calibration(stage: Path, config: ModelConfig, scores: ScoreExample
     """
     import torch
 
-    from handler.engine import int8
+    from handler.engine import int8_weights
     from handler.engine.precision import supported
     from handler.loading import load_predictor
     from scripts.archives import fp8
@@ -321,7 +321,7 @@ def add_score_calibration(stage: Path, config: ModelConfig, scores: ScoreExample
     available = supported(torch.device("cpu"))
     float_precision = requested if requested in available else available[0] if requested == "auto" else "fp32"
     precisions = [requested] if requested in archive.GOLDEN_BY_PRECISION else [float_precision]
-    if requested == "auto" and (model / int8.FILE).is_file():
+    if requested == "auto" and (model / int8_weights.FILE).is_file():
         precisions = ["int8", float_precision]
     by_precision = {}
     for precision in precisions:

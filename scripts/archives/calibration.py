@@ -14,10 +14,12 @@ from pathlib import Path
 import torch
 
 from handler.config import ServingConfig
-from handler.engine import int8, int8_file
-from handler.engine.encoder import READS, Layer, PackedEncoder
+from handler.engine import int8, int8_file, int8_weights
+from handler.engine.encoder import Layer, PackedEncoder
 from handler.engine.families import encoder_of
-from handler.engine.int8 import POINTS, SMOOTHED, LayerQuantParams
+from handler.engine.int8 import LayerQuantParams
+from handler.engine.int8_weights import POINTS, SMOOTHED
+from handler.engine.native_encoder import READS
 from handler.engine.probe import HiddenStates
 from handler.errors import RequestError
 from handler.loading import load_predictor
@@ -53,7 +55,7 @@ def quantize(folder: Path, config: ServingConfig, calibration: Calibration) -> C
     Raises:
         ScriptError: a family without int8, examples that the task refuses, or too low an accuracy.
     """
-    if not int8.supported(torch.device("cpu")):
+    if not int8_weights.supported(torch.device("cpu")):
         raise ScriptError(
             "int8 cannot be tried here: there are no compiled kernels for this CPU: run scripts/setup.sh (x86)"
         )
@@ -67,7 +69,7 @@ def quantize(folder: Path, config: ServingConfig, calibration: Calibration) -> C
     torch.set_num_threads(1)  # the same sums in the same order every time
     try:
         params = calibrate(exact, encodings_of(exact, calibration_set))
-        int8_file.write(folder / int8.FILE, model, params)
+        int8_file.write(folder / int8_weights.FILE, model, params)
     finally:
         torch.set_num_threads(threads)
     quantized = load_predictor(folder, replace(config, precision="int8"))

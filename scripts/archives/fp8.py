@@ -39,4 +39,4 @@ def quantize(predictor: Predictor) -> None:
     model = predictor.engine.model
     if reason := fp8.unsupported_reason(model):
         raise ScriptError(f"a {type(model).__name__} has no fp8 ({reason}): pack it with --precision bf16")
-    predictor.engine.quantize_to_fp8()
+    predictor.engine.with_gradients().quantize_to_fp8()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from handler.engine.int8 import QuantParams
+from handler.engine.int8_weights import QuantParams
 
 BINS = 2048
 SMOOTHING_ALPHA = 0.6  # how much of the magnitude of a channel moves into its weights (SmoothQuant)

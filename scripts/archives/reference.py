@@ -21,7 +21,7 @@ from torch import Tensor
 
 from handler import sequences
 from handler.config import ServingConfig
-from handler.engine.weights import read_config
+from handler.engine.config_problems import read_config
 from handler.labels import label_names
 from handler.protocol import JSON
 from handler.sequences import TokenSpans

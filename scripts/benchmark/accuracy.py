@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from handler.engine.weights import read_config
+from handler.engine.config_problems import read_config
 from scripts.benchmark.models import BenchmarkModel
 from scripts.benchmark.peers import Labels, Peer
 from scripts.benchmark.texts import SOURCES

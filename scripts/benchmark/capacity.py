@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from handler.engine.weights import has_float_weights
+from handler.engine.int8_weights import has_float_weights
 from scripts.benchmark import machine, scaling, serving
 from scripts.benchmark.accounting import ExpectedScores, RequestAccounting, scores_of
 from scripts.benchmark.measure import Run, interleave

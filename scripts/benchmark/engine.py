@@ -9,7 +9,8 @@ from typing import Any
 import torch
 
 from handler.batching import plan
-from handler.engine.precision import DTYPES
+from handler.engine.device import to_torch
+from handler.engine.precision import TOLERANCES
 from handler.predictor import Predictor
 from scripts.benchmark.measure import Run, interleave, timed
 from scripts.benchmark.models import BenchmarkModel, try_load
@@ -31,13 +32,13 @@ def measure(
     """
     rows = []
     of_transformers = {
-        precision: model.load(precision, predictor.engine.device, packed=False)
+        precision: model.load(precision, to_torch(predictor.engine.device), packed=False)
         for precision, predictor in loaded.items()
-        if padded and precision in DTYPES
+        if padded and precision in TOLERANCES
     }
     for mix in mixes:
         encodings = model.encode(mix.texts)
-        device = next(iter(loaded.values())).engine.device
+        device = to_torch(next(iter(loaded.values())).engine.device)
         once = min(
             timed(partial(predictor.engine.run, encodings), device) for predictor in loaded.values() for _ in "12"
         )
@@ -49,7 +50,7 @@ def measure(
             if precision in of_transformers:
                 run = partial(of_transformers[precision].engine.run, encodings)
                 runs[f"padded {precision}"] = partial(_repeat, run, repeats)
-            roof = roofline(model.shape, widths[precision], precision, predictor.engine.device)
+            roof = roofline(model.shape, widths[precision], precision, device)
             if roof is not None:
                 layers = max(1, round(repeats * model.shape.layers * mix.tokens / widths[precision]))
                 runs[f"roofline {precision}"] = partial(_repeat, roof, layers)

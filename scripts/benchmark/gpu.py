@@ -25,7 +25,7 @@ from transformers import AutoModelForSequenceClassification
 
 from handler.config import ServingConfig
 from handler.engine import fp8, memory
-from handler.engine.precision import DTYPES, supported
+from handler.engine.precision import Precision, supported
 from handler.engine.probe import random_encodings
 from handler.loading import load_predictor
 from handler.predictor import Predictor
@@ -106,7 +106,7 @@ class GpuModel:
             self.predictors[precision] = load_predictor(self.folder, config, device)
         self.config = self.predictors[self.half].engine.model.config
         self.shape = EncoderShape.of(self.config)
-        self.eager = self.transformers(DTYPES[self.half])
+        self.eager = self.transformers(Precision(self.half, 0).dtype)
 
     def transformers(self, dtype: torch.dtype) -> Any:
         """Load the model with transformers."""
@@ -116,7 +116,7 @@ class GpuModel:
     @cached_property
     def compiled(self) -> Any:
         """Return the model of transformers with compiled layers, which takes seconds; the whole model takes minutes."""
-        model = self.transformers(DTYPES[self.half])
+        model = self.transformers(Precision(self.half, 0).dtype)
         for layer in model.bert.encoder.layer:
             layer.compile(dynamic=True)
         return model

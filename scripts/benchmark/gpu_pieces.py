@@ -21,9 +21,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from handler.batching import VarlenMetadata, plan
+from handler.batching import plan
 from handler.engine import fp8, fusion
 from handler.engine.attention import varlen_attn
+from handler.engine.batch import VarlenMetadata
 from scripts.benchmark.flops import EncoderShape
 from scripts.benchmark.gpu import MODELS, mixes
 from scripts.benchmark.measure import Run

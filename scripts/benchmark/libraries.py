@@ -15,7 +15,7 @@ import torch
 import transformers
 from numpy.typing import NDArray
 
-from handler.engine.weights import read_config
+from handler.engine.config_problems import read_config
 from handler.predictor import Predictor
 from scripts.benchmark import exported, machine
 from scripts.benchmark.models import BenchmarkModel

@@ -16,7 +16,7 @@ import psutil  # type: ignore[import-untyped]
 import torch
 
 from handler.config import usable_cores
-from handler.engine import int8
+from handler.engine import int8_weights
 from handler.engine.precision import supported
 from scripts.cli.console import ROOT
 
@@ -52,7 +52,7 @@ def about(device: torch.device) -> dict[str, Any]:
         "system": platform.platform(),
         "python": platform.python_version(),
         "wait_policy": os.environ.get("OMP_WAIT_POLICY", "unset"),
-        "precisions": [*supported(device), *(["int8"] if int8.supported(device) else [])],
+        "precisions": [*supported(device), *(["int8"] if int8_weights.supported(device) else [])],
         "load": load(),
         "versions": {name: version(name) for name in (*PACKAGES, *peers)},
     }

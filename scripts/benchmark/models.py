@@ -15,9 +15,10 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from handler import archive
 from handler.config import ModelConfig, ServingConfig
-from handler.engine import int8
+from handler.engine import int8_weights
+from handler.engine.config_problems import read_config
+from handler.engine.int8_weights import has_float_weights
 from handler.engine.precision import supported
-from handler.engine.weights import has_float_weights, read_config
 from handler.errors import StartupError
 from handler.loading import load_predictor
 from handler.predictor import Predictor
@@ -77,7 +78,7 @@ class BenchmarkModel:
     def precisions(self, device: torch.device) -> list[str]:
         """Return the precisions that the machine supports and that the model has weights for."""
         floats = list(reversed(supported(device))) if has_float_weights(self.model_folder) else []
-        return [*floats, *(["int8"] if int8.supported(device) else [])]
+        return [*floats, *(["int8"] if int8_weights.supported(device) else [])]
 
     def settings(self, precision: str, **more: object) -> ModelConfig:
         """Return the settings of the model at a precision; raises ConfigError for an unknown one."""
@@ -85,7 +86,7 @@ class BenchmarkModel:
         return replace(self.config, handler=ServingConfig(**handler))
 
     def load(self, precision: str, device: torch.device, *, packed: bool = True) -> Predictor:
-        """Load the model at a precision; not packed, with the modules of transformers on padded batches.
+        """Load the model at a precision as it is served; not packed, with transformers' modules on padded batches.
 
         Raises:
             StartupError: the model cannot be served at this precision.
@@ -93,9 +94,10 @@ class BenchmarkModel:
         """
         threads, folder = torch.get_num_threads(), self.model_folder
         try:
-            if precision == "int8" and not (folder / int8.FILE).is_file():
-                quantized = self.scratch / "int8"
-                folder = unpack(self.pack(precision), quantized) / archive.MODEL
+            if self.mar is not None and (precision != "int8" or (folder / int8_weights.FILE).is_file()):
+                folder = folder.parent
+            elif packed:
+                folder = unpack(self.pack(precision), self.scratch / f"unpacked-{precision}")
             return load_predictor(folder, self.settings(precision).handler, device, packed=packed)
         finally:
             torch.set_num_threads(threads)
@@ -107,7 +109,7 @@ class BenchmarkModel:
         """
         if (
             precision == "int8"
-            and (self.model_folder / int8.FILE).is_file()
+            and (self.model_folder / int8_weights.FILE).is_file()
             and config is None
             and self.mar is not None
         ):

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from handler.engine import fp8, int8
-from handler.engine.precision import DTYPES, supported
+from handler.engine.precision import Precision, supported
 from scripts.benchmark.flops import EncoderShape
 from scripts.benchmark.measure import Run
 
@@ -45,7 +45,7 @@ def square(precision: str, device: torch.device, size: int = 8192) -> tuple[int,
 def product_maker(precision: str, device: torch.device) -> Callable[[int, int, int], Callable[[], Tensor]] | None:
     """Return a factory of products of (tokens, K, N) at a precision; None where the machine does not support it."""
     if precision in supported(device):
-        return partial(_product, dtype=DTYPES[precision], device=device)
+        return partial(_product, dtype=Precision(precision, 0).dtype, device=device)
     if precision == "int8" and device.type == "cpu" and int8.onednn_is_exact():  # else it takes oneDNN seconds
         return _int8_product
     return partial(_fp8_product, device=device) if precision == "fp8" and fp8.supported(device) else None

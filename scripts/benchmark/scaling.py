@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from handler.engine.device import to_torch
 from handler.predictor import Predictor
 from handler.sequences import Encoding
 from scripts.benchmark.measure import Run, interleave, peak_memory
@@ -35,7 +36,7 @@ def measure(
     encodings = model.encode(short_texts(texts, 128))
     first = encodings[:64]
     mixed = encodings[:48] + model.encode(long_texts(texts, 6, model.count))
-    device, threads = next(iter(loaded.values())).engine.device, torch.get_num_threads()
+    device, threads = to_torch(next(iter(loaded.values())).engine.device), torch.get_num_threads()
     thread_counts = steps_to(threads) if device.type == "cpu" and threads > 1 else []
     series: dict[str, tuple[Sequence[int], Call]] = {
         "batch": (BATCH, lambda predictor, n: (partial(predictor.engine.run, encodings[:n]), encodings[:n])),
@@ -72,10 +73,9 @@ def work(model: BenchmarkModel, predictor: Predictor, texts: Sequence[str], limi
         if points and points[-1]["us_per_token"] * tokens / 1e6 > limit:
             break
         encodings = _up_to(model.encode(short_texts(texts, int(tokens / mean) + 40)), tokens)
-        with peak_memory(predictor.engine.device) as used:
-            timings = interleave(
-                {"run": partial(predictor.engine.run, encodings)}, predictor.engine.device, 1, 3 if tokens < 2e4 else 1
-            )
+        device = to_torch(predictor.engine.device)
+        with peak_memory(device) as used:
+            timings = interleave({"run": partial(predictor.engine.run, encodings)}, device, 1, 3 if tokens < 2e4 else 1)
         points.append(point(tokens, encodings, timings["run"].median) | {"memory_mb": used.peak / 2**20})
     return points
 

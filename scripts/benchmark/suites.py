@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from handler.config import usable_cores
-from handler.engine.weights import has_float_weights
+from handler.engine.int8_weights import has_float_weights
 from handler.predictor import Predictor
 from scripts.benchmark import accuracy, against, engine, libraries, machine, peers, scaling, serving, training
 from scripts.benchmark.models import BenchmarkModel, benchmark_models, default_names

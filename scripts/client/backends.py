@@ -22,8 +22,7 @@ from scripts.client.server import NotRunning, Refused, Server, Unavailable, Unkn
 from scripts.client.unpacking import extract
 
 if TYPE_CHECKING:
-    import torch
-
+    from handler.engine.device import AnyDevice
     from handler.predictor import Predictor
 
 MAX_BACKOFF_S = 8.0  # between two tries
@@ -96,7 +95,7 @@ def local_backend(arguments: argparse.Namespace, stack: ExitStack) -> Backend:
 
 
 def load(
-    folder: Path, stack: ExitStack, device: torch.device | None = None, *, serving: bool = False, **settings: Any
+    folder: Path, stack: ExitStack, device: AnyDevice | None = None, *, serving: bool = False, **settings: Any
 ) -> Predictor:
     """Load a model folder or an archive with the settings it holds; `settings` replace some of them.
 

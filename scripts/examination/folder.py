@@ -15,11 +15,13 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from handler.config import ModelConfig
-from handler.engine import fp8, int8
+from handler.engine import fp8, int8, int8_weights
+from handler.engine.config_problems import read_config
 from handler.engine.encoder import PackedEncoder
 from handler.engine.families import encoder_of
+from handler.engine.native_engine import NativeEngine
 from handler.engine.precision import supported
-from handler.engine.weights import load_weights, read_config
+from handler.engine.weights import load_weights
 from handler.late_interaction import Role
 from handler.loading import load_predictor
 from handler.model_folder import ModelFolder
@@ -112,7 +114,7 @@ def origin_facts(source: ModelSource) -> dict[str, JSON]:
 
 def weight_facts(folder: Path) -> dict[str, JSON]:
     """Return files, sizes and precisions of the weights, from their headers; what cannot be read is left out."""
-    files = sorted(file for file in folder.glob("*.safetensors") if file.name != int8.FILE)
+    files = sorted(file for file in folder.glob("*.safetensors") if file.name != int8_weights.FILE)
     numbers: Counter[str] = Counter()
     for file in files:
         try:
@@ -205,14 +207,15 @@ def tokenizer_facts(tokenizer: Tokenizer) -> dict[str, JSON]:
 def served_facts(predictor: Predictor) -> dict[str, JSON]:
     """Return what will be served, how it is computed, and in which precisions."""
     engine = predictor.engine
-    encoder = encoder_of(engine.model.base_model)
-    is_ours = engine.packed and isinstance(encoder, PackedEncoder)
+    is_native = isinstance(engine, NativeEngine)
+    encoder = None if is_native else encoder_of(engine.model.base_model)
+    is_ours = is_native or (engine.packed and isinstance(encoder, PackedEncoder))
     path = "unpadded, by the kernels of this package" if is_ours else "unpadded, by the layers of transformers"
     cpu = torch.device("cpu")
     precisions = [f"{name} on this CPU" for name in supported(cpu)]
-    if encoder is not None and is_ours and not int8.unsupported_reason(encoder):
-        precisions.append(f"int8 with --calibration{'' if int8.supported(cpu) else ' (not on this CPU)'}")
-    if encoder is not None and not fp8.unsupported_reason(engine.model):
+    if is_native or (encoder is not None and is_ours and not int8.unsupported_reason(encoder)):
+        precisions.append(f"int8 with --calibration{'' if int8_weights.supported(cpu) else ' (not on this CPU)'}")
+    if engine.precision.has_gradients and not fp8.unsupported_reason(engine.with_gradients().model):
         precisions.append("fp8 with --calibration on a GPU")
     return {
         "task": predictor.task.name,

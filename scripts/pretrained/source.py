@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from handler.archive import sha256
-from handler.engine import int8
+from handler.engine import int8_weights
 from handler.errors import ServingError
 from handler.protocol import JSON
 from handler.sentence_layers import MODULES_FILE
@@ -200,7 +200,7 @@ def _is_pickled(folder: Path) -> bool:
 
 def _pickle_alone(folder: Path) -> str | None:
     names = {file.name for file in folder.iterdir()} if folder.is_dir() else set()
-    has_float_weights = any(name.endswith(".safetensors") and name != int8.FILE for name in names)
+    has_float_weights = any(name.endswith(".safetensors") and name != int8_weights.FILE for name in names)
     return None if weights_in(names) or has_float_weights else pickle_in(names)
 
 

@@ -105,7 +105,7 @@ def _encoder_class(folder: Path) -> str:
     """Return the class of transformers that holds the encoder of a config."""
     from transformers import MODEL_MAPPING
 
-    from handler.engine.weights import read_config
+    from handler.engine.config_problems import read_config
 
     classes: Any = MODEL_MAPPING[type(read_config(folder))]
     return str((classes[0] if isinstance(classes, tuple) else classes).__name__)

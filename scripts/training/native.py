@@ -15,14 +15,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from handler.engine.kernels import DTYPES, SINGLE_THREAD_MAX_ELEMENTS, X86_64_V4, openmp, path_of
+from handler.engine import cpu
+from handler.engine.kernel_operators import DTYPES, SINGLE_THREAD_MAX_ELEMENTS
+from handler.engine.kernels import X86_64_V4, OpenMP, openmp, path_of
 
 SOURCE = Path(__file__).with_name("native") / "training.c"
 LEVELS = {  # as in handler/engine/kernels.py
     "x86_64_v4+avx512bf16+amx_int8+amx_bf16": (*X86_64_V4, "avx512_bf16", "amx_tile", "amx_int8", "amx_bf16"),
     "x86_64_v4+avx512bf16": (*X86_64_V4, "avx512_bf16"),
     "x86_64_v4": X86_64_V4,
-    "x86_64_v3": ("avx2", "fma3", "f16c", "bmi2"),
+    "x86_64_v3": ("avx2", "fma", "f16c", "bmi2"),
 }
 LANES = 16  # widths are multiples of it
 CHUNKS = 8  # of rows, whose sums are added in this order
@@ -90,21 +92,23 @@ class TrainingLibrary(NamedTuple):
 
     functions: dict[str, Callable[[Any, Any, int], None]]
     attention_scratch: Callable[[int, int], int]
-    openmp: ctypes.Structure
+    openmp: OpenMP | None
     has_tiles: bool  # whether `pack` and `product` compute by the matrix unit
 
     def call(self, name: str, args: ctypes.Structure, size: int) -> None:
         """Call a function; one that computes few elements gets one thread."""
         threads = torch.get_num_threads() if size > SINGLE_THREAD_MAX_ELEMENTS else 1
-        self.functions[name](ctypes.addressof(args), ctypes.addressof(self.openmp), threads)
+        parallel = self.openmp
+        self.functions[name](
+            ctypes.addressof(args), parallel and ctypes.addressof(parallel), threads if parallel else 1
+        )
 
 
 @functools.cache
 def library() -> TrainingLibrary | None:
     """Return the functions for this processor; None where there are none, or they cannot be loaded."""
-    flags = torch.cpu.get_capabilities()
     for level, needs in LEVELS.items():
-        if all(flags.get(flag) for flag in needs) and path_of(level, SOURCE).is_file():
+        if cpu.has(*needs) and path_of(level, SOURCE).is_file():
             try:
                 shared, parallel = ctypes.CDLL(str(path_of(level, SOURCE))), openmp()
             except OSError:  # a file system without execution, another kind of system
@@ -116,8 +120,7 @@ def library() -> TrainingLibrary | None:
 
 def why_missing() -> str | None:
     """Return why `library` has no functions, and what to do; None where it has them, or the processor can have none."""
-    flags = torch.cpu.get_capabilities()
-    levels = [level for level, needs in LEVELS.items() if all(flags.get(flag) for flag in needs)]
+    levels = [level for level, needs in LEVELS.items() if cpu.has(*needs)]
     if library() is not None or not levels:
         return None
     if not any(path_of(level, SOURCE).is_file() for level in levels):
@@ -125,7 +128,7 @@ def why_missing() -> str | None:
     return f"{SOURCE.parent} has them, but they cannot be loaded: is its file system mounted with noexec?"
 
 
-def _load(shared: ctypes.CDLL, parallel: ctypes.Structure) -> TrainingLibrary:
+def _load(shared: ctypes.CDLL, parallel: OpenMP | None) -> TrainingLibrary:
     functions = {name: getattr(shared, name) for name in FUNCTIONS}
     for function in functions.values():
         function.argtypes, function.restype = (c_void_p, c_void_p, c_int64), None

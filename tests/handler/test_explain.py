@@ -192,7 +192,7 @@ def test_explanations_among_predictions(predictor: Predictor) -> None:
 def test_time_that_runs_out_costs_only_explanations(model_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was not explained in time is 503; the prediction beside it is answered."""
     predictor = load_predictor(model_folder, timeout_s=1000)
-    monkeypatch.setattr("handler.explain.time", SimpleNamespace(monotonic=lambda: math.inf))
+    monkeypatch.setattr("handler.engine.gradients.time", SimpleNamespace(monotonic=lambda: math.inf))
     body = Body(b'"Where is it?"', "application/json")
     explained, predicted = predictor.answer([Request(body, explain=True), Request(body)])
     assert (explained.status, response_json(explained)["type"]) == (503, "Overloaded")

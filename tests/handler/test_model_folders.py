@@ -33,7 +33,7 @@ from transformers import (
 
 from handler.config import ModelConfig, ServingConfig
 from handler.engine.checkpoint import known_names
-from handler.engine.weights import read_config
+from handler.engine.config_problems import read_config
 from handler.errors import ConfigError, ModelMismatch
 from handler.loading import load_predictor
 from handler.model_folder import ModelFolder

@@ -12,7 +12,7 @@ import transformers
 
 from handler.alignment import align, mark_of
 from handler.config import ModelConfig, ServingConfig
-from handler.engine.weights import read_config
+from handler.engine.config_problems import read_config
 from handler.errors import ModelMismatch
 from handler.loading import load_predictor
 from handler.python_tokenizer import converted

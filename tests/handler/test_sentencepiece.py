@@ -13,7 +13,7 @@ import transformers
 from tokenizers import Tokenizer as Backend
 
 from handler.config import ModelConfig, ServingConfig
-from handler.engine.weights import read_config
+from handler.engine.config_problems import read_config
 from handler.tokenization import Tokenizer
 from scripts.archives.build import build
 from tests.support.samples import TEXTS

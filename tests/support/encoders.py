@@ -14,10 +14,10 @@ from transformers.models.auto import modeling_auto
 
 from handler.batching import Batch
 from handler.config import ServingConfig
-from handler.engine import Engine
 from handler.engine.encoder import PackedEncoder
 from handler.engine.families import encoder_of, unsupported_reason
 from handler.engine.probe import random_encodings
+from handler.engine.torch_engine import TorchEngine
 from handler.errors import ModelMismatch
 from handler.tasks import Pooler, RaggedOutput
 from tests.support.encodings import outputs_of
@@ -175,7 +175,7 @@ def measure(model_type: str) -> Row:
                 ids = torch.tensor([sequence.ids])
                 logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[0]
                 expected.append(logits.reshape(-1, logits.shape[-1]).clone().numpy())
-            engine = Engine(
+            engine = TorchEngine(
                 model, pooler, ServingConfig(precision="fp32"), pad_id=getattr(config, "pad_token_id", 0) or 0
             )
         except ModelMismatch as error:

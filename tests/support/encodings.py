@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from handler.batching import Batch, VarlenMetadata
 from handler.engine import Engine
+from handler.engine.batch import TensorBatch, VarlenMetadata
 from handler.engine.probe import HiddenStates
 from handler.errors import RequestError
 from handler.sequences import Encoding
@@ -27,7 +27,7 @@ def random_words(*lengths: int) -> list[Encoding]:
 
 def varlen_of(*lengths: int, reads: Sequence[Sequence[int]] | None = None) -> VarlenMetadata:
     """Return the metadata of a packed row of sequences of these lengths."""
-    varlen = Batch.packed(random_words(*lengths), torch.device("cpu"), reads=reads).varlen
+    varlen = TensorBatch.packed(random_words(*lengths), torch.device("cpu"), reads=reads).varlen
     assert varlen is not None
     return varlen
 

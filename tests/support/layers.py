@@ -5,29 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from handler.batching import VarlenMetadata
-from handler.engine import kernels
+from handler.engine import cpu, kernels
+from handler.engine.batch import VarlenMetadata
 from handler.engine.encoder import PackedEncoder
-from handler.engine.int8 import (
-    Int8Encoder,
-    QuantParams,
-    StoredEncoder,
-    StoredLayer,
-    StoredLinear,
-    int8_encoder,
-    quantize_rows,
-)
+from handler.engine.int8 import Int8Encoder, int8_encoder, quantize_rows
+from handler.engine.int8_weights import QuantParams, StoredEncoder, StoredLayer, StoredLinear
+from handler.engine.kernel_operators import to_array
+from handler.engine.kernels import Kind
 from handler.engine.layer_weights import LayerWeights
+from handler.engine.native_encoder import Floats
 from tests.support.encodings import varlen_of
 
 CPU = torch.device("cpu")
 WIDTH, HEADS = 96, 4
+KINDS: dict[str, Kind] = {"fp32": "fp32", "bf16": "bf16", "int8": "uint8"}
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.uint8}
-FLAGS = torch.cpu.get_capabilities()
-LEVELS = {level: needs for level, needs in kernels.LEVELS.items() if all(FLAGS.get(flag) for flag in needs)}
+LEVELS = {level: needs for level, needs in kernels.LEVELS.items() if cpu.has(*needs)}
 LENGTHS = (3, 20, 300, 7, 50, 1, 64, 65, 130)  # longer than a tile and a chunk of native/encoder.h
 
 
@@ -127,11 +124,11 @@ def _stored_layer(layer: LayerWeights, *, is_last: bool) -> StoredLayer:
     points = ("input", "context", "attention_output")
     params = {name: QuantParams.from_range(-4.0, 4.0) for name in points}
     params["intermediate"] = QuantParams.from_range(-0.17, 4.0)
-    smoothing = {name: torch.linspace(0.8, 1.2, WIDTH) for name in points}
+    smoothing = {name: np.linspace(0.8, 1.2, WIDTH, dtype=np.float32) for name in points}
     if layer.gate is not None:
         linears["gate"] = _stored_linear(layer.gate)
         params["intermediate"] = QuantParams.from_range(-4.0, 4.0)
-        smoothing["intermediate"] = torch.linspace(0.8, 1.2, layer.gate.out_features)
+        smoothing["intermediate"] = np.linspace(0.8, 1.2, layer.gate.out_features, dtype=np.float32)
     modules: dict[str, Any] = {"attention_norm": layer.attention_norm, "output_norm": layer.output_norm}
     norms = {name: _weight_and_bias(module) for name, module in modules.items() if module is not None}
     return StoredLayer(linears, norms, params, smoothing)
@@ -139,9 +136,10 @@ def _stored_layer(layer: LayerWeights, *, is_last: bool) -> StoredLayer:
 
 def _stored_linear(*modules: nn.Linear) -> StoredLinear:
     weight, scale = quantize_rows(torch.cat([module.weight.detach() for module in modules]))
-    return StoredLinear(weight, scale, torch.cat([module.bias.detach() for module in modules]))
+    bias = torch.cat([module.bias.detach() for module in modules])
+    return StoredLinear(*map(to_array, (weight, scale, bias)))
 
 
-def _weight_and_bias(module: Any) -> tuple[Tensor, Tensor | None]:
+def _weight_and_bias(module: Any) -> tuple[Floats, Floats | None]:
     bias = getattr(module, "bias", None)
-    return module.weight.detach(), None if bias is None else bias.detach()
+    return to_array(module.weight), None if bias is None else to_array(bias)

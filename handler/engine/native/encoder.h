@@ -24,7 +24,7 @@ enum {
   TILE = HAS_TILES ? 256 : 128,  // rows between two linear layers: their activations stay in the second-level cache
 };
 
-typedef struct {  // the same fields as _Layer in kernels.py
+typedef struct {  // the same fields as _Layer in native_encoder.py
   Linear query;   // of the last layer alone, whose `qkv` is keys and values
   Linear qkv, attention_output, intermediate, output;
   Linear gate;    // whose activation `intermediate` is multiplied by; no panels: there is none
@@ -36,14 +36,14 @@ typedef struct {  // the same fields as _Layer in kernels.py
   float context_zero_point, intermediate_inv_scale, intermediate_zero_point;
 } Layer;
 
-typedef struct {  // OpenMP's, of the library that PyTorch has loaded
+typedef struct {  // the same fields as OpenMP in kernels.py
   void (*parallel)(void (*)(void *), void *, unsigned threads, unsigned flags);
   void (*barrier)(void);
   int (*thread)(void);
   int (*threads)(void);
 } OpenMP;
 
-typedef struct {  // the same fields as _Encoder in kernels.py
+typedef struct {  // the same fields as _Encoder in native_encoder.py
   const Layer *layers;
   int64_t n_layers, width, intermediate_width, n_heads;
   int64_t pre_norm;

@@ -1,4 +1,4 @@
-// CPU kernels that PyTorch has no fast operator for; kernels.py calls them, scripts/compile_kernels.py compiles them.
+// CPU kernels: what a model computes on a packed row. kernels.py loads them, scripts/compile_kernels.py compiles them.
 //
 // Freestanding C for clang, sixteen lanes at a time: no library, no header of PyTorch. What is computed of a sequence
 // depends on that sequence alone, to the last bit: in a fixed order, whichever thread computes it.
@@ -32,7 +32,7 @@ EXPORT void encode(const Encoder *args, const OpenMP *omp, int64_t threads) {
 
 // --- attention alone ------------------------------------------------------------------------------------------------
 
-typedef struct {  // the same fields as _Attention in kernels.py
+typedef struct {  // the same fields as _Attention in kernel_operators.py
   const void *query, *key, *value;  // (tokens, n_heads * head_width), or for `one_query` a query of each sequence
   void *output;                     // shape of query
   const int32_t *cu_seqlens;        // (n_sequences + 1,) tokens
@@ -89,7 +89,7 @@ EXPORT void attend_packed(Attention *args, const OpenMP *omp, int64_t threads) {
 
 // --- layer norm alone -----------------------------------------------------------------------------------------------
 
-typedef struct {  // the same fields as _LayerNorm in kernels.py
+typedef struct {  // the same fields as _LayerNorm in kernel_operators.py
   Norm norm;
   const float *x;      // (rows, width)
   float *output;       // (rows, width)
@@ -98,7 +98,10 @@ typedef struct {  // the same fields as _LayerNorm in kernels.py
   int64_t next;  // counter shared by the threads
 } LayerNorm;
 
-enum { ROWS_PER_TASK = 16 };  // rows that a thread takes at a time
+enum {  // rows that a thread takes at a time
+  ROWS_PER_TASK = 16,
+  LINEAR_ROWS = 48,  // of a linear layer, whose weights are read once for them
+};
 
 static void layer_norm_worker(void *arg) {
   LayerNorm *args = arg;
@@ -115,9 +118,96 @@ EXPORT void layer_norm_quantize(LayerNorm *args, const OpenMP *omp, int64_t thre
   else layer_norm_worker(args);
 }
 
+// --- embeddings -----------------------------------------------------------------------------------------------------
+
+typedef struct {  // the same fields as _Embeddings in native_layers.py
+  const void *words;         // (vocabulary, width) in FP32, or in 8 bits with a scale of each row
+  const float *word_scales;  // (vocabulary,); 0: words are in FP32
+  const float *types, *positions;  // (kinds, width); 0: there are none
+  const int64_t *ids, *type_ids, *position_ids;  // (rows,)
+  Norm norm;
+  float *output;  // (rows, width)
+  int64_t rows, width;
+  int64_t next;  // counter shared by the threads
+} Embeddings;
+
+INLINE vec load_int8(const int8_t *from, int64_t n) {  // the first n elements, at most all lanes
+  typedef int8_t int8s __attribute__((ext_vector_type(16), aligned(1)));
+  int8s x = 0;
+  if (n >= LANES) x = *(const int8s *)from;
+  else for (int64_t i = 0; i < n; i++) x[i] = from[i];
+  return __builtin_convertvector(x, vec);
+}
+
+static void embed_row(const Embeddings *args, int64_t row) {
+  const int64_t width = args->width, word = args->ids[row] * width;
+  float *output = args->output + row * width;
+  for (int64_t d = 0; d < width; d += LANES) {
+    const int64_t n = width - d;
+    vec x;
+    if (args->word_scales) x = load_int8((const int8_t *)args->words + word + d, n) * args->word_scales[args->ids[row]];
+    else x = load(args->words, word + d, FP32, n);
+    if (args->types) x += load(args->types, args->type_ids[row] * width + d, FP32, n);
+    if (args->positions) x += load(args->positions, args->position_ids[row] * width + d, FP32, n);
+    store(output, d, x, FP32, n);
+  }
+  layer_norm(&args->norm, width, output, output, 0, FP32);
+}
+
+static void embed_worker(void *arg) {
+  Embeddings *args = arg;
+  for (int64_t row; (row = __atomic_fetch_add(&args->next, ROWS_PER_TASK, __ATOMIC_RELAXED)) < args->rows;)
+    for (const int64_t end = min_of(row + ROWS_PER_TASK, args->rows); row < end; row++) embed_row(args, row);
+}
+
+EXPORT void embed(Embeddings *args, const OpenMP *omp, int64_t threads) {
+  args->next = 0;
+  if (threads > 1) omp->parallel(embed_worker, args, (unsigned)threads, 0);
+  else embed_worker(args);
+}
+
+// --- a linear layer alone -------------------------------------------------------------------------------------------
+
+typedef struct {  // the same fields as _Product in native_layers.py
+  Linear linear;       // in FP32
+  const float *input;  // (rows, width)
+  float *output;       // (rows, panels * PANEL)
+  int64_t rows, width;
+  int64_t activation;
+  int64_t next;  // counter shared by the threads
+} LinearAlone;
+
+static void multiply_worker(void *arg) {
+  LinearAlone *args = arg;
+  float sums[LINEAR_ROWS * PANEL];
+  const int64_t stride = args->linear.panels * PANEL;
+  for (int64_t row; (row = __atomic_fetch_add(&args->next, LINEAR_ROWS, __ATOMIC_RELAXED)) < args->rows;) {
+    const Product rows = {
+        .linear = &args->linear,
+        .input = args->input + row * args->width,
+        .output = args->output + row * stride,
+        .rows = min_of(LINEAR_ROWS, args->rows - row),
+        .input_stride = args->width,
+        .output_stride = stride,
+        .dtype = FP32,
+        .output_dtype = FP32,
+        .activation = (enum activation)args->activation,
+        .panel_step = PANEL,
+        .sums = sums,
+    };
+    product(&rows);
+  }
+}
+
+EXPORT void multiply(LinearAlone *args, const OpenMP *omp, int64_t threads) {
+  args->next = 0;
+  if (threads > 1) omp->parallel(multiply_worker, args, (unsigned)threads, 0);
+  else multiply_worker(args);
+}
+
 // --- rotary positions -----------------------------------------------------------------------------------------------
 
-typedef struct {  // the same fields as _Rotation in kernels.py
+typedef struct {  // the same fields as _Rotation in kernel_operators.py
   void *x;                  // (rows, stride): heads side by side from the first column on
   const float *cos, *sin;   // (rows, half)
   int64_t stride, rows, n_heads, half;  // half: of the width of a head

@@ -5,7 +5,7 @@
 
 #include "vectors.h"
 
-typedef struct {  // the same fields as _Norm in kernels.py
+typedef struct {  // the same fields as Norm in kernels.py
   const float *weight, *bias;  // (width,)
   const float *multiplier;     // (width,): what the next linear layer reads in U8 or U16 is y * multiplier + zero_point
   float eps, zero_point;

@@ -33,7 +33,7 @@ enum { QUANTIZED = U16 };
 
 enum activation { NONE, GELU, GELU_TANH, RELU, SILU };
 
-typedef struct {  // the same fields as _Linear in kernels.py
+typedef struct {  // the same fields as LinearArguments in native_encoder.py
   const vec *weight;          // (panels, groups up to whole LANES, PANEL) of 32 bits each
   const float *start;         // (panels * PANEL,) that sums start at: the bias; quantized: integers, -zero_point * sum(weight)
   const float *scale, *bias;  // (panels * PANEL,), quantized: y = sum * scale + bias

@@ -144,14 +144,14 @@ def test_every_task_answers_as_on_a_cpu(main: str, load_main: LoadMain, make_mod
 
 def test_the_varlen_kernel_equals_attention_one_by_one() -> None:
     """PyTorch's kernel for several lengths, for queries of all tokens and of one of each sequence."""
-    from handler.batching import Batch
+    from handler.engine.batch import TensorBatch
 
     assert has_kernel(GPU, torch.float16)
     torch.manual_seed(0)
     for lengths in (LENGTHS, (512, 1, 300), (1,)):
         qkv = torch.randn(sum(lengths), 3, 4, 64, device=GPU).half()
-        varlen = Batch.packed(random_words(*lengths), GPU).varlen
-        first_tokens = Batch.packed(random_words(*lengths), GPU, reads=[[0]] * len(lengths)).varlen
+        varlen = TensorBatch.packed(random_words(*lengths), GPU).varlen
+        first_tokens = TensorBatch.packed(random_words(*lengths), GPU, reads=[[0]] * len(lengths)).varlen
         assert varlen is not None
         assert first_tokens is not None
         context = Attention(varlen, 4, torch.float16)(qkv.flatten(1))

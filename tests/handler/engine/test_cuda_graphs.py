@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from handler.batching import Batch
 from handler.config import ServingConfig
 from handler.engine import attention, cuda, cuda_graphs
+from handler.engine.batch import TensorBatch
 from handler.engine.cuda_graphs import BUCKETS, bucket_for, fill
 from handler.engine.probe import HiddenStates
 from handler.loading import load_predictor
@@ -166,4 +166,4 @@ def test_graphs_that_do_not_work_are_left_out(
 def test_the_first_sequences_of_a_padded_batch_are_refused() -> None:
     """Graphs have packed batches alone."""
     with pytest.raises(ValueError, match="not a packed batch"):
-        cuda_graphs.first_sequences(Batch.padded(random_words(3, 4), CPU, 0), (3,))
+        cuda_graphs.first_sequences(TensorBatch.padded(random_words(3, 4), CPU, 0), (3,))

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from handler.engine import kernels
+from handler.engine import kernel_operators
 from handler.engine.attention import Attention, attend
 from handler.engine.encoder import PackedEncoder, padded_row_count
 from handler.engine.families import encoder_of
@@ -31,7 +31,7 @@ def test_any_tokens_of_any_family(name: str, activation: str, make_model: MakeMo
     key = "activation" if name == "DistilBert" else "hidden_act"
     settings = {**FAMILIES[name], key: activation, "max_position_embeddings": 100}
     folder = make_family(name, settings, make_model)
-    ours, theirs = load_predictor(folder).engine, load_predictor(folder, packed=False).engine
+    ours, theirs = load_predictor(folder).engine.with_gradients(), load_predictor(folder, packed=False).engine
     assert isinstance(encoder_of(ours.model.base_model), PackedEncoder)
     sequences = random_words(*LENGTHS)
     for pooler in (HiddenStates(), ChosenStates(0), ChosenStates(0, 5), ChosenStates(2)):
@@ -45,7 +45,7 @@ def test_any_tokens_of_any_family(name: str, activation: str, make_model: MakeMo
 def test_any_tokens_of_later_families(name: str, make_model: MakeModel) -> None:
     """As above, and the embeddings have gradients: explanations need them."""
     folder = make_family(name, {**LATER_FAMILIES[name], "max_position_embeddings": 100}, make_model)
-    ours, theirs = load_predictor(folder).engine, load_predictor(folder, packed=False).engine
+    ours, theirs = load_predictor(folder).engine.with_gradients(), load_predictor(folder, packed=False).engine
     assert isinstance(encoder_of(ours.model.base_model), PackedEncoder)
     sequences = random_words(*LENGTHS)
     for pooler in (ours.main, HiddenStates(), ChosenStates(0), ChosenStates(0, 5), ChosenStates(2)):
@@ -134,7 +134,7 @@ def test_our_attention_is_that_of_pytorch(dtype: torch.dtype, lengths: tuple[int
     context = Attention(varlen, 4, dtype)(qkv.flatten(1))
     torch.testing.assert_close(context.float(), expected, atol=tolerance, rtol=tolerance)
     quantized = Attention(varlen, 4, dtype)(qkv.flatten(1), zero_point=128.5)
-    saturated = kernels.saturate_u8(expected + 128.5)
+    saturated = kernel_operators.saturate_u8(expected + 128.5)
     torch.testing.assert_close(quantized.float(), saturated.float(), atol=1, rtol=tolerance)
     query = qkv[varlen.cu_seqlens[:-1], 0].flatten(1)
     read = Attention(first_tokens, 4, dtype)(kv, query)
@@ -150,7 +150,7 @@ def test_our_attention_is_that_of_pytorch(dtype: torch.dtype, lengths: tuple[int
 def test_gradients_reach_the_embeddings(precision: Any, make_predictor: MakePredictor) -> None:
     """Explanations differentiate through weights in oneDNN's order."""
     predictor = make_predictor(precision=precision)
-    engine, task = predictor.engine, predictor.task
+    engine, task = predictor.engine.with_gradients(), predictor.task
     sequences = random_words(5, 9)
     batch = engine.build_batch(task, sequences)
     words = engine.model.get_input_embeddings()(batch.input_ids).requires_grad_(True)

@@ -9,8 +9,8 @@ import pytest
 from transformers import BigBirdConfig, CanineConfig, NomicBertConfig
 
 from handler.config import ServingConfig
-from handler.engine import Engine
 from handler.engine.families import unsupported_reason
+from handler.engine.torch_engine import TorchEngine
 from handler.errors import ModelMismatch
 from tests.support.encoders import PADDED, Row, encoder_types, measure, small_model, table
 from tests.support.samples import ROOT
@@ -48,4 +48,4 @@ def test_what_a_few_tokens_do_not_show() -> None:
     assert not unsupported_reason(BigBirdConfig(attention_type="original_full"))
     model, pooler = small_model(CanineConfig(hidden_size=32, num_hidden_layers=1, num_attention_heads=4))
     with pytest.raises(ModelMismatch, match="characters in the place of tokens"):
-        Engine(model, pooler, ServingConfig())
+        TorchEngine(model, pooler, ServingConfig())

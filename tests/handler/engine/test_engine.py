@@ -12,10 +12,11 @@ import pytest
 import torch
 import transformers
 
-from handler.batching import Batch
 from handler.config import ServingConfig
-from handler.engine import Engine, device, engine, int8
+from handler.engine import cpu, device, engine, int8_weights, precision
+from handler.engine.batch import TensorBatch
 from handler.engine.precision import choose, supported
+from handler.engine.torch_engine import TorchEngine
 from handler.engine.transformers_attention import packed_attention
 from handler.errors import (
     ConfigError,
@@ -111,7 +112,7 @@ def test_attention_without_boundaries_raises() -> None:
         packed_attention(torch.nn.Identity(), states, states, states, None)
 
 
-class FailingEngine(Engine):
+class FailingEngine(TorchEngine):
     """An engine that runs out of memory above some number of sequences, and raises for one token."""
 
     limit = 1_000
@@ -134,7 +135,9 @@ class FailingEngine(Engine):
 def failing(model_folder: Path, predictor: Predictor) -> FailingEngine:
     """Return an engine that can be made to fail."""
     auto_class = "AutoModelForSequenceClassification"
-    return FailingEngine.load(model_folder, auto_class, predictor.task, ServingConfig())  # type: ignore[return-value]
+    failing = FailingEngine.load(model_folder, auto_class, predictor.task, ServingConfig())
+    assert isinstance(failing, FailingEngine)
+    return failing
 
 
 def test_out_of_memory_halves_the_batch(failing: FailingEngine) -> None:
@@ -168,10 +171,11 @@ def test_an_unexpected_failure_stays_with_its_row(
 
 def test_int8_is_refused_where_it_would_be_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a CPU without kernels or instructions for it, and on a GPU; `auto` then takes what else the archive holds."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", dict)
-    monkeypatch.setattr(int8, "library", lambda: None)
+    monkeypatch.setattr(cpu, "flags", frozenset)
+    for module in (int8_weights, precision):
+        monkeypatch.setattr(module, "library", lambda: None)
     for device_ in (CPU, torch.device("cuda")):
-        assert not int8.supported(device_)
+        assert not int8_weights.supported(device_)
     with pytest.raises(ConfigError, match="int8 alone, which this cpu has no instructions for"):
         choose("int8", CPU, has_float_weights=False, has_int8_weights=True)
     with pytest.raises(ConfigError, match="int8, which this cpu has no instructions for; accepted here: auto, fp32"):
@@ -229,13 +233,13 @@ def test_labels_with_gaps_are_refused(make_model: MakeModel, tmp_path: Path) -> 
 def test_equal_texts_are_computed_once(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
     """Repetition costs nothing, and equal texts get equal bytes."""
     sizes: list[int] = []
-    forward = Engine.forward
+    forward = TorchEngine.forward
 
-    def counted(self: Engine, pooler: Any, encodings: Any) -> Any:
+    def counted(self: TorchEngine, pooler: Any, encodings: Any) -> Any:
         sizes.append(len(encodings))
         return forward(self, pooler, encodings)
 
-    monkeypatch.setattr(Engine, "forward", counted)
+    monkeypatch.setattr(TorchEngine, "forward", counted)
     first, second = random_words(4, 6)
     logits = logits_of(predictor.engine.run([first, second, first, first, second]))
     assert sum(sizes) == 2
@@ -248,7 +252,7 @@ def test_threads_are_shared_between_workers(monkeypatch: pytest.MonkeyPatch) -> 
     before = torch.get_num_threads()
     monkeypatch.setattr(device, "usable_cores", lambda: 4)
     try:
-        assert device.place(None, ServingConfig(), 2) == CPU
+        assert device.place(None, ServingConfig(), 2) == device.CPU
         assert torch.get_num_threads() == 2
         device.place(None, ServingConfig(threads=3), 2)
         assert torch.get_num_threads() == 3
@@ -260,7 +264,7 @@ def test_threads_are_shared_between_workers(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_a_packed_batch_is_never_padded() -> None:
     """As many tokens as the sequences have, positions restarting, and boundaries that end with the total."""
-    batch = Batch.packed(random_words(3, 2), CPU, first_position=2)
+    batch = TensorBatch.packed(random_words(3, 2), CPU, first_position=2)
     assert batch.input_ids.shape == (1, 5)
     assert batch.position_ids is not None
     assert batch.position_ids.tolist() == [[2, 3, 4, 2, 3]]
@@ -273,12 +277,12 @@ def test_a_packed_batch_is_never_padded() -> None:
 def test_read_tokens_are_found_in_every_layout() -> None:
     """Chosen tokens, sequence by sequence: in a packed row, in a padded batch, and where the encoder dropped others."""
     sequences, reads = random_words(3, 2), [[0, 2], [1]]
-    packed = Batch.packed(sequences, CPU, reads=reads)
-    padded = Batch.padded(sequences, CPU, 0, reads)
+    packed = TensorBatch.packed(sequences, CPU, reads=reads)
+    padded = TensorBatch.padded(sequences, CPU, 0, reads)
     chosen = [sequences[0].ids[0], sequences[0].ids[2], sequences[1].ids[1]]
     assert packed.counts == padded.counts == (2, 1)
     assert packed.tokens(packed.input_ids).tolist() == chosen
     assert padded.tokens(padded.input_ids).tolist() == chosen
     assert packed.tokens(torch.tensor([chosen]).T).tolist() == chosen
-    all_tokens = Batch.padded(sequences, CPU, 0)
+    all_tokens = TensorBatch.padded(sequences, CPU, 0)
     assert all_tokens.tokens(all_tokens.input_ids).tolist() == sequences[0].ids + sequences[1].ids

@@ -192,7 +192,7 @@ def test_the_engine_for_gpus_quantizes_and_is_compared_with_fp32(
     make_model: MakeModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of its conversion to fp8, on the CPU, and the error for a family without fp8."""
-    monkeypatch.setattr("handler.engine.precision.fp8.supported", lambda _: True)
+    monkeypatch.setattr("handler.engine.fp8.supported", lambda _: True)
     for module in (attention, cuda):
         monkeypatch.setattr(module, "has_kernel", lambda _, dtype: dtype == torch.bfloat16)
     monkeypatch.setattr(attention, "varlen_attn", fake_varlen_attn)
@@ -218,7 +218,7 @@ def test_the_engine_for_gpus_quantizes_and_is_compared_with_fp32(
 
 def test_a_layer_whose_products_are_wrong_is_refused(make_model: MakeModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """A forgotten bias, which the comparison of all layers with fp32 is too loose to see."""
-    monkeypatch.setattr("handler.engine.precision.fp8.supported", lambda _: True)
+    monkeypatch.setattr("handler.engine.fp8.supported", lambda _: True)
     for module in (attention, cuda):
         monkeypatch.setattr(module, "has_kernel", lambda _, dtype: dtype == torch.bfloat16)
     monkeypatch.setattr(attention, "varlen_attn", fake_varlen_attn)

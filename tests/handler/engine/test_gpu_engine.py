@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import torch
 
-from handler.engine import Engine, cuda, engine_for, memory
+from handler import loading
+from handler.engine import cuda, device, memory
 from handler.engine.cuda import CudaEngine
+from handler.engine.torch_engine import TorchEngine
 from handler.errors import DeviceLost, InternalError, ModelMismatch, OutOfMemory, Overloaded
 from handler.predictor import Predictor
 from handler.sequences import Encoding
@@ -36,8 +38,8 @@ def engine(model_folder: Path, predictor: Predictor) -> FakeGpuEngine:
 
 def test_the_engine_is_chosen_by_the_device() -> None:
     """A machine without a GPU never imports the code for one."""
-    assert engine_for(None) is engine_for(CPU) is Engine
-    assert engine_for(torch.device("cuda", 1)) is CudaEngine
+    assert loading.torch_engine_for(device.CPU) is TorchEngine
+    assert loading.torch_engine_for(torch.device("cuda", 1)) is CudaEngine
 
 
 # --- pipeline ------------------------------------------------------------------------------------------------------
@@ -198,7 +200,7 @@ def test_an_engine_far_from_fp32_is_refused(
         encoder.prepack(torch.float32, CPU)
         encoder.layers.reverse()
 
-    monkeypatch.setattr(Engine, "prepack", broken)
+    monkeypatch.setattr(TorchEngine, "prepack", broken)
     with pytest.raises(ModelMismatch, match="far from itself in fp32"):
         load_fake_gpu(model_folder, predictor, compile="never")
 

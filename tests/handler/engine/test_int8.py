@@ -18,8 +18,9 @@ from safetensors.torch import load_file, save_file
 from handler import archive
 from handler.config import ModelConfig, ServingConfig
 from handler.description import describe
-from handler.engine import int8, int8_file
-from handler.engine.int8 import POINTS, LayerQuantParams, QuantParams
+from handler.engine import int8_file, int8_weights
+from handler.engine.int8 import LayerQuantParams
+from handler.engine.int8_weights import POINTS, QuantParams
 from handler.engine.precision import supported
 from handler.engine.probe import HiddenStates
 from handler.errors import ConfigError, GoldenMismatch, ModelMismatch
@@ -67,7 +68,7 @@ def quantized_copy(folder: Path, target: Path) -> Path:
     (target / "model.safetensors").unlink()
     exact = load_predictor(folder)
     params = calibration.calibrate(exact, random_words(*LENGTHS))
-    int8_file.write(target / int8.FILE, exact.engine.model, params)
+    int8_file.write(target / int8_weights.FILE, exact.engine.model, params)
     return target
 
 
@@ -91,7 +92,7 @@ def packed(trained: Path) -> Path:
 @pytest.mark.slow
 def test_an_archive_in_int8_answers_as_well_without_other_weights(trained: Path, packed: Path) -> None:
     """The card holds the comparison; a worker loads it for int8 and auto, and refuses another precision."""
-    assert sorted(file.name for file in (packed / "model").glob("*.safetensors*")) == [int8.FILE]
+    assert sorted(file.name for file in (packed / "model").glob("*.safetensors*")) == [int8_weights.FILE]
     card = (packed / archive.CARD).read_text(encoding="utf-8")
     assert "calibrated on 60 examples, evaluated on 60 others" in card
     assert "(ratio 1.0000)" in card
@@ -125,14 +126,14 @@ def test_a_changed_int8_archive_never_becomes_ready(packed: Path, tmp_path: Path
     """It has golden answers of its own; a file of another format is refused as such."""
     folder = tmp_path / "changed"
     shutil.copytree(packed, folder)
-    file = folder / "model" / int8.FILE
+    file = folder / "model" / int8_weights.FILE
     tensors = load_file(file)
     worse = {**tensors, "layers.1.down.scale": tensors["layers.1.down.scale"] * -3}
     manifest = archive.read_manifest(folder)
     for content, metadata, error, message in (
-        (worse, {"format": int8_file.FORMAT}, GoldenMismatch, "answered differently"),
+        (worse, {"format": int8_weights.FORMAT}, GoldenMismatch, "answered differently"),
         (tensors, {"format": "0"}, ModelMismatch, "another format"),
-        ({"x": torch.zeros(1)}, {"format": int8_file.FORMAT}, ModelMismatch, "does not hold this model"),
+        ({"x": torch.zeros(1)}, {"format": int8_weights.FORMAT}, ModelMismatch, "does not hold this model"),
     ):
         save_file(content, file, metadata=metadata)
         archive.write_manifest(folder, manifest.name, manifest.version, manifest.task)
@@ -219,7 +220,7 @@ def test_the_file_is_a_quarter(make_model: MakeModel, tmp_path: Path) -> None:
     """Embeddings are in int8 too; in a narrow model the scales take a little more."""
     folder = make_model(hidden_size=128, intermediate_size=512, whole_vocabulary=True)
     quantized = quantized_copy(folder, tmp_path / "int8")
-    sizes = [path.stat().st_size for path in (quantized / int8.FILE, folder / "model.safetensors")]
+    sizes = [path.stat().st_size for path in (quantized / int8_weights.FILE, folder / "model.safetensors")]
     assert sizes[0] < 0.27 * sizes[1]
     engine = load_predictor(quantized, ServingConfig(precision="int8")).engine
     floats = [value for value in (*engine.model.parameters(), *engine.model.buffers()) if value.is_floating_point()]

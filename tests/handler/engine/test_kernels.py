@@ -3,21 +3,35 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
-from handler.engine import kernels
+from handler.engine import cpu, kernel_operators, kernels
 from handler.engine.attention import Attention, attend
 from handler.engine.relative import rotate
 from scripts.archives import kernel_compiler
 from scripts.cli.console import ScriptError
 from tests.support.encodings import LENGTHS, varlen_of
-from tests.support.samples import SetKernelLevels
+from tests.support.samples import ROOT, SetKernelLevels
 
-FLAGS = torch.cpu.get_capabilities()
-LEVELS = [level for level, needs in kernels.LEVELS.items() if all(FLAGS.get(flag) for flag in needs)]
+LEVELS = [level for level, needs in kernels.LEVELS.items() if cpu.has(*needs)]
+
+
+OPENMP = """
+import sys
+from handler.engine import kernels
+def loaded(name):
+    return {line.split()[-1] for line in open("/proc/self/maps") if name in line}
+assert kernels.openmp() is not None
+before = loaded("libgomp")
+print("torch" in sys.modules or loaded("libtorch"))
+import torch
+print(before == loaded("libgomp"))
+"""
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -32,9 +46,9 @@ def test_every_level_computes_the_same(level: str, kernel_levels: SetKernelLevel
     query, key, value = qkv.unbind(1)
     torch.testing.assert_close(context, attend(query, key, value, varlen).flatten(1), atol=2e-6, rtol=2e-6)
     x, weight, bias, multiplier = torch.randn(301, 96), torch.randn(96), torch.randn(96), torch.rand(96) * 50
-    output, quantized = kernels.layer_norm_quantize(x, weight, bias, 1e-12, multiplier, 128.5)
+    output, quantized = kernel_operators.layer_norm_quantize(x, weight, bias, 1e-12, multiplier, 128.5)
     kernel_levels({})
-    expected, expected_quantized = kernels.layer_norm_quantize(x, weight, bias, 1e-12, multiplier, 128.5)
+    expected, expected_quantized = kernel_operators.layer_norm_quantize(x, weight, bias, 1e-12, multiplier, 128.5)
     torch.testing.assert_close(output, expected, atol=5e-6, rtol=1e-5)
     torch.testing.assert_close(quantized.short(), expected_quantized.short(), atol=1, rtol=0)
     assert (quantized != expected_quantized).float().mean() < 1e-3
@@ -44,9 +58,9 @@ def test_every_level_computes_the_same(level: str, kernel_levels: SetKernelLevel
 def test_a_layer_norm_of_any_width(width: int) -> None:
     """Rows whose last vector is not full."""
     x, weight, bias = torch.randn(7, width) * 3, torch.full((width,), 40.0), torch.full((width,), 100.0)
-    output, quantized = kernels.layer_norm_quantize(x, weight, bias, 1e-5, torch.ones(width), 0.0)
+    output, quantized = kernel_operators.layer_norm_quantize(x, weight, bias, 1e-5, torch.ones(width), 0.0)
     torch.testing.assert_close(output, torch.nn.functional.layer_norm(x, (width,), weight, bias, 1e-5))
-    assert torch.equal(quantized, kernels.saturate_u8(output))
+    assert torch.equal(quantized, kernel_operators.saturate_u8(output))
 
 
 def test_threads_change_nothing() -> None:
@@ -89,6 +103,12 @@ def test_without_the_right_to_use_tiles_the_next_level_computes(
     functions = kernels.library()
     assert functions is not None
     assert functions.level == best
+
+
+def test_openmp_is_the_one_that_pytorch_would_load() -> None:
+    """It is loaded without PyTorch, and found again when PyTorch is imported later: both share its threads."""
+    done = subprocess.run([sys.executable, "-c", OPENMP], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["set()", "True"]
 
 
 def test_a_changed_source_has_another_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,6 +18,7 @@ from tests.support.layers import (
     CPU,
     DTYPES,
     HEADS,
+    KINDS,
     LENGTHS,
     LEVELS,
     WIDTH,
@@ -34,7 +35,7 @@ from tests.support.layers import (
 from tests.support.samples import SetKernelLevels
 
 INNER, WINDOW = 200, 40
-PRECISIONS = [name for name in DTYPES if native_encoder.supports(DTYPES[name], "silu", WIDTH, HEADS)]
+PRECISIONS = [name for name in DTYPES if native_encoder.supports(KINDS[name], "silu", WIDTH, HEADS)]
 FAMILIES: dict[str, dict[str, Any]] = {
     "ModernBERT": {"pre_norm": True, "has_gate": True, "windows": (None, WINDOW, WINDOW), "has_first_norm": False},
     "EuroBERT": {"pre_norm": True, "has_gate": True, "rms": True, "activation": "silu"},
@@ -113,7 +114,7 @@ def test_it_computes_what_the_operators_compute(
     operators = make_encoder(family, precision)
     assert operators.native is None
     expected = encode(operators, varlen, states)
-    for level in [level for level in LEVELS if native_encoder.NEEDS[DTYPES[precision]] in level]:
+    for level in [level for level in LEVELS if native_encoder.NEEDS[KINDS[precision]] in level]:
         kernel_levels({level: LEVELS[level]})
         native = make_encoder(family, precision)
         assert native.native is not None

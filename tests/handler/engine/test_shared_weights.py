@@ -8,14 +8,16 @@ import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
-import torch
+from numpy.typing import NDArray
 
 from handler import archive
 from handler.config import ModelConfig, ServingConfig
 from handler.engine import kernels, shared_weights
-from handler.engine.families import encoder_of
+from handler.engine.kernels import address
 from handler.engine.shared_weights import share
 from handler.loading import load_predictor
 from handler.predictor import Predictor
@@ -31,61 +33,60 @@ REASONS = {
 }
 
 
-def tensors() -> list[torch.Tensor]:
+def arrays() -> list[NDArray[Any]]:
     """Return weights of several types and shapes."""
-    torch.manual_seed(0)
-    return [torch.randn(3, 5), torch.randint(-127, 127, (7, 11), dtype=torch.int8), torch.randn(64).bfloat16()]
+    generator = np.random.default_rng(0)
+    floats = generator.standard_normal((3, 5), np.float32)
+    return [floats, generator.integers(-127, 127, (7, 11), np.int8), generator.integers(0, 1 << 16, 64, np.uint16)]
 
 
-def is_mapped(tensor: torch.Tensor, path: Path) -> bool:
-    """Tell whether a tensor lies in the pages of a file, at a cache line."""
+def is_mapped(array: NDArray[Any], path: Path) -> bool:
+    """Tell whether an array lies in the pages of a file, at a cache line."""
     for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
         span, *_, name = line.split(maxsplit=5)
         start, end = (int(address, 16) for address in span.split("-"))
-        if start <= tensor.data_ptr() < end:
-            return name == str(path) and tensor.data_ptr() % 64 == 0
+        if start <= address(array) < end:
+            return name == str(path) and address(array) % 64 == 0
     raise AssertionError("an address without memory")
 
 
-def assert_equal(weights: list[torch.Tensor]) -> None:
-    """Compare with `tensors`."""
-    for tensor, expected in zip(weights, tensors(), strict=True):
-        assert tensor.dtype == expected.dtype
-        assert torch.equal(tensor, expected)
+def assert_equal(weights: list[NDArray[Any]]) -> None:
+    """Compare with `arrays`."""
+    for array, expected in zip(weights, arrays(), strict=True):
+        assert array.dtype == expected.dtype
+        assert np.array_equal(array, expected)
 
 
 @pytest.mark.parametrize("before", ["nothing", "the same", "other weights", "half of them", "garbage of that size"])
 def test_every_process_maps_the_same_weights(before: str, tmp_path: Path) -> None:
     """What the file holds is compared, and replaced as a whole where it is something else."""
     path = tmp_path / "a.weights"
-    first = tensors()
+    first = arrays()
     if before != "nothing":
-        share(tensors(), path)
+        share(arrays(), path)
         inode, size = path.stat().st_ino, path.stat().st_size
     if before == "other weights":
         first[1][3, 3] += 1
         share(first, path)
-        first = tensors()
+        first = arrays()
     elif before == "half of them":
         path.write_bytes(path.read_bytes()[: size // 2])
     elif before == "garbage of that size":
         path.write_bytes(b"x" * size)
-    share(first, path)
+    first = share(first, path)
     assert_equal(first)
-    assert all(is_mapped(tensor, path) for tensor in first)
+    assert all(is_mapped(array, path) for array in first)
     assert [file.name for file in tmp_path.iterdir()] == ["a.weights"]
     if before == "the same":
         assert path.stat().st_ino == inode
-    second = tensors()
-    share(second, path)
-    assert all(is_mapped(tensor, path) for tensor in second)
+    assert all(is_mapped(array, path) for array in share(arrays(), path))
 
 
 def test_a_file_that_is_replaced_changes_no_worker(tmp_path: Path) -> None:
     """A worker of another model in the same folder writes its own file; the first one keeps its pages."""
-    path, first = tmp_path / "a.weights", tensors()
-    share(first, path)
-    share([tensor + 1 for tensor in tensors()], path)
+    path = tmp_path / "a.weights"
+    first = share(arrays(), path)
+    share([array + 1 for array in arrays()], path)
     assert_equal(first)
 
 
@@ -93,7 +94,7 @@ def test_what_a_killed_worker_has_left_is_removed(tmp_path: Path) -> None:
     """Or a worker that is killed again and again while it writes would fill the disk."""
     for left in (".a.weights-0123abcd", ".b.weights-0123abcd"):
         (tmp_path / left).write_bytes(b"half")
-    share(tensors(), tmp_path / "a.weights")
+    share(arrays(), tmp_path / "a.weights")
     assert {file.name for file in tmp_path.iterdir()} == {"a.weights", ".b.weights-0123abcd"}
 
 
@@ -107,23 +108,21 @@ def test_without_a_file_each_has_its_own(
     if fault == "full":
         bytes_of = shared_weights._bytes_of
 
-        def full(tensor: torch.Tensor) -> torch.Tensor:
-            if tensor.nbytes == 77:
+        def full(array: NDArray[Any]) -> NDArray[np.uint8]:
+            if array.nbytes == 77:
                 raise OSError(28, "No space left on device")
-            return bytes_of(tensor)
+            return bytes_of(array)
 
         monkeypatch.setattr(shared_weights, "_bytes_of", full)
     elif fault == "too little space":
         monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=300))
-    elif fault == "another user's":  # or more than may be mapped; errors of PyTorch are no OSErrors
+    elif fault == "another user's":  # or more than may be mapped
 
-        def from_file(*_: object, **__: object) -> torch.Tensor:
-            raise RuntimeError("unable to open file <a.weights> in read-only mode: Permission denied (13)")
+        def memmap(*_: object, **__: object) -> NDArray[Any]:
+            raise PermissionError(13, "Permission denied", "a.weights")
 
-        monkeypatch.setattr(torch, "from_file", from_file)
-    weights = tensors()
-    share(weights, folder / "a.weights")
-    assert_equal(weights)
+        monkeypatch.setattr(np, "memmap", memmap)
+    assert_equal(share(arrays(), folder / "a.weights"))
     assert [file.name for file in tmp_path.iterdir()] == (["a.weights"] if fault == "another user's" else [])
     assert [REASONS[fault] in message for message in caplog.messages] == [True]
 
@@ -139,11 +138,10 @@ def unpacked(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) ->
     return folder / "unpacked"
 
 
-def weights_of(predictor: Predictor) -> list[torch.Tensor]:
+def weights_of(predictor: Predictor) -> list[NDArray[Any]]:
     """Return the packed weights of all layers."""
-    native = encoder_of(predictor.engine.model.base_model).native  # type: ignore[union-attr]
-    assert native is not None
-    return [linear.weight for layer in native._layers for linear in layer.linears.values()]  # type: ignore[union-attr]
+    layers = predictor.engine.model.encoder._layers
+    return [linear.weight for layer in layers for linear in layer.linears.values()]
 
 
 LOAD = """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -56,11 +57,12 @@ def test_a_warm_engine_answers_the_same(make_predictor: MakePredictor, kernel_le
     """Answers of operators do not depend on the number of threads, which is restored."""
     kernel_levels({})
     predictor = make_predictor()
+    engine: Any = predictor.engine
     texts = ["a text", "another text " * 30]
     before = predictor.answer_items(texts)
     predictor.engine.warm_up(64)
-    assert predictor.engine.threads.single_thread_max_tokens in (0, *CANDIDATES)
-    predictor.engine.threads.single_thread_max_tokens = 16
+    assert engine.threads.single_thread_max_tokens in (0, *CANDIDATES)
+    engine.threads.single_thread_max_tokens = 16
     assert predictor.answer_items(texts) == before
     assert torch.get_num_threads() == 2
 
@@ -77,6 +79,7 @@ def test_native_code_chooses_by_the_work_of_a_pass(
     used: list[int] = []
     monkeypatch.setattr(native, "_library", native._library._replace(encode=lambda _, threads: used.append(threads)))
     native.single_thread_tokens = 10
-    predictor.engine.warm_up(64)
-    assert predictor.engine.threads.single_thread_max_tokens == 0
+    engine: Any = predictor.engine
+    engine.warm_up(64)
+    assert engine.threads.single_thread_max_tokens == 0
     assert used == [1, 2, 2]  # of 2, 64 and as many tokens as fit

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from handler.batching import VarlenMetadata
 from handler.engine import attention, cuda, encoder
 from handler.engine.attention import attend
+from handler.engine.batch import VarlenMetadata
 from handler.engine.cuda_graphs import BUCKETS
 from handler.engine.fp8_scales import E4M3, E4M3_MAX
 from handler.loading import load_predictor
@@ -87,7 +87,7 @@ def test_the_engine_for_gpus_attends_by_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """In every layer but the last one, by graphs and without; where it is refused, PyTorch's computes the same."""
-    monkeypatch.setattr("handler.engine.precision.fp8.supported", lambda _: True)
+    monkeypatch.setattr("handler.engine.fp8.supported", lambda _: True)
     monkeypatch.setattr("handler.engine.precision.supported", lambda _: ["bf16", "fp32"])
     for module in (attention, cuda):
         monkeypatch.setattr(module, "has_kernel", lambda _, dtype: dtype == torch.bfloat16)

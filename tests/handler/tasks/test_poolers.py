@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, NamedTuple
 
@@ -13,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 
 from handler.activations import ACTIVATIONS
-from handler.arrays import Weight, split
-from handler.batching import Batch
+from handler.arrays import Weight, split, use_product
+from handler.batching import PackedRow
+from handler.engine.batch import TensorBatch
+from handler.engine.native_layers import multiply
 from handler.sentence_layers import Dense, Layer, LayerNormModule, normalize
 from handler.sentence_modules import POOLING_MODES, EmbeddingModules, SpladePooling
 from handler.tasks.embedding import SentencePooler, SparsePooler
@@ -30,20 +31,6 @@ WIDTH, VOCABULARY, LABELS = 48, 100, 3
 LENGTHS = (90, 65, 50, 20, 20, 20, 7, 3, 1)
 RANDOM = np.random.default_rng(0)
 WEIGHTS = RANDOM.standard_normal((WIDTH, WIDTH), dtype=np.float32) * np.float32(WIDTH**-0.5)
-
-
-@dataclass(frozen=True)
-class ArrayBatch:
-    """What a pooler reads of a batch whose model computes numpy arrays."""
-
-    seq_lens: tuple[int, ...]
-    counts: tuple[int, ...]
-    read_positions: NDArray[np.int64] | None
-
-    def tokens(self, states: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return the states of the tokens that are read."""
-        flat = states.reshape(-1, *states.shape[2:])
-        return flat if self.read_positions is None else flat[self.read_positions]
 
 
 class Outputs(dict[str, Any]):
@@ -64,17 +51,16 @@ class Case(NamedTuple):
         encodings = random_words(*lengths)
         positions = [self.pooler.token_positions(encoding) for encoding in encodings]
         reads = [read for read in positions if read is not None] or None
-        batch: Any = Batch.packed(encodings, torch.device("cpu"), reads=reads)
-        output: Any = self._output(lengths)
+        arrays = self._output(lengths)
         if of_tensors:
+            batch = TensorBatch.packed(encodings, torch.device("cpu"), reads=reads)
+            one_row = {k: array if len(array) == len(lengths) else array[None] for k, array in arrays.items()}
             with torch.inference_mode():
-                output = Outputs({name: torch.from_numpy(array) for name, array in output.items()})
+                output: Any = Outputs({name: torch.from_numpy(array) for name, array in one_row.items()})
                 ragged = self.pooler.pool(output, batch)
             assert isinstance(ragged.values, torch.Tensor)
             return split(ragged.values.numpy(), ragged.counts)
-        read_positions = None if batch.read_positions is None else batch.read_positions.numpy()
-        batch = ArrayBatch(batch.seq_lens, batch.counts, read_positions)
-        ragged = self.pooler.pool(output, batch)
+        ragged = self.pooler.pool(arrays, PackedRow.of(encodings, reads=reads))
         assert isinstance(ragged.values, np.ndarray)
         assert ragged.values.dtype == np.float32
         return split(ragged.values, ragged.counts)
@@ -87,8 +73,7 @@ class Case(NamedTuple):
             shapes = {"states": (length, WIDTH), "logits": logits, "start_logits": (length,), "end_logits": (length,)}
             for name, shape in shapes.items():
                 parts.setdefault(name, []).append(random.standard_normal(shape, dtype=np.float32))
-        rows = {name: np.concatenate(of_texts) for name, of_texts in parts.items()}
-        return Outputs({k: array if len(array) == len(lengths) else array[None] for k, array in rows.items()})
+        return Outputs({name: np.concatenate(of_texts) for name, of_texts in parts.items()})
 
 
 def own_pooler(task: type[Any]) -> Pooler:
@@ -113,6 +98,8 @@ def layers(activation: str = "Tanh") -> tuple[Layer, ...]:
         normalize,
     )
 
+
+use_product(multiply)  # as the engine does whose models compute arrays
 
 CASES: dict[str, Case] = {
     **{mode: Case(SentencePooler((mode,))) for mode in POOLING_MODES},

@@ -120,8 +120,9 @@ def test_no_model_runs_for_queries(folder: Path, monkeypatch: pytest.MonkeyPatch
     for rows, answers in zip(alone, mixed, strict=True):
         for row, answer in zip(rows, answers, strict=True):
             assert [entry["index"] for entry in answer] == np.flatnonzero(row).tolist()
-    monkeypatch.setattr(predictor.engine, "call", None)
-    monkeypatch.setattr(predictor.engine._runner, "call", None)
+    engine: Any = predictor.engine
+    monkeypatch.setattr(engine, "call", None)
+    monkeypatch.setattr(engine._runner, "call", None)
     np.testing.assert_array_equal(weights_of(predictor, TEXTS[:2], input_type="query"), alone[0])
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from handler.engine.int8 import QuantParams
+from handler.engine.int8_weights import QuantParams
 from scripts.archives.observer import HistogramObserver
 
 

@@ -19,8 +19,8 @@ import handler.engine.runner
 import handler.tasks.embedding
 import handler.tasks.sequence_classification
 import handler.tokenization
+from handler.batching import split
 from handler.config import ModelConfig, ServingConfig
-from handler.engine.runner import split
 from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.sequences import truncate

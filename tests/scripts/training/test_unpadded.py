@@ -12,6 +12,7 @@ import torch
 import transformers
 from torch import Tensor, nn
 
+from handler.engine import cpu
 from handler.engine.kernels import path_of
 from scripts.training import native, unpadded
 from scripts.training.layer_products import LINEARS, Products, TiledProducts
@@ -28,8 +29,7 @@ DROPOUTS = (
     "qa_dropout",
 )
 
-FLAGS = torch.cpu.get_capabilities()
-HAS_LEVEL = any(all(FLAGS.get(flag) for flag in needs) for needs in native.LEVELS.values())
+HAS_LEVEL = any(cpu.has(*needs) for needs in native.LEVELS.values())
 # Elsewhere training takes the layers of transformers, which the other tests train; kernels that are missing fail here.
 pytestmark = pytest.mark.skipif(not HAS_LEVEL, reason="no kernels for this processor: transformers' layers train")
 
@@ -274,7 +274,7 @@ def test_missing_kernels_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     native.library.cache_clear()
     try:
         assert "run scripts/compile_kernels.py" in str(native.why_missing())
-        level = next(level for level, needs in native.LEVELS.items() if all(FLAGS.get(flag) for flag in needs))
+        level = next(level for level, needs in native.LEVELS.items() if cpu.has(*needs))
         path_of(level, native.SOURCE).write_bytes(b"no library")
         assert "cannot be loaded" in str(native.why_missing())
     finally:

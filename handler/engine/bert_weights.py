@@ -1,0 +1,169 @@
+"""Where the families like BERT keep their weights, and which model folders are computed without transformers' models.
+
+The names of tensors are those of transformers; arrays are numpy's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+
+from handler.engine import int8_weights
+from handler.engine.native_encoder import ACTIVATIONS
+from handler.errors import ModelMismatch, RequestError
+from handler.protocol import loads
+from handler.tensor_files import read_safetensors
+from handler.weight_files import weight_files
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+HEADS = ("Model", "ForSequenceClassification", "ForTokenClassification", "ForQuestionAnswering")
+
+# Fields of a layer -> names in transformers.
+BERT_LAYER = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention_output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "intermediate": "intermediate.dense",
+    "output": "output.dense",
+    "output_norm": "output.LayerNorm",
+}
+DISTILBERT_LAYER = {
+    "query": "attention.q_lin",
+    "key": "attention.k_lin",
+    "value": "attention.v_lin",
+    "attention_output": "attention.out_lin",
+    "attention_norm": "sa_layer_norm",
+    "intermediate": "ffn.lin1",
+    "output": "ffn.lin2",
+    "output_norm": "output_layer_norm",
+}
+
+
+class Family(NamedTuple):
+    """Where a family of transformers keeps its weights."""
+
+    prefix: str  # of the names of everything but the head
+    class_prefix: str  # of the classes of its models
+    dense: str  # of a sequence classifier, computed of the first token
+    activation: str  # of that: tanh, gelu or relu
+    classifier: str  # of a sequence classifier
+    layer: Mapping[str, str]  # fields of a layer -> names, after `layers`
+    layers: str = "encoder.layer"
+
+    def head_names(self, suffix: str) -> list[str]:
+        """Return the names of the linear layers of a head."""
+        return {
+            "ForSequenceClassification": [self.dense, self.classifier],
+            "ForTokenClassification": ["classifier"],
+            "ForQuestionAnswering": ["qa_outputs"],
+            "Model": [],
+        }[suffix]
+
+
+def _roberta(class_prefix: str) -> Family:
+    return Family("roberta", class_prefix, "classifier.dense", "tanh", "classifier.out_proj", BERT_LAYER)
+
+
+FAMILIES = {  # by `model_type`
+    "bert": Family("bert", "Bert", "bert.pooler.dense", "tanh", "classifier", BERT_LAYER),
+    "roberta": _roberta("Roberta"),
+    "xlm-roberta": _roberta("XLMRoberta"),
+    "camembert": _roberta("Camembert"),
+    "electra": Family("electra", "Electra", "classifier.dense", "gelu", "classifier.out_proj", BERT_LAYER),
+    "distilbert": Family(
+        "distilbert",
+        "DistilBert",
+        "pre_classifier",
+        "relu",
+        "classifier",
+        DISTILBERT_LAYER,
+        "transformer.layer",
+    ),
+}
+
+
+class Weights(dict[str, NDArray[Any]]):
+    """Arrays by their names in transformers, everything but the head as in a base model, which may be saved alone."""
+
+    def __init__(self, tensors: Mapping[str, NDArray[Any]], prefix: str) -> None:
+        """Rename what the first BERTs (google-bert/bert-base-uncased) call gamma and beta."""
+        now = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
+        named = {name.removeprefix(f"{prefix}."): tensor for name, tensor in tensors.items()}
+        for old, new in now.items():
+            named = {name.replace(old, new): tensor for name, tensor in named.items()}
+        super().__init__(named)
+
+    def floats(self, name: str) -> NDArray[np.float32]:
+        """Return an array in fp32; rows that are stored in int8 are multiplied by their scales."""
+        values = np.asarray(self[name], np.float32)
+        scale = self.get(f"{name.removesuffix('weight')}scale")
+        return values if scale is None else values * scale[:, None]
+
+    def pair(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return weight and bias of a linear layer or of a norm, in fp32."""
+        return self.floats(f"{name}.weight"), self.floats(f"{name}.bias")
+
+
+def supported_config(folder: Path) -> dict[str, Any] | None:
+    """Return the config of a model folder that can be computed without the models of transformers; None: it cannot."""
+    try:
+        config: Any = loads((folder / "config.json").read_text(encoding="utf-8"))
+        family, suffix = FAMILIES[config["model_type"]], suffix_of(config["architectures"][0])
+        names = _tensor_names(folder)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError, RequestError):
+        return None
+    activation = config.get("hidden_act", config.get("activation", "gelu"))
+    is_plain = config.get("position_embedding_type", "absolute") == "absolute" and not config.get("is_decoder")
+    if suffix is None or activation not in ACTIVATIONS or not is_plain or config.get("pruned_heads"):
+        return None
+    needed = {f"{name}.weight" for name in family.head_names(suffix)}
+    return config if needed <= names and not names.isdisjoint(_word_embeddings(family)) else None
+
+
+@contextlib.contextmanager
+def errors_as_mismatch() -> Iterator[None]:
+    """Raise ModelMismatch for an error of weights that cannot be loaded."""
+    try:
+        yield
+    except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelMismatch(f"the weights cannot be loaded: {type(error).__name__} {reason}") from error
+
+
+def suffix_of(architecture: str) -> str | None:
+    """Return what follows the family in the name of a class; None: no head that is computed here."""
+    return next((suffix for suffix in HEADS if architecture.endswith(suffix)), None)
+
+
+def eps_of(config: PretrainedConfig) -> float:
+    """Return the epsilon of all norms; DistilBERT's config has none."""
+    return float(getattr(config, "layer_norm_eps", 1e-12))
+
+
+def read_floats(folder: Path) -> dict[str, NDArray[Any]]:
+    """Return the tensors of a model folder in floating point, of all its files."""
+    return {name: tensor for path in weight_files(folder) for name, tensor in read_safetensors(path).items()}
+
+
+def _word_embeddings(family: Family) -> Iterable[str]:
+    name = "embeddings.word_embeddings.weight"
+    return name, f"{family.prefix}.{name}"
+
+
+def _tensor_names(folder: Path) -> set[str]:
+    """Return the names of the tensors of everything but the layers, in the file for int8 or in the others."""
+    names: set[str] = set()
+    for path in weight_files(folder) or [folder / int8_weights.FILE]:
+        with safe_open(path, framework="np") as file:
+            names.update(name.removeprefix("rest.") for name in file.keys())  # noqa: SIM118 - not a dict
+    return names

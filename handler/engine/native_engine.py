@@ -1,0 +1,140 @@
+"""Archives of the BERT family on CPUs, by compiled kernels and numpy, without PyTorch."""
+
+from __future__ import annotations
+
+import importlib.util
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from handler.arrays import use_product
+from handler.batching import PackedRow, split
+from handler.config import ServingConfig
+from handler.engine import bert_weights, native_model
+from handler.engine.config_problems import read_config
+from handler.engine.device import CPU, AnyDevice
+from handler.engine.engine import Engine
+from handler.engine.int8_weights import FILE, has_float_weights
+from handler.engine.kernels import Kind
+from handler.engine.native_layers import multiply
+from handler.engine.native_model import NativeModel
+from handler.engine.precision import INT8, Precision, choose, supported
+from handler.errors import ConfigError
+from handler.sequences import Encoding
+from handler.tasks import Output, Pooler
+from handler.tokenization import first_position
+
+if TYPE_CHECKING:
+    from handler.engine.torch_engine import TorchEngine
+
+
+KINDS: dict[str, Kind] = {"fp32": "fp32", "bf16": "bf16", "int8": "uint8"}  # of what linear layers read, by precision
+
+
+def precision_of(folder: Path, config: ServingConfig, device: AnyDevice) -> Precision | None:
+    """Return the precision in which a model folder is computed here; None: `TorchEngine` computes it.
+
+    Raises:
+        ConfigError: a precision that the device does not have.
+    """
+    if device.type != "cpu" or bert_weights.supported_config(folder) is None:
+        return None
+    available = {"has_float_weights": has_float_weights(folder), "has_int8_weights": (folder / FILE).is_file()}
+    precision = choose(config.precision, device, **available)
+    return precision if native_model.supports(folder, KINDS[precision.name]) else None
+
+
+class NativeEngine(Engine):
+    """One model on the CPU."""
+
+    def __init__(
+        self,
+        model: NativeModel,
+        main: Pooler,
+        config: ServingConfig,
+        precision: Precision,
+        load_with_gradients: Callable[[], TorchEngine],
+        *,
+        pad_id: int = 0,
+        type_ids: bool = True,
+    ) -> None:
+        """Keep a loaded model.
+
+        Args:
+            main: the pooler that the model's head is for.
+            load_with_gradients: loads the same model by PyTorch; called when the first explanation is asked for.
+            pad_id: the padding token.
+            type_ids: whether the model's tokenizer returns type ids.
+        """
+        super().__init__(model, main, config, precision, CPU)
+        use_product(multiply)
+        self._pad_id = pad_id
+        self._takes_type_ids = type_ids and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
+        self._first_position = first_position(model.config)
+        self._load_with_gradients = load_with_gradients
+        self._with_gradients: TorchEngine | None = None
+        self._loading = threading.Lock()
+
+    @classmethod
+    def load(
+        cls, folder: Path, auto_class: str, main: Pooler, config: ServingConfig, precision: Precision, **options: Any
+    ) -> NativeEngine:
+        """Load a model folder in a precision that `precision_of` chose; options as of the engine.
+
+        Raises:
+            ModelMismatch: weights that are not all of this architecture.
+        """
+        kv_kind: Kind = "bf16" if supported(CPU)[0] == "bf16" else "fp32"
+        kind = KINDS[precision.name]
+        kinds = kind, kv_kind if precision is INT8 else kind
+        model = native_model.load(folder, auto_class, read_config(folder), *kinds)
+
+        def load_with_gradients() -> TorchEngine:
+            from handler.engine.torch_engine import TorchEngine
+
+            return TorchEngine.load(folder, auto_class, main, config, fused=True, **options)
+
+        return cls(model, main, config, precision, load_with_gradients, **options)
+
+    @property
+    def architecture(self) -> str:
+        return str(self.model.architecture)
+
+    @property
+    def pad_id(self) -> int:
+        return self._pad_id
+
+    @property
+    def packed(self) -> bool:
+        return True
+
+    @property
+    def differentiable(self) -> bool:
+        return super().differentiable and importlib.util.find_spec("torch") is not None
+
+    def forward(self, pooler: Pooler, encodings: Sequence[Encoding]) -> list[Output]:
+        if pooler.forward_scope == "nothing":
+            return [np.empty(0, np.float32)] * len(encodings)
+        positions = [pooler.token_positions(encoding) for encoding in encodings]
+        reads = [read for read in positions if read is not None] or None
+        row = PackedRow.of(encodings, self._first_position, self.model.config.pad_token_id, reads)
+        if not self._takes_type_ids:
+            row = row.without_types()
+        ragged = pooler.pool(self.model(row, with_head=pooler.forward_scope == "head"), row)
+        return split(np.asarray(ragged.values, np.float32), ragged.counts)
+
+    def share_weights(self, folder: Path) -> None:
+        self.model.encoder.share(folder)
+
+    def with_gradients(self) -> TorchEngine:
+        """Load the model by PyTorch, once: two seconds and a second copy of the weights, for explanations alone."""
+        with self._loading:
+            if self._with_gradients is None:
+                try:
+                    self._with_gradients = self._load_with_gradients()
+                except ImportError as error:
+                    raise ConfigError("explanations need PyTorch, which is not installed here") from error
+            return self._with_gradients

@@ -1,0 +1,111 @@
+"""The parts of a model before and behind its encoder, in fp32, by the compiled kernels on arrays of numpy.
+
+The numbers of a row are computed in a fixed order, so they have the same bits in any batch.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from ctypes import c_int64, c_void_p
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from handler.arrays import Weight
+from handler.batching import PackedRow
+from handler.engine import cpu
+from handler.engine.bert_weights import Weights
+from handler.engine.kernels import Norm, address, loaded_library
+from handler.engine.native_encoder import ACTIVATIONS, SINGLE_THREAD_PRODUCTS, Floats, LinearArguments, PackedLinear
+
+SINGLE_THREAD_NUMBERS = 1 << 15  # of embeddings: waking threads up costs more than this work
+
+
+class _Embeddings(ctypes.Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("words", "word_scales", "types", "positions")),
+        *((name, c_void_p) for name in ("ids", "type_ids", "position_ids")),
+        *(("norm", Norm), ("output", c_void_p)),
+        *((name, c_int64) for name in ("rows", "width", "next")),
+    )
+
+
+class _Product(ctypes.Structure):
+    _fields_ = (
+        *(("linear", LinearArguments), ("input", c_void_p), ("output", c_void_p)),
+        *((name, c_int64) for name in ("rows", "width", "activation", "next")),
+    )
+
+
+class NativeLinear:
+    """A linear layer: (rows, in) -> (rows, out)."""
+
+    def __init__(self, weight: Floats, bias: Floats | None = None) -> None:
+        """Pack a weight (out, in); without a bias it is 0."""
+        self._packed = PackedLinear.in_floats(weight, np.zeros(len(weight), np.float32) if bias is None else bias)
+        self._arguments = self._packed.arguments()
+        self._n_out, self._n_in = weight.shape
+
+    def __call__(self, x: Floats, activation: str | None = None) -> Floats:
+        """Multiply, and apply an activation: a key of `native_encoder.ACTIVATIONS`, or tanh."""
+        x = np.ascontiguousarray(x, np.float32)
+        if x.ndim != 2 or x.shape[1] != self._n_in:
+            raise ValueError(f"an input of shape {x.shape} for a weight of {self._n_out} by {self._n_in}")
+        output = np.empty((len(x), len(self._packed.start)), np.float32)
+        native = 0 if activation in (None, "tanh") else ACTIVATIONS[str(activation)]
+        args = _Product(self._arguments, address(x), address(output), *x.shape, native)
+        threads = 1 if len(x) * self._packed.weight.size <= SINGLE_THREAD_PRODUCTS else cpu.thread_count()
+        loaded_library().multiply(ctypes.addressof(args), threads)
+        y = np.ascontiguousarray(output[:, : self._n_out])
+        return np.tanh(y, out=y) if activation == "tanh" else y
+
+
+def multiply(vectors: Floats, weight: Weight) -> Floats:
+    """Return the product of vectors (n, width) and a weight (outputs, width), which is packed once."""
+    if weight.packed is None:
+        weight.packed = NativeLinear(weight.array)
+    product: Floats = weight.packed(vectors)
+    return product
+
+
+class NativeEmbeddings:
+    """Word, type and position embeddings, added and normalized; ELECTRA's are projected to the width of its layers."""
+
+    def __init__(self, weights: Weights, eps: float) -> None:
+        name = "embeddings.word_embeddings"
+        self._scales: Floats | None = weights.get(f"{name}.scale")  # of words in int8
+        self._words: NDArray[Any] = (
+            weights.floats(f"{name}.weight") if self._scales is None else weights[f"{name}.weight"]
+        )
+        self._positions = weights.floats("embeddings.position_embeddings.weight")
+        types = "embeddings.token_type_embeddings.weight"
+        self._types = weights.floats(types) if types in weights else None
+        self._norm = weights.pair("embeddings.LayerNorm")
+        self._eps = eps
+        is_projected = "embeddings_project.weight" in weights
+        self._project = NativeLinear(*weights.pair("embeddings_project")) if is_projected else None
+
+    def __call__(self, row: PackedRow) -> Floats:
+        """Return the embeddings (tokens, width) of a row.
+
+        Raises:
+            IndexError: a token, type or position that the model has none of.
+        """
+        ids, type_ids, position_ids = row.input_ids, row.type_ids, row.position_ids
+        _require_below(len(self._words), ids)
+        _require_below(len(self._positions), position_ids)
+        if self._types is not None:
+            _require_below(len(self._types), type_ids)
+        output = np.empty((len(ids), self._words.shape[1]), np.float32)
+        arrays = (self._words, self._scales, self._types, self._positions, ids, type_ids, position_ids)
+        norm = Norm(*map(address, self._norm), 0, self._eps, 0.0, 0)
+        args = _Embeddings(*map(address, arrays), norm, address(output), *output.shape)
+        threads = 1 if output.size <= SINGLE_THREAD_NUMBERS else cpu.thread_count()
+        loaded_library().embed(ctypes.addressof(args), threads)
+        return output if self._project is None else self._project(output)
+
+
+def _require_below(limit: int, indices: NDArray[np.int64]) -> None:
+    if not 0 <= int(indices.min()) <= int(indices.max()) < limit:
+        raise IndexError(f"an index that is not below {limit}")
