@@ -20,7 +20,7 @@ from dataclasses import fields, replace
 
 from handler import archive
 from handler.config import ModelConfig, ServingConfig
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.archives.examples import ColumnOptions
 from scripts.cli.console import ROOT, ScriptError, say
 from scripts.cli.options import path_name, ratio
@@ -68,15 +68,17 @@ def main() -> None:
 
     with open_model(ModelRequest.of(options)) as source:
         built = build(
-            source.folder,
-            options.name,
-            options.version,
-            config,
+            ArchiveContents(
+                source.folder,
+                options.name,
+                options.version,
+                config,
+                calibration=calibration,
+                provenance=source.provenance,
+                scores=scores,
+                evaluated=evaluated,
+            ),
             options.model_store,
-            calibration,
-            source.provenance,
-            scores,
-            evaluated,
         )
     if options.sign:
         from scripts.archives.attestation import Packing, attest

@@ -16,7 +16,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,42 +44,46 @@ EMBEDDINGS = ("feature-extraction", "sentence-similarity")  # tasks that need no
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
 
 
-def build(
-    model: Path,
-    name: str,
-    version: str,
-    config: ModelConfig,
-    store: Path,
-    calibration: Calibration | None = None,
-    provenance: Provenance | None = None,
-    scores: ScoreExamples | None = None,
-    evaluated: Sequence[EvalResult] = (),
-) -> Path:
-    """Build `store`/NAME.mar and return its path; another version that was there is kept (scripts/archives/store.py).
+@dataclass(frozen=True)
+class ArchiveContents:
+    """What goes into an archive."""
 
-    Args:
-        model: folder with weights in safetensors.
-        provenance: where the folder comes from, if not from here.
-        evaluated: metrics for the model card, see `read_model_index`.
+    model: Path  # folder with weights in safetensors
+    name: str
+    version: str
+    config: ModelConfig
+    calibration: Calibration | None = None  # examples for int8 or fp8
+    provenance: Provenance = field(default_factory=Provenance)  # where the folder comes from, if not from here
+    scores: ScoreExamples | None = None  # to calibrate the scores on
+    evaluated: Sequence[EvalResult] = ()  # metrics for the model card, see `read_model_index`
+
+    def check(self) -> None:
+        """Raise ScriptError for a name that TorchServe cannot take, or a precision that does not fit the examples."""
+        if not archive.NAME.fullmatch(self.name):
+            raise ScriptError(f"--name {self.name}: use at most 128 letters, digits, '_', '-' and '.'")
+        if not re.fullmatch(r"[0-9]+(\.[0-9]+)*", self.version):
+            raise ScriptError(f"--version {self.version}: use numbers and dots, e.g. 1.0")
+        precision = self.config.handler.precision
+        if self.calibration is None and precision in archive.GOLDEN_BY_PRECISION:
+            raise ScriptError(f"--precision {precision} needs --calibration FILE, with examples of what will be asked")
+        if self.calibration is not None and precision not in ("auto", *archive.GOLDEN_BY_PRECISION):
+            raise ScriptError("--calibration is for --precision int8, fp8 or auto")
+
+
+def build(contents: ArchiveContents, store: Path) -> Path:
+    """Build `store`/NAME.mar and return its path; another version that was there is kept (scripts/archives/store.py).
 
     Raises:
         ScriptError: a name that TorchServe cannot take, or no packable model in the folder.
         StartupError: what would also keep a worker from becoming ready.
     """
-    if not archive.NAME.fullmatch(name):
-        raise ScriptError(f"--name {name}: use at most 128 letters, digits, '_', '-' and '.'")
-    if not re.fullmatch(r"[0-9]+(\.[0-9]+)*", version):
-        raise ScriptError(f"--version {version}: use numbers and dots, e.g. 1.0")
-    precision = config.handler.precision
-    if calibration is None and precision in archive.GOLDEN_BY_PRECISION:
-        raise ScriptError(f"--precision {precision} needs --calibration FILE, with examples of what will be asked")
-    if calibration is not None and precision not in ("auto", *archive.GOLDEN_BY_PRECISION):
-        raise ScriptError("--calibration is for --precision int8, fp8 or auto")
+    contents.check()
     if not store.is_dir():
         raise ScriptError(f"--model-store {store} is not a folder")
+    name, version = contents.name, contents.version
     with staging() as scratch:
         stage = scratch / "stage"
-        fill(stage, model, name, version, config, calibration, provenance or Provenance(), scores, evaluated)
+        fill(stage, contents)
         packed = run_archiver(stage, name, version, scratch)
         normalised = scratch / "normalised.mar"
         normalise(packed, normalised)
@@ -87,31 +91,21 @@ def build(
         Store(store).keep(name, instead_of=version)
         put(stage / archive.OPENAPI, store / f"{name}.openapi.json")
         put(normalised, target)
-    warn_of_large_answers(target, config)
+    warn_of_large_answers(target, contents.config)
     from handler.engine.config_problems import read_config
 
-    if note := other_family(read_config(model)):
+    if note := other_family(read_config(contents.model)):
         say(f"note: {note}")
     return target
 
 
-def fill(
-    stage: Path,
-    model: Path,
-    name: str,
-    version: str,
-    config: ModelConfig,
-    calibration: Calibration | None,
-    provenance: Provenance,
-    scores: ScoreExamples | None = None,
-    evaluated: Sequence[EvalResult] = (),
-) -> None:
+def fill(stage: Path, contents: ArchiveContents) -> None:
     """Write all that an archive holds into a folder, and load it once; raises as `build`."""
-    stage_files(stage, model, config)
+    stage_files(stage, contents.model, contents.config)
     try:
-        add_metadata(stage, model, name, version, config, calibration, provenance, scores, evaluated)
+        add_metadata(stage, contents)
     except StartupError as error:  # names the folder that a person knows
-        raise type(error)(str(error).replace(str(stage / archive.MODEL), str(model))) from error
+        raise type(error)(str(error).replace(str(stage / archive.MODEL), str(contents.model))) from error
 
 
 def warn_of_large_answers(built: Path, config: ModelConfig) -> None:
@@ -219,29 +213,12 @@ def other_family(config: PretrainedConfig) -> str | None:
     )
 
 
-def add_metadata(
-    stage: Path,
-    source: Path,
-    name: str,
-    version: str,
-    config: ModelConfig,
-    calibration: Calibration | None,
-    provenance: Provenance,
-    scores: ScoreExamples | None = None,
-    evaluated: Sequence[EvalResult] = (),
-) -> None:
+def add_metadata(stage: Path, contents: ArchiveContents) -> None:
     """Write self-test outputs, model card, OpenAPI document and manifest, then load the stage once to check them.
 
     Args:
         stage: with the files of the archive.
-        source: folder of the model as it was given, from which the reference is computed.
-        name: of the model.
-        version: of the model.
-        config: its settings.
-        calibration: examples for int8 or fp8.
-        provenance: where the model comes from.
-        scores: examples to calibrate the scores on.
-        evaluated: metrics for the model card.
+        contents: of which the folder, as it was given, is what the reference is computed from.
     """
     import torch
 
@@ -254,23 +231,24 @@ def add_metadata(
     from scripts.archives.golden import expected_outputs, rounded
     from scripts.archives.score_report import card_section
 
+    config, name, version = contents.config, contents.name, contents.version
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # the same sums in the same order every time
     model = stage / archive.MODEL
     exact = load_predictor(model, replace(config.handler, precision="fp32"), name=name, version=version)
-    archive.write_golden(stage, rounded(expected_outputs(source, config.handler, exact)))
+    archive.write_golden(stage, rounded(expected_outputs(contents.model, config.handler, exact)))
     add = add_fp8 if config.handler.precision == "fp8" else add_int8
-    precision_section = add(stage, config, calibration) if calibration else []
-    if scores:
-        by_precision = add_score_calibration(stage, config, scores)
+    precision_section = add(stage, config, contents.calibration) if contents.calibration else []
+    if contents.scores:
+        by_precision = add_score_calibration(stage, config, contents.scores)
         exact.calibrate(next(iter(by_precision.values())))
         precision_section += card_section(by_precision)
     without_gradients = config.handler.precision in archive.GOLDEN_BY_PRECISION
     explainable = [] if without_gradients else exact.explainable
     document = openapi.document(exact.operations, explainable, exact.model, config.handler)
     write_json(stage / archive.OPENAPI, document)
-    write_json(stage / archive.PROVENANCE, provenance.to_json())
-    card = model_card(model, exact, config, provenance, precision_section, evaluated)
+    write_json(stage / archive.PROVENANCE, contents.provenance.to_json())
+    card = model_card(model, exact, config, contents.provenance, precision_section, contents.evaluated)
     (stage / archive.CARD).write_text(card, encoding="utf-8")
     archive.write_manifest(stage, name, version, exact.task.name)
     torch.set_num_threads(threads)

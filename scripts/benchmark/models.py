@@ -24,7 +24,7 @@ from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.sequences import Encoding, EncodingOptions
 from handler.tokenization import Tokenizer
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.archives.calibration import Calibration
 from scripts.benchmark.flops import EncoderShape
 from scripts.benchmark.synthetic import random_classifier, word_tokenizer
@@ -120,7 +120,9 @@ class BenchmarkModel:
         if config is None and (store / f"{name}.mar").is_file():
             return store / f"{name}.mar"
         calibration = Calibration(SOURCES[0], SOURCES[-1], min_accuracy_ratio=0.0) if precision == "int8" else None
-        return build(self.model_folder, name, "1.0", config or self.settings(precision), store, calibration)
+        return build(
+            ArchiveContents(self.model_folder, name, "1.0", config or self.settings(precision), calibration), store
+        )
 
 
 def benchmark_models(names: Sequence[str], stack: ExitStack) -> list[BenchmarkModel]:

@@ -29,7 +29,7 @@ from handler.predictor import Predictor
 from handler.protocol import JSON
 from handler.tasks import auto_class_for, task_class_for
 from handler.tokenization import Tokenizer
-from scripts.archives.build import fill, other_family, stage_files, staging
+from scripts.archives.build import ArchiveContents, fill, other_family, stage_files, staging
 from scripts.cli.console import ScriptError
 from scripts.examination.examination import Examination
 from scripts.pretrained.files import MODEL_FILES, MODULE_FILES, README
@@ -72,8 +72,9 @@ def examine_source(examination: Examination, source: ModelSource, config: ModelC
         predictor = examination.attempt(load_predictor, folder, replace(config.handler, precision="fp32"))
         if predictor is not None:
             sections["served"] = served_facts(predictor)
+            contents = ArchiveContents(folder, "model", "1.0", config, provenance=source.provenance)
             with staging() as scratch:
-                examination.attempt(fill, scratch / "stage", folder, "model", "1.0", config, None, source.provenance)
+                examination.attempt(fill, scratch / "stage", contents)
     add_notes(examination, folder)
 
 

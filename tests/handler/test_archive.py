@@ -25,7 +25,7 @@ from handler.config import ModelConfig, ServingConfig
 from handler.errors import ConfigError, GoldenMismatch, ModelMismatch, StartupError
 from handler.predictor import Predictor
 from handler.protocol import JSON, loads, serialize_value
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from tests.support.frames import (
     DESCRIBE,
     TENSOR,
@@ -57,7 +57,7 @@ def link(unpacked: Path, folder: Path) -> Path:
 def unpacked(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder into which TorchServe unpacks an archive of ours."""
     store = tmp_path_factory.mktemp("store")
-    return unpack(build(model_folder, "tiny", "1.3", ModelConfig(), store), store / "unpacked")
+    return unpack(build(ArchiveContents(model_folder, "tiny", "1.3", ModelConfig()), store), store / "unpacked")
 
 
 @pytest.fixture
@@ -332,7 +332,7 @@ def test_an_archive_with_any_limits_can_be_built_and_starts(
 ) -> None:
     """An operator's limits are for clients; they must not keep package.py or a worker from checking the model."""
     config = ModelConfig(handler=ServingConfig(**limits))
-    folder = unpack(build(model_folder, "tiny", "1.3", config, tmp_path), tmp_path / "unpacked")
+    folder = unpack(build(ArchiveContents(model_folder, "tiny", "1.3", config), tmp_path), tmp_path / "unpacked")
     (answered,) = start(link(folder, tmp_path / "linked"))(http("no"))
     assert answered.status == 200
 

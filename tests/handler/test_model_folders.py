@@ -39,7 +39,7 @@ from handler.loading import load_predictor
 from handler.model_folder import ModelFolder
 from handler.tokenization import Tokenizer
 from handler.weight_files import holds_a_head, tensor_names
-from scripts.archives.build import build, stage_files
+from scripts.archives.build import ArchiveContents, build, stage_files
 from tests.support.samples import MakeModel
 
 Change: Any = Callable[[Path], object]
@@ -383,7 +383,9 @@ def test_a_head_beside_an_encoder_without_its_prefix(
     save_file({name.removeprefix(prefix): tensor for name, tensor in tensors.items()}, folder / "model.safetensors")
     expected = load_predictor(model_folder).answer_items(["Where is it?"])
     assert load_predictor(folder).answer_items(["Where is it?"]) == expected
-    packed = build(folder, "bare", "1.0", ModelConfig(), tmp_path)  # compares the worker's model with the reference
+    packed = build(
+        ArchiveContents(folder, "bare", "1.0", ModelConfig()), tmp_path
+    )  # compares the worker's model with the reference
     assert packed.is_file()
 
 
@@ -496,5 +498,7 @@ def test_norms_of_the_first_berts_and_outputs_without_names(make_model: MakeMode
     assert load_predictor(folder).answer_items(["Where is it?"]) == expected
     changed("config.json", output_attentions=False, _attn_implementation="flash_attention_2")(folder)
     assert load_predictor(folder).answer_items(["Where is it?"]) == expected
-    packed = build(folder, "old", "1.0", ModelConfig(), tmp_path)  # compares the worker's model with the reference
+    packed = build(
+        ArchiveContents(folder, "old", "1.0", ModelConfig()), tmp_path
+    )  # compares the worker's model with the reference
     assert packed.is_file()

@@ -18,7 +18,7 @@ from handler.loading import load_predictor
 from handler.python_tokenizer import converted
 from handler.sequences import EncodingOptions, Text
 from handler.tokenization import Tokenizer, as_in_file, load_tokenizer
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from tests.support.python_tokenizers import KINDS, make_folder
 from tests.support.samples import TEXTS, ask, response_json
 from tests.support.tokenizers import DIFFICULT_TEXTS, NAMES
@@ -137,7 +137,7 @@ def test_what_is_saved_makes_the_same_tokens(folder: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize("folder", ["japanese-mecab", "bertweet"], indirect=True)
 def test_an_archive(folder: Path, tmp_path: Path) -> None:
     """The reference of transformers agrees, and a worker loads what was packed."""
-    archive = build(folder, "odd", "1.0", ModelConfig(), tmp_path)
+    archive = build(ArchiveContents(folder, "odd", "1.0", ModelConfig()), tmp_path)
     with zipfile.ZipFile(archive) as packed:
         packed.extractall(tmp_path / "unpacked")
     predictor = load_predictor(tmp_path / "unpacked")

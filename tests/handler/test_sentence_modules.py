@@ -25,7 +25,7 @@ from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.sentence_layers import read_tensors
 from handler.sentence_modules import POOLING_MODES
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.archives.reference import Reference
 from tests.support.samples import ROOT, MakeModel
 
@@ -374,7 +374,10 @@ def test_an_archive_holds_all_modules(save: Save, tmp_path: Path) -> None:
     folder, library = save(lambda: modules.Dense(WIDTH, 8), modules.Normalize, pooling="cls")
     store = tmp_path / "store"
     store.mkdir()
-    mar = build(folder, "sentences", "1.0", ModelConfig(handler=ServingConfig(task="feature-extraction")), store)
+    mar = build(
+        ArchiveContents(folder, "sentences", "1.0", ModelConfig(handler=ServingConfig(task="feature-extraction"))),
+        store,
+    )
     unpacked = tmp_path / "unpacked"
     shutil.unpack_archive(mar, unpacked, "zip")
     predictor = load_predictor(unpacked, ServingConfig(task="feature-extraction"))

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer as Backend
 from handler.config import ModelConfig, ServingConfig
 from handler.engine.config_problems import read_config
 from handler.tokenization import Tokenizer
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from tests.support.samples import TEXTS
 from tests.support.tokenizers import NAMES
 
@@ -69,7 +69,7 @@ def test_tokens_are_those_of_sentencepiece(family: str, tmp_path: Path) -> None:
         expected = [to_id(piece) for piece in pieces.encode(plain)]
         assert tokenizer.text_to_ids(text) == expected, text
     if family == "DebertaV2":
-        packed = build(folder, "pieces", "1.0", ModelConfig(), tmp_path)
+        packed = build(ArchiveContents(folder, "pieces", "1.0", ModelConfig()), tmp_path)
         with zipfile.ZipFile(packed) as archive:
             name = next(name for name in archive.namelist() if name.endswith("tokenizer.json"))
             backend = Backend.from_str(archive.read(name).decode())

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from handler.config import ModelConfig
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from tests.reliability.gateway_link import gateway_before
 from tests.reliability.load import ScenarioLoad
 from tests.reliability.oracle import Oracle, different_texts
@@ -40,7 +40,7 @@ def overloaded(
         gateway: whether both models are asked through the gateway, whose limits are those of a client: two of them.
     """
     server.up()
-    mar = build(folder, QUIET, "1.0", settings, server.live.store)
+    mar = build(ArchiveContents(folder, QUIET, "1.0", settings), server.live.store)
     quiet = Target(server.live, QUIET, Oracle.of(different_texts(N_TEXTS), mar))
     server.live.script("models.py", "register", QUIET)
     target, key, other_key = server.target, "", ""

@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from handler.config import ModelConfig
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.cli.console import ScriptError
 from scripts.client.connection import message
 from scripts.client.http import Inference, Management, Model
@@ -175,7 +175,7 @@ def scenario_server(
         home = Path(scratch)
         (home / "store").mkdir()
         config, ports = own_config(home, optimizes_java=True)
-        mar = build(folder, MODEL, "1.0", settings, home / "store")
+        mar = build(ArchiveContents(folder, MODEL, "1.0", settings), home / "store")
         oracle = Oracle.of(different_texts(n_texts), mar)
         server = ScenarioServer(Target(Live(home, config, home / "store", ports), MODEL, oracle), settings, kind)
         try:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from handler.config import ModelConfig
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.cli.console import ScriptError
 from tests.reliability.load import ScenarioLoad
 from tests.reliability.result import ScenarioResult
@@ -33,7 +33,7 @@ def disk_full(server: ScenarioServer, folder: Path, settings: ModelConfig, rate:
     """F8: no room for archives and logs: answers go on; registering fails with the reason, and works afterwards."""
     server.stop()
     home = server.live.run_dir
-    build(folder, SECOND, "1.0", settings, server.live.store)
+    build(ArchiveContents(folder, SECOND, "1.0", settings), server.live.store)
     with small_disk(home / "run", _unpacked_mb(server) + 8) as unpacked, small_disk(home / "logs", 1) as logs:
         server.up()
         with ScenarioLoad(server.target, rate=rate) as load:

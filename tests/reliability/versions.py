@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from handler.config import ModelConfig
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import say
 from tests.reliability.load import ScenarioLoad
@@ -36,9 +36,9 @@ def rolled(
         before: called under load before 2.0 becomes the default for the first time.
     """
     store = Store(live.store)
-    build(folders[0], MODEL, "1.0", settings, live.store)
+    build(ArchiveContents(folders[0], MODEL, "1.0", settings), live.store)
     live.script("models.py", "register", MODEL)
-    build(folders[1], MODEL, "2.0", settings, live.store)  # the store keeps 1.0 for the rollback
+    build(ArchiveContents(folders[1], MODEL, "2.0", settings), live.store)  # the store keeps 1.0 for the rollback
     archives = [store.kept(MODEL)["1.0"], store.current(MODEL)]
     hashes = [Archive.read(mar).hash for mar in archives]
     oracle = Oracle.of(different_texts(N_TEXTS), *archives)

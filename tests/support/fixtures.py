@@ -29,7 +29,7 @@ from handler.config import ModelConfig, ServingConfig
 from handler.engine import kernels
 from handler.loading import load_predictor
 from handler.predictor import Predictor
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from tests.support.fake_server import FakeServer
 from tests.support.live import Live, own_config
 from tests.support.samples import BASE, HEADS, MODELS, ROOT, LoadMain, MakeModel, MakePredictor, SetKernelLevels
@@ -146,7 +146,7 @@ def load_main(make_model: MakeModel) -> LoadMain:
 def mar(model_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return an archive of the single-label model, named tiny, with the settings of the project."""
     store = tmp_path_factory.mktemp("store")
-    return build(model_folder, "tiny", "1.0", ModelConfig.read(ROOT / "model-config.yaml"), store)
+    return build(ArchiveContents(model_folder, "tiny", "1.0", ModelConfig.read(ROOT / "model-config.yaml")), store)
 
 
 @pytest.fixture(scope="session")
@@ -176,7 +176,7 @@ def heads(live: Live, make_model: MakeModel) -> Mapping[str, Path]:
         registering = []
         for name, (_, task) in HEADS.items():
             packed_for = replace(settings, handler=replace(settings.handler, task=task, threads=1))
-            build(folders[name], name, "1.0", packed_for, live.store)
+            build(ArchiveContents(folders[name], name, "1.0", packed_for), live.store)
             registering.append(pool.submit(live.script, "models.py", "register", name))
     for registered in registering:
         registered.result()

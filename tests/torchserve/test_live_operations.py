@@ -17,7 +17,7 @@ import pytest
 import requests
 
 from handler.config import ModelConfig, usable_cores
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.archives.score_calibration import ScoreExamples
 from scripts.archives.store import Store
 from scripts.benchmark.request_time import RequestTime
@@ -117,7 +117,8 @@ def test_a_calibrated_model(each_server: Live, live: Live, model_folder: Path, t
     settings = ModelConfig.read(ROOT / "model-config.yaml")
     settings = replace(settings, handler=replace(settings.handler, threads=1))
     build(
-        model_folder, "watched", "1.0", settings, each_server.store, scores=ScoreExamples(tmp_path / "held-out.jsonl")
+        ArchiveContents(model_folder, "watched", "1.0", settings, scores=ScoreExamples(tmp_path / "held-out.jsonl")),
+        each_server.store,
     )
     each_server.script("models.py", "register", "watched")
     try:

@@ -20,7 +20,7 @@ from transformers import pipeline
 from handler.config import ModelConfig
 from handler.loading import load_predictor
 from handler.predictor import Predictor
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.client.http import Inference
 from tests.support.live import Live, activated
 from tests.support.samples import ROOT, TEXTS, ask, response_json
@@ -225,7 +225,7 @@ def test_describe_tells_what_is_served(each_server: Live) -> None:
 def test_versions_come_and_go(live: Live, tmp_path: Path, model_folder: Path) -> None:
     """Register a second version, make it the default, scale it, go back, unregister it."""
     config = ModelConfig.read(ROOT / "model-config.yaml")
-    shutil.move(build(model_folder, "tiny", "2.0", config, tmp_path), live.store / "tiny-2.mar")
+    shutil.move(build(ArchiveContents(model_folder, "tiny", "2.0", config), tmp_path), live.store / "tiny-2.mar")
     live.script("models.py", "register", "tiny-2.mar")
     live.script("models.py", "default", "tiny", "2.0")
     assert live.post("/v2/models/tiny/infer", json.dumps(v2("a"))).json()["model_version"] == "2.0"
@@ -260,7 +260,7 @@ def test_a_giant_request_is_refused_before_it_kills_the_worker(each_server: Live
     config = ModelConfig.read(ROOT / "model-config.yaml")
     frontend, handler = replace(config.frontend, responseTimeout=20), replace(config.handler, threads=1)
     impatient = replace(config, frontend=frontend, handler=handler)
-    build(ROOT / "models" / "intents", "impatient", "1.0", impatient, each_server.store)
+    build(ArchiveContents(ROOT / "models" / "intents", "impatient", "1.0", impatient), each_server.store)
     each_server.script("models.py", "register", "impatient")
     pids = each_server.worker_pids("impatient")
     giant = json.dumps([f"{number} {'word ' * 300}" for number in range(1000)])

@@ -27,7 +27,7 @@ from handler.engine.probe import HiddenStates
 from handler.errors import ConfigError, GoldenMismatch, ModelMismatch
 from handler.loading import load_predictor
 from handler.self_test import check_golden
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.archives.calibration import Calibration
 from scripts.archives.fp8 import evaluate, quantize
 from scripts.cli.console import ScriptError
@@ -300,7 +300,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_an_archive_for_fp8_reports_its_accuracy(trained: Path, tmp_path: Path) -> None:
     """Golden answers in fp8 beside those in fp32, a section of the card, no offer to explain; no CPU serves it."""
-    mar = build(trained / "model", "animals", "1.0", SETTINGS, tmp_path, Calibration(trained / "train.csv"))
+    mar = build(
+        ArchiveContents(trained / "model", "animals", "1.0", SETTINGS, Calibration(trained / "train.csv")), tmp_path
+    )
     with zipfile.ZipFile(mar) as file:
         file.extractall(tmp_path / "unpacked")
     folder = tmp_path / "unpacked"
@@ -333,15 +335,17 @@ def test_a_model_that_loses_its_accuracy_is_not_packed(
 
     monkeypatch.setattr(fp8, "quantize", worse)
     with pytest.raises(ScriptError, match=r"fp8 keeps 0\.\d+ of the accuracy of fp32, less than --min-accuracy-ratio"):
-        build(trained / "model", "animals", "1.0", SETTINGS, tmp_path, Calibration(trained / "train.csv"))
+        build(
+            ArchiveContents(trained / "model", "animals", "1.0", SETTINGS, Calibration(trained / "train.csv")), tmp_path
+        )
     assert not list(tmp_path.glob("*.mar"))
 
 
 def test_options_that_need_each_other(model_folder: Path, make_model: MakeModel, tmp_path: Path) -> None:
     """fp8 needs examples to be compared on, and a family whose layers are known."""
     with pytest.raises(ScriptError, match="--precision fp8 needs --calibration"):
-        build(model_folder, "x", "1.0", SETTINGS, tmp_path)
+        build(ArchiveContents(model_folder, "x", "1.0", SETTINGS), tmp_path)
     data = write(tmp_path / "examples.csv", [{"text": "one"}, {"text": "two"}])
     albert = make_family("Albert", FAMILIES["Albert"], make_model)
     with pytest.raises(ScriptError, match=r"AlbertForSequenceClassification has no fp8 \(its layers have more"):
-        build(albert, "albert", "1.0", SETTINGS, tmp_path, Calibration(data))
+        build(ArchiveContents(albert, "albert", "1.0", SETTINGS, Calibration(data)), tmp_path)

@@ -26,7 +26,7 @@ from handler.engine.probe import HiddenStates
 from handler.errors import ConfigError, GoldenMismatch, ModelMismatch
 from handler.loading import load_predictor
 from scripts.archives import calibration
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.archives.calibration import Calibration
 from scripts.archives.examples import ColumnOptions, Example, encodings_of, examples_of
 from scripts.cli.console import ScriptError
@@ -83,7 +83,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def packed(trained: Path) -> Path:
     """Return the folder of an unpacked archive in int8 alone."""
-    mar = build(trained / "model", "animals", "1.0", config("int8"), trained, Calibration(trained / "train.csv"))
+    mar = build(
+        ArchiveContents(trained / "model", "animals", "1.0", config("int8"), Calibration(trained / "train.csv")),
+        trained,
+    )
     with zipfile.ZipFile(mar) as file:
         file.extractall(trained / "unpacked")
     return trained / "unpacked"
@@ -144,7 +147,9 @@ def test_a_changed_int8_archive_never_becomes_ready(packed: Path, tmp_path: Path
 @pytest.mark.slow
 def test_an_archive_for_auto_holds_both(trained: Path, tmp_path: Path) -> None:
     """`auto` chooses int8 where the hardware has it; the other precisions can still be chosen."""
-    mar = build(trained / "model", "both", "1.0", config("auto"), tmp_path, Calibration(trained / "train.csv"))
+    mar = build(
+        ArchiveContents(trained / "model", "both", "1.0", config("auto"), Calibration(trained / "train.csv")), tmp_path
+    )
     with zipfile.ZipFile(mar) as file:
         file.extractall(tmp_path / "both")
     for precision in ("int8", *supported(CPU)):
@@ -157,7 +162,10 @@ def test_an_archive_for_auto_holds_both(trained: Path, tmp_path: Path) -> None:
 @pytest.mark.usefixtures("packed")
 def test_the_same_examples_give_the_same_bytes(trained: Path, tmp_path: Path) -> None:
     """The number of threads does not change the archive."""
-    build(trained / "model", "animals", "1.0", config("int8"), tmp_path, Calibration(trained / "train.csv"))
+    build(
+        ArchiveContents(trained / "model", "animals", "1.0", config("int8"), Calibration(trained / "train.csv")),
+        tmp_path,
+    )
     assert archive.sha256(tmp_path / "animals.mar") == archive.sha256(trained / "animals.mar")
 
 
@@ -173,9 +181,12 @@ def test_wrong_ranges_are_not_packed(trained: Path, tmp_path: Path, monkeypatch:
     monkeypatch.setattr(calibration, "calibrate", calibrate_wrongly)
     examples = Calibration(trained / "train.csv", trained / "train.csv")
     with pytest.raises(ScriptError, match=r"of the accuracy of fp32, less than --min-accuracy-ratio 0\.99"):
-        build(trained / "model", "bad", "1.0", config("int8"), tmp_path, examples)
+        build(ArchiveContents(trained / "model", "bad", "1.0", config("int8"), examples), tmp_path)
     assert not list(tmp_path.glob("*.mar"))
-    assert build(trained / "model", "bad", "1.0", config("int8"), tmp_path, replace(examples, min_accuracy_ratio=0.0))
+    assert build(
+        ArchiveContents(trained / "model", "bad", "1.0", config("int8"), replace(examples, min_accuracy_ratio=0.0)),
+        tmp_path,
+    )
 
 
 @pytest.mark.parametrize("name", OWN_ENCODER_FAMILIES)
@@ -252,15 +263,15 @@ def test_a_family_without_int8_is_refused(family: str, make_model: MakeModel, tm
     folder = make_family(family, settings, make_model)
     message = rf"{family}ForSequenceClassification has no int8: .*{reason}.*; pack it with --precision fp32 or bf16"
     with pytest.raises(ScriptError, match=message):
-        build(folder, "none", "1.0", config("int8"), tmp_path, Calibration(data))
+        build(ArchiveContents(folder, "none", "1.0", config("int8"), Calibration(data)), tmp_path)
 
 
 def test_options_that_need_each_other(model_folder: Path, tmp_path: Path) -> None:
     """int8 needs examples, and examples need int8; without weights in int8 no worker computes in it."""
     with pytest.raises(ScriptError, match="needs --calibration"):
-        build(model_folder, "x", "1.0", config("int8"), tmp_path)
+        build(ArchiveContents(model_folder, "x", "1.0", config("int8")), tmp_path)
     with pytest.raises(ScriptError, match="--calibration is for"):
-        build(model_folder, "x", "1.0", config("fp32"), tmp_path, Calibration(tmp_path / "none.csv"))
+        build(ArchiveContents(model_folder, "x", "1.0", config("fp32"), Calibration(tmp_path / "none.csv")), tmp_path)
     with pytest.raises(ConfigError, match="no weights in int8"):
         load_predictor(model_folder, ServingConfig(precision="int8"))
     assert load_predictor(model_folder, ServingConfig(precision="auto")).engine.precision.name == supported(CPU)[0]
@@ -276,7 +287,7 @@ def test_examples_are_questions_of_the_task(model_folder: Path, tmp_path: Path) 
     assert examples_of(named, ColumnOptions(label="mood")) == [Example("a", "joy"), Example("b", "fear")]
     wrong = write(tmp_path / "b.csv", [{"question": "a"}, {"question": "b"}])
     with pytest.raises(ScriptError, match="is no question of text-classification"):
-        build(model_folder, "x", "1.0", config("int8"), tmp_path, Calibration(wrong))
+        build(ArchiveContents(model_folder, "x", "1.0", config("int8"), Calibration(wrong)), tmp_path)
 
 
 def test_sparse_embeddings_are_compared_as_vectors(
@@ -286,7 +297,7 @@ def test_sparse_embeddings_are_compared_as_vectors(
     folder = make_model(architecture=transformers.BertForMaskedLM, initializer_range=0.2)
     examples = write(tmp_path / "texts.csv", [{"text": text} for text in EXAMPLE_TEXTS])
     settings = ModelConfig(handler=ServingConfig(precision="int8", task="sparse-embedding"))
-    build(folder, "sparse", "1.0", settings, tmp_path, Calibration(examples, min_accuracy_ratio=0.9))
+    build(ArchiveContents(folder, "sparse", "1.0", settings, Calibration(examples, min_accuracy_ratio=0.9)), tmp_path)
     agreement = re.search(r"agreement with fp32: ([\d.]+)", capsys.readouterr().err)
     assert agreement
     assert 0.9 < float(agreement[1]) < 1
@@ -296,7 +307,7 @@ def test_sparse_embeddings_are_compared_as_vectors(
 def test_labels_that_are_not_found_are_said(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Else only the agreement would be compared, and nobody knew why."""
     examples = Calibration(trained / "train.csv", columns=ColumnOptions(label="mood"))
-    build(trained / "model", "animals", "1.0", config("int8"), tmp_path, examples)
+    build(ArchiveContents(trained / "model", "animals", "1.0", config("int8"), examples), tmp_path)
     printed = capsys.readouterr().err
     assert re.search(
         r"accuracy is not compared: (\d+) of \1 examples have no label of the model in the column", printed

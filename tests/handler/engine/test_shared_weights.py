@@ -21,7 +21,7 @@ from handler.engine.kernels import address
 from handler.engine.shared_weights import share
 from handler.loading import load_predictor
 from handler.predictor import Predictor
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from tests.support.encodings import LENGTHS, logits_of, random_words
 from tests.support.samples import ROOT, MakeModel
 
@@ -132,7 +132,7 @@ def unpacked(make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) ->
     """Return an archive as a worker finds it."""
     folder = tmp_path_factory.mktemp("shared")
     config = ModelConfig(handler=ServingConfig(precision="fp32"))
-    mar = build(make_model(), "shared", "1.0", config, folder)
+    mar = build(ArchiveContents(make_model(), "shared", "1.0", config), folder)
     with zipfile.ZipFile(mar) as file:
         file.extractall(folder / "unpacked")
     return folder / "unpacked"

@@ -24,7 +24,7 @@ from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.sentence_router import WeightTable
 from handler.tasks.feature_extraction import FeatureExtraction
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.archives.examples import Example, encodings_of
 from scripts.archives.golden import expected_outputs
 from scripts.cli.console import ScriptError
@@ -202,7 +202,7 @@ def test_an_archive_of_one(save: Save, tmp_path: Path, monkeypatch: pytest.Monke
     saved = save()
     with open_model(ModelRequest(str(saved))) as source:
         assert "the transformer of document_0_Transformer in the folder itself" in source.provenance.steps
-        archive = build(source.folder, "router", "1.0", ModelConfig(), tmp_path)
+        archive = build(ArchiveContents(source.folder, "router", "1.0", ModelConfig()), tmp_path)
     unpacked = tmp_path / "unpacked"
     shutil.unpack_archive(archive, unpacked, "zip")
     check(load_predictor(unpacked), saved)
@@ -213,7 +213,7 @@ def test_an_archive_of_one(save: Save, tmp_path: Path, monkeypatch: pytest.Monke
         open_model(ModelRequest(str(saved))) as source,
         pytest.raises(ScriptError, match="but another answer than by"),
     ):
-        build(source.folder, "router", "1.0", ModelConfig(), tmp_path)
+        build(ArchiveContents(source.folder, "router", "1.0", ModelConfig()), tmp_path)
 
 
 def other_words(folder: Path) -> None:

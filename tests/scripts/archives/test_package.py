@@ -22,7 +22,7 @@ from handler.config import ModelConfig, ServingConfig
 from handler.errors import ConfigError, GoldenMismatch, ModelMismatch, StartupError
 from handler.loading import load_predictor
 from handler.predictor import Predictor
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.archives.model_card import read_model_index, training_sections
 from scripts.archives.store import ranking_bytes
 from scripts.cli.console import ScriptError
@@ -44,7 +44,7 @@ def unpacked(mar: Path, tmp_path: Path) -> Path:
 
 def test_the_same_input_gives_the_same_bytes(mar: Path, model_folder: Path, tmp_path: Path) -> None:
     """No time stamp, no order of a directory, no last bit of a float leaks into the archive."""
-    again = build(model_folder, "tiny", "1.0", ModelConfig.read(ROOT / "model-config.yaml"), tmp_path)
+    again = build(ArchiveContents(model_folder, "tiny", "1.0", ModelConfig.read(ROOT / "model-config.yaml")), tmp_path)
     assert archive.sha256(again) == archive.sha256(mar)
 
 
@@ -99,7 +99,7 @@ def test_the_metadata_of_the_card_are_the_hubs(mar: Path, model_folder: Path, tm
         "test": {"accuracy": 0.96471},
     }
     (folder / "training.json").write_text(json.dumps(training))
-    metadata = metadata_of(build(folder, "trained", "1.0", ModelConfig(), tmp_path))
+    metadata = metadata_of(build(ArchiveContents(folder, "trained", "1.0", ModelConfig()), tmp_path))
     assert metadata["base_model"] == "some-bert"
     ((result,),) = [model["results"] for model in metadata["model-index"]]
     assert result["dataset"] == {"name": "test.csv", "type": "file", "split": "test", "args": {"sha256": "ab" * 32}}
@@ -118,7 +118,9 @@ def test_the_card_has_the_metrics_of_an_evaluation(model_folder: Path, tmp_path:
     }
     index = tmp_path / "model-index.yaml"
     index.write_text(model_index(report))
-    built = build(model_folder, "evaluated", "1.0", ModelConfig(), tmp_path, evaluated=read_model_index(index))
+    built = build(
+        ArchiveContents(model_folder, "evaluated", "1.0", ModelConfig(), evaluated=read_model_index(index)), tmp_path
+    )
     ((result,),) = [model["results"] for model in metadata_of(built)["model-index"]]
     assert result["dataset"]["args"] == {"sha256": "cd" * 32, "examples": 400}
     (metric,) = result["metrics"]
@@ -227,7 +229,7 @@ def test_names_that_torchserve_cannot_take(
 ) -> None:
     """The message says what may be used."""
     with pytest.raises(ScriptError, match=message):
-        build(model_folder, name, version, ModelConfig(), tmp_path)
+        build(ArchiveContents(model_folder, name, version, ModelConfig()), tmp_path)
 
 
 def test_the_bound_of_an_answer_is_close(predictor: Predictor) -> None:
@@ -244,7 +246,7 @@ def test_a_note_of_answers_larger_than_the_server_sends(
 ) -> None:
     """By the limit of config.properties; the archive is built all the same."""
     config = replace(ModelConfig(), handler=ServingConfig(max_texts=1_000_000))
-    build(model_folder, "large", "1.0", config, tmp_path)
+    build(ArchiveContents(model_folder, "large", "1.0", config), tmp_path)
     assert "1000000 texts with all 4 labels are up to 200 MB, more than max_response_size" in capsys.readouterr().err
 
 
@@ -252,7 +254,7 @@ def test_settings_that_refuse_the_self_test(model_folder: Path, tmp_path: Path) 
     """The reason of the first refusal, whichever setting it is."""
     config = replace(ModelConfig(), handler=ServingConfig(max_characters=1))
     with pytest.raises(ScriptError, match=r"answers no input of the self-test: .*characters"):
-        build(model_folder, "short", "1.0", config, tmp_path)
+        build(ArchiveContents(model_folder, "short", "1.0", config), tmp_path)
 
 
 def test_a_folder_without_safetensors_is_refused(model_folder: Path, tmp_path: Path) -> None:
@@ -261,7 +263,7 @@ def test_a_folder_without_safetensors_is_refused(model_folder: Path, tmp_path: P
     shutil.copytree(model_folder, folder, ignore=shutil.ignore_patterns("*.safetensors"))
     (folder / "pytorch_model.bin").write_bytes(b"pickle")
     with pytest.raises(ScriptError, match=r"no model\.safetensors"):
-        build(folder, "old", "1.0", ModelConfig(), tmp_path)
+        build(ArchiveContents(folder, "old", "1.0", ModelConfig()), tmp_path)
     assert not list(tmp_path.glob("*.mar"))
 
 
@@ -285,7 +287,7 @@ def test_weights_and_modules_of_others_are_named(model_folder: Path, tmp_path: P
     folder = Path(shutil.copytree(model_folder, tmp_path / "mine"))
     (folder / "config_setfit.json").write_text('{"normalize_embeddings": false, "labels": ["a", "b"]}')
     with pytest.raises(ScriptError, match=r"SetFit in model_head\.pkl.*--task feature-extraction or sentence-sim"):
-        build(folder, "mine", "1.0", ModelConfig(), tmp_path)
+        build(ArchiveContents(folder, "mine", "1.0", ModelConfig()), tmp_path)
     (folder / "model.safetensors").unlink()
     for name, advice in {
         "onnx/model.onnx": "give the model that it was exported from",
@@ -301,12 +303,12 @@ def test_weights_and_modules_of_others_are_named(model_folder: Path, tmp_path: P
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(b"weights")
         with pytest.raises(ScriptError, match=rf"no model\.safetensors; there is {name}, which is not read: {advice}"):
-            build(folder, "mine", "1.0", ModelConfig(), tmp_path)
+            build(ArchiveContents(folder, "mine", "1.0", ModelConfig()), tmp_path)
         (folder / name).unlink()
     (folder / "config.json").unlink()
     (folder / "modules.json").write_text('[{"type": "sentence_transformers.base.modules.router.Router", "path": ""}]')
     with pytest.raises(ScriptError, match=r"modules\.json lists Router, and served is a Transformer"):
-        build(folder, "mine", "1.0", ModelConfig(), tmp_path)
+        build(ArchiveContents(folder, "mine", "1.0", ModelConfig()), tmp_path)
 
 
 @pytest.mark.parametrize(

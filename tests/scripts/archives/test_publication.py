@@ -20,7 +20,7 @@ from transformers import BertForMaskedLM
 from handler.archive import sha256
 from handler.config import ModelConfig
 from scripts import publish
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.cli.console import ROOT, ScriptError
 from scripts.pretrained.options import ModelRequest
 from scripts.pretrained.source import open_model
@@ -122,7 +122,7 @@ def test_branches_pull_requests_and_the_own_card(hub: FakeHub, folder: Path, mon
 
 
 def test_an_archive_with_its_card(hub: FakeHub, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive = build(folder, "mine", "1.0", ModelConfig.read(ROOT / "model-config.yaml"), tmp_path)
+    archive = build(ArchiveContents(folder, "mine", "1.0", ModelConfig.read(ROOT / "model-config.yaml")), tmp_path)
     pushed(monkeypatch, archive)
     arrived = hub.files(NAME)
     assert set(arrived) == {"mine.mar", "mine.openapi.json", "README.md"}

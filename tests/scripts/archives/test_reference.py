@@ -25,7 +25,7 @@ from handler.loading import load_predictor
 from handler.predictor import Predictor
 from handler.sequences import truncate
 from handler.tasks.token_classification import TokenClassification
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.archives.golden import expected_outputs
 from scripts.archives.reference import Reference
 from scripts.cli.console import ScriptError
@@ -267,5 +267,5 @@ def test_no_archive_is_written_after_a_fault(
     """The command's function raises, and the store stays empty."""
     scored_by_a_sigmoid(monkeypatch)
     with pytest.raises(ScriptError, match="nothing is packed"):
-        build(model_folder, "faulty", "1.0", ModelConfig(), tmp_path)
+        build(ArchiveContents(model_folder, "faulty", "1.0", ModelConfig()), tmp_path)
     assert not list(tmp_path.iterdir())

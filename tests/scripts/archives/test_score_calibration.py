@@ -21,7 +21,7 @@ from handler.config import ModelConfig, ServingConfig
 from handler.errors import GoldenMismatch, ModelMismatch
 from handler.loading import load_predictor
 from handler.predictor import Predictor
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.archives.calibration import Calibration
 from scripts.archives.examples import ColumnOptions
 from scripts.archives.labelled import read_labelled
@@ -75,7 +75,7 @@ def store(model_folder: Path, classified: Path, tmp_path_factory: pytest.TempPat
     config = ModelConfig.read(ROOT / "model-config.yaml")
     config = replace(config, handler=replace(config.handler, overflow="window", max_length=12, stride=2))
     outside = write(folder / "outside.jsonl", [{"text": text} for text in short_texts(50, seed=9)])
-    build(model_folder, "mine", "1.0", config, folder, scores=ScoreExamples(classified, outside))
+    build(ArchiveContents(model_folder, "mine", "1.0", config, scores=ScoreExamples(classified, outside)), folder)
     return folder
 
 
@@ -138,7 +138,7 @@ def test_the_same_input_gives_the_same_bytes(store: Path, model_folder: Path, cl
     again.mkdir()
     config = ModelConfig.read(unpacked / archive.MODEL_CONFIG)
     examples = ScoreExamples(classified, store / "outside.jsonl")
-    build(model_folder, "mine", "1.0", config, again, scores=examples)
+    build(ArchiveContents(model_folder, "mine", "1.0", config, scores=examples), again)
     assert archive.sha256(again / "mine.mar") == archive.sha256(store / "mine.mar")
 
 
@@ -166,7 +166,10 @@ def test_int8_is_calibrated_in_int8(model_folder: Path, classified: Path, tmp_pa
     for precision, names in (("int8", ["int8"]), ("auto", ["int8", "float"])):
         config = replace(settings, handler=replace(settings.handler, precision=precision))  # type: ignore[arg-type]
         calibration = Calibration(classified, min_accuracy_ratio=0.5)
-        build(model_folder, precision, "1.0", config, tmp_path, calibration, scores=ScoreExamples(classified))
+        build(
+            ArchiveContents(model_folder, precision, "1.0", config, calibration, scores=ScoreExamples(classified)),
+            tmp_path,
+        )
         with zipfile.ZipFile(tmp_path / f"{precision}.mar") as packed:
             packed.extractall(tmp_path / precision)
         by_precision = json.loads((tmp_path / precision / archive.CALIBRATION).read_text())

@@ -20,7 +20,7 @@ from handler.config import ModelConfig
 from handler.errors import ServingError
 from handler.protocol import loads
 from scripts import examine
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.cli.console import ScriptError
 from scripts.examination.archive_file import examine_archive
 from scripts.examination.examination import Examination
@@ -44,7 +44,7 @@ def pack(folder: Path, store: Path) -> str | None:
     """Pack a folder as scripts/package.py does; return the line of its refusal, None where it packs."""
     try:
         with open_model(ModelRequest(str(folder))) as source:
-            build(source.folder, "examined", "1.0", ModelConfig(), store, provenance=source.provenance)
+            build(ArchiveContents(source.folder, "examined", "1.0", ModelConfig(), provenance=source.provenance), store)
     except (ScriptError, ServingError) as error:
         return str(error)
     return None

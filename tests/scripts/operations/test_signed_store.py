@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from handler.config import ModelConfig
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.archives.signing import PUBLIC_KEY, sign
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ROOT
@@ -70,7 +70,7 @@ def signed(mar: Path, make_model: MakeModel) -> Iterator[Signed]:
         private, public = key_pair(home, "mine")
         sign(store / "tiny.mar", private)
         other = make_model(labels=("red", "green", "blue"))
-        unsigned = build(other, "tiny", "1.0", ModelConfig.read(ROOT / "model-config.yaml"), home)
+        unsigned = build(ArchiveContents(other, "tiny", "1.0", ModelConfig.read(ROOT / "model-config.yaml")), home)
         config, _ = own_config(home)
         options = ["--config", str(config), "--run-dir", folder]
 
@@ -143,7 +143,7 @@ def test_another_version_is_promoted_from_a_checked_copy(signed: Signed, model_f
     started = signed.script("serve.sh", *start)
     assert started.returncode == 0, started.stderr
     Store(signed.store).keep("tiny", instead_of="2.0")
-    build(model_folder, "tiny", "2.0", ModelConfig.read(ROOT / "model-config.yaml"), signed.store)
+    build(ArchiveContents(model_folder, "tiny", "2.0", ModelConfig.read(ROOT / "model-config.yaml")), signed.store)
     refused = signed.script("models.py", "promote", "tiny", "--version", "2.0")
     assert refused.returncode == 2
     assert "tiny.mar is not signed: tiny@2.0.sig is missing" in refused.stderr

@@ -25,7 +25,7 @@ from handler.config import ModelConfig, ServingConfig
 from handler.errors import ModelMismatch
 from handler.loading import load_predictor
 from scripts import train
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.cli.console import ScriptError
 from scripts.examination.folder import examine_model
 from scripts.pretrained.options import ModelRequest
@@ -259,7 +259,7 @@ def test_a_refusal_names_the_model_and_no_temporary_folder(repository: Path, tmp
     (repository / "config.json").write_text("{}")
     message = f"{NAME}/config.json has no model_type"
     with pytest.raises(ModelMismatch, match=message), open_model(ModelRequest(NAME)) as source:
-        build(source.folder, "tiny", "1.0", ModelConfig(), tmp_path)
+        build(ArchiveContents(source.folder, "tiny", "1.0", ModelConfig()), tmp_path)
     (finding,) = examine_model(ModelRequest(NAME), ModelConfig()).findings
     assert finding.message.startswith(message)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from handler.config import ModelConfig
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.archives.registered import fetch_archive
 from scripts.archives.store import Store
 from scripts.cli.console import ScriptError
@@ -64,7 +64,9 @@ def test_folders_and_archives_come_back_as_they_were(
         weights = "model.safetensors"
         assert (source.folder / weights).read_bytes() == (folder / weights).read_bytes()
         assert source.provenance.steps[0].startswith("fetched from models:/mine/1, run ")
-        archive = build(source.folder, "mine", "1.0", ModelConfig(), tmp_path, provenance=source.provenance)
+        archive = build(
+            ArchiveContents(source.folder, "mine", "1.0", ModelConfig(), provenance=source.provenance), tmp_path
+        )
     done = run_here(publish, archive, "--to", "models:/mine", "--alias", "champion")
     assert "pushed: models:/mine/2" in done.stderr
     from mlflow import MlflowClient

@@ -28,7 +28,7 @@ from transformers import BertModel
 from handler.config import ModelConfig, ServingConfig
 from handler.loading import load_predictor
 from handler.predictor import Predictor
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.cli.console import ScriptError
 from scripts.pretrained.options import ModelRequest
 from scripts.pretrained.setfit_head import read_head
@@ -109,10 +109,12 @@ def test_the_archive_serves_and_explains_it(save: Save, body: SentenceTransforme
     """Packed as any model: the reference at packing, embeddings beside it, explanations that add up, no pairs."""
     folder, probabilities = save(LogisticRegression(C=30), [NAMES[i] for i in SINGLE])
     with pytest.raises(ScriptError, match=r"model_head\.pkl, a pickle.*--convert-pickle.*--task feature-extraction or"):
-        build(folder, "mine", "1.0", ModelConfig(), tmp_path)
+        build(ArchiveContents(folder, "mine", "1.0", ModelConfig()), tmp_path)
     with open_model(ModelRequest(str(folder), convert_pickle=True)) as source:
         assert source.provenance.steps == ("model_head.pkl: logistic regression of 3 labels converted to safetensors",)
-        archive = build(source.folder, "mine", "1.0", ModelConfig(), tmp_path, provenance=source.provenance)
+        archive = build(
+            ArchiveContents(source.folder, "mine", "1.0", ModelConfig(), provenance=source.provenance), tmp_path
+        )
     shutil.unpack_archive(archive, tmp_path / "unpacked", "zip")
     predictor = load_predictor(tmp_path / "unpacked")
     vector = response_json(ask(predictor, TEXTS[1], operation="embed")[0])

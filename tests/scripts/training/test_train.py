@@ -23,7 +23,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from handler.config import ModelConfig
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.cli.console import ROOT, ScriptError
 from scripts.readers import hub, tables
 from scripts.readers.formats import TABLES
@@ -158,7 +158,7 @@ def test_two_processes_never_train_in_one_folder(base: Path, animals: Path, tmp_
     data = ("--train", animals / "train.csv", "--validation", animals / "validation.csv", "--epochs", 2)
     fit_interrupted(base, tmp_path / "out", *data, epoch=2)
     with pytest.raises(ScriptError, match="its training is not finished"):
-        build(tmp_path / "out", "out", "1.0", ModelConfig.read(ROOT / "model-config.yaml"), tmp_path)
+        build(ArchiveContents(tmp_path / "out", "out", "1.0", ModelConfig.read(ROOT / "model-config.yaml")), tmp_path)
     descriptor = os.open(tmp_path / "out", os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     for option in ("--resume", "--overwrite"):

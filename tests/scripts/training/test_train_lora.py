@@ -14,7 +14,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from handler.config import ModelConfig
-from scripts.archives.build import build
+from scripts.archives.build import ArchiveContents, build
 from scripts.cli.console import ROOT, ScriptError
 from scripts.pretrained.options import ModelRequest
 from scripts.pretrained.source import open_model
@@ -87,7 +87,7 @@ def test_what_is_packed_is_what_was_trained(trained: Path, base: Path, tmp_path:
         merged = transformers.AutoModelForSequenceClassification.from_pretrained(source.folder)
         assert torch.allclose(logits(merged, tokenizer), expected, atol=1e-4)
         assert merged.config.id2label == {0: "bird", 1: "cat", 2: "dog"}
-        build(source.folder, "animals", "1.0", ModelConfig.read(ROOT / "model-config.yaml"), tmp_path)
+        build(ArchiveContents(source.folder, "animals", "1.0", ModelConfig.read(ROOT / "model-config.yaml")), tmp_path)
     record = json.loads((trained / "training.json").read_text())
     labels = [merged.config.id2label[index] for index in expected.argmax(-1).tolist()]
     right = sum(label == row["label"] for label, row in zip(labels, labelled(30, 1), strict=True))
