@@ -1,12 +1,15 @@
-# Images that serve .mar archives, without a model in them: with TorchServe (the default), or with the standalone server and
-# without Java (--target lean).
+# Images that serve .mar archives, without a model in them: with TorchServe (the default), or with the standalone server,
+# without Java (--target lean), or without Java and PyTorch (--target slim).
 #
 #   base            BASE=python:3.11-slim-bookworm@sha256:...   (docs/operations.md#images says how to get the digest)
 #   CPU (default)   docker build --build-arg BASE_IMAGE=$BASE --build-arg TORCH_INDEX_URL=... -t bert-on-torchserve .
 #                   TORCH_INDEX_URL is PyTorch's index of CPU wheels
 #   CUDA            docker build --build-arg BASE_IMAGE=$BASE --build-arg DEVICE=cuda -t bert-on-torchserve:cuda .
 #   without Java    docker build --target lean ... -t bert-lean: the standalone server (docs/leaving-torchserve.md)
-#   with models     add --target with-models, or lean-with-models: the archives of model_store/ become part of the image
+#   without PyTorch docker build --target slim --build-arg BASE_IMAGE=$BASE -t bert-slim . serves archives of the BERT family
+#                   on x86 CPUs
+#   with models     add --target with-models, lean-with-models or slim-with-models: the archives of model_store/ become part
+#                   of the image
 #   run             docker run -p 127.0.0.1:8080:8080 -v "$PWD/model_store:/app/model_store:ro" bert-on-torchserve
 #                   (8080 is plain HTTP: never publish it beyond the loopback; deploy/ puts the gateway in front)
 #   keys            docker exec CONTAINER cat /app/run/key_file.json
@@ -21,19 +24,39 @@ ARG BASE_IMAGE=python:3.11-slim-bookworm
 ARG PINNED=yes
 
 # ---- what pip installs for the standalone server, at the path where it will run: a venv cannot be moved -----------------
-FROM ${BASE_IMAGE} AS packages
+FROM ${BASE_IMAGE} AS requirements
 ARG BASE_IMAGE
 ARG PINNED
 RUN case "$PINNED:$BASE_IMAGE" in \
       no:* | *@sha256:*) ;; \
       *) echo "BASE_IMAGE=$BASE_IMAGE has no digest: give name@sha256:... (docs/operations.md#images), or PINNED=no" >&2; exit 1 ;; \
     esac
-ARG DEVICE=cpu
-ARG TORCH_INDEX_URL=
 ENV PIP_NO_CACHE_DIR=1
 WORKDIR /app
 COPY requirements/ requirements/
 COPY scripts/setup.sh scripts/setup.sh
+
+# Without PyTorch.
+FROM requirements AS packages-without-torch
+RUN scripts/setup.sh --slim
+
+# The kernels for x86 CPUs are compiled here, so that an image does not depend on what lies in the checkout.
+FROM packages-without-torch AS kernels
+COPY scripts/ scripts/
+COPY handler/ handler/
+RUN scripts/setup.sh --slim
+
+FROM packages-without-torch AS packages-slim
+ARG TRACING=no
+RUN if [ "$TRACING" = yes ]; then .venv/bin/python -m pip install -r requirements/tracing.txt -c requirements/constraints.txt; fi \
+ && .venv/bin/python -m pip uninstall --quiet --yes pip \
+ && find .venv -type d -name tests -prune -exec rm -r {} + \
+ && .venv/bin/python -c 'import transformers, uvicorn'
+
+# With PyTorch.
+FROM requirements AS packages
+ARG DEVICE=cpu
+ARG TORCH_INDEX_URL=
 
 # pip's own index has only the torch that carries CUDA (several GB on x86-64): fail before the download, not after.
 RUN case "$DEVICE:$TORCH_INDEX_URL" in \
@@ -119,6 +142,40 @@ HEALTHCHECK --interval=30s --timeout=45s --start-period=120s --retries=3 \
 # What follows differs in Java, packages and entry point alone; the big layers come first, so that a change of the code
 # or of the labels leaves them as they are.
 
+# ---- docker build --target slim: the standalone server for the BERT family on x86 CPUs, without Java, TorchServe, PyTorch --
+FROM common AS slim
+# The kernels divide their work among threads by OpenMP, which comes with PyTorch elsewhere. No version: Debian keeps only
+# the newest.
+# hadolint ignore=DL3008
+RUN apt-get update \
+ && apt-get install --yes --no-install-recommends libgomp1 \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=packages-slim /app/.venv .venv
+COPY --chmod=555 config.properties metrics.yaml ./
+COPY --chmod=555 scripts/ scripts/
+COPY --chmod=555 server/ server/
+COPY --chmod=555 handler/ handler/
+COPY --from=kernels --chmod=555 /app/handler/engine/native/ handler/engine/native/
+
+ARG VERSION=0.1.0
+ARG REVISION=
+ARG CREATED=
+ARG SOURCE=
+LABEL org.opencontainers.image.title="bert-slim" \
+      org.opencontainers.image.description="Fine-tuned BERT models on the standalone server, without PyTorch" \
+      org.opencontainers.image.licenses="Apache-2.0" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.created="${CREATED}" \
+      org.opencontainers.image.source="${SOURCE}"
+
+USER 10001:10001
+ENTRYPOINT ["/app/scripts/serve.sh", "run", "--server", "standalone"]
+CMD ["--models", "all"]
+
+FROM slim AS slim-with-models
+COPY --chmod=555 model_store/ model_store/
+
 # ---- docker build --target lean: the standalone server, without Java and TorchServe ----------------------------------------
 FROM common AS lean
 COPY --from=packages-lean /app/.venv .venv
@@ -127,6 +184,7 @@ COPY --chmod=555 config.properties metrics.yaml ./
 COPY --chmod=555 scripts/ scripts/
 COPY --chmod=555 server/ server/
 COPY --chmod=555 handler/ handler/
+COPY --from=kernels --chmod=555 /app/handler/engine/native/ handler/engine/native/
 
 ARG VERSION=0.1.0
 # Origin of the image: commit and time of the build, address of the repository.
@@ -169,6 +227,7 @@ COPY --chmod=555 config.properties log4j2.xml metrics.yaml ./
 COPY --chmod=555 scripts/ scripts/
 COPY --chmod=555 server/ server/
 COPY --chmod=555 handler/ handler/
+COPY --from=kernels --chmod=555 /app/handler/engine/native/ handler/engine/native/
 
 ARG VERSION=0.1.0
 ARG REVISION=

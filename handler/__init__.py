@@ -11,6 +11,7 @@ sequences         how texts become sequences of limited length: truncation, wind
 spans             spans of whole characters and words, and the best spans of scores
 tag_scheme        how the labels of tokens divide a text into spans
 blas_threads      the threads of numpy's BLAS
+torch_presence    whether PyTorch is installed, said without its import
 gpu_presence      whether PyTorch can use a GPU, said without its import
 arrays            numpy arrays and PyTorch's tensors in one expression
 activations       the activations of torch.nn

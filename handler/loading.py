@@ -14,15 +14,16 @@ from handler.config import ServingConfig
 from handler.engine import Engine
 from handler.engine.config_problems import read_config
 from handler.engine.device import CPU, AnyDevice
+from handler.engine.kernels import library
 from handler.engine.lean_import import import_transformers
 from handler.engine.native_engine import NativeEngine, precision_of
-from handler.errors import ConfigError
 from handler.model_folder import ModelFolder
 from handler.predictor import Predictor
 from handler.protocol import ModelId
 from handler.self_test import check_golden
 from handler.tasks import auto_class_for, operations_for
 from handler.tokenization import Tokenizer
+from handler.torch_presence import has_torch, require_torch
 
 if TYPE_CHECKING:
     from handler.engine.torch_engine import TorchEngine
@@ -62,7 +63,7 @@ def load_predictor(
 
     Raises:
         ModelMismatch: not a model folder, or an archive that changed.
-        ConfigError: a setting that this model or this machine cannot obey.
+        ConfigError: a setting that this model or this machine cannot obey, or PyTorch is needed and not installed.
         GoldenMismatch: the model answers differently from when it was packed.
     """
     config = config or ServingConfig()
@@ -71,7 +72,9 @@ def load_predictor(
     model_folder = folder / archive.MODEL if is_archive else folder
     device = device or CPU
     precision = precision_of(model_folder, config, device) if packed and is_archive else None
-    if serving and is_archive:
+    if precision is None:
+        require_torch("this model" if library() else "a model without compiled kernels (scripts/compile_kernels.py)")
+    if (serving and is_archive) or not has_torch():
         import_transformers(with_models=precision is None)
     model_config = read_config(model_folder)
     model = ModelFolder.read(model_folder, model_config)
@@ -102,23 +105,13 @@ def load_predictor(
 
 
 def torch_engine_for(device: AnyDevice) -> type[TorchEngine]:
-    """Return the engine of a kind of device.
+    """Return the engine of a kind of device."""
+    if device.type == "cuda":
+        from handler.engine.cuda import CudaEngine
 
-    Raises:
-        ConfigError: PyTorch is not installed.
-    """
-    try:
-        if device.type == "cuda":
-            from handler.engine.cuda import CudaEngine
+        return CudaEngine
+    from handler.engine.torch_engine import TorchEngine
 
-            return CudaEngine
-        from handler.engine.torch_engine import TorchEngine
-    except ModuleNotFoundError as error:
-        if error.name != "torch":
-            raise
-        raise ConfigError(
-            "this model is computed by PyTorch, which is not installed here: pip install -r requirements/lean.txt"
-        ) from error
     return TorchEngine
 
 

@@ -53,14 +53,14 @@ class Predictor:
         self.tokenizer = tokenizer
         self.engine = engine
         # Words of the operations whose answers can be explained, which takes gradients.
-        self.explainable = [word for word, task in operations.items() if task.explains and engine.differentiable]
+        self.explainable = [word for word, task in operations.items() if task.explains and not engine.gradient_problem]
         self.explainer = Explainer(engine)
         self.model = model
         self.model_hash = model_hash
         self.timeout_s = timeout_s
         self.max_response_bytes = max_response_bytes
         self.calibration: ScoreCalibration | None = None
-        self._parser = RequestParser(operations, self.explainable, differentiable=engine.differentiable)
+        self._parser = RequestParser(operations, self.explainable, gradient_problem=engine.gradient_problem)
         self._writer = ResponseWriter(model, max_response_bytes)
 
     def calibrate(self, calibration: ScoreCalibration) -> None:

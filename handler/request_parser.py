@@ -20,17 +20,19 @@ MAX_CHARACTERS_FACTOR = 20  # characters of all texts and pairs of a request, as
 class RequestParser:
     """Parses requests for the operations of one model."""
 
-    def __init__(self, operations: Mapping[str, Task], explainable: Sequence[str], *, differentiable: bool) -> None:
+    def __init__(
+        self, operations: Mapping[str, Task], explainable: Sequence[str], *, gradient_problem: str = ""
+    ) -> None:
         """Keep the operations by their word in the path.
 
         Args:
             operations: the main task first.
             explainable: words of the operations whose answers can be explained.
-            differentiable: whether the engine has gradients, which every explanation needs.
+            gradient_problem: why the engine has no gradients, which every explanation needs; "": it has.
         """
         self.operations = operations
         self.explainable = explainable
-        self.differentiable = differentiable
+        self.gradient_problem = gradient_problem
         self.main = next(iter(operations.values()))
 
     def parse(self, request: Request) -> RequestState:
@@ -71,8 +73,8 @@ class RequestParser:
         from_client = body.codec in (protocol.KSERVE_V1, protocol.OPEN_INFERENCE)
         path = request.operation if not from_client or request.operation in self.operations else ""
         operation = body.operation or path or "predict"
-        if request.explain and not self.differentiable:
-            raise UnknownOperation("explanations need gradients: pack the model with --precision fp32 or bf16")
+        if request.explain and self.gradient_problem:
+            raise UnknownOperation(f"explanations need gradients: {self.gradient_problem}")
         if request.explain and operation not in self.explainable:
             accepted = ", ".join(self.explainable) or "none"
             raise UnknownOperation(f"no explanations of this operation, accepted: {accepted}")

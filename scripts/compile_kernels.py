@@ -2,7 +2,8 @@
 """Compile the code in C for the processors that it is fast on, with the compiler in .venv (ziglang).
 
 scripts/setup.sh does this. The results lie beside their sources: those of handler/engine/native are part of every
-archive that scripts/package.py builds from then on and need no compiler there, those of scripts/training/native train.
+archive that scripts/package.py builds from then on and need no compiler there, those of scripts/training/native train
+(without PyTorch these are left out).
 What is compiled already is left as it is.
 """
 

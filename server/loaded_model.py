@@ -25,6 +25,7 @@ from handler.predictor import Predictor
 from handler.protocol import JSON
 from handler.request_state import BatchContext, Request, Response
 from handler.telemetry import reference_measurements
+from handler.torch_presence import has_torch
 from server import log
 from server.archives import UnpackedArchive
 from server.batcher import Batcher, Waiting
@@ -95,7 +96,9 @@ def import_for(archives: Sequence[UnpackedArchive]) -> None:
     """Import what these archives need to load, all of it before one of them loads without the models of others."""
     if not archives:
         return
-    import_transformers(with_models=not all(ArchiveLoader(archive, 0).is_native for archive in archives))
+    import_transformers(
+        with_models=has_torch() and not all(ArchiveLoader(archive, 0).is_native for archive in archives)
+    )
 
 
 class LoadedModel:

@@ -87,9 +87,9 @@ class Engine(ABC):
         return self._isolation.device_failed
 
     @property
-    def differentiable(self) -> bool:
-        """Whether scores have gradients, from which explanations are computed."""
-        return self.precision.has_gradients
+    def gradient_problem(self) -> str:
+        """Why scores have no gradients, from which explanations are computed, and what to do; "": they have."""
+        return "" if self.precision.has_gradients else "pack the model with --precision fp32 or bf16"
 
     def mark_device_failed(self) -> DeviceLost:
         """Compute nothing any more; return the error to answer with."""

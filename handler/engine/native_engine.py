@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,10 +21,10 @@ from handler.engine.kernels import Kind
 from handler.engine.native_layers import multiply
 from handler.engine.native_model import NativeModel
 from handler.engine.precision import INT8, Precision, choose, supported
-from handler.errors import ConfigError
 from handler.sequences import Encoding
 from handler.tasks import Output, Pooler
 from handler.tokenization import first_position
+from handler.torch_presence import MISSING, has_torch, require_torch
 
 if TYPE_CHECKING:
     from handler.engine.torch_engine import TorchEngine
@@ -112,8 +111,8 @@ class NativeEngine(Engine):
         return True
 
     @property
-    def differentiable(self) -> bool:
-        return super().differentiable and importlib.util.find_spec("torch") is not None
+    def gradient_problem(self) -> str:
+        return super().gradient_problem or ("" if has_torch() else MISSING)
 
     def forward(self, pooler: Pooler, encodings: Sequence[Encoding]) -> list[Output]:
         if pooler.forward_scope == "nothing":
@@ -133,8 +132,6 @@ class NativeEngine(Engine):
         """Load the model by PyTorch, once: two seconds and a second copy of the weights, for explanations alone."""
         with self._loading:
             if self._with_gradients is None:
-                try:
-                    self._with_gradients = self._load_with_gradients()
-                except ImportError as error:
-                    raise ConfigError("explanations need PyTorch, which is not installed here") from error
+                require_torch("an explanation")
+                self._with_gradients = self._load_with_gradients()
             return self._with_gradients

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING, NamedTuple
 
 from handler import config
@@ -10,6 +9,7 @@ from handler.engine import cpu, int8_weights
 from handler.engine.device import AnyDevice
 from handler.engine.kernels import library
 from handler.errors import ConfigError
+from handler.torch_presence import has_torch
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +54,7 @@ def _has_bf16() -> bool:
     """Tell whether this processor has instructions for bf16: it is emulated otherwise, many times slower than fp32."""
     if functions := library():
         return "avx512bf16" in functions.level
-    if not any(map(cpu.has, ("avx512_bf16", "amx_bf16", "bf16"))):
+    if not has_torch() or not any(map(cpu.has, ("avx512_bf16", "amx_bf16", "bf16"))):
         return False
     import torch
 
@@ -96,7 +96,7 @@ def choose(
 
 
 def _has_fp8(device: AnyDevice) -> bool:
-    if importlib.util.find_spec("torch") is None:
+    if not has_torch():
         return False
     from handler.engine import fp8
 

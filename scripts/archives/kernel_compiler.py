@@ -6,11 +6,12 @@ import importlib.util
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from handler.engine import kernels
+from handler.torch_presence import has_torch
 from scripts.cli.console import ScriptError, say
-from scripts.training import native
 
 OPTIONS = (
     *("-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-strict-aliasing", "-mprefer-vector-width=512"),
@@ -20,7 +21,7 @@ OPTIONS = (
 
 def compile_all() -> None:
     """Compile for every level of instructions what is not there yet; remove the results of other sources."""
-    for source, levels in ((kernels.SOURCE, kernels.LEVELS), (native.SOURCE, native.LEVELS)):
+    for source, levels in _sources():
         current = {kernels.path_of(level, source): level for level in levels}
         for path, level in current.items():
             if not path.is_file() or path.stat().st_mtime < Path(__file__).stat().st_mtime:  # OPTIONS may have changed
@@ -29,6 +30,15 @@ def compile_all() -> None:
         for path in source.parent.glob("kernels-*.so"):
             if path not in current:
                 path.unlink()
+
+
+def _sources() -> Iterator[tuple[Path, Iterable[str]]]:
+    """Yield what there is to compile and its levels; what trains needs PyTorch."""
+    yield kernels.SOURCE, kernels.LEVELS
+    if has_torch():
+        from scripts.training import native
+
+        yield native.SOURCE, native.LEVELS
 
 
 def compile_for(level: str, path: Path, source: Path | None = None) -> None:

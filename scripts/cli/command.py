@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 INTERRUPTED = 128 + signal.SIGINT  # what a shell says of a process that SIGINT ended
 REPOSITORY = __file__.removesuffix("scripts/cli/command.py")
+OWN_PACKAGES = ("", "handler", "scripts", "server")
+INSTALL = "scripts/setup.sh --train installs what training, packing and evaluating need"
 PROGRAM = getattr(sys.modules["__main__"], "__file__", None) or ""
 
 # pytest wants its own Ctrl-C, and nohup none
@@ -49,6 +51,12 @@ def run(main: Callable[[], int | None]) -> NoReturn:
         else:
             print(f"error: {error}", file=sys.stderr)
             code = 2
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in OWN_PACKAGES:
+            raise
+        print(f"error: this command needs {package}, which is not installed here: {INSTALL}", file=sys.stderr)
+        code = 2
     sys.exit(code or 0)
 
 

@@ -143,7 +143,7 @@ def environment(inventory: Inventory) -> Findings:
 
 
 def versions(inventory: Inventory) -> Findings:
-    """Python, libraries and Java against requirements/serve.txt, or lean.txt."""
+    """Python, libraries and Java against requirements/serve.txt, lean.txt, or slim.txt without PyTorch."""
     if tuple(map(int, inventory.versions["python"][0].split(".")[:2])) < (3, 10):
         yield Finding("error", f"Python {inventory.versions['python'][0]} is too old", "use 3.10 or newer")
     for name, (installed, required) in inventory.versions.items():
@@ -153,6 +153,9 @@ def versions(inventory: Inventory) -> Findings:
             yield Finding("error", f"{name} is not installed", "run scripts/setup.sh")
         elif installed.partition("+")[0] != required:
             yield Finding("warning", f"{name} is {installed}, tried was {required}", "run scripts/setup.sh")
+    if "torch" not in inventory.versions:
+        problem = "no PyTorch: archives of the BERT family are served, explanations and other models are refused"
+        yield Finding("note", problem, "fine if that is meant; else run scripts/setup.sh --lean")
     if inventory.java is None:
         return
     program, java = inventory.java

@@ -24,6 +24,7 @@ from handler.archive import MODEL_CONFIG
 from handler.config import ModelConfig, usable_cores
 from handler.errors import ConfigError
 from handler.protocol import JSON
+from handler.torch_presence import has_torch
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ROOT, ScriptError
 from scripts.client.http import NO_ANSWER, Inference, Management, Model
@@ -69,7 +70,7 @@ class Inventory:
     store: Path
     versions: dict[
         str, tuple[str, str]
-    ]  # of a package: installed ("" if it is not), required by requirements/serve.txt, or lean.txt
+    ]  # of a package: installed ("" if it is not), required by requirements/serve.txt, lean.txt or slim.txt
     java: tuple[str, str] | None  # the program, its version or "" if it does not run; None: it is not needed
     cores: int
     memory: int  # bytes that this machine, or container, has
@@ -126,7 +127,7 @@ def collect(server: Server, config: Path, store: Store, kind: str | None = None)
         environment={name: value for name, value in environment.items() if name in VARIABLES or name.startswith("TS_")},
         archives=[_archive_info(file) for file in sorted(store.folder.glob("*.mar"))],
         store=store.folder,
-        versions=_versions("lean.txt" if standalone else "serve.txt"),
+        versions=_versions("serve.txt" if not standalone else "lean.txt" if has_torch() else "slim.txt"),
         java=None if standalone else _java(environment),
         cores=usable_cores(),
         memory=_memory(),
@@ -180,8 +181,10 @@ def _versions(of_kind: str) -> dict[str, tuple[str, str]]:
 
 
 def _pins(requirements: Path) -> Iterator[tuple[str, str]]:
-    """Yield the packages that a file pins for this interpreter, and their versions."""
+    """Yield the packages that a file, or one that it names, pins for this interpreter, and their versions."""
     for line in requirements.read_text().splitlines():
+        if line.startswith("-r "):
+            yield from _pins(requirements.with_name(line.removeprefix("-r ").strip()))
         if match := re.match(r"([\w-]+)==([^\s;#]+)\s*(?:;([^#]*))?", line):
             name, number, marker = match.groups()
             if marker is None or Marker(marker.strip()).evaluate():

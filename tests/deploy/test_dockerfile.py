@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from handler.engine import kernels
 from scripts.cli.console import ROOT
 from scripts.client.settings import DEFAULTS
 from tests.support.samples import read_settings
@@ -20,7 +21,7 @@ INSTRUCTIONS = [tuple(line.split(maxsplit=1)) for line in CODE.replace("\\\n", "
 STAGES = [number for number, (name, _) in enumerate(INSTRUCTIONS) if name == "FROM"]
 
 
-IMAGES = ("serve", "lean")  # that run
+IMAGES = ("serve", "lean", "slim")  # that run
 
 
 def arguments(name: str, image: str = "") -> list[str]:
@@ -73,7 +74,7 @@ def test_every_file_that_the_settings_name_is_copied() -> None:
     file_names = set(re.findall(r"[\w.-]+\.(?:xml|yaml|yml|json|properties)\b", " ".join(settings.values())))
     assert "log4j2.xml" in file_names
     assert file_names <= files_of("serve")
-    assert file_names - {"log4j2.xml"} <= files_of("lean")
+    assert file_names - {"log4j2.xml"} <= files_of("lean") & files_of("slim")
 
 
 def files_of(image: str) -> set[str]:
@@ -82,24 +83,44 @@ def files_of(image: str) -> set[str]:
     return {word.rstrip("/") for word in words if not word.startswith("--")}
 
 
-def test_both_images_have_the_same_code_and_settings() -> None:
-    """So that `--server standalone` works in both, and what a volume holds suits both."""
+def test_all_images_have_the_same_code_and_settings() -> None:
+    """So that `--server standalone` works in all, and what a volume holds suits all."""
     assert files_of("serve") - files_of("lean") == {"log4j2.xml"}
-    assert files_of("lean") >= {"server", "handler", "scripts"}
+    assert files_of("slim") == files_of("lean") >= {"server", "handler", "scripts"}
     for name in ("USER", "VOLUME", "EXPOSE", "HEALTHCHECK", "CMD", "WORKDIR", "ARG"):
-        assert arguments(name, "serve") == arguments(name, "lean"), name
-    serve, lean = (program(arguments("ENTRYPOINT", image)[0]) for image in IMAGES)
-    assert lean == [*serve, "--server", "standalone"]
-    assert [
-        files_of(f"{models}with-models") - files_of(image) for models, image in (("", "serve"), ("lean-", "lean"))
-    ] == [{"model_store"}] * 2
+        assert arguments(name, "serve") == arguments(name, "lean") == arguments(name, "slim"), name
+    serve, lean, slim = (program(arguments("ENTRYPOINT", image)[0]) for image in IMAGES)
+    assert slim == lean == [*serve, "--server", "standalone"]
+    prefixes = {"serve": "", "lean": "lean-", "slim": "slim-"}
+    added = [files_of(f"{prefix}with-models") - files_of(image) for image, prefix in prefixes.items()]
+    assert added == [{"model_store"}] * 3
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_the_kernels_are_compiled_for_the_image_after_the_code_is_there(image: str) -> None:
+    """A checkout that nobody set up has none, and without PyTorch nothing would be served then."""
+    copies = arguments("COPY", image)
+    folder = kernels.SOURCE.parent.relative_to(ROOT)
+    assert copies[-1] == f"--from=kernels --chmod=555 /app/{folder}/ {folder}/"
+    assert "--chmod=555 handler/ handler/" in copies[:-1]
+    assert {"handler", "scripts", "requirements"} <= files_of("kernels")
+    assert re.findall(r"setup\.sh (--\w+)", " ".join(arguments("RUN", "kernels"))) == ["--slim", "--slim"]
+
+
+def test_the_slim_image_has_openmp_and_no_pytorch() -> None:
+    """Without libgomp, which comes with PyTorch elsewhere, one thread computes."""
+    assert any("apt-get install" in command and "libgomp1" in command for command in arguments("RUN", "slim"))
+    venv = next(rest for rest in arguments("COPY", "slim") if "--from=" in rest)
+    assert venv == "--from=packages-slim /app/.venv .venv"
+    assert re.findall(r"setup\.sh (--\w+)", " ".join(arguments("RUN", "packages-slim"))) == ["--slim"]
+    assert "torch" not in " ".join(arguments("RUN", "packages-slim"))
 
 
 def test_the_lean_image_has_neither_java_nor_torchserve() -> None:
     """Only the packages of requirements/lean.txt, which tests/server/test_requirements.py looks at."""
     assert not any("jre" in command for command in arguments("RUN", "lean"))
     assert "JAVA_HOME" not in " ".join(arguments("ENV", "lean"))
-    (venv,) = [rest for rest in arguments("COPY", "lean") if "--from=" in rest]
+    venv = next(rest for rest in arguments("COPY", "lean") if "--from=" in rest)
     assert venv.startswith("--from=packages-lean ")
     options = re.findall(r"setup\.sh (--\w+)", " ".join(arguments("RUN", "packages-lean")))
     assert options == ["--lean"]
@@ -141,7 +162,7 @@ def test_the_process_runs_as_a_numeric_user(image: str) -> None:
     assert 0 not in user
     # No stage after the one that sets it may set another.
     assert not arguments("USER", "packages")
-    assert len(arguments("USER", "with-models")) == len(arguments("USER", "lean-with-models")) == 1
+    assert [len(arguments("USER", f"{prefix}with-models")) for prefix in ("", "lean-", "slim-")] == [1, 1, 1]
 
 
 def test_the_default_stage_has_no_model() -> None:

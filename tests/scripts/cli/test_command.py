@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from scripts.cli.command import INSTALL
+
 import os
 import signal
 import subprocess
@@ -75,3 +77,13 @@ run(main)
 """
     ended = python(code)
     assert (ended.returncode, ended.stderr) == (2, "error: [Errno 32] Broken pipe\n")
+
+
+def test_a_package_that_is_not_installed_is_one_line() -> None:
+    """One of ours that is not there is a fault, which keeps its traceback."""
+    missing = "from scripts.cli.command import run; run(lambda: __import__('nobody_has_this.module'))"
+    ended = python(missing)
+    assert (ended.returncode, ended.stdout) == (2, "")
+    assert ended.stderr == f"error: this command needs nobody_has_this, which is not installed here: {INSTALL}\n"
+    ours = python("from scripts.cli.command import run; run(lambda: __import__('scripts.nothing'))")
+    assert "Traceback" in ours.stderr

@@ -169,6 +169,18 @@ def test_settings_of_the_standalone_server(
     assert report["server"]["kind"] == "standalone"
 
 
+def test_an_install_without_pytorch(diagnose: Diagnose, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is held against its own list, and what it cannot do is noted."""
+    assert "torch" in diagnose({}, "standalone")[1]["versions"]
+    monkeypatch.setattr("handler.torch_presence.IS_INSTALLED", False)
+    code, report = diagnose({}, "standalone")
+    assert code == 0
+    assert "torch" not in report["versions"]
+    assert "transformers" in report["versions"]
+    noted = "note: no PyTorch: archives of the BERT family are served, explanations and other models are refused"
+    assert noted in findings_of(report)
+
+
 def test_archives_on_the_standalone_server(diagnose: Diagnose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One process has all models: no workers, no batches of requests."""
     for name in ("first", "second"):

@@ -1,0 +1,141 @@
+"""Processes that cannot find PyTorch: what serves and what is refused, each with what to do."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from handler.config import ModelConfig
+from handler.engine import kernels
+from handler.errors import ConfigError
+from handler.loading import load_predictor
+from handler.torch_presence import MISSING
+from scripts.archives import kernel_compiler
+from scripts.archives.build import ArchiveContents, build
+from tests.support.live import Live, own_config
+from tests.support.samples import MODELS, ROOT, TEXTS, MakeModel, SetKernelLevels
+
+WITHOUT_TORCH = """
+import runpy, sys
+from importlib.machinery import PathFinder
+
+class WithoutTorch(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] == "torch" else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutTorch
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+STARTING_S = 60
+
+
+@pytest.fixture(scope="module")
+def server(mar: Path, make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """Run the standalone server without PyTorch, with a classifier and a model that fills masks; yield it."""
+    home = tmp_path_factory.mktemp("without-torch")
+    store = home / "store"
+    store.mkdir()
+    shutil.copy(mar, store)
+    settings = ModelConfig.read(ROOT / "model-config.yaml")
+    build(ArchiveContents(make_model(**MODELS["fill-mask"]), "words", "1.0", settings), store)
+    config, ports = own_config(home)
+    shutil.copy(ROOT / "metrics.yaml", home)
+    live = Live(home, config, store, ports)
+    folders = {"--config": config, "--run-dir": home, "--temp": home / "temp", "--model-store": store}
+    options = [str(word) for pair in folders.items() for word in pair]
+    command = [sys.executable, "-c", WITHOUT_TORCH, "server/__main__.py", *options, "--models", mar.name, "words.mar"]
+    environment = {**os.environ, "LOG_TO": "file", "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
+        try:
+            deadline = time.monotonic() + STARTING_S
+            while "W-0-words" not in live.log() or not is_ready(live, "tiny"):
+                assert process.poll() is None
+                assert time.monotonic() < deadline, live.log()
+                time.sleep(0.1)
+            yield live
+        finally:
+            process.terminate()
+
+
+def is_ready(live: Live, model: str) -> bool:
+    """Tell whether a model on the server answers."""
+    try:
+        return bool(live.post(f"/predictions/{model}", b'{"inputs": "a"}').ok)
+    except OSError:  # it does not listen yet
+        return False
+
+
+def test_a_classifier_answers_as_transformers_does(server: Live, model_folder: Path) -> None:
+    """Over HTTP, by numpy and the compiled kernels."""
+    answers = server.post("/predictions/tiny", json.dumps({"inputs": TEXTS[:4]})).json()
+    exact = load_predictor(model_folder)
+    for answer, expected in zip(answers, exact.answer_items(TEXTS[:4]), strict=True):
+        assert exact.task.answers_match(expected, answer, 5e-2)
+
+
+@pytest.mark.parametrize("path", ["/explanations/tiny", "/v1/models/tiny:explain"])
+def test_an_explanation_is_refused_with_the_reason(server: Live, path: str) -> None:
+    """And the next prediction is answered."""
+    refused = server.post(path, b'{"instances": ["Where is my parcel?"]}')
+    assert refused.status_code == 404
+    assert refused.json()["message"] == f"explanations need gradients: {MISSING}"
+    assert is_ready(server, "tiny")
+
+
+def test_a_model_that_pytorch_computes_is_refused_by_name(server: Live) -> None:
+    """The others are served."""
+    lines = [json.loads(line) for line in server.log().splitlines()]
+    (line,) = [line for line in lines if line["thread"].startswith("W-0-words_1.0")]
+    assert line["message"] == f"ConfigError: this model is computed by PyTorch. {MISSING}"
+    assert server.post("/predictions/words", b'{"inputs": "a [MASK]"}').status_code == 503
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train.py", "--train", "examples/intents/train.csv", "--output", "OUTPUT"], "this command needs torch"),
+        (["examine.py", "MODEL"], "this command needs torch"),
+        (["predict.py", "--local", "MODEL", "a"], f"this model is computed by PyTorch. {MISSING}"),
+        (["explain.py", "--local", "ARCHIVE", "a", "--output", "OUTPUT"], f"explanations need gradients: {MISSING}"),
+    ],
+    ids=lambda words: words[0] if isinstance(words, list) else "",
+)
+def test_a_command_that_needs_it_ends_with_one_line(
+    words: list[str], message: str, model_folder: Path, mar: Path, tmp_path: Path
+) -> None:
+    paths = {"MODEL": str(model_folder), "ARCHIVE": str(mar), "OUTPUT": str(tmp_path / "output")}
+    command = [f"scripts/{words[0]}", *(paths.get(word, word) for word in words[1:])]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, *command], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    (line,) = done.stderr.splitlines()
+    assert line.startswith(f"error: {message}")
+
+
+def test_without_kernels_every_model_needs_it(
+    mar: Path, tmp_path: Path, kernel_levels: SetKernelLevels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a processor that is no x86."""
+    with zipfile.ZipFile(mar) as file:
+        file.extractall(tmp_path)
+    kernel_levels({})
+    monkeypatch.setattr("handler.torch_presence.IS_INSTALLED", False)
+    with pytest.raises(ConfigError, match=r"a model without compiled kernels .* is computed by PyTorch"):
+        load_predictor(tmp_path)
+
+
+def test_what_trains_is_not_compiled_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("handler.torch_presence.IS_INSTALLED", False)
+    assert [source for source, _ in kernel_compiler._sources()] == [kernels.SOURCE]
