@@ -31,7 +31,10 @@ def thread_count() -> int:
     """Return how many threads a forward pass may use: those of PyTorch, where this process has imported it."""
     if torch := sys.modules.get("torch"):
         return int(torch.get_num_threads())
-    return _threads or usable_cores()
+    return _threads or _core_count()
+
+
+_core_count = functools.cache(usable_cores)  # which reads files
 
 
 def set_thread_count(count: int) -> None:
