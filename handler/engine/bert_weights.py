@@ -6,6 +6,7 @@ The names of tensors are those of transformers; arrays are numpy's.
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -48,6 +49,17 @@ DISTILBERT_LAYER = {
     "output_norm": "output_layer_norm",
 }
 
+MPNET_LAYER = BERT_LAYER | {
+    "query": "attention.attn.q",
+    "key": "attention.attn.k",
+    "value": "attention.attn.v",
+    "attention_output": "attention.attn.o",
+    "attention_norm": "attention.LayerNorm",
+}
+
+BIAS = "encoder.relative_attention_bias.weight"  # of attention, for each of some ranges of distances and each head
+FARTHEST = 128  # from this distance on all have the same bias
+
 
 class Family(NamedTuple):
     """Where a family of transformers keeps its weights."""
@@ -89,6 +101,7 @@ FAMILIES = {  # by `model_type`
         DISTILBERT_LAYER,
         "transformer.layer",
     ),
+    "mpnet": Family("mpnet", "MPNet", "classifier.dense", "tanh", "classifier.out_proj", MPNET_LAYER),
 }
 
 
@@ -108,6 +121,17 @@ class Weights(dict[str, NDArray[Any]]):
         values = np.asarray(self[name], np.float32)
         scale = self.get(f"{name.removesuffix('weight')}scale")
         return values if scale is None else values * scale[:, None]
+
+    def distance_bias(self, longest: int) -> NDArray[np.float32] | None:
+        """Return the bias of each head at each distance, (heads, 2 * longest - 1), as of `DistanceBias`; None: none.
+
+        Args:
+            longest: tokens of the longest sequence.
+        """
+        if BIAS not in self:
+            return None
+        biases = self.floats(BIAS)  # (ranges, heads)
+        return np.ascontiguousarray(biases[range_of(np.arange(1 - longest, longest), len(biases))].T)
 
     def pair(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return weight and bias of a linear layer or of a norm, in fp32."""
@@ -138,6 +162,24 @@ def errors_as_mismatch() -> Iterator[None]:
     except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelMismatch(f"the weights cannot be loaded: {type(error).__name__} {reason}") from error
+
+
+def range_of(distances: NDArray[np.int64], n_ranges: int) -> NDArray[np.int64]:
+    """Return the range that each distance of a key from its query is in, as T5 and MPNet number them.
+
+    Half of the ranges are for keys after the query. Of a half, the first half are single distances, the others grow
+    with the logarithm (Raffel et al. 2020, "Exploring the Limits of Transfer Learning").
+
+    >>> range_of(np.array([0, -1, 1, -200, 200]), 32).tolist()
+    [0, 1, 17, 15, 31]
+    """
+    half = n_ranges // 2
+    exact, sizes = half // 2, np.abs(distances)
+    logarithms = np.log(np.maximum(sizes, 1) / np.float32(exact), dtype=np.float32) / np.float32(
+        math.log(FARTHEST / exact)
+    )
+    far = np.minimum(exact + (logarithms * (half - exact)).astype(np.int64), half - 1)
+    return np.where(distances > 0, half, 0) + np.where(sizes < exact, sizes, far)
 
 
 def suffix_of(architecture: str) -> str | None:

@@ -18,8 +18,10 @@ from handler.engine.bert_weights import FAMILIES, Family, Weights, eps_of, error
 from handler.engine.encoder import PackedEncoder, packed_encoder_of
 from handler.engine.int8 import float_embedding
 from handler.engine.kernel_operators import to_tensor
+from handler.engine.layer_attention import LayerAttention
 from handler.engine.layer_weights import LayerWeights
 from handler.engine.linear import LoadedLinear
+from handler.engine.relative import DistanceBias
 from handler.engine.varlen import current_varlen
 
 if TYPE_CHECKING:
@@ -171,13 +173,15 @@ def _head(weights: Weights, family: Family, suffix: str) -> nn.Module | None:
 
 
 def _layers(weights: Weights, family: Family, config: PretrainedConfig) -> Iterator[LayerWeights]:
+    table = weights.distance_bias(config.max_position_embeddings)
+    attention = LayerAttention(bias=None if table is None else DistanceBias(to_tensor(table)))
     for index in range(config.num_hidden_layers):
         modules: dict[str, Any] = {}
         for field, name in family.layer.items():
             path = f"{family.layers}.{index}.{name}"
             is_norm = "norm" in field
             modules[field] = _layer_norm(weights, path, eps_of(config)) if is_norm else _linear(weights, path)
-        yield LayerWeights(**modules)
+        yield LayerWeights(**modules, attention=attention)
 
 
 def _linear(weights: Weights, name: str) -> nn.Linear:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handler.engine.bert_weights import BERT_LAYER, DISTILBERT_LAYER
+from handler.engine.bert_weights import BERT_LAYER, DISTILBERT_LAYER, MPNET_LAYER
 from handler.engine.family_attention import attentions_of
 from handler.engine.layer_attention import LayerAttention
 from handler.engine.linear import LoadedLinear
@@ -65,13 +65,6 @@ ALBERT_LAYER = {
     "intermediate": "ffn",
     "output": "ffn_output",
     "output_norm": "full_layer_layer_norm",
-}
-MPNET_LAYER = BERT_LAYER | {
-    "query": "attention.attn.q",
-    "key": "attention.attn.k",
-    "value": "attention.attn.v",
-    "attention_output": "attention.attn.o",
-    "attention_norm": "attention.LayerNorm",
 }
 DEBERTA_V2_LAYER = BERT_LAYER | {
     "query": "attention.self.query_proj",

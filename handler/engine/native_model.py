@@ -1,4 +1,4 @@
-"""A whole model of the BERT family without PyTorch: embeddings, all layers in one call, and a head, on packed rows.
+"""A whole model like BERT or MPNet without PyTorch: embeddings, all layers in one call, and a head, on packed rows.
 
 A worker that serves such a model imports of transformers only its configs and tokenizers, and PyTorch not at all, which
 takes a third of the time and a quarter of the memory. It is used for archives: their self-test outputs were computed by
@@ -19,7 +19,7 @@ from handler.batching import PackedRow
 from handler.engine import bert_weights, int8_weights, native_encoder
 from handler.engine.bert_weights import FAMILIES, Family, Weights, eps_of, errors_as_mismatch, read_floats
 from handler.engine.kernels import Kind
-from handler.engine.native_encoder import Floats, NativeEncoder, NativeLayer, NativeNorm, PackedLinear
+from handler.engine.native_encoder import Floats, NativeBias, NativeEncoder, NativeLayer, NativeNorm, PackedLinear
 from handler.engine.native_layers import NativeEmbeddings, NativeLinear
 from handler.engine.packing import to_bf16
 from handler.errors import ModelMismatch
@@ -108,12 +108,13 @@ def load(folder: Path, auto_class: str, config: PretrainedConfig, kind: Kind, kv
         path = folder / int8_weights.FILE
         with int8_weights.errors_as_mismatch(path):
             rest, stored = int8_weights.read(path, config.num_hidden_layers)
-            attentions: list[dict[str, Any]] = [{}] * len(stored.layers)
+            weights = Weights(rest, family.prefix)
+            attentions: list[dict[str, Any]] = [{"bias": _bias(weights, config)}] * len(stored.layers)
             activation, heads = activation_of(config), config.num_attention_heads
             encoder = int8_weights.native_encoder(stored, attentions, activation, heads, kv_kind)
             if encoder is None:
                 raise ModelMismatch("its layers have other shapes than this processor computes")
-            return _compose(Weights(rest, family.prefix), encoder, config, family, suffix)
+            return _compose(weights, encoder, config, family, suffix)
     with errors_as_mismatch():
         weights = Weights(read_floats(folder), family.prefix)
         layers = list(_float_layers(weights, family, config, kind))
@@ -137,6 +138,7 @@ def _compose(
 
 def _float_layers(weights: Weights, family: Family, config: PretrainedConfig, kind: Kind) -> Iterator[NativeLayer]:
     """Pack the layers in fp32 or bf16; queries of the last one apart, of which few are needed."""
+    bias = _bias(weights, config)
     for index in range(config.num_hidden_layers):
         parts = {field: weights.pair(f"{family.layers}.{index}.{name}") for field, name in family.layer.items()}
         is_last = index == config.num_hidden_layers - 1
@@ -146,7 +148,12 @@ def _float_layers(weights: Weights, family: Family, config: PretrainedConfig, ki
         attention_norm, output_norm = (
             NativeNorm(*parts[name], eps_of(config)) for name in ("attention_norm", "output_norm")
         )
-        yield NativeLayer(linears, attention_norm, output_norm)
+        yield NativeLayer(linears, attention_norm, output_norm, bias=bias)
+
+
+def _bias(weights: Weights, config: PretrainedConfig) -> NativeBias | None:
+    table = weights.distance_bias(config.max_position_embeddings)
+    return None if table is None else NativeBias.of(table)
 
 
 def _pack(parts: list[tuple[Floats, Floats]], kind: Kind) -> PackedLinear:

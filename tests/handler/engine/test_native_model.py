@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import transformers
 
 from handler.config import ServingConfig
@@ -27,7 +28,7 @@ from handler.loading import load_predictor
 from handler.sequences import Encoding
 from scripts.archives import calibration
 from tests.support.encodings import LENGTHS, ChosenStates, outputs_of, random_words
-from tests.support.families import FAMILIES, OWN_ENCODER_FAMILIES
+from tests.support.families import FAMILIES, LATER_FAMILIES, OWN_ENCODER_FAMILIES
 from tests.support.samples import ROOT, MakeModel
 
 HEADS = {"ForSequenceClassification": None, "ForTokenClassification": None, "ForQuestionAnswering": ("start", "end")}
@@ -71,7 +72,7 @@ def make(name: str, suffix: str, make_model: MakeModel, **settings: Any) -> Path
         architecture=getattr(transformers, f"{name}{suffix}"),
         config_class=getattr(transformers, f"{name}Config"),
         **({} if labels is None else {"labels": labels}),
-        **{**FAMILIES[name], "max_position_embeddings": 100, **settings},
+        **{**(FAMILIES | LATER_FAMILIES)[name], "max_position_embeddings": 100, **settings},
     )
 
 
@@ -89,7 +90,7 @@ ATOL = {"fp32": 2e-5, "bf16": 0.05, "int8": 0.05}
 
 
 @pytest.mark.parametrize("suffix", [*HEADS, "Model"])
-@pytest.mark.parametrize("name", OWN_ENCODER_FAMILIES)
+@pytest.mark.parametrize("name", [*OWN_ENCODER_FAMILIES, "MPNet"])
 def test_the_numbers_of_the_modules_of_transformers(
     name: str, suffix: str, make_model: MakeModel, tmp_path: Path
 ) -> None:
@@ -105,7 +106,7 @@ def test_the_numbers_of_the_modules_of_transformers(
     auto_class = f"AutoModel{suffix}" if suffix != "Model" else "AutoModel"
     for precision in PRECISIONS:
         config = ServingConfig(precision=precision)  # type: ignore[arg-type]
-        options: Any = {"type_ids": name != "DistilBert"}
+        options: Any = {"type_ids": name not in ("DistilBert", "MPNet")}
         plain = TorchEngine.load(with_int8, auto_class, exact.task, config, **options)
         chosen = precision_of(with_int8, config, CPU)
         assert chosen is not None
@@ -118,6 +119,10 @@ def test_the_numbers_of_the_modules_of_transformers(
             for expected, output in outputs:
                 assert output.dtype == expected.dtype
                 np.testing.assert_allclose(output, expected, atol=ATOL[precision], rtol=1e-4)
+            if chosen.has_gradients:  # the model of explanations is that of transformers to the bit
+                engines = (plain, native.with_gradients())
+                for pair in zip(*(outputs_of(engine, pooler, pairs()) for engine in engines), strict=True):
+                    np.testing.assert_array_equal(*pair)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -144,6 +149,17 @@ def test_a_sequence_has_the_same_bits_in_any_batch(precision: str, make_model: M
                 np.testing.assert_array_equal(output, expected)
     finally:
         cpu.set_thread_count(threads)
+
+
+def test_ranges_of_distances_are_those_of_transformers() -> None:
+    """Also those that begin at a power of two, where a logarithm is a whole number."""
+    from transformers.models.mpnet import modeling_mpnet
+
+    encoder: Any = modeling_mpnet.MPNetEncoder
+    distances = torch.arange(-600, 601)
+    for n_ranges in (8, 32, 64):
+        expected = encoder.relative_position_bucket(distances, n_ranges)
+        np.testing.assert_array_equal(bert_weights.range_of(distances.numpy(), n_ranges), expected)
 
 
 def test_what_is_not_supported_keeps_transformers(make_model: MakeModel, tmp_path: Path) -> None:
