@@ -16,8 +16,8 @@ Usage: scripts/setup.sh [--slim | --lean | --serve | --train]
 Creates .venv (Python 3.10+), installs the pinned dependencies and puts the pretrained BERT
 (all-MiniLM-L6-v2: 6 layers, width 384) into models/base with its SHA-256 checked.
 
-  --slim    only what the standalone server needs for BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA and DistilBERT on x86 CPUs:
-            as --lean, without PyTorch (docs/leaving-torchserve.md#without-pytorch)
+  --slim    only what the standalone server needs for archives of the BERT family on x86 CPUs: as --lean, without
+            PyTorch (docs/leaving-torchserve.md#without-pytorch)
   --lean    only what the standalone server needs: no TorchServe, no Java, no training, no test tools, no base model
   --serve   only what serving needs: no training, no test tools, no base model
   --train   only what training, packing and serving need: no test tools, no Ray
@@ -193,7 +193,8 @@ if [ "$level" != slim ] && [ "$level" != lean ]; then
   "$java" -version 2> /dev/null || die "no working Java at $java: unset JAVA_HOME to use the one in .venv"
 fi
 if [ "$level" = slim ]; then
-  say "ready: $(.venv/bin/python --version), without PyTorch: serves archives of BERT, RoBERTa, XLM-R, CamemBERT, ELECTRA and DistilBERT"
+  say "ready: $(.venv/bin/python --version), without PyTorch: serves archives of the BERT family" \
+    "(docs/leaving-torchserve.md#without-pytorch); scripts/serve.sh start --server standalone --models NAME"
   exit
 fi
 say "ready: $(.venv/bin/python --version), torch $(.venv/bin/python -c 'from importlib.metadata import version; print(version("torch"))')${java:+, Java at ${java%/bin/java}}"

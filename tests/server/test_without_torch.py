@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 from handler.config import ModelConfig
 from handler.engine import kernels
+from handler.engine.bert_weights import FAMILIES
 from handler.errors import ConfigError
 from handler.loading import load_predictor
 from handler.torch_presence import MISSING
@@ -139,3 +141,12 @@ def test_without_kernels_every_model_needs_it(
 def test_what_trains_is_not_compiled_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("handler.torch_presence.IS_INSTALLED", False)
     assert [source for source, _ in kernel_compiler._sources()] == [kernels.SOURCE]
+
+
+def test_the_document_names_every_family_that_is_served_without_it() -> None:
+    """docs/leaving-torchserve.md, by the names that people know."""
+    text = (ROOT / "docs" / "leaving-torchserve.md").read_text(encoding="utf-8")
+    (row,) = [line for line in text.splitlines() if line.startswith("| archives of BERT")]
+    assert {family.class_prefix.lower() for family in FAMILIES.values()} == {
+        word.replace("-", "").lower() for word in re.findall(r"[\w-]+", row.partition(", with a head")[0])
+    } - {"archives", "of", "and"}
