@@ -304,8 +304,8 @@ INLINE void finish_as(int is_integer, const Product *args, int64_t panel, int64_
   else if (activation == NONE) FINISH(REPLACE, NONE, 0, BF16);
   else if (activation == GELU && output == QUANTIZED) FINISH(REPLACE, GELU, 1, QUANTIZED);
   else if (activation == GELU && output == BF16) FINISH(REPLACE, GELU, 1, BF16);
-  else if (activation == GELU && is_coarse) FINISH(REPLACE, GELU, 1, FP32);
-  else if (activation == SILU && is_coarse) FINISH(REPLACE, SILU, 1, FP32);
+  else if (activation == GELU && is_coarse && output == FP32) FINISH(REPLACE, GELU, 1, FP32);
+  else if (activation == SILU && is_coarse && output == FP32) FINISH(REPLACE, SILU, 1, FP32);
   else FINISH(REPLACE, activation, is_coarse, output);
 #undef FINISH
 }

@@ -66,7 +66,7 @@ def make_encoder(precision: str, activation: str = "gelu") -> PackedEncoder:
 
 
 @pytest.mark.parametrize("which", ["all", "first", "several"])
-@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu", "silu"])
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_it_computes_what_the_operators_compute(
     precision: str, activation: str, which: str, kernel_levels: SetKernelLevels
