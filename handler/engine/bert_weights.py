@@ -71,6 +71,8 @@ class Family(NamedTuple):
     classifier: str  # of a sequence classifier
     layer: Mapping[str, str]  # fields of a layer -> names, after `layers`
     layers: str = "encoder.layer"
+    width: int = 768  # of its states and its heads, where config.json does not say
+    n_heads: int = 12
 
     def head_names(self, suffix: str) -> list[str]:
         """Return the names of the linear layers of a head."""
@@ -86,12 +88,15 @@ def _roberta(class_prefix: str) -> Family:
     return Family("roberta", class_prefix, "classifier.dense", "tanh", "classifier.out_proj", BERT_LAYER)
 
 
+ACTIVATION_FIELDS = {"distilbert": "activation", "modernbert": "hidden_activation"}  # where it is not `hidden_act`
 FAMILIES = {  # by `model_type`
     "bert": Family("bert", "Bert", "bert.pooler.dense", "tanh", "classifier", BERT_LAYER),
     "roberta": _roberta("Roberta"),
     "xlm-roberta": _roberta("XLMRoberta"),
     "camembert": _roberta("Camembert"),
-    "electra": Family("electra", "Electra", "classifier.dense", "gelu", "classifier.out_proj", BERT_LAYER),
+    "electra": Family(
+        *("electra", "Electra", "classifier.dense", "gelu", "classifier.out_proj", BERT_LAYER), width=256, n_heads=4
+    ),
     "distilbert": Family(
         "distilbert",
         "DistilBert",
@@ -139,16 +144,21 @@ class Weights(dict[str, NDArray[Any]]):
 
 
 def supported_config(folder: Path) -> dict[str, Any] | None:
-    """Return the config of a model folder that can be computed without the models of transformers; None: it cannot."""
+    """Return the config of a model folder that can be computed without the models of transformers; None: it cannot.
+
+    It cannot either where a file of the folder is none that it reads: whoever loads the folder then says why.
+    """
     try:
         config: Any = loads((folder / "config.json").read_text(encoding="utf-8"))
         family, suffix = FAMILIES[config["model_type"]], suffix_of(config["architectures"][0])
         names = _tensor_names(folder)
-    except (OSError, ValueError, KeyError, TypeError, IndexError, SafetensorError, RequestError):
+        is_known = config.get(ACTIVATION_FIELDS.get(config["model_type"], "hidden_act"), "gelu") in ACTIVATIONS
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, SafetensorError, RequestError):
         return None
-    activation = config.get("hidden_act", config.get("activation", "gelu"))
+    except ModelMismatch:  # files of weights that an index names wrongly
+        return None
     is_plain = config.get("position_embedding_type", "absolute") == "absolute" and not config.get("is_decoder")
-    if suffix is None or activation not in ACTIVATIONS or not is_plain or config.get("pruned_heads"):
+    if suffix is None or not is_known or not is_plain or config.get("pruned_heads"):
         return None
     needed = {f"{name}.weight" for name in family.head_names(suffix)}
     return config if needed <= names and not names.isdisjoint(_word_embeddings(family)) else None
@@ -187,9 +197,15 @@ def suffix_of(architecture: str) -> str | None:
     return next((suffix for suffix in HEADS if architecture.endswith(suffix)), None)
 
 
+def activation_of(config: PretrainedConfig) -> str | None:
+    """Return the name of a model's activation, of the field that its family reads: config.json may hold others."""
+    name = getattr(config, ACTIVATION_FIELDS.get(config.model_type, "hidden_act"), None)
+    return name if isinstance(name, str) else None
+
+
 def eps_of(config: PretrainedConfig) -> float:
-    """Return the epsilon of all norms; DistilBERT's config has none."""
-    return float(getattr(config, "layer_norm_eps", 1e-12))
+    """Return the epsilon of all norms; DistilBERT reads none in its config."""
+    return 1e-12 if config.model_type == "distilbert" else float(config.layer_norm_eps)
 
 
 def read_floats(folder: Path) -> dict[str, NDArray[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from pathlib import Path
+from typing import Any
 
 from handler.config import usable_cores
 
@@ -29,7 +30,7 @@ def has(*names: str) -> bool:
 
 def thread_count() -> int:
     """Return how many threads a forward pass may use: those of PyTorch, where this process has imported it."""
-    if torch := sys.modules.get("torch"):
+    if torch := imported_torch():
         return int(torch.get_num_threads())
     return _threads or _core_count()
 
@@ -46,5 +47,15 @@ def set_thread_count(count: int) -> None:
 
 def give_thread_count_to_torch() -> None:
     """Set the threads of PyTorch, where this process has imported it, to those of this module, where they were set."""
-    if _threads and (torch := sys.modules.get("torch")):
+    if _threads and (torch := imported_torch()):
         torch.set_num_threads(_threads)
+
+
+def imported_torch() -> Any:
+    """Return PyTorch, where this process has imported it to its end; None: not, or another thread imports it now.
+
+    Explanations import it, while threads that predict may ask for what it does not have yet.
+    """
+    torch = sys.modules.get("torch")
+    is_begun = getattr(getattr(torch, "__spec__", None), "_initializing", False)  # as importlib itself asks
+    return None if is_begun else torch

@@ -139,7 +139,7 @@ class Engine(ABC):
         for lengths in ([2], [max_length], [8] * max(1, self._batch_tokens(self.main) // 8)):
             try:
                 self.forward(self.main, [Encoding([token] * length, [0] * length) for length in lengths])
-            except (RuntimeError, ValueError, TypeError) as error:
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:
                 raise ConfigError(
                     f"{self.architecture} does not run with handler.precision {self.precision.name} and "
                     f"handler.max_batch_tokens {self.max_batch_tokens}: {' '.join(str(error).split())[:200]}"

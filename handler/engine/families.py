@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
+from handler.engine import bert_weights
 from handler.engine.linear import ACTIVATIONS
 
 if TYPE_CHECKING:
@@ -127,9 +128,8 @@ def replace_encoder(base: nn.Module, encoder: nn.Module) -> None:
 
 def activation_of(config: PretrainedConfig) -> str | None:
     """Return the name of a model's activation; None where oneDNN has none like it."""
-    names = ("hidden_act", "hidden_activation", "activation")
-    name = next((getattr(config, name) for name in names if hasattr(config, name)), None)
-    return name if isinstance(name, str) and name in ACTIVATIONS else None
+    name = bert_weights.activation_of(config)
+    return name if name in ACTIVATIONS else None
 
 
 def surroundings_of(base: Any) -> Surroundings:

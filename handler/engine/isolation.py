@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+from handler.engine import cpu
 from handler.engine.device import AnyDevice
 from handler.errors import DeviceLost, InternalError, OutOfMemory, RequestError
 from handler.sequences import Encoding
@@ -66,11 +67,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Tell whether memory ran out; on a CPU, PyTorch raises a RuntimeError of its allocator."""
     if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
         return True
-    torch = sys.modules.get("torch")
+    torch = cpu.imported_torch()
     return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def is_device_failure(error: BaseException) -> bool:
     """Tell whether the device failed, as a GPU does for a process after some errors."""
-    torch = sys.modules.get("torch")
+    torch = cpu.imported_torch()
     return torch is not None and isinstance(error, torch.AcceleratorError)

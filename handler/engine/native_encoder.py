@@ -158,6 +158,33 @@ class NativeLayer(NamedTuple):
     window: int = 0  # a token attends to those at most so far away; 0: to all
     bias: NativeBias | None = None
 
+    def require_shapes(self, width: int, n_heads: int, group_size: int) -> None:
+        """Raise ValueError where a weight has another shape than states of a width need.
+
+        Args:
+            group_size: see `GROUP_SIZES`.
+        """
+        inner = self.linears["intermediate"].n_out
+        n_parts = 2 if "query" in self.linears else 3
+        expected = {
+            "query": (width, width),
+            "qkv": (n_parts * width, width),
+            "attention_output": (width, width),
+            "intermediate": (inner, width),
+            "gate": (inner, width),
+            "output": (width, inner),
+        }
+        for name, linear in self.linears.items():
+            n_out, n_in = expected[name]
+            if (linear.n_out, linear.n_groups) != (n_out, -(-n_in // group_size)):
+                raise ValueError(f"{name} is no weight of {n_out} by {n_in}")
+        for norm in (self.attention_norm, self.output_norm):
+            arrays = () if norm is None else (norm.weight, norm.bias, norm.multiplier)
+            if any(array is not None and array.shape != (width,) for array in arrays):
+                raise ValueError(f"a norm has not {width} weights")
+        if self.bias is not None and len(self.bias.table) != n_heads:
+            raise ValueError(f"a bias of distances for {len(self.bias.table)} heads of {n_heads}")
+
     def arguments(self) -> _Layer:
         linears = {name: linear.arguments() for name, linear in self.linears.items()}
         norms = {"attention_norm": self.attention_norm, "output_norm": self.output_norm}
@@ -198,6 +225,9 @@ class NativeEncoder:
             kv_kind: of queries, keys and values: fp32 or bf16.
             multiplier: (width,) that quantizes the embeddings, with `zero_point`.
             pre_norm: whether norms are computed of what the halves of a layer read, not of what they return.
+
+        Raises:
+            ValueError: weights that do not fit each other, which the kernels would read beyond.
         """
         self._library, self._kind, self._multiplier = (
             loaded_library(),
@@ -208,7 +238,9 @@ class NativeEncoder:
         self._n_positions = min((len(table) for table in tables), default=None)  # None: they do not rotate
         biases = (layer.bias for layer in layers if layer.bias is not None)
         self._longest = min((bias.longest for bias in biases), default=None)  # None: any sequence
-        width = len(layers[0].output_norm.weight)
+        self.width = width = len(layers[0].output_norm.weight)
+        for layer in layers:
+            layer.require_shapes(width, n_heads, GROUP_SIZES[kind])
         self._args = _Encoder(
             n_layers=len(layers),
             width=width,

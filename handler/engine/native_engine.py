@@ -17,7 +17,7 @@ from handler.engine.config_problems import read_config
 from handler.engine.device import CPU, AnyDevice
 from handler.engine.engine import Engine
 from handler.engine.int8_weights import FILE, has_float_weights
-from handler.engine.kernels import Kind
+from handler.engine.kernels import Kind, library
 from handler.engine.native_layers import multiply
 from handler.engine.native_model import NativeModel
 from handler.engine.precision import INT8, Precision, choose, supported
@@ -39,7 +39,7 @@ def precision_of(folder: Path, config: ServingConfig, device: AnyDevice) -> Prec
     Raises:
         ConfigError: a precision that the device does not have.
     """
-    if device.type != "cpu" or bert_weights.supported_config(folder) is None:
+    if device.type != "cpu" or library() is None or bert_weights.supported_config(folder) is None:
         return None
     available = {"has_float_weights": has_float_weights(folder), "has_int8_weights": (folder / FILE).is_file()}
     precision = choose(config.precision, device, **available)

@@ -45,19 +45,19 @@ class NativeLinear:
         """Pack a weight (out, in); without a bias it is 0."""
         self._packed = PackedLinear.in_floats(weight, np.zeros(len(weight), np.float32) if bias is None else bias)
         self._arguments = self._packed.arguments()
-        self._n_out, self._n_in = weight.shape
+        self.n_out, self._n_in = weight.shape
 
     def __call__(self, x: Floats, activation: str | None = None) -> Floats:
         """Multiply, and apply an activation: a key of `native_encoder.ACTIVATIONS`, or tanh."""
         x = np.ascontiguousarray(x, np.float32)
         if x.ndim != 2 or x.shape[1] != self._n_in:
-            raise ValueError(f"an input of shape {x.shape} for a weight of {self._n_out} by {self._n_in}")
+            raise ValueError(f"an input of shape {x.shape} for a weight of {self.n_out} by {self._n_in}")
         output = np.empty((len(x), len(self._packed.start)), np.float32)
         native = 0 if activation in (None, "tanh") else ACTIVATIONS[str(activation)]
         args = _Product(self._arguments, address(x), address(output), *x.shape, native)
         threads = 1 if len(x) * self._packed.weight.size <= SINGLE_THREAD_PRODUCTS else cpu.thread_count()
         loaded_library().multiply(ctypes.addressof(args), threads)
-        y = np.ascontiguousarray(output[:, : self._n_out])
+        y = np.ascontiguousarray(output[:, : self.n_out])
         return np.tanh(y, out=y) if activation == "tanh" else y
 
 
@@ -74,7 +74,8 @@ class NativeEmbeddings:
 
     def __init__(self, weights: Weights, eps: float) -> None:
         name = "embeddings.word_embeddings"
-        self._scales: Floats | None = weights.get(f"{name}.scale")  # of words in int8
+        scales = weights.get(f"{name}.scale")  # of words in int8
+        self._scales: Floats | None = None if scales is None else np.asarray(scales, np.float32)
         self._words: NDArray[Any] = (
             weights.floats(f"{name}.weight") if self._scales is None else weights[f"{name}.weight"]
         )
@@ -85,6 +86,25 @@ class NativeEmbeddings:
         self._eps = eps
         is_projected = "embeddings_project.weight" in weights
         self._project = NativeLinear(*weights.pair("embeddings_project")) if is_projected else None
+
+    def require(self, n_words: int, n_positions: int, n_types: int, width: int) -> None:
+        """Raise ValueError for tables of another size, or of widths that do not fit each other or those of the layers.
+
+        The kernel would read beyond them, and a token without an embedding would fail with the text that has it.
+        """
+        own = self._norm[0].shape[-1]
+        tables = [
+            ("word embeddings", self._words, (n_words, own)),
+            ("scales of word embeddings", self._scales, (n_words,)),
+            ("position embeddings", self._positions, (n_positions, own)),
+            ("type embeddings", self._types, (n_types, own)),
+            *(("a norm of embeddings", array, (own,)) for array in self._norm),
+        ]
+        for name, table, shape in tables:
+            if table is not None and table.shape != shape:
+                raise ValueError(f"{name} of shape {table.shape}, {shape} by config.json")
+        if width != (own if self._project is None else self._project.n_out):
+            raise ValueError(f"embeddings of another width than {width} by config.json")
 
     def __call__(self, row: PackedRow) -> Floats:
         """Return the embeddings (tokens, width) of a row.

@@ -17,7 +17,16 @@ from numpy.typing import NDArray
 
 from handler.batching import PackedRow
 from handler.engine import bert_weights, int8_weights, native_encoder
-from handler.engine.bert_weights import FAMILIES, Family, Weights, eps_of, errors_as_mismatch, read_floats
+from handler.engine.bert_weights import (
+    ACTIVATION_FIELDS,
+    FAMILIES,
+    Family,
+    Weights,
+    activation_of,
+    eps_of,
+    errors_as_mismatch,
+    read_floats,
+)
 from handler.engine.kernels import Kind
 from handler.engine.native_encoder import Floats, NativeBias, NativeEncoder, NativeLayer, NativeNorm, PackedLinear
 from handler.engine.native_layers import NativeEmbeddings, NativeLinear
@@ -83,11 +92,13 @@ def supports(folder: Path, kind: Kind) -> bool:
     config = bert_weights.supported_config(folder)
     if config is None:
         return False
-    width, heads = (
-        config.get("hidden_size", config.get("dim", 768)),
-        config.get("num_attention_heads", config.get("n_heads", 12)),
-    )
-    activation = config.get("hidden_act", config.get("activation", "gelu"))
+    family = FAMILIES[config["model_type"]]
+    width = config.get("hidden_size", config.get("dim", family.width))
+    heads = config.get("num_attention_heads", config.get("n_heads", family.n_heads))
+    layers = config.get("num_hidden_layers", config.get("n_layers", 1))
+    if not all(type(number) is int and number > 0 for number in (width, heads, layers)):
+        return False
+    activation = config.get(ACTIVATION_FIELDS.get(config["model_type"], "hidden_act"), "gelu")
     return native_encoder.supports(kind, activation, width, heads)
 
 
@@ -110,7 +121,7 @@ def load(folder: Path, auto_class: str, config: PretrainedConfig, kind: Kind, kv
             rest, stored = int8_weights.read(path, config.num_hidden_layers)
             weights = Weights(rest, family.prefix)
             attentions: list[dict[str, Any]] = [{"bias": _bias(weights, config)}] * len(stored.layers)
-            activation, heads = activation_of(config), config.num_attention_heads
+            activation, heads = activation_of(config) or "", config.num_attention_heads
             encoder = int8_weights.native_encoder(stored, attentions, activation, heads, kv_kind)
             if encoder is None:
                 raise ModelMismatch("its layers have other shapes than this processor computes")
@@ -118,13 +129,8 @@ def load(folder: Path, auto_class: str, config: PretrainedConfig, kind: Kind, kv
     with errors_as_mismatch():
         weights = Weights(read_floats(folder), family.prefix)
         layers = list(_float_layers(weights, family, config, kind))
-        encoder = NativeEncoder(layers, config.num_attention_heads, kind, kv_kind, activation_of(config))
+        encoder = NativeEncoder(layers, config.num_attention_heads, kind, kv_kind, activation_of(config) or "")
         return _compose(weights, encoder, config, family, suffix)
-
-
-def activation_of(config: PretrainedConfig) -> str:
-    """Return the name of a model's activation."""
-    return str(getattr(config, "hidden_act", None) or getattr(config, "activation", "gelu"))
 
 
 def _compose(
@@ -133,6 +139,10 @@ def _compose(
     names = (name.removeprefix(f"{family.prefix}.") for name in family.head_names(suffix))
     linears = [NativeLinear(*weights.pair(name)) for name in names]
     embeddings = NativeEmbeddings(weights, eps_of(config))
+    n_types = getattr(config, "type_vocab_size", 0)  # DistilBERT has none
+    embeddings.require(config.vocab_size, config.max_position_embeddings, n_types, config.hidden_size)
+    if encoder.width != config.hidden_size:
+        raise ValueError(f"layers of width {encoder.width}, {config.hidden_size} by config.json")
     return NativeModel(config, f"{family.class_prefix}{suffix}", embeddings, encoder, linears, family.activation)
 
 

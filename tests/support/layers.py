@@ -31,6 +31,7 @@ LENGTHS = (3, 20, 300, 7, 50, 1, 64, 65, 130)  # longer than a tile and a chunk 
 class Config:
     """What an encoder reads of a config."""
 
+    model_type = "bert"
     num_attention_heads = HEADS
 
     def __init__(self, activation: str) -> None:

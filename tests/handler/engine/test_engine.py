@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.machinery
 import json
 import shutil
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ import transformers
 from handler.config import ServingConfig
 from handler.engine import cpu, device, engine, int8_weights, precision
 from handler.engine.batch import TensorBatch
+from handler.engine.isolation import is_device_failure, is_out_of_memory
 from handler.engine.precision import choose, supported
 from handler.engine.torch_engine import TorchEngine
 from handler.engine.transformers_attention import packed_attention
@@ -286,3 +290,17 @@ def test_read_tokens_are_found_in_every_layout() -> None:
     assert packed.tokens(torch.tensor([chosen]).T).tolist() == chosen
     all_tokens = TensorBatch.padded(sequences, CPU, 0)
     assert all_tokens.tokens(all_tokens.input_ids).tolist() == sequences[0].ids + sequences[1].ids
+
+
+def test_a_thread_that_imports_pytorch_does_not_disturb_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An explanation imports it, and for half a second the module has no functions yet."""
+    begun = types.ModuleType("torch")
+    begun.__spec__ = importlib.machinery.ModuleSpec("torch", None)
+    begun.__spec__._initializing = True  # type: ignore[attr-defined]
+    count = cpu.thread_count()
+    monkeypatch.setattr(cpu, "_threads", count)
+    monkeypatch.setitem(sys.modules, "torch", begun)
+    assert cpu.thread_count() == count
+    cpu.set_thread_count(count)
+    assert not is_out_of_memory(RuntimeError())
+    assert not is_device_failure(RuntimeError())

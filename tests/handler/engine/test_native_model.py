@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
 from handler.config import ServingConfig
 from handler.engine import bert_weights, cpu, int8_file, int8_weights
@@ -27,8 +28,8 @@ from handler.errors import ModelMismatch
 from handler.loading import load_predictor
 from handler.sequences import Encoding
 from scripts.archives import calibration
-from tests.support.encodings import LENGTHS, ChosenStates, outputs_of, random_words
-from tests.support.families import FAMILIES, LATER_FAMILIES, OWN_ENCODER_FAMILIES
+from tests.support.encodings import LENGTHS, ChosenStates, logits_of, outputs_of, random_words
+from tests.support.families import FAMILIES, LATER_FAMILIES, OWN_ENCODER_FAMILIES, reference_logits
 from tests.support.samples import ROOT, MakeModel
 
 HEADS = {"ForSequenceClassification": None, "ForTokenClassification": None, "ForQuestionAnswering": ("start", "end")}
@@ -172,9 +173,23 @@ def test_what_is_not_supported_keeps_transformers(make_model: MakeModel, tmp_pat
     shutil.copytree(make("Bert", "ForTokenClassification", make_model), folder)
     assert bert_weights.supported_config(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    for change in ({"is_decoder": True}, {"position_embedding_type": "relative_key"}):
+    for change in (
+        {"is_decoder": True},
+        {"position_embedding_type": "relative_key"},
+        {"architectures": [3]},
+        {"hidden_act": ["gelu"]},
+        {"num_attention_heads": 0},
+        {"hidden_size": None},
+        {"num_hidden_layers": 0},
+    ):
         (folder / "config.json").write_text(json.dumps({**config, **change}), encoding="utf-8")
-        assert bert_weights.supported_config(folder) is None
+        assert precision_of(folder, ServingConfig(precision="fp32"), CPU) is None
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    weights = (folder / "model.safetensors").rename(folder / "other.safetensors")
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "b.safetensors"}}', encoding="utf-8")
+    assert bert_weights.supported_config(folder) is None
+    (folder / "model.safetensors.index.json").unlink()
+    weights.rename(folder / "model.safetensors")
     (folder / "config.json").write_text(
         json.dumps({**config, "architectures": ["BertForQuestionAnswering"]}), encoding="utf-8"
     )
@@ -192,6 +207,60 @@ def test_a_missing_tensor_is_refused(make_model: MakeModel) -> None:
         NativeEngine.load(folder, auto_class, exact.task, config, precision)
     with pytest.raises(ModelMismatch, match=r"weights cannot be loaded: KeyError 'qa_outputs.weight'"):
         TorchEngine.load(folder, auto_class, exact.task, config, fused=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    {
+        "embeddings.word_embeddings.weight": "word embeddings of shape",
+        "embeddings.position_embeddings.weight": "position embeddings of shape",
+        "embeddings.token_type_embeddings.weight": "type embeddings of shape",
+        "embeddings.LayerNorm.bias": "a norm of embeddings of shape",
+        "encoder.layer.0.intermediate.dense.weight": "intermediate is no weight",
+        "encoder.layer.1.attention.self.query.weight": "query is no weight",
+        "encoder.layer.0.attention.output.dense.weight": "attention_output is no weight",
+        "encoder.layer.0.output.dense.weight": "output is no weight",
+        "encoder.layer.1.output.LayerNorm.bias": "a norm has not 32 weights",
+    }.items(),
+)
+def test_tensors_that_do_not_fit_each_other_are_refused(
+    name: str, message: str, make_model: MakeModel, tmp_path: Path
+) -> None:
+    """A row, or a part of each, is missing: the kernels would read what lies behind."""
+    folder = tmp_path / "model"
+    shutil.copytree(make("Bert", "ForTokenClassification", make_model), folder)
+    task, tensors = load_predictor(folder).task, load_file(folder / "model.safetensors")
+    whole = tensors[f"bert.{name}"]
+    tensors[f"bert.{name}"] = (whole[:-1] if name.startswith("embeddings") else whole[..., :-4]).contiguous()
+    save_file(tensors, folder / "model.safetensors")
+    config = ServingConfig(precision="fp32")
+    precision = precision_of(folder, config, CPU)
+    assert precision is not None
+    with pytest.raises(ModelMismatch, match=message):
+        NativeEngine.load(folder, "AutoModelForTokenClassification", task, config, precision)
+
+
+def test_fields_that_a_family_does_not_read(make_model: MakeModel) -> None:
+    """DistilBERT reads neither `hidden_act` nor `layer_norm_eps`, which a config.json may hold none the less."""
+    folder = make("DistilBert", "ForSequenceClassification", make_model, hidden_act="relu", layer_norm_eps=0.1)
+    config, auto_class = ServingConfig(precision="fp32"), "AutoModelForSequenceClassification"
+    precision, exact = precision_of(folder, config, CPU), load_predictor(folder)
+    assert precision is not None
+    native = NativeEngine.load(folder, auto_class, exact.task, config, precision, type_ids=False)
+    fused = TorchEngine.load(folder, auto_class, exact.task, config, fused=True, type_ids=False)
+    expected = reference_logits(folder, random_words(*LENGTHS))
+    for engine in (native, fused, exact.engine):
+        np.testing.assert_allclose(logits_of(engine.run(random_words(*LENGTHS))), expected, atol=2e-5, rtol=1e-4)
+
+
+def test_widths_that_a_config_leaves_out(make_model: MakeModel, tmp_path: Path) -> None:
+    """Every family has its own."""
+    folder, width = tmp_path / "model", {"hidden_size": 256, "num_attention_heads": 4}
+    shutil.copytree(make("Electra", "ForTokenClassification", make_model, **width), folder)
+    content = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    del content["num_attention_heads"]
+    (folder / "config.json").write_text(json.dumps(content), encoding="utf-8")
+    assert precision_of(folder, ServingConfig(precision="fp32"), CPU)
 
 
 def test_what_a_serving_process_imports(mar: Path, tmp_path: Path, model_folder: Path) -> None:
