@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from handler import archive
 from scripts.benchmark import machine
 from scripts.benchmark.models import BenchmarkModel, unpack
 from scripts.benchmark.statistics import Timings
@@ -54,18 +53,20 @@ class Build:
         return {**os.environ, "PYTHONPATH": str(self.root), "OMP_WAIT_POLICY": "PASSIVE"}
 
     def model(self, model: BenchmarkModel, precision: str, scratch: Path) -> Path:
-        """Return a folder that this build can load at a precision; raises ScriptError where it cannot pack it."""
-        if precision != "int8":
-            return model.model_folder
-        store = scratch / f"store-{self.name}"
+        """Return an unpacked archive of this build's own at a precision; raises ScriptError where it cannot pack it."""
+        store = scratch / f"store-{self.name}-{precision}"
         store.mkdir(exist_ok=True)
         options = ["--model", str(model.model_folder), "--name", "against", "--model-store", str(store)]
-        options += ["--precision", "int8", "--calibration", str(SOURCES[0]), "--evaluation", str(SOURCES[-1])]
-        command = [self.python, str(self.root / "scripts" / "package.py"), *options, "--min-accuracy-ratio", "0"]
+        options += ["--precision", precision]
+        if precision == "int8":
+            options += ["--calibration", str(SOURCES[0]), "--evaluation", str(SOURCES[-1]), "--min-accuracy-ratio", "0"]
+        command = [self.python, str(self.root / "scripts" / "package.py"), *options]
         done = subprocess.run(command, cwd=self.root, env=self.environment, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise ScriptError(f"{self.name} cannot pack {model.name} in int8: {' '.join(done.stderr.split())[-300:]}")
-        return unpack(store / "against.mar", scratch / f"unpacked-{self.name}") / archive.MODEL
+            raise ScriptError(
+                f"{self.name} cannot pack {model.name} in {precision}: {' '.join(done.stderr.split())[-300:]}"
+            )
+        return unpack(store / "against.mar", scratch / f"unpacked-{self.name}-{precision}")
 
 
 class BuildProcess:

@@ -7,8 +7,8 @@ writes one line of JSON for each to standard output.
 
 from __future__ import annotations
 
-import contextlib
 import importlib
+import inspect
 import json
 import sys
 import time
@@ -36,22 +36,22 @@ def main() -> None:
     """Load, say ready, and run commands until standard input ends."""
     job = json.loads(sys.stdin.readline())
     importlib.import_module("handler.bert_handler")  # what a worker of TorchServe imports
-    with contextlib.suppress(ImportError):  # not in commits before 2026-11
-        importlib.import_module("handler.engine.lean_import").import_transformers(with_models=True)
     import torch
 
     config = importlib.import_module("handler.config").ServingConfig(precision=job["precision"])
     torch.set_num_threads(job["threads"])
-    predictor = find(LOADERS)(Path(job["model"]), config, torch.device("cpu"))
+    load = find(LOADERS)
+    options: Any = {"serving": True} if "serving" in inspect.signature(load).parameters else {}
+    predictor = load(Path(job["model"]), config, torch.device("cpu"), **options)
     torch.set_num_threads(job["threads"])
     predictor.answer_items(["Ready?"], {"top_k": 1})
     kernels = importlib.import_module("handler.engine.kernels").library() is not None
     reply({"ready": True, "kernels": kernels})
-    options = find(ENCODING_OPTIONS)
+    whole = find(ENCODING_OPTIONS)()
     encodings = {
         name: [
             sequences[0]
-            for sequences in predictor.tokenizer.encode([(text, None) for text in texts], [options()] * len(texts))
+            for sequences in predictor.tokenizer.encode([(text, None) for text in texts], [whole] * len(texts))
         ]
         for name, texts in job["mixes"].items()
     }

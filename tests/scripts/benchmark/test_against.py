@@ -22,12 +22,14 @@ from tests.support.samples import ROOT
 
 @pytest.fixture
 def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a copy of this build's handler as another checkout; few rounds are enough here."""
+    """Return a copy of what this build packs and serves with as another checkout; few rounds are enough here."""
     monkeypatch.setattr(against, "MIN_ROUNDS", 2)
     monkeypatch.setattr(against, "MIN_SECONDS", 0.0)
     monkeypatch.setattr(against, "START_ROUNDS", 1)
     folder = tmp_path / "other"
-    shutil.copytree(ROOT / "handler", folder / "handler", ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("handler", "scripts", "examples"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "model-config.yaml", folder)
     return folder
 
 
