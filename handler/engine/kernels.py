@@ -80,12 +80,15 @@ def library() -> Library | None:
             continue
         path = path_of(level)
         if not path.is_file():
-            logger.warning("no %s: attention on the CPU is slower; run scripts/setup.sh and pack again", path.name)
+            logger.warning(
+                "no %s: models are computed by operators of PyTorch, slower; run scripts/setup.sh and pack again",
+                path.name,
+            )
             return None
         try:
             functions = _load(level, path)
         except OSError as error:  # a file system without execution, another kind of system
-            logger.warning("%s cannot be loaded, attention on the CPU is slower: %s", path.name, error)
+            logger.warning("%s cannot be loaded, PyTorch computes, slower: %s", path.name, error)
             return None
         if functions is not None:
             return functions
