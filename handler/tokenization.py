@@ -356,14 +356,21 @@ def _state(backend: Any, part: str) -> bytes | None:
     return None if value is None else value.__getstate__()
 
 
-def first_position(model_config: PretrainedConfig) -> int:
-    """Return the position id of a sequence's first token: after the padding id in the RoBERTa family, else 0.
+def padding_position(model_config: PretrainedConfig) -> int | None:
+    """Return the position of padding tokens, which is their id, where the others count from the next; None: from 0.
 
-    RoBERTa, XLM-R, CamemBERT, MPNet and Longformer count positions from `pad_token_id + 1` (fairseq's convention).
+    RoBERTa, XLM-R, CamemBERT and Longformer do so (fairseq's convention); MPNet too, from 2 whatever its padding token.
     """
-    fairseq = ("roberta", "camembert", "xlm-roberta", "mpnet", "longformer", "luke", "ibert", "xmod", "data2vec-text")
-    family = str(model_config.model_type).startswith(fairseq)
-    return (model_config.pad_token_id or 0) + 1 if family else 0
+    if model_config.model_type == "mpnet":
+        return 1
+    family = ("roberta", "camembert", "xlm-roberta", "longformer", "luke", "ibert", "xmod", "data2vec-text")
+    return (model_config.pad_token_id or 0) if str(model_config.model_type).startswith(family) else None
+
+
+def first_position(model_config: PretrainedConfig) -> int:
+    """Return the position id of a sequence's first token."""
+    padding = padding_position(model_config)
+    return 0 if padding is None else padding + 1
 
 
 def _max_length(

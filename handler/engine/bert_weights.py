@@ -58,6 +58,7 @@ MPNET_LAYER = BERT_LAYER | {
 }
 
 BIAS = "encoder.relative_attention_bias.weight"  # of attention, for each of some ranges of distances and each head
+RANGES = 32  # whatever `relative_attention_num_buckets` says, as in transformers
 FARTHEST = 128  # from this distance on all have the same bias
 
 
@@ -136,7 +137,9 @@ class Weights(dict[str, NDArray[Any]]):
         if BIAS not in self:
             return None
         biases = self.floats(BIAS)  # (ranges, heads)
-        return np.ascontiguousarray(biases[range_of(np.arange(1 - longest, longest), len(biases))].T)
+        if len(biases) < RANGES:
+            raise ValueError(f"{BIAS} has {len(biases)} rows, of which {RANGES} are read")
+        return np.ascontiguousarray(biases[range_of(np.arange(1 - longest, longest), RANGES)].T)
 
     def pair(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return weight and bias of a linear layer or of a norm, in fp32."""

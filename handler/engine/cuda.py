@@ -265,7 +265,7 @@ class CudaEngine(TorchEngine):
             for bucket in reversed(self._buckets()):
                 if -(-bucket.tokens // max_length) + 3 > bucket.sequences:  # three sequences, and filling
                     continue
-                positions = self._runner.first_position, self.model.config.pad_token_id
+                positions = self._runner.first_position, self._runner.padding_position
                 graph = Graph(bucket, count == 1, call, self.device, max_length, *positions, record)
                 lengths = [min(max_length, max(1, bucket.tokens // 4 - index)) for index in range(3)]
                 encodings = random_encodings(self.model.config, lengths)

@@ -23,7 +23,7 @@ from handler.engine.native_model import NativeModel
 from handler.engine.precision import INT8, Precision, choose, supported
 from handler.sequences import Encoding
 from handler.tasks import Output, Pooler
-from handler.tokenization import first_position
+from handler.tokenization import first_position, padding_position
 from handler.torch_presence import MISSING, has_torch, require_torch
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class NativeEngine(Engine):
         use_product(multiply)
         self._pad_id = pad_id
         self._takes_type_ids = type_ids and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
-        self._first_position = first_position(model.config)
+        self._first_position, self._padding_position = first_position(model.config), padding_position(model.config)
         self._load_with_gradients = load_with_gradients
         self._with_gradients: TorchEngine | None = None
         self._loading = threading.Lock()
@@ -119,7 +119,7 @@ class NativeEngine(Engine):
             return [np.empty(0, np.float32)] * len(encodings)
         positions = [pooler.token_positions(encoding) for encoding in encodings]
         reads = [read for read in positions if read is not None] or None
-        row = PackedRow.of(encodings, self._first_position, self.model.config.pad_token_id, reads)
+        row = PackedRow.of(encodings, self._first_position, self._padding_position, reads)
         if not self._takes_type_ids:
             row = row.without_types()
         ragged = pooler.pool(self.model(row, with_head=pooler.forward_scope == "head"), row)

@@ -16,7 +16,7 @@ from handler.engine.batch import TensorBatch, VarlenMetadata
 from handler.engine.varlen import running
 from handler.sequences import Encoding
 from handler.tasks import Output, Pooler
-from handler.tokenization import first_position
+from handler.tokenization import first_position, padding_position
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -45,7 +45,7 @@ class ModelRunner:
         """
         self.model: Any = model
         self.device, self.packed, self.pad_id = device, packed, pad_id
-        self.first_position = first_position(model.config)
+        self.first_position, self.padding_position = first_position(model.config), padding_position(model.config)
         self.takes_type_ids = type_ids and (getattr(model.config, "type_vocab_size", 0) or 0) > 1
         self.pools_all_tokens = head_pools_all_tokens(model)
 
@@ -55,9 +55,7 @@ class ModelRunner:
         positions = [None if pools_all else pooler.token_positions(encoding) for encoding in encodings]
         reads = [read for read in positions if read is not None] or None
         if self.packed:
-            return TensorBatch.packed(
-                encodings, self.device, self.first_position, self.model.config.pad_token_id, reads
-            )
+            return TensorBatch.packed(encodings, self.device, self.first_position, self.padding_position, reads)
         return TensorBatch.padded(encodings, self.device, self.pad_id, reads)
 
     def call(self, pooler: Pooler, batch: TensorBatch, embeddings: Tensor | None = None) -> Any:

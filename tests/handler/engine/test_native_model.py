@@ -253,6 +253,22 @@ def test_fields_that_a_family_does_not_read(make_model: MakeModel) -> None:
         np.testing.assert_allclose(logits_of(engine.run(random_words(*LENGTHS))), expected, atol=2e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("settings", [{"pad_token_id": 5}, {"relative_attention_num_buckets": 40}])
+def test_fields_that_mpnet_does_not_read(settings: dict[str, int], make_model: MakeModel) -> None:
+    """Its positions are from 2 on and skip the token 1, and distances have 32 ranges, whatever config.json says."""
+    folder = make("MPNet", "ForSequenceClassification", make_model, **{**LATER_FAMILIES["MPNet"], **settings})
+    config, auto_class = ServingConfig(precision="fp32"), "AutoModelForSequenceClassification"
+    sequences = [*random_words(*LENGTHS[:5]), Encoding([1000, 1, 5, 1001, 1002], [0] * 5)]
+    precision, exact = precision_of(folder, config, CPU), load_predictor(folder)
+    assert precision is not None
+    assert exact.engine.packed
+    native = NativeEngine.load(folder, auto_class, exact.task, config, precision, type_ids=False)
+    fused = TorchEngine.load(folder, auto_class, exact.task, config, fused=True, type_ids=False)
+    expected = reference_logits(folder, sequences)
+    for engine in (native, fused, exact.engine):
+        np.testing.assert_allclose(logits_of(engine.run(sequences)), expected, atol=2e-5, rtol=1e-4)
+
+
 def test_widths_that_a_config_leaves_out(make_model: MakeModel, tmp_path: Path) -> None:
     """Every family has its own."""
     folder, width = tmp_path / "model", {"hidden_size": 256, "num_attention_heads": 4}
