@@ -65,3 +65,11 @@ def widen(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     array([ 1. , -2.5], dtype=float32)
     """
     return np.left_shift(bits, 16, dtype=np.uint32).view(np.float32)
+
+
+def is_mapped(array: NDArray[Any]) -> bool:
+    """Tell whether an array is a view of a file, whose pages all processes share."""
+    owner: Any = array
+    while isinstance(owner, np.ndarray):
+        owner = owner.base
+    return owner is not None

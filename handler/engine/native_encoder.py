@@ -260,14 +260,20 @@ class NativeEncoder:
         self._layers = list(layers)  # which must live as long as their addresses
         self._take_addresses()
 
-    def share(self, folder: Path) -> None:
-        """Move the weights to a file of a folder, which other processes share; see `shared_weights`."""
+    def share(self, folder: Path, beside: Sequence[NDArray[Any]] = ()) -> list[NDArray[Any]]:
+        """Move the weights to a file of a folder, which other processes share; see `shared_weights`.
+
+        Args:
+            beside: other arrays for the same file, which are returned where they lie then.
+        """
         linears = {id(linear): linear for layer in self._layers for linear in layer.linears.values()}
         kind = "int8" if self._kind == "uint8" else self._kind
-        shared = share([linear.weight for linear in linears.values()], folder / f"{self._library.level}-{kind}.weights")
-        for linear, weight in zip(linears.values(), shared, strict=True):
+        weights = [linear.weight for linear in linears.values()]
+        shared = share([*weights, *beside], folder / f"{self._library.level}-{kind}.weights")
+        for linear, weight in zip(linears.values(), shared[: len(weights)], strict=True):
             linear.weight = weight
         self._take_addresses()
+        return shared[len(weights) :]
 
     def _take_addresses(self) -> None:
         self._structures = (_Layer * len(self._layers))(*(layer.arguments() for layer in self._layers))

@@ -126,7 +126,7 @@ class NativeEngine(Engine):
         return split(np.asarray(ragged.values, np.float32), ragged.counts)
 
     def share_weights(self, folder: Path) -> None:
-        self.model.encoder.share(folder)
+        self.model.share(folder)
 
     def with_gradients(self) -> TorchEngine:
         """Load the model by PyTorch, once: two seconds and a second copy of the weights, for explanations alone."""

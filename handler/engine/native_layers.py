@@ -76,7 +76,7 @@ class NativeEmbeddings:
         name = "embeddings.word_embeddings"
         scales = weights.get(f"{name}.scale")  # of words in int8
         self._scales: Floats | None = None if scales is None else np.asarray(scales, np.float32)
-        self._words: NDArray[Any] = (
+        self.words: NDArray[Any] = (
             weights.floats(f"{name}.weight") if self._scales is None else weights[f"{name}.weight"]
         )
         self._positions = weights.floats("embeddings.position_embeddings.weight")
@@ -94,7 +94,7 @@ class NativeEmbeddings:
         """
         own = self._norm[0].shape[-1]
         tables = [
-            ("word embeddings", self._words, (n_words, own)),
+            ("word embeddings", self.words, (n_words, own)),
             ("scales of word embeddings", self._scales, (n_words,)),
             ("position embeddings", self._positions, (n_positions, own)),
             ("type embeddings", self._types, (n_types, own)),
@@ -113,12 +113,12 @@ class NativeEmbeddings:
             IndexError: a token, type or position that the model has none of.
         """
         ids, type_ids, position_ids = row.input_ids, row.type_ids, row.position_ids
-        _require_below(len(self._words), ids)
+        _require_below(len(self.words), ids)
         _require_below(len(self._positions), position_ids)
         if self._types is not None:
             _require_below(len(self._types), type_ids)
-        output = np.empty((len(ids), self._words.shape[1]), np.float32)
-        arrays = (self._words, self._scales, self._types, self._positions, ids, type_ids, position_ids)
+        output = np.empty((len(ids), self.words.shape[1]), np.float32)
+        arrays = (self.words, self._scales, self._types, self._positions, ids, type_ids, position_ids)
         norm = Norm(*map(address, self._norm), 0, self._eps, 0.0, 0)
         args = _Embeddings(*map(address, arrays), norm, address(output), *output.shape)
         threads = 1 if output.size <= SINGLE_THREAD_NUMBERS else cpu.thread_count()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -13,11 +14,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 
 from handler import archive
 from handler.config import ModelConfig, ServingConfig
-from handler.engine import kernels, shared_weights
+from handler.engine import device, kernels, shared_weights
 from handler.engine.kernels import address
+from handler.engine.native_engine import NativeEngine, precision_of
 from handler.engine.shared_weights import share
 from handler.loading import load_predictor
 from handler.predictor import Predictor
@@ -40,13 +43,13 @@ def arrays() -> list[NDArray[Any]]:
     return [floats, generator.integers(-127, 127, (7, 11), np.int8), generator.integers(0, 1 << 16, 64, np.uint16)]
 
 
-def is_mapped(array: NDArray[Any], path: Path) -> bool:
-    """Tell whether an array lies in the pages of a file, at a cache line."""
+def is_mapped(array: NDArray[Any], path: Path, *, aligned: bool = True) -> bool:
+    """Tell whether an array lies in the pages of a file, at a cache line if `aligned`."""
     for line in Path("/proc/self/maps").read_text(encoding="utf-8").splitlines():
         span, *_, name = line.split(maxsplit=5)
         start, end = (int(address, 16) for address in span.split("-"))
         if start <= address(array) < end:
-            return name == str(path) and address(array) % 64 == 0
+            return name == str(path) and (not aligned or address(array) % 64 == 0)
     raise AssertionError("an address without memory")
 
 
@@ -172,6 +175,30 @@ def test_workers_of_an_archive_share_their_weights(unpacked: Path) -> None:
     assert not any(is_mapped(weight, path) for weight in weights_of(plain))
     sequences = random_words(*LENGTHS)
     assert (logits_of(serving.engine.run(sequences)) == logits_of(plain.engine.run(sequences))).all()
+
+
+def test_words_that_were_stored_in_16_bits_are_shared(unpacked: Path, tmp_path: Path) -> None:
+    """They are widened once for all workers; those in fp32 are read where they are stored."""
+    exact = load_predictor(unpacked, ServingConfig(precision="fp32"), serving=True, shared=True)
+    assert is_mapped(
+        exact.engine.model._embeddings.words, unpacked / archive.MODEL / "model.safetensors", aligned=False
+    )
+    folder = tmp_path / "model"
+    shutil.copytree(unpacked / archive.MODEL, folder)
+    tensors = {name: tensor.half() for name, tensor in load_file(folder / "model.safetensors").items()}
+    save_file(tensors, folder / "model.safetensors")
+    config = ServingConfig(precision="fp32")
+    precision = precision_of(folder, config, device.CPU)
+    assert precision is not None
+    auto_class, outputs = "AutoModelForSequenceClassification", []
+    for _ in "12":
+        native = NativeEngine.load(folder, auto_class, exact.task, config, precision)
+        outputs.append(logits_of(native.run(random_words(*LENGTHS))))
+        native.share_weights(tmp_path)
+        outputs.append(logits_of(native.run(random_words(*LENGTHS))))
+        (path,) = tmp_path.glob("*.weights")
+        assert is_mapped(native.model._embeddings.words, path)
+    assert all((output == outputs[0]).all() for output in outputs)
 
 
 COLLECT = """
