@@ -229,11 +229,8 @@ class NativeEncoder:
         Raises:
             ValueError: weights that do not fit each other, which the kernels would read beyond.
         """
-        self._library, self._kind, self._multiplier = (
-            loaded_library(),
-            kind,
-            multiplier,
-        )  # which lives as long as its address
+        self._library, self._kind = loaded_library(), kind
+        self._multiplier = multiplier  # which must live as long as its address
         tables = [layer.angles[0] for layer in layers if layer.angles is not None]
         self._n_positions = min((len(table) for table in tables), default=None)  # None: they do not rotate
         biases = (layer.bias for layer in layers if layer.bias is not None)
