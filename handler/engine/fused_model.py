@@ -7,22 +7,26 @@ imported the configs and tokenizers of transformers alone, and has no models of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
+from numpy.typing import NDArray
+from safetensors import safe_open
 from torch import Tensor, nn
 from torch.nn import functional
 
-from handler.engine.bert_weights import FAMILIES, Family, Weights, eps_of, errors_as_mismatch, read_floats
+from handler.engine.bert_weights import FAMILIES, Family, Weights, eps_of, errors_as_mismatch
 from handler.engine.encoder import PackedEncoder, packed_encoder_of
 from handler.engine.int8 import float_embedding
-from handler.engine.kernel_operators import to_tensor
+from handler.engine.kernel_operators import to_array, to_tensor
 from handler.engine.layer_attention import LayerAttention
 from handler.engine.layer_weights import LayerWeights
 from handler.engine.linear import LoadedLinear
 from handler.engine.relative import DistanceBias
 from handler.engine.varlen import current_varlen
+from handler.weight_files import weight_files
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -157,10 +161,20 @@ def load(folder: Path, auto_class: str, config: PretrainedConfig) -> FusedModel:
     """
     family, suffix = FAMILIES[config.model_type], auto_class.removeprefix("AutoModel") or "Model"
     with errors_as_mismatch():
-        weights = Weights(read_floats(folder), family.prefix)
+        weights = Weights(_read_tensors(folder), family.prefix)
         encoder = packed_encoder_of(list(_layers(weights, family, config)), config)
         base, head = Base(Embeddings(weights, eps_of(config)), encoder), _head(weights, family, suffix)
     return FusedModel(config, f"{family.class_prefix}{suffix}", base, head)
+
+
+def _read_tensors(folder: Path) -> dict[str, NDArray[Any]]:
+    """Return the tensors of a model folder in fp32, where PyTorch's reader lays them.
+
+    transformers takes them from there too, and the last bits of PyTorch's products depend on the alignment.
+    """
+    with ExitStack() as stack:
+        files = [stack.enter_context(safe_open(path, framework="pt")) for path in weight_files(folder)]
+        return {name: to_array(file.get_tensor(name).float()) for file in files for name in file.keys()}  # noqa: SIM118
 
 
 def _head(weights: Weights, family: Family, suffix: str) -> nn.Module | None:

@@ -159,6 +159,8 @@ def test_what_is_served_equals_what_was_trained(unpacked: Path, model_folder: Pa
     packed, trained = load_predictor(unpacked), load_predictor(model_folder)
     (packed_answer,), (trained_answer,) = (loaded.answer_items(["hello there"]) for loaded in (packed, trained))
     assert packed.task.answers_match(trained_answer, packed_answer, 1e-6)
+    packed.engine = packed.engine.with_gradients()  # the model of explanations answers the same to the bit
+    assert packed.answer_items(["hello there"]) == [trained_answer]
     assert packed.model_hash == archive.verify(unpacked).model_hash
 
 
