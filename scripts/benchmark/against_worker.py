@@ -47,11 +47,11 @@ def main() -> None:
     predictor.answer_items(["Ready?"], {"top_k": 1})
     kernels = importlib.import_module("handler.engine.kernels").library() is not None
     reply({"ready": True, "kernels": kernels})
-    whole = find(ENCODING_OPTIONS)()
+    by_default = find(ENCODING_OPTIONS)()
     encodings = {
         name: [
             sequences[0]
-            for sequences in predictor.tokenizer.encode([(text, None) for text in texts], [whole] * len(texts))
+            for sequences in predictor.tokenizer.encode([(text, None) for text in texts], [by_default] * len(texts))
         ]
         for name, texts in job["mixes"].items()
     }

@@ -110,7 +110,7 @@ def test_the_kernels_are_compiled_for_the_image_after_the_code_is_there(image: s
 def test_the_slim_image_has_openmp_and_no_pytorch() -> None:
     """Without libgomp, which comes with PyTorch elsewhere, one thread computes."""
     assert any("apt-get install" in command and "libgomp1" in command for command in arguments("RUN", "slim"))
-    venv = next(rest for rest in arguments("COPY", "slim") if "--from=" in rest)
+    venv, _ = [rest for rest in arguments("COPY", "slim") if "--from=" in rest]
     assert venv == "--from=packages-slim /app/.venv .venv"
     assert re.findall(r"setup\.sh (--\w+)", " ".join(arguments("RUN", "packages-slim"))) == ["--slim"]
     assert "torch" not in " ".join(arguments("RUN", "packages-slim"))
@@ -120,7 +120,7 @@ def test_the_lean_image_has_neither_java_nor_torchserve() -> None:
     """Only the packages of requirements/lean.txt, which tests/server/test_requirements.py looks at."""
     assert not any("jre" in command for command in arguments("RUN", "lean"))
     assert "JAVA_HOME" not in " ".join(arguments("ENV", "lean"))
-    venv = next(rest for rest in arguments("COPY", "lean") if "--from=" in rest)
+    venv, _ = [rest for rest in arguments("COPY", "lean") if "--from=" in rest]  # and the kernels
     assert venv.startswith("--from=packages-lean ")
     options = re.findall(r"setup\.sh (--\w+)", " ".join(arguments("RUN", "packages-lean")))
     assert options == ["--lean"]

@@ -87,7 +87,7 @@ def pairs() -> list[Encoding]:
 
 # How far outputs in a precision are from those of the modules of transformers around the same layers: sums in another
 # order, which for int8 move a number to the next integer here and there, and weights of norms that bf16 does not round.
-ATOL = {"fp32": 2e-5, "bf16": 0.05, "int8": 0.05}
+ATOL = {"fp32": 5e-6, "bf16": 0.02, "int8": 0.04}
 
 
 @pytest.mark.parametrize("suffix", [*HEADS, "Model"])
@@ -230,8 +230,8 @@ def test_tensors_that_do_not_fit_each_other_are_refused(
     folder = tmp_path / "model"
     shutil.copytree(make("Bert", "ForTokenClassification", make_model), folder)
     task, tensors = load_predictor(folder).task, load_file(folder / "model.safetensors")
-    whole = tensors[f"bert.{name}"]
-    tensors[f"bert.{name}"] = (whole[:-1] if name.startswith("embeddings") else whole[..., :-4]).contiguous()
+    tensor = tensors[f"bert.{name}"]
+    tensors[f"bert.{name}"] = (tensor[:-1] if name.startswith("embeddings") else tensor[..., :-4]).contiguous()
     save_file(tensors, folder / "model.safetensors")
     config = ServingConfig(precision="fp32")
     precision = precision_of(folder, config, CPU)
