@@ -16,6 +16,7 @@ from scripts.client.http import Management
 from scripts.client.questions import add_sources
 from scripts.client.server import Server, add_options
 from scripts.operations.commands import (
+    accept,
     describe,
     idle,
     list_models,
@@ -80,10 +81,14 @@ def parse_arguments() -> argparse.Namespace:
     )
 
     options = add("verify", verify)
-    options.add_argument("archives", nargs="+", metavar="FILE", help="archives of the model store")
+    options.add_argument("archives", nargs="+", metavar="[NAME=]FILE", help="archives of the model store")
     options.add_argument("--model-store", type=path_name, default=ROOT / "model_store", metavar="DIR")
     options.add_argument("--provenance", action="store_true", help="refuse an archive without one")
     options.add_argument("--copy-to", type=path_name, metavar="DIR", help="put what was checked there, as copies")
+
+    options = add("accept", accept)
+    options.add_argument("archives", nargs="+", metavar="FILE", help="archives of the model store")
+    options.add_argument("--model-store", type=path_name, default=ROOT / "model_store", metavar="DIR")
 
     options = add("scale", scale)
     options.add_argument("name", metavar="NAME")

@@ -35,7 +35,8 @@ Environment: JAVA_HOME is used instead of the Java in .venv when set; SERVE_RUN_
 SERVE_SERVER that of --server; SERVE_OPENAI_VOCABULARY is OpenAI's file cl100k_base.tiktoken, with which the standalone
 server reads token ids, which LangChain sends, as texts.
 ARCHIVE_PUBLIC_KEY=/PATH/KEY.pub: no archive is served that this key did not sign; the server reads checked copies in
-the run folder, which needs room for them while models load.
+the run folder, which needs room for them while models load. ARCHIVE_NOT_OLDER_THAN=2026-11-20T12:00:00Z, or
+NAME=TIME,NAME=TIME: none of these models that was packed before.
 EOF2
 }
 
@@ -89,6 +90,7 @@ log=$run_dir/logs/server.log
 state=$run_dir/run
 temp=$state/temp
 checked=$state/checked # what a server reads that takes signed archives alone, filled from $store
+newest=$state/newest   # when they were packed, for those that served; $newest.next: for those that will
 
 # --- What is there -------------------------------------------------------------------------------------------------
 
@@ -154,15 +156,17 @@ launch() {
   if [ -n "${ARCHIVE_PUBLIC_KEY:-}" ]; then
     name=$(printf '%s\n' "$settings" | sed -n 's/^loads ..*/&/p')
     [ -z "$name" ] || die "not started: with ARCHIVE_PUBLIC_KEY archives are named by --models, not by ${name#loads }"
+  elif [ -n "${ARCHIVE_NOT_OLDER_THAN:-}" ]; then
+    die "not started: ARCHIVE_NOT_OLDER_THAN needs ARCHIVE_PUBLIC_KEY: only a signature says when an archive was packed"
   fi
 
   umask 077 # key_file.json is secret from its first byte
   mkdir -p "$state"
-  rm -rf "$checked" "$state/model_store"
+  rm -rf "$checked" "$state/model_store" "$newest.next"
   if [ -n "${ARCHIVE_PUBLIC_KEY:-}" ]; then
     mkdir "$checked"
     printf '%s\n' "$store" > "$state/model_store"
-    [ ${#loads[@]} -eq 0 ] || models_py verify --model-store "$store" --copy-to "$checked" "${loads[@]#*=}" >&2 ||
+    [ ${#loads[@]} -eq 0 ] || models_py verify --model-store "$store" --copy-to "$checked" "${loads[@]}" >&2 ||
       { rm -rf "$checked" "$state/model_store"; die "not started: see above"; }
     store=$checked
   fi
@@ -260,10 +264,15 @@ start() {
   started
 }
 
-# Every model is loaded: say so to the gateway, and free the room of the checked copies, which are unpacked.
+# Every model is loaded: say so to the gateway, remember how old they are, and free the room of the checked copies, which
+# are unpacked.
 started() {
   local load
   rm -f "$state/starting"
+  if [ -d "$newest.next" ]; then
+    mkdir -p "$newest"
+    mv -f "$newest.next"/* "$newest" && rmdir "$newest.next"
+  fi
   for load in ${loads[@]+"${loads[@]}"}; do rm -f "$checked/${load#*=}"; done
 }
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from handler import archive
 from handler.protocol import JSON
-from scripts.archives.store import Archive
+from scripts.archives.store import Archive, Store
 from scripts.cli.console import ROOT, ScriptError
 
 STATEMENT, PREDICATE = "https://in-toto.io/Statement/v1", "https://slsa.dev/provenance/v1"
@@ -31,6 +31,7 @@ UNNAMED = "urn:bert-on-torchserve:unnamed-builder"
 LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors", "torch-model-archiver")
 INSTALL = "pip install -r requirements/sign.txt -c requirements/constraints.txt"
 MAX_BYTES = 16 << 20
+TIME_FORMAT = "%Y-%m-%dT%H:%M:%SZ"
 
 
 @dataclass(frozen=True)
@@ -41,9 +42,23 @@ class Packing:
     inputs: Mapping[str, Path]  # files that were read beside the model, by the name of their option
 
 
-def attestation_file(read: Archive) -> Path:
+@dataclass(frozen=True)
+class Attestation:
+    """What the provenance of an archive says."""
+
+    builder: str
+    n_inputs: int
+    finished: datetime.datetime
+
+    def __str__(self) -> str:
+        """Return it in one line."""
+        finished = self.finished.strftime(TIME_FORMAT)
+        return f"packed by {self.builder} from {self.n_inputs} inputs, finished {finished}"
+
+
+def attestation_file(store: Store, read: Archive) -> Path:
     """Return where the provenance of an archive lies."""
-    return read.file.parent / f"{read.name}@{read.version}.intoto.jsonl"
+    return store.folder / f"{read.name}@{read.version}.intoto.jsonl"
 
 
 def attest(mar: Path, private_key: Path, packing: Packing) -> Path:
@@ -61,7 +76,7 @@ def attest(mar: Path, private_key: Path, packing: Packing) -> Path:
     except (OSError, TypeError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "no elliptic private key in PEM without a password"
         raise ScriptError(f"{private_key} cannot sign: {reason}") from error
-    file = attestation_file(read)
+    file = attestation_file(Store(mar.parent), read)
     partial = file.with_suffix(".partial")
     partial.write_text(json.dumps(envelope.to_dict()) + "\n", encoding="utf-8")
     return partial.replace(file)
@@ -99,14 +114,17 @@ def statement(read: Archive, packing: Packing) -> dict[str, JSON]:
     }
 
 
-def check_attestation(read: Archive, public_key: Path) -> str:
-    """Return what the provenance of an archive says, in one line.
+def check_attestation(store: Store, read: Archive, public_key: Path) -> Attestation:
+    """Return what the provenance of an archive says.
+
+    Args:
+        store: that has the provenance; the archive may be a copy elsewhere.
 
     Raises:
         ScriptError: there is none, another key signed it, or it is about another archive.
     """
     dsse, signer, serialization = _libraries()
-    file = attestation_file(read)
+    file = attestation_file(store, read)
     if not file.is_file():
         raise ScriptError(f"{file} is missing: scripts/package.py --sign makes it")
     try:
@@ -119,9 +137,11 @@ def check_attestation(read: Archive, public_key: Path) -> str:
         kinds = (envelope.payload_type, said["_type"], said["predicateType"])
         run, definition = said["predicate"]["runDetails"], said["predicate"]["buildDefinition"]
         digests = {subject["digest"]["sha256"] for subject in said["subject"]}
-        line = (
-            f"packed by {run['builder']['id']} from {len(definition['resolvedDependencies'])} inputs, "
-            f"finished {run['metadata']['finishedOn']}"
+        finished = datetime.datetime.strptime(run["metadata"]["finishedOn"], TIME_FORMAT)
+        attestation = Attestation(
+            str(run["builder"]["id"]),
+            len(definition["resolvedDependencies"]),
+            finished.replace(tzinfo=datetime.timezone.utc),
         )
     except Exception as error:  # whatever the content makes the libraries raise
         raise ScriptError(f"{file} has no valid signature of {public_key} ({type(error).__name__})") from error
@@ -129,7 +149,7 @@ def check_attestation(read: Archive, public_key: Path) -> str:
         raise ScriptError(f"{file} is no provenance of SLSA v1")
     if digests != {archive.sha256(read.file)}:
         raise ScriptError(f"{file} is about another archive than {read.file}")
-    return line
+    return attestation
 
 
 def now() -> datetime.datetime:
@@ -138,7 +158,7 @@ def now() -> datetime.datetime:
 
 
 def _time(at: datetime.datetime) -> str:
-    return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return at.strftime(TIME_FORMAT)
 
 
 def _code() -> list[dict[str, JSON]]:

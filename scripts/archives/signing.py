@@ -6,6 +6,7 @@ may write to the model store cannot replace it between the check and the loading
 A signature is that of OpenSSF's `model-signing`: an in-toto statement with the SHA-256 of the archive, in a Sigstore
 bundle, here with a key pair of one's own. It lies in the model store as NAME@VERSION.sig, whatever the archive is
 called while it is kept, promoted or rolled back. The package is not among what serving needs: requirements/sign.txt.
+How old an archive may be is in floor.py.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from scripts.archives.attestation import Attestation
+from scripts.archives.floor import NOT_OLDER_THAN, Floor
 from scripts.archives.store import Archive, Store, checked_folder
 from scripts.cli.console import ScriptError
 from scripts.client.server import Server
@@ -26,6 +29,21 @@ from scripts.client.server import Server
 PUBLIC_KEY = "ARCHIVE_PUBLIC_KEY"  # of the environment: where it is set, no unsigned archive is registered
 MB = 1 << 20
 INSTALL = "pip install -r requirements/sign.txt -c requirements/constraints.txt"
+
+
+@dataclass(frozen=True)
+class Offer:
+    """An archive that a running server can register."""
+
+    file: str  # the name to register it by
+    floor: Floor | None = None  # None: the server reads the store itself
+    archive: Archive | None = None
+    attestation: Attestation | None = None
+
+    def served(self) -> None:
+        """Remember it as the one that serves: an older one is refused from now on."""
+        if self.floor and self.archive and self.attestation:
+            self.floor.remember(self.archive, self.attestation)
 
 
 def sign(mar: Path, private_key: Path) -> Path:
@@ -56,7 +74,7 @@ def check_signature(store: Store, archive: Archive, public_key: Path | None = No
     Args:
         public_key: by default the one that ARCHIVE_PUBLIC_KEY names.
     """
-    key = public_key or (Path(os.environ[PUBLIC_KEY]) if os.environ.get(PUBLIC_KEY) else None)
+    key = public_key or key_of_environment()
     if key is None:
         return
     if not key.is_file():
@@ -78,20 +96,30 @@ def check_signature(store: Store, archive: Archive, public_key: Path | None = No
         raise ScriptError(f"{archive.file.name} is refused: it {reason} ({signature.name}, {key})") from error
 
 
-def check_signatures(store: Store, files: Sequence[str]) -> None:
-    """Check the archives of a store by their file names."""
-    for file in files:
-        check_signature(store, Archive.read(store.folder / file))
+def key_of_environment() -> Path | None:
+    """Return the public key that ARCHIVE_PUBLIC_KEY names.
+
+    Raises:
+        ScriptError: none, and something else is set that only counts with one.
+    """
+    if os.environ.get(PUBLIC_KEY):
+        return Path(os.environ[PUBLIC_KEY])
+    if os.environ.get(NOT_OLDER_THAN):
+        raise ScriptError(f"{NOT_OLDER_THAN} needs {PUBLIC_KEY}: only a signature says when an archive was packed")
+    return None
 
 
-def put_checked(store: Store, file: Path, folder: Path) -> Archive:
+def put_checked(
+    store: Store, file: Path, folder: Path, floor: Floor, *, older: bool = False
+) -> tuple[Archive, Attestation | None]:
     """Copy an archive into a folder that only the server's user may change, where only checked copies appear.
 
     Args:
         store: that has the signature.
+        older: an operator goes back to it.
 
     Raises:
-        ScriptError: it is not the one that was signed, or there is no room for a copy.
+        ScriptError: it is not the one that was signed, older than it may be, or there is no room for a copy.
     """
     Archive.read(file)  # whose errors name the file, not a copy
     with tempfile.TemporaryDirectory(dir=folder) as private:
@@ -102,17 +130,23 @@ def put_checked(store: Store, file: Path, folder: Path) -> Archive:
             raise ScriptError(f"{file} cannot be copied into {folder}: {error.strerror}") from error
         archive = Archive.read(copy)
         check_signature(store, archive)
-        return replace(archive, file=copy.replace(folder / file.name))
+        key = key_of_environment()
+        attestation = floor.check(store, archive, key, older=older) if key else None
+        return replace(archive, file=copy.replace(folder / file.name)), attestation
 
 
 @contextmanager
-def offered(server: Server, store: Store, file: Path) -> Iterator[str]:
-    """Let a running server register an archive; yield the name to register it by.
+def offered(server: Server, store: Store, file: Path, *, older: bool = False) -> Iterator[Offer]:
+    """Let a running server register an archive.
+
+    Args:
+        older: an operator goes back to it.
 
     Raises:
-        ScriptError: signatures are demanded by the server or by this command, and not by both, or it is not signed.
+        ScriptError: signatures are demanded by the server or by this command, and not by both, or it is not signed, or
+            older than it may be.
     """
-    folder, key = checked_folder(server), os.environ.get(PUBLIC_KEY)
+    folder, key = checked_folder(server), key_of_environment()
     if folder is None and key:
         raise ScriptError(
             f"the server was started without {PUBLIC_KEY} and reads the model store itself, where an archive can be "
@@ -120,15 +154,16 @@ def offered(server: Server, store: Store, file: Path) -> Iterator[str]:
         )
     if folder is None:
         with store.offered(file) as name:
-            yield name
+            yield Offer(name)
         return
     if not key:
         raise ScriptError(f"the server takes signed archives alone: set {PUBLIC_KEY}, as where it was started")
-    copy = put_checked(store, file, folder).file
+    floor = Floor(server.run_dir)
+    archive, attestation = put_checked(store, file, folder, floor, older=older)
     try:
-        yield copy.name
+        yield Offer(archive.file.name, floor, archive, attestation)
     finally:
-        copy.unlink(missing_ok=True)  # the server has unpacked it
+        archive.file.unlink(missing_ok=True)  # the server has unpacked it
 
 
 def _copy(file: Path, target: Path) -> None:

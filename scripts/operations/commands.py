@@ -6,12 +6,12 @@ Promote and rollback are in rollout.py, shadow in shadow.py.
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
-from scripts.archives.attestation import attestation_file, check_attestation
+from scripts.archives.attestation import check_attestation
+from scripts.archives.floor import Floor
 from scripts.archives.registered import fetch_archive, is_registered
-from scripts.archives.signing import PUBLIC_KEY, check_signatures, offered, put_checked
+from scripts.archives.signing import PUBLIC_KEY, check_signature, key_of_environment, offered, put_checked
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ScriptError, say
 from scripts.client.server import NotRunning, Refused, UnknownModel
@@ -73,9 +73,9 @@ def register(context: CommandContext) -> None:
         archive = fetch_archive(arguments.archive, store).file.name
     failure_log = FailureLog.from_now(context.server)
     try:
-        with offered(context.server, store, store.folder / archive) as file:
+        with offered(context.server, store, store.folder / archive) as offer:
             name, version = management.register(
-                file,
+                offer.file,
                 initial_workers=arguments.initial_workers,
                 batch_size=arguments.batch_size,
                 max_batch_delay=arguments.max_batch_delay,
@@ -92,25 +92,51 @@ def register(context: CommandContext) -> None:
     if problem:
         management.unregister(name, version)
         raise ScriptError(f"{name} {version} did not become ready and was unregistered: {problem}")
+    if management.default_version(name) == version:
+        offer.served()
     print_models([management.model(name, version)])
 
 
 def verify(context: CommandContext) -> None:
-    """Check that archives of a model store are those that were signed, and their provenance; no server is needed."""
-    key, arguments = os.environ.get(PUBLIC_KEY), context.arguments
+    """Check signature, provenance and age of archives of a model store; no server is needed."""
+    key, arguments = _public_key(), context.arguments
+    store, floor = Store(arguments.model_store), Floor(context.server.run_dir)
+    named = [word.rpartition("=") for word in arguments.archives]
+    checked = []
+    for name, _, file in named:
+        if arguments.copy_to:
+            archive, attestation = put_checked(store, store.folder / file, arguments.copy_to, floor)
+        else:
+            archive = Archive.read(store.folder / file)
+            check_signature(store, archive)
+            attestation = floor.check(store, archive, key)
+        if name and archive.name != name:
+            raise ScriptError(f"{file} is refused: it holds {archive.name}, and would be served as {name}")
+        if arguments.provenance and not attestation:
+            attestation = check_attestation(store, archive, key)
+        if attestation:
+            say(f"{file}: {attestation}")
+        checked.append((archive, attestation))
+    if arguments.copy_to:
+        floor.remember_next(checked)
+    say(f"signed: {', '.join(file for _, _, file in named)}")
+
+
+def accept(context: CommandContext) -> None:
+    """Let a signed archive be served that is older than the one that served before; no server is needed."""
+    key, store = _public_key(), Store(context.arguments.model_store)
+    for file in context.arguments.archives:
+        archive = Archive.read(store.folder / file)
+        check_signature(store, archive)
+        Floor(context.server.run_dir).accept(store, archive, key)
+        say(f"{file} ({archive.name} {archive.version}) and what is packed later may be served from now on")
+
+
+def _public_key() -> Path:
+    key = key_of_environment()
     if not key:
         raise ScriptError(f"{PUBLIC_KEY} names no public key")
-    store = Store(arguments.model_store)
-    if arguments.copy_to:
-        for file in arguments.archives:
-            put_checked(store, store.folder / file, arguments.copy_to)
-    else:
-        check_signatures(store, arguments.archives)
-    for file in arguments.archives:
-        archive = Archive.read(arguments.model_store / file)
-        if arguments.provenance or attestation_file(archive).is_file():
-            say(f"{file}: {check_attestation(archive, Path(key))}")
-    say(f"signed: {', '.join(arguments.archives)}")
+    return key
 
 
 def scale(context: CommandContext) -> None:

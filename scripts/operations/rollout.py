@@ -13,8 +13,9 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.archives.signing import offered
-from scripts.archives.store import Archive, Store
+from scripts.archives.floor import Floor
+from scripts.archives.signing import Offer, key_of_environment, offered
+from scripts.archives.store import Archive, Store, checked_folder
 from scripts.cli.console import ScriptError, counted, say
 from scripts.cli.options import natural_float, path_name, positive_int
 from scripts.client.http import Management
@@ -36,6 +37,7 @@ class Rollout:
     name: str
     within: float  # seconds that the old version may take to answer what it has
     workers: int | None = None  # of the new version; by default what its archive says
+    older: bool = False  # whether an operator goes back: the archive may be older than what served
     gate: Callable[[str, str], None] | None = None  # raises ScriptError where the new version must not follow the old
 
     def promote(self, version: str, read_archive: Callable[[], Archive]) -> bool:
@@ -50,12 +52,13 @@ class Rollout:
         if version == old:
             raise ScriptError(f"{self.name} {version} is the version that serves already")
         new: Archive | None = None
+        offer: Offer | None = None
         failure_log = FailureLog.from_now(self.management.server)
         try:
             with ExitStack() as undo:
                 if version not in [model.version for model in self.management.versions(self.name)]:
                     new = self._expected(read_archive(), version)
-                    self._register(new, undo)
+                    offer = self._register(new, undo)
                 self._check_ready(old, version, failure_log)
                 if self.gate:
                     self.gate(old, version)
@@ -69,6 +72,7 @@ class Rollout:
         say(f"{self.name}: requests without a version now go to {version}")
         is_unregistered = self._unregister(old, version)
         self._update_store(new, old, version)
+        self._remember(offer, version)
         return is_unregistered
 
     def _expected(self, archive: Archive, version: str) -> Archive:
@@ -79,16 +83,19 @@ class Rollout:
             )
         return archive
 
-    def _register(self, new: Archive, undo: ExitStack) -> None:
-        with offered(self.management.server, self.store, new.file) as file:
+    def _register(self, new: Archive, undo: ExitStack) -> Offer:
+        with offered(self.management.server, self.store, new.file, older=self.older) as offer:
+            if offer.archive:
+                self._expected(offer.archive, new.version)  # what was copied: it may have been replaced since
             undo.callback(self._remove, new.version)  # first: the answer to register may get lost
             try:
-                self.management.register(file)
+                self.management.register(offer.file)
             except Refused:
                 undo.pop_all()  # nothing to remove, or somebody else's
                 raise
         if self.workers:
             self.management.scale(self.name, new.version, self.workers, self.workers)
+        return offer
 
     def _check_ready(self, old: str, version: str, failure_log: FailureLog) -> None:
         model, old_model = (self.management.model(self.name, number) for number in (version, old))
@@ -149,6 +156,18 @@ class Rollout:
         except (OSError, ScriptError) as error:
             say(f"note: {self.store.current(self.name)} may not be what a restart should load ({error})")
 
+    def _remember(self, offer: Offer | None, version: str) -> None:
+        """Refuse from now on what is older than the version that serves; after a rollback that is an older one."""
+        if offer:
+            offer.served()
+            return
+        try:
+            key, current = key_of_environment(), Archive.read(self.store.current(self.name))
+            if key and checked_folder(self.management.server) and current.version == version:
+                Floor(self.management.server.run_dir).accept(self.store, current, key)
+        except ScriptError as error:
+            say(f"note: a restart may refuse {version} ({error})")
+
 
 def previous(store: Store, name: str, serving: str) -> str:
     """Return the version to go back to: the only one that is kept."""
@@ -189,7 +208,7 @@ def rollback(context: CommandContext) -> int:
     """Go back to the version before, whose archive the model store keeps, in the same way."""
     name, store, version = context.arguments.name, store_of(context), context.arguments.version
     version = version or previous(store, name, context.management.default_version(name))
-    return _roll(context, store, version, store.kept(name).get(version, store.current(name)))
+    return _roll(context, store, version, store.kept(name).get(version, store.current(name)), older=True)
 
 
 def _roll(
@@ -198,9 +217,11 @@ def _roll(
     version: str,
     file: Path,
     gate: Callable[[str, str], None] | None = None,
+    *,
+    older: bool = False,
 ) -> int:
     arguments = context.arguments
-    rollout = Rollout(context.management, store, arguments.name, arguments.within, arguments.workers, gate)
+    rollout = Rollout(context.management, store, arguments.name, arguments.within, arguments.workers, older, gate)
     is_unregistered = rollout.promote(version, lambda: Archive.read(file))
     print_models(context.management.versions(arguments.name))
     return 0 if is_unregistered else OLD_VERSION_STAYS

@@ -15,7 +15,7 @@ import pytest
 from handler import archive
 from scripts.archives.attestation import BUILDER, Packing, attest, attestation_file, check_attestation, now
 from scripts.archives.signing import PUBLIC_KEY, sign
-from scripts.archives.store import Archive
+from scripts.archives.store import Archive, Store
 from scripts.cli.console import ROOT, ScriptError
 from tests.support.key_pairs import key_pair
 from tests.support.live import activated
@@ -30,7 +30,7 @@ def packed(tmp_path: Path, mar: Path) -> Path:
 
 def envelope(packed: Path) -> dict[str, Any]:
     """Return what was written."""
-    content: dict[str, Any] = json.loads(attestation_file(Archive.read(packed)).read_text())
+    content: dict[str, Any] = json.loads(attestation_file(Store(packed.parent), Archive.read(packed)).read_text())
     return content
 
 
@@ -60,7 +60,7 @@ def test_the_statement_is_that_of_slsa(packed: Path, tmp_path: Path, monkeypatch
     )
     assert run["builder"]["id"] == "https://ci.example.org/jobs/7"
     assert run["metadata"]["startedOn"] <= run["metadata"]["finishedOn"]
-    line = check_attestation(Archive.read(packed), public)
+    line = str(check_attestation(Store(packed.parent), Archive.read(packed), public))
     assert line.startswith(f"packed by https://ci.example.org/jobs/7 from {len(inputs)} inputs, finished 20")
 
 
@@ -87,20 +87,20 @@ def test_a_changed_provenance_is_refused(
     change(content)
     file.write_text(json.dumps(content))
     with pytest.raises(ScriptError, match=r"intoto\.jsonl has no valid signature of .*mine\.pub"):
-        check_attestation(Archive.read(packed), public)
+        check_attestation(Store(packed.parent), Archive.read(packed), public)
 
 
 def test_of_another_key_or_archive_it_proves_nothing(packed: Path, tmp_path: Path) -> None:
     private, public = key_pair(tmp_path, "mine")
     with pytest.raises(ScriptError, match=r"tiny@1\.0\.intoto\.jsonl is missing"):
-        check_attestation(Archive.read(packed), public)
+        check_attestation(Store(packed.parent), Archive.read(packed), public)
     attest(packed, private, Packing(now(), {}))
     with pytest.raises(ScriptError, match="has no valid signature"):
-        check_attestation(Archive.read(packed), key_pair(tmp_path, "other")[1])
+        check_attestation(Store(packed.parent), Archive.read(packed), key_pair(tmp_path, "other")[1])
     with packed.open("ab") as file:
         file.write(b"\0")  # a zip may end so
     with pytest.raises(ScriptError, match="is about another archive"):
-        check_attestation(Archive.read(packed), public)
+        check_attestation(Store(packed.parent), Archive.read(packed), public)
     with pytest.raises(ScriptError, match="cannot sign"):
         attest(packed, public, Packing(now(), {}))
 

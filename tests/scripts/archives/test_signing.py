@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from scripts.archives import signing
-from scripts.archives.signing import PUBLIC_KEY, check_signature, check_signatures, put_checked, sign
+from scripts.archives.floor import Floor
+from scripts.archives.signing import PUBLIC_KEY, check_signature, put_checked, sign
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ScriptError
 from tests.support.key_pairs import key_pair
@@ -32,7 +33,7 @@ def test_what_was_signed_passes_and_nothing_else(store: Store, tmp_path: Path, m
     with pytest.raises(ScriptError, match=r"is not signed: tiny@1\.0\.sig is missing"):
         check_signature(store, archive)
     assert sign(archive.file, private).name == "tiny@1.0.sig"
-    check_signatures(store, ["tiny.mar"])
+    check_signature(store, archive)
     store.keep("tiny", "2.0")
     check_signature(store, Archive.read(store.kept("tiny")["1.0"]))
     with pytest.raises(ScriptError, match="has no valid signature of this key"):
@@ -81,13 +82,13 @@ def test_what_is_checked_is_a_copy_that_nobody_else_can_change(
         check_signature(*arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(signing, "check_signature", change_then_check)
-    copy = put_checked(store, file, folder).file
+    copy = put_checked(store, file, folder, Floor(tmp_path))[0].file
     assert (copy.parent, copy.read_bytes() == content, file.read_bytes() == content) == (folder, True, False)
     assert (copy.stat().st_nlink, copy.stat().st_mode & 0o777) == (1, 0o444)
     file.write_bytes(content)
     (folder / "tiny.mar").unlink()
     (folder / "tiny.mar").symlink_to(tmp_path / "elsewhere")
-    put_checked(store, file, folder)
+    put_checked(store, file, folder, Floor(tmp_path))
     assert not (folder / "tiny.mar").is_symlink()
     assert not (tmp_path / "elsewhere").exists()
     monkeypatch.undo()
@@ -100,9 +101,9 @@ def test_a_refused_archive_leaves_no_copy(store: Store, tmp_path: Path, monkeypa
     os.mkfifo(store.folder / "pipe.mar")
     for file, reason in (("tiny", "is not signed"), ("none", "no archive at"), ("pipe", "no archive at")):
         with pytest.raises(ScriptError, match=reason):
-            put_checked(store, store.current(file), folder)
+            put_checked(store, store.current(file), folder, Floor(tmp_path))
     usage = shutil.disk_usage(folder)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(ScriptError, match=r"tiny\.mar needs [1-9]\d* MB in .*checked, where 0 are free"):
-        put_checked(store, store.current("tiny"), folder)
+        put_checked(store, store.current("tiny"), folder, Floor(tmp_path))
     assert not list(folder.iterdir())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +17,8 @@ import pytest
 import requests
 
 from handler.config import ModelConfig
+from scripts.archives import attestation
+from scripts.archives.attestation import Packing, attest, now
 from scripts.archives.build import ArchiveContents, build
 from scripts.archives.signing import PUBLIC_KEY, sign
 from scripts.archives.store import Archive, Store
@@ -155,6 +158,55 @@ def test_another_version_is_promoted_from_a_checked_copy(signed: Signed, model_f
     assert back.returncode == 0, back.stderr
     assert Archive.read(signed.store / "tiny.mar").version == "1.0"
     assert not list(signed.checked.iterdir())
+
+
+def test_an_older_archive_does_not_come_back_by_itself(
+    signed: Signed, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Signed as it is: not in the place of the newer one, by no command but the two that say so."""
+    with monkeypatch.context() as patched:
+        patched.setattr(attestation, "now", lambda: now() - datetime.timedelta(days=3))
+        attest(signed.store / "tiny.mar", signed.private, Packing(now(), {}))
+    first = shutil.copy(signed.store / "tiny.mar", signed.home / "first.mar")
+    start = ["start", "--server", "standalone", "--model-store", str(signed.store), "--models", "tiny"]
+    assert signed.script("serve.sh", *start).returncode == 0
+    Store(signed.store).keep("tiny", instead_of="2.0")
+    build(ArchiveContents(model_folder, "tiny", "2.0", ModelConfig.read(ROOT / "model-config.yaml")), signed.store)
+    sign(signed.store / "tiny.mar", signed.private)
+    attest(signed.store / "tiny.mar", signed.private, Packing(now(), {}))
+    second = shutil.copy(signed.store / "tiny.mar", signed.home / "second.mar")
+    assert signed.script("models.py", "promote", "tiny", "--version", "2.0").returncode == 0
+
+    shutil.copy(first, signed.store / "older.mar")
+    registered = signed.script("models.py", "register", "older")
+    assert (registered.returncode, ", before 2.0 of 20" in registered.stderr) == (2, True)
+    promoted = signed.script("models.py", "promote", "tiny", "--version", "1.0", "--archive", first)
+    assert (promoted.returncode, "scripts/models.py rollback tiny" in promoted.stderr) == (2, True)
+    assert signed.script("serve.sh", "stop").returncode == 0
+    (signed.store / "tiny.mar").unlink()
+    shutil.copy(first, signed.store / "tiny.mar")
+    refused = signed.script("serve.sh", *start)
+    assert (refused.returncode, "tiny.mar (tiny 1.0) is refused: it was packed at" in refused.stderr) == (2, True)
+    assert "scripts/models.py accept tiny.mar takes this archive" in refused.stderr
+    shutil.copy(second, signed.store / "other.mar")
+    other = signed.script("serve.sh", *start[:-1], "bert=other.mar")
+    assert (other.returncode, "it holds tiny, and would be served as bert" in other.stderr) == (2, True)
+
+    shutil.copy(second, signed.store / "tiny.mar")
+    assert signed.script("serve.sh", *start).returncode == 0
+    back = signed.script("models.py", "rollback", "tiny")
+    assert back.returncode == 0, back.stderr
+    assert signed.script("serve.sh", "stop").returncode == 0
+    again = signed.script("serve.sh", *start)
+    assert again.returncode == 0, again.stderr
+    assert signed.script("models.py", "promote", "tiny", "--version", "2.0", "--archive", second).returncode == 0
+    assert signed.script("serve.sh", "stop").returncode == 0
+    (signed.store / "tiny.mar").unlink()
+    shutil.copy(first, signed.store / "tiny.mar")
+    assert signed.script("serve.sh", *start).returncode == 2
+    accepted = signed.script("models.py", "accept", "tiny.mar", "--model-store", str(signed.store))
+    assert accepted.returncode == 0, accepted.stderr
+    assert signed.script("serve.sh", *start).returncode == 0
 
 
 def test_a_server_that_reads_the_store_itself_gets_no_checked_archive(signed: Signed) -> None:
