@@ -24,8 +24,8 @@ from tests.reliability.result import ScenarioResult
 from tests.reliability.server import POLL_S, START_S, ScenarioServer
 from tests.reliability.surroundings import NotPermitted
 
-ROOM_MB = 48  # of the limit above what the loaded server uses
-WORKER_ROOM_MB = 256  # where a worker is loaded again beside the server: loading takes more than what is loaded
+# Of the limit above what the loaded server uses: loading takes more than what is loaded.
+ROOM_MB = {"torchserve": 256, "standalone": 160}
 LARGE = b'{"inputs":[' + b"{}," * 2_100_000 + b"{}]}"  # 6.3 MB, of which a parser makes some 150 MB; refused
 N_LARGE = 4  # of them at once
 KILLED_S = 30.0  # within which they must have reached the limit
@@ -84,7 +84,7 @@ def exhausted(server: ScenarioServer, repeats: int, rate: float) -> ScenarioResu
     """F12: large requests take the server to its limit: no answer is wrong or lost, and it serves again by itself."""
     server.stop()
     sent, counts = 0, dict.fromkeys(("right", "refused", "failed", "cut off"), 0)
-    room_mb = ROOM_MB if server.is_standalone else WORKER_ROOM_MB
+    room_mb = ROOM_MB[server.kind]
     away: list[float] = []
     ended: list[int] = []
     invariants: dict[str, bool] = {}

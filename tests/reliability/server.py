@@ -137,6 +137,8 @@ class ScenarioServer:
                 model = self.model()
                 if model.is_ready and instead_of not in model.pids:
                     return model.pids[0]
+            if self.process and self.process.poll() is not None:  # the kernel may have killed it while it loaded
+                raise ScriptError(self._last_output())
             time.sleep(POLL_S)
         raise ScriptError(f"no worker of {self.target.model} became ready; see {self.live.run_dir}/logs")
 
@@ -157,13 +159,16 @@ class ScenarioServer:
         deadline = time.monotonic() + START_S
         while time.monotonic() < deadline:
             if process.poll() is not None:
-                output = (self.live.run_dir / "logs" / "entrypoint.log").read_text(errors="replace")
-                raise ScriptError(f"the server of the suite ended: {' '.join(output.split())[-600:]}")
+                raise ScriptError(self._last_output())
             with contextlib.suppress(ServerError):
                 self.model()
                 return
             time.sleep(POLL_S)
         raise ScriptError(f"the server of the suite does not start: see {self.live.run_dir}/logs")
+
+    def _last_output(self) -> str:
+        output = (self.live.run_dir / "logs" / "entrypoint.log").read_text(errors="replace")
+        return f"the server of the suite ended: {' '.join(output.split())[-600:]}"
 
 
 @contextlib.contextmanager
