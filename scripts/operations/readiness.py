@@ -19,6 +19,7 @@ from scripts.client.http import Inference, Management, Model
 from scripts.client.server import Server
 
 QUEUE_TIMEOUT_S = 10  # that a full queue is waited for
+LOGGED = ("logger", "thread", "message", "error")  # what is read of a line of the log
 LOG_TIMEOUT_S = 12  # for the error of a worker that ended, or of the next one: TorchServe may lose that of the first
 
 
@@ -109,12 +110,15 @@ class FailureLog:
         return ""
 
     def _lines(self) -> Iterator[dict[str, str]]:
+        """Yield the lines that are JSON objects, as log4j2.xml and the standalone server write them."""
         if not self.log.is_file():
             return
         with self.log.open("rb") as log:
             log.seek(self.begin if self.begin <= self.log.stat().st_size else 0)  # it was rotated
             for line in log:
                 try:
-                    yield json.loads(line)
-                except ValueError:
+                    entry = json.loads(line)
+                except (ValueError, RecursionError):
                     continue  # Java itself logs plain text
+                if isinstance(entry, dict):
+                    yield {key: value if isinstance(value := entry.get(key), str) else "" for key in LOGGED}

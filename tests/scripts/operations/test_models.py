@@ -10,7 +10,9 @@ import pytest
 
 from scripts import models
 from scripts.cli.console import ScriptError
-from scripts.client.server import NotRunning, UnknownModel
+from scripts.client.http import Management
+from scripts.client.server import NotRunning, Server, UnknownModel
+from scripts.operations.readiness import FailureLog
 from tests.support.fake_server import NO_PID, FakeServer, worker
 
 Run = Callable[..., tuple[int, str, str]]
@@ -245,3 +247,29 @@ def test_idle(run: Run, fake_server: FakeServer) -> None:
     assert run("idle")[0] == 0
     with pytest.raises(NotRunning):
         run("list")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"OpenJDK 64-Bit Server VM warning: x",
+        b"17",
+        b"null",
+        b"[]",
+        b'"MODEL_LOG"',
+        b"{}",
+        b'{"logger": "MODEL_LOG"}',
+        b'{"logger": "MODEL_LOG", "thread": null, "message": 1, "error": []}',
+        b"[" * 100_000,
+        b'{"logger": "MODEL_LOG", "thread": "\xff',
+    ],
+)
+def test_a_line_that_is_no_entry_of_the_log_hides_no_reason(fake_server: FakeServer, line: bytes) -> None:
+    """Java and libraries print what they like, also what happens to be JSON."""
+    reason = {"logger": "MODEL_LOG", "thread": "W-0-toy_1.0-stdout", "message": "ModelMismatch: wrong", "error": ""}
+    failed = {"logger": "x", "thread": "main", "message": "Failed to load model: toy.mar", "error": "Exception: cut"}
+    fake_server.log.write_bytes(b"\n".join([line, json.dumps(reason).encode(), line, json.dumps(failed).encode()]))
+    server = Server.read(fake_server.config, fake_server.run_dir)
+    log = FailureLog(server, 0)
+    toy = next(model for model in Management(server).models() if model.name == "toy")
+    assert (log.of_worker(toy), log.of_archive("toy")) == ("ModelMismatch: wrong", "cut")
