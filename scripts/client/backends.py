@@ -6,6 +6,7 @@ A backend takes a list of questions and returns as many answers; a question that
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import tempfile
 import threading
@@ -15,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from handler.protocol import JSON
+from handler.protocol import JSON, serialize_value
 from scripts.cli.console import ScriptError
 from scripts.client.http import Inference
 from scripts.client.server import NotRunning, Refused, Server, Unavailable, UnknownModel
@@ -88,10 +89,18 @@ def server_backend(arguments: argparse.Namespace, stack: ExitStack) -> Backend:
 
 
 def local_backend(arguments: argparse.Namespace, stack: ExitStack) -> Backend:
-    """Return a backend that loads a model folder or an archive into this process."""
+    """Return a backend that loads a model folder or an archive into this process.
+
+    Answers are what a client reads from a server: embeddings have the nine digits of fp32.
+    """
     parameters = arguments.parameters | {"on_error": "report"}
     predictor = load(arguments.local, stack, serving=True)
-    return lambda questions: predictor.answer_items(questions, parameters)
+
+    def answer(questions: list[JSON]) -> list[JSON]:
+        answers: list[JSON] = json.loads(serialize_value(predictor.answer_items(questions, parameters, as_arrays=True)))
+        return answers
+
+    return answer
 
 
 def load(

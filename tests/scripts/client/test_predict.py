@@ -12,7 +12,11 @@ from typing import Any
 
 import pytest
 
+from handler.config import ServingConfig
 from handler.errors import ModelMismatch
+from handler.loading import load_predictor
+from handler.protocol import Body
+from handler.request_state import Request
 from scripts import predict
 from scripts.cli.console import ROOT, ScriptError
 from scripts.client import backends, bulk
@@ -290,6 +294,18 @@ def test_a_local_model_answers_without_a_server(make_model: Any, fake_server: Fa
     assert label(lines[0]) in ("x", "y")
     assert lines[1]["error"]["type"] == "InvalidInput"
     assert not fake_server.requests
+
+
+def test_embeddings_have_the_digits_of_the_servers(make_model: Any, run: Run, tmp_path: Path) -> None:
+    """Nine, which are all that fp32 has, and not the 17 of the same number as a double."""
+    folder, output = make_model(), tmp_path / "answers.jsonl"
+    assert run("--local", folder, "hello", "world", "--operation", "embed", "--output", output)[0] == 0
+    predictor = load_predictor(folder, ServingConfig())
+    body = {"inputs": ["hello", "world"], "parameters": {"operation": "embed"}}
+    (served,) = predictor.answer([Request(Body(json.dumps(body).encode(), "application/json"))])
+    lines = [line["answer"] for line in map(json.loads, output.read_text().splitlines())]
+    assert lines == json.loads(served.content)
+    assert max(len(digits.replace(".", "").lstrip("-0")) for digits in map(str, lines[0]) if "e" not in digits) <= 9
 
 
 @pytest.mark.parametrize(("path", "complaint"), [("nothing", "no model at"), ("README.md", "is no whole archive")])
