@@ -74,6 +74,38 @@ def linear(vectors: Array, weight: Weight, bias: Weight | None = None) -> Array:
     return functional.linear(vectors, weight.beside(vectors), None if bias is None else bias.beside(vectors))
 
 
+def largest(rows: Array, n: int) -> tuple[Array, Array]:
+    """Return the largest numbers of each row (rows, n), in order, and their columns.
+
+    >>> [part.tolist() for part in largest(np.array([[1.0, 3.0, 2.0]]), 2)]
+    [[[3.0, 2.0]], [[1, 2]]]
+    """
+    if not isinstance(rows, np.ndarray):
+        values, columns = rows.topk(n, dim=-1)
+        return values, columns
+    columns = np.argpartition(rows, -n, axis=-1)[:, -n:]
+    order = np.argsort(-np.take_along_axis(rows, columns, -1), axis=-1, kind="stable")
+    columns = np.take_along_axis(columns, order, -1)
+    return np.take_along_axis(rows, columns, -1), columns
+
+
+def logsumexp(rows: Array) -> Array:
+    """Return the logarithm of the sum of the exponentials of each row, (rows, 1)."""
+    if not isinstance(rows, np.ndarray):
+        return rows.logsumexp(-1, keepdim=True)
+    highest = rows.max(-1, keepdims=True)
+    return highest + np.log(np.exp(rows - highest).sum(-1, keepdims=True))
+
+
+def integers(numbers: Sequence[int], other: Array) -> Array:
+    """Return integers as what another array is, on the device where that lies."""
+    if isinstance(other, np.ndarray):
+        return np.asarray(numbers)
+    import torch
+
+    return torch.tensor(numbers).to(other.device)
+
+
 def split(rows: Array, counts: Sequence[int]) -> list[Array]:
     """Return the rows of each sequence, as views.
 

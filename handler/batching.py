@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Protocol
 
@@ -86,6 +86,25 @@ class Batch(Protocol):
         """Return `counts` (n,) as an array of this batch's kind, without waiting for a GPU."""
 
 
+class ReadTokens(NamedTuple):
+    """Some sequences of a batch, of which the tokens that are read are all there is."""
+
+    seq_lens: tuple[int, ...]
+    counts: tuple[int, ...]
+
+    @property
+    def read_positions(self) -> None:
+        """All."""
+
+    def tokens(self, states: NDArray[Any]) -> NDArray[Any]:
+        """Return the states (sum of counts, ...), all of which are read."""
+        return states
+
+    def count_array(self) -> NDArray[np.int64]:
+        """Return `counts` (n,)."""
+        return np.asarray(self.counts)
+
+
 class RowLayout(NamedTuple):
     """The boundaries of the sequences of a packed row, and the token positions that are read."""
 
@@ -146,6 +165,23 @@ class PackedRow:
         """Return the states (sum of counts, ...) of the tokens that are read, of those of all or of these tokens."""
         positions = self.read_positions
         return states if positions is None or len(states) == len(positions) else states[positions]
+
+    def parts(self, max_tokens: int | None = None) -> Iterator[tuple[slice, Batch]]:
+        """Yield neighbouring sequences, and where the tokens that are read of them lie among all that are read.
+
+        Args:
+            max_tokens: that are read of a part, or those of one sequence; None: the whole row is one part.
+        """
+        if max_tokens is None or sum(self.counts) <= max_tokens:
+            yield slice(None), self
+            return
+        start = first = 0
+        while first < len(self.counts):
+            last, end = first + 1, start + self.counts[first]
+            while last < len(self.counts) and end - start + self.counts[last] <= max_tokens:
+                last, end = last + 1, end + self.counts[last]
+            yield slice(start, end), ReadTokens(self.seq_lens[first:last], self.counts[first:last])
+            start, first = end, last
 
 
 def attended_counts(encodings: Sequence[Encoding]) -> NDArray[np.int32] | None:

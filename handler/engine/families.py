@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from torch import Tensor, nn
 
-from handler.engine import bert_weights
+from handler.engine import weight_names
 from handler.engine.linear import ACTIVATIONS
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def replace_encoder(base: nn.Module, encoder: nn.Module) -> None:
 
 def activation_of(config: PretrainedConfig) -> str | None:
     """Return the name of a model's activation; None where oneDNN has none like it."""
-    name = bert_weights.activation_of(config)
+    name = weight_names.activation_of(config)
     return name if name in ACTIVATIONS else None
 
 

@@ -15,28 +15,21 @@ import torch
 from numpy.typing import NDArray
 from safetensors import safe_open
 from torch import Tensor, nn
-from torch.nn import functional
 
-from handler.engine.bert_weights import FAMILIES, Family, Weights, eps_of, errors_as_mismatch
 from handler.engine.encoder import PackedEncoder, packed_encoder_of
 from handler.engine.int8 import float_embedding
 from handler.engine.kernel_operators import to_array, to_tensor
 from handler.engine.layer_attention import LayerAttention
 from handler.engine.layer_weights import LayerWeights
-from handler.engine.linear import LoadedLinear
+from handler.engine.linear import ACTIVATIONS, LoadedLinear
 from handler.engine.relative import DistanceBias
+from handler.engine.stored_weights import Weights, errors_as_mismatch
 from handler.engine.varlen import current_varlen
+from handler.engine.weight_names import FAMILIES, Family, HeadNames, TransformNames, activation_of_transform, eps_of
 from handler.weight_files import weight_files
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "tanh": torch.tanh,
-    "gelu": functional.gelu,
-    "relu": functional.relu,
-}
-
 
 M = TypeVar("M", nn.Linear, nn.LayerNorm)
 
@@ -90,38 +83,37 @@ class Base(nn.Module):
         return Outputs(last_hidden_state=states)
 
 
-class SequenceHead(nn.Module):
-    """A classifier over the first token of each sequence."""
+class FusedTransform(nn.Module):
+    """What a head computes before its last product."""
 
-    def __init__(self, dense: nn.Linear, activation: Callable[[Tensor], Tensor], classifier: nn.Linear) -> None:
+    def __init__(self, transform: TransformNames, weights: Weights, config: PretrainedConfig) -> None:
         super().__init__()
-        self.dense, self.activation, self.classifier = dense, activation, classifier
+        activation = activation_of_transform(transform, config)
+        self.activation: Callable[[Tensor], Tensor] = torch.tanh if activation == "tanh" else ACTIVATIONS[activation][2]
+        self.dense = _linear(weights, transform.dense)
+        self.norm = None if transform.norm is None else _layer_norm(weights, transform.norm, eps_of(config))
+
+    def forward(self, states: Tensor) -> Tensor:
+        states = self.activation(self.dense(states))
+        return states if self.norm is None else self.norm(states)
+
+
+class FusedHead(nn.Module):
+    """A head whose answers are explained: not one that decodes words."""
+
+    def __init__(self, head: HeadNames, weights: Weights, config: PretrainedConfig) -> None:
+        super().__init__()
+        self.of_sequence, self.names = head.of_sequence, head.outputs
+        self.transform = None if head.transform is None else FusedTransform(head.transform, weights, config)
+        self.linear = _linear(weights, head.linear)
 
     def forward(self, states: Tensor) -> Outputs:
-        return Outputs(logits=self.classifier(self.activation(self.dense(states[:, 0]))))
-
-
-class TokenHead(nn.Module):
-    """A classifier over every token."""
-
-    def __init__(self, classifier: nn.Linear) -> None:
-        super().__init__()
-        self.classifier = classifier
-
-    def forward(self, states: Tensor) -> Outputs:
-        return Outputs(logits=self.classifier(states))
-
-
-class SpanHead(nn.Module):
-    """Two logits of every token: start and end of an answer."""
-
-    def __init__(self, qa_outputs: nn.Linear) -> None:
-        super().__init__()
-        self.qa_outputs = qa_outputs
-
-    def forward(self, states: Tensor) -> Outputs:
-        start, end = (edge.squeeze(-1).contiguous() for edge in self.qa_outputs(states).split(1, dim=-1))
-        return Outputs(start_logits=start, end_logits=end)
+        states = states[:, 0] if self.of_sequence else states
+        logits = self.linear(states if self.transform is None else self.transform(states))
+        if len(self.names) == 1:
+            return Outputs({self.names[0]: logits})
+        columns = (column.squeeze(-1).contiguous() for column in logits.split(1, dim=-1))
+        return Outputs(zip(self.names, columns, strict=True))
 
 
 class FusedModel(nn.Module):
@@ -163,7 +155,8 @@ def load(folder: Path, auto_class: str, config: PretrainedConfig) -> FusedModel:
     with errors_as_mismatch():
         weights = Weights(_read_tensors(folder), family.prefix)
         encoder = packed_encoder_of(list(_layers(weights, family, config)), config)
-        base, head = Base(Embeddings(weights, eps_of(config)), encoder), _head(weights, family, suffix)
+        base = Base(Embeddings(weights, eps_of(config)), encoder)
+        head = next((FusedHead(head, weights, config) for head in family.heads[suffix]), None)
     return FusedModel(config, f"{family.class_prefix}{suffix}", base, head)
 
 
@@ -175,15 +168,6 @@ def _read_tensors(folder: Path) -> dict[str, NDArray[Any]]:
     with ExitStack() as stack:
         files = [stack.enter_context(safe_open(path, framework="pt")) for path in weight_files(folder)]
         return {name: to_array(file.get_tensor(name).float()) for file in files for name in file.keys()}  # noqa: SIM118
-
-
-def _head(weights: Weights, family: Family, suffix: str) -> nn.Module | None:
-    linears = [_linear(weights, name.removeprefix(f"{family.prefix}.")) for name in family.head_names(suffix)]
-    if suffix == "ForSequenceClassification":
-        return SequenceHead(linears[0], ACTIVATIONS[family.activation], linears[1])
-    if suffix == "ForTokenClassification":
-        return TokenHead(*linears)
-    return SpanHead(*linears) if suffix == "ForQuestionAnswering" else None
 
 
 def _layers(weights: Weights, family: Family, config: PretrainedConfig) -> Iterator[LayerWeights]:

@@ -108,7 +108,9 @@ def _rest_of(model: PreTrainedModel) -> Iterator[tuple[str, Tensor]]:
     modules = [(name, module) for name, module in model.named_modules() if module not in own]
     embeddings = {f"{name}.weight" for name, module in modules if isinstance(module, nn.Embedding)}
     seen: set[int] = set()
-    for name, tensor in model.state_dict().items():
+    state = model.state_dict()
+    for name in sorted(state, key=lambda name: name not in embeddings):  # a decoder that is tied to them comes later
+        tensor = state[name]
         if tensor.data_ptr() in seen:
             continue
         seen.add(tensor.data_ptr())

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from handler.engine.batch import VarlenMetadata
-from handler.engine.kernels import KINDS, Kind, Norm, library
+from handler.engine.kernels import KINDS, Kind, LayerNormArguments, Norm, library
 
 DTYPES = {torch.float32: KINDS["fp32"], torch.bfloat16: KINDS["bf16"], torch.uint8: KINDS["uint8"]}
 SINGLE_THREAD_MAX_ELEMENTS = 1 << 15  # PyTorch's own grain size: waking threads up costs more than this work
@@ -27,14 +27,6 @@ class _Attention(ctypes.Structure):
         *((name, c_int64) for name in ("n_sequences", "n_heads", "head_width")),
         *((name, c_int64) for name in ("one_query", "scratch_size", "dtype", "output_dtype")),
         *(("scale", c_float), ("zero_point", c_float), ("next", c_int64), ("thread", c_int64)),
-    )
-
-
-class _LayerNorm(ctypes.Structure):
-    _fields_ = (
-        ("norm", Norm),
-        *((name, c_void_p) for name in ("x", "output", "quantized")),
-        *((name, c_int64) for name in ("rows", "width", "next")),
     )
 
 
@@ -114,7 +106,7 @@ def layer_norm_quantize(
         return y, saturate_u8(torch.addcmul(torch.tensor(zero_point), y, multiplier))
     output, quantized = torch.empty(x.shape), torch.empty(x.shape, dtype=torch.uint8)
     norm = Norm(weight.data_ptr(), bias.data_ptr(), multiplier.data_ptr(), eps, zero_point, is_rms)
-    args = _LayerNorm(norm, x.data_ptr(), output.data_ptr(), quantized.data_ptr(), *x.shape)
+    args = LayerNormArguments(norm, x.data_ptr(), output.data_ptr(), quantized.data_ptr(), *x.shape)
     threads = torch.get_num_threads() if x.numel() > SINGLE_THREAD_MAX_ELEMENTS else 1
     functions.layer_norm_quantize(ctypes.addressof(args), threads)
     return output, quantized

@@ -53,6 +53,8 @@ class Library(NamedTuple):
     rotate: Callable[[int, int], None]
     embed: Callable[[int, int], None]
     multiply: Callable[[int, int], None]
+    decode: Callable[[int, int], None]
+    decoder_scratch: Callable[[int], int]  # of a width -> floats of each thread
     encode: Callable[[int, int], None]
     encoder_scratch: Callable[[int, int], int]  # bytes
 
@@ -69,6 +71,16 @@ class Norm(ctypes.Structure):
     _fields_ = (
         *((name, c_void_p) for name in ("weight", "bias", "multiplier")),
         *(("eps", c_float), ("zero_point", c_float), ("is_rms", c_int64)),
+    )
+
+
+class LayerNormArguments(ctypes.Structure):
+    """Rows and the layer norm of them, as `LayerNorm` in native/kernels.c."""
+
+    _fields_ = (
+        ("norm", Norm),
+        *((name, c_void_p) for name in ("x", "output", "quantized")),
+        *((name, c_int64) for name in ("rows", "width", "next")),
     )
 
 
@@ -103,6 +115,7 @@ def _load(level: str, path: Path) -> Library | None:
         return None
     shared.encoder_scratch.argtypes, shared.encoder_scratch.restype = (c_void_p, c_int64), c_int64
     shared.attend_packed_scratch.argtypes, shared.attend_packed_scratch.restype = (c_int64, c_int64), c_int64
+    shared.decoder_scratch.argtypes, shared.decoder_scratch.restype = (c_int64,), c_int64
     shared.panel_width.restype, shared.multiplies_pairs.restype = c_int64, c_int64
     return Library(
         level=level,
@@ -114,6 +127,8 @@ def _load(level: str, path: Path) -> Library | None:
         rotate=_with_threads(shared.rotate, parallel),
         embed=_with_threads(shared.embed, parallel),
         multiply=_with_threads(shared.multiply, parallel),
+        decode=_with_threads(shared.decode, parallel),
+        decoder_scratch=shared.decoder_scratch,
         encode=_with_threads(shared.encode, parallel),
         encoder_scratch=shared.encoder_scratch,
     )

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from handler.engine.bert_weights import BERT_LAYER, DISTILBERT_LAYER, MPNET_LAYER
 from handler.engine.family_attention import attentions_of
 from handler.engine.layer_attention import LayerAttention
 from handler.engine.linear import LoadedLinear
+from handler.engine.weight_names import BERT_LAYER, DISTILBERT_LAYER, MPNET_LAYER
 
 
 @dataclass(frozen=True)

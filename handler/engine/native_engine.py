@@ -12,7 +12,7 @@ import numpy as np
 from handler.arrays import use_product
 from handler.batching import PackedRow, split
 from handler.config import ServingConfig
-from handler.engine import bert_weights, native_model
+from handler.engine import native_model
 from handler.engine.config_problems import read_config
 from handler.engine.device import CPU, AnyDevice
 from handler.engine.engine import Engine
@@ -21,6 +21,7 @@ from handler.engine.kernels import Kind, library
 from handler.engine.native_layers import multiply
 from handler.engine.native_model import NativeModel
 from handler.engine.precision import INT8, Precision, choose, supported
+from handler.engine.weight_names import supported_config
 from handler.sequences import Encoding
 from handler.tasks import Output, Pooler
 from handler.tokenization import first_position, padding_position
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from handler.engine.torch_engine import TorchEngine
 
 
+HEAD_NUMBERS = 1 << 23  # that a head computes before they are pooled: 32 MB of the logits of all words
 KINDS: dict[str, Kind] = {"fp32": "fp32", "bf16": "bf16", "int8": "uint8"}  # of what linear layers read, by precision
 
 
@@ -39,7 +41,7 @@ def precision_of(folder: Path, config: ServingConfig, device: AnyDevice) -> Prec
     Raises:
         ConfigError: a precision that the device does not have.
     """
-    if device.type != "cpu" or library() is None or bert_weights.supported_config(folder) is None:
+    if device.type != "cpu" or library() is None or supported_config(folder) is None:
         return None
     available = {"has_float_weights": has_float_weights(folder), "has_int8_weights": (folder / FILE).is_file()}
     precision = choose(config.precision, device, **available)
@@ -122,8 +124,12 @@ class NativeEngine(Engine):
         row = PackedRow.of(encodings, self._first_position, self._padding_position, reads)
         if not self._takes_type_ids:
             row = row.without_types()
-        ragged = pooler.pool(self.model(row, with_head=pooler.forward_scope == "head"), row)
-        return split(np.asarray(ragged.values, np.float32), ragged.counts)
+        states, with_head = self.model.states(row), pooler.forward_scope == "head"
+        outputs: list[Output] = []
+        for tokens, part in row.parts(HEAD_NUMBERS // max(1, self.model.head_width) if with_head else None):
+            ragged = pooler.pool(self.model.outputs(states[tokens], with_head=with_head), part)
+            outputs += split(np.asarray(ragged.values, np.float32), ragged.counts)
+        return outputs
 
     def share_weights(self, folder: Path) -> None:
         self.model.share(folder)

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from handler.arrays import Weight
 from handler.batching import PackedRow
 from handler.engine import cpu
-from handler.engine.bert_weights import Weights
-from handler.engine.kernels import Norm, address, loaded_library
+from handler.engine.kernels import LayerNormArguments, Norm, address, loaded_library
 from handler.engine.native_encoder import ACTIVATIONS, SINGLE_THREAD_PRODUCTS, Floats, LinearArguments, PackedLinear
+from handler.engine.stored_weights import Weights
 
-SINGLE_THREAD_NUMBERS = 1 << 15  # of embeddings: waking threads up costs more than this work
+SINGLE_THREAD_NUMBERS = 1 << 15  # of embeddings and norms: waking threads up costs more than this work
 
 
 class _Embeddings(ctypes.Structure):
@@ -38,6 +38,13 @@ class _Product(ctypes.Structure):
     )
 
 
+class _Decoder(ctypes.Structure):
+    _fields_ = (
+        *((name, c_void_p) for name in ("words", "word_scales", "bias", "input", "output", "scratch")),
+        *((name, c_int64) for name in ("rows", "width", "n_words", "next", "thread")),
+    )
+
+
 class NativeLinear:
     """A linear layer: (rows, in) -> (rows, out)."""
 
@@ -49,9 +56,7 @@ class NativeLinear:
 
     def __call__(self, x: Floats, activation: str | None = None) -> Floats:
         """Multiply, and apply an activation: a key of `native_encoder.ACTIVATIONS`, or tanh."""
-        x = np.ascontiguousarray(x, np.float32)
-        if x.ndim != 2 or x.shape[1] != self._n_in:
-            raise ValueError(f"an input of shape {x.shape} for a weight of {self.n_out} by {self._n_in}")
+        x = _rows_of(x, self._n_in)
         output = np.empty((len(x), len(self._packed.start)), np.float32)
         native = 0 if activation in (None, "tanh") else ACTIVATIONS[str(activation)]
         args = _Product(self._arguments, address(x), address(output), *x.shape, native)
@@ -69,16 +74,67 @@ def multiply(vectors: Floats, weight: Weight) -> Floats:
     return product
 
 
+class NativeLayerNorm:
+    """A layer norm: (rows, width) -> (rows, width)."""
+
+    def __init__(self, weight: Floats, bias: Floats, eps: float) -> None:
+        self._weight, self._bias, self._eps = weight, bias, eps
+
+    def __call__(self, x: Floats) -> Floats:
+        x = _rows_of(x, len(self._weight))
+        output = np.empty_like(x)
+        norm = Norm(address(self._weight), address(self._bias), 0, self._eps, 0.0, 0)
+        args = LayerNormArguments(norm, address(x), address(output), 0, *x.shape)
+        threads = 1 if x.size <= SINGLE_THREAD_NUMBERS else cpu.thread_count()
+        loaded_library().layer_norm_quantize(ctypes.addressof(args), threads)
+        return output
+
+
+class WordTable:
+    """A row for each word of the vocabulary: in fp32, or in int8 with a scale of each row."""
+
+    def __init__(self, weights: Weights, name: str) -> None:
+        scales = weights.get(f"{name}.scale")
+        self.scales: Floats | None = None if scales is None else np.asarray(scales, np.float32)
+        self.rows: NDArray[Any] = weights.floats(f"{name}.weight") if scales is None else weights[f"{name}.weight"]
+
+    def require_shape(self, n_words: int, width: int) -> None:
+        """Raise ValueError for a table of another size: the kernels would read beyond it."""
+        scales = None if self.scales is None else self.scales.shape
+        if self.rows.shape != (n_words, width) or scales not in (None, (n_words,)):
+            raise ValueError(f"word embeddings of shape {self.rows.shape}, {(n_words, width)} by config.json")
+
+
+class NativeDecoder:
+    """The logits of all words: (rows, width) -> (rows, words), whose weight is a table that embeds them."""
+
+    def __init__(self, words: WordTable, bias: Floats | None = None) -> None:
+        """Refer to a table; without a bias it is 0."""
+        n_words, panel_width = len(words.rows), loaded_library().panel_width
+        if bias is not None and bias.shape != (n_words,):
+            raise ValueError(f"a bias of shape {bias.shape} for {n_words} words")
+        self.words = words
+        self._bias = np.zeros(-(-n_words // panel_width) * panel_width, np.float32)
+        self._bias[:n_words] = 0 if bias is None else bias
+
+    def __call__(self, x: Floats) -> Floats:
+        """Multiply; the rows of what is returned do not lie end to end."""
+        n_words, width = self.words.rows.shape
+        x = _rows_of(x, width)
+        output = np.empty((len(x), len(self._bias)), np.float32)
+        threads = 1 if max(len(x), 8) * self.words.rows.size <= SINGLE_THREAD_PRODUCTS else cpu.thread_count()
+        scratch = np.empty((threads, loaded_library().decoder_scratch(width)), np.float32)
+        arrays = (self.words.rows, self.words.scales, self._bias, x, output, scratch)
+        args = _Decoder(*map(address, arrays), *x.shape, n_words)
+        loaded_library().decode(ctypes.addressof(args), threads)
+        return output[:, :n_words]
+
+
 class NativeEmbeddings:
     """Word, type and position embeddings, added and normalized; ELECTRA's are projected to the width of its layers."""
 
-    def __init__(self, weights: Weights, eps: float) -> None:
-        name = "embeddings.word_embeddings"
-        scales = weights.get(f"{name}.scale")  # of words in int8
-        self._scales: Floats | None = None if scales is None else np.asarray(scales, np.float32)
-        self.words: NDArray[Any] = (
-            weights.floats(f"{name}.weight") if self._scales is None else weights[f"{name}.weight"]
-        )
+    def __init__(self, weights: Weights, words: WordTable, eps: float) -> None:
+        self.words = words
         self._positions = weights.floats("embeddings.position_embeddings.weight")
         types = "embeddings.token_type_embeddings.weight"
         self._types = weights.floats(types) if types in weights else None
@@ -93,9 +149,8 @@ class NativeEmbeddings:
         The kernel would read beyond them, and a token without an embedding would fail with the text that has it.
         """
         own = self._norm[0].shape[-1]
+        self.words.require_shape(n_words, own)
         tables = [
-            ("word embeddings", self.words, (n_words, own)),
-            ("scales of word embeddings", self._scales, (n_words,)),
             ("position embeddings", self._positions, (n_positions, own)),
             ("type embeddings", self._types, (n_types, own)),
             *(("a norm of embeddings", array, (own,)) for array in self._norm),
@@ -113,17 +168,24 @@ class NativeEmbeddings:
             IndexError: a token, type or position that the model has none of.
         """
         ids, type_ids, position_ids = row.input_ids, row.type_ids, row.position_ids
-        _require_below(len(self.words), ids)
+        _require_below(len(self.words.rows), ids)
         _require_below(len(self._positions), position_ids)
         if self._types is not None:
             _require_below(len(self._types), type_ids)
-        output = np.empty((len(ids), self.words.shape[1]), np.float32)
-        arrays = (self.words, self._scales, self._types, self._positions, ids, type_ids, position_ids)
+        output = np.empty((len(ids), self.words.rows.shape[1]), np.float32)
+        arrays = (self.words.rows, self.words.scales, self._types, self._positions, ids, type_ids, position_ids)
         norm = Norm(*map(address, self._norm), 0, self._eps, 0.0, 0)
         args = _Embeddings(*map(address, arrays), norm, address(output), *output.shape)
         threads = 1 if output.size <= SINGLE_THREAD_NUMBERS else cpu.thread_count()
         loaded_library().embed(ctypes.addressof(args), threads)
         return output if self._project is None else self._project(output)
+
+
+def _rows_of(x: Floats, width: int) -> Floats:
+    x = np.ascontiguousarray(x, np.float32)
+    if x.ndim != 2 or x.shape[1] != width:
+        raise ValueError(f"rows of shape {x.shape} for a weight of width {width}")
+    return x
 
 
 def _require_below(limit: int, indices: NDArray[np.int64]) -> None:

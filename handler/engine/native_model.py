@@ -1,4 +1,4 @@
-"""A whole model like BERT or MPNet without PyTorch: embeddings, all layers in one call, and a head, on packed rows.
+"""A whole model like BERT or MPNet without PyTorch: embeddings, all layers in one call, and heads, on packed rows.
 
 A worker that serves such a model imports of transformers only its configs and tokenizers, and PyTorch not at all, which
 takes a third of the time and a quarter of the memory. It is used for archives: their self-test outputs were computed by
@@ -13,24 +13,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from handler.batching import PackedRow
-from handler.engine import bert_weights, int8_weights, native_encoder
-from handler.engine.bert_weights import (
-    ACTIVATION_FIELDS,
-    FAMILIES,
-    Family,
-    Weights,
-    activation_of,
-    eps_of,
-    errors_as_mismatch,
-    read_floats,
-)
+from handler.engine import int8_weights, native_encoder
 from handler.engine.kernels import Kind
 from handler.engine.native_encoder import Floats, NativeBias, NativeEncoder, NativeLayer, NativeNorm, PackedLinear
-from handler.engine.native_layers import NativeEmbeddings, NativeLinear
+from handler.engine.native_heads import NativeHead, OutputArrays
+from handler.engine.native_layers import NativeEmbeddings, WordTable
 from handler.engine.packing import to_bf16
+from handler.engine.stored_weights import Weights, errors_as_mismatch, read_floats
+from handler.engine.weight_names import FAMILIES, Family, activation_of, eps_of, supported_config, word_table
 from handler.errors import ModelMismatch
 from handler.tensor_files import is_mapped
 
@@ -40,15 +32,8 @@ if TYPE_CHECKING:
 QKV = ("query", "key", "value")
 
 
-class OutputArrays(dict[str, NDArray[Any]]):
-    """Arrays by name, or by their index, as the outputs of transformers are; (tokens, ...) or (sequences, ...)."""
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        return list(self.values())[key] if isinstance(key, int) else super().__getitem__(key)
-
-
 class NativeModel:
-    """Embeddings, encoder and head."""
+    """Embeddings, encoder and heads."""
 
     def __init__(
         self,
@@ -56,42 +41,36 @@ class NativeModel:
         architecture: str,
         embeddings: NativeEmbeddings,
         encoder: NativeEncoder,
-        linears: list[NativeLinear],
-        activation: str,
+        heads: list[NativeHead],
     ) -> None:
-        """Compose a model.
-
-        Args:
-            architecture: its class in transformers.
-            linears: of its head.
-            activation: of a sequence classifier, between the two.
-        """
+        """Compose a model; `architecture` is its class in transformers."""
         self.config, self.architecture, self.encoder = config, architecture, encoder
-        self._embeddings, self._linears, self._activation = embeddings, linears, activation
+        self._embeddings, self._heads = embeddings, heads
+        self.head_width = max((head.width for head in heads), default=0)  # numbers that are computed of each token
 
-    def __call__(self, row: PackedRow, *, with_head: bool) -> OutputArrays:
-        """Compute the outputs of the tokens that are read of a row."""
-        states = self.encoder(self._embeddings(row), row.layout)
-        if not with_head or not self._linears:
-            return OutputArrays(last_hidden_state=states)
-        if self.architecture.endswith("ForSequenceClassification"):
-            dense, classifier = self._linears
-            return OutputArrays(logits=classifier(dense(states, self._activation)))
-        (linear,) = self._linears
-        logits = linear(states)
-        if self.architecture.endswith("ForQuestionAnswering"):
-            return OutputArrays(start_logits=logits[:, 0], end_logits=logits[:, 1])
-        return OutputArrays(logits=logits)
+    def states(self, row: PackedRow) -> Floats:
+        """Compute the hidden states (tokens, width) of the tokens that are read of a row."""
+        return self.encoder(self._embeddings(row), row.layout)
+
+    def outputs(self, states: Floats, *, with_head: bool) -> OutputArrays:
+        """Return the outputs of hidden states; what is computed of a token depends on no other one."""
+        if not with_head or not self._heads:
+            return OutputArrays({"last_hidden_state": lambda: states})
+        named = [head.outputs(states) for head in self._heads]
+        return OutputArrays({name: compute for outputs in named for name, compute in outputs.items()})
 
     def share(self, folder: Path) -> None:
         """Share the weights of the layers by a file of a folder, and words that are no view of their file already.
 
         Those that were stored in 16 bits are not: 0.8 GB of a multilingual model in each worker.
         """
-        if is_mapped(self._embeddings.words):
-            self.encoder.share(folder)
-        else:
-            (self._embeddings.words,) = self.encoder.share(folder, [self._embeddings.words])
+        tables = {id(table): table for table in self._tables() if not is_mapped(table.rows)}
+        rows = self.encoder.share(folder, [table.rows for table in tables.values()])
+        for table, shared in zip(tables.values(), rows, strict=True):
+            table.rows = shared
+
+    def _tables(self) -> list[WordTable]:
+        return [self._embeddings.words, *(head.table for head in self._heads if head.table is not None)]
 
 
 def supports(folder: Path, kind: Kind) -> bool:
@@ -100,7 +79,7 @@ def supports(folder: Path, kind: Kind) -> bool:
     Args:
         kind: of what linear layers read.
     """
-    config = bert_weights.supported_config(folder)
+    config = supported_config(folder)
     if config is None:
         return False
     family = FAMILIES[config["model_type"]]
@@ -109,8 +88,7 @@ def supports(folder: Path, kind: Kind) -> bool:
     layers = config.get("num_hidden_layers", config.get("n_layers", 1))
     if not all(type(number) is int and number > 0 for number in (width, heads, layers)):
         return False
-    activation = config.get(ACTIVATION_FIELDS.get(config["model_type"], "hidden_act"), "gelu")
-    return native_encoder.supports(kind, activation, width, heads)
+    return native_encoder.supports(kind, config.get(family.activation, "gelu"), width, heads)
 
 
 def load(folder: Path, auto_class: str, config: PretrainedConfig, kind: Kind, kv_kind: Kind) -> NativeModel:
@@ -147,14 +125,14 @@ def load(folder: Path, auto_class: str, config: PretrainedConfig, kind: Kind, kv
 def _compose(
     weights: Weights, encoder: NativeEncoder, config: PretrainedConfig, family: Family, suffix: str
 ) -> NativeModel:
-    names = (name.removeprefix(f"{family.prefix}.") for name in family.head_names(suffix))
-    linears = [NativeLinear(*weights.pair(name)) for name in names]
-    embeddings = NativeEmbeddings(weights, eps_of(config))
+    words = WordTable(weights, word_table(weights, family, family.heads[suffix]).removesuffix(".weight"))
+    embeddings = NativeEmbeddings(weights, words, eps_of(config))
     n_types = getattr(config, "type_vocab_size", 0)  # DistilBERT has none
     embeddings.require(config.vocab_size, config.max_position_embeddings, n_types, config.hidden_size)
     if encoder.width != config.hidden_size:
         raise ValueError(f"layers of width {encoder.width}, {config.hidden_size} by config.json")
-    return NativeModel(config, f"{family.class_prefix}{suffix}", embeddings, encoder, linears, family.activation)
+    heads = [NativeHead(head, weights, words, config) for head in family.heads[suffix]]
+    return NativeModel(config, f"{family.class_prefix}{suffix}", embeddings, encoder, heads)
 
 
 def _float_layers(weights: Weights, family: Family, config: PretrainedConfig, kind: Kind) -> Iterator[NativeLayer]:

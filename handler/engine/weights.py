@@ -43,7 +43,7 @@ def load_weights(
     Weights in int8 have a file of their own, which is read where the precision asks for it.
 
     Args:
-        fused: whether to load a `FusedModel`, of a folder that `bert_weights` supports.
+        fused: whether to load a `FusedModel`, of a folder that `weight_names` supports.
 
     Raises:
         ModelMismatch: no weights, or weights that are not all of this architecture.

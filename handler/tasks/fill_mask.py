@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from handler.arrays import integers, largest, logsumexp, namespace
 from handler.config import ServingConfig
 from handler.errors import InputTooLong, InvalidInput, ModelMismatch
 from handler.model_folder import ModelFolder
@@ -17,7 +18,6 @@ from handler.tasks.queries import Pooler, Query, RaggedOutput, SequenceOutput
 from handler.tokenization import Tokenizer
 
 if TYPE_CHECKING:
-    from torch import Tensor
     from transformers import PretrainedConfig
     from transformers.utils.generic import ModelOutput
 
@@ -47,15 +47,14 @@ class TopTokens(Pooler):
 
         Scores are probabilities over the whole vocabulary; only those of the chosen tokens are computed.
         """
-        import torch  # the heads of transformers alone compute these logits
-
         logits = batch.tokens(output["prediction_logits" if "prediction_logits" in output else "logits"])
-        targets = None if self.target_ids is None else torch.tensor(self.target_ids).to(logits.device)
+        targets = None if self.target_ids is None else integers(self.target_ids, logits)
         target_logits = logits if targets is None else logits[:, targets]
-        best, indices = target_logits.topk(min(MAX_TOP_K, target_logits.shape[-1]), dim=-1)
-        scores = (best - logits.logsumexp(-1, keepdim=True)).exp()
-        tokens: Tensor = indices if targets is None else targets[indices]
-        return RaggedOutput(torch.stack((scores, tokens.to(scores.dtype)), dim=-1), batch.counts)
+        best, tokens = largest(target_logits, min(MAX_TOP_K, target_logits.shape[-1]))
+        arrays = namespace(logits)
+        scores = arrays.exp(best - logsumexp(logits))
+        tokens = tokens if targets is None else targets[tokens]
+        return RaggedOutput(arrays.stack((scores, arrays.asarray(tokens, dtype=scores.dtype)), -1), batch.counts)
 
 
 class FillMask(Task):

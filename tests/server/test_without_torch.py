@@ -11,18 +11,22 @@ import sys
 import time
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from transformers import AlbertConfig, AlbertForSequenceClassification, BertForPreTraining
 
-from handler.config import ModelConfig
-from handler.engine import kernels
-from handler.engine.bert_weights import FAMILIES
+from handler.config import ModelConfig, ServingConfig
+from handler.engine import kernels, weight_names
 from handler.errors import ConfigError
 from handler.loading import load_predictor
+from handler.predictor import Predictor
 from handler.torch_presence import MISSING
 from scripts.archives import kernel_compiler
 from scripts.archives.build import ArchiveContents, build
+from tests.support.families import FAMILIES
 from tests.support.live import Live, own_config
 from tests.support.samples import MODELS, ROOT, TEXTS, MakeModel, SetKernelLevels
 
@@ -42,26 +46,50 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 STARTING_S = 60
 
 
+# Models beside a classifier: how each is made, and the task it is packed for.
+SERVED: dict[str, tuple[dict[str, Any], str | None]] = {
+    "words": (MODELS["fill-mask"], None),
+    "sparse": (MODELS["sparse-embedding"], "sparse-embedding"),
+    "pretrained": ({"architecture": BertForPreTraining}, None),
+}
+REFUSED: dict[str, Any] = {
+    "architecture": AlbertForSequenceClassification,
+    "config_class": AlbertConfig,
+    **FAMILIES["Albert"],
+}
+
+
 @pytest.fixture(scope="module")
-def server(mar: Path, make_model: MakeModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """Run the standalone server without PyTorch, with a classifier and a model that fills masks; yield it."""
+def folders(make_model: MakeModel) -> dict[str, Path]:
+    """Return the folders of the models by their names."""
+    settings = {**{name: how for name, (how, _) in SERVED.items()}, "refused": REFUSED}
+    return {name: make_model(**how) for name, how in settings.items()}
+
+
+@pytest.fixture(scope="module")
+def server(mar: Path, folders: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """Run the standalone server without PyTorch, with models that it serves and one that it refuses; yield it."""
     home = tmp_path_factory.mktemp("without-torch")
     store = home / "store"
     store.mkdir()
     shutil.copy(mar, store)
     settings = ModelConfig.read(ROOT / "model-config.yaml")
-    build(ArchiveContents(make_model(**MODELS["fill-mask"]), "words", "1.0", settings), store)
+    for name, folder in folders.items():
+        task = SERVED[name][1] if name in SERVED else None
+        handler = replace(settings.handler, task=task)
+        build(ArchiveContents(folder, name, "1.0", replace(settings, handler=handler)), store)
     config, ports = own_config(home)
     shutil.copy(ROOT / "metrics.yaml", home)
     live = Live(home, config, store, ports)
-    folders = {"--config": config, "--run-dir": home, "--temp": home / "temp", "--model-store": store}
-    options = [str(word) for pair in folders.items() for word in pair]
-    command = [sys.executable, "-c", WITHOUT_TORCH, "server/__main__.py", *options, "--models", mar.name, "words.mar"]
+    places = {"--config": config, "--run-dir": home, "--temp": home / "temp", "--model-store": store}
+    options = [str(word) for pair in places.items() for word in pair]
+    models = [mar.name, *(f"{name}.mar" for name in folders)]
+    command = [sys.executable, "-c", WITHOUT_TORCH, "server/__main__.py", *options, "--models", *models]
     environment = {**os.environ, "LOG_TO": "file", "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
         try:
             deadline = time.monotonic() + STARTING_S
-            while "W-0-words" not in live.log() or not is_ready(live, "tiny"):
+            while "W-0-refused" not in live.log() or not is_ready(live, "tiny"):
                 assert process.poll() is None
                 assert time.monotonic() < deadline, live.log()
                 time.sleep(0.1)
@@ -86,6 +114,21 @@ def test_a_classifier_answers_as_transformers_does(server: Live, model_folder: P
         assert exact.task.answers_match(expected, answer, 5e-2)
 
 
+@pytest.mark.parametrize("name", SERVED)
+def test_heads_of_words_answer_as_transformers_does(name: str, server: Live, folders: dict[str, Path]) -> None:
+    """Masked words, sparse embeddings and next sentences, each by every operation of the model that computes it."""
+    exact = load_predictor(folders[name], ServingConfig(task=SERVED[name][1]))
+    computed = {word: task for word, task in exact.operations.items() if task.forward_scope == "head"}
+    assert computed
+    for word, task in computed.items():
+        path = f"/predictions/{name}" + ("" if word == "predict" else f"/1.0/{word}")
+        items = list(task.self_test_items)
+        answers = server.post(path, json.dumps({"instances": items})).json()["predictions"]
+        predictor = Predictor({"predict": task}, exact.tokenizer, exact.engine, exact.model)
+        for answer, expected in zip(answers, predictor.answer_items(items), strict=True):
+            assert task.answers_match(expected, answer, 5e-2)
+
+
 @pytest.mark.parametrize("path", ["/explanations/tiny", "/v1/models/tiny:explain"])
 def test_an_explanation_is_refused_with_the_reason(server: Live, path: str) -> None:
     """And the next prediction is answered."""
@@ -98,9 +141,9 @@ def test_an_explanation_is_refused_with_the_reason(server: Live, path: str) -> N
 def test_a_model_that_pytorch_computes_is_refused_by_name(server: Live) -> None:
     """The others are served."""
     lines = [json.loads(line) for line in server.log().splitlines()]
-    (line,) = [line for line in lines if line["thread"].startswith("W-0-words_1.0")]
+    (line,) = [line for line in lines if line["thread"].startswith("W-0-refused_1.0")]
     assert line["message"] == f"ConfigError: this model is computed by PyTorch. {MISSING}"
-    assert server.post("/predictions/words", b'{"inputs": "a [MASK]"}').status_code == 503
+    assert server.post("/predictions/refused", b'{"inputs": "a"}').status_code == 503
 
 
 @pytest.mark.parametrize(
@@ -148,6 +191,6 @@ def test_the_document_names_every_family_that_is_served_without_it() -> None:
     """docs/leaving-torchserve.md, by the names that people know."""
     text = (ROOT / "docs" / "leaving-torchserve.md").read_text(encoding="utf-8")
     (row,) = [line for line in text.splitlines() if line.startswith("| archives of BERT")]
-    assert {family.class_prefix.lower() for family in FAMILIES.values()} == {
+    assert {family.class_prefix.lower() for family in weight_names.FAMILIES.values()} == {
         word.replace("-", "").lower() for word in re.findall(r"[\w-]+", row.partition(", with a head")[0])
     } - {"archives", "of", "and"}

@@ -89,11 +89,11 @@ EXPORT void attend_packed(Attention *args, const OpenMP *omp, int64_t threads) {
 
 // --- layer norm alone -----------------------------------------------------------------------------------------------
 
-typedef struct {  // the same fields as _LayerNorm in kernel_operators.py
+typedef struct {  // the same fields as LayerNormArguments in kernels.py
   Norm norm;
   const float *x;      // (rows, width)
   float *output;       // (rows, width)
-  uint8_t *quantized;  // (rows, width)
+  uint8_t *quantized;  // (rows, width); 0: nothing reads integers
   int64_t rows, width;
   int64_t next;  // counter shared by the threads
 } LayerNorm;
@@ -108,7 +108,7 @@ static void layer_norm_worker(void *arg) {
   for (int64_t row; (row = __atomic_fetch_add(&args->next, ROWS_PER_TASK, __ATOMIC_RELAXED)) < args->rows;)
     for (const int64_t end = min_of(row + ROWS_PER_TASK, args->rows); row < end; row++) {
       const int64_t at = row * args->width;
-      layer_norm(&args->norm, args->width, args->x + at, args->output + at, args->quantized + at, U8);
+      layer_norm(&args->norm, args->width, args->x + at, args->output + at, args->quantized ? args->quantized + at : 0, U8);
     }
 }
 
@@ -203,6 +203,73 @@ EXPORT void multiply(LinearAlone *args, const OpenMP *omp, int64_t threads) {
   args->next = 0;
   if (threads > 1) omp->parallel(multiply_worker, args, (unsigned)threads, 0);
   else multiply_worker(args);
+}
+
+// --- the logits of all words ----------------------------------------------------------------------------------------
+
+// The product of rows and the embeddings of all words, as they lie for `embed`: a panel of them is packed while the one
+// before is still in the cache, for all rows at once. The numbers are those of `multiply` with the same weights.
+typedef struct {  // the same fields as _Decoder in native_layers.py
+  const void *words;         // (n_words, width) in FP32, or in 8 bits with a scale of each row
+  const float *word_scales;  // (n_words,); 0: words are in FP32
+  const float *bias;         // (panels * PANEL,)
+  const float *input;        // (rows, width)
+  float *output;             // (rows, panels * PANEL)
+  float *scratch;            // (threads, decoder_scratch)
+  int64_t rows, width, n_words;
+  int64_t next, thread;  // counters shared by the threads
+} Decoder;
+
+static void pack_words(const Decoder *args, int64_t first, float *packed) {
+  const int64_t size = args->word_scales ? 1 : 4, ahead = 8 * LANES;  // a word is read sixteen numbers at a time, of sixteen words
+  for (int64_t v = 0; v < BLOCK_VECS; v++)
+    for (int64_t d = 0; d < args->width; d += LANES) {
+      vec block[LANES];
+      for (int64_t i = 0; i < LANES; i++) {
+        const int64_t word = first + v * LANES + i, at = word * args->width + d, n = args->width - d;
+        __builtin_prefetch((const char *)args->words + (at + ahead) * size);
+        if (word >= args->n_words) block[i] = 0;
+        else if (args->word_scales) block[i] = load_int8((const int8_t *)args->words + at, n) * args->word_scales[word];
+        else block[i] = load(args->words, at, FP32, n);
+      }
+      transpose(block);
+      for (int64_t i = 0; i < LANES; i++) *(vec *)(packed + (d + i) * PANEL + v * LANES) = block[i];
+    }
+}
+
+// Numbers of scratch memory that each thread needs: a panel.
+EXPORT int64_t decoder_scratch(int64_t width) { return round_up(width) * PANEL; }
+
+static void decode_worker(void *arg) {
+  Decoder *args = arg;
+  float sums[LINEAR_ROWS * PANEL];
+  float *packed = args->scratch + __atomic_fetch_add(&args->thread, 1, __ATOMIC_RELAXED) * decoder_scratch(args->width);
+  const int64_t panels = (args->n_words + PANEL - 1) / PANEL, stride = panels * PANEL;
+  for (int64_t panel; (panel = __atomic_fetch_add(&args->next, 1, __ATOMIC_RELAXED)) < panels;) {
+    pack_words(args, panel * PANEL, packed);
+    const Linear linear = {.weight = (const vec *)packed, .start = args->bias + panel * PANEL, .groups = args->width, .panels = 1};
+    for (int64_t row = 0; row < args->rows; row += LINEAR_ROWS) {
+      const Product rows = {
+          .linear = &linear,
+          .input = args->input + row * args->width,
+          .output = args->output + row * stride + panel * PANEL,
+          .rows = min_of(LINEAR_ROWS, args->rows - row),
+          .input_stride = args->width,
+          .output_stride = stride,
+          .dtype = FP32,
+          .output_dtype = FP32,
+          .panel_step = PANEL,
+          .sums = sums,
+      };
+      product(&rows);
+    }
+  }
+}
+
+EXPORT void decode(Decoder *args, const OpenMP *omp, int64_t threads) {
+  args->next = args->thread = 0;
+  if (threads > 1) omp->parallel(decode_worker, args, (unsigned)threads, 0);
+  else decode_worker(args);
 }
 
 // --- rotary positions -----------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from handler.config import ServingConfig
-from handler.engine import bert_weights, cpu, int8_file, int8_weights
+from handler.engine import cpu, int8_file, int8_weights, stored_weights, weight_names
 from handler.engine.device import CPU
 from handler.engine.fused_model import FusedModel
 from handler.engine.native_engine import NativeEngine, precision_of
@@ -97,7 +97,7 @@ def test_the_numbers_of_the_modules_of_transformers(
 ) -> None:
     """Every family, head and precision; all tokens, the first, or several; types of pairs where the model has any."""
     folder = make(name, suffix, make_model)
-    assert bert_weights.supported_config(folder)
+    assert weight_names.supported_config(folder)
     exact = load_predictor(folder)
     with_int8 = tmp_path / "int8"
     shutil.copytree(folder, with_int8)
@@ -160,18 +160,19 @@ def test_ranges_of_distances_are_those_of_transformers() -> None:
     distances = torch.arange(-600, 601)
     for n_ranges in (8, 32, 64):
         expected = encoder.relative_position_bucket(distances, n_ranges)
-        np.testing.assert_array_equal(bert_weights.range_of(distances.numpy(), n_ranges), expected)
+        np.testing.assert_array_equal(stored_weights.range_of(distances.numpy(), n_ranges), expected)
 
 
 def test_what_is_not_supported_keeps_transformers(make_model: MakeModel, tmp_path: Path) -> None:
     """Other heads, families and activations, a decoder, tensors under other names, and widths that do not fit."""
-    assert bert_weights.supported_config(make_model(architecture=transformers.BertForMaskedLM)) is None
-    assert bert_weights.supported_config(make_model(hidden_act="quick_gelu")) is None
-    assert bert_weights.supported_config(make("Albert", "ForSequenceClassification", make_model)) is None
-    assert bert_weights.supported_config(tmp_path) is None
+    assert weight_names.supported_config(make_model(architecture=transformers.BertForMultipleChoice)) is None
+    assert weight_names.supported_config(make("Electra", "ForPreTraining", make_model)) is None
+    assert weight_names.supported_config(make_model(hidden_act="quick_gelu")) is None
+    assert weight_names.supported_config(make("Albert", "ForSequenceClassification", make_model)) is None
+    assert weight_names.supported_config(tmp_path) is None
     folder = tmp_path / "model"
     shutil.copytree(make("Bert", "ForTokenClassification", make_model), folder)
-    assert bert_weights.supported_config(folder)
+    assert weight_names.supported_config(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     for change in (
         {"is_decoder": True},
@@ -187,13 +188,13 @@ def test_what_is_not_supported_keeps_transformers(make_model: MakeModel, tmp_pat
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     weights = (folder / "model.safetensors").rename(folder / "other.safetensors")
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "b.safetensors"}}', encoding="utf-8")
-    assert bert_weights.supported_config(folder) is None
+    assert weight_names.supported_config(folder) is None
     (folder / "model.safetensors.index.json").unlink()
     weights.rename(folder / "model.safetensors")
     (folder / "config.json").write_text(
         json.dumps({**config, "architectures": ["BertForQuestionAnswering"]}), encoding="utf-8"
     )
-    assert bert_weights.supported_config(folder) is None
+    assert weight_names.supported_config(folder) is None
 
 
 def test_a_missing_tensor_is_refused(make_model: MakeModel) -> None:

@@ -181,7 +181,7 @@ def test_words_that_were_stored_in_16_bits_are_shared(unpacked: Path, tmp_path: 
     """They are widened once for all workers; those in fp32 are read where they are stored."""
     exact = load_predictor(unpacked, ServingConfig(precision="fp32"), serving=True, shared=True)
     assert is_mapped(
-        exact.engine.model._embeddings.words, unpacked / archive.MODEL / "model.safetensors", aligned=False
+        exact.engine.model._embeddings.words.rows, unpacked / archive.MODEL / "model.safetensors", aligned=False
     )
     folder = tmp_path / "model"
     shutil.copytree(unpacked / archive.MODEL, folder)
@@ -197,7 +197,7 @@ def test_words_that_were_stored_in_16_bits_are_shared(unpacked: Path, tmp_path: 
         native.share_weights(tmp_path)
         outputs.append(logits_of(native.run(random_words(*LENGTHS))))
         (path,) = tmp_path.glob("*.weights")
-        assert is_mapped(native.model._embeddings.words, path)
+        assert is_mapped(native.model._embeddings.words.rows, path)
     assert all((output == outputs[0]).all() for output in outputs)
 
 

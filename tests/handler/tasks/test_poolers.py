@@ -19,6 +19,7 @@ from handler.engine.native_layers import multiply
 from handler.sentence_layers import Dense, Layer, LayerNormModule, normalize
 from handler.sentence_modules import POOLING_MODES, EmbeddingModules, SpladePooling
 from handler.tasks.embedding import SentencePooler, SparsePooler
+from handler.tasks.fill_mask import TopTokens
 from handler.tasks.late_interaction import TokenPooler
 from handler.tasks.next_sentence import NextSentencePrediction
 from handler.tasks.queries import Pooler
@@ -107,6 +108,8 @@ CASES: dict[str, Case] = {
     **{"+".join(modes): Case(SentencePooler(modes)) for modes in combinations(POOLING_MODES, 2)},
     "splade": Case(SparsePooler(SpladePooling(), VOCABULARY), has_token_logits=True),
     "splade, sum, twice": Case(SparsePooler(SpladePooling("sum", log_twice=True), VOCABULARY), has_token_logits=True),
+    "top tokens": Case(TopTokens(1500), has_token_logits=True),
+    "top tokens of some": Case(TopTokens(1500, [5, 3, 70]), has_token_logits=True),
     "tokens": Case(TokenPooler(EmbeddingModules(layers=layers()).project)),
     "tokens without layers": Case(TokenPooler(EmbeddingModules().project)),
     **{task.name: Case(own_pooler(task)) for task in (SequenceClassification, NextSentencePrediction)},

@@ -1,0 +1,85 @@
+"""The heads of a model without PyTorch: states of the tokens that are read -> outputs, by transformers' names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from handler.engine.native_encoder import Floats
+from handler.engine.native_layers import NativeDecoder, NativeLayerNorm, NativeLinear, WordTable
+from handler.engine.stored_weights import Weights
+from handler.engine.weight_names import HeadNames, TransformNames, activation_of_transform, eps_of
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+Compute: TypeAlias = Callable[[], Floats]
+
+
+class OutputArrays(Mapping[str, Floats]):
+    """Arrays by name, or by their index, as the outputs of transformers are, each computed when it is read.
+
+    They are (tokens, ...) or (sequences, ...).
+    """
+
+    def __init__(self, computations: Mapping[str, Compute]) -> None:
+        self._computations = computations
+
+    def __getitem__(self, key: Any) -> Floats:
+        return self._computations[list(self)[key] if isinstance(key, int) else key]()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._computations)
+
+    def __len__(self) -> int:
+        return len(self._computations)
+
+
+class NativeHead:
+    """A linear layer of labels or words, behind another with an activation and a norm where the head has these."""
+
+    def __init__(self, head: HeadNames, weights: Weights, words: WordTable, config: PretrainedConfig) -> None:
+        self._names = head.outputs
+        self.table: WordTable | None = None  # of a decoder
+        self._transform = None if head.transform is None else _Transform(head.transform, weights, config)
+        self._linear: NativeLinear | NativeDecoder
+        if not head.is_decoder:
+            self._linear = NativeLinear(*weights.pair(head.linear))
+            self.width = self._linear.n_out
+            return
+        bias = next((name for name in (f"{head.linear}.bias", head.bias) if name in weights), None)
+        self.table = WordTable(weights, head.linear) if f"{head.linear}.weight" in weights else words
+        self.table.require_shape(*words.rows.shape)
+        self._linear = NativeDecoder(self.table, None if bias is None else weights.floats(bias))
+        self.width = len(words.rows)
+
+    def outputs(self, states: Floats) -> dict[str, Compute]:
+        """Return what computes each output of states (n, width)."""
+
+        @cache
+        def logits() -> Floats:
+            return self._linear(states if self._transform is None else self._transform(states))
+
+        if len(self._names) == 1:
+            return {self._names[0]: logits}
+        return {name: partial(_column, logits, column) for column, name in enumerate(self._names)}
+
+
+def _column(logits: Compute, column: int) -> Floats:
+    return logits()[:, column]
+
+
+class _Transform:
+    """A linear layer, its activation, and a norm where there is one."""
+
+    def __init__(self, transform: TransformNames, weights: Weights, config: PretrainedConfig) -> None:
+        self._dense = NativeLinear(*weights.pair(transform.dense))
+        self._activation = activation_of_transform(transform, config)
+        self._norm: NativeLayerNorm | None = None
+        if transform.norm is not None:
+            self._norm = NativeLayerNorm(*weights.pair(transform.norm), eps_of(config))
+
+    def __call__(self, states: Floats) -> Floats:
+        states = self._dense(states, self._activation)
+        return states if self._norm is None else self._norm(states)

@@ -1,0 +1,268 @@
+"""Where families of transformers keep their weights, and which model folders are computed without its models.
+
+The names of tensors are those of transformers, without the prefix of a base model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from safetensors import SafetensorError, safe_open
+
+from handler.engine import int8_weights
+from handler.engine.native_encoder import ACTIVATIONS
+from handler.engine.stored_weights import plain_name
+from handler.errors import ModelMismatch, RequestError
+from handler.protocol import loads
+from handler.weight_files import weight_files
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig
+
+# Fields of a layer -> names in transformers.
+BERT_LAYER = {
+    "query": "attention.self.query",
+    "key": "attention.self.key",
+    "value": "attention.self.value",
+    "attention_output": "attention.output.dense",
+    "attention_norm": "attention.output.LayerNorm",
+    "intermediate": "intermediate.dense",
+    "output": "output.dense",
+    "output_norm": "output.LayerNorm",
+}
+DISTILBERT_LAYER = {
+    "query": "attention.q_lin",
+    "key": "attention.k_lin",
+    "value": "attention.v_lin",
+    "attention_output": "attention.out_lin",
+    "attention_norm": "sa_layer_norm",
+    "intermediate": "ffn.lin1",
+    "output": "ffn.lin2",
+    "output_norm": "output_layer_norm",
+}
+MPNET_LAYER = BERT_LAYER | {
+    "query": "attention.attn.q",
+    "key": "attention.attn.k",
+    "value": "attention.attn.v",
+    "attention_output": "attention.attn.o",
+    "attention_norm": "attention.LayerNorm",
+}
+
+
+class TransformNames(NamedTuple):
+    """What a head computes of a state before its last product: a linear layer, an activation, a norm."""
+
+    dense: str
+    activation: str
+    norm: str | None = None
+    field: str | None = None  # of config.json, which names another activation
+
+
+class HeadNames(NamedTuple):
+    """Where a head keeps its weights, and what transformers calls its outputs."""
+
+    linear: str
+    transform: TransformNames | None = None
+    outputs: tuple[str, ...] = ("logits",)  # several: each is one column
+    of_sequence: bool = False  # reads a state of each sequence: its first one, or the mean of all
+    is_decoder: bool = False  # computes a logit for each word: its weight is theirs, unless it has its own
+    bias: str | None = None  # of a decoder, beside that of `linear`, which may be missing
+
+    def weights(self, *, is_tied: bool) -> set[str]:
+        """Return the names of the tensors without which there is no such head.
+
+        Args:
+            is_tied: whether a decoder has the weight of the embeddings.
+        """
+        linear = set() if self.is_decoder and is_tied else {self.linear}
+        names = linear | ({self.transform.dense} if self.transform else set())
+        return {f"{name}.weight" for name in names}
+
+
+class Family(NamedTuple):
+    """Where a family keeps its weights."""
+
+    prefix: str  # of the names of everything but the head
+    class_prefix: str  # of the classes of its models
+    heads: Mapping[str, tuple[HeadNames, ...]]  # by what follows the family in the name of a class
+    layer: Mapping[str, str]  # fields of a layer -> names, after `layers`
+    layers: str = "encoder.layer"
+    words: str = "embeddings.word_embeddings"
+    activation: str = "hidden_act"  # the field of config.json
+    eps: str | float = "layer_norm_eps"  # of all norms: the field of config.json, or the number where there is none
+    width: int = 768  # of its states and its heads, where config.json does not say
+    n_heads: int = 12
+
+
+QUESTION_ANSWERING = {"ForQuestionAnswering": (HeadNames("qa_outputs", outputs=("start_logits", "end_logits")),)}
+
+
+def _heads(sequence: HeadNames, words: HeadNames, **others: tuple[HeadNames, ...]) -> dict[str, tuple[HeadNames, ...]]:
+    """Return the heads of a family, which differ by their names in classifiers of sequences and masked words."""
+    return {
+        "Model": (),
+        "ForSequenceClassification": (sequence,),
+        "ForTokenClassification": (HeadNames("classifier"),),
+        "ForMaskedLM": (words,),
+        **QUESTION_ANSWERING,
+        **others,
+    }
+
+
+def _classifier(activation: str) -> HeadNames:
+    return HeadNames("classifier.out_proj", TransformNames("classifier.dense", activation), of_sequence=True)
+
+
+LM_HEAD = HeadNames(
+    "lm_head.decoder",
+    TransformNames("lm_head.dense", "gelu", "lm_head.layer_norm"),
+    is_decoder=True,
+    bias="lm_head.bias",
+)
+
+
+def _roberta(class_prefix: str) -> Family:
+    return Family("roberta", class_prefix, _heads(_classifier("tanh"), LM_HEAD), BERT_LAYER)
+
+
+BERT_POOLER = TransformNames("pooler.dense", "tanh")
+BERT_WORDS = HeadNames(
+    "cls.predictions.decoder",
+    TransformNames(
+        "cls.predictions.transform.dense", "gelu", "cls.predictions.transform.LayerNorm", field="hidden_act"
+    ),
+    is_decoder=True,
+    bias="cls.predictions.bias",
+)
+NEXT_SENTENCE = HeadNames("cls.seq_relationship", BERT_POOLER, of_sequence=True)
+FAMILIES = {  # by `model_type`
+    "bert": Family(
+        "bert",
+        "Bert",
+        _heads(
+            HeadNames("classifier", BERT_POOLER, of_sequence=True),
+            BERT_WORDS,
+            ForNextSentencePrediction=(NEXT_SENTENCE,),
+            ForPreTraining=(
+                BERT_WORDS._replace(outputs=("prediction_logits",)),
+                NEXT_SENTENCE._replace(outputs=("seq_relationship_logits",)),
+            ),
+        ),
+        BERT_LAYER,
+    ),
+    "roberta": _roberta("Roberta"),
+    "xlm-roberta": _roberta("XLMRoberta"),
+    "camembert": _roberta("Camembert"),
+    "electra": Family(
+        "electra",
+        "Electra",
+        _heads(
+            _classifier("gelu"),
+            HeadNames(
+                "generator_lm_head",
+                TransformNames("generator_predictions.dense", "gelu", "generator_predictions.LayerNorm"),
+                is_decoder=True,
+            ),
+        ),
+        BERT_LAYER,
+        width=256,
+        n_heads=4,
+    ),
+    "distilbert": Family(
+        "distilbert",
+        "DistilBert",
+        _heads(
+            HeadNames("classifier", TransformNames("pre_classifier", "relu"), of_sequence=True),
+            HeadNames(
+                "vocab_projector",
+                TransformNames("vocab_transform", "gelu", "vocab_layer_norm", field="activation"),
+                is_decoder=True,
+            ),
+        ),
+        DISTILBERT_LAYER,
+        "transformer.layer",
+        activation="activation",
+        eps=1e-12,
+    ),
+    "mpnet": Family("mpnet", "MPNet", _heads(_classifier("tanh"), LM_HEAD), MPNET_LAYER),
+}
+# Fields of config.json for the activation of families that are no BERT's and are computed by PyTorch alone.
+OTHER_ACTIVATIONS = {"modernbert": "hidden_activation"}
+
+
+def supported_config(folder: Path) -> dict[str, Any] | None:
+    """Return the config of a model folder that can be computed without the models of transformers; None: it cannot.
+
+    It cannot either where a file of the folder is none that it reads: whoever loads the folder then says why.
+    """
+    try:
+        config: Any = loads((folder / "config.json").read_text(encoding="utf-8"))
+        family = FAMILIES[config["model_type"]]
+        suffix = suffix_of(config["architectures"][0], family)
+        names = _tensor_names(folder, family.prefix)
+        is_known = all(activation in ACTIVATIONS for activation in _activations(config, family, suffix))
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, SafetensorError, RequestError):
+        return None
+    except ModelMismatch:  # files of weights that an index names wrongly
+        return None
+    is_plain = config.get("position_embedding_type", "absolute") == "absolute" and not config.get("is_decoder")
+    if suffix is None or not is_known or not is_plain or config.get("pruned_heads"):
+        return None
+    heads, is_tied = family.heads[suffix], bool(config.get("tie_word_embeddings", True))
+    needed = {word_table(names, family, heads) if is_tied else f"{family.words}.weight"}
+    needed = needed.union(*(head.weights(is_tied=is_tied) for head in heads))
+    return config if needed <= names else None
+
+
+def word_table(names: Collection[str], family: Family, heads: Iterable[HeadNames]) -> str:
+    """Return the name of the embeddings of words, or of a decoder that has the same weight, of which one is stored."""
+    words = f"{family.words}.weight"
+    decoders = (f"{head.linear}.weight" for head in heads if head.is_decoder)
+    return words if words in names else next((name for name in decoders if name in names), words)
+
+
+def suffix_of(architecture: str, family: Family) -> str | None:
+    """Return what follows the family in the name of a class; None: no head that is computed here."""
+    return next((suffix for suffix in family.heads if architecture.endswith(suffix)), None)
+
+
+def activation_field(model_type: str) -> str:
+    """Return the field of config.json that names the activation of a family's layers."""
+    family = FAMILIES.get(model_type)
+    return OTHER_ACTIVATIONS.get(model_type, "hidden_act") if family is None else family.activation
+
+
+def activation_of(config: PretrainedConfig) -> str | None:
+    """Return the name of a model's activation, of the field that its family reads: config.json may hold others."""
+    name = getattr(config, activation_field(config.model_type), None)
+    return name if isinstance(name, str) else None
+
+
+def activation_of_transform(transform: TransformNames, config: PretrainedConfig) -> str:
+    """Return the name of the activation of a head."""
+    return str(getattr(config, transform.field) if transform.field else transform.activation)
+
+
+def eps_of(config: PretrainedConfig) -> float:
+    """Return the epsilon of all norms."""
+    eps = FAMILIES[config.model_type].eps
+    return float(getattr(config, eps)) if isinstance(eps, str) else eps
+
+
+def _activations(config: Mapping[str, Any], family: Family, suffix: str | None) -> list[Any]:
+    """Return the names of the activations of the layers and the heads that config.json chooses."""
+    transforms = (head.transform for head in family.heads.get(suffix or "", ()))
+    fields = [family.activation, *(transform.field for transform in transforms if transform and transform.field)]
+    return [config.get(field, "gelu") for field in fields]
+
+
+def _tensor_names(folder: Path, prefix: str) -> set[str]:
+    """Return the names of the tensors of everything but the layers, in the file for int8 or in the others."""
+    names: set[str] = set()
+    for path in weight_files(folder) or [folder / int8_weights.FILE]:
+        with safe_open(path, framework="np") as file:
+            stored = (name.removeprefix("rest.") for name in file.keys())  # noqa: SIM118 - not a dict
+            names.update(plain_name(name, prefix) for name in stored)
+    return names
