@@ -106,7 +106,7 @@ class AnswerExtraction(TrainingTask[QuestionExample]):
     def group(self, example: QuestionExample) -> Hashable:
         return example.context
 
-    def head(self) -> dict[str, Any]:
+    def head_config(self) -> dict[str, Any]:
         return {"num_labels": 2}  # start and end; a classifier to start from may have another number
 
     def encode(

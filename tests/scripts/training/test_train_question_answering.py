@@ -90,6 +90,16 @@ def test_a_model_learns_to_answer(trained: tuple[Path, Row]) -> None:
 
 
 @pytest.mark.slow
+def test_a_classifier_is_a_base_model_too(base: Path, tmp_path: Path) -> None:
+    """Its config has as many labels as it had; an answer has a start and an end."""
+    config = transformers.AutoConfig.from_pretrained(base, num_labels=5)
+    transformers.AutoModelForSequenceClassification.from_pretrained(base, config=config).save_pretrained(tmp_path)
+    transformers.AutoTokenizer.from_pretrained(base).save_pretrained(tmp_path)
+    fit(tmp_path, tmp_path / "out", "--train", save(tmp_path / "train.json", squad(20)), "--epochs", 1)
+    assert transformers.AutoConfig.from_pretrained(tmp_path / "out").num_labels == 2
+
+
+@pytest.mark.slow
 def test_an_interrupted_training_goes_on(base: Path, tmp_path: Path) -> None:
     options = ("--train", save(tmp_path / "train.json", squad(20)), "--epochs", 2)
     fit(base, tmp_path / "uninterrupted", *options)
