@@ -80,6 +80,7 @@ def read(settings: TrainingSettings, task: TrainingTask[Any], source: ModelSourc
         if has_type_ids(tokenizer, config):
             tokenizer.model_input_names = list(dict.fromkeys([*tokenizer.model_input_names, "token_type_ids"]))
         check_vocabulary(folder, name_of(tokenizer), tokenizer.get_vocab().keys())
+        require_numbers(model)
     except KeyError as error:
         raise ScriptError(f"model {name}: {unknown_value(config, error)}") from None
     except (OSError, ValueError, ModelMismatch) as error:
@@ -90,12 +91,22 @@ def read(settings: TrainingSettings, task: TrainingTask[Any], source: ModelSourc
             f"model {name}: {len(tokenizer)} tokens, but embeddings for {config.vocab_size} only: call "
             "model.resize_token_embeddings(len(tokenizer)) and save model and tokenizer"
         )
+    if task.needs_mask_token and tokenizer.mask_token_id is None:
+        problem = f"--problem {settings.problem}"
+        raise ScriptError(f"model {name}: its tokenizer has no mask token, which {problem} needs: take another model")
     if settings.peft:
         if any(origin.role == "adapter" for origin in source.provenance.origins):
             raise ScriptError(f"model {name}: it is an adapter itself, and --peft needs a whole model: merge it first")
         model = lora.wrap(settings, model, task.auto_class, report["missing_keys"], source.commit)
     digests = {path.name: sha256(path) for path in sorted(folder.glob("*.safetensors"))}
     return Checkpoint(model, tokenizer, digests, source.commit, source.provenance)
+
+
+def require_numbers(model: torch.nn.Module) -> None:
+    """Refuse weights that hold NaN or infinity, as a training that diverged leaves them."""
+    for name, weights in model.named_parameters():
+        if weights.numel() and not torch.stack(torch.aminmax(weights.detach())).isfinite().all():
+            raise ModelMismatch(f"{name} holds values that are not numbers (NaN or infinite): take other weights")
 
 
 def require_encoder(name: str, config: PretrainedConfig) -> None:

@@ -49,6 +49,11 @@ def resolve_settings(settings: TrainingSettings, splits: Splits, checkpoint: Che
         settings.max_length = min(task.max_length, checkpoint.max_length)
     if settings.max_length > checkpoint.max_length:
         raise ScriptError(f"--max-length {settings.max_length}: {settings.model} takes {checkpoint.max_length} tokens")
+    n_texts = 2 if task.reads_pairs else 1
+    n_special = checkpoint.tokenizer.num_special_tokens_to_add(pair=task.reads_pairs)
+    if settings.max_length < n_special + n_texts:  # tokenizers may ignore such a limit (docs/surprises.md)
+        needed = f"{n_special} special ones, and one of {'each' if task.reads_pairs else 'the'} text"
+        raise ScriptError(f"--max-length {settings.max_length}: at least {n_special + n_texts} tokens: {needed}")
     if "doc_stride" in task.options:
         resolve_windows(settings, settings.max_length)
     settings.precision = mixed_precision(settings.precision)
@@ -160,7 +165,8 @@ def make_trainer(
     is_trial: bool = False,
 ) -> SequentialEvalTrainer:
     """Return the Trainer of a model; that of a trial of a search saves nothing."""
-    args, has_kernels = arguments(settings, task, is_trial), optimizer.fits(checkpoint.model)
+    args = arguments(settings, task, len(data.train.features), is_trial)
+    has_kernels = optimizer.fits(checkpoint.model)
     adamw = {"lr": args.learning_rate, "betas": (args.adam_beta1, args.adam_beta2), "eps": args.adam_epsilon}
     adamw["packed"] = unpadded.packed_weights(checkpoint.model)
     trainer = SequentialEvalTrainer(
@@ -232,8 +238,9 @@ class SequentialEvalTrainer(transformers.Trainer):
         return torch.utils.data.SequentialSampler(eval_dataset)
 
 
-def arguments(settings: TrainingSettings, task: TrainingTask[Any], is_trial: bool) -> TrainingArguments:
-    """Return the settings as TrainingArguments."""
+def arguments(settings: TrainingSettings, task: TrainingTask[Any], n_train: int, is_trial: bool) -> TrainingArguments:
+    """Return the settings as TrainingArguments; `n_train` is the number of features to train on."""
+    batch_size = min(settings.batch_size, n_train)  # the Trainer repeats a loss as often, also for fewer texts
     return transformers.TrainingArguments(
         output_dir=str(settings.checkpoints.resolve()),
         num_train_epochs=cast("int", settings.epochs),
@@ -241,9 +248,9 @@ def arguments(settings: TrainingSettings, task: TrainingTask[Any], is_trial: boo
         lr_scheduler_type=SCHEDULERS[settings.scheduler],
         warmup_steps=settings.warmup_ratio,
         weight_decay=settings.weight_decay,
-        per_device_train_batch_size=settings.batch_size // settings.processes,
+        per_device_train_batch_size=-(-batch_size // settings.processes),
         gradient_accumulation_steps=settings.gradient_accumulation,
-        per_device_eval_batch_size=task.eval_batch_factor * settings.batch_size,
+        per_device_eval_batch_size=task.eval_batch_factor * batch_size,
         train_sampling_strategy="group_by_length",
         remove_unused_columns=False,
         eval_strategy="epoch",

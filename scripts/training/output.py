@@ -6,6 +6,7 @@ A folder with checkpoints/run.json and without training.json holds no finished m
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 LIBRARIES = ("torch", "transformers", "tokenizers", "accelerate", "datasets", "safetensors", "scikit-learn", "seqeval")
 
 CURVES = "training.png"
+RESUME_HINT = "the same command with --resume goes on from the last finished epoch"
 
 
 @dataclass(frozen=True)
@@ -100,16 +102,50 @@ def prepare(settings: TrainingSettings, splits: Splits, checkpoint: Checkpoint) 
             if changed:
                 raise ScriptError(f"{settings.output}: cannot resume, these {part} changed: {', '.join(changed)}")
     settings.checkpoints.mkdir(parents=True, exist_ok=True)
-    record.write_text(json.dumps(identity, indent=2))
+    unfinished = settings.checkpoints / "run.json.part"
+    unfinished.write_text(json.dumps(identity, indent=2))
+    unfinished.replace(record)
     if settings.overwrite:  # training.json first: a model of which a part is deleted is no finished one
         (settings.output / "training.json").unlink(missing_ok=True)
         remove([*settings.output.iterdir(), *settings.checkpoints.iterdir()], but={settings.checkpoints, record})
     folders = settings.checkpoints.glob("checkpoint-*")
     for folder in sorted(folders, key=lambda folder: int(folder.name.partition("-")[2]), reverse=True):
-        if (folder / "trainer_state.json").exists():  # the Trainer writes it last
+        if is_whole(folder):
             return folder
         shutil.rmtree(folder)
     return None
+
+
+def is_whole(checkpoint: Path) -> bool:
+    """Tell whether a checkpoint was written to its end: the Trainer writes trainer_state.json last."""
+    try:
+        return isinstance(json.loads((checkpoint / "trainer_state.json").read_text()), dict)
+    except (OSError, ValueError):
+        return False
+
+
+@contextlib.contextmanager
+def full_disk_named(settings: TrainingSettings) -> Iterator[None]:
+    """Raise ScriptError, which says what to do, where a library could not write a file to its end."""
+    try:
+        yield
+    except Exception as error:
+        if (reason := why_unwritten(error)) is None:
+            raise
+        room = f"{shutil.disk_usage(settings.output).free / 1e9:.1f} GB are free"
+        raise ScriptError(f"{settings.output}: {reason}; {room}: make room, and {RESUME_HINT}") from None
+
+
+def why_unwritten(error: Exception) -> str | None:
+    """Return why a library could not write a file to its end; None where that is not what failed."""
+    from safetensors import SafetensorError
+
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return error.strerror
+    if isinstance(error, SafetensorError) and "Error while serializing" in str(error):
+        return str(error).rpartition("I/O error: ")[2]
+    is_of_torch_save = isinstance(error, RuntimeError) and "inline_container" in str(error)
+    return "a file is shorter than it should be" if is_of_torch_save else None
 
 
 def base_model(settings: TrainingSettings, checkpoint: Checkpoint) -> dict[str, Any]:

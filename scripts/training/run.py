@@ -51,14 +51,14 @@ def train(settings: TrainingSettings, group: Processes) -> None:
     checkpoint = checkpoints.load(settings, task)
     loop.resolve_settings(settings, splits, checkpoint)
     group.connect(settings.on_cpu)
-    with output.locked(settings) if group.is_first else contextlib.nullcontext():
+    with output.locked(settings) if group.is_first else contextlib.nullcontext(), output.full_disk_named(settings):
         last_epoch = group.of_first(lambda: output.prepare(settings, splits, checkpoint))
         try:
             trials = search.search(settings, splits, checkpoint) if settings.search else None
             with trackers.opened(settings, splits, group.is_first) as open_trackers:
                 result = loop.fit(settings, splits, checkpoint, last_epoch, open_trackers)
         except KeyboardInterrupt:
-            say("interrupted; the same command with --resume goes on from the last finished epoch")
+            say(f"interrupted; {output.RESUME_HINT}")
             raise
         group.wait()  # until then others read checkpoints, which `save` deletes
         if group.is_first:

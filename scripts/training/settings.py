@@ -6,6 +6,7 @@ Defaults that depend on the data, the model or the machine are set later, by `re
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -114,6 +115,9 @@ class TrainingSettings(argparse.Namespace):
         self.pair_column = self.pair_column or default_column(task_class.pair_columns, header)
         if not self.label_columns:
             self.label_column = self.label_column or default_column(task_class.label_columns, header)
+        columns = [self.text_column, self.pair_column, *self.columns.labels]
+        if repeated := [name for name, n in Counter(columns).items() if name is not None and n > 1]:
+            raise ScriptError(f"column {repeated[0]} is chosen twice: texts and labels stand in columns of their own")
 
     def choose_metric(self, task: TrainingTask[Any]) -> None:
         """Set the metric that chooses the best epoch, where no option names it, and refuse one that the task lacks."""

@@ -23,6 +23,8 @@ from scripts.training.tasks.base import Examples, TrainingTask
 
 E = TypeVar("E")
 
+HOLD_OUT_HINT = "give --validation FILE, or another --validation-split"
+
 
 @dataclass(frozen=True)
 class Splits:
@@ -53,8 +55,10 @@ def read(settings: TrainingSettings) -> Splits:
     split_tables = dataset_tables(settings) if settings.dataset else file_tables(settings)
     list_columns = {*tasks.LIST_COLUMNS, *settings.columns.labels}
     split_tables = {name: tables.parse_list_cells(table, list_columns) for name, table in split_tables.items()}
-    if not split_tables["train"].rows:
-        raise ScriptError(f"{split_tables['train'].name}: no rows")
+    for name, table in split_tables.items():
+        if not table.rows:
+            hint = "" if name == "train" or settings.dataset else f": leave --{name} out, or give a file with examples"
+            raise ScriptError(f"{table.name}: no rows{hint}")
     if settings.problem == "auto":
         settings.problem = tasks.guess(split_tables["train"], settings.columns)
     task_class = TRAINING_TASKS[settings.problem]
@@ -67,8 +71,7 @@ def read(settings: TrainingSettings) -> Splits:
     task = task_class.from_table(split_tables["train"], settings.columns)
     examples = {name: task.examples(table) for name, table in split_tables.items()}
     if "validation" not in examples:
-        train, held_out = split(task, examples["train"], settings.validation_split, settings.seed)
-        examples |= {"train": train, "validation": held_out}
+        examples |= hold_out(task, examples["train"], settings)
     for part in examples.values():
         task.validate(part)
     return Splits(task, examples["train"], examples["validation"], examples.get("test"))
@@ -95,6 +98,18 @@ def dataset_tables(settings: TrainingSettings) -> dict[str, Table]:
     return chosen
 
 
+def hold_out(task: TrainingTask[E], examples: Examples[E], settings: TrainingSettings) -> dict[str, Examples[E]]:
+    """Return the examples of training and validation; raises ScriptError where either part is too small."""
+    task.validate(examples)
+    train, held_out = split(task, examples, settings.validation_split, settings.seed)
+    for part, description in ((train, "left to train"), (held_out, "held out")):
+        try:
+            task.validate(part)
+        except ScriptError as error:
+            raise ScriptError(f"{error}, in the part that is {description}: {HOLD_OUT_HINT}") from None
+    return {"train": train, "validation": held_out}
+
+
 def split(task: TrainingTask[E], examples: Examples[E], fraction: float, seed: int) -> tuple[Examples[E], Examples[E]]:
     """Return training and held-out examples; the held-out ones are spread evenly over the strata.
 
@@ -119,7 +134,10 @@ def split(task: TrainingTask[E], examples: Examples[E], fraction: float, seed: i
         for index in indices
     }
     if not 0 < len(held_out) < len(examples):
-        n_groups = f"{len(groups)} {task.unit_name if len(groups) == len(examples) else 'groups'}"
-        raise ScriptError(f"{examples.name}: {n_groups} are too few to hold out {fraction:.0%} of them")
+        if class_sizes and max(class_sizes.values()) == 1:
+            hint = "; numbers are learnt by --problem regression" if task.problem_type else ""
+            raise ScriptError(f"{examples.name}: no label has two examples to hold one out: {HOLD_OUT_HINT}{hint}")
+        number = f"too few {task.group_name or task.unit_name} ({len(groups)})"
+        raise ScriptError(f"{examples.name}: {number} to hold out {fraction:.0%} of them: {HOLD_OUT_HINT}")
     kept = [index for index in range(len(examples)) if index not in held_out]
     return examples.take(kept), examples.take(sorted(held_out))

@@ -30,6 +30,7 @@ from scripts.training.tasks.classification import (
     MultiLabelClassification,
     Regression,
     SingleLabelClassification,
+    is_float,
     number,
 )
 from scripts.training.tasks.conll import CONLL, span_of
@@ -58,8 +59,8 @@ def guess(table: Table, columns: ColumnMapping) -> str:
 
     Tokens with tags, or texts with spans [start, end, label]: entities. Questions with contexts and answers: answers.
     A premise and a hypothesis with the labels of entailment: entailment. A query and a text with numbers from 0 to 1:
-    ranking. Several label columns, a separator or lists: multi. Numbers of which one has a fraction: regression. Else
-    single.
+    ranking. Several label columns, a separator or lists: multi. Numbers of which one has a fraction: regression, which
+    refuses those that are not finite. Else single.
     """
     header = set(table.header)
     for required, kind in KIND_BY_COLUMNS:
@@ -78,8 +79,8 @@ def guess(table: Table, columns: ColumnMapping) -> str:
     default_columns = (columns.text, columns.pair) == ("text", None)
     if {"query", "text"} <= header and default_columns and all(v is not None and 0 <= v <= 1 for v in values):
         return "ranking"
-    fractions = all(value is not None for value in values) and any(v is not None and v % 1 for v in values)
-    return "regression" if fractions else "single"
+    has_fraction = any(value is not None and value % 1 for value in values)
+    return "regression" if has_fraction and all(is_float(str(cell)) for cell in cells) else "single"
 
 
 TRAINING_TASKS: dict[str, type[TrainingTask[Any]]] = {

@@ -75,6 +75,7 @@ class TrainingTask(ABC, Generic[E]):
     metrics: ClassVar[Mapping[str, str]]  # key -> title
     best_metric: ClassVar[str]  # the metric that chooses the best epoch by default, or "loss"
     unit_name: ClassVar[str] = "texts"  # what the examples are called in messages
+    group_name: ClassVar[str | None] = None  # what their groups are called, if there are any
     readers: ClassVar[Mapping[str, Reader]] = TABLES  # suffix of a file's name -> its reader
     text_columns: ClassVar[tuple[str, ...]] = ("text",)  # default names, the first one that the header has is taken
     pair_columns: ClassVar[tuple[str, ...]] = ()
@@ -83,6 +84,7 @@ class TrainingTask(ABC, Generic[E]):
     max_length: ClassVar[int] = 256
     epochs: ClassVar[tuple[int, int]] = (3, 10)  # bounds of the default number of epochs
     eval_batch_factor: ClassVar[int] = 2  # evaluation batch size / training batch size; token outputs are large
+    needs_mask_token: ClassVar[bool] = False
 
     def __init__(self, labels: Sequence[str], columns: ColumnMapping) -> None:
         self.labels = tuple(labels)
@@ -122,6 +124,11 @@ class TrainingTask(ABC, Generic[E]):
     @abstractmethod
     def texts(self, example: E) -> tuple[str, ...]:
         """Return the texts that the model reads of an example."""
+
+    @property
+    def reads_pairs(self) -> bool:
+        """Whether the model reads two texts at once."""
+        return self.columns.pair is not None
 
     def n_texts(self, examples: Examples[E]) -> int:
         """Return about how many texts an epoch reads."""

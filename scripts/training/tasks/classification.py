@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
-from scripts.cli.console import ScriptError
+from scripts.cli.console import ScriptError, counted
 from scripts.readers.formats import Record
 from scripts.readers.tables import ColumnMapping, Table, label_name
 from scripts.training.tasks.base import (
@@ -140,7 +140,7 @@ class Entailment(SingleLabelClassification):
         (column,) = columns.labels
         for row, record in table.rows:
             if table.label(row, record, column) not in ENTAILMENT:
-                raise table.error(row, column, f"the label is none of {', '.join(ENTAILMENT)}")
+                raise table.error(row, column, f"the label is none of {', '.join(ENTAILMENT)}, in words")
         names = sorted_labels(table, column, {table.label(row, record, column) for row, record in table.rows})
         if "entailment" not in names:
             raise ScriptError(f"{table.name}, column {column}: no label is entailment")
@@ -161,6 +161,8 @@ class MultiLabelClassification(Classification[list[float]]):
 
     @classmethod
     def from_table(cls, table: Table, columns: ColumnMapping) -> MultiLabelClassification:
+        if repeated := [name for name, n in Counter(columns.label_names).items() if n > 1]:
+            raise ScriptError(f"--label-names: {repeated[0]} is there twice")
         if len(columns.labels) > 1:
             return cls(columns.labels, columns)
         (column,) = columns.labels
@@ -232,7 +234,7 @@ class Regression(Classification[float]):
         (column,) = self.columns.labels
         value = number(table.label(row, record, column))
         if value is None:
-            raise table.error(row, column, "the target of a regression must be a number")
+            raise table.error(row, column, "the target of a regression must be a finite number")
         return value
 
     def compute_metrics(self, rows: Sequence[LabelledText[float]], logits: np.ndarray) -> dict[str, float]:
@@ -253,7 +255,8 @@ class Regression(Classification[float]):
 def sorted_labels(table: Table, column: str, names: set[str]) -> list[str]:
     """Return the label names in order, integers by their value; raises ScriptError for fewer than two."""
     if len(names) < 2:
-        raise ScriptError(f"{table.name}, column {column}: {len(names)} different labels, at least 2 are needed")
+        number = counted(len(names), "different label")
+        raise ScriptError(f"{table.name}, column {column}: {number}, at least 2 are needed")
     numeric = all(name.removeprefix("-").isdecimal() for name in names)
     return sorted(names, key=int) if numeric else sorted(names)
 
@@ -261,7 +264,8 @@ def sorted_labels(table: Table, column: str, names: set[str]) -> list[str]:
 def class_index(index: Mapping[str, int], label: str, table: Table, row: int, column: str) -> int:
     """Return the index of a label; raises ScriptError for one that the training data lacks."""
     if label not in index:
-        raise table.error(row, column, f"the label is none of the {len(index)} of the training data")
+        reason = f"the label is none of the {len(index)} of the training data: correct it, or add examples of it there"
+        raise table.error(row, column, reason)
     return index[label]
 
 
@@ -301,8 +305,13 @@ def flag(table: Table, row: int, record: Record, column: str) -> float:
 
 def number(cell: str) -> float | None:
     """Return the finite number in a cell, or None."""
+    return float(cell) if is_float(cell) and math.isfinite(float(cell)) else None
+
+
+def is_float(cell: str) -> bool:
+    """Tell whether a cell holds a number, NaN and infinity included."""
     try:
-        value = float(cell)
+        float(cell)
     except ValueError:
-        return None
-    return value if math.isfinite(value) else None
+        return False
+    return True

@@ -21,11 +21,13 @@ class MaskedLanguageModeling(TrainingTask[str]):
     auto_class = "AutoModelForMaskedLM"
     metrics: ClassVar = masking.METRICS
     best_metric = "perplexity"
+    group_name = "different texts"
     readers = TEXT_LINES | TABLES
     label_columns = ()
     options = frozenset({"text_column", "whole_words"})
     max_length = 128
     eval_batch_factor = 1
+    needs_mask_token = True
 
     def examples(self, table: Table) -> Examples[str]:
         rows = [(row, record) for row, record in table.rows if record.get(self.columns.text) != ""]

@@ -29,8 +29,6 @@ class MaskingCollator:
     def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
         import transformers
 
-        if tokenizer.mask_token_id is None:
-            raise ScriptError("this tokenizer has no mask token")
         self.mask_token = tokenizer.mask_token_id
         self.n_tokens = len(tokenizer)
         self.pad = transformers.DataCollatorForTokenClassification(tokenizer)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from scripts.cli.console import ScriptError
+from scripts.cli.console import ScriptError, counted
 from scripts.readers.formats import TABLES, TEXT_LINES, Record
 from scripts.readers.tables import Table
 from scripts.training.tasks import masking
@@ -67,12 +67,18 @@ class NextSentenceTraining(TrainingTask[Document]):
 
     def validate(self, examples: Examples[Document]) -> None:
         if len(examples) < 2:
-            raise ScriptError(f"{examples.name}: {len(examples)} documents, 2 are needed; blank lines part them")
+            raise ScriptError(
+                f"{examples.name}: {counted(len(examples), 'document')}, 2 are needed; blank lines part them"
+            )
         if not self.n_texts(examples):
             raise ScriptError(f"{examples.name}: no document has two sentences; each needs a line of its own")
 
     def label_counts(self, examples: Examples[Document]) -> dict[str, int]:
         return {"pairs": self.n_texts(examples)}
+
+    @property
+    def reads_pairs(self) -> bool:
+        return True
 
     def n_texts(self, examples: Examples[Document]) -> int:
         return sum(2 * (len(document) - 1) for document in examples.rows)
@@ -104,6 +110,7 @@ class BertPretraining(NextSentenceTraining):
     best_metric = "loss"
     options = NextSentenceTraining.options | {"whole_words"}
     eval_batch_factor = 1
+    needs_mask_token = True
 
     def encode(
         self, examples: Examples[Document], tokenizer: PreTrainedTokenizerBase, limits: TokenLimits, *, training: bool

@@ -62,6 +62,7 @@ class AnswerExtraction(TrainingTask[QuestionExample]):
     metrics: ClassVar = {"exact_match": "exact match", "f1": "F1"}
     best_metric = "f1"
     unit_name = "questions"
+    group_name = "contexts"
     readers = {suffix: TABLES[suffix] for suffix in (".json", ".jsonl")}  # noqa: RUF012
     text_columns = ("question",)
     pair_columns = ("context",)

@@ -30,6 +30,7 @@ class Ranking(Classification[list[float]]):
     best_metric = "ndcg"
     epochs = (3, 20)
     unit_name = "pairs"
+    group_name = "queries"
     text_columns = ("query", "question")
     pair_columns = ("text", "passage", "document")
     label_columns = ("label", "relevance", "score")

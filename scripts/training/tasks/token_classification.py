@@ -43,6 +43,7 @@ class EntityRecognition(TrainingTask[TaggedText]):
     best_metric = "f1"
     epochs = (3, 20)
     unit_name = "sentences"
+    group_name = "different sentences"
     readers = CONLL | {".txt": read_conll} | TABLES
     text_columns = ("tokens", "words", "text")
     label_columns = ("tags", "ner_tags", "entities", "label", "labels")

@@ -44,6 +44,8 @@ def test_a_multi_hot_list_needs_names(tmp_path: Path) -> None:
             splits_of(file)
         with pytest.raises(ScriptError, match="--label-names has 2 names, but the lists have 3 numbers"):
             splits_of(file, "--label-names", "x,y")
+        with pytest.raises(ScriptError, match="--label-names: y is there twice"):
+            splits_of(file, "--label-names", "x,y,y")
     names = splits_of(write(tmp_path / "b.jsonl", numbered(["0", "1"], ["1"], ["0"], ["1", "0"])))
     assert names.task.labels == ("0", "1")
 

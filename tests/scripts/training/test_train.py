@@ -9,6 +9,7 @@ import importlib
 import json
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
@@ -145,12 +146,37 @@ def test_an_interrupted_training_goes_on(trained: Path, base: Path, animals: Pat
         fit(base, output, *data)
     with pytest.raises(ScriptError, match="cannot resume, these parameters changed: seed"):
         fit(base, output, *data, "--resume", "--seed", 7)
-    (output / "checkpoints" / "checkpoint-999").mkdir()  # a checkpoint that was cut short
+    for step, content in ((998, '{"epoch": '), (999, None)):  # checkpoints that were cut short
+        (folder := output / "checkpoints" / f"checkpoint-{step}").mkdir()
+        if content is not None:
+            (folder / "trainer_state.json").write_text(content)
     record = fit(base, output, *data, "--resume")
     assert [epoch["epoch"] for epoch in record["epochs"]] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert weights(output) == weights(trained)
     with pytest.raises(ScriptError, match="this training is finished"):
         fit(base, output, *data, "--resume")
+
+
+@pytest.mark.parametrize(
+    ("size", "reason"),
+    [(0.5, r"File too large \(os error 27\)"), (1.5, "a file is shorter than it should be")],
+    ids=["model", "optimizer"],
+)
+def test_a_full_disk_is_named(
+    size: float, reason: str, trained: Path, base: Path, animals: Path, tmp_path: Path
+) -> None:
+    """A limit for the size of files stands for the disk: as large as that part of the model."""
+    output, limits = tmp_path / "full", resource.getrlimit(resource.RLIMIT_FSIZE)
+    data = ("--train", animals / "train.csv", "--validation", animals / "validation.csv", "--epochs", 8)
+    limit = int(size * (trained / "model.safetensors").stat().st_size)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limits[1]))
+    try:
+        with pytest.raises(ScriptError, match=rf"full: {reason}; .* GB are free: make room, and .* --resume goes on"):
+            fit(base, output, *data)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    fit(base, output, *data, "--resume")
+    assert weights(output) == weights(trained)
 
 
 def test_two_processes_never_train_in_one_folder(base: Path, animals: Path, tmp_path: Path) -> None:
@@ -185,6 +211,17 @@ def test_a_model_that_diverged_is_not_saved(target: str, rate: float, reason: st
         fit(base, tmp_path / "out", *data, *options)
     assert not (tmp_path / "out" / "model.safetensors").exists()
     assert not (tmp_path / "out" / "training.json").exists()
+
+
+def test_a_base_model_with_nan_is_refused(base: Path, animals: Path, tmp_path: Path) -> None:
+    """No learning rate helps, which is what a loss that is no number would advise."""
+    shutil.copytree(base, tmp_path / "base")
+    tensors = load_file(base / "model.safetensors")
+    tensors["encoder.layer.1.output.dense.bias"][3] = float("nan")
+    save_file(tensors, tmp_path / "base" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ScriptError, match=r"encoder\.layer\.1\.output\.dense\.bias holds values that are not numbers"):
+        fit(tmp_path / "base", tmp_path / "out", "--train", animals / "train.csv")
+    assert not (tmp_path / "out").exists()
 
 
 def test_texts_without_a_token(base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -303,6 +340,8 @@ def test_holding_out_keeps_the_mix_of_labels() -> None:
         (["0", "1"], "single"),
         ([1, 2], "single"),
         ([0.5, 1], "regression"),
+        ([0.5, "nan"], "regression"),
+        ([0.5, "high"], "single"),
         ([["a"], []], "multi"),
     ],
 )
@@ -324,7 +363,7 @@ SECRET = "my secret is 12345"
         ("body,label\nx,a\ny,b\n", (), "no column text; its columns are body, label: choose with --text-column"),
         (f"text,label\n{SECRET},a\n ,b\n", (), "train.csv row 3, column text: the text is empty"),
         (f"text,label\n{SECRET},a\n{SECRET},\n", (), "train.csv row 3, column label: the label is missing"),
-        (f"text,label\n{SECRET},a\n{SECRET},a\n", (), "column label: 1 different labels, at least 2 are needed"),
+        (f"text,label\n{SECRET},a\n{SECRET},a\n", (), "column label: 1 different label, at least 2 are needed"),
         (f"text,label\n{SECRET},a\n{SECRET},b,c\n", (), "train.csv row 3: 3 cells, but the header has 2"),
         (f'text,label\n"{SECRET},a\nx,b\n', (), "train.csv row 2: unexpected end of data"),
         ("text,label\n", (), "train.csv: no rows"),
@@ -345,7 +384,19 @@ SECRET = "my secret is 12345"
             ("--label-columns", "a,b"),
             "row 3, column a: a column of one label",
         ),
-        (f"text,label\n{SECRET},a\n{SECRET},b\n", (), "train.csv: 2 texts are too few to hold out 10% of them"),
+        (
+            f"text,label\n{SECRET},a\n{SECRET},b\n",
+            (),
+            "train.csv: no label has two examples to hold one out: give --val",
+        ),
+        (
+            f"text,label\n{SECRET},a\n{SECRET},b\n" + "x,a\ny,b\n",
+            (),
+            "train.csv: too few texts (4) to hold out 10% of them",
+        ),
+        (f"text,label\n{SECRET},0.5\n{SECRET},nan\n", (), "row 3, column label: the target of a regression must be"),
+        (f"text,a,b\n{SECRET},0,1\nx,1,0\n", ("--label-columns", "a,b,a"), "column a is chosen twice"),
+        (f"text,label\n{SECRET},a\nx,b\n", ("--text-column", "label"), "column label is chosen twice"),
         (f"text,label\n{SECRET},a\n{SECRET},b\n", ("--pair-column", "other"), "no column other"),
     ],
 )
@@ -432,6 +483,36 @@ def test_pickled_weights_are_refused(base: Path, animals: Path, tmp_path: Path) 
     (tmp_path / "pickle" / "model.safetensors").unlink()
     with pytest.raises(ScriptError, match="--convert-pickle converts them"):
         fit(tmp_path / "pickle", tmp_path / "out", "--train", animals / "train.csv")
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+def test_a_file_without_examples(part: str, base: Path, animals: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.csv").write_text("text,label\n")
+    with pytest.raises(ScriptError, match=rf"empty\.csv: no rows: leave --{part} out"):
+        fit(base, tmp_path / "out", "--train", animals / "train.csv", f"--{part}", tmp_path / "empty.csv")
+
+
+def test_too_short(base: Path, animals: Path, tmp_path: Path) -> None:
+    """A tokenizer with less room than its special tokens need does not truncate at all."""
+    tokenizer = transformers.AutoTokenizer.from_pretrained(base)
+    assert len(tokenizer("cat dog", truncation=True, max_length=1)["input_ids"]) == 4
+    data = ("--train", animals / "train.csv", "--validation", animals / "validation.csv", "--epochs", 1)
+    with pytest.raises(ScriptError, match="--max-length 2: at least 3 tokens: 2 special ones, and one of the text"):
+        fit(base, tmp_path / "out", *data, "--max-length", 2)
+    rows = [{"text": "cat", "other": "dog", "label": label} for label in "ab" * 5]
+    pairs = ("--train", write(tmp_path / "pairs.csv", rows), "--pair-column", "other")
+    with pytest.raises(ScriptError, match="--max-length 4: at least 5 tokens: 3 special ones, and one of each text"):
+        fit(base, tmp_path / "out", *pairs, "--max-length", 4)
+    assert not (tmp_path / "out").exists()
+    fit(base, tmp_path / "out", *data, "--max-length", 3)
+
+
+def test_a_batch_is_no_larger_than_the_data(base: Path, animals: Path, tmp_path: Path) -> None:
+    """The Trainer repeats each loss of the evaluation as often as a batch has texts, whether or not there are any."""
+    data = ("--train", animals / "train.csv", "--validation", animals / "validation.csv", "--epochs", 2)
+    fit(base, tmp_path / "all", *data, "--batch-size", 96)
+    fit(base, tmp_path / "more", *data, "--batch-size", 2**31 - 1)
+    assert weights(tmp_path / "all") == weights(tmp_path / "more")
 
 
 def test_too_long(base: Path, animals: Path, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -235,13 +237,17 @@ def test_documents_are_read_and_held_out_whole(tmp_path: Path) -> None:
             "a.txt: say what it is for: --problem entities or masked-words or next-sentence or pretraining",
         ),
         ("\n\n", ("--problem", "masked-words"), "a.txt: no text"),
-        (f"{SECRET}\n", ("--problem", "masked-words"), "a.txt: 1 texts are too few to hold out 10% of them"),
-        (f"{SECRET}\nx\n", ("--problem", "next-sentence"), "a.txt: 1 documents are too few to hold out 10%"),
+        (
+            f"{SECRET}\n",
+            ("--problem", "masked-words"),
+            "a.txt: too few different texts (1) to hold out 10% of them: give --validation FILE, or another",
+        ),
+        (f"{SECRET}\nx\n", ("--problem", "next-sentence"), "a.txt: 1 document, 2 are needed"),
         ("x\n\n" * 20, ("--problem", "pretraining"), "a.txt: no document has two sentences"),
         (
             f"x\n{SECRET}\n\n" * 5,
             ("--problem", "pretraining", "--validation-split", "0.2"),
-            "1 documents, 2 are needed",
+            "1 document, 2 are needed; blank lines part them, in the part that is held out: give --validation",
         ),
         (
             f"{SECRET}\n",
@@ -255,6 +261,16 @@ def test_bad_data(content: str, options: tuple[str, ...], message: str, tmp_path
     error = refusal(tmp_path, tmp_path, "a.txt", content, *options)
     assert message in error
     assert SECRET not in error
+
+
+@pytest.mark.parametrize("problem", ["masked-words", "pretraining"])
+def test_a_tokenizer_without_a_mask_is_refused(problem: str, base: Path, documents: Path, tmp_path: Path) -> None:
+    shutil.copytree(base, tmp_path / "base")
+    settings = json.loads((tmp_path / "base" / "tokenizer_config.json").read_text())
+    (tmp_path / "base" / "tokenizer_config.json").write_text(json.dumps(settings | {"mask_token": None}))
+    with pytest.raises(ScriptError, match=f"its tokenizer has no mask token, which --problem {problem} needs"):
+        fit(tmp_path / "base", tmp_path / "out", "--train", documents, "--problem", problem)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_row_of_the_metrics_is_what_a_person_reads() -> None:

@@ -154,11 +154,11 @@ def test_the_problem_is_guessed(
             "row 2, column label: the relevance must",
         ),
         (f"query,text,label\n{SECRET},,1\n", (), "a.csv row 2, column text: the text is empty"),
-        (f"query,text,label\n{SECRET},{SECRET},1\n" * 1, (), "too few to hold out"),
+        (f"query,text,label\n{SECRET},x,1\n{SECRET},y,0\n", (), "too few queries (1) to hold out"),
         (
             f"query,text,label\n{SECRET},x,1\n{SECRET},y,1\nb,x,1\nc,y,1\n",
             ("--validation-split", "0.4"),
-            "3 of 3 texts are relevant; some must be, not all",
+            "4 of 4 texts are relevant; some must be, not all",
         ),
         (
             f"premise,hypothesis,label\n{SECRET},{SECRET},neutral\n{SECRET},{SECRET},{SECRET}\n",
