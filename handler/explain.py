@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from handler.engine import Engine, is_device_failure, is_out_of_memory
-from handler.errors import InternalError, OutOfMemory, RequestError
+from handler.errors import InternalError, OutOfMemory, RequestError, StartupError
 from handler.protocol import JSON
 from handler.sequences import join_windows
 from handler.spans import align_to_text
@@ -85,6 +85,7 @@ class Explainer:
         """
         try:
             targets = task.attribution_targets(query, sequences, options["target"])
+            self._check_gradients()
             return [
                 self._converge(task, target, sequences[target.window], options["n_steps"], deadline)
                 for target in targets
@@ -99,6 +100,16 @@ class Explainer:
                 return OutOfMemory("not enough memory to explain this text")
             logger.error("unexpected %s while explaining", type(error).__name__)
             return InternalError(f"unexpected {type(error).__name__} while explaining")
+
+    def _check_gradients(self) -> None:
+        """Load what computes gradients; raises InternalError that says what failed and what to do."""
+        try:
+            self.engine.with_gradients()
+        except Exception as error:
+            if is_device_failure(error) or is_out_of_memory(error):
+                raise
+            logger.error("explanations: %s", loading_failure(error, with_message=True))
+            raise InternalError(f"{loading_failure(error)}; predictions go on") from error
 
     def _converge(
         self, task: Task, target: AttributionTarget, sequence: SequenceOutput, n_steps: int, deadline: float
@@ -116,6 +127,23 @@ class Explainer:
 
         computed = integrate(self.engine.with_gradients(), task, target.score, sequence.encoding, n_steps, deadline)
         return Attribution(target, sequence, *computed, n_steps)
+
+
+def loading_failure(error: Exception, *, with_message: bool = False) -> str:
+    """Return why explanations cannot be computed, and what an operator does.
+
+    Args:
+        with_message: for a log: of an error that names files or settings. No text of a user is known where models load.
+    """
+    names_files = isinstance(error, StartupError | ImportError | OSError)
+    reason = f"{type(error).__name__}: {error}" if with_message and names_files else type(error).__name__
+    is_library = isinstance(error, ImportError) or (isinstance(error, OSError) and error.errno is None)  # of a library
+    advice = (
+        "PyTorch cannot be imported: install it again, as scripts/setup.sh does, and restart the server"
+        if is_library
+        else "register the archive again, and pack it again if that does not help"
+    )
+    return f"explanations load the model once more, by PyTorch, which failed ({reason}): {advice}"
 
 
 def to_json(task: Task, query: Query, answer: JSON, attributions: Sequence[Attribution], top_words: int | None) -> JSON:

@@ -93,6 +93,11 @@ def engine_failed(name: str) -> ApiError:
     return ApiError(503, "InternalServerException", message)
 
 
+def explanations_failed(reason: str) -> ApiError:
+    """Return the error of an explanation whose process could not load the model."""
+    return ApiError(503, "InternalServerException", f"{reason}; predictions go on")
+
+
 def body_timeout(seconds: float) -> ApiError:
     """Return the error of a body that does not come."""
     return ApiError(408, "RequestTimeout", f"the body did not come within {seconds:g} s", {"connection": "close"})

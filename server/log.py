@@ -52,6 +52,13 @@ def configure(file: Path | None, *, to_terminal: bool) -> None:
     logging.captureWarnings(True)
 
 
+def configure_child() -> None:
+    """Log in a process of the server to standard error, which scripts/serve.sh writes where the server logs."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines())
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
 def loading_failed(name: str, version: str, error: Exception) -> None:
     """Log why a version did not load, in the form in which TorchServe logs what its workers print."""
     is_ours = isinstance(error, StartupError | ImportError)

@@ -360,3 +360,35 @@ def test_a_target_that_is_no_place_of_the_text(tagger: Predictor, reader: Predic
             422,
             "target mu" if target not in (-1, 10_000) else ANY,
         )
+
+
+@pytest.mark.parametrize(
+    ("error", "said", "logged"),
+    [
+        (ImportError("libtorch_cpu.so: no such file"), "(ImportError): PyTorch cannot be imported", "libtorch_cpu.so"),
+        (OSError("libgomp.so.1: cannot open"), "(OSError): PyTorch cannot be imported", "libgomp"),
+        (
+            FileNotFoundError(2, "No such file", "model.safetensors"),
+            "(FileNotFoundError): register",
+            "model.safetensors",
+        ),
+        (RuntimeError("a secret text"), "(RuntimeError): register the archive again", "(RuntimeError)"),
+    ],
+)
+def test_gradients_that_cannot_be_loaded_are_said(
+    model_folder: Path, error: Exception, said: str, logged: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What failed and what to do, to client and operator; predictions of the same batch are answered."""
+    predictor = load_predictor(model_folder)
+
+    def fail() -> None:
+        raise error
+
+    predictor.engine.with_gradients = fail  # type: ignore[method-assign, assignment]
+    explained, predicted = predictor.answer(
+        [Request(Body(b'"Where is it?"', "application/json"), explain=explain) for explain in (True, False)]
+    )
+    assert (explained.status, predicted.status) == (503, 200)
+    assert said in explained.content.decode()
+    assert logged in caplog.text
+    assert "secret" not in caplog.text + explained.content.decode()
