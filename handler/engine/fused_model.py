@@ -22,10 +22,22 @@ from handler.engine.kernel_operators import to_array, to_tensor
 from handler.engine.layer_attention import LayerAttention
 from handler.engine.layer_weights import LayerWeights
 from handler.engine.linear import ACTIVATIONS, LoadedLinear
-from handler.engine.relative import DistanceBias
-from handler.engine.stored_weights import Weights, errors_as_mismatch
+from handler.engine.positions import LayerPositions, layer_positions
+from handler.engine.relative import DistanceBias, Rotary
+from handler.engine.runner import mask_of, repad
+from handler.engine.stored_weights import Rows, Weights, errors_as_mismatch
 from handler.engine.varlen import current_varlen
-from handler.engine.weight_names import FAMILIES, Family, HeadNames, TransformNames, activation_of_transform, eps_of
+from handler.engine.weight_names import (
+    FAMILIES,
+    Family,
+    HeadNames,
+    TransformNames,
+    activation_of_transform,
+    eps_of,
+    layer_names,
+    pools_all_tokens,
+    word_table,
+)
 from handler.weight_files import weight_files
 
 if TYPE_CHECKING:
@@ -44,13 +56,14 @@ class Outputs(dict[str, Tensor]):
 class Embeddings(nn.Module):
     """Word, type and position embeddings, added and normalized; ELECTRA's are projected to the width of its layers."""
 
-    def __init__(self, weights: Weights, eps: float) -> None:
+    def __init__(self, weights: Weights, family: Family, words: str, eps: float) -> None:
+        """Take the weights of a family whose words have a name."""
         super().__init__()
-        self.word_embeddings = _embedding(weights, "embeddings.word_embeddings")
-        self.position_embeddings = _embedding(weights, "embeddings.position_embeddings")
+        self.word_embeddings = _embedding(weights, words)
+        self.position_embeddings = None if family.positions is None else _embedding(weights, family.positions)
         has_types = "embeddings.token_type_embeddings.weight" in weights
         self.token_type_embeddings = _embedding(weights, "embeddings.token_type_embeddings") if has_types else None
-        self.norm = _layer_norm(weights, "embeddings.LayerNorm", eps)
+        self.norm = _layer_norm(weights, family.embedding_norm, eps)
         is_projected = "embeddings_project.weight" in weights
         self.project = _linear(weights, "embeddings_project") if is_projected else None
 
@@ -58,16 +71,18 @@ class Embeddings(nn.Module):
         """Add to word embeddings (1, tokens, width of an embedding); returns (1, tokens, width)."""
         if self.token_type_embeddings is not None:
             words = words + self.token_type_embeddings(torch.zeros_like(position_ids) if type_ids is None else type_ids)
-        states: Tensor = self.norm(words + self.position_embeddings(position_ids))
+        if self.position_embeddings is not None:
+            words = words + self.position_embeddings(position_ids)
+        states: Tensor = self.norm(words)
         return states if self.project is None else self.project(states)
 
 
 class Base(nn.Module):
     """Embeddings and encoder."""
 
-    def __init__(self, embeddings: Embeddings, encoder: PackedEncoder) -> None:
+    def __init__(self, embeddings: Embeddings, encoder: PackedEncoder, final_norm: nn.Module | None) -> None:
         super().__init__()
-        self.embeddings, self.encoder = embeddings, encoder
+        self.embeddings, self.encoder, self.final_norm = embeddings, encoder, final_norm
 
     def forward(
         self,
@@ -80,7 +95,7 @@ class Base(nn.Module):
         """Return the hidden states of the tokens that are read, as `PackedEncoder.encode`."""
         words = self.embeddings.word_embeddings(input_ids) if inputs_embeds is None else inputs_embeds
         states = self.encoder.encode(self.embeddings(words, token_type_ids, position_ids), current_varlen())
-        return Outputs(last_hidden_state=states)
+        return Outputs(last_hidden_state=states if self.final_norm is None else self.final_norm(states))
 
 
 class FusedTransform(nn.Module):
@@ -104,11 +119,16 @@ class FusedHead(nn.Module):
     def __init__(self, head: HeadNames, weights: Weights, config: PretrainedConfig) -> None:
         super().__init__()
         self.of_sequence, self.names = head.of_sequence, head.outputs
+        self.pools_all = head.of_sequence and pools_all_tokens(config)
         self.transform = None if head.transform is None else FusedTransform(head.transform, weights, config)
         self.linear = _linear(weights, head.linear)
 
     def forward(self, states: Tensor) -> Outputs:
-        states = states[:, 0] if self.of_sequence else states
+        if self.pools_all:
+            mask = mask_of(current_varlen()).unsqueeze(-1)
+            states = (repad(states, current_varlen()) * mask).sum(1) / mask.sum(1)
+        elif self.of_sequence:
+            states = states[:, 0]
         logits = self.linear(states if self.transform is None else self.transform(states))
         if len(self.names) == 1:
             return Outputs({self.names[0]: logits})
@@ -128,8 +148,8 @@ class FusedModel(nn.Module):
         words: nn.Module = self.base_model.embeddings.word_embeddings
         return words
 
-    def forward(self, **inputs: Any) -> Outputs:
-        """Return the outputs of the head; arguments as of `Base.forward`."""
+    def forward(self, attention_mask: Tensor | None = None, **inputs: Any) -> Outputs:
+        """Return the outputs of the head; other arguments as of `Base.forward`."""
         output = self.base_model(**inputs)
         states: Outputs = output if self.head is None else self.head(output["last_hidden_state"])
         return states
@@ -153,9 +173,11 @@ def load(folder: Path, auto_class: str, config: PretrainedConfig) -> FusedModel:
     """
     family, suffix = FAMILIES[config.model_type], auto_class.removeprefix("AutoModel") or "Model"
     with errors_as_mismatch():
-        weights = Weights(_read_tensors(folder), family.prefix)
+        weights = Weights(_read_tensors(folder), family.prefix, has_biases=family.has_biases)
         encoder = packed_encoder_of(list(_layers(weights, family, config)), config)
-        base = Base(Embeddings(weights, eps_of(config)), encoder)
+        words = word_table(weights, family, family.heads[suffix]).removesuffix(".weight")
+        norm = None if family.final_norm is None else _layer_norm(weights, family.final_norm, eps_of(config))
+        base = Base(Embeddings(weights, family, words, eps_of(config)), encoder, norm)
         head = next((FusedHead(head, weights, config) for head in family.heads[suffix]), None)
     return FusedModel(config, f"{family.class_prefix}{suffix}", base, head)
 
@@ -171,24 +193,28 @@ def _read_tensors(folder: Path) -> dict[str, NDArray[Any]]:
 
 
 def _layers(weights: Weights, family: Family, config: PretrainedConfig) -> Iterator[LayerWeights]:
-    table = weights.distance_bias(config.max_position_embeddings)
-    attention = LayerAttention(bias=None if table is None else DistanceBias(to_tensor(table)))
-    for index in range(config.num_hidden_layers):
+    for index, positions in enumerate(layer_positions(config, weights)):
         modules: dict[str, Any] = {}
-        for field, name in family.layer.items():
-            path = f"{family.layers}.{index}.{name}"
+        for field, where in layer_names(family, index, weights).items():
             is_norm = "norm" in field
-            modules[field] = _layer_norm(weights, path, eps_of(config)) if is_norm else _linear(weights, path)
-        yield LayerWeights(**modules, attention=attention)
+            modules[field] = _layer_norm(weights, where, eps_of(config)) if is_norm else _linear(weights, where)
+        modules.setdefault("attention_norm", None)
+        yield LayerWeights(**modules, pre_norm=family.pre_norm, attention=_attention(positions))
 
 
-def _linear(weights: Weights, name: str) -> nn.Linear:
-    weight, bias = map(to_tensor, weights.pair(name))
+def _attention(positions: LayerPositions) -> LayerAttention:
+    rotary = None if positions.angles is None else Rotary(*map(to_tensor, positions.angles))
+    bias = None if positions.bias is None else DistanceBias(to_tensor(positions.bias))
+    return LayerAttention(rotary, positions.window, bias)
+
+
+def _linear(weights: Weights, where: str | Rows) -> nn.Linear:
+    weight, bias = map(to_tensor, weights.pair(where))
     return _with_tensors(LoadedLinear(weight.shape[1], weight.shape[0], device="meta"), weight, bias)
 
 
-def _layer_norm(weights: Weights, name: str, eps: float) -> nn.LayerNorm:
-    weight, bias = map(to_tensor, weights.pair(name))
+def _layer_norm(weights: Weights, where: str | Rows, eps: float) -> nn.LayerNorm:
+    weight, bias = map(to_tensor, weights.pair(where))
     return _with_tensors(LoadedLayerNorm(len(weight), eps=eps, device="meta"), weight, bias)
 
 

@@ -20,8 +20,8 @@ from handler.engine.int8_weights import FILE, has_float_weights
 from handler.engine.kernels import Kind, library
 from handler.engine.native_layers import multiply
 from handler.engine.native_model import NativeModel
+from handler.engine.native_support import supported_config, supports
 from handler.engine.precision import INT8, Precision, choose, supported
-from handler.engine.weight_names import supported_config
 from handler.sequences import Encoding
 from handler.tasks import Output, Pooler
 from handler.tokenization import first_position, padding_position
@@ -41,11 +41,12 @@ def precision_of(folder: Path, config: ServingConfig, device: AnyDevice) -> Prec
     Raises:
         ConfigError: a precision that the device does not have.
     """
-    if device.type != "cpu" or library() is None or supported_config(folder) is None:
+    model_config = supported_config(folder) if device.type == "cpu" and library() is not None else None
+    if model_config is None:
         return None
     available = {"has_float_weights": has_float_weights(folder), "has_int8_weights": (folder / FILE).is_file()}
     precision = choose(config.precision, device, **available)
-    return precision if native_model.supports(folder, KINDS[precision.name]) else None
+    return precision if supports(model_config, KINDS[precision.name]) else None
 
 
 class NativeEngine(Engine):
@@ -119,15 +120,17 @@ class NativeEngine(Engine):
     def forward(self, pooler: Pooler, encodings: Sequence[Encoding]) -> list[Output]:
         if pooler.forward_scope == "nothing":
             return [np.empty(0, np.float32)] * len(encodings)
-        positions = [pooler.token_positions(encoding) for encoding in encodings]
+        with_head = pooler.forward_scope == "head"
+        pools_all = with_head and self.model.pools_all
+        positions = [None if pools_all else pooler.token_positions(encoding) for encoding in encodings]
         reads = [read for read in positions if read is not None] or None
         row = PackedRow.of(encodings, self._first_position, self._padding_position, reads)
         if not self._takes_type_ids:
             row = row.without_types()
-        states, with_head = self.model.states(row), pooler.forward_scope == "head"
+        states = self.model.states(row)
         outputs: list[Output] = []
         for tokens, part in row.parts(HEAD_NUMBERS // max(1, self.model.head_width) if with_head else None):
-            ragged = pooler.pool(self.model.outputs(states[tokens], with_head=with_head), part)
+            ragged = pooler.pool(self.model.outputs(states[tokens], part.counts, with_head=with_head), part)
             outputs += split(np.asarray(ragged.values, np.float32), ragged.counts)
         return outputs
 

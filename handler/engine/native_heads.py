@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from handler.arrays import ArraySegments
 from handler.engine.native_encoder import Floats
 from handler.engine.native_layers import NativeDecoder, NativeLayerNorm, NativeLinear, WordTable
 from handler.engine.stored_weights import Weights
-from handler.engine.weight_names import HeadNames, TransformNames, activation_of_transform, eps_of
+from handler.engine.weight_names import HeadNames, TransformNames, activation_of_transform, eps_of, pools_all_tokens
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -41,6 +42,7 @@ class NativeHead:
 
     def __init__(self, head: HeadNames, weights: Weights, words: WordTable, config: PretrainedConfig) -> None:
         self._names = head.outputs
+        self.pools_all = head.of_sequence and pools_all_tokens(config)
         self.table: WordTable | None = None  # of a decoder
         self._transform = None if head.transform is None else _Transform(head.transform, weights, config)
         self._linear: NativeLinear | NativeDecoder
@@ -54,12 +56,14 @@ class NativeHead:
         self._linear = NativeDecoder(self.table, None if bias is None else weights.floats(bias))
         self.width = len(words.rows)
 
-    def outputs(self, states: Floats) -> dict[str, Compute]:
-        """Return what computes each output of states (n, width)."""
+    def outputs(self, states: Floats, counts: Sequence[int]) -> dict[str, Compute]:
+        """Return what computes each output of states (sum of counts, width), so many of each sequence."""
 
         @cache
         def logits() -> Floats:
-            return self._linear(states if self._transform is None else self._transform(states))
+            segments = ArraySegments(counts)
+            read = segments.sum(states) / segments.sizes() if self.pools_all else states
+            return self._linear(read if self._transform is None else self._transform(read))
 
         if len(self._names) == 1:
             return {self._names[0]: logits}

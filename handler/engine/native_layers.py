@@ -18,6 +18,7 @@ from handler.engine import cpu
 from handler.engine.kernels import LayerNormArguments, Norm, address, loaded_library
 from handler.engine.native_encoder import ACTIVATIONS, SINGLE_THREAD_PRODUCTS, Floats, LinearArguments, PackedLinear
 from handler.engine.stored_weights import Weights
+from handler.engine.weight_names import Family
 
 SINGLE_THREAD_NUMBERS = 1 << 15  # of embeddings and norms: waking threads up costs more than this work
 
@@ -133,12 +134,12 @@ class NativeDecoder:
 class NativeEmbeddings:
     """Word, type and position embeddings, added and normalized; ELECTRA's are projected to the width of its layers."""
 
-    def __init__(self, weights: Weights, words: WordTable, eps: float) -> None:
+    def __init__(self, weights: Weights, family: Family, words: WordTable, eps: float) -> None:
         self.words = words
-        self._positions = weights.floats("embeddings.position_embeddings.weight")
+        self._positions = None if family.positions is None else weights.floats(f"{family.positions}.weight")
         types = "embeddings.token_type_embeddings.weight"
         self._types = weights.floats(types) if types in weights else None
-        self._norm = weights.pair("embeddings.LayerNorm")
+        self._norm = weights.pair(family.embedding_norm)
         self._eps = eps
         is_projected = "embeddings_project.weight" in weights
         self._project = NativeLinear(*weights.pair("embeddings_project")) if is_projected else None
@@ -169,7 +170,8 @@ class NativeEmbeddings:
         """
         ids, type_ids, position_ids = row.input_ids, row.type_ids, row.position_ids
         _require_below(len(self.words.rows), ids)
-        _require_below(len(self._positions), position_ids)
+        if self._positions is not None:
+            _require_below(len(self._positions), position_ids)
         if self._types is not None:
             _require_below(len(self._types), type_ids)
         output = np.empty((len(ids), self.words.rows.shape[1]), np.float32)

@@ -14,6 +14,7 @@ from torch import Tensor
 from handler.batching import split
 from handler.engine.batch import TensorBatch, VarlenMetadata
 from handler.engine.varlen import running
+from handler.engine.weight_names import pools_all_tokens
 from handler.sequences import Encoding
 from handler.tasks import Output, Pooler
 from handler.tokenization import first_position, padding_position
@@ -101,8 +102,8 @@ def takes_position_ids(kind: Any) -> bool:
 
 def head_pools_all_tokens(model: Any) -> bool:
     """Tell whether the head of a classifier reads all tokens of a sequence, e.g. their mean (ModernBERT, EuroBERT)."""
-    pooling = getattr(model.config, "classifier_pooling", None)
-    return pooling not in (None, "cls", "bos") and type(model).__name__.endswith("ForSequenceClassification")
+    architecture = getattr(model, "architecture", type(model).__name__)  # of a FusedModel, or its class
+    return pools_all_tokens(model.config) and architecture.endswith("ForSequenceClassification")
 
 
 def mask_of(varlen: VarlenMetadata) -> Tensor:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,17 +15,27 @@ from handler.errors import ModelMismatch
 from handler.tensor_files import read_safetensors
 from handler.weight_files import weight_files
 
-BIAS = "encoder.relative_attention_bias.weight"  # of attention, for each of some ranges of distances and each head
-RANGES = 32  # whatever `relative_attention_num_buckets` says, as in transformers
-FARTHEST = 128  # from this distance on all have the same bias
 RENAMED = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}  # in the first BERTs' files
+
+
+class Rows(NamedTuple):
+    """One of several weights of a size, which one tensor holds."""
+
+    name: str
+    part: int
+    n_parts: int
 
 
 class Weights(dict[str, NDArray[Any]]):
     """Arrays by their names in transformers, everything but the head as in a base model, which may be saved alone."""
 
-    def __init__(self, tensors: Mapping[str, NDArray[Any]], prefix: str) -> None:
-        """Rename what the first BERTs (google-bert/bert-base-uncased) call gamma and beta."""
+    def __init__(self, tensors: Mapping[str, NDArray[Any]], prefix: str, *, has_biases: bool = True) -> None:
+        """Rename what the first BERTs (google-bert/bert-base-uncased) call gamma and beta.
+
+        Args:
+            has_biases: whether every linear layer and norm has a bias; otherwise one that is not stored is 0.
+        """
+        self._has_biases = has_biases
         super().__init__({plain_name(name, prefix): tensor for name, tensor in tensors.items()})
 
     def floats(self, name: str) -> NDArray[np.float32]:
@@ -35,22 +44,17 @@ class Weights(dict[str, NDArray[Any]]):
         scale = self.get(f"{name.removesuffix('weight')}scale")
         return values if scale is None else values * scale[:, None]
 
-    def pair(self, name: str) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    def pair(self, where: str | Rows) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return weight and bias of a linear layer or of a norm, in fp32."""
-        return self.floats(f"{name}.weight"), self.floats(f"{name}.bias")
-
-    def distance_bias(self, longest: int) -> NDArray[np.float32] | None:
-        """Return the bias of each head at each distance, (heads, 2 * longest - 1), as of `DistanceBias`; None: none.
-
-        Args:
-            longest: tokens of the longest sequence.
-        """
-        if BIAS not in self:
-            return None
-        biases = self.floats(BIAS)  # (ranges, heads)
-        if len(biases) < RANGES:
-            raise ValueError(f"{BIAS} has {len(biases)} rows, of which {RANGES} are read")
-        return np.ascontiguousarray(biases[range_of(np.arange(1 - longest, longest), RANGES)].T)
+        name = where if isinstance(where, str) else where.name
+        weight = self.floats(f"{name}.weight")
+        is_stored = self._has_biases or f"{name}.bias" in self
+        bias = self.floats(f"{name}.bias") if is_stored else np.zeros(len(weight), np.float32)
+        if isinstance(where, str):
+            return weight, bias
+        height = len(weight) // where.n_parts
+        rows = slice(where.part * height, (where.part + 1) * height)
+        return weight[rows], bias[rows]
 
 
 def plain_name(name: str, prefix: str) -> str:
@@ -73,24 +77,6 @@ def errors_as_mismatch() -> Iterator[None]:
     except (OSError, SafetensorError, KeyError, RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ModelMismatch(f"the weights cannot be loaded: {type(error).__name__} {reason}") from error
-
-
-def range_of(distances: NDArray[np.int64], n_ranges: int) -> NDArray[np.int64]:
-    """Return the range that each distance of a key from its query is in, as T5 and MPNet number them.
-
-    Half of the ranges are for keys after the query. Of a half, the first half are single distances, the others grow
-    with the logarithm (Raffel et al. 2020, "Exploring the Limits of Transfer Learning").
-
-    >>> range_of(np.array([0, -1, 1, -200, 200]), 32).tolist()
-    [0, 1, 17, 15, 31]
-    """
-    half = n_ranges // 2
-    exact, sizes = half // 2, np.abs(distances)
-    logarithms = np.log(np.maximum(sizes, 1) / np.float32(exact), dtype=np.float32) / np.float32(
-        math.log(FARTHEST / exact)
-    )
-    far = np.minimum(exact + (logarithms * (half - exact)).astype(np.int64), half - 1)
-    return np.where(distances > 0, half, 0) + np.where(sizes < exact, sizes, far)
 
 
 def read_floats(folder: Path) -> dict[str, NDArray[Any]]:

@@ -1,4 +1,4 @@
-"""Where families of transformers keep their weights, and which model folders are computed without its models.
+"""Where families of transformers keep their weights: one table, by `model_type`.
 
 The names of tensors are those of transformers, without the prefix of a base model.
 """
@@ -6,17 +6,9 @@ The names of tensors are those of transformers, without the prefix of a base mod
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from safetensors import SafetensorError, safe_open
-
-from handler.engine import int8_weights
-from handler.engine.native_encoder import ACTIVATIONS
-from handler.engine.stored_weights import plain_name
-from handler.errors import ModelMismatch, RequestError
-from handler.protocol import loads
-from handler.weight_files import weight_files
+from handler.engine.stored_weights import Rows
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -48,6 +40,15 @@ MPNET_LAYER = BERT_LAYER | {
     "value": "attention.attn.v",
     "attention_output": "attention.attn.o",
     "attention_norm": "attention.LayerNorm",
+}
+MODERNBERT_LAYER: dict[str, str | Rows] = {
+    **{name: Rows("attn.Wqkv", index, 3) for index, name in enumerate(("query", "key", "value"))},
+    "attention_output": "attn.Wo",
+    "attention_norm": "attn_norm",
+    "gate": Rows("mlp.Wi", 0, 2),
+    "intermediate": Rows("mlp.Wi", 1, 2),
+    "output": "mlp.Wo",
+    "output_norm": "mlp_norm",
 }
 
 
@@ -87,16 +88,21 @@ class Family(NamedTuple):
     prefix: str  # of the names of everything but the head
     class_prefix: str  # of the classes of its models
     heads: Mapping[str, tuple[HeadNames, ...]]  # by what follows the family in the name of a class
-    layer: Mapping[str, str]  # fields of a layer -> names, after `layers`
+    layer: Mapping[str, str | Rows]  # fields of a layer -> names, after `layers`
     layers: str = "encoder.layer"
     words: str = "embeddings.word_embeddings"
+    positions: str | None = "embeddings.position_embeddings"
+    embedding_norm: str = "embeddings.LayerNorm"
+    final_norm: str | None = None  # behind the layers
+    pre_norm: bool = False  # whether norms are computed of what the halves of a layer read; the first may be missing
+    has_biases: bool = True  # whether every linear layer and norm has one
     activation: str = "hidden_act"  # the field of config.json
     eps: str | float = "layer_norm_eps"  # of all norms: the field of config.json, or the number where there is none
     width: int = 768  # of its states and its heads, where config.json does not say
     n_heads: int = 12
 
 
-QUESTION_ANSWERING = {"ForQuestionAnswering": (HeadNames("qa_outputs", outputs=("start_logits", "end_logits")),)}
+EDGES = ("start_logits", "end_logits")
 
 
 def _heads(sequence: HeadNames, words: HeadNames, **others: tuple[HeadNames, ...]) -> dict[str, tuple[HeadNames, ...]]:
@@ -106,7 +112,7 @@ def _heads(sequence: HeadNames, words: HeadNames, **others: tuple[HeadNames, ...
         "ForSequenceClassification": (sequence,),
         "ForTokenClassification": (HeadNames("classifier"),),
         "ForMaskedLM": (words,),
-        **QUESTION_ANSWERING,
+        "ForQuestionAnswering": (HeadNames("qa_outputs", outputs=EDGES),),
         **others,
     }
 
@@ -136,6 +142,7 @@ BERT_WORDS = HeadNames(
     is_decoder=True,
     bias="cls.predictions.bias",
 )
+MODERNBERT_TRANSFORM = TransformNames("head.dense", "gelu", "head.norm", field="classifier_activation")
 NEXT_SENTENCE = HeadNames("cls.seq_relationship", BERT_POOLER, of_sequence=True)
 FAMILIES = {  # by `model_type`
     "bert": Family(
@@ -187,33 +194,28 @@ FAMILIES = {  # by `model_type`
         eps=1e-12,
     ),
     "mpnet": Family("mpnet", "MPNet", _heads(_classifier("tanh"), LM_HEAD), MPNET_LAYER),
+    "modernbert": Family(
+        "model",
+        "ModernBert",
+        {
+            "Model": (),
+            "ForSequenceClassification": (HeadNames("classifier", MODERNBERT_TRANSFORM, of_sequence=True),),
+            "ForTokenClassification": (HeadNames("classifier", MODERNBERT_TRANSFORM),),
+            "ForQuestionAnswering": (HeadNames("classifier", MODERNBERT_TRANSFORM, outputs=EDGES),),
+            "ForMaskedLM": (HeadNames("decoder", MODERNBERT_TRANSFORM, is_decoder=True),),
+        },
+        MODERNBERT_LAYER,
+        "layers",
+        words="embeddings.tok_embeddings",
+        positions=None,
+        embedding_norm="embeddings.norm",
+        final_norm="final_norm",
+        pre_norm=True,
+        has_biases=False,
+        activation="hidden_activation",
+        eps="norm_eps",
+    ),
 }
-# Fields of config.json for the activation of families that are no BERT's and are computed by PyTorch alone.
-OTHER_ACTIVATIONS = {"modernbert": "hidden_activation"}
-
-
-def supported_config(folder: Path) -> dict[str, Any] | None:
-    """Return the config of a model folder that can be computed without the models of transformers; None: it cannot.
-
-    It cannot either where a file of the folder is none that it reads: whoever loads the folder then says why.
-    """
-    try:
-        config: Any = loads((folder / "config.json").read_text(encoding="utf-8"))
-        family = FAMILIES[config["model_type"]]
-        suffix = suffix_of(config["architectures"][0], family)
-        names = _tensor_names(folder, family.prefix)
-        is_known = all(activation in ACTIVATIONS for activation in _activations(config, family, suffix))
-    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, SafetensorError, RequestError):
-        return None
-    except ModelMismatch:  # files of weights that an index names wrongly
-        return None
-    is_plain = config.get("position_embedding_type", "absolute") == "absolute" and not config.get("is_decoder")
-    if suffix is None or not is_known or not is_plain or config.get("pruned_heads"):
-        return None
-    heads, is_tied = family.heads[suffix], bool(config.get("tie_word_embeddings", True))
-    needed = {word_table(names, family, heads) if is_tied else f"{family.words}.weight"}
-    needed = needed.union(*(head.weights(is_tied=is_tied) for head in heads))
-    return config if needed <= names else None
 
 
 def word_table(names: Collection[str], family: Family, heads: Iterable[HeadNames]) -> str:
@@ -230,8 +232,7 @@ def suffix_of(architecture: str, family: Family) -> str | None:
 
 def activation_field(model_type: str) -> str:
     """Return the field of config.json that names the activation of a family's layers."""
-    family = FAMILIES.get(model_type)
-    return OTHER_ACTIVATIONS.get(model_type, "hidden_act") if family is None else family.activation
+    return FAMILIES[model_type].activation if model_type in FAMILIES else "hidden_act"
 
 
 def activation_of(config: PretrainedConfig) -> str | None:
@@ -240,29 +241,28 @@ def activation_of(config: PretrainedConfig) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def layer_names(family: Family, index: int, names: Collection[str]) -> dict[str, str | Rows]:
+    """Return the whole names of the weights of a layer by its fields; those of a first norm only where it is stored."""
+    found: dict[str, str | Rows] = {}
+    for field, where in family.layer.items():
+        name = f"{family.layers}.{index}.{where if isinstance(where, str) else where.name}"
+        is_optional = family.pre_norm and index == 0 and field == "attention_norm"
+        if not is_optional or f"{name}.weight" in names:
+            found[field] = name if isinstance(where, str) else where._replace(name=name)
+    return found
+
+
 def activation_of_transform(transform: TransformNames, config: PretrainedConfig) -> str:
     """Return the name of the activation of a head."""
     return str(getattr(config, transform.field) if transform.field else transform.activation)
+
+
+def pools_all_tokens(config: PretrainedConfig) -> bool:
+    """Tell whether the classifier of a sequence reads all of its tokens, e.g. their mean."""
+    return getattr(config, "classifier_pooling", None) not in (None, "cls", "bos")
 
 
 def eps_of(config: PretrainedConfig) -> float:
     """Return the epsilon of all norms."""
     eps = FAMILIES[config.model_type].eps
     return float(getattr(config, eps)) if isinstance(eps, str) else eps
-
-
-def _activations(config: Mapping[str, Any], family: Family, suffix: str | None) -> list[Any]:
-    """Return the names of the activations of the layers and the heads that config.json chooses."""
-    transforms = (head.transform for head in family.heads.get(suffix or "", ()))
-    fields = [family.activation, *(transform.field for transform in transforms if transform and transform.field)]
-    return [config.get(field, "gelu") for field in fields]
-
-
-def _tensor_names(folder: Path, prefix: str) -> set[str]:
-    """Return the names of the tensors of everything but the layers, in the file for int8 or in the others."""
-    names: set[str] = set()
-    for path in weight_files(folder) or [folder / int8_weights.FILE]:
-        with safe_open(path, framework="np") as file:
-            stored = (name.removeprefix("rest.") for name in file.keys())  # noqa: SIM118 - not a dict
-            names.update(plain_name(name, prefix) for name in stored)
-    return names

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from transformers import AlbertConfig, AlbertForSequenceClassification, BertForPreTraining
+import transformers
 
 from handler.config import ModelConfig, ServingConfig
 from handler.engine import kernels, weight_names
@@ -26,7 +26,7 @@ from handler.predictor import Predictor
 from handler.torch_presence import MISSING
 from scripts.archives import kernel_compiler
 from scripts.archives.build import ArchiveContents, build
-from tests.support.families import FAMILIES
+from tests.support.families import FAMILIES, LATER_FAMILIES
 from tests.support.live import Live, own_config
 from tests.support.samples import MODELS, ROOT, TEXTS, MakeModel, SetKernelLevels
 
@@ -46,17 +46,23 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 STARTING_S = 60
 
 
+def made_as(name: str, suffix: str, **settings: Any) -> dict[str, Any]:
+    """Return the arguments of `make_model` for a family with a head."""
+    architecture = getattr(transformers, f"{name}{suffix}")
+    return {"architecture": architecture, "config_class": getattr(transformers, f"{name}Config"), **settings}
+
+
 # Models beside a classifier: how each is made, and the task it is packed for.
 SERVED: dict[str, tuple[dict[str, Any], str | None]] = {
     "words": (MODELS["fill-mask"], None),
     "sparse": (MODELS["sparse-embedding"], "sparse-embedding"),
-    "pretrained": ({"architecture": BertForPreTraining}, None),
+    "pretrained": (made_as("Bert", "ForPreTraining"), None),
+    "modern": (
+        made_as("ModernBert", "ForSequenceClassification", **LATER_FAMILIES["ModernBert"], classifier_pooling="mean"),
+        None,
+    ),
 }
-REFUSED: dict[str, Any] = {
-    "architecture": AlbertForSequenceClassification,
-    "config_class": AlbertConfig,
-    **FAMILIES["Albert"],
-}
+REFUSED = made_as("Albert", "ForSequenceClassification", **FAMILIES["Albert"])
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +121,8 @@ def test_a_classifier_answers_as_transformers_does(server: Live, model_folder: P
 
 
 @pytest.mark.parametrize("name", SERVED)
-def test_heads_of_words_answer_as_transformers_does(name: str, server: Live, folders: dict[str, Path]) -> None:
-    """Masked words, sparse embeddings and next sentences, each by every operation of the model that computes it."""
+def test_every_head_answers_as_transformers_does(name: str, server: Live, folders: dict[str, Path]) -> None:
+    """Masked words, sparse embeddings, next sentences and the mean of all tokens, by every operation of the model."""
     exact = load_predictor(folders[name], ServingConfig(task=SERVED[name][1]))
     computed = {word: task for word, task in exact.operations.items() if task.forward_scope == "head"}
     assert computed

@@ -91,7 +91,7 @@ def reference(folder: Path, suffix: str, name: str, sequences: list[Encoding]) -
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-@pytest.mark.parametrize("name", [*OWN_ENCODER_FAMILIES, "MPNet"])
+@pytest.mark.parametrize("name", [*OWN_ENCODER_FAMILIES, "MPNet", "ModernBert"])
 def test_the_logits_of_words_are_those_of_transformers(
     name: str, tied: bool, make_model: MakeModel, tmp_path: Path
 ) -> None:

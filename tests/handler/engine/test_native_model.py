@@ -17,7 +17,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 
 from handler.config import ServingConfig
-from handler.engine import cpu, int8_file, int8_weights, stored_weights, weight_names
+from handler.engine import cpu, int8_file, int8_weights, native_support, positions
 from handler.engine.device import CPU
 from handler.engine.fused_model import FusedModel
 from handler.engine.native_engine import NativeEngine, precision_of
@@ -85,19 +85,20 @@ def pairs() -> list[Encoding]:
     ]
 
 
+ROTATED = ("ModernBert",)  # families whose queries and keys are rotated
 # How far outputs in a precision are from those of the modules of transformers around the same layers: sums in another
 # order, which for int8 move a number to the next integer here and there, and weights of norms that bf16 does not round.
 ATOL = {"fp32": 5e-6, "bf16": 0.02, "int8": 0.04}
 
 
 @pytest.mark.parametrize("suffix", [*HEADS, "Model"])
-@pytest.mark.parametrize("name", [*OWN_ENCODER_FAMILIES, "MPNet"])
+@pytest.mark.parametrize("name", [*OWN_ENCODER_FAMILIES, "MPNet", *ROTATED])
 def test_the_numbers_of_the_modules_of_transformers(
     name: str, suffix: str, make_model: MakeModel, tmp_path: Path
 ) -> None:
     """Every family, head and precision; all tokens, the first, or several; types of pairs where the model has any."""
     folder = make(name, suffix, make_model)
-    assert weight_names.supported_config(folder)
+    assert native_support.supported_config(folder)
     exact = load_predictor(folder)
     with_int8 = tmp_path / "int8"
     shutil.copytree(folder, with_int8)
@@ -120,10 +121,11 @@ def test_the_numbers_of_the_modules_of_transformers(
             for expected, output in outputs:
                 assert output.dtype == expected.dtype
                 np.testing.assert_allclose(output, expected, atol=ATOL[precision], rtol=1e-4)
-            if chosen.has_gradients:  # the model of explanations is that of transformers to the bit
+            if chosen.has_gradients:  # the model of explanations is that of transformers to the bit, but for angles
                 engines = (plain, native.with_gradients())
                 for pair in zip(*(outputs_of(engine, pooler, pairs()) for engine in engines), strict=True):
-                    np.testing.assert_array_equal(*pair)
+                    atol, rtol = (ATOL[precision], 1e-4) if name in ROTATED else (0.0, 0.0)
+                    np.testing.assert_allclose(pair[1], pair[0], atol=atol, rtol=rtol)
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
@@ -160,19 +162,19 @@ def test_ranges_of_distances_are_those_of_transformers() -> None:
     distances = torch.arange(-600, 601)
     for n_ranges in (8, 32, 64):
         expected = encoder.relative_position_bucket(distances, n_ranges)
-        np.testing.assert_array_equal(stored_weights.range_of(distances.numpy(), n_ranges), expected)
+        np.testing.assert_array_equal(positions.range_of(distances.numpy(), n_ranges), expected)
 
 
 def test_what_is_not_supported_keeps_transformers(make_model: MakeModel, tmp_path: Path) -> None:
     """Other heads, families and activations, a decoder, tensors under other names, and widths that do not fit."""
-    assert weight_names.supported_config(make_model(architecture=transformers.BertForMultipleChoice)) is None
-    assert weight_names.supported_config(make("Electra", "ForPreTraining", make_model)) is None
-    assert weight_names.supported_config(make_model(hidden_act="quick_gelu")) is None
-    assert weight_names.supported_config(make("Albert", "ForSequenceClassification", make_model)) is None
-    assert weight_names.supported_config(tmp_path) is None
+    assert native_support.supported_config(make_model(architecture=transformers.BertForMultipleChoice)) is None
+    assert native_support.supported_config(make("Electra", "ForPreTraining", make_model)) is None
+    assert native_support.supported_config(make_model(hidden_act="quick_gelu")) is None
+    assert native_support.supported_config(make("Albert", "ForSequenceClassification", make_model)) is None
+    assert native_support.supported_config(tmp_path) is None
     folder = tmp_path / "model"
     shutil.copytree(make("Bert", "ForTokenClassification", make_model), folder)
-    assert weight_names.supported_config(folder)
+    assert native_support.supported_config(folder)
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     for change in (
         {"is_decoder": True},
@@ -188,13 +190,13 @@ def test_what_is_not_supported_keeps_transformers(make_model: MakeModel, tmp_pat
     (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
     weights = (folder / "model.safetensors").rename(folder / "other.safetensors")
     (folder / "model.safetensors.index.json").write_text('{"weight_map": {"a": "b.safetensors"}}', encoding="utf-8")
-    assert weight_names.supported_config(folder) is None
+    assert native_support.supported_config(folder) is None
     (folder / "model.safetensors.index.json").unlink()
     weights.rename(folder / "model.safetensors")
     (folder / "config.json").write_text(
         json.dumps({**config, "architectures": ["BertForQuestionAnswering"]}), encoding="utf-8"
     )
-    assert weight_names.supported_config(folder) is None
+    assert native_support.supported_config(folder) is None
 
 
 def test_a_missing_tensor_is_refused(make_model: MakeModel) -> None:
@@ -268,6 +270,74 @@ def test_fields_that_mpnet_does_not_read(settings: dict[str, int], make_model: M
     expected = reference_logits(folder, sequences)
     for engine in (native, fused, exact.engine):
         np.testing.assert_allclose(logits_of(engine.run(sequences)), expected, atol=2e-5, rtol=1e-4)
+
+
+SETTINGS_OF_MODERNBERT: list[dict[str, Any]] = [
+    {"classifier_pooling": "mean", "classifier_bias": True},
+    {"norm_bias": True, "attention_bias": True, "mlp_bias": True},
+    {"hidden_activation": "silu", "classifier_activation": "gelu_pytorch_tanh", "norm_eps": 0.01},
+    {"layer_types": ["sliding_attention", "full_attention", "sliding_attention"]},
+    {
+        "rope_parameters": {
+            "full_attention": {"rope_type": "default", "rope_theta": 50.0},
+            "sliding_attention": {"rope_type": "default", "rope_theta": 7.0},
+        }
+    },
+]
+
+
+@pytest.mark.parametrize("settings", SETTINGS_OF_MODERNBERT, ids=lambda settings: next(iter(settings)))
+def test_settings_of_modernbert(settings: dict[str, Any], make_model: MakeModel) -> None:
+    """Pooling of the mean, biases, activations, the types of layers and angles, in answers and in explanations."""
+    folder = make("ModernBert", "ForSequenceClassification", make_model, **settings)
+    config, auto_class = ServingConfig(precision="fp32"), "AutoModelForSequenceClassification"
+    precision, exact = precision_of(folder, config, CPU), load_predictor(folder)
+    assert precision is not None
+    native = NativeEngine.load(folder, auto_class, exact.task, config, precision)
+    fused = TorchEngine.load(folder, auto_class, exact.task, config, fused=True)
+    expected = reference_logits(folder, random_words(*LENGTHS))
+    for engine in (native, fused, exact.engine):
+        np.testing.assert_allclose(logits_of(engine.run(random_words(*LENGTHS))), expected, atol=2e-5, rtol=1e-4)
+
+
+def test_a_config_of_the_hub(make_model: MakeModel, tmp_path: Path) -> None:
+    """As answerdotai/ModernBERT-base has it: other names for the angles and the types of layers."""
+    folder = tmp_path / "model"
+    shutil.copytree(make("ModernBert", "ForSequenceClassification", make_model), folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    thetas = {"global_rope_theta": 90.0, "local_rope_theta": 8.0, "global_attn_every_n_layers": 2}
+    config = {key: value for key, value in config.items() if key not in ("rope_parameters", "layer_types")} | thetas
+    content = json.dumps({**config, "position_embedding_type": "absolute"})
+    (folder / "config.json").write_text(content, encoding="utf-8")
+    precision, exact = precision_of(folder, ServingConfig(precision="fp32"), CPU), load_predictor(folder)
+    assert precision is not None
+    native = NativeEngine.load(
+        folder, "AutoModelForSequenceClassification", exact.task, ServingConfig(precision="fp32"), precision
+    )
+    expected = reference_logits(folder, random_words(*LENGTHS))
+    np.testing.assert_allclose(logits_of(native.run(random_words(*LENGTHS))), expected, atol=2e-5, rtol=1e-4)
+
+
+def test_settings_of_modernbert_that_keep_transformers(make_model: MakeModel, tmp_path: Path) -> None:
+    """Angles that are scaled, a part of each head, a window of one token, other layers or pooling."""
+    folder = tmp_path / "model"
+    shutil.copytree(make("ModernBert", "ForSequenceClassification", make_model), folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    assert native_support.supported_config(folder)
+    scaled = {name: {**rope, "rope_type": "linear", "factor": 2.0} for name, rope in config["rope_parameters"].items()}
+    for change in (
+        {"rope_parameters": scaled},
+        {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}},
+        {"head_dim": 16},
+        {"partial_rotary_factor": 0.5},
+        {"local_attention": 1},
+        {"layer_types": ["linear_attention"] * 3},
+        {"classifier_pooling": "max"},
+        {"hidden_activation": "quick_gelu"},
+        {"classifier_activation": "tanh"},
+    ):
+        (folder / "config.json").write_text(json.dumps({**config, **change}), encoding="utf-8")
+        assert precision_of(folder, ServingConfig(precision="fp32"), CPU) is None, change
 
 
 def test_widths_that_a_config_leaves_out(make_model: MakeModel, tmp_path: Path) -> None:
