@@ -19,6 +19,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from handler import archive
+from handler.engine import int8_weights
 from handler.protocol import JSON
 from scripts.cli.console import ROOT, ScriptError
 from scripts.client.server import Server
@@ -28,6 +29,7 @@ KEPT = ".kept"
 CHECKED = Path("run/checked")  # of the run folder: what a server reads that takes signed archives alone
 ITS_STORE = Path("run/model_store")  # the path of the store that CHECKED is filled from
 RANKED_LABEL_BYTES = 44  # {"label":,"score":0.12345678901234567e-05},
+MODEL_WEIGHTS = f"{archive.MODEL}/*.safetensors"
 TORCHSERVE_MANIFEST = "MAR-INF/MANIFEST.json"
 
 
@@ -86,6 +88,22 @@ class Archive:
         """Return the size of its weights."""
         with _opened(self.file) as opened:
             return sum(entry.file_size for entry in opened.infolist() if entry.filename.endswith(".safetensors"))
+
+    def tensor_names(self) -> set[str]:
+        """Return the names of its model's tensors, those of int8 where it has no others; reads headers alone.
+
+        Raises:
+            ScriptError: a file of weights that has none.
+        """
+        names: set[str] = set()
+        with self._reading(MODEL_WEIGHTS) as opened:
+            files = [name for name in opened.namelist() if Path(name).match(MODEL_WEIGHTS)]
+            floats = [name for name in files if Path(name).name != int8_weights.FILE]
+            for name in floats or files:
+                with opened.open(name) as reader:
+                    length = int.from_bytes(reader.read(8), "little")
+                    names |= set(json.loads(reader.read(min(length, opened.getinfo(name).file_size))))
+        return names - {"__metadata__"}
 
     def damage(self) -> str:
         """Return what differs from what was packed, or nothing; reads all of it."""

@@ -187,6 +187,9 @@ def archives(inventory: Inventory) -> Findings:
                 f"{archive.name} {archive.version} for TorchServe, {manifest[0]} {manifest[1]} in manifest.json"
             )
             yield Finding("error", f"{name} is {difference}", "pack it again")
+        if info.lacks_torch:
+            problem = f"{name}: this model is computed by PyTorch, which is not installed: it is refused"
+            yield Finding("error", problem, "run scripts/setup.sh --lean")
         if info.file.stem not in (archive.name, f"{archive.name}@{archive.version}"):
             yield Finding("warning", f"{name} holds {archive.name} {archive.version}", f"call it {archive.name}.mar")
     counts = Counter((info.archive.name, info.archive.version) for info in inventory.archives if info.archive)

@@ -20,8 +20,9 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 from packaging.markers import Marker
 
-from handler.archive import MODEL_CONFIG
+from handler.archive import MODEL, MODEL_CONFIG
 from handler.config import ModelConfig, usable_cores
+from handler.engine.native_support import is_supported
 from handler.errors import ConfigError
 from handler.protocol import JSON
 from handler.torch_presence import has_torch
@@ -48,6 +49,7 @@ class ArchiveInfo:
     problem: str = ""  # why there is no archive or no config
     weight_bytes: int = 0
     labels: tuple[str, ...] = ()  # of a model that ranks them
+    lacks_torch: bool = False  # whether PyTorch, which is not installed, computes its model
 
 
 @dataclass(frozen=True)
@@ -163,9 +165,14 @@ def _archive_info(file: Path) -> ArchiveInfo:
             return ArchiveInfo(file, size, archive, problem=damage)
         config = ModelConfig.from_yaml(archive.text(MODEL_CONFIG))
         labels = tuple(archive.labels()) if archive.manifest.get("task") == "text-classification" else ()
-        return ArchiveInfo(file, size, archive, config, weight_bytes=archive.weight_bytes(), labels=labels)
+        lacks_torch = not has_torch() and not _is_native(archive)
+        return ArchiveInfo(file, size, archive, config, "", archive.weight_bytes(), labels, lacks_torch)
     except (ScriptError, ConfigError) as error:
         return ArchiveInfo(file, size, problem=str(error))
+
+
+def _is_native(archive: Archive) -> bool:
+    return is_supported(archive.json(f"{MODEL}/config.json"), archive.tensor_names())
 
 
 def _versions(of_kind: str) -> dict[str, tuple[str, str]]:

@@ -5,19 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import sys
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
+from transformers import AlbertConfig, AlbertForSequenceClassification
 
+from handler.config import ModelConfig
 from handler.protocol import JSON
 from scripts import doctor
+from scripts.archives.build import ArchiveContents, build
 from scripts.client.ports import PORTS, free_ports
 from scripts.operations import inventory
 from tests.support.fake_server import NO_PID, FakeServer, worker, write_archive
-from tests.support.samples import ROOT
+from tests.support.families import FAMILIES
+from tests.support.samples import ROOT, MakeModel
 
 Diagnose = Callable[..., tuple[int, JSON]]
 KEYLESS = "error: inference_address is open to other machines (0.0.0.0:1) without keys"
@@ -179,6 +184,24 @@ def test_an_install_without_pytorch(diagnose: Diagnose, monkeypatch: pytest.Monk
     assert "transformers" in report["versions"]
     noted = "note: no PyTorch: archives of the BERT family are served, explanations and other models are refused"
     assert noted in findings_of(report)
+
+
+def test_archives_that_need_pytorch_where_there_is_none(
+    diagnose: Diagnose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mar: Path, make_model: MakeModel
+) -> None:
+    """They are named; those that are served without it are not."""
+    store = tmp_path / "store"
+    albert = {"architecture": AlbertForSequenceClassification, "config_class": AlbertConfig, **FAMILIES["Albert"]}
+    settings = ModelConfig.read(ROOT / "model-config.yaml")
+    build(ArchiveContents(make_model(**albert), "albert", "1.0", settings), store)
+    shutil.copy(mar, store)
+    assert not [line for line in findings_of(diagnose({}, "standalone")[1]) if "PyTorch" in line]
+    monkeypatch.setattr("handler.torch_presence.IS_INSTALLED", False)
+    code, report = diagnose({}, "standalone")
+    assert code == 2
+    named = [line for line in findings_of(report) if line.startswith("error")]
+    assert named == ["error: albert.mar: this model is computed by PyTorch, which is not installed: it is refused"]
+    assert report["findings"][0]["do"] == "run scripts/setup.sh --lean"
 
 
 def test_archives_on_the_standalone_server(diagnose: Diagnose, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
