@@ -140,6 +140,8 @@ find_archives() {
     archive=${model#*=}
     [ "$archive" != "$model" ] || archive=$model.mar
     [ -e "$store/$archive" ] || die "no $archive in $store; scripts/package.py makes one"
+    [ "$kind" = standalone ] || [ ! -d "$store/$archive" ] || die "$archive is a folder, which TorchServe would serve in" \
+      "place, so that what is written into its files changes answers or ends workers: pack it with scripts/package.py"
     loads+=("${model%%=*}=$archive")
   done
 }
@@ -226,6 +228,7 @@ has_what_was_named() {
   ! is_torchserve "$1" || running=torchserve
   [ -z "$named_kind" ] || [ "$named_kind" = "$running" ] ||
     die "the running server is $running, not $named_kind: scripts/serve.sh stop first"
+  kind=$running
   if [ ${#models[@]} -gt 0 ]; then
     find_archives
     loaded 0 >&2 || die "not every one of --models is ready: scripts/models.py register NAME adds one to the running server"

@@ -23,7 +23,7 @@ from pathlib import Path
 from scripts.archives.attestation import Attestation
 from scripts.archives.floor import NOT_OLDER_THAN, Floor
 from scripts.archives.store import Archive, Store, checked_folder
-from scripts.cli.console import ScriptError
+from scripts.cli.console import ScriptError, say
 from scripts.client.server import Server
 
 PUBLIC_KEY = "ARCHIVE_PUBLIC_KEY"  # of the environment: where it is set, no unsigned archive is registered
@@ -164,6 +164,20 @@ def offered(server: Server, store: Store, file: Path, *, older: bool = False) ->
         yield Offer(archive.file.name, floor, archive, attestation)
     finally:
         archive.file.unlink(missing_ok=True)  # the server has unpacked it
+
+
+def remember_served(server: Server, store: Store, name: str, version: str) -> None:
+    """Refuse from now on what is older than a version that an operator chose, if it is what the store holds."""
+    key = key_of_environment()
+    if not key or not checked_folder(server):
+        return
+    try:
+        current = Archive.read(store.current(name))
+        if current.version == version:
+            check_signature(store, current, key)
+            Floor(server.run_dir).accept(store, current, key)
+    except ScriptError as error:
+        say(f"note: a restart may refuse {name} {version} ({error})")
 
 
 def _copy(file: Path, target: Path) -> None:

@@ -30,6 +30,7 @@ Level = Literal["error", "warning", "note"]
 LOOPBACK = ("127.", "localhost", "::1")
 JAVA = ("17", "21")  # that TorchServe 0.12 was tried with
 DISK_RATIO = 2.2  # of the archives: unpacked, and the weights that their workers share
+ARCHIVES = (".mar", ".zip", ".tgz", ".tar.gz")  # what TorchServe unpacks; anything else is a folder
 SOCKET_PATH = 88  # characters of run/temp: a worker's socket in it has at most 107
 
 
@@ -315,6 +316,9 @@ def served_models(inventory: Inventory) -> Findings:
         if not model.is_ready:
             remedy = "scripts/serve.sh logs tells why" if model.min_workers else "scripts/models.py scale"
             yield Finding("error" if model.min_workers else "warning", f"{name} is not ready: {model.state}", remedy)
+        if not inventory.is_standalone and not model.archive.endswith(ARCHIVES):
+            problem = f"{name} is a folder that TorchServe serves in place: writing into its files changes answers"
+            yield Finding("warning", problem, "pack it with scripts/package.py, and register the archive")
         archive = by_file.get(model.archive)
         if archive and archive.name != model.name:
             yield Finding(

@@ -11,7 +11,14 @@ from pathlib import Path
 from scripts.archives.attestation import check_attestation
 from scripts.archives.floor import Floor
 from scripts.archives.registered import fetch_archive, is_registered
-from scripts.archives.signing import PUBLIC_KEY, check_signature, key_of_environment, offered, put_checked
+from scripts.archives.signing import (
+    PUBLIC_KEY,
+    check_signature,
+    key_of_environment,
+    offered,
+    put_checked,
+    remember_served,
+)
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ScriptError, say
 from scripts.client.server import NotRunning, Refused, UnknownModel
@@ -155,6 +162,7 @@ def scale(context: CommandContext) -> None:
 def set_default(context: CommandContext) -> None:
     """Send the requests that name no version to another version."""
     context.management.set_default(context.arguments.name, context.arguments.version)
+    remember_served(context.server, Store.of(context.server), context.arguments.name, context.arguments.version)
     say(f"{context.arguments.name}: requests without a version now go to {context.arguments.version}")
 
 

@@ -13,9 +13,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from scripts.archives.floor import Floor
-from scripts.archives.signing import Offer, key_of_environment, offered
-from scripts.archives.store import Archive, Store, checked_folder
+from scripts.archives.signing import Offer, offered, remember_served
+from scripts.archives.store import Archive, Store
 from scripts.cli.console import ScriptError, counted, say
 from scripts.cli.options import natural_float, path_name, positive_int
 from scripts.client.http import Management
@@ -72,7 +71,10 @@ class Rollout:
         say(f"{self.name}: requests without a version now go to {version}")
         is_unregistered = self._unregister(old, version)
         self._update_store(new, old, version)
-        self._remember(offer, version)
+        if offer:
+            offer.served()
+        else:
+            remember_served(self.management.server, self.store, self.name, version)
         return is_unregistered
 
     def _expected(self, archive: Archive, version: str) -> Archive:
@@ -155,18 +157,6 @@ class Rollout:
             self.store.keep_only(self.name, old)
         except (OSError, ScriptError) as error:
             say(f"note: {self.store.current(self.name)} may not be what a restart should load ({error})")
-
-    def _remember(self, offer: Offer | None, version: str) -> None:
-        """Refuse from now on what is older than the version that serves; after a rollback that is an older one."""
-        if offer:
-            offer.served()
-            return
-        try:
-            key, current = key_of_environment(), Archive.read(self.store.current(self.name))
-            if key and checked_folder(self.management.server) and current.version == version:
-                Floor(self.management.server.run_dir).accept(self.store, current, key)
-        except ScriptError as error:
-            say(f"note: a restart may refuse {version} ({error})")
 
 
 def previous(store: Store, name: str, serving: str) -> str:

@@ -338,6 +338,9 @@ def test_a_running_server(
         "warning: toy 1.0 serves, but a restart would load 2.0 from toy.mar",
     ]
     assert [model["state"] for model in report["server"]["models"]] == ["ready", "loading"]
+    fake_server.models["toy", "3.0"]["modelUrl"] = "unpacked"
+    in_place = "warning: toy 3.0 is a folder that TorchServe serves in place: writing into its files changes answers"
+    assert in_place in findings_of(diagnose(own)[1])
     words = [
         "--config",
         str(fake_server.config),

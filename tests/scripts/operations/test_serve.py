@@ -78,6 +78,17 @@ def test_wrong_options(serve: Serve, command: str, words: list[str], complaint: 
     assert complaint in done.stderr
 
 
+def test_a_folder_is_not_served_in_place(serve: Serve, tmp_path: Path) -> None:
+    """By TorchServe, whose workers map its files: overwriting one changes answers, and cutting one ends them."""
+    (tmp_path / "store" / "unpacked").mkdir(parents=True)
+    for command in ("start", "run"):
+        done = serve(command, "--server", "torchserve", "--model-store", tmp_path / "store", "--models", "m=unpacked")
+        assert (done.returncode, "unpacked is a folder, which TorchServe would serve in place" in done.stderr) == (
+            2,
+            True,
+        )
+
+
 def test_an_unknown_command_shows_the_usage(serve: Serve) -> None:
     """And help is no error."""
     assert serve("dance").returncode == 2
