@@ -106,9 +106,17 @@ class BoundedConnection(HttpToolsProtocol):
         self.scope["extensions"] = {NOTIFY_LEFT: {"notify": self._notify_left}}
 
     def on_response_complete(self) -> None:
-        """Expect another request: line ends, or the rest of a body that was refused, are none."""
-        super().on_response_complete()
-        if self.cycle.response_complete and not self.transport.is_closing():  # no other one was sent already
+        """Begin the next request that came behind this one, or expect another.
+
+        As uvicorn's, without its timer for idle connections: `_look` ends them.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self.cycle.response_complete:  # line ends, or the rest of a body that was refused, are no request
             self._deadline = self.loop.time() + KEEP_ALIVE_S
 
     def on_headers_complete(self) -> None:
@@ -150,7 +158,6 @@ class BoundedConnection(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Read bytes; a head that grows without an end is refused."""
-        self._unset_keepalive_if_required()
         rest = data
         while rest and not self._is_full and not self.transport.is_closing():
             try:

@@ -7,7 +7,6 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from functools import cached_property
-from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import parse_qs
 
@@ -15,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from handler.request_state import Response
 from handler.tracing import current
+from server.direct import CLOSES, head_of, received_body, send_response
 from server.errors import ApiError, body_timeout, overloaded, too_large
 from server.metrics import MetricsRegistry
 
@@ -26,7 +26,6 @@ UNREAD_BYTES = 160 << 20  # of all responses together that clients have not read
 UNCOUNTED_BYTES = 16_384  # of a body that comes in one part, or of a response
 DISCARD_FACTOR = 4  # a body that is too long is read up to so many times the limit before it is refused
 REQUEST_ID = b"x-request-id"
-CLOSES = {False: b"", True: b"\r\nconnection: close"}
 UNCACHED = [
     (b"pragma", b"no-cache"),
     (b"cache-control", b"no-cache; no-store, must-revalidate, private"),
@@ -73,6 +72,8 @@ class Exchange:
         length = self.headers.get("content-length", "")
         if length.isdecimal() and int(length) > DISCARD_FACTOR * limit:
             raise too_large(limit)
+        if (content := received_body(self._receive)) is not None:
+            return self._whole(content, limit)
         task, is_late = asyncio.current_task(), False
 
         def give_up() -> None:
@@ -94,10 +95,8 @@ class Exchange:
 
     async def _received(self, limit: int) -> bytes:
         content, more = await self._next_chunk()
-        if not more and len(content) <= limit:
-            if len(content) > UNCOUNTED_BYTES:
-                self._hold(len(content))
-            return content
+        if not more:
+            return self._whole(content, limit)
         kept, n_bytes = bytearray(), len(content)
         self._keep(kept, content, limit)
         while more and n_bytes <= DISCARD_FACTOR * limit:
@@ -111,6 +110,14 @@ class Exchange:
         if n_bytes > limit:
             raise too_large(limit)
         return bytes(kept)
+
+    def _whole(self, content: bytes, limit: int) -> bytes:
+        """Return a body that came at once."""
+        if len(content) > limit:
+            raise too_large(limit)
+        if len(content) > UNCOUNTED_BYTES:
+            self._hold(len(content))
+        return content
 
     def _keep(self, kept: bytearray, chunk: bytes, limit: int) -> None:
         if len(chunk) <= limit:
@@ -172,7 +179,10 @@ class Exchange:
 
     async def respond(self, response: Response) -> None:
         """Send a response."""
-        await self._send({"type": "http.response.start", "status": response.status, "headers": headers_of(response)})
+        headers = headers_of(response)
+        if send_response(self._send, head_of(response.status, headers), response.content):
+            return
+        await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": response.content})
 
 
@@ -192,9 +202,8 @@ class PreparedResponse:
     """A response that is the same each time, but for its id: its bytes are made once."""
 
     def __init__(self, response: Response) -> None:
-        lines = [b"HTTP/1.1 %d %b" % (response.status, HTTPStatus(response.status).phrase.encode())]
-        lines += [b"%b: %b" % header for header in headers_of(response) if header[0] != REQUEST_ID]
-        self._head = b"\r\n".join([*lines, REQUEST_ID + b": "])
+        headers = [header for header in headers_of(response) if header[0] != REQUEST_ID]
+        self._head = head_of(response.status, headers) + b"\r\n" + REQUEST_ID + b": "
         self._ends = {is_last: CLOSES[is_last] + b"\r\n\r\n" + response.content for is_last in CLOSES}
 
     def written(self, *, is_last: bool) -> bytes:
