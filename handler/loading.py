@@ -28,6 +28,8 @@ from handler.torch_presence import has_torch, require_torch
 if TYPE_CHECKING:
     from handler.engine.torch_engine import TorchEngine
 
+YOUNG_OBJECTS = 20_000  # that are made between two collections; 700, Python's default, are those of three requests
+
 
 def is_native(folder: Path, config: ServingConfig, device: AnyDevice = CPU) -> bool:
     """Tell whether an unpacked archive is served without PyTorch and the models of transformers.
@@ -124,5 +126,6 @@ def return_free_memory() -> None:
     gc.unfreeze()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
     with contextlib.suppress(AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)

@@ -112,6 +112,16 @@ class Predictor:
         batch.report.count_tokens(batch.encodings(), self.tokenizer.unknown_id)
         return batch
 
+    def preprocess_each(self, requests: Sequence[Request]) -> list[BatchContext]:
+        """Parse requests and encode the texts of all of them in one call; return a batch of each."""
+        together = self.preprocess(requests)
+        seconds_per_token = together.report.tokenize_s / max(1, together.report.n_tokens)
+        batches = [BatchContext([state], together.deadline) for state in together.requests]
+        for batch in batches:
+            batch.report.count_tokens(batch.encodings(), self.tokenizer.unknown_id)
+            batch.report.tokenize_s = seconds_per_token * batch.report.n_tokens
+        return batches
+
     def inference(self, batch: BatchContext) -> None:
         """Compute the output of every encoding in one plan, then the explanations."""
         started = time.perf_counter()

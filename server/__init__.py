@@ -8,12 +8,14 @@ settings       config.properties, as far as it applies here; the rest is refused
 log            one JSON object a line, without a user's text
 metrics        counters, gauges, histograms in the names of metrics.yaml, and Prometheus' text format
 keys           key_file.json: who may ask which port
+reading        bodies: short ones that come together at once, long ones beside the event loop
 batcher        token-budget batches: what waits is computed when the engine is free
 parent         a process that ends with the one that started it
 explanations   explanations, in a process of their own
 archives       an archive of the model store -> a folder, its name and version
 loaded_model   one version of a model: loads it, answers its requests
 registry       all versions of all models, and which one answers by default
+direct         bodies and responses without ASGI's messages, where nobody must see them
 transport      ASGI messages <-> requests and responses: bodies bounded while they arrive
 tracing        a span for each request of the inference port
 forms          the field `data` of a form

@@ -145,6 +145,7 @@ class Batcher:
             on_finished: called in the event loop with the requests that a batch completed; it sets `done` of each.
         """
         self.max_requests = max_requests
+        self.n_reading = 0  # requests that were accepted and are parsed and tokenised, before they wait
         self.tokens_per_s = FIRST_TOKENS_PER_S
         self._turn: Turn | None = None  # what the thread has taken and not answered yet
         self._taken = time.monotonic()  # when the thread last took from the queue
@@ -180,7 +181,8 @@ class Batcher:
     @property
     def is_full(self) -> bool:
         """Whether a request that comes now would wait too long."""
-        return self.n_waiting + self._n_expected >= self.max_requests or self.wait_s > MAX_WAIT_S
+        n_accepted = self.n_waiting + self.n_reading + self._n_expected
+        return n_accepted >= self.max_requests or self.wait_s > MAX_WAIT_S
 
     @property
     def retry_after_s(self) -> int:

@@ -28,8 +28,9 @@ from handler.protocol import (
 )
 from handler.request_state import Request, Response
 from server.errors import ApiError, json_response
-from server.loaded_model import LoadedModel, read_body
+from server.loaded_model import LoadedModel
 from server.openai_tokens import VARIABLE, OpenAITokens
+from server.reading import read_body
 from server.registry import ModelRegistry
 from server.transport import Exchange
 

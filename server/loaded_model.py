@@ -8,10 +8,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, TypeVar
 
 from handler import tracing
 from handler.config import DEFAULT_RESPONSE_TIMEOUT_S
@@ -32,25 +29,13 @@ from server.batcher import Batcher, Waiting
 from server.errors import engine_failed, overloaded, queue_full
 from server.explanations import Explanations
 from server.metrics import MetricsRegistry
+from server.reading import INLINE_BYTES, Preprocessor
 from server.settings import ServerSettings
 
-INLINE_BYTES = 8_192  # a longer body is parsed and tokenised beside the event loop
 INLINE_ITEMS = 128  # more answers are written beside the event loop
 MS_PER_S, US_PER_S = 1e3, 1e6
 
-N_READERS = 2  # long bodies that are parsed at once, each of which may take 24 times its size
-
 logger = logging.getLogger(__name__)
-_readers = ThreadPoolExecutor(N_READERS, "reader")
-
-T = TypeVar("T")
-
-
-async def read_body(content: bytes, read: Callable[..., T], *arguments: Any) -> T:
-    """Call what reads a body; of a long one beside the event loop, which answers others meanwhile."""
-    if len(content) <= INLINE_BYTES:
-        return read(*arguments)
-    return await asyncio.get_running_loop().run_in_executor(_readers, partial(read, *arguments))
 
 
 @dataclass(frozen=True)
@@ -128,6 +113,7 @@ class LoadedModel:
         self.batcher = Batcher(loader, self.queue_requests, self._on_finished)
         self.batcher.ready.add_done_callback(self._on_loaded)
         self.explanations = Explanations(loader)
+        self._preprocessor = Preprocessor()
 
     @property
     def is_ready(self) -> bool:
@@ -197,9 +183,10 @@ class LoadedModel:
 
     async def _read(self, predictor: Predictor, request: Request) -> BatchContext:
         """Parse and tokenise one request."""
-        content = request.body.content or b""
-        batch = await read_body(content, predictor.preprocess, [request])
-        if len(content) > INLINE_BYTES and self.batcher.is_full and not request.explain:  # meanwhile
+        batch = await self._preprocessor.preprocess(predictor, request)
+        if (
+            len(request.body.content or b"") > INLINE_BYTES and self.batcher.is_full and not request.explain
+        ):  # meanwhile
             raise queue_full(self.batcher.retry_after_s)
         return batch
 

@@ -9,8 +9,8 @@ from handler.http_headers import is_form, request_from
 from handler.request_state import Request, Response
 from server.errors import bad_request, route_not_found
 from server.forms import data_field
-from server.loaded_model import read_body
 from server.metrics import MetricsRegistry
+from server.reading import read_body
 from server.registry import ModelRegistry
 from server.transport import Exchange
 

@@ -9,7 +9,7 @@ import re
 
 import yaml
 
-from server.loaded_model import N_READERS
+from server.reading import N_READERS
 from server.transport import HELD_BYTES, UNREAD_BYTES
 from tests.support.gateway import CONFIG
 from tests.support.samples import ROOT, read_settings

@@ -164,6 +164,9 @@ def test_a_full_queue_is_refused_at_once(predictor: Predictor) -> None:
         assert served.batcher.is_full
         await asyncio.sleep(0)
         assert not served.batcher.is_full
+        served.batcher.n_reading = 1  # it is being parsed
+        assert served.batcher.is_full
+        served.batcher.n_reading = 0
         served.batcher.tokens_per_s = 1.2  # the texts that wait have three each
         assert served.batcher.wait_s > batcher.MAX_WAIT_S
         assert served.batcher.is_full

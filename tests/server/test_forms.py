@@ -9,7 +9,7 @@ import pytest
 
 from server.errors import ApiError
 from server.forms import data_field
-from server.loaded_model import INLINE_BYTES, read_body
+from server.reading import INLINE_BYTES, read_body
 
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data; boundary=x"

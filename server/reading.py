@@ -1,0 +1,65 @@
+"""How bodies are read: short ones in the event loop, those that come together at once; long ones beside it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, TypeVar
+
+from handler.predictor import Predictor
+from handler.request_state import BatchContext, Request
+
+INLINE_BYTES = 8_192  # a longer body is parsed and tokenised beside the event loop
+MAX_TOGETHER = 32  # requests, after which the event loop does other things
+N_READERS = 2  # long bodies that are parsed at once, each of which may take 24 times its size
+
+_readers = ThreadPoolExecutor(N_READERS, "reader")
+
+T = TypeVar("T")
+
+
+async def read_body(content: bytes, read: Callable[..., T], *arguments: Any) -> T:
+    """Call what reads a body; of a long one beside the event loop, which answers others meanwhile."""
+    if len(content) <= INLINE_BYTES:
+        return read(*arguments)
+    return await asyncio.get_running_loop().run_in_executor(_readers, partial(read, *arguments))
+
+
+class Preprocessor:
+    """Parses and tokenises the requests of one model: those with short bodies that came together, in one call.
+
+    The tokenizer takes 14 to 17 microseconds of a text among 32 and 37 of one between other work, whose code and data
+    take its place in the cache; parsing gains as well.
+    """
+
+    def __init__(self) -> None:
+        self._unread: deque[tuple[Request, asyncio.Future[BatchContext]]] = deque()
+
+    async def preprocess(self, predictor: Predictor, request: Request) -> BatchContext:
+        """Return a batch of one request."""
+        content = request.body.content or b""
+        if len(content) > INLINE_BYTES:
+            return await read_body(content, predictor.preprocess, [request])
+        loop = asyncio.get_running_loop()
+        batch: asyncio.Future[BatchContext] = loop.create_future()
+        self._unread.append((request, batch))
+        if len(self._unread) == 1:
+            loop.call_soon(self._preprocess_all, predictor)  # behind the other requests that have come
+        return await batch
+
+    def _preprocess_all(self, predictor: Predictor) -> None:
+        taken = [self._unread.popleft() for _ in range(min(MAX_TOGETHER, len(self._unread)))]
+        if self._unread:
+            asyncio.get_running_loop().call_soon(self._preprocess_all, predictor)
+        wanted = [(request, batch) for request, batch in taken if not batch.done()]  # others' clients have left
+        try:
+            batches = predictor.preprocess_each([request for request, _ in wanted])
+        except Exception as error:  # noqa: BLE001 - each of those who wait gets it
+            for _, batch in wanted:
+                batch.set_exception(error)
+            return
+        for (_, batch), read in zip(wanted, batches, strict=True):
+            batch.set_result(read)

@@ -1,0 +1,96 @@
+"""Requests that come together are parsed and tokenised together, and are answered as if each had come alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from handler.predictor import Predictor
+from handler.protocol import Body, serialize_value
+from handler.request_state import BatchContext, Request
+from server.reading import INLINE_BYTES, MAX_TOGETHER, Preprocessor
+from tests.support.samples import JSON_TYPE
+
+
+def request(*texts: str) -> Request:
+    """Return a request of some texts."""
+    return Request(Body(serialize_value(list(texts)), JSON_TYPE))
+
+
+@pytest.fixture
+def calls(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return the number of texts of each call of the tokenizer, as they come."""
+    counts: list[int] = []
+    encode = predictor.tokenizer.encode
+
+    def counted(texts: Sequence[Any], options: Sequence[Any]) -> Any:
+        counts.append(len(texts))
+        return encode(texts, options)
+
+    monkeypatch.setattr(predictor.tokenizer, "encode", counted)
+    return counts
+
+
+def read(predictor: Predictor, *requests: Request) -> list[BatchContext]:
+    """Return the batches of requests that come together."""
+
+    async def scenario() -> list[BatchContext]:
+        preprocessor = Preprocessor()
+        return await asyncio.gather(*(preprocessor.preprocess(predictor, each) for each in requests))
+
+    return asyncio.run(scenario())
+
+
+def test_what_comes_together_is_tokenised_in_one_call(predictor: Predictor, calls: list[int]) -> None:
+    """Each request has the tokens, the report and the answer that it has alone; one that is wrong fails alone."""
+    requests = [request("one text"), Request(Body(b"{", JSON_TYPE)), request("two", "more texts"), request()]
+    batches = read(predictor, *requests)
+    assert calls == [3]
+    assert [len(batch.requests) for batch in batches] == [1, 1, 1, 1]
+    for each, batch in zip(requests, batches, strict=True):
+        alone = predictor.preprocess([each])
+        assert batch.encodings() == alone.encodings()
+        assert (batch.report.n_texts, batch.report.n_tokens) == (alone.report.n_texts, alone.report.n_tokens)
+        for context in (batch, alone):
+            predictor.inference(context)
+        (answer,), (expected,) = predictor.postprocess(batch), predictor.postprocess(alone)
+        assert (answer.status, answer.content) == (expected.status, expected.content)
+    assert sum(batch.report.tokenize_s > 0 for batch in batches) == 2
+
+
+def test_many_are_read_in_parts(predictor: Predictor, calls: list[int]) -> None:
+    """So that the event loop does other things in between."""
+    batches = read(predictor, *(request(f"text {number}") for number in range(MAX_TOGETHER + 3)))
+    assert calls == [MAX_TOGETHER, 3]
+    assert all(batch.encodings() for batch in batches)
+
+
+def test_a_long_body_is_read_apart(predictor: Predictor, calls: list[int]) -> None:
+    """Beside the event loop."""
+    texts = ["word " * 10] * (INLINE_BYTES // 40)
+    assert len(read(predictor, request("short"), request(*texts))[1].encodings()) == len(texts)
+    assert sorted(calls) == [1, len(texts)]
+
+
+def test_a_client_that_left_is_not_read(predictor: Predictor, calls: list[int]) -> None:
+    """What an exception that no module expects ends is each of the requests, not the next ones."""
+
+    async def scenario() -> None:
+        preprocessor = Preprocessor()
+        tasks = [asyncio.ensure_future(preprocessor.preprocess(predictor, request(word))) for word in ("one", "two")]
+        await asyncio.sleep(0)
+        tasks[0].cancel()
+        assert (await tasks[1]).encodings()
+        assert calls == [1]
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(predictor, "preprocess", lambda _: 1 / 0)
+            failed = await asyncio.gather(
+                *(preprocessor.preprocess(predictor, request("a")) for _ in range(2)), return_exceptions=True
+            )
+        assert [type(error) for error in failed] == [ZeroDivisionError] * 2
+        assert (await preprocessor.preprocess(predictor, request("a"))).encodings()
+
+    asyncio.run(scenario())
