@@ -40,6 +40,8 @@ def named(option: str) -> dict[str, float]:
     pairs: dict[str, Any]
     if "=" in option and not Path(option).is_file():
         pairs = dict(part.rpartition("=")[::2] for part in option.split(","))
+        if "" in pairs:
+            raise ScriptError(f"{where}: a part without LABEL=: a JSON file names labels that have commas")
     else:
         where = f"--class-weights {option}"
         try:

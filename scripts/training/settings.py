@@ -29,6 +29,11 @@ SCHEDULERS = {
 }
 SEARCHABLE = ("learning_rate", "batch_size", "warmup_ratio", "weight_decay")
 TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")
+DEPENDENT_OPTIONS = {  # an option -> those that do nothing without it
+    "peft": ("lora_rank", "lora_alpha", "lora_dropout", "lora_targets"),
+    "search": ("search_over",),
+    "dataset": ("dataset_config",),
+}
 TASK_OPTIONS = sorted(set().union(*(kind.options for kind in TRAINING_TASKS.values())))
 
 
@@ -288,6 +293,10 @@ def parse(argv: Sequence[str] | None, description: str) -> TrainingSettings:
         parser.error("--label-names goes with one column of lists, not with --label-columns or --label-separator")
     if settings.validation_split == 0:
         parser.error("--validation-split must be above 0: the best epoch is chosen on that part")
+    for needed, names in DEPENDENT_OPTIONS.items():
+        changed = [name for name in names if getattr(settings, name) != parser.get_default(name)]
+        if changed and not getattr(settings, needed):
+            parser.error(f"--{option_name(changed[0])} does nothing without --{option_name(needed)}")
     return settings
 
 

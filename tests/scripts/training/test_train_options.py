@@ -20,7 +20,7 @@ from scripts.cli.console import ROOT
 from scripts.training import trackers
 from scripts.training.class_weights import named
 from scripts.training.curves import draw
-from scripts.training.settings import SCHEDULERS
+from scripts.training.settings import SCHEDULERS, parse
 from scripts.training.tasks.base import balanced, weighted_cross_entropy
 from scripts.training.trackers import Trackers
 from tests.support.animals import VOCABULARY, labelled
@@ -104,12 +104,29 @@ def test_weights_by_file(tmp_path: Path) -> None:
         ("cat=0", "--class-weights: the weight of cat must be a number above 0"),
         ("cat=inf", "must be a number above 0"),
         ("cat=two", "must be a number above 0"),
+        ("cat,dog=2", "--class-weights: a part without LABEL=: a JSON file names labels that have commas"),
         ("weights.json", "--class-weights weights.json: neither balanced, nor LABEL=WEIGHT,..., nor a file"),
     ],
 )
 def test_class_weights_that_mean_nothing(option: str, message: str, base: Path, tmp_path: Path) -> None:
     content = "text,label\n" + "\n".join(f"the cat {n},{'cat' if n % 2 else 'dog'}" for n in range(20))
     assert message in refusal(base, tmp_path, "train.csv", content, "--class-weights", option)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "needed"),
+    [
+        ("--lora-alpha", "8", "--peft"),
+        ("--lora-dropout", "0", "--peft"),
+        ("--search-over", "batch-size", "--search"),
+        ("--dataset-config", "cola", "--dataset"),
+    ],
+)
+def test_options_that_do_nothing(option: str, value: str, needed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever forgets --peft would train all weights."""
+    with pytest.raises(SystemExit):
+        parse(["--train", "a.csv", "--output", "out", option, value], "")
+    assert f"error: {option} does nothing without {needed}" in capsys.readouterr().err
 
 
 def test_class_weights_without_classes(base: Path, tmp_path: Path) -> None:
