@@ -48,7 +48,9 @@ RUN scripts/setup.sh --slim
 
 FROM packages-without-torch AS packages-slim
 ARG TRACING=no
+ARG SIGNING=no
 RUN if [ "$TRACING" = yes ]; then .venv/bin/python -m pip install -r requirements/tracing.txt -c requirements/constraints.txt; fi \
+ && if [ "$SIGNING" = yes ]; then .venv/bin/python -m pip install -r requirements/sign.txt -c requirements/constraints.txt; fi \
  && .venv/bin/python -m pip uninstall --quiet --yes pip \
  && find .venv -type d -name tests -prune -exec rm -r {} + \
  && .venv/bin/python -c 'import transformers, uvicorn'
@@ -69,8 +71,11 @@ RUN case "$DEVICE:$TORCH_INDEX_URL" in \
  && if [ "$torch_device" != "$DEVICE" ]; then echo "DEVICE=$DEVICE, but the torch of this index is for $torch_device" >&2; exit 1; fi
 
 # TRACING=yes: what OTEL_EXPORTER_OTLP_ENDPOINT in the environment needs (docs/operations.md#traces), 6 MB.
+# SIGNING=yes: what ARCHIVE_PUBLIC_KEY in the environment needs (SECURITY.md#signed-archives).
 ARG TRACING=no
-RUN if [ "$TRACING" = yes ]; then .venv/bin/python -m pip install -r requirements/tracing.txt -c requirements/constraints.txt; fi
+ARG SIGNING=no
+RUN if [ "$TRACING" = yes ]; then .venv/bin/python -m pip install -r requirements/tracing.txt -c requirements/constraints.txt; fi \
+ && if [ "$SIGNING" = yes ]; then .venv/bin/python -m pip install -r requirements/sign.txt -c requirements/constraints.txt; fi
 
 # Headers, test suites and test programs of the packages: about 230 MB that no server reads.
 # Of torch/bin only torch_shm_manager is ever started, by torch.multiprocessing.

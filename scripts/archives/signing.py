@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from scripts.archives.attestation import Attestation
+from scripts.archives.attestation import MAX_BYTES, Attestation
 from scripts.archives.floor import NOT_OLDER_THAN, Floor
 from scripts.archives.store import Archive, Store, checked_folder
 from scripts.cli.console import ScriptError, say
@@ -84,6 +84,8 @@ def check_signature(store: Store, archive: Archive, public_key: Path | None = No
         raise ScriptError(
             f"{archive.file.name} is not signed: {signature.name} is missing; scripts/package.py --sign makes it"
         )
+    if signature.stat().st_size > MAX_BYTES:
+        raise ScriptError(f"{archive.file.name} is refused: {signature.name} has more than {MAX_BYTES >> 20} MB")
     try:
         from model_signing import verifying
     except ImportError as error:

@@ -54,6 +54,14 @@ def test_a_broken_signature_is_refused(store: Store, tmp_path: Path, content: st
         check_signature(store, Archive.read(store.current("tiny")), key_pair(tmp_path, "mine")[1])
 
 
+def test_a_signature_that_fills_the_memory_is_not_read(store: Store, tmp_path: Path) -> None:
+    """Whoever can write to the store chooses its length."""
+    with (store.folder / "tiny@1.0.sig").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(ScriptError, match=r"tiny@1\.0\.sig has more than 16 MB"):
+        check_signature(store, Archive.read(store.current("tiny")), key_pair(tmp_path, "mine")[1])
+
+
 def test_a_wrong_key_is_named(store: Store, tmp_path: Path) -> None:
     """A public one to sign with, one that is not there."""
     _, public = key_pair(tmp_path, "mine")
