@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from scripts.archives.store import Archive, Store
@@ -15,8 +16,11 @@ def is_registered(word: str) -> bool:
     return registries.is_registered(word)
 
 
-def fetch_archive(uri: str, store: Store) -> Archive:
+def fetch_archive(uri: str, store: Store, check: Callable[[Archive], object] = lambda _: None) -> Archive:
     """Fetch the archive of a version into a model store, in which another version of its name is kept.
+
+    Args:
+        check: raises ScriptError for an archive that must not take the place of the one in the store.
 
     Raises:
         ScriptError: no such version, one without an archive, or a file that is not what was packed.
@@ -33,6 +37,7 @@ def fetch_archive(uri: str, store: Store) -> Archive:
         damage = archive.damage() or (f"its name is {archive.name}" if archive.name != files[0].stem else "")
         if damage:
             raise ScriptError(f"{uri}: {files[0].name}: {damage}: push it again")
+        check(archive)
         store.put(archive)
         say(f"{fetched.uri}: {archive.name} {archive.version} is in the model store")
         return Archive.read(store.current(archive.name))

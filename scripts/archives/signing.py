@@ -168,6 +168,13 @@ def offered(server: Server, store: Store, file: Path, *, older: bool = False) ->
         archive.file.unlink(missing_ok=True)  # the server has unpacked it
 
 
+def check_fetched(server: Server, store: Store, archive: Archive) -> None:
+    """Raise where an archive that was fetched must not become one of the store: a restart would refuse it."""
+    if key := key_of_environment():
+        check_signature(store, archive, key)
+        Floor(server.run_dir).check(store, archive, key)
+
+
 def remember_served(server: Server, store: Store, name: str, version: str) -> None:
     """Refuse from now on what is older than a version that an operator chose, if it is what the store holds."""
     key = key_of_environment()

@@ -6,6 +6,7 @@ Promote and rollback are in rollout.py, shadow in shadow.py.
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 from scripts.archives.attestation import check_attestation
@@ -13,6 +14,7 @@ from scripts.archives.floor import Floor
 from scripts.archives.registered import fetch_archive, is_registered
 from scripts.archives.signing import (
     PUBLIC_KEY,
+    check_fetched,
     check_signature,
     key_of_environment,
     offered,
@@ -77,7 +79,8 @@ def register(context: CommandContext) -> None:
     store = Store.of(context.server)
     archive = arguments.archive if arguments.archive.endswith(".mar") else f"{arguments.archive}.mar"
     if is_registered(arguments.archive):
-        archive = fetch_archive(arguments.archive, store).file.name
+        check = partial(check_fetched, context.server, store)
+        archive = fetch_archive(arguments.archive, store, check).file.name
     failure_log = FailureLog.from_now(context.server)
     try:
         with offered(context.server, store, store.folder / archive) as offer:

@@ -6,19 +6,23 @@ import base64
 import json
 import re
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from scripts.archives.registered import fetch_archive
+from scripts.archives.signing import PUBLIC_KEY, check_fetched
 from scripts.archives.store import Store
 from scripts.cli.console import ScriptError
+from scripts.client.server import Server
 from scripts.pretrained.oci_registry import MANIFEST, TITLE, fetch, push
 from scripts.pretrained.options import ModelRequest
 from scripts.pretrained.source import open_model
 from scripts.publish import main as publish
 from tests.support.command import run_here
 from tests.support.fake_registry import PASSWORD, USER, FakeRegistry, digest_of, fake_registry
+from tests.support.key_pairs import key_pair
 
 
 @pytest.fixture(autouse=True)
@@ -73,6 +77,22 @@ def test_folders_and_archives_come_back_as_they_were(
             open_model(ModelRequest(f"oci://{registry.host}/mine:1.0")),
         ):
             pass
+
+
+def test_what_a_signing_server_refuses_replaces_nothing(
+    mar: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the store: the next start would refuse it, after the one that was there is no longer NAME.mar."""
+    store = Store(tmp_path / "store")
+    store.folder.mkdir()
+    store.current("tiny").write_bytes(b"what serves")
+    with fake_registry("") as registry:
+        run_here(publish, mar, "--to", f"oci://{registry.host}/mine:1.0")
+        monkeypatch.setenv(PUBLIC_KEY, str(key_pair(tmp_path, "mine")[1]))
+        check = partial(check_fetched, Server.at("http://127.0.0.1:1", None, {}), store)
+        with pytest.raises(ScriptError, match="is not signed"):
+            fetch_archive(f"oci://{registry.host}/mine:1.0", store, check)
+    assert store.current("tiny").read_bytes() == b"what serves"
 
 
 def test_the_manifest_is_one_of_oras(tmp_path: Path) -> None:
