@@ -10,14 +10,20 @@ import ast
 import hashlib
 import json
 import math
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+import regex  # type: ignore[import-untyped]
 
 from handler.archive import sha256
 from scripts.cli.console import ScriptError
 from scripts.readers.annotations import why_unlabelled
 from scripts.readers.formats import Reader, Record, unknown_format
+
+NUMBER = regex.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
+INVISIBLE = regex.compile(r"\p{Cf}")
 
 
 @dataclass(frozen=True)
@@ -153,6 +159,16 @@ def label_name(cell: object) -> str:
     if isinstance(cell, float) and cell.is_integer():
         cell = int(cell)
     return json.dumps(cell) if isinstance(cell, bool) else str(cell).strip()
+
+
+def look_of(label: str) -> str | float:
+    """Return what labels have in common that a person hardly tells apart: case, blanks, Unicode forms, ends of numbers.
+
+    >>> look_of("Joy ") == look_of("joy"), look_of("1.0") == look_of("1"), look_of("1a") == look_of("1")
+    (True, True, False)
+    """
+    key = " ".join(INVISIBLE.sub("", unicodedata.normalize("NFKC", label)).casefold().split())
+    return float(key) if NUMBER.fullmatch(key) else key
 
 
 def json_type(cell: object) -> str:

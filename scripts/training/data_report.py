@@ -5,7 +5,6 @@ Only numbers are reported, never a text. A finding is not always a fault; --stri
 
 from __future__ import annotations
 
-import unicodedata
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -13,13 +12,12 @@ from typing import Any
 import regex  # type: ignore[import-untyped]
 
 from scripts.cli.console import ScriptError, say
+from scripts.readers.tables import look_of
 from scripts.training.splits import Splits
 from scripts.training.tasks.base import Examples, TrainingTask
 
 MAX_LABELS = 12  # in a line; more are summed up
 FEW_EXAMPLES = 5  # of a label, below which it is a finding
-NUMBER = regex.compile(r"-?[0-9]{1,15}(\.[0-9]{1,15})?")
-INVISIBLE = regex.compile(r"\p{Cf}")
 VISIBLE = regex.compile(r"[^\p{Cc}\p{Cf}\p{Cn}\p{Cs}\p{Z}\p{M}]")
 
 
@@ -81,8 +79,7 @@ def look_alikes(labels: Iterable[str]) -> list[list[str]]:
     """
     groups: dict[str | float, list[str]] = defaultdict(list)
     for label in labels:
-        key = " ".join(INVISIBLE.sub("", unicodedata.normalize("NFKC", label)).casefold().split())
-        groups[float(key) if NUMBER.fullmatch(key) else key].append(label)
+        groups[look_of(label)].append(label)
     return [group for group in groups.values() if len(group) > 1]
 
 

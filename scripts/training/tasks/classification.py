@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from scripts.cli.console import ScriptError, counted
 from scripts.readers.formats import Record
-from scripts.readers.tables import ColumnMapping, Table, label_name
+from scripts.readers.tables import ColumnMapping, Table, label_name, look_of
 from scripts.training.tasks.base import (
     EncodedExamples,
     Examples,
@@ -264,8 +264,9 @@ def sorted_labels(table: Table, column: str, names: set[str]) -> list[str]:
 def class_index(index: Mapping[str, int], label: str, table: Table, row: int, column: str) -> int:
     """Return the index of a label; raises ScriptError for one that the training data lacks."""
     if label not in index:
-        reason = f"the label is none of the {len(index)} of the training data: correct it, or add examples of it there"
-        raise table.error(row, column, reason)
+        alike = next((ascii(name) for name in index if look_of(name) == look_of(label)), None)
+        advice = f"write it as there, {alike}" if alike else "correct it, or add examples of it there"
+        raise table.error(row, column, f"the label is none of the {len(index)} of the training data: {advice}")
     return index[label]
 
 

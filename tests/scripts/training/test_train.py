@@ -437,6 +437,9 @@ def test_a_label_that_training_has_not_seen(base: Path, animals: Path, tmp_path:
     file = write(tmp_path / "validation.csv", [{"text": SECRET, "label": "cat"}, {"text": SECRET, "label": "cow"}])
     with pytest.raises(ScriptError, match=r"validation.csv row 3, column label: the label is none of the 3 "):
         fit(base, tmp_path / "out", "--train", animals / "train.csv", "--validation", file)
+    alike = write(tmp_path / "alike.csv", [{"text": SECRET, "label": "Cat"}])
+    with pytest.raises(ScriptError, match=r"none of the 3 of the training data: write it as there, 'cat'$"):
+        fit(base, tmp_path / "out", "--train", animals / "train.csv", "--validation", alike)
 
 
 def test_a_model_that_is_no_encoder(animals: Path, tmp_path: Path) -> None:
