@@ -173,7 +173,7 @@ def load(folder: Path, auto_class: str, config: PretrainedConfig) -> FusedModel:
     """
     family, suffix = FAMILIES[config.model_type], auto_class.removeprefix("AutoModel") or "Model"
     with errors_as_mismatch():
-        weights = Weights(_read_tensors(folder), family.prefix, has_biases=family.has_biases)
+        weights = family.weights(_read_tensors(folder))
         encoder = packed_encoder_of(list(_layers(weights, family, config)), config)
         words = word_table(weights, family, family.heads[suffix]).removesuffix(".weight")
         norm = None if family.final_norm is None else _layer_norm(weights, family.final_norm, eps_of(config))

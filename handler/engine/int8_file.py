@@ -15,6 +15,7 @@ from handler.engine.families import activation_of, encoder_of, replace_encoder
 from handler.engine.family_attention import attentions_of
 from handler.engine.int8 import MAX_DEQUANTIZED_ROWS, Int8Embedding, LayerQuantParams, int8_encoder, quantize_rows
 from handler.engine.int8_weights import (
+    EPS,
     FORMAT,
     LINEARS,
     NORMS,
@@ -46,7 +47,7 @@ def write(path: Path, model: PreTrainedModel, params: Sequence[LayerQuantParams]
         tensors |= {f"layers.{index}.{name}": tensor for name, tensor in named.items()}
     tensors |= {f"rest.{name}": tensor for name, tensor in _rest_of(model)}
     eps = encoder.layers[0].norms["output_norm"].eps
-    tensors["encoder.eps"] = torch.tensor(eps, dtype=torch.float64)
+    tensors[EPS] = torch.tensor(eps, dtype=torch.float64)
     tensors["encoder.is_pre_norm"] = torch.tensor(encoder.is_pre_norm)
     metadata = {"format": FORMAT}  # one alone: safetensors writes several in another order each time
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata=metadata)

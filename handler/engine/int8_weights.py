@@ -31,6 +31,7 @@ from handler.tensor_files import read_metadata, read_safetensors
 
 FILE = "int8.safetensors"  # in the model folder
 FORMAT = "3"
+EPS = "encoder.eps"  # a tensor that no other file of weights has: the epsilon of all norms
 
 # Names in the code -> names in a file of this format.
 LINEARS = {"qkv": "states", "attention_output": "output", "intermediate": "up", "output": "down"}
@@ -119,7 +120,7 @@ def read(path: Path, n_layers: int) -> tuple[dict[str, NDArray[Any]], StoredEnco
         raise ModelMismatch(f"{path.name} has another format than this handler reads: pack again")
     tensors = read_safetensors(path)
     layers = [_stored_layer(_with_prefix(tensors, f"layers.{index}")) for index in range(n_layers)]
-    stored = StoredEncoder(layers, float(tensors["encoder.eps"]), bool(tensors["encoder.is_pre_norm"]))
+    stored = StoredEncoder(layers, float(tensors[EPS]), bool(tensors["encoder.is_pre_norm"]))
     return _with_prefix(tensors, "rest"), stored
 
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from handler.engine.family_attention import attentions_of
 from handler.engine.layer_attention import LayerAttention
+from handler.engine.layer_names import BERT_LAYER, DISTILBERT_LAYER, MPNET_LAYER
 from handler.engine.linear import LoadedLinear
-from handler.engine.weight_names import BERT_LAYER, DISTILBERT_LAYER, MPNET_LAYER
 
 
 @dataclass(frozen=True)

@@ -102,7 +102,7 @@ def load(folder: Path, auto_class: str, config: PretrainedConfig, kind: Kind, kv
         path = folder / int8_weights.FILE
         with int8_weights.errors_as_mismatch(path):
             rest, stored = int8_weights.read(path, config.num_hidden_layers)
-            weights = Weights(rest, family.prefix, has_biases=family.has_biases)
+            weights = family.weights(rest)
             attentions = [positions.native() for positions in layer_positions(config, weights)]
             activation, heads = activation_of(config) or "", config.num_attention_heads
             encoder = int8_weights.native_encoder(stored, attentions, activation, heads, kv_kind)
@@ -110,7 +110,7 @@ def load(folder: Path, auto_class: str, config: PretrainedConfig, kind: Kind, kv
                 raise ModelMismatch("its layers have other shapes than this processor computes")
             return _compose(weights, encoder, config, family, suffix)
     with errors_as_mismatch():
-        weights = Weights(read_floats(folder), family.prefix, has_biases=family.has_biases)
+        weights = family.weights(read_floats(folder))
         layers = list(_float_layers(weights, family, config, kind))
         activation, heads = activation_of(config) or "", config.num_attention_heads
         encoder = NativeEncoder(layers, heads, kind, kv_kind, activation, pre_norm=family.pre_norm)

@@ -13,7 +13,7 @@ from handler.engine.kernels import Kind
 from handler.engine.native_encoder import ACTIVATIONS
 from handler.engine.positions import are_computed
 from handler.engine.stored_weights import plain_name
-from handler.engine.weight_names import FAMILIES, Family, suffix_of, word_table
+from handler.engine.weight_names import FAMILIES, Family, layer_names, suffix_of, word_table
 from handler.errors import ModelMismatch, RequestError
 from handler.protocol import loads
 from handler.weight_files import weight_files
@@ -41,7 +41,7 @@ def is_supported(config: Any, names: Collection[str]) -> bool:
     """Tell whether a model of a config.json, and of tensors of these names, can be computed so.
 
     Args:
-        names: of the tensors of everything but the layers, in the file for int8 or in the others.
+        names: of the tensors in the file for int8, or in the others.
     """
     try:
         family = FAMILIES[config["model_type"]]
@@ -51,8 +51,11 @@ def is_supported(config: Any, names: Collection[str]) -> bool:
     except (KeyError, TypeError, IndexError, AttributeError):
         return False
     heads, is_tied = family.heads[suffix], bool(config.get("tie_word_embeddings", True))
-    stored = {plain_name(name.removeprefix("rest."), family.prefix) for name in names}
+    stored = {plain_name(name.removeprefix("rest."), family.prefix, family.renamed) for name in names}
     needed = {word_table(stored, family, heads) if is_tied else f"{family.words}.weight"}
+    if int8_weights.EPS not in names:  # whose layers have names of their own
+        layer = layer_names(family, 0, stored).values()
+        needed |= {f"{where if isinstance(where, str) else where.name}.weight" for where in layer}
     return needed.union(*(head.weights(is_tied=is_tied) for head in heads)) <= stored
 
 

@@ -29,14 +29,21 @@ class Rows(NamedTuple):
 class Weights(dict[str, NDArray[Any]]):
     """Arrays by their names in transformers, everything but the head as in a base model, which may be saved alone."""
 
-    def __init__(self, tensors: Mapping[str, NDArray[Any]], prefix: str, *, has_biases: bool = True) -> None:
-        """Rename what the first BERTs (google-bert/bert-base-uncased) call gamma and beta.
+    def __init__(
+        self,
+        tensors: Mapping[str, NDArray[Any]],
+        prefix: str = "",
+        renamed: Mapping[str, str] = RENAMED,
+        *,
+        has_biases: bool = True,
+    ) -> None:
+        """Rename tensors as `plain_name`.
 
         Args:
             has_biases: whether every linear layer and norm has a bias; otherwise one that is not stored is 0.
         """
         self._has_biases = has_biases
-        super().__init__({plain_name(name, prefix): tensor for name, tensor in tensors.items()})
+        super().__init__({plain_name(name, prefix, renamed): tensor for name, tensor in tensors.items()})
 
     def floats(self, name: str) -> NDArray[np.float32]:
         """Return an array in fp32; rows that are stored in int8 are multiplied by their scales."""
@@ -57,14 +64,14 @@ class Weights(dict[str, NDArray[Any]]):
         return weight[rows], bias[rows]
 
 
-def plain_name(name: str, prefix: str) -> str:
+def plain_name(name: str, prefix: str, renamed: Mapping[str, str] = RENAMED) -> str:
     """Return the name of a tensor without the prefix of a base model, and as transformers calls it today.
 
     >>> plain_name("bert.embeddings.LayerNorm.gamma", "bert")
     'embeddings.LayerNorm.weight'
     """
     name = name.removeprefix(f"{prefix}.")
-    for old, new in RENAMED.items():
+    for old, new in renamed.items():
         name = name.replace(old, new)
     return name
 

@@ -6,50 +6,23 @@ The names of tensors are those of transformers, without the prefix of a base mod
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from handler.engine.stored_weights import Rows
+from numpy.typing import NDArray
+
+from handler.engine.layer_names import (
+    BERT_LAYER,
+    DISTILBERT_LAYER,
+    GTE_LAYER,
+    JINA_LAYER,
+    MODERNBERT_LAYER,
+    MPNET_LAYER,
+    NOMIC_LAYER,
+)
+from handler.engine.stored_weights import RENAMED, Rows, Weights
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
-
-# Fields of a layer -> names in transformers.
-BERT_LAYER = {
-    "query": "attention.self.query",
-    "key": "attention.self.key",
-    "value": "attention.self.value",
-    "attention_output": "attention.output.dense",
-    "attention_norm": "attention.output.LayerNorm",
-    "intermediate": "intermediate.dense",
-    "output": "output.dense",
-    "output_norm": "output.LayerNorm",
-}
-DISTILBERT_LAYER = {
-    "query": "attention.q_lin",
-    "key": "attention.k_lin",
-    "value": "attention.v_lin",
-    "attention_output": "attention.out_lin",
-    "attention_norm": "sa_layer_norm",
-    "intermediate": "ffn.lin1",
-    "output": "ffn.lin2",
-    "output_norm": "output_layer_norm",
-}
-MPNET_LAYER = BERT_LAYER | {
-    "query": "attention.attn.q",
-    "key": "attention.attn.k",
-    "value": "attention.attn.v",
-    "attention_output": "attention.attn.o",
-    "attention_norm": "attention.LayerNorm",
-}
-MODERNBERT_LAYER: dict[str, str | Rows] = {
-    **{name: Rows("attn.Wqkv", index, 3) for index, name in enumerate(("query", "key", "value"))},
-    "attention_output": "attn.Wo",
-    "attention_norm": "attn_norm",
-    "gate": Rows("mlp.Wi", 0, 2),
-    "intermediate": Rows("mlp.Wi", 1, 2),
-    "output": "mlp.Wo",
-    "output_norm": "mlp_norm",
-}
 
 
 class TransformNames(NamedTuple):
@@ -96,10 +69,15 @@ class Family(NamedTuple):
     final_norm: str | None = None  # behind the layers
     pre_norm: bool = False  # whether norms are computed of what the halves of a layer read; the first may be missing
     has_biases: bool = True  # whether every linear layer and norm has one
+    renamed: Mapping[str, str] = RENAMED  # parts of names in files -> what they are called here
     activation: str = "hidden_act"  # the field of config.json
     eps: str | float = "layer_norm_eps"  # of all norms: the field of config.json, or the number where there is none
     width: int = 768  # of its states and its heads, where config.json does not say
     n_heads: int = 12
+
+    def weights(self, tensors: Mapping[str, NDArray[Any]]) -> Weights:
+        """Return the tensors of files by the names of this table."""
+        return Weights(tensors, self.prefix, self.renamed, has_biases=self.has_biases)
 
 
 EDGES = ("start_logits", "end_logits")
@@ -133,6 +111,13 @@ def _roberta(class_prefix: str) -> Family:
     return Family("roberta", class_prefix, _heads(_classifier("tanh"), LM_HEAD), BERT_LAYER)
 
 
+def _nomic(prefix: str, class_prefix: str, words: HeadNames, layer: Mapping[str, str | Rows], layers: str) -> Family:
+    """Return a family with rotary positions, gates and BERT's pooler, and without a head for questions."""
+    heads = _heads(HeadNames("classifier", BERT_POOLER, of_sequence=True), words)
+    del heads["ForQuestionAnswering"]
+    return Family(prefix, class_prefix, heads, layer, layers, positions=None, has_biases=False)
+
+
 BERT_POOLER = TransformNames("pooler.dense", "tanh")
 BERT_WORDS = HeadNames(
     "cls.predictions.decoder",
@@ -141,6 +126,11 @@ BERT_WORDS = HeadNames(
     ),
     is_decoder=True,
     bias="cls.predictions.bias",
+)
+NOMIC_WORDS = BERT_WORDS._replace(
+    transform=TransformNames(
+        "cls.predictions.transform.dense", "gelu", "cls.predictions.transform.layer_norm", field="hidden_act"
+    )
 )
 MODERNBERT_TRANSFORM = TransformNames("head.dense", "gelu", "head.norm", field="classifier_activation")
 NEXT_SENTENCE = HeadNames("cls.seq_relationship", BERT_POOLER, of_sequence=True)
@@ -194,6 +184,15 @@ FAMILIES = {  # by `model_type`
         eps=1e-12,
     ),
     "mpnet": Family("mpnet", "MPNet", _heads(_classifier("tanh"), LM_HEAD), MPNET_LAYER),
+    "jina_embeddings_v3": _roberta("JinaEmbeddingsV3")._replace(
+        layer=JINA_LAYER, layers="encoder.layers", positions=None, renamed={"emb_ln.": "embeddings.LayerNorm."}
+    ),
+    "gte": _nomic("gte", "Gte", LM_HEAD, GTE_LAYER, "encoder.layer")._replace(
+        renamed={"lm_head.norm.": "lm_head.layer_norm."}
+    ),
+    "nomic_bert": _nomic("nomic_bert", "NomicBert", NOMIC_WORDS, NOMIC_LAYER, "encoder.layers")._replace(
+        renamed={"emb_ln.": "embeddings.LayerNorm."}
+    ),
     "modernbert": Family(
         "model",
         "ModernBert",

@@ -29,7 +29,7 @@ from handler.loading import load_predictor
 from handler.sequences import Encoding
 from scripts.archives import calibration
 from tests.support.encodings import LENGTHS, ChosenStates, logits_of, outputs_of, random_words
-from tests.support.families import FAMILIES, LATER_FAMILIES, OWN_ENCODER_FAMILIES, reference_logits
+from tests.support.families import FAMILIES, LATER_FAMILIES, LATER_INT8_FAMILIES, OWN_ENCODER_FAMILIES, reference_logits
 from tests.support.samples import ROOT, MakeModel
 
 HEADS = {"ForSequenceClassification": None, "ForTokenClassification": None, "ForQuestionAnswering": ("start", "end")}
@@ -73,7 +73,7 @@ def make(name: str, suffix: str, make_model: MakeModel, **settings: Any) -> Path
         architecture=getattr(transformers, f"{name}{suffix}"),
         config_class=getattr(transformers, f"{name}Config"),
         **({} if labels is None else {"labels": labels}),
-        **{**(FAMILIES | LATER_FAMILIES)[name], "max_position_embeddings": 100, **settings},
+        **{**(FAMILIES | LATER_FAMILIES | LATER_INT8_FAMILIES)[name], "max_position_embeddings": 100, **settings},
     )
 
 
@@ -85,7 +85,7 @@ def pairs() -> list[Encoding]:
     ]
 
 
-ROTATED = ("ModernBert",)  # families whose queries and keys are rotated
+ROTATED = ("ModernBert", "NomicBert", "Gte", "JinaEmbeddingsV3")  # families whose queries and keys are rotated
 # How far outputs in a precision are from those of the modules of transformers around the same layers: sums in another
 # order, which for int8 move a number to the next integer here and there, and weights of norms that bf16 does not round.
 ATOL = {"fp32": 5e-6, "bf16": 0.02, "int8": 0.04}
@@ -97,6 +97,9 @@ def test_the_numbers_of_the_modules_of_transformers(
     name: str, suffix: str, make_model: MakeModel, tmp_path: Path
 ) -> None:
     """Every family, head and precision; all tokens, the first, or several; types of pairs where the model has any."""
+    if not hasattr(transformers, f"{name}{suffix}"):
+        assert suffix == "ForQuestionAnswering"  # which transformers has not of every family
+        return
     folder = make(name, suffix, make_model)
     assert native_support.supported_config(folder)
     exact = load_predictor(folder)
