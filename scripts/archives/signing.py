@@ -43,7 +43,8 @@ class Offer:
     def served(self) -> None:
         """Remember it as the one that serves: an older one is refused from now on."""
         if self.floor and self.archive and self.attestation:
-            self.floor.remember(self.archive, self.attestation)
+            with _noting(self.archive.name, self.archive.version):
+                self.floor.remember(self.archive, self.attestation)
 
 
 def sign(mar: Path, private_key: Path) -> Path:
@@ -180,13 +181,20 @@ def remember_served(server: Server, store: Store, name: str, version: str) -> No
     key = key_of_environment()
     if not key or not checked_folder(server):
         return
-    try:
+    with _noting(name, version):
         current = Archive.read(store.current(name))
         if current.version == version:
             check_signature(store, current, key)
             Floor(server.run_dir).accept(store, current, key)
-    except ScriptError as error:
-        say(f"note: a restart may refuse {name} {version} ({error})")
+
+
+@contextmanager
+def _noting(name: str, version: str) -> Iterator[None]:
+    """Print what goes wrong with the memory of a version that serves already: it goes on serving."""
+    try:
+        yield
+    except (OSError, ScriptError) as error:
+        say(f"note: that {name} {version} serves is not remembered, so a restart may refuse or miss it ({error})")
 
 
 def _copy(file: Path, target: Path) -> None:

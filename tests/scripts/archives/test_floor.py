@@ -12,7 +12,7 @@ import pytest
 from scripts.archives import attestation
 from scripts.archives.attestation import Packing, attest, attestation_file
 from scripts.archives.floor import NEXT, NOT_OLDER_THAN, Floor
-from scripts.archives.signing import PUBLIC_KEY, key_of_environment
+from scripts.archives.signing import PUBLIC_KEY, Offer, key_of_environment
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ScriptError
 from tests.support.key_pairs import key_pair
@@ -149,3 +149,13 @@ def test_of_two_versions_that_start_together_the_older_one_counts(packed: Packed
     packed.pack_at(LATER)
     packed.floor.remember_next([(packed.archive, packed.check()), (packed.archive, older)])
     assert '"2026-11-20T12:00:00Z"' in (packed.floor.run_dir / NEXT / "tiny.json").read_text()
+
+
+def test_what_cannot_be_remembered_goes_on_serving(packed: Packed, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is registered already, so a disk that is full is a note and no failure."""
+    packed.pack_at(DAY)
+    offer = Offer("tiny.mar", packed.floor, packed.archive, packed.check())
+    packed.floor.run_dir.mkdir()
+    (packed.floor.run_dir / "run").write_text("no folder")
+    offer.served()
+    assert "that tiny 1.0 serves is not remembered" in capsys.readouterr().err
