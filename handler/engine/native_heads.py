@@ -45,16 +45,21 @@ class NativeHead:
         self.pools_all = head.of_sequence and pools_all_tokens(config)
         self.table: WordTable | None = None  # of a decoder
         self._transform = None if head.transform is None else _Transform(head.transform, weights, config)
-        self._linear: NativeLinear | NativeDecoder
+        self._linear = self._linear_of(head, weights, words)
+        read = config.hidden_size if self._transform is None else self._transform.width
+        if self._linear.n_in != read:
+            raise ValueError(f"{head.linear} is no weight of width {read}")
+
+    def _linear_of(self, head: HeadNames, weights: Weights, words: WordTable) -> NativeLinear | NativeDecoder:
         if not head.is_decoder:
-            self._linear = NativeLinear(*weights.pair(head.linear))
-            self.width = self._linear.n_out
-            return
+            linear = NativeLinear(*weights.pair(head.linear))
+            self.width = linear.n_out
+            return linear
         bias = next((name for name in (f"{head.linear}.bias", head.bias) if name in weights), None)
         self.table = WordTable(weights, head.linear) if f"{head.linear}.weight" in weights else words
         self.table.require_shape(*words.rows.shape)
-        self._linear = NativeDecoder(self.table, None if bias is None else weights.floats(bias))
         self.width = len(words.rows)
+        return NativeDecoder(self.table, None if bias is None else weights.floats(bias))
 
     def outputs(self, states: Floats, counts: Sequence[int]) -> dict[str, Compute]:
         """Return what computes each output of states (sum of counts, width), so many of each sequence."""
@@ -83,6 +88,11 @@ class _Transform:
         self._norm: NativeLayerNorm | None = None
         if transform.norm is not None:
             self._norm = NativeLayerNorm(*weights.pair(transform.norm), eps_of(config))
+        self.width = self._dense.n_out
+        if self._dense.n_in != config.hidden_size or (self._norm is not None and self._norm.width != self.width):
+            raise ValueError(
+                f"{transform.dense} of shape {(self.width, self._dense.n_in)} does not fit what is beside it"
+            )
 
     def __call__(self, states: Floats) -> Floats:
         states = self._dense(states, self._activation)

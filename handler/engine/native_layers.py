@@ -53,11 +53,11 @@ class NativeLinear:
         """Pack a weight (out, in); without a bias it is 0."""
         self._packed = PackedLinear.in_floats(weight, np.zeros(len(weight), np.float32) if bias is None else bias)
         self._arguments = self._packed.arguments()
-        self.n_out, self._n_in = weight.shape
+        self.n_out, self.n_in = weight.shape
 
     def __call__(self, x: Floats, activation: str | None = None) -> Floats:
         """Multiply, and apply an activation: a key of `native_encoder.ACTIVATIONS`, or tanh."""
-        x = _rows_of(x, self._n_in)
+        x = _rows_of(x, self.n_in)
         output = np.empty((len(x), len(self._packed.start)), np.float32)
         native = 0 if activation in (None, "tanh") else ACTIVATIONS[str(activation)]
         args = _Product(self._arguments, address(x), address(output), *x.shape, native)
@@ -79,10 +79,13 @@ class NativeLayerNorm:
     """A layer norm: (rows, width) -> (rows, width)."""
 
     def __init__(self, weight: Floats, bias: Floats, eps: float) -> None:
+        if weight.shape != bias.shape:
+            raise ValueError(f"a norm with a weight of shape {weight.shape} and a bias of shape {bias.shape}")
         self._weight, self._bias, self._eps = weight, bias, eps
+        (self.width,) = weight.shape
 
     def __call__(self, x: Floats) -> Floats:
-        x = _rows_of(x, len(self._weight))
+        x = _rows_of(x, self.width)
         output = np.empty_like(x)
         norm = Norm(address(self._weight), address(self._bias), 0, self._eps, 0.0, 0)
         args = LayerNormArguments(norm, address(x), address(output), 0, *x.shape)
@@ -114,7 +117,7 @@ class NativeDecoder:
         n_words, panel_width = len(words.rows), loaded_library().panel_width
         if bias is not None and bias.shape != (n_words,):
             raise ValueError(f"a bias of shape {bias.shape} for {n_words} words")
-        self.words = words
+        self.words, self.n_in = words, words.rows.shape[1]
         self._bias = np.zeros(-(-n_words // panel_width) * panel_width, np.float32)
         self._bias[:n_words] = 0 if bias is None else bias
 

@@ -126,8 +126,10 @@ def _compose(
     embeddings.require(config.vocab_size, config.max_position_embeddings, n_types, config.hidden_size)
     if encoder.width != config.hidden_size:
         raise ValueError(f"layers of width {encoder.width}, {config.hidden_size} by config.json")
-    heads = [NativeHead(head, weights, words, config) for head in family.heads[suffix]]
     norm = None if family.final_norm is None else NativeLayerNorm(*weights.pair(family.final_norm), eps_of(config))
+    if norm is not None and norm.width != config.hidden_size:
+        raise ValueError(f"{family.final_norm} has not {config.hidden_size} weights")
+    heads = [NativeHead(head, weights, words, config) for head in family.heads[suffix]]
     return NativeModel(config, f"{family.class_prefix}{suffix}", embeddings, encoder, norm, heads)
 
 

@@ -209,16 +209,17 @@ def test_a_file_that_has_the_words_as_those_of_the_decoder(make_model: MakeModel
 
 
 def test_a_decoder_that_does_not_fit_is_refused(make_model: MakeModel, tmp_path: Path) -> None:
-    """Of another width or with a bias of other words; an untied one that is missing is left to transformers."""
+    """With tensors of other sizes; an untied one that is missing is left to transformers."""
     folder = tmp_path / "model"
     shutil.copytree(make("Bert", "ForMaskedLM", make_model, tie_word_embeddings=False), folder)
     tensors = load_file(folder / "model.safetensors")
     name = "cls.predictions.decoder"
-    for changed in (f"{name}.weight", f"{name}.bias"):
-        cut = {**tensors, changed: tensors[changed][:-1].contiguous()}
-        save_file(cut, folder / "model.safetensors")
-        with pytest.raises(ModelMismatch, match=r"of shape"):
-            native_of(folder, "ForMaskedLM")
+    transform = "cls.predictions.transform"
+    for changed in (f"{name}.weight", f"{name}.bias", f"{transform}.dense.weight", f"{transform}.LayerNorm.bias"):
+        for cut in (tensors[changed][:-1], tensors[changed][..., :-1]):
+            save_file({**tensors, changed: cut.contiguous()}, folder / "model.safetensors")
+            with pytest.raises(ModelMismatch, match=r"of shape|no weight"):
+                native_of(folder, "ForMaskedLM")
     save_file({key: tensor for key, tensor in tensors.items() if key != f"{name}.weight"}, folder / "model.safetensors")
     assert precision_of(folder, ServingConfig(), CPU) is None
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
