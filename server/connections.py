@@ -15,7 +15,7 @@ from typing import Any
 
 import httptools
 from starlette.types import Scope
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from handler.protocol import serialize_value
 from server.transport import NOTIFY_LEFT, Exchange, PreparedResponse
@@ -54,6 +54,9 @@ class BoundedConnection(HttpToolsProtocol):
     _n_unread = 0  # bytes of responses that the client does not read, once they are more than a buffer
     _is_refused = False  # by its headers: its body is not read
     _is_full = False  # as many requests wait as may: what comes behind them is not read
+    _running: RequestResponseCycle | None = (
+        None  # the request that was begun last; uvicorn knows the one that came last
+    )
 
     def __init__(
         self, *arguments: Any, refuse: Callable[[Scope], PreparedResponse | None] | None = None, **named: Any
@@ -79,6 +82,9 @@ class BoundedConnection(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
         self._count_unread(0)
+        if self._running is not None and not self._running.response_complete:
+            self._running.disconnected = True
+            self._running.message_event.set()
         super().connection_lost(exc)
         if self._on_left is not None:
             self._on_left()
@@ -175,6 +181,10 @@ class BoundedConnection(HttpToolsProtocol):
         """Refuse what is no HTTP, in the shape of every error."""
         if not self.transport.is_closing():
             self._refuse(400, b"Bad Request", "MalformedRequest", "no valid HTTP/1.1 request")
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def _notify_left(self, call: Callable[[], None] | None) -> None:
         """Let a function be called when the client of the request that runs leaves; None: no longer."""

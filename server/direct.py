@@ -27,11 +27,12 @@ def received_body(receive: Receive) -> bytes | None:
     return content
 
 
-def send_response(send: Send, head: bytes, content: bytes) -> bool:
+def send_response(send: Send, head: bytes, content: bytes, *, is_last: bool = False) -> bool:
     """Write a response; False: it must be sent as messages.
 
     Args:
         head: as `head_of` returns it.
+        is_last: whether the head says that the connection ends with it.
     """
     cycle = _cycle_of(send)
     if cycle is None or cycle.response_started or cycle.flow.write_paused or cycle.scope["method"] == "HEAD":
@@ -40,7 +41,8 @@ def send_response(send: Send, head: bytes, content: bytes) -> bool:
         return True
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
-    parts = (head, CLOSES[not cycle.keep_alive], b"\r\n\r\n", content)
+    parts = (head, CLOSES[not cycle.keep_alive and not is_last], b"\r\n\r\n", content)
+    cycle.keep_alive = cycle.keep_alive and not is_last
     if len(content) <= JOINED_BYTES:
         cycle.transport.write(b"".join(parts))
     else:

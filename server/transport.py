@@ -180,7 +180,8 @@ class Exchange:
     async def respond(self, response: Response) -> None:
         """Send a response."""
         headers = headers_of(response)
-        if send_response(self._send, head_of(response.status, headers), response.content):
+        is_last = response.headers.get("connection") == "close"
+        if send_response(self._send, head_of(response.status, headers), response.content, is_last=is_last):
             return
         await self._send({"type": "http.response.start", "status": response.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": response.content})

@@ -13,15 +13,20 @@ from uvicorn.server import ServerState
 from handler.request_state import Response
 from server.connections import BoundedConnection
 from server.direct import head_of
+from server.errors import too_large
 from server.metrics import MetricsRegistry
 from server.transport import Exchange, RouteHandler
 
 LIMIT = 1_000_000
+LONG = b"as if it were too long"
 
 
 async def echo(exchange: Exchange) -> Response:
-    """Answer with the body."""
-    return Response(await exchange.body(LIMIT), headers={"x-own": "a\tb"})
+    """Answer with the body; one of them is said to be too long."""
+    content = await exchange.body(LIMIT)
+    if content == LONG:
+        raise too_large(LIMIT)
+    return Response(content, headers={"x-own": "a\tb"})
 
 
 ROUTE = RouteHandler(echo, MetricsRegistry())
@@ -98,6 +103,17 @@ def test_the_bytes_are_those_of_messages(parts: tuple[bytes, ...]) -> None:
     assert expected.startswith(b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nx-request-id: ID\r\n")
     assert {"http.request", "http.response.start", "http.response.body"} <= set(seen.types)
     assert exchanged(ROUTE, *parts) == expected
+
+
+def test_an_error_that_ends_its_connection_does() -> None:
+    """Its header says so, to a client that would send the rest of a body that is too long."""
+    seen = Seen()
+    sent = request(LONG) + request(b"two") + request(b"three", close=True)
+    expected = exchanged(seen, sent)
+    assert expected.startswith(b"HTTP/1.1 413")
+    assert expected.count(b"connection: close") == expected.count(b"HTTP/1.1") == 1
+    assert exchanged(ROUTE, sent) == expected
+    assert exchanged(ROUTE, request(LONG, close=True)) == expected
 
 
 @pytest.mark.parametrize("value", [b"a\r\nset-cookie: b", b"a\nb", b"a\x00", b"\x7f", b"\r"])

@@ -6,10 +6,12 @@ import asyncio
 
 import pytest
 import uvicorn
+import uvloop
 from starlette.types import Receive, Scope, Send
 from uvicorn.server import ServerState
 
 from server.connections import MAX_PIPELINED, BoundedConnection
+from server.transport import NOTIFY_LEFT
 
 GET = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc"
@@ -55,6 +57,40 @@ async def exchanged(sent: bytes, n_before: int) -> tuple[int, bytes]:
     finally:
         writer.close()
         server.close()
+
+
+def test_a_client_that_leaves_is_gone_for_all_its_requests() -> None:
+    """Also for the one that runs, when others wait behind it: uvicorn wrote an error to a socket that was closed."""
+
+    async def scenario() -> None:
+        begun, left = asyncio.Event(), asyncio.Event()
+        failures: list[object] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+
+        async def wait(scope: Scope, _: Receive, __: Send) -> None:
+            scope["extensions"][NOTIFY_LEFT]["notify"](left.set)
+            begun.set()
+            await left.wait()
+
+        config = uvicorn.Config(wait, http=BoundedConnection, lifespan="off", log_config=None)
+        config.load()
+        state = ServerState()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: BoundedConnection(config, state, {}), "127.0.0.1", 0
+        )
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(POST * 3)
+        await begun.wait()
+        for _ in range(20):  # until the requests behind it have been read
+            await asyncio.sleep(0.01)
+        tasks = [*state.tasks]
+        writer.transport.abort()
+        await asyncio.wait_for(asyncio.wait(tasks), 60)
+        assert [task.exception() for task in tasks] == [None]
+        assert not failures
+        server.close()
+
+    uvloop.run(scenario())  # as the server, whose closed sockets take nothing more
 
 
 @pytest.mark.parametrize("request_bytes", [GET, POST, UPGRADE], ids=["get", "post", "upgrade"])
