@@ -162,7 +162,7 @@ def attempt(step: str, function: Callable[P, T], *arguments: P.args, **keyword_a
         return unexpected(step, error)
 
 
-def unexpected(step: str, error: Exception) -> InternalError:
+def unexpected(step: str, error: BaseException) -> InternalError:
     """Log an unexpected exception and return the error of its request; both name its type only.
 
     The message of an exception may contain a user's text.

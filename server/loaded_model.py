@@ -29,7 +29,7 @@ from server.batcher import Batcher, Waiting
 from server.errors import engine_failed, overloaded, queue_full
 from server.explanations import Explanations
 from server.metrics import MetricsRegistry
-from server.reading import INLINE_BYTES, Preprocessor
+from server.reading import Preprocessor, is_long
 from server.settings import ServerSettings
 
 INLINE_ITEMS = 128  # more answers are written beside the event loop
@@ -182,13 +182,19 @@ class LoadedModel:
         self.archive.remove()
 
     async def _read(self, predictor: Predictor, request: Request) -> BatchContext:
-        """Parse and tokenise one request."""
-        batch = await self._preprocessor.preprocess(predictor, request)
-        if (
-            len(request.body.content or b"") > INLINE_BYTES and self.batcher.is_full and not request.explain
-        ):  # meanwhile
-            raise queue_full(self.batcher.retry_after_s)
-        return batch
+        """Parse and tokenise one request; a short one that will wait is counted from now on."""
+        if request.explain:
+            return await self._preprocessor.preprocess(predictor, request)
+        if is_long(request):
+            batch = await self._preprocessor.preprocess(predictor, request)
+            if self.batcher.is_full:  # meanwhile
+                raise queue_full(self.batcher.retry_after_s)
+            return batch
+        self.batcher.n_reading += 1  # others are accepted before this one waits
+        try:
+            return await self._preprocessor.preprocess(predictor, request)
+        finally:
+            self.batcher.n_reading -= 1
 
     def _on_finished(self, finished: Sequence[Waiting]) -> None:
         """Write the answers of the requests that a batch completed."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, TypeVar
 
+from handler.errors import unexpected
 from handler.predictor import Predictor
 from handler.request_state import BatchContext, Request
 
@@ -28,6 +29,11 @@ async def read_body(content: bytes, read: Callable[..., T], *arguments: Any) -> 
     return await asyncio.get_running_loop().run_in_executor(_readers, partial(read, *arguments))
 
 
+def is_long(request: Request) -> bool:
+    """Tell whether a request is read beside the event loop."""
+    return len(request.body.content or b"") > INLINE_BYTES
+
+
 class Preprocessor:
     """Parses and tokenises the requests of one model: those with short bodies that came together, in one call.
 
@@ -40,9 +46,8 @@ class Preprocessor:
 
     async def preprocess(self, predictor: Predictor, request: Request) -> BatchContext:
         """Return a batch of one request."""
-        content = request.body.content or b""
-        if len(content) > INLINE_BYTES:
-            return await read_body(content, predictor.preprocess, [request])
+        if is_long(request):
+            return await read_body(request.body.content or b"", predictor.preprocess, [request])
         loop = asyncio.get_running_loop()
         batch: asyncio.Future[BatchContext] = loop.create_future()
         self._unread.append((request, batch))
@@ -55,11 +60,25 @@ class Preprocessor:
         if self._unread:
             asyncio.get_running_loop().call_soon(self._preprocess_all, predictor)
         wanted = [(request, batch) for request, batch in taken if not batch.done()]  # others' clients have left
-        try:
-            batches = predictor.preprocess_each([request for request, _ in wanted])
-        except Exception as error:  # noqa: BLE001 - each of those who wait gets it
-            for _, batch in wanted:
-                batch.set_exception(error)
-            return
-        for (_, batch), read in zip(wanted, batches, strict=True):
-            batch.set_result(read)
+        for (_, batch), read in zip(wanted, _read_each(predictor, [request for request, _ in wanted]), strict=True):
+            if isinstance(read, BatchContext):
+                batch.set_result(read)
+            else:
+                batch.set_exception(read)
+
+
+def _read_each(predictor: Predictor, requests: Sequence[Request]) -> list[BatchContext | Exception]:
+    """Return a batch of each request, or the exception that it ends with.
+
+    Whoever waits for a request gets an answer, whatever happens: a panic of the tokenizer's Rust is no `Exception`.
+    """
+    try:
+        return [*predictor.preprocess_each(requests)]
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - each of those who wait gets its own
+        if len(requests) > 1:  # the others of a batch are read as if it had not come
+            return [read for request in requests for read in _read_each(predictor, [request])]
+        if isinstance(error, Exception) and not isinstance(error, StopIteration):  # which no future takes
+            return [error]
+        return [unexpected("reading", error)]

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from handler.errors import InternalError
 from handler.predictor import Predictor
 from handler.protocol import Body, serialize_value
-from handler.request_state import BatchContext, Request
+from handler.request_state import BatchContext, Request, Response
+from server.errors import ApiError
+from server.loaded_model import ArchiveLoader, LoadedModel
+from server.metrics import MetricsRegistry
 from server.reading import INLINE_BYTES, MAX_TOGETHER, Preprocessor
+from server.settings import ServerSettings
 from tests.support.samples import JSON_TYPE
 
 
@@ -92,5 +98,69 @@ def test_a_client_that_left_is_not_read(predictor: Predictor, calls: list[int]) 
             )
         assert [type(error) for error in failed] == [ZeroDivisionError] * 2
         assert (await preprocessor.preprocess(predictor, request("a"))).encodings()
+
+    asyncio.run(scenario())
+
+
+class Panic(BaseException):
+    """What a panic of the tokenizer's Rust becomes: no `Exception`."""
+
+
+def test_a_panic_ends_its_request_alone(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that came with it are answered, and nobody waits for ever."""
+    encode = predictor.tokenizer.encode
+
+    def encode_or_panic(texts: Sequence[Any], options: Sequence[Any]) -> Any:
+        if ("bad", None) in texts:
+            raise Panic
+        return encode(texts, options)
+
+    monkeypatch.setattr(predictor.tokenizer, "encode", encode_or_panic)
+
+    async def scenario() -> list[BatchContext | BaseException]:
+        preprocessor = Preprocessor()
+        reads = [preprocessor.preprocess(predictor, request(word)) for word in ("one", "bad", "two")]
+        return await asyncio.wait_for(asyncio.gather(*reads, return_exceptions=True), 60)
+
+    one, bad, two = asyncio.run(scenario())
+    assert isinstance(one, BatchContext)
+    assert isinstance(two, BatchContext)
+    assert isinstance(bad, InternalError)
+
+
+class Served:
+    """A loaded model whose queue has room for a few requests."""
+
+    def __init__(self, predictor: Predictor, monkeypatch: pytest.MonkeyPatch, n_requests: int) -> None:
+        monkeypatch.setattr(ArchiveLoader, "__call__", lambda _: predictor)
+        frontend = SimpleNamespace(jobQueueSize=n_requests, responseTimeout=None)
+        archive = SimpleNamespace(name="m", version="1.0", config=SimpleNamespace(frontend=frontend))
+        self.model = LoadedModel(archive, ServerSettings({}), MetricsRegistry(), pytest.fail)  # type: ignore[arg-type]
+
+    async def statuses(self, *requests: Request) -> list[int]:
+        """Return the status of each of some requests that come in one turn of the event loop."""
+        await self.model.batcher.ready
+        answers = await asyncio.gather(*map(self.model.answer, requests), return_exceptions=True)
+        assert self.model.batcher.n_reading == 0
+        assert all(isinstance(answer, Response | ApiError) for answer in answers)
+        return [answer.status for answer in answers]  # type: ignore[union-attr]
+
+
+def test_no_more_are_read_than_may_wait(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many come in one turn; what is not read, or is wrong, leaves its place to others."""
+
+    async def scenario() -> None:
+        served = Served(predictor, monkeypatch, n_requests=4)
+        assert await served.statuses(*[request("a text")] * 20) == [200] * 4 + [503] * 16
+        assert await served.statuses(*[Request(Body(b"{", JSON_TYPE))] * 5) == [400] * 4 + [503]
+        left = [asyncio.ensure_future(served.model.answer(request("a text"))) for _ in range(4)]
+        await asyncio.sleep(0)
+        assert served.model.batcher.is_full
+        for each in left:
+            each.cancel()
+        await asyncio.wait(left)
+        assert served.model.batcher.n_reading == 0
+        assert await served.statuses(*[request("a text")] * 4) == [200] * 4
+        served.model.batcher.close()
 
     asyncio.run(scenario())
