@@ -169,8 +169,8 @@ def offered(server: Server, store: Store, file: Path, *, older: bool = False) ->
         archive.file.unlink(missing_ok=True)  # the server has unpacked it
 
 
-def check_fetched(server: Server, store: Store, archive: Archive) -> None:
-    """Raise where an archive that was fetched must not become one of the store: a restart would refuse it."""
+def check_admitted(server: Server, store: Store, archive: Archive) -> None:
+    """Raise where a start with ARCHIVE_PUBLIC_KEY would refuse an archive: of the store, or before it becomes one."""
     if key := key_of_environment():
         check_signature(store, archive, key)
         Floor(server.run_dir).check(store, archive, key)

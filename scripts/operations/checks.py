@@ -179,6 +179,10 @@ def archives(inventory: Inventory) -> Findings:
         name = info.file.name
         if info.problem:
             yield Finding("error", f"{name}: {info.problem}", "pack or copy it again")
+        if info.refused:
+            yield Finding(
+                "error", f"{name}: a start would refuse it: {info.refused}", "see SECURITY.md, Signed archives"
+            )
         if not info.archive:
             continue
         archive = info.archive

@@ -14,7 +14,7 @@ from scripts.archives.floor import Floor
 from scripts.archives.registered import fetch_archive, is_registered
 from scripts.archives.signing import (
     PUBLIC_KEY,
-    check_fetched,
+    check_admitted,
     check_signature,
     key_of_environment,
     offered,
@@ -79,7 +79,7 @@ def register(context: CommandContext) -> None:
     store = Store.of(context.server)
     archive = arguments.archive if arguments.archive.endswith(".mar") else f"{arguments.archive}.mar"
     if is_registered(arguments.archive):
-        check = partial(check_fetched, context.server, store)
+        check = partial(check_admitted, context.server, store)
         archive = fetch_archive(arguments.archive, store, check).file.name
     failure_log = FailureLog.from_now(context.server)
     try:

@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +26,7 @@ from handler.engine.native_support import is_supported
 from handler.errors import ConfigError
 from handler.protocol import JSON
 from handler.torch_presence import has_torch
+from scripts.archives.signing import check_admitted
 from scripts.archives.store import Archive, Store
 from scripts.cli.console import ROOT, ScriptError
 from scripts.client.http import NO_ANSWER, Inference, Management, Model
@@ -50,6 +51,7 @@ class ArchiveInfo:
     weight_bytes: int = 0
     labels: tuple[str, ...] = ()  # of a model that ranks them
     lacks_torch: bool = False  # whether PyTorch, which is not installed, computes its model
+    refused: str = ""  # why a server that takes signed archives alone would not take it
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def collect(server: Server, config: Path, store: Store, kind: str | None = None)
         kind=kind,
         settings=settings,
         environment={name: value for name, value in environment.items() if name in VARIABLES or name.startswith("TS_")},
-        archives=[_archive_info(file) for file in sorted(store.folder.glob("*.mar"))],
+        archives=[_checked(_archive_info(file), server, store) for file in sorted(store.folder.glob("*.mar"))],
         store=store.folder,
         versions=_versions("serve.txt" if not standalone else "lean.txt" if has_torch() else "slim.txt"),
         java=None if standalone else _java(environment),
@@ -169,6 +171,16 @@ def _archive_info(file: Path) -> ArchiveInfo:
         return ArchiveInfo(file, size, archive, config, "", archive.weight_bytes(), labels, lacks_torch)
     except (ScriptError, ConfigError) as error:
         return ArchiveInfo(file, size, problem=str(error))
+
+
+def _checked(info: ArchiveInfo, server: Server, store: Store) -> ArchiveInfo:
+    """Add what ARCHIVE_PUBLIC_KEY, where it is set, would say at the next start."""
+    try:
+        if info.archive:
+            check_admitted(server, store, info.archive)
+    except ScriptError as error:
+        return replace(info, refused=str(error))
+    return info
 
 
 def _is_native(archive: Archive) -> bool:

@@ -18,10 +18,12 @@ from handler.config import ModelConfig
 from handler.protocol import JSON
 from scripts import doctor
 from scripts.archives.build import ArchiveContents, build
+from scripts.archives.signing import sign
 from scripts.client.ports import PORTS, free_ports
 from scripts.operations import inventory
 from tests.support.fake_server import NO_PID, FakeServer, worker, write_archive
 from tests.support.families import FAMILIES
+from tests.support.key_pairs import key_pair
 from tests.support.samples import ROOT, MakeModel
 
 Diagnose = Callable[..., tuple[int, JSON]]
@@ -42,7 +44,7 @@ def diagnose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     }
 
     def run(
-        settings: Mapping[str, str] | None = None, kind: str = "torchserve", **environment: str
+        settings: Mapping[str, str] | None = None, kind: str = "torchserve", **environment: object
     ) -> tuple[int, JSON]:
         config = tmp_path / "own.properties"
         lines = [f"{key}={value}" for key, value in (own | dict(settings or {})).items()]
@@ -52,7 +54,7 @@ def diagnose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         capsys.readouterr()
         with monkeypatch.context() as patch:
             for name, value in environment.items():
-                patch.setenv(name, value)
+                patch.setenv(name, str(value))
             code = doctor.main()
         report = json.loads(capsys.readouterr().out)
         assert all(finding["do"] for finding in report["findings"])
@@ -301,6 +303,21 @@ def test_disk_and_memory(diagnose: Diagnose, tmp_path: Path, monkeypatch: pytest
         "warning: 0.0 GB of disk are free",
         "warning: all workers need about 1.0 GB of memory",
     ]
+
+
+def test_an_archive_that_a_start_would_refuse(diagnose: Diagnose, tmp_path: Path, mar: Path) -> None:
+    """By its signature or its age, where there is a key: known before the restart, not by it."""
+    shutil.copy(mar, tmp_path / "store" / "tiny.mar")
+    private, public = key_pair(tmp_path, "mine")
+    refused = "error: the next start refuses an archive: "
+    assert not any(refused in line for line in findings_of(diagnose()[1]))
+    assert any(
+        f"{refused}tiny.mar is not signed" in line for line in findings_of(diagnose(ARCHIVE_PUBLIC_KEY=public)[1])
+    )
+    sign(tmp_path / "store" / "tiny.mar", private)
+    assert not any(refused in line for line in findings_of(diagnose(ARCHIVE_PUBLIC_KEY=public)[1]))
+    report = diagnose(ARCHIVE_PUBLIC_KEY=public, ARCHIVE_NOT_OLDER_THAN="2026-11-01T00:00:00Z")[1]
+    assert any("ARCHIVE_NOT_OLDER_THAN demands it" in line for line in findings_of(report))
 
 
 def test_what_an_earlier_server_left(diagnose: Diagnose, tmp_path: Path) -> None:

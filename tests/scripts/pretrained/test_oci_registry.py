@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from scripts.archives.registered import fetch_archive
-from scripts.archives.signing import PUBLIC_KEY, check_fetched
+from scripts.archives.signing import PUBLIC_KEY, check_admitted
 from scripts.archives.store import Store
 from scripts.cli.console import ScriptError
 from scripts.client.server import Server
@@ -89,7 +89,7 @@ def test_what_a_signing_server_refuses_replaces_nothing(
     with fake_registry("") as registry:
         run_here(publish, mar, "--to", f"oci://{registry.host}/mine:1.0")
         monkeypatch.setenv(PUBLIC_KEY, str(key_pair(tmp_path, "mine")[1]))
-        check = partial(check_fetched, Server.at("http://127.0.0.1:1", None, {}), store)
+        check = partial(check_admitted, Server.at("http://127.0.0.1:1", None, {}), store)
         with pytest.raises(ScriptError, match="is not signed"):
             fetch_archive(f"oci://{registry.host}/mine:1.0", store, check)
     assert store.current("tiny").read_bytes() == b"what serves"
