@@ -180,9 +180,8 @@ def archives(inventory: Inventory) -> Findings:
         if info.problem:
             yield Finding("error", f"{name}: {info.problem}", "pack or copy it again")
         if info.refused:
-            yield Finding(
-                "error", f"{name}: a start would refuse it: {info.refused}", "see SECURITY.md, Signed archives"
-            )
+            remedy = "SECURITY.md, Signed archives, says how it is signed"
+            yield Finding("error", f"the next start refuses an archive: {info.refused}", remedy)
         if not info.archive:
             continue
         archive = info.archive
