@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from handler.engine.native_encoder import Floats, NativeBias
 from handler.engine.stored_weights import Weights
+from handler.engine.weight_names import FAMILIES
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig
@@ -40,7 +41,7 @@ class LayerPositions(NamedTuple):
 def layer_positions(config: PretrainedConfig, weights: Weights) -> list[LayerPositions]:
     """Return what each layer knows; equal layers share it. Of rotary positions as `are_computed` accepts them."""
     ropes = getattr(config, "rope_parameters", None)
-    if ropes is None:
+    if ropes is None or FAMILIES[config.model_type].positions is not None:  # config.json may hold what nothing reads
         return [LayerPositions(bias=distance_bias(weights, config.max_position_embeddings))] * config.num_hidden_layers
     if "rope_theta" in ropes:
         return [LayerPositions(_angles(config, ropes["rope_theta"]))] * config.num_hidden_layers

@@ -258,7 +258,8 @@ def activation_of_transform(transform: TransformNames, config: PretrainedConfig)
 
 def pools_all_tokens(config: PretrainedConfig) -> bool:
     """Tell whether the classifier of a sequence reads all of its tokens, e.g. their mean."""
-    return getattr(config, "classifier_pooling", None) not in (None, "cls", "bos")
+    is_read = hasattr(type(config), "classifier_pooling")  # a config.json may hold what its family does not read
+    return is_read and config.classifier_pooling not in (None, "cls", "bos")
 
 
 def eps_of(config: PretrainedConfig) -> float:

@@ -259,6 +259,21 @@ def test_fields_that_a_family_does_not_read(make_model: MakeModel) -> None:
         np.testing.assert_allclose(logits_of(engine.run(random_words(*LENGTHS))), expected, atol=2e-5, rtol=1e-4)
 
 
+def test_fields_that_bert_does_not_read(make_model: MakeModel) -> None:
+    """Pooling and rotary positions of other families."""
+    others = {"classifier_pooling": "mean", "rope_parameters": {"rope_type": "default", "rope_theta": 5.0}}
+    folder = make("Bert", "ForSequenceClassification", make_model, **others)
+    assert json.loads((folder / "config.json").read_text(encoding="utf-8")).items() >= others.items()
+    config, auto_class = ServingConfig(precision="fp32"), "AutoModelForSequenceClassification"
+    precision, exact = precision_of(folder, config, CPU), load_predictor(folder)
+    assert precision is not None
+    native = NativeEngine.load(folder, auto_class, exact.task, config, precision)
+    fused = TorchEngine.load(folder, auto_class, exact.task, config, fused=True)
+    expected = reference_logits(folder, random_words(*LENGTHS))
+    for engine in (native, fused, exact.engine):
+        np.testing.assert_allclose(logits_of(engine.run(random_words(*LENGTHS))), expected, atol=2e-5, rtol=1e-4)
+
+
 @pytest.mark.parametrize("settings", [{"pad_token_id": 5}, {"relative_attention_num_buckets": 40}])
 def test_fields_that_mpnet_does_not_read(settings: dict[str, int], make_model: MakeModel) -> None:
     """Its positions are from 2 on and skip the token 1, and distances have 32 ranges, whatever config.json says."""
