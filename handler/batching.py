@@ -134,15 +134,15 @@ class PackedRow:
         pad_id: int | None = None,
         reads: Sequence[Sequence[int]] | None = None,
     ) -> PackedRow:
-        """Lay encodings end to end; arguments as of `flatten`, and of `reads` one position of each at least."""
-        flat, seq_lens = flatten(encodings, first_position, pad_id, reads), tuple(map(len, encodings))
-        total, n_bounds = sum(seq_lens), len(seq_lens) + 1
-        ids, type_ids, position_ids = flat[: 3 * total].reshape(3, -1)
+        """Lay encodings end to end; arguments as of `row_parts`, and of `reads` one position of each at least."""
+        parts = row_parts(encodings, first_position, pad_id, reads)
+        ids, type_ids, position_ids, cu_seqlens, read_positions = parts
+        seq_lens = tuple(map(len, encodings))
         counts = seq_lens if reads is None else tuple(map(len, reads))
         layout = RowLayout(
-            flat[3 * total : 3 * total + n_bounds].astype(np.int32),
+            cu_seqlens.astype(np.int32),
             max(seq_lens),
-            None if reads is None else flat[3 * total + n_bounds :],
+            None if reads is None else read_positions,
             position_ids,
             attended_counts(encodings),
         )
@@ -191,20 +191,22 @@ def attended_counts(encodings: Sequence[Encoding]) -> NDArray[np.int32] | None:
     return np.fromiter((len(encoding) - encoding.n_unattended for encoding in encodings), np.int32, len(encodings))
 
 
-def flatten(
+def row_parts(
     encodings: Sequence[Encoding],
     first_position: int = 0,
     pad_id: int | None = None,
     reads: Sequence[Sequence[int]] | None = None,
-) -> NDArray[np.int64]:
-    """Lay encodings end to end: (3 * tokens + sequences + 1 + positions read,).
-
-    One after the other: token ids, type ids, position ids, cu_seqlens, and the positions in the row that are read.
+) -> tuple[NDArray[np.int64], ...]:
+    """Lay encodings end to end.
 
     Args:
         first_position: position id of the first token of each sequence.
         pad_id: a padding token inside a text does not advance positions, where `first_position` is not 0 (RoBERTa).
         reads: token positions that are read of each sequence; None: all.
+
+    Returns:
+        Token ids, type ids, position ids (tokens,), cu_seqlens (sequences + 1,), and the positions in the row that are
+        read.
     """
     lengths = np.fromiter(map(len, encodings), np.int64, len(encodings))
     cu_seqlens = np.concatenate(([0], lengths.cumsum()))
@@ -215,7 +217,17 @@ def flatten(
         positions = _concatenated(_position_ids(encoding.ids, first_position, pad_id) for encoding in encodings)
     counts = np.fromiter(map(len, reads or ()), np.int64)
     read_positions = _concatenated(reads or ()) + cu_seqlens[: len(counts)].repeat(counts)
-    return np.concatenate((ids, type_ids, positions, cu_seqlens, read_positions))
+    return ids, type_ids, positions, cu_seqlens, read_positions
+
+
+def flatten(
+    encodings: Sequence[Encoding],
+    first_position: int = 0,
+    pad_id: int | None = None,
+    reads: Sequence[Sequence[int]] | None = None,
+) -> NDArray[np.int64]:
+    """Return what `row_parts` returns as one array, which is one copy to a device."""
+    return np.concatenate(row_parts(encodings, first_position, pad_id, reads))
 
 
 def split(values: NDArray[Any], counts: Sequence[int]) -> list[NDArray[Any]]:

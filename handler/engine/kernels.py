@@ -42,7 +42,11 @@ KINDS: dict[Kind, int] = {"fp32": 0, "bf16": 1, "uint8": 2}  # values of `enum d
 
 
 class Library(NamedTuple):
-    """The compiled functions; each takes the address of its arguments and a number of threads."""
+    """The compiled functions; each takes the address of its arguments and a number of threads.
+
+    0 threads: the one that calls, which keeps the interpreter's lock. To get it back takes half a millisecond where the
+    event loop of a server is busy.
+    """
 
     level: str  # a key of LEVELS
     panel_width: int  # columns of packed weights that are computed at once
@@ -109,11 +113,11 @@ def library() -> Library | None:
 
 def _load(level: str, path: Path) -> Library | None:
     """Load compiled functions; None: the kernel of the system does not let this process use their instructions."""
-    shared, parallel = ctypes.CDLL(str(path)), openmp()
+    shared, held, parallel = ctypes.CDLL(str(path)), ctypes.PyDLL(str(path)), openmp()
     shared.prepare.restype = c_int64
     if shared.prepare():
         return None
-    shared.encoder_scratch.argtypes, shared.encoder_scratch.restype = (c_void_p, c_int64), c_int64
+    held.encoder_scratch.argtypes, held.encoder_scratch.restype = (c_void_p, c_int64), c_int64
     shared.attend_packed_scratch.argtypes, shared.attend_packed_scratch.restype = (c_int64, c_int64), c_int64
     shared.decoder_scratch.argtypes, shared.decoder_scratch.restype = (c_int64,), c_int64
     shared.panel_width.restype, shared.multiplies_pairs.restype = c_int64, c_int64
@@ -121,25 +125,38 @@ def _load(level: str, path: Path) -> Library | None:
         level=level,
         panel_width=shared.panel_width(),
         multiplies_pairs=bool(shared.multiplies_pairs()),
-        attend=_with_threads(shared.attend_packed, parallel),
+        attend=_with_threads(shared.attend_packed, held.attend_packed, parallel),
         attention_scratch=shared.attend_packed_scratch,
-        layer_norm_quantize=_with_threads(shared.layer_norm_quantize, parallel),
-        rotate=_with_threads(shared.rotate, parallel),
-        embed=_with_threads(shared.embed, parallel),
-        multiply=_with_threads(shared.multiply, parallel),
-        decode=_with_threads(shared.decode, parallel),
+        layer_norm_quantize=_with_threads(shared.layer_norm_quantize, held.layer_norm_quantize, parallel),
+        rotate=_with_threads(shared.rotate, held.rotate, parallel),
+        embed=_with_threads(shared.embed, held.embed, parallel),
+        multiply=_with_threads(shared.multiply, held.multiply, parallel),
+        decode=_with_threads(shared.decode, held.decode, parallel),
         decoder_scratch=shared.decoder_scratch,
-        encode=_with_threads(shared.encode, parallel),
-        encoder_scratch=shared.encoder_scratch,
+        encode=_with_threads(shared.encode, held.encode, parallel),
+        encoder_scratch=held.encoder_scratch,
     )
 
 
-def _with_threads(function: Any, parallel: OpenMP | None) -> Callable[[int, int], None]:
-    """Return a function of the address of its arguments and a number of threads; without OpenMP one computes."""
-    function.argtypes, function.restype = (c_void_p, c_void_p, c_int64), None
-    if parallel is None:
-        return lambda args, _: function(args, None, 1)
-    return lambda args, threads: function(args, ctypes.addressof(parallel), threads)
+def _with_threads(function: Any, held: Any, parallel: OpenMP | None) -> Callable[[int, int], None]:
+    """Return a function of the address of its arguments and a number of threads; without OpenMP one computes.
+
+    Args:
+        function: releases the interpreter's lock.
+        held: the same, which keeps it.
+    """
+    function.argtypes = held.argtypes = c_void_p, c_void_p, c_int64
+    function.restype = held.restype = None
+
+    def call(args: int, threads: int) -> None:
+        if not threads:
+            held(args, None, 1)
+        elif parallel is None:
+            function(args, None, 1)
+        else:
+            function(args, ctypes.addressof(parallel), threads)
+
+    return call
 
 
 def path_of(level: str, source: Path | None = None) -> Path:

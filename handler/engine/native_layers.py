@@ -20,6 +20,7 @@ from handler.engine.native_encoder import ACTIVATIONS, SINGLE_THREAD_PRODUCTS, F
 from handler.engine.stored_weights import Weights
 from handler.engine.weight_names import Family
 
+HELD_NUMBERS = 1 << 18  # of embeddings: 0.2 ms of one thread, no more than it takes to get the interpreter's lock back
 SINGLE_THREAD_NUMBERS = 1 << 15  # of embeddings and norms: waking threads up costs more than this work
 
 
@@ -28,7 +29,8 @@ class _Embeddings(ctypes.Structure):
         *((name, c_void_p) for name in ("words", "word_scales", "types", "positions")),
         *((name, c_void_p) for name in ("ids", "type_ids", "position_ids")),
         *(("norm", Norm), ("output", c_void_p)),
-        *((name, c_int64) for name in ("rows", "width", "next")),
+        *((name, c_int64) for name in ("n_words", "n_types", "n_positions")),
+        *((name, c_int64) for name in ("rows", "width", "next", "is_beyond")),
     )
 
 
@@ -61,7 +63,7 @@ class NativeLinear:
         output = np.empty((len(x), len(self._packed.start)), np.float32)
         native = 0 if activation in (None, "tanh") else ACTIVATIONS[str(activation)]
         args = _Product(self._arguments, address(x), address(output), *x.shape, native)
-        threads = 1 if len(x) * self._packed.weight.size <= SINGLE_THREAD_PRODUCTS else cpu.thread_count()
+        threads = 0 if len(x) * self._packed.weight.size <= SINGLE_THREAD_PRODUCTS else cpu.thread_count()
         loaded_library().multiply(ctypes.addressof(args), threads)
         y = np.ascontiguousarray(output[:, : self.n_out])
         return np.tanh(y, out=y) if activation == "tanh" else y
@@ -172,17 +174,15 @@ class NativeEmbeddings:
             IndexError: a token, type or position that the model has none of.
         """
         ids, type_ids, position_ids = row.input_ids, row.type_ids, row.position_ids
-        _require_below(len(self.words.rows), ids)
-        if self._positions is not None:
-            _require_below(len(self._positions), position_ids)
-        if self._types is not None:
-            _require_below(len(self._types), type_ids)
         output = np.empty((len(ids), self.words.rows.shape[1]), np.float32)
         arrays = (self.words.rows, self.words.scales, self._types, self._positions, ids, type_ids, position_ids)
         norm = Norm(*map(address, self._norm), 0, self._eps, 0.0, 0)
-        args = _Embeddings(*map(address, arrays), norm, address(output), *output.shape)
-        threads = 1 if output.size <= SINGLE_THREAD_NUMBERS else cpu.thread_count()
+        sizes = (0 if table is None else len(table) for table in (self.words.rows, self._types, self._positions))
+        args = _Embeddings(*map(address, arrays), norm, address(output), *sizes, *output.shape)
+        threads = 0 if output.size <= HELD_NUMBERS else cpu.thread_count()
         loaded_library().embed(ctypes.addressof(args), threads)
+        if args.is_beyond:
+            raise IndexError("a token, type or position that the model has no embedding of")
         return output if self._project is None else self._project(output)
 
 
@@ -191,8 +191,3 @@ def _rows_of(x: Floats, width: int) -> Floats:
     if x.ndim != 2 or x.shape[1] != width:
         raise ValueError(f"rows of shape {x.shape} for a weight of width {width}")
     return x
-
-
-def _require_below(limit: int, indices: NDArray[np.int64]) -> None:
-    if not 0 <= int(indices.min()) <= int(indices.max()) < limit:
-        raise IndexError(f"an index that is not below {limit}")

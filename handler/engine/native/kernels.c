@@ -127,8 +127,10 @@ typedef struct {  // the same fields as _Embeddings in native_layers.py
   const int64_t *ids, *type_ids, *position_ids;  // (rows,)
   Norm norm;
   float *output;  // (rows, width)
+  int64_t n_words, n_types, n_positions;
   int64_t rows, width;
-  int64_t next;  // counter shared by the threads
+  int64_t next;       // counter shared by the threads
+  int64_t is_beyond;  // whether an id was none of its table, whose row is not computed
 } Embeddings;
 
 INLINE vec load_int8(const int8_t *from, int64_t n) {  // the first n elements, at most all lanes
@@ -139,7 +141,15 @@ INLINE vec load_int8(const int8_t *from, int64_t n) {  // the first n elements, 
   return __builtin_convertvector(x, vec);
 }
 
-static void embed_row(const Embeddings *args, int64_t row) {
+INLINE int has(int64_t size, int64_t id) { return 0 <= id && id < size; }
+
+static void embed_row(Embeddings *args, int64_t row) {
+  const int is_known = has(args->n_words, args->ids[row]) && (!args->types || has(args->n_types, args->type_ids[row])) &&
+                       (!args->positions || has(args->n_positions, args->position_ids[row]));
+  if (!is_known) {
+    __atomic_store_n(&args->is_beyond, 1, __ATOMIC_RELAXED);
+    return;
+  }
   const int64_t width = args->width, word = args->ids[row] * width;
   float *output = args->output + row * width;
   for (int64_t d = 0; d < width; d += LANES) {
@@ -161,7 +171,7 @@ static void embed_worker(void *arg) {
 }
 
 EXPORT void embed(Embeddings *args, const OpenMP *omp, int64_t threads) {
-  args->next = 0;
+  args->next = args->is_beyond = 0;
   if (threads > 1) omp->parallel(embed_worker, args, (unsigned)threads, 0);
   else embed_worker(args);
 }

@@ -16,11 +16,13 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 
+from handler.batching import PackedRow
 from handler.config import ServingConfig
-from handler.engine import cpu, int8_file, int8_weights, native_support, positions
+from handler.engine import cpu, int8_file, int8_weights, native_layers, native_support, positions
 from handler.engine.device import CPU
 from handler.engine.fused_model import FusedModel
 from handler.engine.native_engine import NativeEngine, precision_of
+from handler.engine.native_layers import NativeLinear
 from handler.engine.precision import supported
 from handler.engine.probe import HiddenStates
 from handler.engine.torch_engine import TorchEngine
@@ -155,6 +157,38 @@ def test_a_sequence_has_the_same_bits_in_any_batch(precision: str, make_model: M
                 np.testing.assert_array_equal(output, expected)
     finally:
         cpu.set_thread_count(threads)
+
+
+@pytest.mark.parametrize("n_tokens", [4, 40_000], ids=["few", "many"])
+def test_ids_that_no_table_has_are_refused(n_tokens: int, make_model: MakeModel) -> None:
+    """The kernel reads nothing beyond a table of words, types or positions, before its first row or after its last."""
+    folder = make("Bert", "ForSequenceClassification", make_model)
+    config = ServingConfig(precision="fp32")
+    precision = precision_of(folder, config, CPU)
+    assert precision is not None
+    engine = NativeEngine.load(folder, "AutoModelForSequenceClassification", HiddenStates(), config, precision)
+    sizes = (engine.model.config.vocab_size, engine.model.config.type_vocab_size, 100)
+    row = PackedRow.of([Encoding([5] * 50, [0] * 50)] * (n_tokens // 50) or [Encoding([5] * n_tokens, [0] * n_tokens)])
+    expected = engine.model._embeddings(row)
+    for ids, size in zip((row.input_ids, row.type_ids, row.position_ids), sizes, strict=True):
+        for wrong in (size, -1, 2**40, -(2**40)):
+            kept, ids[-1] = ids[-1], wrong
+            with pytest.raises(IndexError, match="no embedding"):
+                engine.model._embeddings(row)
+            ids[-1] = kept
+    assert np.array_equal(engine.model._embeddings(row), expected)
+
+
+def test_one_thread_or_more_compute_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that keeps the interpreter's lock, because there is little to do, and others that return it."""
+    generator = np.random.default_rng(0)
+    linear = NativeLinear(generator.standard_normal((70, 96), np.float32), generator.standard_normal(70, np.float32))
+    x = generator.standard_normal((33, 96), np.float32)
+    held = linear(x, "gelu")
+    monkeypatch.setattr(native_layers, "SINGLE_THREAD_PRODUCTS", 0)
+    for threads in (1, 2):
+        monkeypatch.setattr(cpu, "thread_count", lambda: threads)  # noqa: B023 - called before the next one
+        assert np.array_equal(linear(x, "gelu"), held)
 
 
 def test_ranges_of_distances_are_those_of_transformers() -> None:
