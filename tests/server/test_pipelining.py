@@ -78,17 +78,19 @@ def test_a_client_that_leaves_is_gone_for_all_its_requests() -> None:
         server = await asyncio.get_running_loop().create_server(
             lambda: BoundedConnection(config, state, {}), "127.0.0.1", 0
         )
-        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-        writer.write(POST * 3)
-        await begun.wait()
-        for _ in range(20):  # until the requests behind it have been read
-            await asyncio.sleep(0.01)
-        tasks = [*state.tasks]
-        writer.transport.abort()
-        await asyncio.wait_for(asyncio.wait(tasks), 60)
-        assert [task.exception() for task in tasks] == [None]
-        assert not failures
-        server.close()
+        try:
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.write(POST * 3)
+            await begun.wait()
+            for _ in range(20):  # until the requests behind it have been read
+                await asyncio.sleep(0.01)
+            tasks = [*state.tasks]
+            writer.transport.abort()
+            await asyncio.wait_for(asyncio.wait(tasks), 60)
+            assert [task.exception() for task in tasks] == [None]
+            assert not failures
+        finally:
+            server.close()  # uvloop waits for it
 
     uvloop.run(scenario())  # as the server, whose closed sockets take nothing more
 
