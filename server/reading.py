@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextvars import Context
 from functools import partial
 from typing import Any, TypeVar
 
@@ -52,13 +53,14 @@ class Preprocessor:
         batch: asyncio.Future[BatchContext] = loop.create_future()
         self._unread.append((request, batch))
         if len(self._unread) == 1:
-            loop.call_soon(self._preprocess_all, predictor)  # behind the other requests that have come
+            # Behind the other requests that have come; a log of them is of no single trace.
+            loop.call_soon(self._preprocess_all, predictor, context=Context())
         return await batch
 
     def _preprocess_all(self, predictor: Predictor) -> None:
         taken = [self._unread.popleft() for _ in range(min(MAX_TOGETHER, len(self._unread)))]
         if self._unread:
-            asyncio.get_running_loop().call_soon(self._preprocess_all, predictor)
+            asyncio.get_running_loop().call_soon(self._preprocess_all, predictor, context=Context())
         wanted = [(request, batch) for request, batch in taken if not batch.done()]  # others' clients have left
         for (_, batch), read in zip(wanted, _read_each(predictor, [request for request, _ in wanted]), strict=True):
             if isinstance(read, BatchContext):

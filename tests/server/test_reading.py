@@ -13,6 +13,7 @@ from handler.errors import InternalError
 from handler.predictor import Predictor
 from handler.protocol import Body, serialize_value
 from handler.request_state import BatchContext, Request, Response
+from handler.tracing import current_trace_id, use
 from server.errors import ApiError
 from server.loaded_model import ArchiveLoader, LoadedModel
 from server.metrics import MetricsRegistry
@@ -100,6 +101,29 @@ def test_a_client_that_left_is_not_read(predictor: Predictor, calls: list[int]) 
         assert (await preprocessor.preprocess(predictor, request("a"))).encodings()
 
     asyncio.run(scenario())
+
+
+def test_what_is_read_together_is_of_no_trace(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A line of the log would name that of the first request, whichever one it is about."""
+    seen: list[str] = []
+    each = predictor.preprocess_each
+
+    def note(requests: Sequence[Request]) -> list[BatchContext]:
+        seen.append(current_trace_id())
+        return each(requests)
+
+    monkeypatch.setattr(predictor, "preprocess_each", note)
+
+    async def traced(preprocessor: Preprocessor, word: str) -> BatchContext:
+        with use(SimpleNamespace(trace_id=word)):  # type: ignore[arg-type]
+            return await preprocessor.preprocess(predictor, request(word))
+
+    async def scenario() -> None:
+        preprocessor = Preprocessor()
+        await asyncio.gather(*(traced(preprocessor, f"word {number}") for number in range(MAX_TOGETHER + 1)))
+
+    asyncio.run(scenario())
+    assert seen == ["", ""]
 
 
 class Panic(BaseException):
