@@ -88,7 +88,7 @@ def parse_arguments() -> argparse.Namespace:
 
     options = add("accept", accept)
     options.add_argument("archives", nargs="+", metavar="FILE", help="archives of the model store")
-    options.add_argument("--model-store", type=path_name, default=ROOT / "model_store", metavar="DIR")
+    options.add_argument("--model-store", type=path_name, metavar="DIR", help="default: that of the running server")
 
     options = add("scale", scale)
     options.add_argument("name", metavar="NAME")

@@ -24,7 +24,7 @@ from server.own_folder import OwnFolder
 from server.registry import ModelRegistry
 from server.settings import ServerSettings
 
-PUBLIC_KEY = "ARCHIVE_PUBLIC_KEY"  # which scripts/serve.sh obeys
+SIGNATURES = ("ARCHIVE_PUBLIC_KEY", "ARCHIVE_NOT_OLDER_THAN")  # variables that scripts/serve.sh obeys
 ARGUMENTS = ("config", "model_store", "models", "key_file")  # of deploy/ray/serve.yaml
 
 
@@ -37,8 +37,8 @@ class Replica:
         Raises:
             ConfigError: a setting that cannot be obeyed, or keys that cannot be read.
         """
-        if os.environ.get(PUBLIC_KEY):
-            raise ConfigError(f"{PUBLIC_KEY} is set, and Ray Serve checks no signatures: unset it, or use serve.sh")
+        if name := next(filter(os.environ.get, SIGNATURES), None):
+            raise ConfigError(f"{name} is set, and Ray Serve checks no signatures: unset it, or use serve.sh")
         settings = ServerSettings.read(Path(config), Path())
         if settings.authorized and not key_file:
             raise ConfigError("key_file is missing: a file of keys, or disable_token_authorization=true in config")

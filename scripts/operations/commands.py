@@ -134,7 +134,8 @@ def verify(context: CommandContext) -> None:
 
 def accept(context: CommandContext) -> None:
     """Let a signed archive be served that is older than the one that served before; no server is needed."""
-    key, store = _public_key(), Store(context.arguments.model_store)
+    key, folder = _public_key(), context.arguments.model_store
+    store = Store(folder) if folder else Store.of(context.server)
     for file in context.arguments.archives:
         archive = Archive.read(store.folder / file)
         check_signature(store, archive)

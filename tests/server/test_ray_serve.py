@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from handler.errors import ConfigError
+from scripts.archives.floor import NOT_OLDER_THAN
 from scripts.archives.signing import PUBLIC_KEY
 from server.batcher import Batcher
 from server.keys import SharedKeys
@@ -66,10 +67,13 @@ def test_a_replica_answers_with_the_keys_of_the_operator(
     assert asyncio.run(ask()) == [200, 400, 413, 200]
 
 
-def test_signatures_are_not_ignored(mar: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("name", "value"), [(PUBLIC_KEY, "archives.pub"), (NOT_OLDER_THAN, "2026-11-20T12:00:00Z")])
+def test_signatures_are_not_ignored(
+    mar: Path, key_file: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
     """Where they are demanded, a replica that checks none does not start."""
-    monkeypatch.setenv(PUBLIC_KEY, "archives.pub")
-    with pytest.raises(ConfigError, match="Ray Serve checks no signatures"):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=f"{name} is set, and Ray Serve checks no signatures"):
         Replica(str(ROOT / "config.properties"), str(mar.parent), [mar.name], str(key_file))
 
 
