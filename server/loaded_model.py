@@ -162,6 +162,8 @@ class LoadedModel:
                 response, report = await self.explanations.explain(request)
                 self.metrics.record_all(self.name, report.measurements(self.version))
                 return response
+            if self.batcher.is_full:  # of the tokens of those that were read before it
+                raise queue_full(self.batcher.retry_after_s)
             return await self.batcher.compute(batch, request.deadline_ms)
         finally:
             self.n_running -= 1
@@ -183,18 +185,12 @@ class LoadedModel:
 
     async def _read(self, predictor: Predictor, request: Request) -> BatchContext:
         """Parse and tokenise one request; a short one that will wait is counted from now on."""
-        if request.explain:
-            return await self._preprocessor.preprocess(predictor, request)
-        if is_long(request):
-            batch = await self._preprocessor.preprocess(predictor, request)
-            if self.batcher.is_full:  # meanwhile
-                raise queue_full(self.batcher.retry_after_s)
-            return batch
-        self.batcher.n_reading += 1  # others are accepted before this one waits
+        n_counted = not request.explain and not is_long(request)
+        self.batcher.n_reading += n_counted  # others are accepted before this one waits
         try:
             return await self._preprocessor.preprocess(predictor, request)
         finally:
-            self.batcher.n_reading -= 1
+            self.batcher.n_reading -= n_counted
 
     def _on_finished(self, finished: Sequence[Waiting]) -> None:
         """Write the answers of the requests that a batch completed."""

@@ -188,3 +188,27 @@ def test_no_more_are_read_than_may_wait(predictor: Predictor, monkeypatch: pytes
         served.model.batcher.close()
 
     asyncio.run(scenario())
+
+
+def test_no_more_tokens_wait_than_a_second_computes(predictor: Predictor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many come in one turn, each of which found an empty queue."""
+
+    async def scenario() -> None:
+        served = Served(predictor, monkeypatch, n_requests=100)
+        batcher = served.model.batcher
+        await batcher.ready
+        wrong = Request(Body(b"{", JSON_TYPE))
+        with monkeypatch.context() as patched:
+            patched.setattr(batcher, "_wake_up", lambda: None)  # nothing is taken
+            batcher.tokens_per_s = 1.5 * len(predictor.preprocess([request("a text")]).encodings()[0])
+            waiting = [asyncio.ensure_future(served.model.answer(each)) for each in [*[request("a text")] * 20, wrong]]
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert [task.done() for task in waiting] == [False] * 2 + [True] * 19
+        with batcher._lock:
+            batcher._wake_up()
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [getattr(answer, "status", answer) for answer in answers] == [200] * 2 + [503] * 18 + [400]
+        batcher.close()
+
+    asyncio.run(scenario())
