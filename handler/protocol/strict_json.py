@@ -77,8 +77,12 @@ def is_array(value: JSON) -> bool:
 
 
 def as_lists(answer: JSON) -> JSON:
-    """Return an answer that is an array as the list that a client reads."""
-    return answer.tolist() if is_array(answer) else answer
+    """Return an answer with lists in the place of its arrays, as a client reads it."""
+    if is_array(answer):
+        return answer.tolist()
+    if isinstance(answer, dict):
+        return {key: as_lists(item) for key, item in answer.items()}
+    return [as_lists(item) for item in answer] if isinstance(answer, list) else answer
 
 
 def decode(content: bytes) -> str:

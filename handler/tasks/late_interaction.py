@@ -193,7 +193,7 @@ class LateInteraction(Task):
             return vectors
         ids = np.array([token for window in windows for token in window.encoding.ids])
         tokens = [self.tokenizer.id_to_token(token) for token in ids[self.embedder.kept(windows, role)].tolist()]
-        return [{"token": token, "embedding": vector} for token, vector in zip(tokens, vectors.tolist(), strict=True)]
+        return [{"token": token, "embedding": vector} for token, vector in zip(tokens, vectors, strict=True)]
 
     def schema(self) -> dict[str, JSON]:
         vector = {"type": "array", "items": {"type": "number", "format": "float"}}

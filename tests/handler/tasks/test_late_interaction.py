@@ -180,6 +180,11 @@ def test_parameters(late: Path) -> None:
     assert len(of_request) == 20
     assert [entry["token"] for entry in named] == ["[CLS]", "[unused1]", "where", "is", "it", "[SEP]"]
     np.testing.assert_allclose([entry["embedding"] for entry in named], predictor.answer_items([text])[0], atol=1e-6)
+    (bare, with_tokens) = ask(predictor, text, {"inputs": text, "parameters": {"return_tokens": True}})
+    for vector in bare.content.strip(b"[]").split(b"],["):
+        assert b'"embedding":[' + vector + b"]" in with_tokens.content, "the same nine digits"
+    (lists,) = predictor.answer_items([text], {"return_tokens": True})
+    assert [type(entry["embedding"]) for entry in lists] == [list] * len(named)
     ranking = {"inputs": {"query": text, "texts": DOCUMENTS}, "parameters": {"top_k": 2, "return_text": True}}
     (best,) = ask(predictor, ranking, operation="rerank")
     assert [item["text"] for item in response_json(best)] == [DOCUMENTS[item["index"]] for item in response_json(best)]
