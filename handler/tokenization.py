@@ -1,6 +1,6 @@
 """Encode texts as sequences of tokens, without padding, and decode tokens to text.
 
-All texts of a TorchServe batch go through one call of the model's own fast tokenizer, which works on them in parallel.
+Many texts go through one call of the model's own fast tokenizer, which works on them in parallel.
 This module owns lengths: how many tokens a model can read, and so what is truncated, split into windows or refused.
 """
 
@@ -35,6 +35,10 @@ from handler.tokenizer_files import check_files, check_vocabulary, deciding_part
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+# Of all texts, up to which each is encoded by a call of its own: the threads of the tokenizer's pool would have to wake
+# up, which takes more processor time than they save, and an event loop would wait for them.
+SERIAL_CHARACTERS = 16_384
 
 logger = logging.getLogger(__name__)
 
@@ -111,7 +115,7 @@ class Tokenizer:
         return int(self._backend.get_vocab_size())
 
     def encode(self, texts: Sequence[Text], options: Sequence[EncodingOptions]) -> list[list[Encoding] | RequestError]:
-        """Encode texts in one call; one encoding for each, or several for a long text that is split into windows.
+        """Encode texts, many in one call; one encoding for each, or several for a long text that is split into windows.
 
         Args:
             texts: texts or pairs.
@@ -127,7 +131,10 @@ class Tokenizer:
             indices = [index for index, kind in enumerate(kinds) if kind == (return_spans, by_table)]
             batch = [text if pair is None else (text, pair) for text, pair in (texts[index] for index in indices)]
             encode_batch = self._backend.encode_batch if return_spans else self._backend.encode_batch_fast
-            for index, tokens in zip(indices, encode_batch(batch, add_special_tokens=not by_table), strict=True):
+            n_characters = sum(len(text) + len(pair or "") for text, pair in (texts[index] for index in indices))
+            calls = [[text] for text in batch] if n_characters <= SERIAL_CHARACTERS else [batch]
+            encodings = [each for call in calls for each in encode_batch(call, add_special_tokens=not by_table)]
+            for index, tokens in zip(indices, encodings, strict=True):
                 fitted = self._fit(tokens, options[index])
                 prefix_id, filling = options[index].prefix_id, options[index].filling
                 if isinstance(fitted, list) and (prefix_id is not None or filling is not None):

@@ -54,21 +54,25 @@ class BoundedConnection(HttpToolsProtocol):
     _n_unread = 0  # bytes of responses that the client does not read, once they are more than a buffer
     _is_refused = False  # by its headers: its body is not read
     _is_full = False  # as many requests wait as may: what comes behind them is not read
-    _running: RequestResponseCycle | None = (
-        None  # the request that was begun last; uvicorn knows the one that came last
-    )
+    _ending: RequestResponseCycle | None = None  # with whose response the connection ends, because the server stops
+    _running: RequestResponseCycle | None = None  # begun last; uvicorn's `cycle` is the request that came last
 
     def __init__(
-        self, *arguments: Any, refuse: Callable[[Scope], PreparedResponse | None] | None = None, **named: Any
+        self,
+        *arguments: Any,
+        refuse: Refuse | None = None,
+        is_draining: Callable[[], bool] = bool,
+        **named: Any,
     ) -> None:
         """Make a connection.
 
         Args:
             refuse: returns the response to a request that is refused by its headers; its scope has method, path and
                 headers. None: the application answers.
+            is_draining: tells whether the server stops: each response then ends its connection.
         """
         super().__init__(*arguments, **named)
-        self._refuse_early = refuse
+        self._refuse_early, self._is_draining = refuse, is_draining
         self._on_left: Callable[[], None] | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -141,6 +145,15 @@ class BoundedConnection(HttpToolsProtocol):
             self._is_full = self._is_refused = True
             raise _FullError
         super().on_headers_complete()
+        if self._is_draining():
+            self.end_after_response()
+
+    def end_after_response(self) -> None:
+        """End the connection with the response to the last request that has come; one without a request stays."""
+        if self._ending is not None and self._ending is not self.cycle:
+            self._ending.keep_alive = True  # another one has come behind it
+        if self.cycle is not None and not self.cycle.response_complete and self.cycle.keep_alive:
+            self.cycle.keep_alive, self._ending = False, self.cycle
 
     def on_url(self, url: bytes) -> None:
         """Count a part of the request line."""
@@ -208,7 +221,7 @@ class BoundedConnection(HttpToolsProtocol):
         """Write a response, and skip the body of its request."""
         self._is_refused = True
         self.server_state.total_requests += 1
-        is_last = not self.parser.should_keep_alive()
+        is_last = not self.parser.should_keep_alive() or self._is_draining()
         self.transport.write(response.written(is_last=is_last))
         if is_last:
             self.transport.close()
@@ -283,14 +296,14 @@ def end_stalled(listening: socket.socket) -> None:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(STALLED_S * 1000))
 
 
-def uvicorn_options(refuse: Refuse | None = None) -> dict[str, Any]:
+def uvicorn_options(refuse: Refuse | None = None, is_draining: Callable[[], bool] = bool) -> dict[str, Any]:
     """Return the options of uvicorn for a port.
 
     Args:
-        refuse: see `BoundedConnection`.
+        refuse, is_draining: see `BoundedConnection`.
     """
     return {
-        "http": partial(BoundedConnection, refuse=refuse),
+        "http": partial(BoundedConnection, refuse=refuse, is_draining=is_draining),
         "ws": "none",
         "lifespan": "off",
         "log_config": None,

@@ -33,7 +33,7 @@ from server.applications import (
     management_application,
     metrics_application,
 )
-from server.connections import end_stalled, uvicorn_options
+from server.connections import BoundedConnection, end_stalled, uvicorn_options
 from server.errors import ApiError
 from server.health import Health, ServerState
 from server.keys import KEY_FILE, KeyRing
@@ -125,7 +125,7 @@ class Lifecycle:
         return 0
 
     def _port(self, name: str, application: ASGIApp, refuse: EarlyRefusal | None) -> uvicorn.Server:
-        options = uvicorn_options(refuse)
+        options = uvicorn_options(refuse, lambda: self.state.draining)
         config = uvicorn.Config(application, timeout_graceful_shutdown=int(self.start.grace_s), **options)
         config.load()
         config.ssl = self._tls if self.settings.addresses[name].tls else None
@@ -152,6 +152,9 @@ class Lifecycle:
             if hung := [model.name for model in models if model.is_hung]:
                 self._fail(f"no answer of {', '.join(hung)} within responseTimeout: start again")
         self.state.draining = True
+        for connection in inference.server_state.connections:
+            if isinstance(connection, BoundedConnection):
+                connection.end_after_response()
         if self._code is not None:
             await self._abandon(models)
             return

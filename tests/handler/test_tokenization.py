@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoTokenizer
 
+from handler import tokenization
 from handler.config import ServingConfig
 from handler.errors import ConfigError, InputTooLong, InvalidInput, ModelMismatch
 from handler.sequences import Encoding, EncodingOptions, Text, truncate
@@ -209,3 +210,15 @@ def test_a_text_without_a_token_is_refused(model_folder: Path, text: str) -> Non
     refusals = [str(result) for result in results if isinstance(result, InvalidInput)]
     assert refusals == [f"{field} holds nothing that this model reads" for field in ("query", "texts", "query")]
     assert all(isinstance(result, Encoding) for result in results[3:])
+
+
+@pytest.mark.parametrize("spans", [True, False])
+def test_few_texts_are_encoded_as_many(model_folder: Path, spans: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a call for each, or all in one: lone texts and pairs of every script, windows of a long one."""
+    texts: list[Text] = [*((text, None) for text in TEXTS), *zip(TEXTS, TEXTS[::-1], strict=True), (LONG, None)]
+    options = EncodingOptions("window", stride=8, return_spans=spans)
+    apart = encode(model_folder, texts, options)
+    monkeypatch.setattr(tokenization, "SERIAL_CHARACTERS", 0)
+    for few, many in zip(apart, encode(model_folder, texts, options), strict=True):
+        assert str(few) == str(many)
+    assert isinstance(apart[-1], list)
