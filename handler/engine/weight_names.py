@@ -242,13 +242,13 @@ def activation_of(config: PretrainedConfig) -> str | None:
 
 def layer_names(family: Family, index: int, names: Collection[str]) -> dict[str, str | Rows]:
     """Return the whole names of the weights of a layer by its fields; those of a first norm only where it is stored."""
-    found: dict[str, str | Rows] = {}
+    by_field: dict[str, str | Rows] = {}
     for field, where in family.layer.items():
         name = f"{family.layers}.{index}.{where if isinstance(where, str) else where.name}"
         is_optional = family.pre_norm and index == 0 and field == "attention_norm"
         if not is_optional or f"{name}.weight" in names:
-            found[field] = name if isinstance(where, str) else where._replace(name=name)
-    return found
+            by_field[field] = name if isinstance(where, str) else where._replace(name=name)
+    return by_field
 
 
 def activation_of_transform(transform: TransformNames, config: PretrainedConfig) -> str:
