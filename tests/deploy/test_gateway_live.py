@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,15 @@ def test_tritonclient_works_unchanged(gateway: Gateway, client: Any) -> None:
         client.get_model_metadata("tiny", "2.0", headers=headers)
 
 
+def is_stopped(pid: int) -> bool:
+    """Tell whether all threads of a process have stopped, which a signal does one by one."""
+    try:
+        stats = [thread.joinpath("stat").read_text() for thread in Path(f"/proc/{pid}/task").iterdir()]
+    except OSError:  # one of them ended meanwhile
+        return False
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
 def test_a_java_that_hangs_fails_its_liveness_probe(mar: Path) -> None:
     """The kernel accepts connections for it; a request gets no response."""
     with tempfile.TemporaryDirectory(prefix="hung-") as folder:
@@ -84,6 +94,8 @@ def test_a_java_that_hangs_fails_its_liveness_probe(mar: Path) -> None:
             assert requests.get(url, timeout=10).status_code == 200
             os.kill(pid, signal.SIGSTOP)
             try:
+                while not is_stopped(pid):
+                    time.sleep(0.01)
                 assert listens(replica.live.ports["metrics_address"])
                 with pytest.raises(requests.Timeout):
                     requests.get(url, timeout=2)

@@ -12,10 +12,12 @@ import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 import transformers
 
 from handler.config import ModelConfig, ServingConfig
@@ -95,13 +97,22 @@ def server(mar: Path, folders: dict[str, Path], tmp_path_factory: pytest.TempPat
     with subprocess.Popen(command, cwd=ROOT, env=environment) as process:
         try:
             deadline = time.monotonic() + STARTING_S
-            while "W-0-refused" not in live.log() or not is_ready(live, "tiny"):
+            while "W-0-refused" not in live.log() or not all(map(partial(is_loaded, live), ("tiny", *SERVED))):
                 assert process.poll() is None
                 assert time.monotonic() < deadline, live.log()
                 time.sleep(0.1)
             yield live
         finally:
             process.terminate()
+
+
+def is_loaded(live: Live, model: str) -> bool:
+    """Tell whether a model on the server has loaded."""
+    try:
+        headers = {"Authorization": f"Bearer {live.key}"}
+        return bool(requests.get(f"{live.url}/v2/models/{model}/ready", headers=headers, timeout=10).ok)
+    except OSError:  # it does not listen yet, or has not written its keys
+        return False
 
 
 def is_ready(live: Live, model: str) -> bool:
