@@ -185,6 +185,8 @@ def test_one_thread_or_more_compute_the_same(monkeypatch: pytest.MonkeyPatch) ->
     linear = NativeLinear(generator.standard_normal((70, 96), np.float32), generator.standard_normal(70, np.float32))
     x = generator.standard_normal((33, 96), np.float32)
     held = linear(x, "gelu")
+    monkeypatch.setattr(native_layers, "HELD_PRODUCTS", 0)
+    assert np.array_equal(linear(x, "gelu"), held)
     monkeypatch.setattr(native_layers, "SINGLE_THREAD_PRODUCTS", 0)
     for threads in (1, 2):
         monkeypatch.setattr(cpu, "thread_count", lambda: threads)  # noqa: B023 - called before the next one
